@@ -1,0 +1,13 @@
+"""`axonfs version`."""
+
+from __future__ import annotations
+
+import click
+
+from axonfs import __version__
+
+
+@click.command
+def version() -> None:
+    """Show the version of this program."""
+    click.echo(f"axonfs {__version__}")

@@ -1,0 +1,179 @@
+"""The checks of `axonfs doctor` that need no network: the machine, the cache, the mounts.
+
+Each looks and changes nothing, but for a file of its own in the cache directory.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from axonfs.cli.mounts import Mount, health, mounts
+from axonfs.config import Settings
+from axonfs.units import size
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+DEVICE = Path("/dev/fuse")
+FUSE_CONFIG = Path("/etc/fuse.conf")
+OLDEST_KERNEL = (5, 4)
+LITTLE_SPACE = 5 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line: `state` is ok, warn or fail, `hint` what to do."""
+
+    name: str
+    state: str
+    text: str
+    hint: str = ""
+
+
+def machine_checks(settings: Settings) -> Iterator[Check]:
+    """What mounting needs of the machine."""
+    yield fuse_device(DEVICE)
+    yield _helper()
+    if settings.allow_other and os.geteuid() != 0:
+        yield allow_other(FUSE_CONFIG)
+    yield kernel(platform.release())
+
+
+def fuse_device(device: Path) -> Check:
+    """Whether /dev/fuse is there and open to this user."""
+    try:
+        mode = device.stat().st_mode
+    except OSError:
+        return Check(
+            "device",
+            FAIL,
+            f"{device} does not exist",
+            "modprobe fuse, or in a container pass it in (--device /dev/fuse --cap-add SYS_ADMIN)",
+        )
+    shown = f"{device} has mode {stat.S_IMODE(mode):04o}"
+    if not stat.S_ISCHR(mode):
+        return Check("device", FAIL, f"{device} is not a device", "remove it and modprobe fuse")
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as exc:
+        return Check(
+            "device",
+            FAIL,
+            f"{shown} and cannot be opened: {exc.strerror}",
+            f"as root: chmod 0666 {device}",
+        )
+    return Check("device", OK, f"{shown} and opens")
+
+
+def _helper() -> Check:
+    found = shutil.which("fusermount3")
+    if found is not None:
+        return Check("fusermount3", OK, found)
+    state = WARN if os.geteuid() == 0 else FAIL
+    return Check("fusermount3", state, "not installed; only root can mount", "apt install fuse3")
+
+
+def allow_other(config: Path) -> Check:
+    """Whether users may mount for others."""
+    try:
+        lines = [line.strip() for line in config.read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        lines = []
+    if "user_allow_other" in lines:
+        return Check("allow_other", OK, f"{config} has user_allow_other")
+    return Check(
+        "allow_other",
+        FAIL,
+        "only root may mount for other users here",
+        f"add the line user_allow_other to {config}",
+    )
+
+
+def kernel(release: str) -> Check:
+    """Whether the kernel is one this runs well on."""
+    numbers = re.match(r"(\d+)\.(\d+)", release)
+    if numbers is None or tuple(map(int, numbers.groups())) >= OLDEST_KERNEL:
+        return Check("kernel", OK, release)
+    oldest = ".".join(map(str, OLDEST_KERNEL))
+    return Check("kernel", WARN, f"{release} is older than {oldest}", "upgrade the kernel")
+
+
+def cache_checks(settings: Settings) -> Iterator[Check]:
+    """Whether the cache directory can be one."""
+    directory = settings.cache
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory) as file:
+            sparse = _is_sparse(file.fileno())
+    except OSError as exc:
+        yield Check(
+            "cache",
+            FAIL,
+            f"{directory} cannot be written: {exc.strerror}",
+            "choose another with --cache DIR or axonfs config set cache DIR",
+        )
+        return
+    yield Check("cache", OK, f"{directory} can be written")
+    if not sparse:
+        yield Check(
+            "sparse files",
+            WARN,
+            f"the file system of {directory} has none, so a file that"
+            " is read in part takes its whole size",
+            "use ext4, xfs, btrfs or tmpfs",
+        )
+    yield _space(directory, settings.cache_size)
+
+
+def _is_sparse(descriptor: int) -> bool:
+    os.ftruncate(descriptor, 8 << 20)
+    return os.fstat(descriptor).st_blocks * 512 < 4 << 20
+
+
+def _space(directory: Path, limit: int | None) -> Check:
+    disk = shutil.disk_usage(directory)
+    text = f"{size(disk.free)} of {size(disk.total)} free"
+    if disk.free < min(LITTLE_SPACE, disk.total // 10):
+        return Check("space", WARN, text, "free some space, or choose another disk with --cache")
+    if limit is not None and limit > disk.total:
+        return Check(
+            "space",
+            WARN,
+            f"{text}, less than the cache limit of {size(limit)}",
+            "set a smaller cache_size",
+        )
+    return Check("space", OK, text)
+
+
+def mount_checks(settings: Settings) -> Iterator[Check]:
+    """Whether each mount answers."""
+    found = mounts()
+    if not found:
+        yield Check("mounts", OK, "nothing is mounted")
+    for mount in found:
+        yield mount_check(mount)
+
+
+def mount_check(mount: Mount) -> Check:
+    """Whether one mount answers, and what it says of itself."""
+    place, answer = mount.mountpoint, health(mount)
+    name = f"mount {place}"
+    if answer.state == "dead":
+        return Check(name, FAIL, "its process has ended", f"axonfs umount --force {place}")
+    if answer.state == "wedged":
+        return Check(name, FAIL, "it does not answer", f"axonfs umount --force {place}")
+    if answer.state == "closed":
+        return Check(name, WARN, "it is closed to this user", "mount it with --allow-other")
+    failures = answer.status.get("failures") or []
+    if failures:
+        last = str(failures[-1].get("message", ""))
+        return Check(
+            name, WARN, f"{len(failures)} recent failures, the last: {last}", "see axonfs status"
+        )
+    return Check(name, OK, f"answers (pid {answer.pid}), cache {answer.status.get('cache')}")

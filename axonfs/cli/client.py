@@ -1,0 +1,135 @@
+"""Asks the running mount, or does the same work in this process where no mount runs.
+
+The control socket carries requests to the worker that owns the cache; without one an engine is
+opened here and the same axonfs.service answers. Blocking; main thread only, since trio.run and
+Ctrl-C belong to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from axonfs.cli.options import Target
+from axonfs.cli.output import note
+from axonfs.errors import AxonError, BusyError
+
+if TYPE_CHECKING:
+    from axonfs.config import Settings
+
+Event: TypeAlias = "dict[str, Any]"
+Sink: TypeAlias = Callable[[Event], None]
+
+# What these do needs no lock on the cache: they work beside an owner that does not answer.
+READ_ONLY = frozenset(
+    {"status", "search", "info", "versions", "list", "cache_list", "cache_stats", "pin_check"}
+)
+
+
+def ask(target: Target, request: Event, sink: Sink = lambda event: None) -> Event:
+    """The result of `request`; everything that happens before it goes to `sink`.
+
+    Raises:
+        AxonError: the request failed; it carries the exit code.
+    """
+    if target.registries:
+        request = {**request, "registries": list(target.registries)}
+    for cache in _caches(target):
+        events = _events_of_worker(cache, request)
+        if events is None:
+            continue
+        if cache != target.settings.cache and request["op"] not in READ_ONLY:
+            note(f"using the cache of the mount, {cache}")
+        return _result(events, sink)
+    return _ask_here(target.settings, request, sink)
+
+
+def _caches(target: Target) -> Iterator[Path]:
+    """The cache that is configured; else, if nobody named one, that of the only mount there is."""
+    yield target.settings.cache
+    if not target.explicit_cache and (found := cache_of_only_mount()) is not None:
+        yield found
+
+
+def cache_of_only_mount() -> Path | None:
+    """The cache of the one mount on this machine that this user may ask, if there is just one."""
+    from axonfs.cli.mounts import health, mounts
+
+    caches = {cache for mount in mounts() if (cache := health(mount).status.get("cache"))}
+    return Path(caches.pop()) if len(caches) == 1 else None
+
+
+def _events_of_worker(cache: Path, request: Event) -> Iterator[Event] | None:
+    """The worker's events; None if no worker runs on this cache that would answer this user."""
+    from axonfs.control import call
+
+    events = iter(call(cache, request))
+    try:
+        first = next(events)
+    except (FileNotFoundError, ConnectionRefusedError, PermissionError):
+        return None
+    except StopIteration:
+        return iter(())
+    return _chain(first, events)
+
+
+def _chain(first: Event, rest: Iterator[Event]) -> Iterator[Event]:
+    yield first
+    yield from rest
+
+
+def _result(events: Iterator[Event], sink: Sink) -> Event:
+    for event in events:
+        if (result := settle(event, sink)) is not None:
+            return result
+    raise AxonError("the mount went away before it was done", hint="run the command again to go on")
+
+
+def settle(event: Event, sink: Sink) -> Event | None:
+    """The result if this event is it; an error event is raised, any other goes to `sink`."""
+    kind = event.get("event")
+    if kind == "result":
+        return event
+    if kind == "error":
+        error = AxonError(str(event.get("message", "failed without a cause")))
+        error.exit_code = int(event.get("exit_code", 1))
+        raise error
+    sink(event)
+    return None
+
+
+def _ask_here(settings: Settings, request: Event, sink: Sink) -> Event:
+    import trio
+
+    from axonfs.cli.logs import log_like_messages
+
+    log_like_messages()
+    try:
+        return trio.run(_serve_one, settings, request, sink, True)
+    except BaseException as exc:
+        if request["op"] not in READ_ONLY or not _is_busy(exc):
+            raise
+    return trio.run(_serve_one, settings, request, sink, False)
+
+
+def _is_busy(exc: BaseException) -> bool:
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.subgroup(BusyError) is not None
+    return isinstance(exc, BusyError)
+
+
+async def _serve_one(settings: Settings, request: Event, sink: Sink, owner: bool) -> Event:
+    from contextlib import aclosing
+
+    from axonfs.engine import open_engine
+    from axonfs.service import Service
+
+    async with (
+        open_engine(settings, owner=owner) as engine,
+        aclosing(Service(engine).handle(request)) as events,
+    ):
+        async for event in events:
+            if (result := settle(event, sink)) is not None:
+                return result
+    raise AxonError("the request ended without a result")

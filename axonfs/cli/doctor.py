@@ -1,0 +1,61 @@
+"""`axonfs doctor`: what this machine lacks, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import click
+
+from axonfs.cli.checks import FAIL, Check, cache_checks, machine_checks, mount_checks
+from axonfs.cli.options import json_option, source_options, target
+from axonfs.cli.output import echo_json
+from axonfs.config import Settings
+from axonfs.names import printable
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@click.command
+@source_options
+@json_option
+def doctor(registries: tuple[str, ...], cache: str | None, as_json: bool) -> None:
+    """Check the machine and the set-up.
+
+    The device, the helper programs, the cache, the registries, and the mounts that there are.
+    Exit 1 if something fails.
+    """
+    settings = target(registries, cache).settings
+    checks = []
+    for check in _all_checks(settings):
+        checks.append(check)
+        if not as_json:
+            _show(check)
+    if as_json:
+        echo_json(
+            [
+                {"name": item.name, "state": item.state, "text": item.text, "hint": item.hint}
+                for item in checks
+            ]
+        )
+    if any(check.state == FAIL for check in checks):
+        click.get_current_context().exit(1)
+
+
+def _all_checks(settings: Settings) -> Iterator[Check]:
+    from axonfs.cli.reaching import registry_checks
+
+    parts: list[Callable[[Settings], Iterator[Check]]] = [
+        machine_checks,
+        cache_checks,
+        registry_checks,
+        mount_checks,
+    ]
+    for part in parts:
+        yield from part(settings)
+
+
+def _show(check: Check) -> None:
+    word = click.style(f"{check.state:<4}", fg=_COLOURS[check.state])
+    click.echo(f"{word}  {check.name}: {printable(check.text, 500)}")
+    if check.hint:
+        click.echo(f"      → {printable(check.hint, 500)}")

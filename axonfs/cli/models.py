@@ -1,0 +1,175 @@
+"""`axonfs search`, `info`, `versions` and `list`: what there is, and what of it is here."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from axonfs.cli.client import ask
+from axonfs.cli.options import json_option, source_options, target
+from axonfs.cli.output import echo, echo_json, facts, note, table
+from axonfs.units import share, size
+
+
+@click.command
+@click.argument("query", nargs=-1, required=True)
+@source_options
+@json_option
+def search(
+    query: tuple[str, ...], registries: tuple[str, ...], cache: str | None, as_json: bool
+) -> None:
+    """Find models by words.
+
+    Every word of QUERY must be in the namespace, name, description or tags.
+    """
+    words = " ".join(query)
+    found = ask(target(registries, cache), {"op": "search", "query": words})["models"]
+    if as_json:
+        echo_json(found)
+        return
+    table(
+        ("SPEC", "SIZE", "FRAMEWORK", "DESCRIPTION"),
+        (
+            (item["spec"], size(item["size"]), item["framework"], item["description"])
+            for item in found
+        ),
+    ) if found else note("nothing matches")
+
+
+@click.command
+@click.argument("spec")
+@click.option("--files", is_flag=True, help="Also list the files with size and digest.")
+@source_options
+@json_option
+def info(
+    spec: str, files: bool, registries: tuple[str, ...], cache: str | None, as_json: bool
+) -> None:
+    """Show one version of a model.
+
+    Its description, license and size, where it comes from, and what of it is local.
+    """
+    found = ask(target(registries, cache), {"op": "info", "spec": spec})["version"]
+    if as_json:
+        echo_json(found)
+        return
+    facts(_facts(found))
+    if files:
+        click.echo()
+        table(
+            ("PATH", "SIZE", "LOCAL", "SHA256"),
+            (
+                (
+                    item["path"],
+                    size(item["size"]),
+                    share(item["local"], item["size"]),
+                    item["sha256"],
+                )
+                for item in found["files"]
+            ),
+            widest=120,
+        )
+
+
+def _facts(found: dict[str, object]) -> list[tuple[str, str]]:
+    total, local = int(str(found["size"])), int(str(found["local"]))
+    created = float(str(found["created"]))
+    tags, files = found["tags"], found["files"]
+    assert isinstance(tags, list)
+    assert isinstance(files, list)
+    return [
+        ("spec", str(found["spec"])),
+        ("description", str(found["description"])),
+        ("license", str(found["license"])),
+        ("framework", str(found["framework"])),
+        ("format", str(found["format"])),
+        ("tags", ", ".join(map(str, tags))),
+        ("published", time.strftime("%Y-%m-%d %H:%M", time.localtime(created)) if created else ""),
+        ("files", str(len(files))),
+        ("size", size(total)),
+        ("local", f"{size(local)} ({share(local, total)})"),
+        ("pinned", "yes" if found["pinned"] else ""),
+        ("manifest", f"sha256:{found['digest']}"),
+        ("from", str(found["source"])),
+        ("path", str(found["path"] or "")),
+    ]
+
+
+@click.command
+@click.argument("model", metavar="NAME")
+@source_options
+@json_option
+def versions(model: str, registries: tuple[str, ...], cache: str | None, as_json: bool) -> None:
+    """List the versions of a model.
+
+    NAME is namespace/name. The oldest version comes first.
+    """
+    found = ask(target(registries, cache), {"op": "versions", "model": model})
+    if as_json:
+        echo_json({key: found[key] for key in ("model", "latest", "versions")})
+        return
+    table(
+        ("VERSION", "SIZE", "LOCAL", ""),
+        (
+            (
+                item["version"],
+                size(item["size"]) if item["size"] is not None else "",
+                share(item["local"], item["size"] or 0) if item["local"] else "",
+                "latest" if item["version"] == found["latest"] else "",
+            )
+            for item in found["versions"]
+        ),
+    )
+
+
+@click.command("list")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["default", "names", "json"]),
+    default="default",
+    help="default: a table; names: one SPEC a line; json: Namespace, Name, Version, Path and more.",
+)
+@source_options
+def list_command(form: str, registries: tuple[str, ...], cache: str | None) -> None:
+    """List what is local, whole or in part."""
+    found = ask(target(registries, cache), {"op": "list"})["models"]
+    if form == "json":
+        echo_json([_listed(item) for item in found])
+    elif form == "names":
+        for item in found:
+            echo(item["spec"])
+    elif found:
+        table(
+            ("SPEC", "PINNED", "LOCAL", "SIZE", "PATH"),
+            (
+                (
+                    item["spec"],
+                    _pin_word(item),
+                    share(item["local"], item["size"]),
+                    size(item["size"]),
+                    item["path"] or "",
+                )
+                for item in found
+            ),
+            widest=200,
+        )
+    else:
+        note("nothing is local yet")
+
+
+def _pin_word(item: dict[str, object]) -> str:
+    return {"complete": "yes", "incomplete": "under way"}.get(str(item["pinned"]), "")
+
+
+def _listed(item: dict[str, object]) -> dict[str, object]:
+    # The capitals are the keys that scripts written for Axon read.
+    return {
+        "Namespace": item["namespace"],
+        "Name": item["name"],
+        "Version": item["version"],
+        "Path": item["path"],
+        "Size": item["size"],
+        "Local": item["local"],
+        "Pinned": item["pinned"] == "complete",
+    }

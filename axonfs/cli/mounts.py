@@ -1,0 +1,162 @@
+"""Which AxonFS mounts this machine has, and whether each still answers.
+
+Reads /proc/self/mountinfo. A mount whose worker is gone or stuck can hold whoever touches it in
+an uninterruptible sleep, so nothing here touches one: a child does, and is left behind if it hangs.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import select
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FILESYSTEM = "fuse.axonfs"
+STATUS_PATH = Path(".axonfs", "status.json")
+# A worker that is busy still answers within a few milliseconds.
+PATIENCE = 3.0
+_MAX_STATUS_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One line of mountinfo; `connection` is the FUSE connection's number."""
+
+    mountpoint: Path
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a mount said: alive with its status, else why there is none.
+
+    `state` is alive, dead (no worker), wedged (no answer), or closed (another user's).
+    """
+
+    state: str
+    status: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process, where it said so."""
+        pid = self.status.get("pid")
+        return pid if isinstance(pid, int) and pid > 0 else None
+
+
+def parse_mountinfo(text: str) -> list[Mount]:
+    """The AxonFS mounts in `text`, the topmost of several at one place only.
+
+    Source: proc_pid_mountinfo(5).
+    """
+    found: dict[Path, Mount | None] = {}
+    for line in text.splitlines():
+        left, _, right = line.partition(" - ")
+        fields, filesystem = left.split(" "), right.split(" ")[0]
+        if len(fields) < 5:
+            continue
+        mountpoint = Path(_unescape(fields[4]))
+        minor = int(fields[2].partition(":")[2])
+        # A mount of another kind on top hides the one below it.
+        found[mountpoint] = Mount(mountpoint, minor) if filesystem == FILESYSTEM else None
+    return [mount for mount in found.values() if mount is not None]
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), text)
+
+
+def mounts() -> list[Mount]:
+    """The AxonFS mounts that this process sees."""
+    return parse_mountinfo(
+        Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    )
+
+
+def mount_at(mountpoint: Path) -> Mount | None:
+    """The mount at exactly this place; the place itself is not touched."""
+    place = settled(mountpoint)
+    return next((mount for mount in mounts() if mount.mountpoint == place), None)
+
+
+def settled(mountpoint: Path) -> Path:
+    """The absolute path with links followed, but for the last segment, which may not answer."""
+    absolute = Path(os.path.abspath(mountpoint))
+    if absolute.name == "":
+        return absolute
+    place = Path(os.path.realpath(absolute.parent)) / absolute.name
+    if any(mount.mountpoint == place for mount in mounts()):
+        return place
+    return Path(os.path.realpath(place))
+
+
+def health(mount: Mount, patience: float = PATIENCE) -> Health:
+    """What the mount's own status file says, within `patience` seconds."""
+    answer = _read_apart(mount.mountpoint / STATUS_PATH, patience)
+    if answer is None:
+        return Health("wedged")
+    content, complaint = answer
+    try:
+        document = json.loads(content)
+    except ValueError:
+        return Health(_state_of(complaint))
+    return Health("alive", document if isinstance(document, dict) else {})
+
+
+def _state_of(complaint: bytes) -> str:
+    if os.strerror(errno.ENOTCONN).encode() in complaint:
+        return "dead"
+    return "closed" if os.strerror(errno.EACCES).encode() in complaint else "wedged"
+
+
+def _read_apart(path: Path, patience: float) -> tuple[bytes, bytes] | None:
+    """Standard output and error of `cat path`; None if it does not end in time."""
+    out, out_child = os.pipe2(os.O_CLOEXEC)
+    err, err_child = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = os.posix_spawnp(
+            "cat",
+            ["cat", "--", str(path)],
+            {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, out_child, 1),
+                (os.POSIX_SPAWN_DUP2, err_child, 2),
+            ],
+        )
+    finally:
+        os.close(out_child)
+        os.close(err_child)
+    try:
+        return _drain(out, err, time.monotonic() + patience)
+    finally:
+        os.close(out)
+        os.close(err)
+        _let_go(pid)
+
+
+def _drain(out: int, err: int, deadline: float) -> tuple[bytes, bytes] | None:
+    content = {out: b"", err: b""}
+    waiting = set(content)
+    while waiting:
+        ready, _, _ = select.select(list(waiting), [], [], max(deadline - time.monotonic(), 0))
+        if not ready:
+            return None
+        for descriptor in ready:
+            piece = os.read(descriptor, 1 << 16)
+            content[descriptor] += piece
+            if not piece or len(content[descriptor]) > _MAX_STATUS_BYTES:
+                waiting.discard(descriptor)
+    return content[out], content[err]
+
+
+def _let_go(pid: int) -> None:
+    """Reap the child if it has ended or can be ended; one stuck in the kernel is left to init."""
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 0.2
+    while os.waitpid(pid, os.WNOHANG) == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.002)

@@ -1,0 +1,47 @@
+"""How results look: tables and sizes for people, JSON for programs.
+
+Everything that came from a registry passes `printable` here, so that no description can move
+the cursor or hide in a terminal. JSON needs no such care: it escapes control characters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+from axonfs.names import printable
+
+
+def echo_json(value: Any) -> None:
+    """`value` on stdout; non-ASCII is escaped, so any terminal and any locale can take it."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def echo(text: str) -> None:
+    """One line on stdout, made safe."""
+    click.echo(printable(text, 4000))
+
+
+def note(text: str) -> None:
+    """One line on stderr: what a person may want to know while stdout stays the result."""
+    click.echo(printable(text, 4000), err=True)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, widest: int = 60) -> None:
+    """Columns wide enough for their longest cell; the last one runs free."""
+    lines = [tuple(head), *(tuple(printable(cell, widest) for cell in row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    for line in lines:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        click.echo("  ".join(cells).rstrip())
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> None:
+    """Lines of `name: value`, values aligned; pairs without a value are left out."""
+    kept = [(name, value) for name, value in pairs if value]
+    width = max((len(name) for name, _ in kept), default=0) + 2
+    for name, value in kept:
+        click.echo(f"{name + ':':<{width}}{printable(value, 2000)}")

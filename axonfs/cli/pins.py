@@ -1,0 +1,248 @@
+"""`axonfs pin`, `unpin`, `install`, `uninstall`, `update`, `verify`: having a model, for sure."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from axonfs.cli.client import Event, ask
+from axonfs.cli.options import Target, cache_option, json_option, source_options, target
+from axonfs.cli.output import echo, echo_json, note
+from axonfs.cli.progress import Progress
+from axonfs.errors import UsageError
+from axonfs.names import parse_spec, printable
+from axonfs.units import size
+
+_include = click.option(
+    "--include",
+    metavar="GLOB",
+    multiple=True,
+    help="Only files whose path matches; may be given more than once. `*` also matches `/`.",
+)
+_exclude = click.option(
+    "--exclude",
+    metavar="GLOB",
+    multiple=True,
+    help="Leave out files whose path matches; may be given more than once.",
+)
+
+
+@click.command
+@click.argument("specs", metavar="SPEC...", nargs=-1)
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Fetch nothing: prove from the cache alone that the pins (all of them if no SPEC is given)"
+    " are whole; exit 1 and say what is missing if not.",
+)
+@_include
+@_exclude
+@source_options
+@json_option
+def pin(
+    specs: tuple[str, ...],
+    check: bool,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    registries: tuple[str, ...],
+    cache: str | None,
+    as_json: bool,
+) -> None:
+    """Fetch versions whole and keep them.
+
+    What is pinned is never evicted and needs no registry. An interrupted pin goes on where it
+    stopped when it is run again. Pinning further files of a pinned version adds them.
+    """
+    place = target(registries, cache)
+    if check:
+        _check(place, specs, include, exclude, as_json)
+    else:
+        _pin(place, specs, include, exclude, as_json)
+
+
+@click.command
+@click.argument("specs", metavar="SPEC...", nargs=-1, required=True)
+@_include
+@_exclude
+@source_options
+@json_option
+def install(
+    specs: tuple[str, ...],
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    registries: tuple[str, ...],
+    cache: str | None,
+    as_json: bool,
+) -> None:
+    """Another name for `axonfs pin`."""
+    _pin(target(registries, cache), specs, include, exclude, as_json)
+
+
+def _pin(
+    place: Target,
+    specs: tuple[str, ...],
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    request = {"op": "pin", **_chosen(specs, include, exclude)}
+    if not specs:
+        raise UsageError("pin needs a SPEC", hint="or --check to check every pin")
+    pins = _with_progress(place, request)["pins"]
+    if as_json:
+        echo_json(pins)
+        return
+    for item in pins:
+        known = item["total"] - item["fetched"]
+        echo(
+            f"{item['spec']} is pinned: {item['files']} files, {size(item['total'])}"
+            f" ({size(item['fetched'])} fetched, {size(known)} was local)"
+        )
+
+
+def _check(
+    place: Target,
+    specs: tuple[str, ...],
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    result = ask(place, {"op": "pin_check", **_chosen(specs, include, exclude)})
+    checked = result["pins"]
+    if as_json:
+        echo_json(checked)
+    for item in () if as_json else checked:
+        if item["whole"]:
+            echo(f"{item['spec']} is whole: {item['files']} files, {size(item['total'])}")
+        for missing in item["missing"]:
+            place_of = " ".join(part for part in (item["spec"], missing["path"]) if part)
+            echo(f"{place_of}: {missing['why']}")
+    if not as_json and not checked:
+        note("nothing is pinned")
+    if not all(item["whole"] for item in checked):
+        click.get_current_context().exit(1)
+
+
+@click.command
+@click.argument("specs", metavar="SPEC...", nargs=-1, required=True)
+@cache_option
+def unpin(specs: tuple[str, ...], cache: str | None) -> None:
+    """Let pinned versions be evicted again.
+
+    Their bytes stay until the cache needs the room.
+    """
+    _unpin(target((), cache), specs, drop=False)
+
+
+@click.command
+@click.argument("specs", metavar="SPEC...", nargs=-1, required=True)
+@click.option("--all-versions", is_flag=True, help="Every local version of the models named.")
+@cache_option
+def uninstall(specs: tuple[str, ...], all_versions: bool, cache: str | None) -> None:
+    """Unpin versions and drop their bytes.
+
+    Files that another pinned version has too stay, and so do files that are open.
+    """
+    if not all_versions and (bare := [spec for spec in specs if "@" not in spec]):
+        raise UsageError(
+            f"{printable(bare[0])} names no version", hint="add @VERSION, or --all-versions"
+        )
+    place = target((), cache)
+    _unpin(place, _all_versions(place, specs) if all_versions else specs, drop=True)
+
+
+def _all_versions(place: Target, specs: tuple[str, ...]) -> tuple[str, ...]:
+    models = {parse_spec(spec).model for spec in specs}
+    local = ask(place, {"op": "list"})["models"]
+    found = tuple(item["spec"] for item in local if f"{item['namespace']}/{item['name']}" in models)
+    if not found:
+        raise UsageError("no version of it is local", hint="see axonfs list")
+    return found
+
+
+def _unpin(place: Target, specs: tuple[str, ...], *, drop: bool) -> None:
+    request = {"op": "unpin", "specs": _checked(specs), "drop": drop}
+    for item in ask(place, request, _notes)["specs"]:
+        freed = f", {size(item['freed'])} freed" if drop else ""
+        echo(f"{item['spec']} is {'unpinned' if item['was_pinned'] else 'not pinned'}{freed}")
+
+
+@click.command
+@click.argument("spec", required=False)
+@source_options
+@json_option
+def update(spec: str | None, registries: tuple[str, ...], cache: str | None, as_json: bool) -> None:
+    """Pin the newest versions of what is pinned.
+
+    With SPEC, of this model alone. The registries are asked again. The version that was pinned
+    before stays until it is unpinned.
+    """
+    request: Event = {"op": "update", "spec": _checked((spec,))[0] if spec else None}
+    changes = _with_progress(target(registries, cache), request)["changes"]
+    if as_json:
+        echo_json(changes)
+        return
+    for item in changes:
+        if item["old"] == item["new"]:
+            echo(f"{item['model']} is at its newest version, {item['new']}")
+        else:
+            echo(f"{item['model']}: {item['old'] or 'nothing'} → {item['new']}")
+    if not changes:
+        note("nothing is pinned")
+
+
+@click.command
+@click.argument("specs", metavar="SPEC...", nargs=-1)
+@click.option("--repair", is_flag=True, help="Fetch again what turns out to be bad.")
+@source_options
+@json_option
+def verify(
+    specs: tuple[str, ...],
+    repair: bool,
+    registries: tuple[str, ...],
+    cache: str | None,
+    as_json: bool,
+) -> None:
+    """Check the bytes that are local.
+
+    They are read from the disk and compared with their digests; all of them if no SPEC is given.
+    Bad bytes are dropped, so no reader gets them. Exit 1 if some were bad and are not repaired.
+    """
+    request: Event = {"op": "verify", "specs": _checked(specs), "repair": repair}
+    result = _with_progress(target(registries, cache), request)
+    if as_json:
+        echo_json({key: result[key] for key in ("files", "bytes", "bad")})
+    for item in () if as_json else result["bad"]:
+        fate = "repaired" if item["repaired"] else f"dropped{_why(item)}"
+        echo(f"{item['spec']} {item['path']}: {item['chunks']} bad chunks, {fate}")
+    if not as_json:
+        echo(f"{result['files']} files, {size(result['bytes'])} checked, {len(result['bad'])} bad")
+    if not all(item["repaired"] for item in result["bad"]):
+        click.get_current_context().exit(1)
+
+
+def _why(item: dict[str, Any]) -> str:
+    return f" ({item['error']})" if item.get("error") else ""
+
+
+def _with_progress(place: Target, request: Event) -> Event:
+    with Progress(sys.stderr) as progress:
+        return ask(place, request, progress)
+
+
+def _notes(event: Event) -> None:
+    if event.get("event") == "note":
+        note(str(event.get("text", "")))
+
+
+def _chosen(
+    specs: tuple[str, ...], include: tuple[str, ...], exclude: tuple[str, ...]
+) -> dict[str, Any]:
+    return {"specs": _checked(specs), "include": list(include), "exclude": list(exclude)}
+
+
+def _checked(specs: tuple[str, ...]) -> list[str]:
+    """The specs in full; one that cannot be a spec is wrong usage before anything is asked."""
+    return [str(parse_spec(spec)) for spec in specs]

@@ -1,0 +1,83 @@
+"""The checks of `axonfs doctor` that ask the registries: do they answer, how fast, is it HTTPS.
+
+An answer's Date header would tell of a wrong clock, but a wrong clock matters only to TLS, and
+then the TLS error says so: it is put in words here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import trio
+
+from axonfs.cli.checks import FAIL, OK, WARN, Check
+from axonfs.config import Settings
+from axonfs.errors import AccessDeniedError, AxonError
+from axonfs.remote import Documents, Limits, RegistrySource
+
+PATIENCE = 15.0
+_LIMITS = Limits(connect=5, first_byte=10, stall=10, deadline=PATIENCE, attempts=1)
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+def registry_checks(settings: Settings) -> Iterator[Check]:
+    """Ask each registry for its index."""
+    if settings.offline:
+        yield Check("registries", OK, "not asked: offline")
+        return
+    if not settings.registries:
+        yield Check("registries", WARN, "none is configured", "axonfs registry add URL")
+        return
+    yield from trio.run(_ask_all, settings)
+
+
+async def _ask_all(settings: Settings) -> list[Check]:
+    checks: dict[str, Check] = {}
+    async with (
+        Documents(_LIMITS, settings.ca_bundle) as documents,
+        trio.open_nursery() as nursery,
+    ):
+        for url in settings.registries:
+            source = RegistrySource(url, documents, token=settings.token(url))
+            nursery.start_soon(_ask, source, url, bool(settings.token(url)), checks)
+    return [checks[url] for url in settings.registries]
+
+
+async def _ask(source: RegistrySource, url: str, has_token: bool, checks: dict[str, Check]) -> None:
+    started, name = time.monotonic(), f"registry {url}"
+    try:
+        with trio.fail_after(PATIENCE):
+            listings = await source.listings()
+    except trio.TooSlowError:
+        checks[url] = Check(name, FAIL, f"no answer within {PATIENCE:.0f} s", _CHECK_URL)
+        return
+    except AxonError as exc:
+        checks[url] = Check(name, FAIL, exc.what, _hint(exc))
+        return
+    took = f"answers in {(time.monotonic() - started) * 1000:.0f} ms"
+    if listings is None:
+        text = f"{took}, but it has no index"
+        checks[url] = Check(name, WARN, text, "is the URL right? names work, ls and search do not")
+    elif has_token and _is_open(url):
+        checks[url] = Check(name, WARN, f"{took}, and its token goes over plain HTTP", "use https")
+    else:
+        checks[url] = Check(name, OK, f"{took}, {len(listings)} versions")
+
+
+def _is_open(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in _LOCAL
+
+
+_CHECK_URL = "check the URL, the network and the proxy (HTTPS_PROXY)"
+
+
+def _hint(exc: AxonError) -> str:
+    if isinstance(exc, AccessDeniedError):
+        return "set its token: axonfs registry add URL --with-token"
+    if "certificate" in exc.what.lower():
+        clock = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+        return f"is the clock right ({clock})? a private authority: axonfs config set ca_bundle PEM"
+    return _CHECK_URL

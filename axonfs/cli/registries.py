@@ -1,0 +1,250 @@
+"""`axonfs publish` and `axonfs registry …`: where models come from."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from axonfs.cli.options import json_option
+from axonfs.cli.output import echo, echo_json, note, table
+from axonfs.cli.progress import Progress as Display
+from axonfs.config import convert, edit_config, load, parse_token, parse_url, resolve
+from axonfs.errors import UsageError
+from axonfs.names import parse_spec, printable
+from axonfs.units import size
+
+if TYPE_CHECKING:
+    from axonfs.publish import Progress
+
+_directory = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.command
+@click.argument("directory", metavar="DIR", type=_directory)
+@click.argument("spec")
+@click.option(
+    "--to",
+    "registry",
+    metavar="REGISTRY_DIR",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The registry's directory; created if it is missing.",
+)
+@click.option("--description", help="What the model is, in one line.")
+@click.option(
+    "--license", "license_", metavar="ID", help="SPDX identifier, for example Apache-2.0."
+)
+@click.option("--framework", metavar="NAME", help="For example pytorch or transformers.")
+@click.option("--tag", "tags", metavar="TAG", multiple=True, help="May be given more than once.")
+@json_option
+def publish(
+    directory: Path,
+    spec: str,
+    registry: Path,
+    description: str | None,
+    license_: str | None,
+    framework: str | None,
+    tags: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Publish a model directory.
+
+    The files of DIR become SPEC in a registry directory, which any web server can serve. What is
+    not given is taken from the model's README.md and config.json. A published version never
+    changes: publishing the same files again does nothing, other files are refused.
+    """
+    from axonfs import publish as publishing
+
+    parsed = parse_spec(spec)
+    if "@" not in spec:
+        raise UsageError(f"{printable(spec)} names no version", hint="add @VERSION")
+    with Display(sys.stderr) as display:
+        done = publishing.publish(
+            directory,
+            parsed,
+            registry,
+            description=description,
+            license=license_,
+            framework=framework,
+            tags=tags,
+            progress=lambda state: display(_event(str(parsed), state)),
+        )
+    for path in done.left_out:
+        note(f"left out: {path}")
+    if as_json:
+        echo_json(
+            {
+                "spec": str(done.spec),
+                "files": done.files,
+                "bytes": done.bytes,
+                "new_bytes": done.new_bytes,
+                "already": done.already,
+            }
+        )
+    elif done.already:
+        echo(f"{done.spec} is already published with these files")
+    else:
+        echo(
+            f"{done.spec} is published: {done.files} files, {size(done.bytes)},"
+            f" {size(done.new_bytes)} of it new in {registry}"
+        )
+
+
+def _event(spec: str, state: Progress) -> dict[str, Any]:
+    return {"event": "progress", "spec": spec, "done": state.bytes_done, "total": state.bytes}
+
+
+@click.group
+def registry() -> None:
+    """Choose the registries to use, or serve one."""
+
+
+@registry.command
+@click.argument("directory", metavar="DIR", type=_directory)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    default=8080,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 takes a free one.",
+)
+def serve(directory: Path, host: str, port: int) -> None:
+    """Serve a registry directory over HTTP until interrupted.
+
+    The URL is printed once it answers. There is no TLS and no log-in: on a network that others
+    use, put a web server in front, or let it serve the directory by itself.
+    """
+    from axonfs.serve import serve as serve_directory
+
+    stop, interrupted = threading.Event(), threading.Event()
+
+    def leave(number: int, frame: object) -> None:
+        if number == signal.SIGINT:
+            interrupted.set()
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, leave)
+    serve_directory(directory, host, port, ready=_announce, stop=stop)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+
+
+def _announce(url: str) -> None:
+    click.echo(f"serving {url}")
+    sys.stdout.flush()
+
+
+@registry.command("list")
+@json_option
+def list_registries(as_json: bool) -> None:
+    """List the registries in the order they are asked; the first is the default."""
+    settings = load()
+    origin = resolve({})["registries"][1]
+    if as_json:
+        echo_json(
+            [{"url": url, "token": settings.token(url) is not None} for url in settings.registries]
+        )
+    elif settings.registries:
+        table(
+            ("URL", "TOKEN", "FROM"),
+            [(url, "set" if settings.token(url) else "", origin) for url in settings.registries],
+            widest=200,
+        )
+    else:
+        note("no registry is configured; axonfs registry add URL adds one")
+
+
+@registry.command
+@click.argument("url")
+@click.option(
+    "--with-token",
+    is_flag=True,
+    help="Read the registry's token from standard input (asked for on a terminal).",
+)
+def add(url: str, with_token: bool) -> None:
+    """Add a registry behind those that are there."""
+    _edit(url, with_token, first=False)
+
+
+@registry.group("set")
+def set_group() -> None:
+    """Change which registry comes first."""
+
+
+@set_group.command("default")
+@click.argument("url")
+@click.option(
+    "--with-token",
+    is_flag=True,
+    help="Read the registry's token from standard input (asked for on a terminal).",
+)
+def set_default(url: str, with_token: bool) -> None:
+    """Make a registry the first that is asked; it is added if it is new."""
+    _edit(url, with_token, first=True)
+
+
+def _edit(url: str, with_token: bool, *, first: bool) -> None:
+    (url,) = convert("registries", [url], "the command line")
+    # Read before the file is locked: a person may take their time to type.
+    token = _read_token() if with_token else None
+    with edit_config() as document:
+        others = [other for other in _known(document) if other != url or not first]
+        document["registries"] = [url, *others] if first else list(dict.fromkeys([*others, url]))
+        if token:
+            document["tokens"] = {**(document.get("tokens") or {}), url: token}
+    place = "the default registry" if first else "a registry"
+    echo(f"{url} is {place} now")
+    _warn_if_hidden()
+
+
+def _known(document: dict[str, Any]) -> list[str]:
+    return list(convert("registries", document.get("registries") or [], "the config file"))
+
+
+def _read_token() -> str:
+    text = (
+        click.prompt("token", hide_input=True, err=True)
+        if sys.stdin.isatty()
+        else sys.stdin.readline()
+    )
+    try:
+        return parse_token(text)
+    except ValueError as exc:
+        raise UsageError(f"what standard input gave {exc}") from exc
+
+
+def _warn_if_hidden() -> None:
+    origin = resolve({})["registries"][1]
+    if origin.startswith("AXONFS_"):
+        note(f"{origin} is set, so the configured registries are not used now")
+
+
+@registry.command
+@click.argument("url")
+def remove(url: str) -> None:
+    """Remove a registry and its token."""
+    try:
+        wanted = parse_url(url)
+    except ValueError:
+        wanted = url
+    with edit_config() as document:
+        known = _known(document)
+        if wanted not in known:
+            raise UsageError(f"{printable(url)} is not configured", hint="see axonfs registry list")
+        document["registries"] = [other for other in known if other != wanted]
+        tokens = {
+            key: token
+            for key, token in (document.get("tokens") or {}).items()
+            if key.rstrip("/") != wanted
+        }
+        document.pop("tokens", None)
+        if tokens:
+            document["tokens"] = tokens
+    echo(f"{wanted} is removed")

@@ -1,0 +1,150 @@
+"""`axonfs status`: what the mount is doing, and what went wrong lately."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from axonfs.cli.client import ask
+from axonfs.cli.options import Target, cache_option, json_option, target
+from axonfs.cli.output import echo, echo_json, facts, table
+from axonfs.errors import AxonError, UnavailableError
+from axonfs.names import printable
+from axonfs.units import share, size
+
+WATCH_PAUSE = 1.0
+_SHOWN_FAILURES = 5
+
+
+@click.command
+@click.argument("mountpoint", required=False)
+@click.option("--watch", is_flag=True, help="Show it again every second until interrupted.")
+@cache_option
+@json_option
+def status(mountpoint: str | None, watch: bool, cache: str | None, as_json: bool) -> None:
+    """Show what the mount is doing.
+
+    That is: its registries, the cache, what is being fetched, what is open, recent failures.
+    Without MOUNTPOINT it is the mount that uses the configured cache, or the only one there is.
+    """
+    fetch = _source(mountpoint, target((), cache))
+    while True:
+        state = fetch()
+        if as_json and watch:
+            click.echo(json.dumps(state))
+        elif as_json:
+            echo_json(state)
+        else:
+            if watch:
+                click.clear()
+            _show(state)
+        if not watch:
+            return
+        time.sleep(WATCH_PAUSE)
+
+
+def _source(mountpoint: str | None, place: Target) -> Callable[[], dict[str, Any]]:
+    if mountpoint is None:
+        return lambda: dict(ask(place, {"op": "status"})["status"])
+    cache = _cache_of(Path(mountpoint))
+    there = replace(place, settings=replace(place.settings, cache=cache), explicit_cache=True)
+    return lambda: dict(ask(there, {"op": "status"})["status"])
+
+
+def _cache_of(mountpoint: Path) -> Path:
+    """The cache of the mount at `mountpoint`."""
+    from axonfs.cli.mounts import health, mount_at
+
+    found = mount_at(mountpoint)
+    if found is None:
+        raise AxonError("no AxonFS is mounted there", path=str(mountpoint))
+    state = health(found)
+    if state.state != "alive" or not state.status.get("cache"):
+        raise UnavailableError(
+            _WHY[state.state], path=str(mountpoint), hint=f"axonfs umount --force {mountpoint}"
+        )
+    return Path(state.status["cache"])
+
+
+_WHY = {
+    "alive": "the mount does not say which cache it uses",
+    "dead": "the mount's process has ended",
+    "wedged": "the mount does not answer",
+    "closed": "the mount is closed to this user",
+}
+
+
+def _show(state: dict[str, Any]) -> None:
+    used, limit = state.get("cache_used", 0), state.get("cache_limit")
+    where = state.get("mountpoint")
+    facts(
+        [
+            ("mount", f"{where} (pid {state.get('pid')})" if where else "not mounted"),
+            ("since", _clock(state["since"]) if state.get("since") else ""),
+            ("offline", "yes" if state.get("offline") else ""),
+            ("cache", f"{state.get('cache')}, {size(used)}{_of_limit(used, limit)}"),
+            ("fetched", _fetched(state.get("fetch"))),
+        ]
+    )
+    for item in state.get("registries", []):
+        echo(f"registry: {item['url']} {_registry_state(item, mounted=bool(where))}".rstrip())
+    _show_open(state.get("open") or [])
+    _show_failures(state.get("failures") or [])
+
+
+def _of_limit(used: int, limit: int | None) -> str:
+    return f" of {size(limit)} ({share(used, limit)})" if limit else ""
+
+
+def _fetched(fetch: dict[str, Any] | None) -> str:
+    if not fetch:
+        return ""
+    return (
+        f"{size(fetch.get('bytes', 0))} in {fetch.get('requests', 0)} requests,"
+        f" {fetch.get('in_flight', 0)} under way, {fetch.get('queued', 0)} waiting"
+    )
+
+
+def _registry_state(item: dict[str, Any], *, mounted: bool) -> str:
+    if item.get("error"):
+        return f"does not answer: {item['error']}"
+    if not mounted:
+        return ""
+    return "ok" if item.get("indexed", True) else "ok, but it has no index: names work, ls does not"
+
+
+def _show_open(files: list[dict[str, Any]]) -> None:
+    if not files:
+        return
+    click.echo("\nopen files")
+    table(
+        ("PATH", "LOCAL", "SIZE", "READERS"),
+        (
+            (
+                str(item["path"]),
+                share(item["local"], item["size"]),
+                size(item["size"]),
+                str(item["handles"]),
+            )
+            for item in files
+        ),
+        widest=120,
+    )
+
+
+def _show_failures(failures: list[dict[str, Any]]) -> None:
+    if not failures:
+        return
+    click.echo("\nrecent failures")
+    for item in failures[-_SHOWN_FAILURES:]:
+        click.echo(f"{_clock(item.get('time', 0))}  {printable(str(item.get('message')), 1000)}")
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

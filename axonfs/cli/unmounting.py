@@ -1,0 +1,109 @@
+"""Taking a mount away: the polite way, and by force.
+
+Blocking. Never touches the mounted tree itself: a wedged one would hold this process too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from axonfs.cli.mounts import Mount, health
+from axonfs.errors import AxonError, BusyError
+
+CONNECTIONS = Path("/sys/fs/fuse/connections")
+# The worker flushes its index and ends; a cache on a slow disk takes a moment.
+END_TIMEOUT = 20.0
+
+
+def unmount(mount: Mount, *, force: bool) -> None:
+    """Unmount, and return when the worker has ended.
+
+    Raises:
+        BusyError: somebody uses it; the message says how to see who.
+    """
+    with _ending(health(mount).pid) as wait_for_end:
+        if force:
+            abort(mount)
+        complaint = _detach(mount.mountpoint, lazy=force)
+        if complaint:
+            raise _failure(mount.mountpoint, complaint)
+        wait_for_end()
+
+
+def _detach(mountpoint: Path, *, lazy: bool) -> str | None:
+    """Call umount (root) or fusermount3; what it complained of."""
+    root = os.geteuid() == 0
+    command = ["umount", "--no-canonicalize"] if root else ["fusermount3", "-u"]
+    if lazy:
+        command.append("-l" if root else "-z")
+    try:
+        done = subprocess.run(
+            [*command, "--", str(mountpoint)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "LC_ALL": "C"},
+            check=False,
+        )
+    except FileNotFoundError as exc:
+        raise AxonError(f"{command[0]} is not installed", hint="install fuse3") from exc
+    return (done.stderr.strip() or f"exit {done.returncode}") if done.returncode else None
+
+
+def _failure(mountpoint: Path, complaint: str) -> AxonError:
+    if "busy" in complaint:
+        return BusyError(
+            "it is in use",
+            path=str(mountpoint),
+            hint=f"see by whom with fuser -vm {mountpoint}, or take it away with --force",
+        )
+    return AxonError(f"cannot be unmounted: {complaint}", path=str(mountpoint))
+
+
+def abort(mount: Mount) -> None:
+    """End the FUSE connection, so that whoever waits for an answer gets an error now.
+
+    Containers often lack the control file system: root mounts it where it belongs. Without it
+    there is the lazy unmount alone, which frees all but those who are waiting already.
+    """
+    control = CONNECTIONS / str(mount.connection) / "abort"
+    if not control.exists() and os.geteuid() == 0:
+        mounting = ["mount", "-t", "fusectl", "fusectl", str(CONNECTIONS)]
+        subprocess.run(mounting, capture_output=True, check=False)
+    with contextlib.suppress(OSError):
+        control.write_text("1")
+
+
+@contextlib.contextmanager
+def _ending(pid: int | None) -> Iterator[Wait]:
+    """Watch the worker from before the unmount, so that a reused pid cannot be taken for it."""
+    descriptor = -1
+    if pid is not None:
+        with contextlib.suppress(OSError):
+            descriptor = os.pidfd_open(pid)
+    try:
+        yield Wait(descriptor)
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+class Wait:
+    """Waits for the process of a pidfd to end."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __call__(self) -> None:
+        if self._descriptor < 0:
+            return
+        ended, _, _ = select.select([self._descriptor], [], [], END_TIMEOUT)
+        if not ended:
+            raise AxonError(
+                f"it is unmounted, but its process has not ended within {END_TIMEOUT:.0f} s",
+                hint="see the mount's log with axonfs doctor",
+            )

@@ -1,0 +1,347 @@
+"""Settings: what a command was told, from flags, variables and the config file.
+
+Sits just above errors and names; knows no other part. A flag beats its `AXONFS_*` variable, which
+beats the config file, which beats the default. The file is YAML with the keys of `KEYS`, and is
+edited under a lock and replaced atomically; comments in it do not survive an edit.
+Any thread; nothing here is kept between calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from axonfs.errors import UsageError
+from axonfs.names import printable
+from axonfs.units import parse_size
+
+MAX_CONFIG_BYTES = 1 << 20
+SYSTEM_CONFIG = Path("/etc/axonfs/config.yaml")
+# What `config set KEY` takes to mean "leave it out of the file".
+DEFAULT_WORD = "default"
+
+_WORDS = {"1": True, "true": True, "yes": True, "on": True} | {
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a command or a mount can be told; times in seconds, sizes in bytes.
+
+    `cache_size` None means: leave 10 % of the disk free. `tokens` maps a registry's URL to the
+    token that goes to this registry alone; it is not part of the repr, so no log can show it.
+    """
+
+    registries: tuple[str, ...] = ()
+    cache: Path = field(default_factory=lambda: default_cache())
+    cache_size: int | None = None
+    offline: bool = False
+    deadline: float = 60.0
+    streams: int = 8
+    allow_other: bool = False
+    mountpoint: Path = field(default_factory=lambda: default_mountpoint())
+    ca_bundle: Path | None = None
+    tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def token(self, registry: str) -> str | None:
+        """The token of the registry at this URL."""
+        return self.tokens.get(registry)
+
+
+def default_cache() -> Path:
+    """Where the cache is if nothing says otherwise."""
+    if os.geteuid() == 0:
+        return Path("/var/cache/axonfs")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "axonfs"
+
+
+def default_mountpoint() -> Path:
+    """Where `axonfs mount` mounts if nothing says otherwise."""
+    return Path("/models") if os.geteuid() == 0 else Path.home() / "models"
+
+
+# The parsers take a string, or what YAML made of one, and raise ValueError with the reason.
+
+
+def parse_url(value: object) -> str:
+    """A registry's URL without its trailing slash; credentials in it are refused."""
+    text = str(value).strip()
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if host is None or parts.scheme not in ("http", "https") or port == 0 or not _plain(text):
+        raise ValueError("is not an http:// or https:// URL")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("has credentials in it; use `axonfs registry add URL --with-token`")
+    if parts.query or parts.fragment:
+        raise ValueError("has a query or a fragment; a registry is a plain directory URL")
+    return text.rstrip("/")
+
+
+def _plain(text: str) -> bool:
+    return text.isascii() and text.isprintable() and " " not in text
+
+
+def _urls(value: object) -> tuple[str, ...]:
+    words = value.split() if isinstance(value, str) else value
+    if not isinstance(words, list | tuple):
+        raise ValueError("is not a list of URLs")
+    # One registry named twice is asked once.
+    return tuple(dict.fromkeys(map(parse_url, words)))
+
+
+def _path(value: object) -> Path:
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise ValueError("is not a path")
+    try:
+        return Path(os.path.abspath(Path(value).expanduser()))
+    except RuntimeError as exc:
+        raise ValueError("names a home directory that does not exist") from exc
+
+
+def _optional_path(value: object) -> Path | None:
+    return None if value is None else _path(value)
+
+
+def _switch(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = _WORDS.get(str(value).strip().lower())
+    if word is None:
+        raise ValueError("is neither true nor false")
+    return word
+
+
+def _seconds(value: object) -> float:
+    try:
+        seconds = float(str(value))
+    except ValueError:
+        seconds = math.nan
+    if isinstance(value, bool) or not 1 <= seconds <= 86400:
+        raise ValueError("is not a number of seconds from 1 to 86400")
+    return seconds
+
+
+def _streams(value: object) -> int:
+    text = "" if isinstance(value, bool) else str(value)
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= 256:
+        raise ValueError("is not a number from 1 to 256")
+    return int(text)
+
+
+def parse_token(value: object) -> str:
+    """A token that can stand in an HTTP header."""
+    text = str(value).strip()
+    if not text or not _plain(text) or len(text) > 8192:
+        raise ValueError("is not a token: it is empty, too long or has blanks or odd characters")
+    return text
+
+
+def _tokens(value: object) -> Mapping[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError("is not a mapping of registry URLs to tokens")
+    return {parse_url(url): parse_token(token) for url, token in value.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One setting: its variable, its parser, and one sentence for people."""
+
+    variable: str | None
+    parse: Callable[[object], Any]
+    help: str
+
+
+KEYS: Mapping[str, Key] = {
+    "registries": Key("AXONFS_REGISTRY", _urls, "Registry URLs; the first that has a model wins."),
+    "cache": Key("AXONFS_CACHE_DIR", _path, "Directory of the local cache."),
+    "cache_size": Key(
+        "AXONFS_CACHE_SIZE", parse_size, "Limit of the cache, like 200G; auto leaves 10 % free."
+    ),
+    "offline": Key("AXONFS_OFFLINE", _switch, "Whether to keep off the network."),
+    "deadline": Key("AXONFS_DEADLINE", _seconds, "Seconds without progress before a read fails."),
+    "streams": Key("AXONFS_STREAMS", _streams, "Connections that fetch at the same time."),
+    "allow_other": Key("AXONFS_ALLOW_OTHER", _switch, "Whether other users may read the mount."),
+    "mountpoint": Key("AXONFS_MOUNTPOINT", _path, "Where `axonfs mount` mounts by default."),
+    "ca_bundle": Key(
+        "AXONFS_CA_BUNDLE", _optional_path, "PEM file of the certificate authorities to trust."
+    ),
+    "tokens": Key(
+        None, _tokens, "Token per registry URL; `axonfs registry add URL --with-token` sets one."
+    ),
+}
+assert list(KEYS) == [item.name for item in fields(Settings)]
+
+
+def convert(name: str, value: object, where: str) -> Any:
+    """`value` as the type of the setting `name`.
+
+    Raises:
+        UsageError: the value does not fit; the message names the key and `where` it stands.
+    """
+    try:
+        return KEYS[name].parse(value)
+    except ValueError as exc:
+        shown = "" if name == "tokens" else f"{printable(str(value))!r} "
+        raise UsageError(f"{name}: {shown}{exc}", source=where) from exc
+
+
+def load(flags: Mapping[str, object] | None = None) -> Settings:
+    """The settings in effect.
+
+    Args:
+        flags: values by key as the command line gave them; None and () mean not given.
+
+    Raises:
+        UsageError: a value does not make sense; the message names key and flag, variable or file.
+    """
+    return Settings(**{name: value for name, (value, _) in resolve(flags or {}).items()})
+
+
+def resolve(flags: Mapping[str, object]) -> dict[str, tuple[Any, str]]:
+    """Each setting's value and where it comes from, those left to their default included."""
+    path = config_path()
+    document = read_config(path)
+    plain = Settings()
+    found: dict[str, tuple[Any, str]] = {}
+    for name, key in KEYS.items():
+        flag = flags.get(name)
+        variable = os.environ.get(key.variable or "", "")
+        if flag is not None and flag != ():
+            found[name] = convert(name, flag, "the command line"), "flag"
+        elif variable:
+            found[name] = convert(name, variable, key.variable or ""), key.variable or ""
+        elif name in document:
+            found[name] = convert(name, document[name], str(path)), str(path)
+        else:
+            found[name] = getattr(plain, name), "default"
+    return _with_variable_token(found)
+
+
+def _with_variable_token(found: dict[str, tuple[Any, str]]) -> dict[str, tuple[Any, str]]:
+    # A container gets its secrets as variables: AXONFS_TOKEN is for the first registry alone.
+    registries: tuple[str, ...] = found["registries"][0]
+    secret = os.environ.get("AXONFS_TOKEN")
+    if secret and registries:
+        token = convert("tokens", {registries[0]: secret}, "AXONFS_TOKEN")
+        found["tokens"] = {**found["tokens"][0], **token}, "AXONFS_TOKEN"
+    return found
+
+
+def config_path() -> Path:
+    """The config file in effect, or where the first edit will create it."""
+    named = os.environ.get("AXONFS_CONFIG")
+    if named:
+        return Path(os.path.abspath(named))
+    own = _own_config()
+    # A system file that this user may not read says nothing to them.
+    if not own.exists() and os.access(SYSTEM_CONFIG, os.R_OK):
+        return SYSTEM_CONFIG
+    return own
+
+
+def _own_config() -> Path:
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "axonfs" / "config.yaml"
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What the file says, with each key known but its value not yet checked; {} if it is absent.
+
+    Raises:
+        UsageError: unreadable, not a mapping, or a key that does not exist.
+    """
+    import yaml
+
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_CONFIG_BYTES + 1)
+        document = yaml.safe_load(raw[:MAX_CONFIG_BYTES])
+    except FileNotFoundError:
+        return {}
+    except OSError as exc:
+        raise UsageError(f"cannot read the config file: {exc.strerror}", source=str(path)) from exc
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as exc:
+        raise UsageError("the config file is not YAML", source=str(path)) from exc
+    if document is None:
+        return {}
+    if not isinstance(document, dict) or len(raw) > MAX_CONFIG_BYTES:
+        raise UsageError("the config file is not a mapping of keys", source=str(path))
+    for name in document:
+        check_key(str(name), str(path))
+    return document
+
+
+def check_key(name: str, where: str | None = None) -> str:
+    """`name` if there is such a setting, else UsageError listing those there are."""
+    if name in KEYS:
+        return name
+    raise UsageError(
+        f"there is no setting {printable(name)!r}", source=where, hint="keys: " + ", ".join(KEYS)
+    )
+
+
+@contextlib.contextmanager
+def edit_config() -> Iterator[dict[str, Any]]:
+    """The file's mapping, to be changed in the block and written back at its end.
+
+    A user whose settings come from the system's file gets a file of their own that starts with
+    them, so that no edit hides what was in effect. An exception in the block writes nothing.
+    """
+    source = config_path()
+    path = source
+    if source == SYSTEM_CONFIG and os.geteuid() != 0:
+        path = _own_config()
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(path.parent):
+            document = read_config(source)
+            yield document
+            for name, value in document.items():
+                convert(name, value, str(path))
+            _replace(path, document)
+    except OSError as exc:
+        raise UsageError(f"cannot write the config file: {exc.strerror}", source=str(path)) from exc
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    # The directory carries the lock, since the file itself is replaced by each edit.
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _replace(path: Path, document: Mapping[str, Any]) -> None:
+    import yaml
+
+    # A link (dotfiles kept elsewhere) stays one: its target is replaced.
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            yaml.safe_dump(dict(document), file, sort_keys=False, allow_unicode=True)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

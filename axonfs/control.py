@@ -1,0 +1,137 @@
+"""The control socket: commands ask the running mount, JSON lines over a Unix socket.
+
+One request per connection: the client sends one line, the mount answers with event lines and
+closes. Only root and the owner of the mount may connect. `serve` is trio, `call` blocks.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from axonfs.errors import AxonError
+
+log = logging.getLogger(__name__)
+
+MAX_REQUEST_BYTES = 1 << 20
+SOCKET = Path("run/control.sock")
+
+Event = dict[str, Any]
+Handler = Callable[[Event], AsyncIterator[Event]]
+
+
+async def serve(
+    cache: Path, handle: Handler, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Answer requests until cancelled."""
+    path = cache / SOCKET
+    path.unlink(missing_ok=True)
+    listening = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with _reachable(path) as address, listening:
+        await listening.bind(address)
+        path.chmod(0o600)
+        listening.listen(16)
+        task_status.started()
+        try:
+            async with trio.open_nursery() as nursery:
+                while True:
+                    connection, _ = await listening.accept()
+                    nursery.start_soon(_answer, trio.SocketStream(connection), handle)
+        finally:
+            path.unlink(missing_ok=True)
+
+
+async def _answer(stream: trio.SocketStream, handle: Handler) -> None:
+    async with stream:
+        try:
+            if not _allowed(stream):
+                return
+            request = json.loads(await _line(stream))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_leave_with_client, stream, nursery.cancel_scope)
+                await _send_events(stream, handle(request))
+                nursery.cancel_scope.cancel()
+        except* (trio.BrokenResourceError, trio.ClosedResourceError, ValueError) as group:
+            log.debug("a command left: %s", group.exceptions[0])
+
+
+async def _send_events(stream: trio.SocketStream, events: AsyncIterator[Event]) -> None:
+    async with aclosing(events) as answers:  # type: ignore[type-var]
+        try:
+            async for event in answers:
+                await stream.send_all(json.dumps(event).encode() + b"\n")
+        except AxonError as exc:
+            await stream.send_all(json.dumps(error_event(exc)).encode() + b"\n")
+        except Exception as exc:
+            if isinstance(exc, trio.BrokenResourceError | trio.ClosedResourceError):
+                raise
+            log.exception("a bug in a command; please report it")
+            event = {"event": "error", "message": f"a bug: {exc!r}; see the log", "exit_code": 1}
+            await stream.send_all(json.dumps(event).encode() + b"\n")
+
+
+def error_event(exc: AxonError) -> Event:
+    """The last event of a request that failed."""
+    return {"event": "error", "message": str(exc), "exit_code": exc.exit_code}
+
+
+async def _leave_with_client(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+    """A command that was interrupted must not go on in the mount."""
+    await stream.receive_some(1)
+    scope.cancel()
+
+
+async def _line(stream: trio.SocketStream) -> bytes:
+    received = b""
+    while not received.endswith(b"\n"):
+        data = await stream.receive_some(65536)
+        received += data
+        if not data or len(received) > MAX_REQUEST_BYTES:
+            raise ValueError("not one line of JSON")
+    return received
+
+
+def _allowed(stream: trio.SocketStream) -> bool:
+    credentials = stream.socket.getsockopt(
+        socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
+    )
+    _, uid, _ = struct.unpack("3i", credentials)
+    return uid in (0, os.getuid())
+
+
+def call(cache: Path, request: Event) -> Iterator[Event]:
+    """The events a running mount answers `request` with.
+
+    Raises:
+        OSError: no mount answers for this cache (FileNotFoundError, ConnectionRefusedError).
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        with _reachable(cache / SOCKET) as address:
+            connection.connect(address)
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        with connection.makefile("rb") as lines:
+            for line in lines:
+                yield json.loads(line)
+
+
+class _reachable:  # noqa: N801 - reads as a phrase
+    """An address for a socket whose path may be longer than the 107 bytes of sockaddr_un."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> str:
+        self._directory = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY)
+        return f"/proc/self/fd/{self._directory}/{self._path.name}"
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self._directory)

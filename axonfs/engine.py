@@ -1,0 +1,112 @@
+"""The one place that knows the concrete parts and puts them together.
+
+A mount and a command without a running mount use the same engine: a store, the sources, the tree
+over both, and the fetcher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import dataclass
+
+import trio
+
+from axonfs.config import Settings
+from axonfs.errors import AxonError
+from axonfs.evictor import Evictor
+from axonfs.fetch import Fetcher
+from axonfs.remote import Bodies, Documents, Limits, RegistrySource, Source
+from axonfs.store import Store
+from axonfs.tree import Tree
+
+# How often the index is flushed to the disk, in seconds; a crash of the machine loses that much.
+SYNC_INTERVAL = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The parts of one process."""
+
+    settings: Settings
+    store: Store
+    tree: Tree
+    fetcher: Fetcher
+    evictor: Evictor
+    documents: Documents
+    nursery: trio.Nursery
+
+    def tree_of(self, registries: tuple[str, ...]) -> Tree:
+        """A tree over other registries, for one request."""
+        sources = _sources(self.settings, registries, self.documents, self.store)
+        return Tree(sources, self.store, self.nursery, offline=self.settings.offline)
+
+
+@asynccontextmanager
+async def open_engine(settings: Settings, *, owner: bool = True) -> AsyncIterator[Engine]:
+    """The parts, running until the block is left.
+
+    Args:
+        owner: take the cache's lock, so that bytes can be fetched and evicted.
+
+    Raises:
+        BusyError: another process owns the cache; the message names its pid.
+        AxonError: whatever the block raises, not wrapped in a group.
+    """
+    failure: AxonError | None = None
+    async with AsyncExitStack() as stack:
+        store = stack.enter_context(closing(Store.open(settings.cache, owner=owner)))
+        limits = Limits.within(settings.deadline)
+        documents = await stack.enter_async_context(Documents(limits, settings.ca_bundle))
+        bodies = stack.enter_context(Bodies(limits, settings.ca_bundle))
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        engine = _compose(settings, store, documents, bodies, limits, nursery)
+        if owner:
+            nursery.start_soon(engine.evictor.run, engine.fetcher)
+            nursery.start_soon(_sync_regularly, store)
+        try:
+            yield engine
+        except AxonError as exc:
+            failure = exc
+        finally:
+            engine.fetcher.closing = True
+            nursery.cancel_scope.cancel()
+    if failure:
+        raise failure
+
+
+def _compose(
+    settings: Settings,
+    store: Store,
+    documents: Documents,
+    bodies: Bodies,
+    limits: Limits,
+    nursery: trio.Nursery,
+) -> Engine:
+    sources = _sources(settings, settings.registries, documents, store)
+    evictor = Evictor(store, settings.cache, settings.cache_size)
+    tree = Tree(sources, store, nursery, offline=settings.offline)
+    fetcher = Fetcher(
+        store,
+        bodies,
+        nursery,
+        streams=settings.streams,
+        limits=limits,
+        offline=settings.offline,
+        landed=evictor.landed,
+    )
+    return Engine(settings, store, tree, fetcher, evictor, documents, nursery)
+
+
+def _sources(
+    settings: Settings, registries: tuple[str, ...], documents: Documents, store: Store
+) -> list[Source]:
+    return [
+        RegistrySource(url, documents, token=settings.token(url), cache=store) for url in registries
+    ]
+
+
+async def _sync_regularly(store: Store) -> None:
+    while True:
+        await trio.sleep(SYNC_INTERVAL)
+        await trio.to_thread.run_sync(store.sync)

@@ -1,0 +1,145 @@
+"""Every error this package raises on purpose.
+
+Each class carries the errno a reader of the mount gets and the exit code a command ends with.
+A message says what happened, to which model and file, from which source, and what to do. The
+layer that notices a fault knows what and where from; the layers above add spec and path with
+`located`, so one fault shared by several readers names each reader's own file.
+"""
+
+from __future__ import annotations
+
+import copy
+import errno
+from typing import Self
+
+
+class AxonError(Exception):
+    """A fault with a message for a person.
+
+    Args:
+        what: what happened, one clause without a full stop.
+        spec, path: the model and the file in it, where known.
+        source: URL or directory that the fault came from, without credentials.
+        hint: what the user can do, one clause.
+
+    `transient` says that asking again may help, and `retry_after` how many seconds the source
+    wants to be left alone first; whoever retries decides by them.
+    """
+
+    errno: int = errno.EIO
+    exit_code: int = 1
+    transient: bool = False
+    retry_after: float | None = None
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        spec: str | None = None,
+        path: str | None = None,
+        source: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.spec = spec
+        self.path = path
+        self.source = source
+        self.hint = hint
+
+    def __str__(self) -> str:
+        subject = " ".join(part for part in (self.spec, self.path) if part)
+        text = f"{subject}: {self.what}" if subject else self.what
+        if self.source:
+            text += f" (from {self.source})"
+        return f"{text}; {self.hint}" if self.hint else text
+
+    def located(self, *, spec: str | None = None, path: str | None = None) -> Self:
+        """A copy that names `spec` and `path` where this one does not; its cause is this one."""
+        twin = copy.copy(self)
+        twin.spec = self.spec or spec
+        twin.path = self.path or path
+        twin.__cause__ = self
+        twin.__traceback__ = None
+        return twin
+
+
+class NotFoundError(AxonError):
+    """No such model, version or file."""
+
+    errno = errno.ENOENT
+
+
+class ReadOnlyError(AxonError):
+    """Something tried to write."""
+
+    errno = errno.EROFS
+
+
+class BadHandleError(AxonError):
+    """A file handle this mount never gave out."""
+
+    errno = errno.EBADF
+
+
+class AccessDeniedError(AxonError):
+    """The source answered 401 or 403."""
+
+    errno = errno.EACCES
+
+
+class ChangedError(AxonError):
+    """The source's bytes are no longer the ones the manifest names (size or ETag differ)."""
+
+    errno = errno.ESTALE
+
+
+class CorruptError(AxonError):
+    """Bytes do not match their digest; they were dropped."""
+
+
+class MalformedError(AxonError):
+    """A manifest, index or chunk table that breaks the format's rules; nothing of it is used."""
+
+
+class UnavailableError(AxonError):
+    """The source could not be reached, or every retry failed."""
+
+
+class VanishedError(AxonError):
+    """The manifest names an object that the source does not have."""
+
+
+class DeadlineError(AxonError):
+    """No progress within the deadline."""
+
+    errno = errno.ETIMEDOUT
+
+
+class NoSpaceError(AxonError):
+    """The disk or the cache limit leaves no room. Only commands raise it, never a read."""
+
+    errno = errno.ENOSPC
+
+
+class OfflineError(AxonError):
+    """What was asked for is not local, and `--offline` forbids to fetch it."""
+
+    errno = errno.ENETUNREACH
+
+
+class BusyError(AxonError):
+    """Something else holds the cache or the mountpoint; the message names its pid."""
+
+    errno = errno.EBUSY
+
+
+class UnsupportedError(AxonError):
+    """This machine lacks something that the command needs."""
+
+
+class UsageError(AxonError):
+    """Wrong usage: the command line or a setting does not make sense."""
+
+    errno = errno.EINVAL
+    exit_code = 2

@@ -1,0 +1,78 @@
+"""Keeps the cache within its limit while chunks land.
+
+Sits beside fetch. Which objects go is the store's choice (least recently used, never pinned or
+in use); when that is not enough, objects in use give up the chunks behind their readers.
+Trio thread; the disk work runs in threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+from axonfs.fetch import Fetcher
+from axonfs.store import Store
+
+log = logging.getLogger(__name__)
+
+# Evict a little more than needed, so that it is not done again for every chunk.
+HEADROOM = 0.95
+KEEP_FREE = 0.10
+_LIMIT_AGE = 1.0
+
+
+class Evictor:
+    """Watches the store's usage.
+
+    Args:
+        limit: bytes the cache may take, None to leave a tenth of its disk free.
+        evicted: called with the digests that lost local bytes.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        directory: Path,
+        limit: int | None,
+        evicted: Callable[[list[str]], None] = lambda digests: None,
+    ) -> None:
+        self._store = store
+        self._directory = directory
+        self._fixed = limit
+        self.evicted = evicted
+        self._over = trio.Event()
+        self._limit, self._limit_time = 0, float("-inf")
+
+    def limit(self) -> int:
+        """Bytes the cache may take now."""
+        if self._fixed is not None:
+            return self._fixed
+        now = trio.current_time()
+        if now - self._limit_time >= _LIMIT_AGE:
+            disk = os.statvfs(self._directory)
+            free = (disk.f_bavail - KEEP_FREE * disk.f_blocks) * disk.f_frsize
+            self._limit, self._limit_time = max(0, int(self._store.usage() + free)), now
+        return self._limit
+
+    def landed(self) -> None:
+        """A chunk landed: wake the evictor if that was too much."""
+        if self._store.usage() > self.limit():
+            self._over.set()
+
+    async def run(self, fetcher: Fetcher) -> None:
+        """Evict whenever the cache is over its limit, until cancelled."""
+        while True:
+            await self._over.wait()
+            self._over = trio.Event()
+            goal = int(self.limit() * HEADROOM)
+            done = await trio.to_thread.run_sync(self._store.evict, goal)
+            digests = list(done.digests)
+            if done.short_by > 0:
+                digests += await fetcher.punch(done.short_by)
+            if digests:
+                log.debug("evicted %d objects", len(digests))
+                self.evicted(digests)

@@ -1,0 +1,44 @@
+"""What went wrong lately: one log line per fault, and the list that `status` shows.
+
+A vLLM that dies of SIGBUS does not say why; this is where the cause is found afterwards.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections import deque
+from typing import Any
+
+from axonfs.errors import AxonError
+
+log = logging.getLogger(__name__)
+
+KEPT = 50
+# A reader that retries must not fill the log: the same message once in this many seconds.
+REPEAT_AFTER = 10.0
+
+
+class Failures:
+    """The last faults that a reader of the mount saw."""
+
+    def __init__(self) -> None:
+        self._recent: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        self._logged: dict[str, float] = {}
+
+    def note(self, error: AxonError) -> None:
+        """Log `error` and keep it for `status`; a name that does not exist is no fault."""
+        if error.errno == errno.ENOENT:
+            return
+        text, now = str(error), time.monotonic()
+        if now - self._logged.get(text, -REPEAT_AFTER) < REPEAT_AFTER:
+            return
+        self._logged = {key: at for key, at in self._logged.items() if now - at < REPEAT_AFTER}
+        self._logged[text] = now
+        self._recent.append({"time": time.time(), "errno": error.errno, "message": text})
+        log.error("%s [%s]", text, errno.errorcode.get(error.errno, str(error.errno)))
+
+    def recent(self) -> list[dict[str, Any]]:
+        """The faults kept, oldest first."""
+        return list(self._recent)

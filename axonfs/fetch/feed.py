@@ -1,0 +1,316 @@
+"""One object in use: which chunks are on their way, and who waits for them.
+
+The state below fetcher.py, which has the policy. Trio thread only; every method that is not
+async is plain code without a checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from axonfs.errors import AxonError, CorruptError, OfflineError
+from axonfs.fetch.whole import verify_whole
+from axonfs.manifest import FileEntry
+from axonfs.ranges import Range, runs, split
+from axonfs.readahead import Readahead
+from axonfs.store import StoredObject
+
+if TYPE_CHECKING:
+    from axonfs.chunktable import ChunkTable
+    from axonfs.fetch import Fetcher
+    from axonfs.tree import Version
+
+log = logging.getLogger(__name__)
+
+# One ranged GET. Larger spares round trips, smaller lets demand in sooner and spreads streams.
+JOB_BYTES = 16 << 20
+# Readers step back a little (safetensors reads a header twice), so that much is not punched.
+KEEP_BEHIND = 8 << 20
+
+
+class Job:
+    """One ranged GET for the chunks `[start, stop)` of a feed; `next` is the first not landed."""
+
+    def __init__(self, feed: Feed, chunks: Range, *, demand: bool) -> None:
+        self.feed = feed
+        self.chunks = chunks
+        self.next = chunks.start
+        self.demand = demand
+        self.running = False
+        self.superfluous = False  # another job brings its chunks; read by the worker thread
+        self.progress = 0.0
+
+    def remaining(self) -> bool:
+        """Whether a chunk of the job is still absent; moves `next` over those that are there."""
+        missing = self.feed.object.missing(self.next, self.chunks.stop)
+        self.next = missing[0].start if missing else self.chunks.stop
+        return bool(missing)
+
+
+class Landing:
+    """What waiters of one chunk wait for."""
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+        self.error: AxonError | None = None
+
+
+class Feed:
+    """An object that somebody has open, or that a job still fills."""
+
+    def __init__(self, entry: FileEntry, stored: StoredObject, fetcher: Fetcher) -> None:
+        self.entry = entry
+        self.object = stored
+        self.table: ChunkTable | None = None
+        self.origins: list[Version] = []
+        self.etags: dict[str, str] = {}  # by URL, where no chunk table ties the ranges together
+        self.readahead = Readahead(entry.size)
+        self.unranged = False  # the source ignores Range: one pass over the whole object
+        self._fetcher = fetcher
+        self._handles = 0
+        self._jobs: set[Job] = set()
+        self._flying: dict[int, Job] = {}
+        self._landings: dict[int, Landing] = {}
+        stored.hold()
+
+    @property
+    def handles(self) -> int:
+        """How many times the feed is open."""
+        return self._handles
+
+    def opened(self, version: Version) -> None:
+        """Count one more user, whose version also says where the bytes are."""
+        self._handles += 1
+        known = any(
+            origin.base == version.base and origin.source is version.source
+            for origin in self.origins
+        )
+        if version.source is not None and not known:
+            self.origins.append(version)
+
+    def close(self) -> None:
+        """Count one user less; the last one lets the object go once no job needs it."""
+        self._handles -= 1
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._handles == 0 and not self._jobs:
+            self._fetcher.forget(self)
+            self.object.release()
+
+    async def prepare(self) -> None:
+        """Have the object fit to be served: called when a file is opened, sends nothing.
+
+        Raises:
+            CorruptError: its bytes are known to be wrong.
+        """
+        self.raise_if_quarantined()
+        if self._unjudged():  # a kill came between the last landing and the digest
+            await self._judge()
+
+    def present(self, start: int, stop: int) -> bool:
+        """Whether the chunks may be served now.
+
+        Without a chunk table the chunks of an object are served as they land, but from the last
+        landing on none is until the sha256 of the whole was seen to match.
+        """
+        return self.object.present(start, stop) and not self._unjudged()
+
+    def _unjudged(self) -> bool:
+        return self.entry.chunks is None and self.object.complete and not self.object.verified
+
+    async def _judge(self) -> None:
+        source = self.origins[0].base if self.origins else None
+
+        async def judge() -> None:
+            self.object.hold()  # whoever asked may leave, and the feed with them
+            try:
+                await trio.to_thread.run_sync(verify_whole, self.object, source)
+            finally:
+                self.object.release()
+
+        await self._fetcher.flights.join(("whole", self), judge)
+
+    # -- asking ----------------------------------------------------------------------------
+
+    async def need(self, chunks: Range, *, demand: bool = True) -> None:
+        """Return when the chunks `[start, stop)` are local and verified.
+
+        Args:
+            demand: a reader waits; False for `pin`, which goes behind readers.
+
+        Raises:
+            AxonError: they cannot be had; the message says why. Cancelling it stops no job.
+        """
+        while not self.present(*chunks):
+            self.raise_if_quarantined()
+            await self._settle(chunks)
+            if self._unjudged():
+                await self._judge()
+            missing = self.object.missing(*chunks)
+            if missing and self._fetcher.offline:
+                raise OfflineError("not in the cache, and nothing is sent with --offline")
+            for run in missing:
+                self._request(run, demand=demand)
+            if missing:
+                await self._landing(missing[0].start)
+
+    def raise_if_quarantined(self) -> None:
+        """Raise if the object's bytes are known to be wrong."""
+        if cause := self.object.quarantined:
+            raise CorruptError(cause, hint="axonfs verify --repair fetches it again")
+
+    async def _settle(self, chunks: Range) -> None:
+        """Check local chunks that nothing vouches for since the machine was started."""
+        for run in self.object.unchecked(*chunks):
+            await self._check(run)
+
+    async def check(self, chunks: Range) -> list[int]:
+        """Read local chunks again and compare; the wrong ones are dropped and returned."""
+        wrong: list[int] = []
+        for chunk in range(*chunks):
+            if not self.object.missing(chunk, chunk + 1):
+                wrong += await self._check(Range(chunk, chunk + 1))
+        return wrong
+
+    async def _check(self, run: Range) -> list[int]:
+        await self._fetcher.ensure_table(self, adopted=bool(self.object.adopted(*run)))
+        return await trio.to_thread.run_sync(self._check_in_thread, run, self.table)
+
+    def _check_in_thread(self, run: Range, table: ChunkTable | None) -> list[int]:
+        buffer = memoryview(bytearray(self.object.chunk_size))
+        wrong = [
+            chunk
+            for chunk in range(*run)
+            if not self.object.check(chunk, buffer, table.digest_of(chunk) if table else None)
+        ]
+        if wrong:
+            log.warning(
+                "%d chunks of object %s were damaged on the disk; fetching them again",
+                len(wrong),
+                self.object.digest[:12],
+            )
+        return wrong
+
+    def request(self, chunks: Range) -> None:
+        """Have the chunks fetched at demand priority, without waiting for them."""
+        if self._fetcher.offline or self.object.quarantined or not self.origins:
+            return  # `need` says why
+        for run in self.object.missing(*chunks):
+            self._request(run, demand=True)
+
+    def want(self, chunks: Range) -> None:
+        """Fetch the chunks behind all demand; nobody waits and errors stay in the log."""
+        if self._fetcher.offline or self.object.quarantined or not self.origins:
+            return
+        for run in self.object.missing(*chunks):
+            self._request(run, demand=False)
+
+    def absent(self, chunk: int) -> bool:
+        """Whether `chunk` is neither local nor on its way."""
+        return chunk not in self._flying and not self.object.present(chunk, chunk + 1)
+
+    def _request(self, run: Range, *, demand: bool) -> None:
+        if not self.origins:
+            raise AxonError("no source is known to have this object", hint="check the registry")
+        fresh = []
+        for chunk in range(*run):
+            job = self._flying.get(chunk)
+            if job is None:
+                fresh.append(chunk)
+            elif demand and not job.demand:
+                self._fetcher.promote(job)
+        per_job = max(1, JOB_BYTES // self.object.chunk_size)
+        for part in (part for piece in runs(fresh) for part in split(piece, per_job)):
+            self._fetcher.submit(self._begun(Job(self, part, demand=demand)))
+
+    def _begun(self, job: Job) -> Job:
+        self._jobs.add(job)
+        self._flying.update(dict.fromkeys(range(*job.chunks), job))
+        return job
+
+    async def _landing(self, chunk: int) -> None:
+        if chunk not in self._flying:
+            return  # it landed, or its job failed at once: `need` looks again
+        landing = self._landings.setdefault(chunk, Landing())
+        await landing.event.wait()
+        if landing.error is not None:
+            raise landing.error
+
+    # -- giving up chunks --------------------------------------------------------------------
+
+    async def punch(self, goal: int) -> int:
+        """Give up about `goal` bytes behind the readers; returns what went.
+
+        A chunk on its way out counts as on its way in: a reader that wants it meanwhile waits,
+        and asks for it again when it is gone.
+        """
+        freed = 0
+        for run in self._behind_readers(goal):
+            job = self._begun(Job(self, run, demand=True))
+            job.running = True
+            try:
+                freed += await trio.to_thread.run_sync(self.object.punch, *run)
+            finally:
+                self.ended(job, None)
+        return freed
+
+    def _behind_readers(self, goal: int) -> list[Range]:
+        """Runs of local chunks that no reader is at or will come to soon, first ones first."""
+        size, chosen = self.object.chunk_size, list[int]()
+        near = {
+            chunk
+            for cursor in self.readahead.cursors
+            for chunk in range(
+                max(0, cursor.position - KEEP_BEHIND) // size,
+                max(cursor.issued, cursor.position) // size + 1,
+            )
+        }
+        for chunk in range(self.object.count):
+            if len(chosen) * size >= goal:
+                break
+            idle = chunk not in near and chunk not in self._flying
+            if idle and not self.object.missing(chunk, chunk + 1):
+                chosen.append(chunk)
+        return runs(chosen)
+
+    # -- what the fetcher reports ------------------------------------------------------------
+
+    def may_start(self, job: Job) -> bool:
+        """Whether `job` may run now: an object without ranges has one job at a time."""
+        return not self.unranged or all(other is job or not other.running for other in self._jobs)
+
+    def without_ranges(self, job: Job) -> None:
+        """The source answered `job` with the whole object: that one pass serves everybody."""
+        if self.unranged:
+            return
+        self.unranged = True
+        for other in self._jobs - {job}:
+            other.superfluous = other.running
+
+    def awaited(self, job: Job) -> bool:
+        """Whether a reader waits for a chunk of `job`."""
+        return job.demand or any(chunk in self._landings for chunk in range(*job.chunks))
+
+    def arrived(self, chunk: int) -> None:
+        """`chunk` is in the store: wake its readers."""
+        self._flying.pop(chunk, None)
+        if landing := self._landings.pop(chunk, None):
+            landing.event.set()
+
+    def ended(self, job: Job, error: AxonError | None) -> None:
+        """`job` is over: settle every reader it leaves."""
+        for chunk in range(*job.chunks):
+            if self._flying.get(chunk) is job:
+                del self._flying[chunk]
+                self._settle_waiters(chunk, error)
+        self._jobs.remove(job)
+        self._let_go()
+
+    def _settle_waiters(self, chunk: int, error: AxonError | None) -> None:
+        if landing := self._landings.pop(chunk, None):
+            landing.error = error
+            landing.event.set()

@@ -1,0 +1,283 @@
+"""Bring absent chunks of objects into the store: who waits for what, and what goes first.
+
+Sits between vfs and {store, remote}. It does not know names, inodes or HTTP. One `Feed` per
+object in use; one job per ranged GET. Readers wait for landings of chunks, never for jobs, so
+readers of one chunk share one request and a reader that leaves cancels nothing.
+
+Threading: all of this state belongs to the trio thread and changes in plain functions without a
+checkpoint. The bytes of a job move in a worker thread (`transfer.py`), which reports each landed
+chunk through `run_sync_soon`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from axonfs.chunktable import ChunkTable
+from axonfs.errors import (
+    AxonError,
+    CorruptError,
+    DeadlineError,
+    OfflineError,
+    UnavailableError,
+)
+from axonfs.fetch.feed import Feed, Job
+from axonfs.fetch.transfer import Transfer
+from axonfs.flights import Flights
+from axonfs.manifest import ChunkRef, FileEntry
+from axonfs.remote import Bodies, Limits
+from axonfs.store import Store
+from axonfs.tree import Version
+
+log = logging.getLogger(__name__)
+
+# Streams that readahead and prefetch leave to demand, so a page fault never queues behind them.
+RESERVED_STREAMS = 2
+MAX_CORRUPT = 3
+
+
+_Key = tuple[str, int, ChunkRef | None]
+
+
+class Fetcher:
+    """The feeds of all objects in use, and the streams that fill them.
+
+    Args:
+        streams: ranged GETs at a time, over all objects.
+        limits: timeouts, and the deadline in seconds without progress.
+        landed: called in the trio thread after each landed chunk (the evictor listens).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        bodies: Bodies,
+        nursery: trio.Nursery,
+        *,
+        streams: int = 8,
+        limits: Limits | None = None,
+        offline: bool = False,
+        landed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.store = store
+        self.offline = offline
+        self.closing = False  # read by worker threads, which then end within a moment
+        self.flights = Flights(nursery)
+        self._bodies = bodies
+        self._nursery = nursery
+        self._streams = streams
+        self._limits = limits or Limits()
+        self._landed = landed
+        self._threads = trio.CapacityLimiter(streams)
+        self._feeds: dict[_Key, Feed] = {}
+        self._demanded: deque[Job] = deque()
+        self._foreseen: deque[Job] = deque()
+        self._running: set[Job] = set()
+        self._fetched = 0
+        self._requests = 0
+
+    def open(self, version: Version, entry: FileEntry) -> Feed:
+        """The feed of `entry`'s object; close it when the handle is closed."""
+        feed = self.feed(entry)
+        if feed is None:
+            feed = self._feeds[_key(entry)] = Feed(entry, self.store.object(entry), self)
+        feed.opened(version)
+        return feed
+
+    def feed(self, entry: FileEntry) -> Feed | None:
+        """The feed of an object in use."""
+        return self._feeds.get(_key(entry))
+
+    def feeds(self) -> list[Feed]:
+        """Every feed in use."""
+        return list(self._feeds.values())
+
+    def forget(self, feed: Feed) -> None:
+        """Drop a feed that nobody has open and that has no job."""
+        if self.feed(feed.entry) is feed:
+            del self._feeds[_key(feed.entry)]
+
+    def statistics(self) -> dict[str, Any]:
+        """Figures for `status`: bytes since the mount, requests, jobs under way and waiting."""
+        return {
+            "bytes": self._fetched,
+            "requests": self._requests,
+            "in_flight": len(self._running),
+            "queued": len(self._demanded) + len(self._foreseen),
+        }
+
+    # -- jobs: no checkpoint in any of these ------------------------------------------------
+
+    def submit(self, job: Job) -> None:
+        """Queue a job; demand goes first."""
+        (self._demanded if job.demand else self._foreseen).append(job)
+        self.dispatch()
+
+    def promote(self, job: Job) -> None:
+        """A reader now waits for a job that was queued ahead of need."""
+        job.demand = True
+        if job in self._foreseen:
+            self._foreseen.remove(job)
+            self._demanded.append(job)
+            self.dispatch()
+
+    def dispatch(self) -> None:
+        """Start queued jobs while streams are free."""
+        while job := self._next():
+            job.running = True
+            self._running.add(job)
+            self._nursery.start_soon(self._run, job)
+
+    def _next(self) -> Job | None:
+        for queue, spare in ((self._demanded, 0), (self._foreseen, RESERVED_STREAMS)):
+            if len(self._running) >= max(self._streams - spare, 1):
+                continue
+            for job in queue:
+                if job.feed.may_start(job):
+                    queue.remove(job)
+                    return job
+        return None
+
+    def arrived(self, job: Job, chunk: int, size: int) -> None:
+        """One chunk of `job` is in the store (called in the trio thread by the transfer)."""
+        self._fetched += size
+        job.progress = trio.current_time()
+        job.feed.arrived(chunk)
+        self._landed()
+
+    # -- one job ---------------------------------------------------------------------------
+
+    async def _run(self, job: Job) -> None:
+        error: AxonError | None = None
+        try:
+            await self._attempts(job)
+        except AxonError as exc:
+            error = exc
+        except OSError as exc:  # the disk, not the network: Bodies maps all of its own
+            error = AxonError(f"the cache cannot be written: {exc}", hint="see axonfs doctor")
+        finally:
+            if error and not job.feed.awaited(job):
+                log.info("%s; nobody waits for it", error)
+            self._running.discard(job)
+            job.running = False
+            job.feed.ended(job, error)
+            self.dispatch()
+
+    async def _attempts(self, job: Job) -> None:
+        attempt = corrupt = 0
+        job.progress = trio.current_time()
+        while job.remaining():
+            origin = job.feed.origins[attempt % len(job.feed.origins)]
+            before = job.progress
+            try:
+                await self._attempt(job, origin)
+                return
+            except AxonError as exc:
+                attempt = 1 if job.progress > before else attempt + 1
+                corrupt += isinstance(exc, CorruptError)
+                self._give_up_or_log(job, exc, attempt, corrupt)
+                pause = self._pause(job, exc, attempt)
+            await self._rest(job, pause)
+
+    async def _rest(self, job: Job, pause: float) -> None:
+        """Sleep without a stream, so that a dead source holds up no other.
+
+        Afterwards there may be more jobs than streams; `_threads` has the surplus wait.
+        """
+        self._running.discard(job)
+        self.dispatch()
+        await trio.sleep(pause)
+        self._running.add(job)
+
+    def _pause(self, job: Job, exc: AxonError, attempt: int) -> float:
+        """Until the next attempt, the last of which begins when the deadline ends.
+
+        That may be sooner than the source asked for: its answer decides what readers get.
+        """
+        left = job.progress + self._limits.deadline - trio.current_time()
+        return min(self._limits.pause(attempt, exc.retry_after), max(left, 0.0))
+
+    async def _attempt(self, job: Job, origin: Version) -> None:
+        await self.ensure_table(job.feed, origin)
+        assert origin.source is not None  # Feed.opened keeps only origins that have one
+        location = origin.source.locate(origin.base, job.feed.entry)
+        self._requests += 1
+        transfer = Transfer(job, location, self, trio.lowlevel.current_trio_token())
+        await trio.to_thread.run_sync(transfer.run, self._bodies, limiter=self._threads)
+
+    async def ensure_table(
+        self, feed: Feed, origin: Version | None = None, *, adopted: bool = True
+    ) -> None:
+        """Have the feed know its chunk table, from the store or from a source.
+
+        Args:
+            adopted: False where only the index's own sums are needed, so that nothing is sent.
+        """
+        if feed.table is not None or feed.entry.chunks is None or not adopted:
+            return
+        if feed.entry.size <= feed.entry.chunks.size:  # its one chunk is the object
+            feed.table = _single(feed.entry, feed.entry.chunks)
+            return
+        origin = origin or next(iter(feed.origins), None)
+        key = ("table", _key(feed.entry))
+        feed.table = await self.flights.join(key, lambda: self._table(feed.entry, origin))
+
+    async def _table(self, entry: FileEntry, origin: Version | None) -> ChunkTable:
+        table = await trio.to_thread.run_sync(self.store.table, entry)
+        if table is not None:
+            return table
+        if self.offline or origin is None or origin.source is None:
+            raise OfflineError("its chunk table is not in the cache, and nothing may be sent")
+        table = await origin.source.table(origin.base, entry)
+        assert table is not None  # the entry has a reference to it
+        await trio.to_thread.run_sync(self.store.put_table, entry.digest, table)
+        return table
+
+    def _give_up_or_log(self, job: Job, exc: AxonError, attempt: int, corrupt: int) -> None:
+        """Raise what the readers get, or say that it is tried again."""
+        again = exc.transient or (isinstance(exc, CorruptError) and corrupt < MAX_CORRUPT)
+        another = attempt < len(job.feed.origins) and corrupt < MAX_CORRUPT
+        if job.feed.object.quarantined or not (again or another):
+            raise exc
+        waited = trio.current_time() - job.progress
+        if waited >= self._limits.deadline:
+            raise _deadline(exc, waited) from exc
+        if not job.feed.awaited(job):
+            raise exc  # readahead does not insist; a reader that comes will ask again
+        log.info("%s; trying again (%d)", exc, attempt)
+
+    # -- giving up bytes ---------------------------------------------------------------------
+
+    async def punch(self, goal: int) -> list[str]:
+        """Have objects in use give up about `goal` bytes; returns the digests that did."""
+        pinned = await trio.to_thread.run_sync(self.store.pinned_digests)
+        shrunk = []
+        for feed in self.feeds():
+            if goal <= 0:
+                break
+            if feed.entry.digest not in pinned and (freed := await feed.punch(goal)):
+                goal -= freed
+                shrunk.append(feed.entry.digest)
+        return shrunk
+
+
+def _key(entry: FileEntry) -> _Key:
+    """Entries that agree about everything but the path share a feed."""
+    return entry.digest, entry.size, entry.chunks
+
+
+def _single(entry: FileEntry, chunks: ChunkRef) -> ChunkTable:
+    return ChunkTable(entry.size, chunks.size, bytes.fromhex(entry.digest))
+
+
+def _deadline(exc: AxonError, waited: float) -> AxonError:
+    """What a reader gets after the deadline: ETIMEDOUT for silence, EIO for refusals."""
+    silent = isinstance(exc, DeadlineError) or isinstance(exc.__cause__, TimeoutError)
+    kind = DeadlineError if silent else UnavailableError
+    what = f"no progress for {waited:.0f} s; last: {exc.what}"
+    return kind(what, source=exc.source, hint="is the registry up? axonfs doctor asks it")

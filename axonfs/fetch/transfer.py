@@ -1,0 +1,86 @@
+"""One ranged GET on its way into the store: check each chunk, write it, tell the trio thread.
+
+Runs in a worker thread from start to end; the only state it shares with the trio thread is the
+job's range, which it reads, and what it reports through `run_sync_soon`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import trio
+
+from axonfs.errors import CorruptError
+from axonfs.fetch.feed import Job
+from axonfs.remote import Bodies, Location
+
+if TYPE_CHECKING:
+    from axonfs.fetch.fetcher import Fetcher
+
+
+class Transfer:
+    """The bytes of one attempt at `job`."""
+
+    def __init__(
+        self,
+        job: Job,
+        location: Location,
+        fetcher: Fetcher,
+        token: trio.lowlevel.TrioToken,
+    ) -> None:
+        self._job = job
+        self._location = location
+        self._table = job.feed.table
+        self._fetcher = fetcher
+        self._token = token
+        self._object = job.feed.object
+        self._first = job.next
+
+    def run(self, bodies: Bodies) -> None:
+        """Fetch, verify and store what the job still misses.
+
+        Raises:
+            AxonError: one attempt failed; chunks reported before that are in the store.
+            OSError: the cache's disk refused.
+        """
+        stored = self._object
+        start = self._first * stored.chunk_size
+        stop = min(self._job.chunks.stop * stored.chunk_size, stored.size)
+        feed = self._job.feed
+        etag = bodies.read(
+            replace(self._location, etag=self._location.etag or feed.etags.get(self._location.url)),
+            start,
+            stop,
+            stored.size,
+            self._take,
+            unit=stored.chunk_size,
+            cancelled=self._superfluous,
+        )
+        if self._table is None and etag:
+            feed.etags.setdefault(self._location.url, etag)
+
+    def _superfluous(self) -> bool:
+        """Whether nobody needs this any more: another job brings it, or the mount is ending."""
+        return self._job.superfluous or self._fetcher.closing
+
+    def _take(self, offset: int, view: memoryview) -> None:
+        chunk = offset // self._object.chunk_size
+        if not self._first <= chunk < self._job.chunks.stop:
+            self._token.run_sync_soon(self._job.feed.without_ranges, self._job)
+        if self._object.present(chunk, chunk + 1):
+            return
+        self._verify(chunk, view)
+        self._object.land(chunk, view)
+        self._token.run_sync_soon(self._fetcher.arrived, self._job, chunk, len(view))
+
+    def _verify(self, chunk: int, view: memoryview) -> None:
+        if self._table is None:
+            return  # judged as a whole, by whoever wants to read the complete object
+        if hashlib.sha256(view).digest() != self._table.digest_of(chunk):
+            raise CorruptError(
+                f"chunk {chunk} of object {self._object.digest[:12]} has the wrong digest",
+                source=self._location.url,
+                hint="the source or something on the way altered it",
+            )

@@ -1,0 +1,166 @@
+"""pyfuse3's Operations over a Vfs: types translated, every exception turned into an errno.
+
+Thin on purpose: what the tree looks like and how it reads is vfs. Any exception but FUSEError
+that leaves a handler would leave the request unanswered and end the mount, so `answered` is
+around each of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+import pyfuse3
+
+from axonfs.errors import AxonError
+from axonfs.failures import Failures
+from axonfs.vfs import Attributes, Vfs
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_BILLION = 1_000_000_000
+BLOCK_SIZE = 128 << 10  # what the kernel asks for by default; readers size their buffers by it
+
+
+def answered(
+    handler: Callable[Concatenate[Adapter, P], Awaitable[T]],
+) -> Callable[Concatenate[Adapter, P], Coroutine[Any, Any, T]]:
+    """Turn every exception of a request handler into a FUSEError."""
+
+    @functools.wraps(handler)
+    async def wrapper(self: Adapter, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await handler(self, *args, **kwargs)
+        except pyfuse3.FUSEError:
+            raise
+        except AxonError as exc:
+            self.failures.note(exc)
+            raise pyfuse3.FUSEError(exc.errno) from exc
+        except OSError as exc:
+            log.error("%s: %s", handler.__name__, exc)
+            raise pyfuse3.FUSEError(exc.errno or errno.EIO) from exc
+        except Exception as exc:
+            log.exception("a bug in %s; please report it", handler.__name__)
+            raise pyfuse3.FUSEError(errno.EIO) from exc
+
+    return wrapper
+
+
+class Adapter(pyfuse3.Operations):
+    """One mounted Vfs.
+
+    Args:
+        uid, gid: who the files belong to.
+        disk: directory whose file system `statfs` describes, the cache's.
+    """
+
+    def __init__(self, vfs: Vfs, failures: Failures, disk: str) -> None:
+        super().__init__()
+        self.failures = failures
+        self._vfs = vfs
+        self._disk = disk
+        self._uid, self._gid = os.getuid(), os.getgid()
+
+    @answered
+    async def lookup(self, parent_inode: int, name: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
+        try:
+            text = name.decode()
+        except UnicodeDecodeError:
+            raise pyfuse3.FUSEError(errno.ENOENT) from None
+        return self._entry(await self._vfs.lookup(parent_inode, text))
+
+    @answered
+    async def getattr(self, inode: int, ctx: Any) -> pyfuse3.EntryAttributes:
+        return self._entry(await self._vfs.getattr(inode))
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        for inode, count in inode_list:
+            self._vfs.forget(inode, count)
+
+    @answered
+    async def readlink(self, inode: int, ctx: Any) -> bytes:
+        return self._vfs.readlink(inode).encode()
+
+    @answered
+    async def opendir(self, inode: int, ctx: Any) -> int:
+        return await self._vfs.opendir(inode)
+
+    @answered
+    async def readdir(self, fh: int, start_id: int, token: Any) -> None:
+        for number, (name, place) in enumerate(await self._vfs.readdir(fh, start_id), start_id + 1):
+            attributes = self._entry(await self._vfs.entry(place))
+            if not pyfuse3.readdir_reply(token, name.encode(), attributes, number):
+                return
+            self._vfs.remember(place)
+
+    @answered
+    async def releasedir(self, fh: int) -> None:
+        self._vfs.releasedir(fh)
+
+    @answered
+    async def open(self, inode: int, flags: int, ctx: Any) -> pyfuse3.FileInfo:
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise pyfuse3.FUSEError(errno.EROFS)
+        number, live = await self._vfs.open(inode)
+        return pyfuse3.FileInfo(fh=number, keep_cache=not live, direct_io=live)
+
+    @answered
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        # pyfuse3 takes any contiguous buffer, which spares a copy; its annotation says less.
+        return cast(bytes, await self._vfs.read(fh, off, size))
+
+    @answered
+    async def release(self, fh: int) -> None:
+        self._vfs.release(fh)
+
+    @answered
+    async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
+        value = self._vfs.xattrs(inode).get(name.decode(errors="replace"))
+        if value is None:
+            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        return value.encode()
+
+    @answered
+    async def listxattr(self, inode: int, ctx: Any) -> list[bytes]:
+        return [name.encode() for name in self._vfs.xattrs(inode)]
+
+    @answered
+    async def statfs(self, ctx: Any) -> pyfuse3.StatvfsData:
+        disk = os.statvfs(self._disk)
+        reply = pyfuse3.StatvfsData()
+        for field in ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files"):
+            setattr(reply, field, getattr(disk, field))
+        reply.f_namemax = 255
+        return reply
+
+    def _entry(self, attributes: Attributes) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = attributes.inode
+        entry.entry_timeout = attributes.entry_ttl
+        entry.attr_timeout = attributes.attr_ttl
+        if attributes.inode:
+            entry.generation = 0
+            entry.st_mode = attributes.mode
+            entry.st_nlink = attributes.links
+            entry.st_uid, entry.st_gid = self._uid, self._gid
+            entry.st_size = attributes.size
+            entry.st_blocks = attributes.blocks
+            entry.st_blksize = BLOCK_SIZE
+            when = int(attributes.mtime * _BILLION)
+            entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = when
+        return entry
+
+
+def invalidate_attributes(inode: int) -> None:
+    """Have the kernel ask for the attributes of `inode` again; unknown inodes are ignored."""
+    try:
+        pyfuse3.invalidate_inode(inode, attr_only=True)
+    except OSError as exc:
+        if exc.errno != errno.ENOENT:
+            raise

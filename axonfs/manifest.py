@@ -1,0 +1,305 @@
+"""Manifests: the files of one version, by path and digest.
+
+Pure. The schema is Axon's (apiVersion axon.mlos.io/v1) with `chunks` added per file. A manifest
+comes from outside and decides what the mount shows, so everything in it is checked here, and
+nothing of a manifest that breaks a rule is used. Unknown keys are ignored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from operator import attrgetter
+
+import yaml
+
+from axonfs.errors import MalformedError
+from axonfs.names import LATEST, Spec, check_digest, check_path, plain, printable, valid_segment
+from axonfs.yamldoc import Node, parse_yaml
+
+API_VERSION = "axon.mlos.io/v1"
+MANIFEST_NAME = "manifest.yaml"  # in the registry and in the version's directory
+DEFAULT_CHUNK_SIZE = 1 << 20
+MIN_CHUNK_SIZE = 64 << 10
+MAX_CHUNK_SIZE = 64 << 20
+# 4 TiB at the default chunk size, 256 TiB at the largest; a table is then 128 MiB.
+MAX_CHUNKS = 1 << 22
+MAX_MANIFEST_BYTES = 16 << 20
+MAX_FILES = 100_000
+MAX_SIZE = 1 << 53
+MAX_TEXT = 4000
+MAX_TAGS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRef:
+    """A file's chunks: their size in bytes, and the sha256 of the chunk table."""
+
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file; `digest` is its sha256 in hex, `chunks` None where there is no chunk table."""
+
+    path: str
+    size: int
+    digest: str
+    chunks: ChunkRef | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One version. `files` are sorted by path; `created` is in unix seconds, 0.0 if unknown.
+
+    `raw` is the document as it came, which its readers see as `manifest.yaml`.
+    """
+
+    spec: Spec
+    files: tuple[FileEntry, ...]
+    description: str = ""
+    license: str = ""
+    framework: str = ""
+    format: str = ""
+    tags: tuple[str, ...] = ()
+    created: float = 0.0
+    raw: bytes = field(default=b"", repr=False)
+    digest: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", hashlib.sha256(self.raw).hexdigest())
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(entry.size for entry in self.files)
+
+    def file(self, path: str) -> FileEntry | None:
+        at = bisect_left(self.files, path, key=attrgetter("path"))
+        if at < len(self.files) and self.files[at].path == path:
+            return self.files[at]
+        return None
+
+
+def chunk_count(size: int, chunk_size: int) -> int:
+    """How many chunks an object of `size` bytes has."""
+    return -(-size // chunk_size)
+
+
+def parse_manifest(raw: bytes, expected: Spec | None = None) -> Manifest:
+    """The manifest in `raw`, YAML or JSON.
+
+    Args:
+        expected: what was asked for; the manifest must be of that version (any version, where
+            `latest` was asked for).
+
+    Raises:
+        MalformedError: the message names the rule that is broken, and the file where one does.
+    """
+    try:
+        return _manifest(raw, expected)
+    except MalformedError as exc:
+        # Built anew: the message reads as one about the manifest, whichever helper found it.
+        raise MalformedError(
+            f"the manifest is refused: {exc.what}", spec=str(expected) if expected else None
+        ) from exc
+
+
+def _manifest(raw: bytes, expected: Spec | None) -> Manifest:
+    root = _mapping(parse_yaml(raw, limit=MAX_MANIFEST_BYTES), "the document")
+    if root.get("apiVersion") not in (API_VERSION, "v1"):
+        raise MalformedError(f"apiVersion is not {API_VERSION}")
+    if root.get("kind", "Model") != "Model":
+        raise MalformedError("kind is not Model")
+    metadata = _mapping(root.get("metadata"), "metadata")
+    body = _mapping(root.get("spec"), "spec")
+    layout = _mapping(body.get("format"), "spec.format")
+    return Manifest(
+        spec=_spec(metadata, expected),
+        files=_files(layout.get("files")),
+        description=_text(metadata.get("description")),
+        license=_text(metadata.get("license")),
+        framework=_named(body.get("framework")),
+        format=_text(layout.get("type")),
+        tags=_tags(metadata.get("tags")),
+        created=_time(metadata.get("created")),
+        raw=raw,
+    )
+
+
+def _mapping(node: Node, what: str) -> dict[str, Node]:
+    if isinstance(node, dict):
+        return node
+    raise MalformedError(f"{what} is not a mapping")
+
+
+def _text(node: Node) -> str:
+    """Free text for people, on one line; anything else than text is nothing."""
+    return plain(str(node), MAX_TEXT) if isinstance(node, str | int) else ""
+
+
+def _named(node: Node) -> str:
+    """Axon's framework is a mapping with a name and a version; a name alone will do."""
+    return _text(node.get("name") if isinstance(node, dict) else node)
+
+
+def _tags(node: Node) -> tuple[str, ...]:
+    texts = map(_text, node) if isinstance(node, list) else iter(())
+    return tuple(text for text in texts if text)[:MAX_TAGS]
+
+
+def _time(node: Node) -> float:
+    """RFC 3339 to unix seconds; 0.0 for anything else, and for Go's zero time, year 1."""
+    if not isinstance(node, str):
+        return 0.0
+    try:
+        moment = datetime.fromisoformat(node)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max(moment.timestamp(), 0.0)
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def _spec(metadata: dict[str, Node], expected: Spec | None) -> Spec:
+    namespace, name, version = (
+        str(metadata.get(key) or "") for key in ("namespace", "name", "version")
+    )
+    if not all(map(valid_segment, (namespace, *name.split("/"), version))) or version == LATEST:
+        shown = printable(f"{namespace}/{name}@{version}")
+        raise MalformedError(f"namespace, name and version do not make a spec: {shown!r}")
+    spec = Spec(namespace, name, version)
+    if expected and (spec.model, LATEST) != (expected.model, expected.version) and spec != expected:
+        raise MalformedError(f"it is the manifest of {spec}, not of {expected}")
+    return spec
+
+
+def _files(node: Node) -> tuple[FileEntry, ...]:
+    if not isinstance(node, list) or not node:
+        raise MalformedError("spec.format.files is not a list of files")
+    if len(node) > MAX_FILES:
+        raise MalformedError(f"it has {len(node)} files, more than {MAX_FILES}")
+    files = sorted(map(_file, node), key=attrgetter("path"))
+    _refuse_collisions(files)
+    if sum(entry.size for entry in files) > MAX_SIZE:
+        raise MalformedError("the sum of the sizes is out of bounds")
+    return tuple(files)
+
+
+def _refuse_collisions(files: Iterable[FileEntry]) -> None:
+    directories: set[str] = set()
+    paths: set[str] = set()
+    for entry in files:
+        if entry.path in paths:
+            raise MalformedError(f"the path {printable(entry.path)!r} is there twice")
+        paths.add(entry.path)
+        # A parent that is known has had its own parents added.
+        parent = entry.path.rpartition("/")[0]
+        while parent and parent not in directories:
+            directories.add(parent)
+            parent = parent.rpartition("/")[0]
+    if MANIFEST_NAME in paths | directories:
+        raise MalformedError(f"the path {MANIFEST_NAME!r} is the manifest's own")
+    if both := paths & directories:
+        raise MalformedError(f"{printable(min(both))!r} is a file and a directory at once")
+
+
+def _file(node: Node) -> FileEntry:
+    item = _mapping(node, "an entry of spec.format.files")
+    path = item.get("path")
+    if not isinstance(path, str | int):
+        raise MalformedError("a file has no path")
+    path = check_path(str(path))
+    try:
+        size = _size(item.get("size"), "size")
+        chunks = _chunks(item.get("chunks")) if size else None
+        _bound_chunks(size, chunks)
+        return FileEntry(path, size, _digest(item.get("sha256")), chunks)
+    except MalformedError as exc:
+        raise MalformedError(f"{exc.what}, in the file {printable(path)!r}") from exc
+
+
+def _size(node: Node, what: str) -> int:
+    # A bool is text here, so no `true` passes for 1.
+    if isinstance(node, int) and 0 <= node <= MAX_SIZE:
+        return node
+    raise MalformedError(f"{what} is not a whole number between 0 and {MAX_SIZE}")
+
+
+def _digest(node: Node) -> str:
+    # Axon lets a digest be written in capitals.
+    return check_digest(node.lower() if isinstance(node, str) else node)
+
+
+def _chunks(node: Node) -> ChunkRef | None:
+    if node is None:
+        return None
+    item = _mapping(node, "chunks")
+    size = _size(item.get("size"), "the chunk size")
+    check_chunk_size(size)
+    return ChunkRef(size, _digest(item.get("sha256")))
+
+
+def _bound_chunks(size: int, chunks: ChunkRef | None) -> None:
+    """Whoever holds a flag per chunk can afford it, whatever a manifest says."""
+    if chunk_count(size, chunks.size if chunks else DEFAULT_CHUNK_SIZE) > MAX_CHUNKS:
+        raise MalformedError(f"its {size} bytes are more than {MAX_CHUNKS} chunks")
+
+
+def check_chunk_size(size: int) -> None:
+    """
+    Raises:
+        MalformedError: `size` is not a power of two between 64 KiB and 64 MiB.
+    """
+    if not MIN_CHUNK_SIZE <= size <= MAX_CHUNK_SIZE or size & (size - 1):
+        raise MalformedError("the chunk size is not a power of two between 64 KiB and 64 MiB")
+
+
+def render_manifest(manifest: Manifest) -> bytes:
+    """What is published of `manifest`; its `raw` is not looked at.
+
+    Raises:
+        MalformedError: nobody would accept it.
+    """
+    tree = {
+        "apiVersion": API_VERSION,
+        "kind": "Model",
+        "metadata": _rendered_metadata(manifest),
+        "spec": {
+            "framework": {"name": plain(manifest.framework, MAX_TEXT)},
+            "format": {
+                "type": plain(manifest.format, MAX_TEXT),
+                "files": [_rendered_file(entry) for entry in manifest.files],
+            },
+        },
+    }
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    raw: bytes = yaml.dump(
+        tree, Dumper=dumper, sort_keys=False, allow_unicode=True, width=1 << 20, encoding="utf-8"
+    )
+    parse_manifest(raw, manifest.spec)
+    return raw
+
+
+def _rendered_metadata(manifest: Manifest) -> dict[str, object]:
+    moment = datetime.fromtimestamp(manifest.created, UTC)
+    return {
+        "name": manifest.spec.name,
+        "namespace": manifest.spec.namespace,
+        "version": manifest.spec.version,
+        "description": plain(manifest.description, MAX_TEXT),
+        "license": plain(manifest.license, MAX_TEXT),
+        "created": moment.isoformat().replace("+00:00", "Z"),
+        "tags": [plain(tag, MAX_TEXT) for tag in manifest.tags],
+    }
+
+
+def _rendered_file(entry: FileEntry) -> dict[str, object]:
+    item: dict[str, object] = {"path": entry.path, "size": entry.size, "sha256": entry.digest}
+    if entry.chunks:
+        item["chunks"] = {"size": entry.chunks.size, "sha256": entry.chunks.digest}
+    return item

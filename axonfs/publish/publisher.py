@@ -1,0 +1,268 @@
+"""`publish`: scan, copy, describe, enter.
+
+The one place that knows the order of things. Blocking; copies run in a few threads of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from axonfs.errors import AxonError, NoSpaceError
+from axonfs.manifest import (
+    DEFAULT_CHUNK_SIZE,
+    FileEntry,
+    Manifest,
+    check_chunk_size,
+    render_manifest,
+)
+from axonfs.names import Spec, printable
+from axonfs.publish.copying import Copier, Stored
+from axonfs.publish.metadata import MAX_DESCRIBING_BYTES, Description, describe
+from axonfs.publish.registry import Registry
+from axonfs.publish.scan import Scan, SourceFile, scan
+
+# Each is bound by two sha256 of its file; more than four would only fight over the disk.
+MAX_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a publish has come; `path` is the file that moved it last."""
+
+    bytes_done: int
+    bytes: int
+    files_done: int
+    files: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a publish did.
+
+    `new_bytes` is what the registry's objects grew by; `already` says that the version was there
+    with just these files; `left_out` are paths below the directory that are no part of it.
+    """
+
+    spec: Spec
+    files: int
+    bytes: int
+    new_bytes: int
+    already: bool
+    left_out: tuple[str, ...] = ()
+
+
+def publish(
+    directory: Path,
+    spec: Spec,
+    registry: Path,
+    *,
+    description: str | None = None,
+    license: str | None = None,  # noqa: A002 - as the manifest and the option call it
+    framework: str | None = None,
+    tags: Sequence[str] = (),
+    chunk_size: int = DEFAULT_CHUNK_SIZE,
+    progress: Callable[[Progress], None] | None = None,
+) -> Published:
+    """Publishes the files below `directory` as `spec` into the registry in `registry`.
+
+    A publish that died is made good by running it again. Metadata that is not given comes from
+    README.md and config.json; `tags` add to theirs. `progress` is called about once per
+    megabyte, from one thread at a time; what it raises ends the publish.
+
+    Raises:
+        AxonError: there is nothing to publish or it cannot be read, the version is there with
+            other files, or the registry cannot be written (NoSpaceError where it is full).
+        MalformedError: the chunk size or a name is none that a manifest may have.
+    """
+    check_chunk_size(chunk_size)
+    given = {"description": description, "license": license, "framework": framework}
+    target = Registry(registry)
+    try:
+        with _registry_faults(registry):
+            found = _scanned(directory, registry)
+            target.prepare()
+            target.check_spec(spec)
+            earlier = target.manifest(spec)
+            if earlier:  # most changes show before a byte is read
+                _refuse_changes(_sizes(earlier.files), _sizes(found.files))
+            stored = _Copies(target, chunk_size, found, progress).run(earlier)
+            entries = tuple(item.entry for item in stored)
+            if earlier:
+                _refuse_changes(_digests(earlier.files), _digests(entries))
+            manifest = earlier or _manifest(spec, entries, _described(target, entries, given, tags))
+            already = _enter(target, manifest)
+    except AxonError as exc:
+        raise exc.located(spec=str(spec)) from exc
+    new_bytes = sum(item.new_bytes for item in stored)
+    return Published(spec, len(entries), manifest.size, new_bytes, already, tuple(found.left_out))
+
+
+@contextlib.contextmanager
+def _registry_faults(registry: Path) -> Iterator[None]:
+    """What goes wrong with the directory itself, said as such."""
+    try:
+        yield
+    except OSError as exc:
+        shown = printable(str(exc.filename or registry))
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpaceError(
+                "the registry is full", source=shown, hint="make room and publish again"
+            ) from exc
+        raise AxonError(
+            f"{shown}: {exc.strerror or exc}", hint="publish again once that is mended"
+        ) from exc
+
+
+def _scanned(directory: Path, registry: Path) -> Scan:
+    if registry.resolve().is_relative_to(directory.resolve()):
+        raise AxonError(
+            "the registry lies inside the directory that is to be published",
+            hint="put it elsewhere",
+        )
+    return scan(directory)
+
+
+class _Copies:
+    """Copies all files in a few threads, the largest first so that none is left for the end."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        chunk_size: int,
+        found: Scan,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._registry = registry
+        self._chunk_size = chunk_size
+        self._found = found
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._stopped = False
+        self._bytes_done = 0
+        self._files_done = 0
+
+    def run(self, earlier: Manifest | None) -> list[Stored]:
+        """What became of each file, in the order of their paths."""
+        files = sorted(self._found.files, key=lambda file: file.size, reverse=True)
+        threads = min(MAX_THREADS, os.cpu_count() or 1, len(files))
+        with ThreadPoolExecutor(threads, thread_name_prefix="publish") as pool:
+            try:
+                jobs = [
+                    pool.submit(self._one, file, earlier.file(file.path) if earlier else None)
+                    for file in files
+                ]
+                wait(jobs, return_when=FIRST_EXCEPTION)
+                failed = [job for job in jobs if job.done() and job.exception()]
+                results = [job.result() for job in failed or jobs]
+            except BaseException:
+                # An interrupt as well: what runs ends at its next piece, what waits never starts.
+                self._stopped = True
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return sorted(results, key=lambda stored: stored.entry.path)
+
+    def _one(self, file: SourceFile, expected: FileEntry | None) -> Stored:
+        copier = getattr(self._local, "copier", None)
+        if copier is None:
+            copier = Copier(self._registry, self._chunk_size, self._moved)
+            self._local.copier = copier
+        stored: Stored = copier.store(file, expected)
+        self._advance(file.path, 0, 1)
+        return stored
+
+    def _moved(self, path: str, count: int) -> None:
+        if self._stopped:
+            raise AxonError("stopped")
+        self._advance(path, count, 0)
+
+    def _advance(self, path: str, count: int, files: int) -> None:
+        with self._lock:
+            self._bytes_done += count
+            self._files_done += files
+            if self._progress:
+                self._progress(
+                    Progress(
+                        self._bytes_done,
+                        self._found.size,
+                        self._files_done,
+                        len(self._found.files),
+                        path,
+                    )
+                )
+
+
+def _described(
+    registry: Registry,
+    entries: tuple[FileEntry, ...],
+    given: dict[str, str | None],
+    tags: Sequence[str],
+) -> Description:
+    by_path = {entry.path: entry for entry in entries}
+    readme, config = (
+        _content(registry, by_path.get(path)) for path in ("README.md", "config.json")
+    )
+    said = describe(by_path, readme, config)
+    wanted = {key: text for key, text in given.items() if text is not None}
+    return dataclasses.replace(said, **wanted, tags=tuple(dict.fromkeys((*tags, *said.tags))))
+
+
+def _content(registry: Registry, entry: FileEntry | None) -> bytes:
+    """From the registry rather than the directory: the bytes that are published, read once."""
+    if entry is None or entry.size > MAX_DESCRIBING_BYTES:
+        return b""
+    return registry.object(entry.digest).read_bytes()
+
+
+def _manifest(spec: Spec, entries: tuple[FileEntry, ...], told: Description) -> Manifest:
+    bare = Manifest(
+        spec=spec,
+        files=entries,
+        description=told.description,
+        license=told.license,
+        framework=told.framework,
+        format=told.format,
+        tags=told.tags,
+        created=float(int(time.time())),
+    )
+    return dataclasses.replace(bare, raw=render_manifest(bare))
+
+
+def _enter(registry: Registry, manifest: Manifest) -> bool:
+    """Publishes `manifest`; True if the version was there with the same files."""
+    with registry.locked():
+        # Again under the lock: another publisher may have been first.
+        earlier = registry.manifest(manifest.spec)
+        if earlier is None:
+            registry.enter(manifest)
+            return False
+        _refuse_changes(_digests(earlier.files), _digests(manifest.files))
+        registry.mend_lists(manifest.spec)
+        return True
+
+
+def _sizes(files: Iterable[FileEntry | SourceFile]) -> dict[str, object]:
+    return {file.path: file.size for file in files}
+
+
+def _digests(files: Iterable[FileEntry]) -> dict[str, object]:
+    return {file.path: file.digest for file in files}
+
+
+def _refuse_changes(before: dict[str, object], now: dict[str, object]) -> None:
+    changed = [path for path in before.keys() | now.keys() if before.get(path) != now.get(path)]
+    if changed:
+        raise AxonError(
+            f"it is already published with other files ({printable(min(changed))!r} differs)",
+            hint="a published version never changes: publish these files under a new version",
+        )

@@ -1,0 +1,141 @@
+"""Half-open ranges and the bitmap of an object's chunks.
+
+Pure. Every range in the program is `[start, stop)`; HTTP's inclusive form lives only where
+requests are written. A `Bitmap` may be read from any thread without a lock (each read is one
+bytearray operation); writers must exclude each other, since `count` follows every change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Range(NamedTuple):
+    """`[start, stop)`, of bytes or of chunk numbers."""
+
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        return self.stop - self.start
+
+
+def chunk_span(offset: int, size: int, chunk_size: int) -> Range:
+    """The chunks that hold bytes `[offset, offset + size)`; empty where `size` is 0."""
+    first = offset // chunk_size
+    if size <= 0:
+        return Range(first, first)
+    return Range(first, (offset + size - 1) // chunk_size + 1)
+
+
+def chunk_range(chunk: int, chunk_size: int, object_size: int) -> Range:
+    """The bytes of one chunk; the last chunk of an object may be short."""
+    start = chunk * chunk_size
+    return Range(min(start, object_size), min(start + chunk_size, object_size))
+
+
+def runs(numbers: Iterable[int]) -> list[Range]:
+    """The maximal runs of consecutive values among `numbers`, ascending; repeats count once."""
+    found: list[Range] = []
+    start = stop = None
+    for number in sorted(numbers):
+        if stop is not None and start is not None and number <= stop:
+            stop = max(stop, number + 1)
+            continue
+        if start is not None and stop is not None:
+            found.append(Range(start, stop))
+        start, stop = number, number + 1
+    if start is not None and stop is not None:
+        found.append(Range(start, stop))
+    return found
+
+
+def split(whole: Range, limit: int) -> list[Range]:
+    """`whole` in pieces of at most `limit`, in order; the last one may be shorter."""
+    return [
+        Range(start, min(start + limit, whole.stop))
+        for start in range(whole.start, whole.stop, limit)
+    ]
+
+
+class Bitmap:
+    """One flag per chunk.
+
+    A byte each rather than a bit: a search is then one `bytearray.find`, which passes 100,000
+    chunks (100 GiB) in microseconds, and 100 kB for such an object is nothing.
+    """
+
+    __slots__ = ("_bits", "_count")
+
+    def __init__(self, size: int) -> None:
+        self._bits = bytearray(size)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._bits)
+
+    @property
+    def count(self) -> int:
+        """How many are set."""
+        return self._count
+
+    @property
+    def full(self) -> bool:
+        return self._count == len(self._bits)
+
+    def set(self, number: int) -> None:
+        if not self._bits[number]:
+            self._bits[number] = 1
+            self._count += 1
+
+    def clear(self, number: int) -> None:
+        if self._bits[number]:
+            self._bits[number] = 0
+            self._count -= 1
+
+    def clear_all(self) -> None:
+        # In place, so that a reader in another thread never meets a shorter bitmap.
+        self._bits[:] = bytes(len(self._bits))
+        self._count = 0
+
+    def load(self, flags: bytes) -> None:
+        """Replace every flag at once: a byte of 0 or 1 for each."""
+        if len(flags) != len(self._bits):
+            raise ValueError(f"{len(flags)} flags for a bitmap of {len(self._bits)}")
+        self._bits[:] = flags
+        self._count = flags.count(1)
+
+    def test(self, number: int) -> bool:
+        return self._bits[number] != 0
+
+    def all_set(self, start: int, stop: int) -> bool:
+        """Whether every one of `[start, stop)` is set; true for an empty range."""
+        return self._bits.find(0, start, stop) < 0
+
+    def next_clear(self, start: int, stop: int) -> int:
+        """The first clear number in `[start, stop)`, `stop` if there is none."""
+        found = self._bits.find(0, start, stop)
+        return stop if found < 0 else found
+
+    def next_set(self, start: int, stop: int) -> int:
+        """The first set number in `[start, stop)`, `stop` if there is none."""
+        found = self._bits.find(1, start, stop)
+        return stop if found < 0 else found
+
+    def missing(self, start: int, stop: int) -> list[Range]:
+        """The maximal clear runs in `[start, stop)`."""
+        found = []
+        while (begin := self.next_clear(start, stop)) < stop:
+            start = self.next_set(begin, stop)
+            found.append(Range(begin, start))
+        return found
+
+    def extents(self, start: int, stop: int) -> list[Range]:
+        """The maximal set runs in `[start, stop)`."""
+        found = []
+        while (begin := self.next_set(start, stop)) < stop:
+            start = self.next_clear(begin, stop)
+            found.append(Range(begin, start))
+        return found

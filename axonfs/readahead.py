@@ -1,0 +1,84 @@
+"""What to fetch before it is asked for, from the pattern of one object's reads.
+
+Pure: offsets in, byte ranges out; no I/O, no clock. One `Readahead` per object serves all its
+readers, since the mount sees offsets and not who asks: each place where reads follow one another
+is a cursor. A read that follows no cursor fetches nothing ahead, so a random page fault costs
+its own chunk; the second read in a row starts a window that doubles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from axonfs.ranges import Range
+
+FIRST_WINDOW = 1 << 20
+LARGEST_WINDOW = 64 << 20
+# The kernel's own readahead delivers requests of one stream slightly out of order.
+SLACK = 2 << 20
+MAX_CURSORS = 16
+
+
+@dataclass(slots=True)
+class Cursor:
+    """One stream of reads, in bytes: how far it read, how far was asked for ahead of it."""
+
+    position: int
+    issued: int
+    window: int = 0
+    used: int = 0
+
+
+class Readahead:
+    """The cursors of one object of `size` bytes."""
+
+    def __init__(self, size: int, *, largest: int = LARGEST_WINDOW) -> None:
+        self._size = size
+        self._largest = largest
+        self._clock = 0
+        self.cursors: list[Cursor] = []
+
+    def on_read(self, offset: int, length: int, *, absent: bool = False) -> Range | None:
+        """The byte range to fetch ahead after a read of `[offset, offset + length)`.
+
+        Args:
+            absent: the read's own bytes are neither local nor on their way, so what was asked
+                for ahead of them has been evicted and is asked for again.
+        """
+        self._clock += 1
+        end = min(offset + length, self._size)
+        cursor = self._follow(offset)
+        if cursor is None:
+            self._start(end)
+            return None
+        cursor.used = self._clock
+        if end <= cursor.position:
+            return None  # several readers of one place are no stream
+        cursor.position = end
+        if absent or cursor.issued < end:
+            cursor.issued = end
+        return self._advance(cursor)
+
+    def _follow(self, offset: int) -> Cursor | None:
+        near = [
+            cursor
+            for cursor in self.cursors
+            if cursor.position - SLACK <= offset <= max(cursor.issued, cursor.position) + SLACK
+        ]
+        return min(near, key=lambda cursor: abs(offset - cursor.position), default=None)
+
+    def _start(self, end: int) -> None:
+        if len(self.cursors) >= MAX_CURSORS:
+            self.cursors.remove(min(self.cursors, key=lambda cursor: cursor.used))
+        self.cursors.append(Cursor(end, end, used=self._clock))
+
+    def _advance(self, cursor: Cursor) -> Range | None:
+        cursor.window = cursor.window or FIRST_WINDOW
+        if cursor.issued - cursor.position > cursor.window // 2:
+            return None
+        start, stop = cursor.issued, min(cursor.position + cursor.window, self._size)
+        if start >= stop:
+            return None
+        cursor.issued = stop
+        cursor.window = min(cursor.window * 2, self._largest)
+        return Range(start, stop)

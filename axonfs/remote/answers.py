@@ -1,0 +1,153 @@
+"""What requests say, and how an answer is judged before a byte of its body is used.
+
+Pure. One table for both clients: what an answer means is decided here and nowhere else. HTTP's
+inclusive ranges occur only in this module and where requests are written.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from axonfs import __version__
+from axonfs.errors import AccessDeniedError, AxonError, ChangedError, UnavailableError
+from axonfs.names import printable
+from axonfs.ranges import Range
+from axonfs.remote.faults import fault
+from axonfs.remote.limits import parse_retry_after
+from axonfs.remote.urls import shown
+
+HEADERS = {
+    "User-Agent": f"axonfs/{__version__}",
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",  # ranges and digests are of the plain bytes
+}
+
+# The client errors that pass by themselves: timeout, too early, too many.
+_PASSING = frozenset({408, 425, 429})
+_CONTENT_RANGE = re.compile(r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status and headers (names in lower case) of the answer that `url` gave."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+
+    def fault(self, kind: type[AxonError], what: str, *, transient: bool = False) -> AxonError:
+        retry_after = parse_retry_after(self.headers.get("retry-after"), time.time())
+        return fault(
+            kind,
+            what,
+            shown(self.url),
+            transient=transient,
+            retry_after=retry_after if transient else None,
+            hint=_HINTS.get(self.status),
+        )
+
+
+_HINTS = {
+    401: "it wants a token",
+    403: "the token or the account is not allowed to read it",
+    407: "check the user and password in HTTP_PROXY or HTTPS_PROXY",
+}
+
+
+def content_range(text: str | None) -> tuple[Range, int | None] | None:
+    """A Content-Range header as half-open range and total size (None where it is `*`)."""
+    match = _CONTENT_RANGE.fullmatch((text or "").strip())
+    if match is None:
+        return None
+    first, last, total = match.groups()
+    if int(last) < int(first):
+        return None
+    return Range(int(first), int(last) + 1), None if total == "*" else int(total)
+
+
+def content_length(headers: Mapping[str, str]) -> int | None:
+    """The length that the headers promise; None where they promise none or an unreadable one."""
+    text = headers.get("content-length", "").strip()
+    if "transfer-encoding" in headers or not re.fullmatch(r"\d{1,19}", text, re.ASCII):
+        return None
+    return int(text)
+
+
+def check_status(answer: Answer, expected: frozenset[int], missing: type[AxonError]) -> None:
+    """Return if the status is one of `expected` and the body is not encoded.
+
+    Raises:
+        AxonError: what the status means; `missing` for 404 and 410.
+    """
+    status = answer.status
+    if status in expected:
+        return _check_encoding(answer)
+    what = f"the server answered {status}"
+    if status in (401, 403):
+        raise answer.fault(AccessDeniedError, what)
+    if status in (404, 410):
+        raise answer.fault(missing, what)
+    if status == 416:
+        raise answer.fault(ChangedError, "the object no longer has the range asked for (416)")
+    # A success that was not asked for (204, 206 for a whole document) is some proxy's mistake.
+    raise answer.fault(
+        UnavailableError, what, transient=status in _PASSING or status < 300 or status >= 500
+    )
+
+
+def _check_encoding(answer: Answer) -> None:
+    coding = answer.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        # Its bytes are not the object's, and unpacking would undo every size limit.
+        what = f"it sent the content encoding {printable(coding, 40)!r}, which was not asked for"
+        raise answer.fault(UnavailableError, what)
+
+
+def same_etag(one: str, other: str) -> bool:
+    """Whether two ETags name the same content; weak or strong, since digests settle the rest."""
+    return one.removeprefix("W/") == other.removeprefix("W/")
+
+
+def body_range(answer: Answer, asked: Range, size: int, etag: str | None) -> Range:
+    """Which bytes of an object of `size` bytes the body of a 200 or 206 holds.
+
+    Raises:
+        ChangedError: size or ETag are not the object's.
+        UnavailableError: the answer is not one to the question asked.
+    """
+    theirs = answer.headers.get("etag")
+    if etag and theirs and not same_etag(etag, theirs):
+        raise answer.fault(ChangedError, f"its ETag is {printable(theirs, 80)}, it was {etag}")
+    if answer.status == 206:
+        return _partial(answer, asked, size)
+    length = content_length(answer.headers)
+    if length is not None and length != size:
+        raise answer.fault(ChangedError, f"it has {length} bytes now, not {size}")
+    return Range(0, size)
+
+
+def _partial(answer: Answer, asked: Range, size: int) -> Range:
+    text = answer.headers.get("content-range")
+    sent = content_range(text)
+    if sent is None:
+        what = f"its Content-Range is unreadable: {printable(text or 'none', 80)}"
+        raise answer.fault(UnavailableError, what, transient=True)
+    body, total = sent
+    if total is not None and total != size:
+        raise answer.fault(ChangedError, f"it has {total} bytes now, not {size}")
+    length = content_length(answer.headers)
+    if body != asked or (length is not None and length != asked.size):
+        what = f"it sent other bytes than asked for: {printable(text or '', 80)}, {length} long"
+        raise answer.fault(UnavailableError, what, transient=True)
+    return body
+
+
+def range_headers(asked: Range, etag: str | None) -> dict[str, str]:
+    """The request headers for the bytes `asked` of an object whose ETag was `etag`."""
+    headers = {"Range": f"bytes={asked.start}-{asked.stop - 1}"}
+    if etag and not etag.startswith("W/"):  # If-Range takes strong validators only
+        headers["If-Range"] = etag
+    return headers

@@ -1,0 +1,256 @@
+"""Objects' bytes: ranged GETs with blocking sockets, straight into a reused buffer.
+
+Sits beside documents.py, which has everything else that is asked over HTTP. httpx moves a tenth
+of what a blocking `readinto` does per second of CPU, and through the event loop at that.
+
+Threading: for worker threads; every method may be called from several at once. A call uses one
+connection and one buffer, both its own until it returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from axonfs.errors import UnavailableError, VanishedError
+from axonfs.ranges import Range
+from axonfs.remote.answers import HEADERS, Answer, body_range, check_status, range_headers
+from axonfs.remote.dial import Dialer
+from axonfs.remote.faults import deadline_passed, fault, network_fault
+from axonfs.remote.limits import DRAIN_BYTES, DRAIN_SECONDS, Limits
+from axonfs.remote.pool import Buffers, Pool
+from axonfs.remote.routes import Routes, Trust
+from axonfs.remote.urls import (
+    MAX_REDIRECTS,
+    REDIRECTS,
+    Url,
+    carried,
+    endless,
+    follow,
+    shown,
+    target_of,
+)
+from axonfs.remote.wire import CancelledReadError, SlowError, Wire
+
+Sink = Callable[[int, memoryview], object]
+_EXPECTED = frozenset({200, 206})
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where an object's bytes are.
+
+    Args:
+        headers: credentials, sent to this URL's origin only.
+        etag: the validator that the bytes were listed with, if any.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    etag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """An answer whose body is still on the wire."""
+
+    wire: Wire
+    response: http.client.HTTPResponse
+    answer: Answer
+
+
+class Bodies:
+    """Reads ranges of objects over kept-alive connections; `with` closes them.
+
+    Args:
+        ca_bundle: a PEM file of the authorities to trust, instead of the system's.
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        ca_bundle: Path | None = None,
+        *,
+        routes: Routes | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        routes = routes or Routes.of_environment()
+        self._dialer = Dialer(self.limits, routes, Trust(ca_bundle))
+        self._pool = Pool()
+        self._buffers = Buffers()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the idle connections; one in use closes when its read ends."""
+        self._pool.close()
+
+    def read(
+        self,
+        location: Location,
+        start: int,
+        stop: int,
+        size: int,
+        sink: Sink,
+        *,
+        unit: int,
+        cancelled: Callable[[], bool] = bool,
+    ) -> str | None:
+        """Ask once for the bytes `[start, stop)` of an object of `size` bytes.
+
+        Args:
+            sink: called with offset and view of each aligned `unit` (the object's last may be
+                short), in order. The view is good until it returns; what it raises passes
+                through. A server that ignores ranges gets its whole object read, and the sink
+                is given every unit of it, from 0 to `size`.
+            cancelled: asked between receives, a few times a second; once it is true the read
+                ends early and without an error. Connecting is not interrupted.
+
+        Returns:
+            The ETag of the answer, None if it had none or the read was cancelled.
+
+        Raises:
+            AxonError: what went wrong, with `transient` and `retry_after` for whoever retries.
+        """
+        if not 0 <= start < stop <= size or start % unit or (stop % unit and stop != size):
+            raise ValueError(f"[{start}, {stop}) of {size} is not whole units of {unit}")
+        with contextlib.suppress(CancelledReadError):
+            asked = Range(start, stop)
+            reply, url = self._find(location, asked, cancelled)
+            with self._ending(reply, url):
+                held = body_range(reply.answer, asked, size, location.etag)
+                self._stream(reply, held, sink, unit)
+            return reply.answer.headers.get("etag")
+        return None
+
+    # -- asking ------------------------------------------------------------------------------
+
+    def _find(
+        self, location: Location, asked: Range, cancelled: Callable[[], bool]
+    ) -> tuple[_Reply, Url]:
+        """The answer that has a body, after redirects."""
+        url = target_of(location.url)
+        secrets: Mapping[str, str] = {**url.credentials, **location.headers}
+        headers = {**HEADERS, **range_headers(asked, location.etag)}
+        for _ in range(MAX_REDIRECTS + 1):
+            reply = self._ask(url, {**headers, **secrets}, cancelled)
+            if reply.answer.status not in REDIRECTS:
+                self._check(reply, url)
+                return reply, url
+            self._drain(reply, url)
+            following = follow(url, reply.answer.headers.get("location"))
+            secrets, url = carried(secrets, url, following), following
+        raise endless(location.url)
+
+    def _check(self, reply: _Reply, url: Url) -> None:
+        try:
+            check_status(reply.answer, _EXPECTED, VanishedError)
+        except BaseException:
+            self._drain(reply, url)
+            raise
+
+    def _ask(self, url: Url, headers: Mapping[str, str], cancelled: Callable[[], bool]) -> _Reply:
+        """One request: on a kept wire if there is one, else on a new one.
+
+        A kept wire may be closed by the server at the very moment it is used, or bring what the
+        last answer had too much. That is no answer to this request, so it goes out again, on a
+        wire that is new.
+        """
+        if cancelled():
+            raise CancelledReadError
+        with _mapped(str(url), self.limits):
+            if kept := self._pool.take(url.origin):
+                with contextlib.suppress(ConnectionError, ssl.SSLError, http.client.BadStatusLine):
+                    return self._ask_on(kept, url, headers, cancelled)
+            return self._ask_on(self._dialer.dial(url), url, headers, cancelled)
+
+    def _ask_on(
+        self, wire: Wire, url: Url, headers: Mapping[str, str], cancelled: Callable[[], bool]
+    ) -> _Reply:
+        target, extra = self._dialer.target(url)
+        try:
+            response = wire.ask(url, target, {**headers, **extra}, cancelled)
+        except BaseException:
+            wire.hang_up()
+            raise
+        headers = {name.lower(): text for name, text in reversed(response.getheaders())}
+        return _Reply(wire, response, Answer(str(url), response.status, headers))
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def _stream(self, reply: _Reply, body: Range, sink: Sink, unit: int) -> None:
+        buffer = self._buffers.take(min(unit, body.size))
+        try:
+            for offset in range(body.start, body.stop, unit):
+                piece = memoryview(buffer)[: body.stop - offset]
+                self._fill(reply, piece, offset)
+                sink(offset, piece)
+                reply.wire.progressed()  # the sink's time is not the server's
+        finally:
+            self._buffers.put(buffer)
+        self._expect_end(reply)
+
+    def _fill(self, reply: _Reply, view: memoryview, offset: int) -> None:
+        filled = 0
+        with _mapped(reply.answer.url, self.limits):
+            while filled < len(view):
+                count = reply.response.readinto(view[filled:])
+                if not count:
+                    what = f"the body ended early, at byte {offset + filled}"
+                    raise fault(UnavailableError, what, shown(reply.answer.url), transient=True)
+                filled += count
+
+    def _expect_end(self, reply: _Reply) -> None:
+        """A body with a length has ended here; of the other kinds the end must follow."""
+        with _mapped(reply.answer.url, self.limits):
+            if reply.response.readinto(bytearray(1)):
+                what = "the body is longer than it should be"
+                raise fault(UnavailableError, what, shown(reply.answer.url), transient=True)
+
+    # -- ending ------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _ending(self, reply: _Reply, url: Url) -> Iterator[None]:
+        """Keep the wire if its answer was read to the end, else hang up."""
+        done = False
+        try:
+            yield
+            done = True
+        finally:
+            if done and not reply.response.will_close and not reply.wire.spent():
+                self._pool.put(url.origin, reply.wire)
+            else:
+                reply.wire.hang_up()
+
+    def _drain(self, reply: _Reply, url: Url) -> None:
+        """Read an error page that is short and already there; it is not worth a wait."""
+        reply.wire.hurry(DRAIN_SECONDS)
+        with contextlib.suppress(OSError, http.client.HTTPException), self._ending(reply, url):
+            if len(reply.response.read(DRAIN_BYTES)) == DRAIN_BYTES:
+                raise http.client.IncompleteRead(b"")
+
+
+@contextlib.contextmanager
+def _mapped(url: str, limits: Limits) -> Iterator[None]:
+    """Turn what sockets, TLS and http.client raise into this program's errors."""
+    source = shown(url)
+    try:
+        yield
+    except SlowError as exc:
+        raise deadline_passed(limits.deadline, source) from exc
+    except http.client.HTTPException as exc:
+        what = f"its answer is not HTTP that makes sense ({type(exc).__name__})"
+        if isinstance(exc, ConnectionError):  # RemoteDisconnected is both
+            what = "it hung up without an answer"
+        raise fault(UnavailableError, what, source, transient=True) from exc
+    except OSError as exc:
+        raise network_fault(exc, source) from exc

@@ -1,0 +1,268 @@
+"""Documents: everything small that is asked over HTTP. Manifests, indexes, chunk tables.
+
+Sits beside bodies.py, which has the objects' bytes. Retries here, since a document is asked for
+as a whole and nobody else sees its progress. Trio only. Every method may be cancelled at any
+await; what was begun is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.cookiejar
+import random
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import httpx
+import trio
+
+from axonfs.errors import AxonError, MalformedError, NotFoundError, UnavailableError
+from axonfs.remote.answers import HEADERS, Answer, check_status, content_length
+from axonfs.remote.dial import proxy_authorization
+from axonfs.remote.faults import deadline_passed, fault, network_fault
+from axonfs.remote.limits import DRAIN_BYTES, DRAIN_SECONDS, PROGRESS_BYTES, Limits
+from axonfs.remote.routes import Routes, Trust
+from axonfs.remote.urls import (
+    MAX_REDIRECTS,
+    REDIRECTS,
+    Url,
+    carried,
+    endless,
+    follow,
+    shown,
+    target_of,
+)
+
+# Requests at a time. The pool below has no limit of its own: httpcore 1.0 can lose a slot when a
+# request is cancelled while it waits for one (encode/httpcore#1093); a trio limiter cannot.
+CONCURRENT = 32
+_POOL = httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A document as its source sent it; `final_url` is where it was after redirects."""
+
+    body: bytes
+    etag: str | None
+    final_url: str
+
+
+@dataclass(slots=True)
+class _Question:
+    """One call of `get`: what is asked, and the scope whose deadline its progress moves."""
+
+    url: Url
+    headers: dict[str, str]
+    secrets: Mapping[str, str]
+    limit: int
+    scope: trio.CancelScope
+    best: int = 0
+
+    @property
+    def expected(self) -> frozenset[int]:
+        return frozenset({200, 304} if "If-None-Match" in self.headers else {200})
+
+
+class Documents:
+    """An HTTP client for documents; `async with` closes its connections.
+
+    Args:
+        ca_bundle: a PEM file of the authorities to trust, instead of the system's.
+        draw: the jitter of pauses between attempts, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        ca_bundle: Path | None = None,
+        *,
+        routes: Routes | None = None,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.limits = limits or Limits()
+        self._routes = routes or Routes.of_environment()
+        self._trust = Trust(ca_bundle)
+        self._draw = draw
+        self._slots = trio.CapacityLimiter(CONCURRENT)
+        self._clients: dict[tuple[bool, Url | None], httpx.AsyncClient] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
+            await client.aclose()
+
+    async def get(
+        self,
+        url: str,
+        *,
+        limit: int,
+        etag: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Fetched | None:
+        """The document at `url`, or None if it still is the one with `etag`.
+
+        Args:
+            limit: the most bytes it may have.
+            headers: credentials, sent to the URL's own origin only.
+
+        Raises:
+            NotFoundError, AccessDeniedError: the source said so.
+            MalformedError: it is larger than `limit`.
+            UnavailableError: no answer that could be used, after every retry.
+            DeadlineError: no progress within the deadline.
+        """
+        target = target_of(url)
+        plain = {**HEADERS, **({"If-None-Match": etag} if etag else {})}
+        failure: AxonError | None = None
+        with trio.move_on_after(self.limits.deadline) as scope:
+            secrets = {**target.credentials, **(headers or {})}
+            question = _Question(target, plain, secrets, limit, scope)
+            for attempt in range(1, self.limits.attempts + 1):
+                try:
+                    return await self._attempt(question)
+                except AxonError as exc:
+                    failure = exc
+                    await trio.sleep(self._pause(exc, attempt, scope))
+        raise deadline_passed(self.limits.deadline, shown(url), failure) from failure
+
+    def _pause(self, exc: AxonError, attempt: int, scope: trio.CancelScope) -> float:
+        """How long to wait before the next attempt; raises `exc` if there is none."""
+        pause = self.limits.pause(attempt, exc.retry_after, draw=self._draw)
+        late = trio.current_time() + pause >= scope.deadline
+        if not exc.transient or attempt >= self.limits.attempts or late:
+            raise exc
+        return pause
+
+    async def _attempt(self, question: _Question) -> Fetched | None:
+        url, secrets = question.url, question.secrets
+        for _ in range(MAX_REDIRECTS + 1):
+            async with self._slots, self._asked(url, {**question.headers, **secrets}) as response:
+                answer = _answer(url, response)
+                if answer.status == 200:
+                    return await self._body(answer, response, question)
+                await _drain(response)
+            if answer.status not in REDIRECTS:
+                check_status(answer, question.expected, NotFoundError)
+                return None
+            following = follow(url, answer.headers.get("location"))
+            secrets, url = carried(secrets, url, following), following
+        raise endless(str(question.url))
+
+    @contextlib.asynccontextmanager
+    async def _asked(self, url: Url, headers: dict[str, str]) -> AsyncIterator[httpx.Response]:
+        with _mapped(url, self.limits):
+            async with self._client(url).stream("GET", str(url), headers=headers) as response:
+                yield response
+
+    def _client(self, url: Url) -> httpx.AsyncClient:
+        secure, proxy = key = url.origin.secure, self._routes.proxy(url.origin)
+        if key not in self._clients:
+            self._clients[key] = self._new_client(secure, proxy)
+        return self._clients[key]
+
+    def _new_client(self, secure: bool, proxy: Url | None) -> httpx.AsyncClient:
+        limits = self.limits
+        # Without TLS a context that trusts nobody will do, and costs nothing.
+        nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        return httpx.AsyncClient(
+            verify=self._trust.context if secure else nobody,
+            trust_env=False,
+            proxy=httpx.Proxy(str(proxy), headers=proxy_authorization(proxy)) if proxy else None,
+            timeout=httpx.Timeout(limits.first_byte, connect=limits.connect, pool=None),
+            limits=_POOL,
+            cookies=http.cookiejar.CookieJar(
+                http.cookiejar.DefaultCookiePolicy(allowed_domains=[])
+            ),
+        )
+
+    async def _body(self, answer: Answer, response: httpx.Response, question: _Question) -> Fetched:
+        check_status(answer, question.expected, NotFoundError)
+        if (content_length(answer.headers) or 0) > question.limit:
+            raise _too_large(answer, question.limit)
+        body = bytearray()
+        pieces = response.aiter_raw()
+        while piece := await self._next(pieces, answer):
+            body += piece
+            if len(body) > question.limit:
+                await _abandon(pieces)
+                raise _too_large(answer, question.limit)
+            self._note_progress(question, len(body))
+        return Fetched(bytes(body), answer.headers.get("etag"), answer.url)
+
+    async def _next(self, pieces: AsyncIterator[bytes], answer: Answer) -> bytes:
+        with trio.move_on_after(self.limits.stall):
+            return await anext(pieces, b"")
+        what = f"not a byte for {self.limits.stall:g} s"
+        raise fault(UnavailableError, what, shown(answer.url), transient=True)
+
+    def _note_progress(self, question: _Question, received: int) -> None:
+        """Move the deadline when an attempt got further than any before it."""
+        if received >= question.best + PROGRESS_BYTES:
+            question.best = received
+            question.scope.deadline = trio.current_time() + self.limits.deadline
+
+
+def _answer(url: Url, response: httpx.Response) -> Answer:
+    headers = {name.lower(): text for name, text in reversed(response.headers.multi_items())}
+    return Answer(str(url), response.status_code, headers)
+
+
+async def _drain(response: httpx.Response) -> None:
+    """Read a body that nobody wants if it is short and already there.
+
+    Only then can the connection be used again: names that do not exist are asked for often.
+    """
+    received = 0
+    with contextlib.suppress(httpx.HTTPError), trio.move_on_after(DRAIN_SECONDS):
+        pieces = response.aiter_raw()
+        async for piece in pieces:
+            received += len(piece)
+            if received > DRAIN_BYTES:
+                await _abandon(pieces)
+
+
+async def _abandon(pieces: AsyncIterator[bytes]) -> None:
+    """End a body early, at the innermost await of httpx's nest of generators.
+
+    Closing the outermost would leave the others to the garbage collector, which trio reports.
+    """
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        async for _ in pieces:
+            pass
+
+
+def _too_large(answer: Answer, limit: int) -> MalformedError:
+    return fault(MalformedError, f"the document has more than {limit} bytes", shown(answer.url))
+
+
+@contextlib.contextmanager
+def _mapped(url: Url, limits: Limits) -> Iterator[None]:
+    """Turn what httpx raises into this program's errors."""
+    source = shown(str(url))
+    try:
+        yield
+    except httpx.ConnectTimeout as exc:
+        what = f"no connection within {limits.connect:g} s"
+        raise fault(UnavailableError, what, source, transient=True) from exc
+    except httpx.TimeoutException as exc:
+        what = f"not a byte for {limits.first_byte:g} s"
+        raise fault(UnavailableError, what, source, transient=True) from exc
+    except httpx.ProxyError as exc:
+        what = f"the proxy does not connect: {exc}"
+        raise fault(UnavailableError, what, source, hint="check HTTPS_PROXY") from exc
+    except httpx.RemoteProtocolError as exc:
+        what = f"its answer is not HTTP that makes sense: {exc}"
+        raise fault(UnavailableError, what, source, transient=True) from exc
+    except httpx.TransportError as exc:
+        raise network_fault(exc, source) from exc

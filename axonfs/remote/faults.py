@@ -1,0 +1,69 @@
+"""Make the errors of this package: each says what happened, where, and whether to ask again.
+
+Pure, except that it knows the exceptions of sockets and TLS. Both clients turn what their library
+raises into an AxonError here or through here, so a fault reads the same on either path.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import TypeVar
+
+from axonfs.errors import AxonError, DeadlineError, UnavailableError
+
+Kind = TypeVar("Kind", bound=AxonError)
+
+
+def fault(
+    kind: type[Kind],
+    what: str,
+    source: str,
+    *,
+    transient: bool = False,
+    retry_after: float | None = None,
+    hint: str | None = None,
+) -> Kind:
+    """An error of `kind`, marked for whoever decides about retries.
+
+    Args:
+        source: the URL, without credentials (`urls.shown`).
+    """
+    error = kind(what, source=source, hint=hint)
+    error.transient = transient
+    error.retry_after = retry_after
+    return error
+
+
+def deadline_passed(seconds: float, source: str, cause: AxonError | None = None) -> DeadlineError:
+    """The fault of a source that made no progress for `seconds`, last because of `cause`."""
+    what = f"no progress for {seconds:g} s"
+    if cause is not None:
+        what += f"; the last attempt: {cause.what}"
+    return fault(DeadlineError, what, source, transient=True, hint="is the registry up")
+
+
+def network_fault(exc: BaseException, source: str) -> UnavailableError:
+    """The error for what a socket, the resolver or TLS raised (anywhere in its chain)."""
+    causes = list(_causes(exc))
+    for refused in (cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)):
+        what = f"its TLS certificate is not trusted: {refused.verify_message}"
+        hint = "for a private CA set SSL_CERT_FILE to its PEM file"
+        return fault(UnavailableError, what, source, hint=hint)
+    for unknown in (cause for cause in causes if isinstance(cause, socket.gaierror)):
+        what = f"its host name does not resolve: {unknown.strerror}"
+        return fault(UnavailableError, what, source, transient=True, hint="check the URL")
+    known = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
+    text = known[-1] if known else str(exc) or type(exc).__name__
+    return fault(UnavailableError, text.rstrip("."), source, transient=True)
+
+
+def _causes(exc: BaseException | None, depth: int = 10) -> Iterator[BaseException]:
+    """`exc` and what is below it: HTTP libraries wrap the real one a few times, trio in groups."""
+    if exc is None or depth == 0:
+        return
+    yield exc
+    members = exc.exceptions if isinstance(exc, BaseExceptionGroup) else ()
+    for cause in (*members, exc.__cause__ or exc.__context__):
+        yield from _causes(cause, depth - 1)

@@ -1,0 +1,261 @@
+"""A registry: plain files behind any web server, as `axonfs publish` lays them out, or Axon's.
+
+    api/v1/index.json                                       every version
+    api/v1/search?q=                                        optional
+    api/v1/models/<model>/versions.json                     optional
+    api/v1/models/<model>/<version>/manifest.yaml
+    objects/sha256/ab/<digest>, chunks/sha256/ab/<digest>   relative to where the manifest was
+
+Trio only.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from urllib.parse import quote, urlsplit
+
+import trio
+
+from axonfs.catalog import (
+    API_VERSION,
+    MAX_INDEX_BYTES,
+    MAX_VERSIONS_BYTES,
+    Listing,
+    Versions,
+    parse_index,
+    parse_versions,
+    search,
+)
+from axonfs.chunktable import ChunkTable, parse_table, table_bytes
+from axonfs.document import Document
+from axonfs.errors import (
+    AxonError,
+    DeadlineError,
+    NotFoundError,
+    UnavailableError,
+    VanishedError,
+)
+from axonfs.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest, parse_manifest
+from axonfs.names import Spec
+from axonfs.remote.bodies import Location
+from axonfs.remote.documents import Documents
+from axonfs.remote.source import DocumentCache
+from axonfs.remote.urls import shown, target_of
+
+log = logging.getLogger(__name__)
+
+# A registry without an index is not asked for it again for so long, in seconds.
+NO_INDEX_TTL = 60.0
+MAX_SEARCH_BYTES = 8 << 20
+_API = "api/v1/"
+
+
+class RegistrySource:
+    """The registry at `url`.
+
+    Args:
+        token: sent as a bearer token, to the origin of `url` only.
+        cache: documents of earlier runs, for conditional requests and for when it is down.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        documents: Documents,
+        token: str | None = None,
+        *,
+        cache: DocumentCache | None = None,
+    ) -> None:
+        root = target_of(url)
+        self.url = str(root).rstrip("/") + "/"
+        self.name = root.origin.authority + root.target.rstrip("/")
+        self._origin = root.origin
+        self._secrets = {**root.credentials, **_bearer(token)}
+        self._documents = documents
+        self._cache = cache
+        self._no_index_until = float("-inf")
+
+    def __repr__(self) -> str:
+        return f"<RegistrySource {self.url}>"
+
+    # -- what there is -----------------------------------------------------------------------
+
+    async def listings(
+        self, *, offline: bool = False, allow_stale: bool = False
+    ) -> list[Listing] | None:
+        if not offline and trio.current_time() < self._no_index_until:
+            return None
+        url = f"{self.url}{_API}index.json"
+        body = await self._document(url, MAX_INDEX_BYTES, offline, allow_stale)
+        if body is None:
+            if not offline:
+                self._no_index_until = trio.current_time() + NO_INDEX_TTL
+            return None
+        return await trio.to_thread.run_sync(_listings, body, url)
+
+    async def versions(
+        self, model: str, *, offline: bool = False, allow_stale: bool = False
+    ) -> Versions | None:
+        url = f"{self._model_url(model)}/versions.json"
+        body = await self._document(url, MAX_VERSIONS_BYTES, offline, allow_stale)
+        if body is None:
+            return None
+        with _Blaming(url):
+            return parse_versions(body)
+
+    async def search(self, query: str) -> list[Listing]:
+        """By the registry itself where it can, else through its index.
+
+        Raises:
+            NotFoundError: it has neither.
+        """
+        found = await self._asked(query)
+        if found is None:
+            listings = await self.listings(allow_stale=True)
+            if listings is None:
+                what = "this registry has neither a search nor an index"
+                hint = "is the URL right; a model's full name works without them"
+                raise NotFoundError(what, source=self.url, hint=hint)
+            found = search(listings, query)
+        return found
+
+    async def _asked(self, query: str) -> list[Listing] | None:
+        url = f"{self.url}{_API}search?q={quote(query, safe='')}"
+        try:
+            fetched = await self._documents.get(url, limit=MAX_SEARCH_BYTES, headers=self._secrets)
+        except NotFoundError:
+            return None
+        assert fetched is not None  # no ETag was sent
+        return _results(fetched.body)
+
+    # -- one version -------------------------------------------------------------------------
+
+    async def manifest(self, spec: Spec) -> tuple[Manifest, str] | None:
+        url = f"{self._model_url(spec.model)}/{quote(spec.version, safe='+')}/manifest.yaml"
+        try:
+            fetched = await self._documents.get(
+                url, limit=MAX_MANIFEST_BYTES, headers=self._secrets
+            )
+        except NotFoundError:
+            return None
+        assert fetched is not None  # no ETag was sent
+        with _Blaming(fetched.final_url):
+            manifest = await trio.to_thread.run_sync(parse_manifest, fetched.body, spec)
+        return manifest, base_of(fetched.final_url, spec.model) or self.url
+
+    async def table(self, base: str, entry: FileEntry) -> ChunkTable | None:
+        if entry.chunks is None:
+            return None
+        url = _content_url(base, "chunks", entry.digest)
+        limit = table_bytes(entry.size, entry.chunks.size)
+        try:
+            fetched = await self._documents.get(url, limit=limit, headers=self._headers(base))
+        except NotFoundError as exc:
+            what = "the manifest names a chunk table that the registry does not have"
+            raise VanishedError(what, path=entry.path, source=shown(url)) from exc
+        assert fetched is not None  # no ETag was sent
+        with _Blaming(url, entry.path):
+            return parse_table(fetched.body, size=entry.size, chunks=entry.chunks)
+
+    def locate(self, base: str, entry: FileEntry) -> Location:
+        return Location(_content_url(base, "objects", entry.digest), self._headers(base))
+
+    def _headers(self, base: str) -> dict[str, str]:
+        """The token, unless a redirect or another source put `base` elsewhere."""
+        return self._secrets if target_of(base).origin == self._origin else {}
+
+    def _model_url(self, model: str) -> str:
+        return f"{self.url}{_path(model)}"
+
+    # -- documents that change ---------------------------------------------------------------
+
+    async def _document(
+        self, url: str, limit: int, offline: bool, allow_stale: bool
+    ) -> bytes | None:
+        """The document at `url`, as it is now or as it is stored; None if there is none."""
+        known = self._cache.document(url) if self._cache else None
+        if offline:
+            return known.body if known else None
+        try:
+            return await self._confirmed(url, limit, known)
+        except NotFoundError:
+            return None
+        except (UnavailableError, DeadlineError) as exc:
+            if known is None or not allow_stale:
+                raise
+            log.info("using what it said earlier: %s", exc)
+            return known.body
+
+    async def _confirmed(self, url: str, limit: int, known: Document | None) -> bytes:
+        fetched = await self._documents.get(
+            url, limit=limit, etag=known.etag if known else None, headers=self._secrets
+        )
+        if fetched is None:
+            assert known is not None  # only an ETag brings a 304
+            if self._cache:
+                self._cache.touch_document(url, time.time())
+            return known.body
+        if self._cache:
+            kept = Document(fetched.body, fetched.etag, time.time(), fetched.final_url)
+            self._cache.put_document(url, kept)
+        return fetched.body
+
+
+def base_of(manifest_url: str, model: str) -> str | None:
+    """The registry root above the URL of a manifest of `model`; None if it has another layout."""
+    parts = urlsplit(manifest_url)
+    root, found, _ = parts.path.rpartition(f"/{_path(model)}/")
+    return f"{parts.scheme}://{parts.netloc}{root}/" if found else None
+
+
+def _path(model: str) -> str:
+    return f"{_API}models/{quote(model, safe='/+')}"
+
+
+def _bearer(token: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _content_url(base: str, kind: str, digest: str) -> str:
+    return f"{base.rstrip('/')}/{kind}/sha256/{digest[:2]}/{digest}"
+
+
+def _listings(body: bytes, url: str) -> list[Listing]:
+    with _Blaming(url):
+        listings, skipped = parse_index(body)
+    if skipped:
+        log.warning("%d entries of the index are not usable (from %s)", skipped, shown(url))
+    return listings
+
+
+def _results(body: bytes) -> list[Listing] | None:
+    """Axon's search result: an array whose items are like those of the index.
+
+    None if it is something else: web servers that answer every path with a page are common.
+    """
+    try:
+        items = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(items, list):
+        return None
+    index = json.dumps({"apiVersion": API_VERSION, "models": items}).encode()
+    return parse_index(index)[0]
+
+
+class _Blaming:
+    """Names the URL in a complaint about what came from there."""
+
+    def __init__(self, url: str, path: str | None = None) -> None:
+        self._url = url
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, exc: BaseException | None, _traceback: object) -> None:
+        if isinstance(exc, AxonError):
+            exc.source = exc.source or shown(self._url)
+            exc.path = exc.path or self._path

@@ -1,0 +1,197 @@
+"""One connection, as http.client wants it: a socket that waits with patience, not for ever.
+
+http.client parses; this module does the waiting. Each `recv` wakes up a few times a second to
+see whether the reader was cancelled, the server stalls, or the bytes come too slowly to be
+progress: a timeout on the socket alone would let a server hold a reader for ever with one byte
+now and then.
+
+Threading: a wire belongs to one thread at a time; the pool hands it over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import select
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from axonfs.remote.limits import PROGRESS_BYTES, Limits
+from axonfs.remote.urls import Url
+
+# How often a waiting thread looks up, in seconds: how soon a cancelled one ends.
+TICK = 0.2
+_BUFFER_SIZE = 64 << 10  # for headers; bodies are read past it, into the caller's buffer
+
+
+class StallError(TimeoutError):
+    """Not one byte within the time allowed."""
+
+
+class SlowError(TimeoutError):
+    """Bytes, but too few within the deadline."""
+
+
+class CancelledReadError(Exception):
+    """The caller said that it no longer wants the bytes."""
+
+
+class Wire:
+    """A connected socket and the buffered reader of everything that comes through it.
+
+    Args:
+        sock: plain or TLS, connected; the wire closes it.
+    """
+
+    def __init__(self, sock: socket.socket, limits: Limits) -> None:
+        self._sock = sock
+        self._limits = limits
+        self._inlet = _Inlet(sock)
+        self._reader = _Reader(self._inlet, _BUFFER_SIZE)
+        self._tick = min(TICK, limits.first_byte, limits.stall, limits.deadline)
+        self.idle_since = 0.0
+
+    def ask(
+        self, url: Url, target: str, headers: Mapping[str, str], cancelled: Callable[[], bool]
+    ) -> http.client.HTTPResponse:
+        """Send one GET and return the answer, its headers read.
+
+        Args:
+            target: the request line's; path and query, or all of `url` for a proxy.
+
+        Raises:
+            OSError, http.client.HTTPException: the connection or the answer is no good.
+            CancelledReadError: `cancelled` became true.
+        """
+        connection = http.client.HTTPConnection(url.origin.host, url.origin.port)
+        # http.client asks a socket for three things, and a wire has them.
+        connection.sock = self
+        connection.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
+        for name, value in {"Host": url.origin.authority, **headers}.items():
+            connection.putheader(name, value)
+        self._inlet.watch(cancelled, self._limits.first_byte, self._limits.deadline)
+        connection.endheaders()
+        response = connection.getresponse()
+        self._inlet.patience = self._limits.stall
+        return response
+
+    def progressed(self) -> None:
+        """Start the deadline anew: a whole unit arrived, or the caller was busy with one."""
+        self._inlet.progressed()
+
+    def hurry(self, seconds: float) -> None:
+        """Wait at most so long for what still comes; it is not worth more."""
+        self._inlet.patience = seconds
+
+    def spent(self) -> bool:
+        """Whether the wire cannot carry another request: closed by the server, or with bytes
+        on it that nobody asked for."""
+        if self._inlet.leftover(self._reader):
+            return True
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def hang_up(self) -> None:
+        with contextlib.suppress(OSError):
+            self._sock.close()
+
+    # -- what http.client asks of a socket ---------------------------------------------------
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """The one reader: what one answer leaves in its buffer must not get lost unseen."""
+        return self._reader
+
+    def sendall(self, data: bytes) -> None:
+        self._sock.settimeout(self._limits.first_byte)
+        self._sock.sendall(data)
+        self._sock.settimeout(self._tick)
+
+    def close(self) -> None:
+        """Nothing: http.client closes while an answer is being read; `hang_up` is the real one."""
+
+
+class _Reader(io.BufferedReader):
+    def close(self) -> None:
+        """Nothing: http.client closes it after each answer, and the next one needs it."""
+
+
+class _Inlet(io.RawIOBase):
+    """The socket's receiving end."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        # SSLSocket.recv_into is this call behind two more frames, and TLS gives 16 KiB a call.
+        self._receive: Any = (
+            _tls_receive(sock) if isinstance(sock, ssl.SSLSocket) else sock.recv_into
+        )
+        self._cancelled: Callable[[], bool] = bool
+        self._dry = False
+        self._deadline = self._progress_by = 0.0
+        self._received = self._mark = 0
+        self.patience = 0.0
+
+    def watch(self, cancelled: Callable[[], bool], patience: float, deadline: float) -> None:
+        self._cancelled = cancelled
+        self.patience = patience
+        self._deadline = deadline
+        self.progressed()
+
+    def progressed(self) -> None:
+        self._progress_by = time.monotonic() + self._deadline
+        self._mark = self._received + PROGRESS_BYTES
+
+    def leftover(self, reader: io.BufferedReader) -> bool:
+        """Whether `reader` has bytes in its buffer; asks without reading more."""
+        self._dry = True
+        try:
+            return bool(reader.peek(1))
+        finally:
+            self._dry = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self._dry:
+            return None
+        # TLS comes in records of 16 KiB, 65,000 a GiB: this path makes two cheap calls beside it.
+        asked = time.monotonic()
+        self._look_up(asked)
+        try:
+            count: int = self._receive(buffer)
+        except TimeoutError:
+            count = self._wait(buffer, asked)
+        self._received += count
+        if self._received >= self._mark:
+            self.progressed()
+        return count
+
+    def _look_up(self, now: float) -> None:
+        if self._cancelled():
+            raise CancelledReadError
+        if now >= self._progress_by:
+            raise SlowError(f"hardly a byte for {self._deadline:g} s")
+
+    def _wait(self, buffer: Any, asked: float) -> int:
+        """Go on after the first tick without a byte."""
+        while True:
+            now = time.monotonic()
+            self._look_up(now)
+            if now - asked >= self.patience:
+                raise StallError(f"not a byte for {self.patience:g} s")
+            with contextlib.suppress(TimeoutError):
+                count: int = self._receive(buffer)
+                return count
+
+
+def _tls_receive(sock: ssl.SSLSocket) -> Callable[[memoryview], int]:
+    def receive(buffer: memoryview) -> int:
+        # Given a buffer, `read` returns the count; typeshed knows only of bytes.
+        count: Any = sock.read(len(buffer), buffer)
+        return int(count)
+
+    return receive

@@ -1,0 +1,106 @@
+"""What lies behind the paths of a registry's URLs.
+
+Opens files, speaks no HTTP. Only the registry's own layout is there: no hidden names, no
+drafts, nothing that a symlink puts outside the directory. Safe to use from any thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import stat
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from axonfs.catalog import Listing, listing_json, parse_index, search
+from axonfs.errors import MalformedError
+
+IMMUTABLE = "public, max-age=31536000, immutable"
+REVALIDATE = "no-cache"
+MAX_RESULTS = 1000
+
+_BYTES = "application/octet-stream"
+_TYPES = {".yaml": "application/yaml", ".json": "application/json"}
+_LAYOUT = re.compile(r"/(?:api/v1|(objects|chunks)/sha256)(?:/[A-Za-z0-9_][A-Za-z0-9._+-]*)+")
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """An open file and how it is answered; `etag` with its quotes."""
+
+    file: BinaryIO
+    size: int
+    etag: str
+    content_type: str
+    cache_control: str
+
+
+class Resources:
+    def __init__(self, root: Path) -> None:
+        self._root = str(root.resolve()).rstrip("/")
+        self._lock = threading.Lock()
+        self._listings: tuple[str, list[Listing]] = ("", [])
+
+    @contextlib.contextmanager
+    def open(self, path: str) -> Iterator[Resource | None]:
+        """What `path`, an unquoted URL path, names; None if it names nothing."""
+        match = _LAYOUT.fullmatch(path)
+        file = self._open(path) if match else None
+        if match is None or file is None:
+            yield None
+            return
+        with file:
+            yield self._resource(file, path, match.group(1))
+
+    def _open(self, path: str) -> BinaryIO | None:
+        try:
+            # Without waiting, should it be a pipe.
+            fd = os.open(f"{self._root}{path}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            return None
+        # Asked of what is open rather than of the name, which may change in between.
+        inside = os.readlink(f"/proc/self/fd/{fd}").startswith(f"{self._root}/")
+        if not inside or not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            return None
+        return os.fdopen(fd, "rb", buffering=0)
+
+    def _resource(self, file: BinaryIO, path: str, kind: str | None) -> Resource:
+        status = os.fstat(file.fileno())
+        name = path.rpartition("/")[2]
+        # Objects are named by their digest. Everything else is replaced by rename, which
+        # changes the inode.
+        version = f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
+        return Resource(
+            file=file,
+            size=status.st_size,
+            etag=f'"{name if kind == "objects" else version}"',
+            content_type=_BYTES if kind else _TYPES.get(os.path.splitext(name)[1], _BYTES),
+            cache_control=IMMUTABLE if kind else REVALIDATE,
+        )
+
+    def search(self, query: str) -> bytes:
+        """Axon's search: a JSON array of the versions that `query` finds, best first."""
+        found = search(self.listings(), query)[:MAX_RESULTS]
+        return json.dumps([listing_json(listing) for listing in found]).encode()
+
+    def listings(self) -> list[Listing]:
+        """The index, read again where the file changed; empty if there is none that is sound."""
+        with self.open("/api/v1/index.json") as resource, self._lock:
+            if resource is None:
+                return []
+            if resource.etag != self._listings[0]:
+                self._listings = (resource.etag, _parsed(resource.file.read()))
+            return self._listings[1]
+
+
+def _parsed(raw: bytes) -> list[Listing]:
+    try:
+        return parse_index(raw)[0]
+    except MalformedError:
+        return []

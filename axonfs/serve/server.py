@@ -1,0 +1,313 @@
+"""HTTP/1.1 over `Resources`: one thread per connection, bodies by sendfile.
+
+The server's own thread accepts and ends connections that overstay; each connection's thread
+answers its requests. Waiting is bounded everywhere: for a request by a deadline, for a client
+that does not read by the socket's timeout, for a free thread by the listen queue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socketserver import TCPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+import axonfs
+from axonfs.errors import AxonError
+from axonfs.names import printable
+from axonfs.ranges import Range
+from axonfs.serve.conditions import holds_etag, range_holds, wanted_range
+from axonfs.serve.resources import REVALIDATE, Resource, Resources
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 256
+REQUEST_SECONDS = 60.0  # from the end of one answer to the end of the next request's headers
+STALL_SECONDS = 60.0  # a client that takes nothing for so long is gone
+CLOSE_SECONDS = 5.0
+POLL_SECONDS = 0.25
+_ABSOLUTE = re.compile(r"\Ahttps?://[^/]*", re.IGNORECASE)  # as a proxy may write it
+_PLAIN = "text/plain; charset=utf-8"
+
+
+class RegistryHandler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = f"axonfs/{axonfs.__version__}"
+    sys_version = ""
+    timeout = STALL_SECONDS
+    disable_nagle_algorithm = True
+    error_content_type = _PLAIN
+    error_message_format = "%(code)d %(message)s\n"
+    server: RegistryServer
+
+    def handle_one_request(self) -> None:
+        self.server.expect(self.connection)
+        super().handle_one_request()
+
+    def do_GET(self) -> None:
+        self.server.settle(self.connection)
+        if self.server.crowded:
+            self.close_connection = True
+        target, _, query = self.path.partition("?")
+        path = unquote(_ABSOLUTE.sub("", target), errors="replace")
+        if path == "/":
+            self.answer(HTTPStatus.OK, self.server.greeting())
+        elif path == "/api/v1/search":
+            words = parse_qs(query, errors="replace", max_num_fields=10).get("q", [""])[0]
+            self.answer(HTTPStatus.OK, self.server.resources.search(words), "application/json")
+        else:
+            with self.server.resources.open(path) as resource:
+                if resource:
+                    self.answer_resource(resource)
+                else:
+                    self.answer(HTTPStatus.NOT_FOUND, b"404 not found\n")
+
+    do_HEAD = do_GET  # noqa: N815 - the base class looks for this name
+
+    def refuse(self) -> None:
+        self.server.settle(self.connection)
+        self.close_connection = True  # a body may follow, and nobody reads it
+        self.answer(HTTPStatus.METHOD_NOT_ALLOWED, b"405 read only\n", allow="GET, HEAD")
+
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = refuse  # noqa: N815
+
+    def answer(
+        self, status: HTTPStatus, body: bytes, content_type: str = _PLAIN, allow: str = ""
+    ) -> None:
+        """A short answer from memory."""
+        self._head(status, len(body), content_type, REVALIDATE)
+        if allow:
+            self.send_header("Allow", allow)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.connection.sendall(body)
+
+    def answer_resource(self, resource: Resource) -> None:
+        """The bytes that the conditions in the request ask for."""
+        if holds_etag(self.headers.get("If-None-Match"), resource.etag):
+            self.send_response(HTTPStatus.NOT_MODIFIED)
+            self._validators(resource)
+            self.end_headers()
+            return
+        wanted = self._wanted(resource)
+        if wanted is not None and not wanted.size:
+            self._head(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, 0, _PLAIN, REVALIDATE)
+            self.send_header("Content-Range", f"bytes */{resource.size}")
+            self.end_headers()
+            return
+        self._answer_range(resource, wanted)
+
+    def _answer_range(self, resource: Resource, wanted: Range | None) -> None:
+        start, stop = wanted or Range(0, resource.size)
+        status = HTTPStatus.OK if wanted is None else HTTPStatus.PARTIAL_CONTENT
+        self._head(status, stop - start, resource.content_type)
+        if wanted is not None:
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{resource.size}")
+        self.send_header("Accept-Ranges", "bytes")
+        self._validators(resource)
+        self.end_headers()
+        if self.command != "HEAD" and stop > start:
+            self.send_body(resource, start, stop)
+
+    def send_body(self, resource: Resource, start: int, stop: int) -> None:
+        sent = self.connection.sendfile(resource.file, start, stop - start)
+        if sent != stop - start:  # the file shrank: the client must not wait for the rest
+            self.close_connection = True
+
+    def _wanted(self, resource: Resource) -> Range | None:
+        # HTTP defines ranges for GET alone.
+        if self.command != "GET" or not range_holds(self.headers.get("If-Range"), resource.etag):
+            return None
+        return wanted_range(self.headers.get("Range"), resource.size)
+
+    def _head(
+        self, status: HTTPStatus, length: int, content_type: str, cache_control: str = ""
+    ) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(length))
+        self.send_header("X-Content-Type-Options", "nosniff")
+        if cache_control:
+            self.send_header("Cache-Control", cache_control)
+        if self.close_connection:
+            self.send_header("Connection", "close")
+
+    def _validators(self, resource: Resource) -> None:
+        self.send_header("ETag", resource.etag)
+        self.send_header("Cache-Control", resource.cache_control)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Nothing per request: a web server in front keeps such logs, and faults are logged."""
+
+
+class RegistryServer(ThreadingHTTPServer):
+    """The server of `directory`; `serve_forever` in one thread, `close` from another."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+    allow_reuse_address = True
+
+    def __init__(
+        self,
+        directory: Path,
+        host: str,
+        port: int,
+        handler: type[RegistryHandler] = RegistryHandler,
+        *,
+        max_connections: int = MAX_CONNECTIONS,
+        request_seconds: float = REQUEST_SECONDS,
+    ) -> None:
+        self.resources = Resources(directory)
+        self._room = threading.BoundedSemaphore(max_connections)
+        self._max_connections = max_connections
+        self._request_seconds = request_seconds
+        # Every open connection, and when its next request is due (None: one is answered).
+        self._due: dict[socket.socket, float | None] = {}
+        self._ends = threading.Condition()
+        self._closing = False
+        self.address_family, address = _resolved(host, port)
+        super().__init__(address, handler)
+
+    @property
+    def url(self) -> str:
+        host, port = self.server_address[:2]
+        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(host), str(host))
+        return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+
+    @property
+    def crowded(self) -> bool:
+        """So many connections that each should end with its answer."""
+        return len(self._due) > self._max_connections * 3 // 4
+
+    def greeting(self) -> bytes:
+        count = len(self.resources.listings())
+        return (
+            f"A model registry, {count} in its index, served by axonfs {axonfs.__version__}.\n"
+            f"Mount it with: axonfs mount MOUNTPOINT --registry URL\n"
+        ).encode()
+
+    def expect(self, connection: socket.socket) -> None:
+        """The next request is due by the deadline. From the connection's thread."""
+        self._due[connection] = time.monotonic() + self._request_seconds
+
+    def settle(self, connection: socket.socket) -> None:
+        """The request is there. From the connection's thread."""
+        self._due[connection] = None
+
+    def server_bind(self) -> None:
+        if self.server_address[0] == "::":
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        # Not HTTPServer's: it asks the name service for a name that nobody uses.
+        TCPServer.server_bind(self)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        while not self._room.acquire(timeout=POLL_SECONDS):
+            self.service_actions()
+            if self._closing:
+                self.shutdown_request(request)
+                return
+        self.expect(request)
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread to be had
+            self._ended(request)
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._ended(request)
+
+    def _ended(self, request: socket.socket) -> None:
+        with self._ends:
+            self._due.pop(request, None)
+            self._ends.notify_all()
+        self._room.release()
+
+    def service_actions(self) -> None:
+        """Ends the connections whose next request is overdue, trickling headers or none."""
+        now = time.monotonic()
+        for connection, due in list(self._due.items()):
+            if due is not None and due < now:
+                _disconnect(connection)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        error = sys.exception()
+        if not isinstance(error, ConnectionError | TimeoutError):
+            log.error("a request of %s failed", client_address[0], exc_info=error)
+
+    def close(self) -> None:
+        """Stops accepting, ends every connection, waits for their threads."""
+        self._closing = True
+        self.shutdown()
+        self.server_close()
+        for connection in list(self._due):
+            _disconnect(connection)
+        with self._ends:
+            self._ends.wait_for(lambda: not self._due, timeout=CLOSE_SECONDS)
+
+
+def _disconnect(connection: socket.socket) -> None:
+    # Its thread wakes up and closes it.
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    try:
+        found = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as exc:
+        raise AxonError(f"{printable(host)!r} is no address to listen on: {exc.strerror}") from exc
+    family, _, _, _, address = found[0]
+    return family, address
+
+
+def serve(
+    directory: Path,
+    host: str,
+    port: int,
+    *,
+    ready: Callable[[str], None] | None = None,
+    stop: threading.Event,
+) -> None:
+    """Serves the registry in `directory` until `stop` is set; `ready` gets the URL once it answers.
+
+    Raises:
+        AxonError: there is no such directory, or the address is taken.
+    """
+    if not directory.is_dir():
+        raise AxonError(f"{printable(str(directory))} is not a directory")
+    try:
+        server = RegistryServer(directory, host, port)
+    except OSError as exc:
+        raise AxonError(
+            f"cannot listen on {printable(host)} port {port}: {exc.strerror}",
+            hint="choose another --port",
+        ) from exc
+    accepting = threading.Thread(
+        target=server.serve_forever, args=(POLL_SECONDS,), name="serve", daemon=True
+    )
+    accepting.start()
+    try:
+        if ready:
+            ready(server.url)
+        stop.wait()
+    finally:
+        server.close()
+        accepting.join()

@@ -1,0 +1,260 @@
+"""Operations that only look: what there is, and what of it is local.
+
+They need no lock on the cache. Scans of the index run in worker threads, since a cache that has
+seen thousands of versions takes a while to go through.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import trio
+
+from axonfs.catalog import Listing
+from axonfs.catalog import search as matching
+from axonfs.errors import AxonError, NotFoundError
+from axonfs.manifest import Manifest
+from axonfs.names import Spec, parse_spec, version_key
+from axonfs.service.context import Context, Event
+from axonfs.store import ObjectInfo, Pin, Store
+
+
+async def status(context: Context, request: Event) -> Event:
+    """The mount's state, or that of the cache where nothing is mounted."""
+    return {"status": context.live()}
+
+
+async def search(context: Context, request: Event) -> Event:
+    """Listings that match `query`, best first; where an index is not known, what is local too."""
+    query, tree = str(request.get("query", "")), context.tree
+    found = await tree.search(query)
+    if tree.offline or any(state.error for state in tree.states.values()):
+        local = await trio.to_thread.run_sync(_local_listings, context.store)
+        known = {listing.spec for listing in found}
+        found += [item for item in matching(local, query) if item.spec not in known]
+    return {"models": [_listing(listing) for listing in found]}
+
+
+def _local_listings(store: Store) -> list[Listing]:
+    return [
+        Listing(
+            manifest.spec,
+            manifest.description,
+            manifest.framework,
+            manifest.license,
+            manifest.tags,
+            manifest.size,
+            manifest.created,
+        )
+        for manifest, _, _ in local_versions(store)
+    ]
+
+
+def _listing(listing: Listing) -> dict[str, Any]:
+    return {
+        **_names(listing.spec),
+        "description": listing.description,
+        "framework": listing.framework,
+        "license": listing.license,
+        "tags": list(listing.tags),
+        "size": listing.size,
+        "published": listing.published,
+    }
+
+
+def _names(spec: Spec) -> dict[str, Any]:
+    return {
+        "spec": str(spec),
+        "namespace": spec.namespace,
+        "name": spec.name,
+        "version": spec.version,
+    }
+
+
+async def info(context: Context, request: Event) -> Event:
+    """Everything about the version `spec`."""
+    version = await context.tree.version(parse_spec(str(request.get("spec"))))
+    manifest = version.manifest
+    files = await trio.to_thread.run_sync(_files, context.store, manifest)
+    return {
+        "version": {
+            **_names(manifest.spec),
+            "description": manifest.description,
+            "license": manifest.license,
+            "framework": manifest.framework,
+            "format": manifest.format,
+            "tags": list(manifest.tags),
+            "created": manifest.created,
+            "digest": manifest.digest,
+            "source": version.base,
+            "path": context.path_of(manifest.spec),
+            "pinned": _pin_state(_pin_of(context.store, manifest.spec)),
+            "size": manifest.size,
+            "local": sum(item["local"] for item in files),
+            "files": files,
+        }
+    }
+
+
+def _files(store: Store, manifest: Manifest) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": entry.path,
+            "size": entry.size,
+            "sha256": entry.digest,
+            "local": _local(store.peek(entry.digest)),
+        }
+        for entry in manifest.files
+    ]
+
+
+def _local(info: ObjectInfo | None) -> int:
+    return info.present_bytes if info is not None and info.quarantined is None else 0
+
+
+def _pin_of(store: Store, spec: Spec) -> Pin | None:
+    return next((pin for pin in store.pins() if pin.spec == spec), None)
+
+
+def _pin_state(pin: Pin | None) -> str:
+    """What `pinned` says in every answer: complete, incomplete, or nothing."""
+    if pin is None:
+        return ""
+    return "complete" if pin.complete else "incomplete"
+
+
+async def versions(context: Context, request: Event) -> Event:
+    """All versions of `model`, oldest first, with sizes where they are known."""
+    spec = parse_spec(str(request.get("model")))
+    found = await context.tree.versions(spec.model)
+    if not found.versions:
+        raise NotFoundError("no such model", spec=spec.model, hint="try axonfs search")
+    listed = await _listed_sizes(context)
+    named = [Spec(spec.namespace, spec.name, version) for version in found.versions]
+    items = await trio.to_thread.run_sync(_version_items, context.store, named, listed)
+    return {"model": spec.model, "latest": found.latest, "versions": items}
+
+
+async def _listed_sizes(context: Context) -> dict[Spec, int]:
+    try:
+        catalog = await context.tree.catalog()
+    except AxonError:
+        return {}  # the versions are known all the same; only their sizes are not
+    return {listing.spec: listing.size for listing in catalog.listings}
+
+
+def _version_items(
+    store: Store, specs: Iterable[Spec], listed: dict[Spec, int]
+) -> list[dict[str, Any]]:
+    pins = {pin.spec: pin for pin in store.pins()}
+    items = []
+    for spec in specs:
+        stored = store.manifest(spec)
+        files = _files(store, stored.manifest) if stored else []
+        items.append(
+            {
+                "version": spec.version,
+                "size": stored.manifest.size if stored else listed.get(spec),
+                "local": sum(item["local"] for item in files),
+                "pinned": _pin_state(pins.get(spec)),
+            }
+        )
+    return items
+
+
+async def list_local(context: Context, request: Event) -> Event:
+    """The versions with local bytes or a pin."""
+    items = await trio.to_thread.run_sync(local_versions, context.store)
+    return {
+        "models": [
+            {
+                **_names(manifest.spec),
+                "size": manifest.size,
+                "local": local,
+                "pinned": _pin_state(pin),
+                "path": context.path_of(manifest.spec),
+            }
+            for manifest, local, pin in items
+        ]
+    }
+
+
+def local_versions(store: Store) -> list[tuple[Manifest, int, Pin | None]]:
+    """Each version with local bytes or a pin, by name and version; blocks."""
+    local = {info.digest: _local(info) for info in store.infos()}
+    pins = {pin.spec: pin for pin in store.pins()}
+    found = []
+    for spec in sorted(store.specs(), key=lambda spec: (spec.model, version_key(spec.version))):
+        stored = store.manifest(spec)
+        if stored is None:
+            continue
+        present = sum(local.get(entry.digest, 0) for entry in stored.manifest.files)
+        if present or spec in pins:
+            found.append((stored.manifest, present, pins.get(spec)))
+    return found
+
+
+async def cache_list(context: Context, request: Event) -> Event:
+    """The objects with local bytes, the most recently used first."""
+    held = {feed.entry.digest for feed in context.fetcher.feeds()}
+    return {"objects": await trio.to_thread.run_sync(_objects, context.store, held)}
+
+
+def _objects(store: Store, held: set[str]) -> list[dict[str, Any]]:
+    files = _first_files(store)
+    pinned = store.pinned_digests()
+    infos = [info for info in store.infos() if info.present_bytes or info.quarantined]
+    return [
+        {
+            "digest": info.digest,
+            "size": info.size,
+            "local": info.present_bytes,
+            "accessed": info.accessed,
+            "pinned": info.digest in pinned,
+            "held": info.digest in held,
+            "quarantined": info.quarantined,
+            "file": files.get(info.digest, ""),
+        }
+        for info in sorted(infos, key=lambda info: -info.accessed)
+    ]
+
+
+def _first_files(store: Store) -> dict[str, str]:
+    """`spec path` per object; of several files with the same content, the first."""
+    files: dict[str, str] = {}
+    for spec in sorted(store.specs()):
+        stored = store.manifest(spec)
+        for entry in stored.manifest.files if stored else ():
+            files.setdefault(entry.digest, f"{spec} {entry.path}")
+    return files
+
+
+async def cache_stats(context: Context, request: Event) -> Event:
+    """Totals of the cache, in bytes and counts."""
+    limit = context.engine.evictor.limit()
+    stats = await trio.to_thread.run_sync(_stats, context.store)
+    directory = context.settings.cache
+    disk = os.statvfs(directory)
+    return {
+        "stats": {
+            "directory": str(directory),
+            "used": context.store.usage(),
+            "limit": limit,
+            "disk_free": disk.f_bavail * disk.f_frsize,
+            **stats,
+        }
+    }
+
+
+def _stats(store: Store) -> dict[str, int]:
+    infos, pinned = store.infos(), store.pinned_digests()
+    return {
+        "objects": len(infos),
+        "complete": sum(info.complete for info in infos),
+        "quarantined": sum(info.quarantined is not None for info in infos),
+        "pins": len(store.pins()),
+        "pinned": sum(info.present_bytes for info in infos if info.digest in pinned),
+        "versions": len(store.specs()),
+    }

@@ -1,0 +1,125 @@
+"""Which files of a version a pin is about, what of them is missing, and whether there is room.
+
+Pure, but for `measure`, which asks the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from axonfs.errors import NoSpaceError, NotFoundError
+from axonfs.manifest import FileEntry
+from axonfs.names import printable
+from axonfs.store import ObjectInfo, Store
+from axonfs.tree import Version
+from axonfs.units import size
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Files of one version."""
+
+    version: Version
+    entries: tuple[FileEntry, ...]
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The objects, each once, in the files' order."""
+        return tuple(dict.fromkeys(entry.digest for entry in self.entries))
+
+    @property
+    def objects(self) -> list[FileEntry]:
+        """One file per object."""
+        return list({entry.digest: entry for entry in reversed(self.entries)}.values())[::-1]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the objects; a content that occurs twice counts once."""
+        return sum(entry.size for entry in self.objects)
+
+
+def select(version: Version, include: Sequence[str], exclude: Sequence[str]) -> Selection:
+    """The files whose path matches a glob of `include`, if there is one, and none of `exclude`.
+
+    `*` matches `/` too, and `dir/` means everything in it, as in `huggingface-cli download`.
+
+    Raises:
+        NotFoundError: no file is left.
+    """
+    entries = tuple(
+        entry
+        for entry in version.manifest.files
+        if (not include or _matches(entry.path, include)) and not _matches(entry.path, exclude)
+    )
+    if not entries:
+        globs = printable(" ".join([*include, *(f"not {glob}" for glob in exclude)]))
+        raise NotFoundError(f"no file matches {globs or 'it'}", spec=str(version.spec))
+    return Selection(version, entries)
+
+
+def _matches(path: str, globs: Iterable[str]) -> bool:
+    return any(fnmatchcase(path, f"{glob}*" if glob.endswith("/") else glob) for glob in globs)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a pin can use, in bytes: `missing` is what it needs.
+
+    `limit` is the cache's; `kept` what of it cannot be evicted (pinned, open, or the pin's own);
+    `disk` is free on the disk, and `evictable` what eviction can add to that.
+    """
+
+    missing: int
+    limit: int
+    kept: int
+    disk: int
+    evictable: int
+
+    def check(self, spec: str) -> None:
+        """Refuse what cannot fit, before a byte is fetched.
+
+        Raises:
+            NoSpaceError: with how much is missing.
+        """
+        within_limit = self.limit - self.kept
+        on_disk = self.disk + self.evictable
+        if self.missing > 0 and self.missing > min(within_limit, on_disk):
+            where, room, hint = (
+                ("the disk", on_disk, "free some disk space")
+                if on_disk <= within_limit
+                else (f"the cache limit of {size(self.limit)}", within_limit, _LIMIT_HINT)
+            )
+            raise NoSpaceError(
+                f"needs {size(self.missing)} more, but {where} leaves {size(max(room, 0))}:"
+                f" {size(self.missing - max(room, 0))} too little",
+                spec=spec,
+                hint=hint,
+            )
+
+
+_LIMIT_HINT = "unpin something or raise --cache-size"
+
+
+def measure(
+    store: Store, selections: Sequence[Selection], open_digests: set[str], limit: int, disk: int
+) -> Room:
+    """The room for `selections`; blocks while it goes through the index."""
+    own = {entry.digest: entry for item in selections for entry in item.objects}
+    infos = {info.digest: info for info in store.infos()}
+    keep = store.pinned_digests() | open_digests | set(own)
+    kept = sum(info.present_bytes for info in infos.values() if info.digest in keep)
+    total = sum(info.present_bytes for info in infos.values())
+    missing = sum(missing_bytes(entry, infos.get(digest)) for digest, entry in own.items())
+    return Room(missing, limit, kept, disk, total - kept)
+
+
+def missing_bytes(entry: FileEntry, info: ObjectInfo | None) -> int:
+    """Bytes of the file that are not local."""
+    return entry.size - (info.present_bytes if info is not None else 0)
+
+
+def is_whole(info: ObjectInfo | None) -> bool:
+    """Whether an object is complete and was not found bad."""
+    return info is not None and info.complete and info.quarantined is None

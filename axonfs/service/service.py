@@ -1,0 +1,131 @@
+"""One request in, a stream of events out.
+
+Sits between the commands (or the control socket) and the engine. `Service` parses nothing but
+the envelope; each operation lives beside its kind in this package. The work runs in the engine's
+nursery and reports through a channel, since an async generator must not yield inside a nursery.
+Trio thread only; scans of the whole index run in worker threads.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from typing import Any
+
+import trio
+
+from axonfs import __version__
+from axonfs.engine import Engine
+from axonfs.errors import AxonError, UsageError
+from axonfs.names import printable
+from axonfs.service import pins, queries, upkeep
+from axonfs.service.context import Context, Event
+
+log = logging.getLogger(__name__)
+
+Operation = Callable[[Context, Event], Awaitable[Event]]
+
+OPERATIONS: Mapping[str, Operation] = {
+    "status": queries.status,
+    "search": queries.search,
+    "info": queries.info,
+    "versions": queries.versions,
+    "list": queries.list_local,
+    "cache_list": queries.cache_list,
+    "cache_stats": queries.cache_stats,
+    "pin": pins.pin,
+    "pin_check": pins.pin_check,
+    "update": pins.update,
+    "unpin": upkeep.unpin,
+    "verify": upkeep.verify,
+    "cache_clean": upkeep.cache_clean,
+}
+
+
+class Service:
+    """Answers requests over one engine.
+
+    Args:
+        live: the mount's state; without it the engine's own is shown and nothing is mounted.
+    """
+
+    def __init__(self, engine: Engine, live: Callable[[], dict[str, Any]] | None = None) -> None:
+        self._engine = engine
+        self._live = live or self._unmounted
+
+    async def handle(self, request: Event) -> AsyncGenerator[Event, None]:
+        """The events of `request`: progress and notes, then one result or one error.
+
+        Closing the generator (use `aclosing`) cancels the work.
+        """
+        send, receive = trio.open_memory_channel[Event](8)
+        scope = trio.CancelScope()
+        self._engine.nursery.start_soon(self._run, request, send, scope)
+        try:
+            async for event in receive:
+                yield event
+        finally:
+            receive.close()
+            scope.cancel()
+
+    async def _run(
+        self, request: Event, send: trio.MemorySendChannel[Event], scope: trio.CancelScope
+    ) -> None:
+        with scope, send:
+            last = await self._outcome(request, send)
+            try:
+                await send.send(last)
+            except trio.BrokenResourceError:
+                log.debug("nobody waits for the end of %s", printable(str(request.get("op"))))
+
+    async def _outcome(self, request: Event, send: trio.MemorySendChannel[Event]) -> Event:
+        try:
+            operation = OPERATIONS.get(str(request.get("op")))
+            if operation is None:
+                raise UsageError(f"there is no request {printable(str(request.get('op')))!r}")
+            return {"event": "result", **await operation(self._context(request, send), request)}
+        except BaseException as exc:
+            if (fault := _fault(exc)) is None:
+                raise
+            return _error(fault)
+
+    def _context(self, request: Event, send: trio.MemorySendChannel[Event]) -> Context:
+        registries = tuple(map(str, request.get("registries") or ()))
+        tree = self._engine.tree
+        if registries and registries != self._engine.settings.registries:
+            tree = self._engine.tree_of(registries)
+        return Context(self._engine, tree, self._live, send)
+
+    def _unmounted(self) -> dict[str, Any]:
+        """What a mount's status would say, where there is none."""
+        engine = self._engine
+        return {
+            "version": __version__,
+            "pid": None,
+            "mountpoint": None,
+            "offline": engine.settings.offline,
+            "registries": [{"url": url, "error": None} for url in engine.settings.registries],
+            "cache": str(engine.settings.cache),
+            "cache_used": engine.store.usage(),
+            "cache_limit": engine.evictor.limit(),
+            "failures": [],
+        }
+
+
+def _fault(exc: BaseException) -> AxonError | None:
+    """What to tell whoever asked; None for what must go through (a cancellation).
+
+    A bug in one command is logged and told, and must not end the mount that others read from.
+    """
+    if isinstance(exc, AxonError):
+        return exc
+    if isinstance(exc, BaseExceptionGroup) and (known := exc.subgroup(AxonError)) is not None:
+        return _fault(known.exceptions[0])
+    if isinstance(exc, Exception):
+        log.error("a bug in a command", exc_info=exc)
+        return AxonError(f"this is a bug: {type(exc).__name__}: {exc}")
+    return None
+
+
+def _error(exc: AxonError) -> Event:
+    return {"event": "error", "message": str(exc), "exit_code": exc.exit_code}

@@ -1,0 +1,223 @@
+"""unpin, verify and cache_clean: letting go of bytes, and checking those that stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import trio
+
+from axonfs.errors import AxonError, BusyError, NotFoundError, UsageError
+from axonfs.manifest import FileEntry
+from axonfs.names import LATEST, Spec
+from axonfs.ranges import Range, runs, split
+from axonfs.service.context import Context, Event, exact, specs_of
+from axonfs.service.queries import local_versions
+from axonfs.store import Store
+from axonfs.tree import Version
+
+# Chunks are checked so many at a time, so that progress moves and a cancel is heard.
+CHECK_BYTES = 64 << 20
+
+
+async def unpin(context: Context, request: Event) -> Event:
+    """Drop the pins of `specs`, and with `drop` their bytes, but for those that pins share."""
+    pinned = {pin.spec for pin in await trio.to_thread.run_sync(context.store.pins)}
+    specs = [_one_version(pinned, spec) for spec in specs_of(request)]
+    answers = []
+    for spec in specs:
+        was = await trio.to_thread.run_sync(context.store.drop_pin, spec)
+        freed = await _drop_version(context, spec) if request.get("drop") else 0
+        answers.append({"spec": str(spec), "was_pinned": was, "freed": freed})
+    return {"specs": answers}
+
+
+def _one_version(pinned: Iterable[Spec], spec: Spec) -> Spec:
+    """The pinned version that a spec without one means."""
+    if spec.version != LATEST:
+        return spec
+    versions = sorted(pin.version for pin in pinned if pin.model == spec.model)
+    if len(versions) > 1:
+        raise UsageError(
+            "several versions are pinned", spec=spec.model, hint=f"say which: {', '.join(versions)}"
+        )
+    if not versions:
+        raise NotFoundError("no version of it is pinned", spec=spec.model, hint="see axonfs list")
+    return Spec(spec.namespace, spec.name, versions[0])
+
+
+async def _drop_version(context: Context, spec: Spec) -> int:
+    store = context.store
+    stored = await trio.to_thread.run_sync(store.manifest, spec)
+    if stored is None:
+        return 0
+    pinned = await trio.to_thread.run_sync(store.pinned_digests)
+    digests = {entry.digest for entry in stored.manifest.files} - pinned
+    freed, _, kept = await _drop(context, sorted(digests))
+    if kept:
+        await context.note(f"{spec}: {kept} files are open, so they stay until they are evicted")
+    else:
+        await trio.to_thread.run_sync(store.drop_manifest, spec)
+        context.engine.tree.forget(spec)
+        context.engine.tree.invalidate()
+    return freed
+
+
+async def _drop(context: Context, digests: list[str]) -> tuple[int, int, int]:
+    """Bytes freed, objects dropped, objects kept because they are held."""
+    freed, dropped, kept = await trio.to_thread.run_sync(_drop_all, context.store, digests)
+    # `du` of a mount must tell what is local now.
+    context.engine.evictor.evicted(dropped)
+    return freed, len(dropped), kept
+
+
+def _drop_all(store: Store, digests: list[str]) -> tuple[int, list[str], int]:
+    freed, dropped, kept = 0, [], 0
+    for digest in digests:
+        if store.peek(digest) is None:
+            continue
+        try:
+            freed += store.drop(digest)
+            dropped.append(digest)
+        except BusyError:
+            kept += 1
+    return freed, dropped, kept
+
+
+async def cache_clean(context: Context, request: Event) -> Event:
+    """Drop every object that is not held and, without `all`, not pinned."""
+    store, unpinned = context.store, []
+    if request.get("all"):
+        unpinned = [pin.spec for pin in await trio.to_thread.run_sync(store.pins)]
+        for spec in unpinned:
+            await trio.to_thread.run_sync(store.drop_pin, spec)
+    infos = await trio.to_thread.run_sync(store.infos)
+    pinned = await trio.to_thread.run_sync(store.pinned_digests)
+    loose = [info.digest for info in infos if info.digest not in pinned]
+    freed, dropped, held = await _drop(context, loose)
+    return {
+        "freed": freed,
+        "objects": dropped,
+        "kept": held + len(infos) - len(loose),
+        "unpinned": [str(spec) for spec in unpinned],
+    }
+
+
+async def verify(context: Context, request: Event) -> Event:
+    """Read what is local of `specs` (of everything if there are none) and check it.
+
+    What is bad is dropped by the check; with `repair` it is fetched again.
+    """
+    specs = [await exact(context, spec) for spec in specs_of(request)]
+    targets = await trio.to_thread.run_sync(_local_files, context.store, specs)
+    repair = bool(request.get("repair"))
+    check = _Check(context, sum(local for _, _, local in targets), repair)
+    for spec, entry, local in targets:
+        await check.file(spec, entry, local)
+    await context.events.send(check.event("", ""))
+    return {"files": len(targets), "bytes": check.done, "bad": check.bad}
+
+
+def _local_files(store: Store, specs: list[Spec]) -> list[tuple[Spec, FileEntry, int]]:
+    """Each object with local bytes once, with a file it is the content of."""
+    wanted = specs or [manifest.spec for manifest, _, _ in local_versions(store)]
+    found: dict[str, tuple[Spec, FileEntry, int]] = {}
+    for spec in wanted:
+        stored = store.manifest(spec)
+        if stored is None:
+            raise NotFoundError("nothing of it is local", spec=str(spec), hint="see axonfs list")
+        for entry in stored.manifest.files:
+            info = store.peek(entry.digest)
+            if info is not None and (info.present_bytes or info.quarantined):
+                found.setdefault(entry.digest, (spec, entry, info.present_bytes))
+    return list(found.values())
+
+
+class _Check:
+    """The checks of one request."""
+
+    def __init__(self, context: Context, total: int, repair: bool) -> None:
+        self._context = context
+        self._total = total
+        self._repair = repair
+        self.done = 0
+        self.bad: list[dict[str, Any]] = []
+
+    def event(self, spec: str, path: str) -> Event:
+        return {
+            "event": "progress",
+            "spec": spec or "all",
+            "path": path,
+            "done": min(self.done, self._total),
+            "total": self._total,
+        }
+
+    async def file(self, spec: Spec, entry: FileEntry, local: int) -> None:
+        """Check one object and note what is bad."""
+        context = self._context
+        version = await context.tree.version(spec)
+        info = await trio.to_thread.run_sync(context.store.peek, entry.digest)
+        if info is not None and info.quarantined:
+            await self._quarantined(version, entry, info.quarantined)
+            return
+        bad = await self._check(version, entry)
+        self.done += local
+        if bad:
+            error = await self._repaired(version, entry, bad)
+            await self._note_bad(version, entry, len(bad), error)
+
+    async def _check(self, version: Version, entry: FileEntry) -> list[int]:
+        bad: list[int] = []
+        with closing(self._context.fetcher.open(version, entry)) as feed:
+            per_step = max(1, CHECK_BYTES // max(feed.object.chunk_size, 1))
+            for part in split(Range(0, feed.object.count), per_step):
+                await self._context.events.send(self.event(str(version.spec), entry.path))
+                bad += await feed.check(part)
+        return bad
+
+    async def _quarantined(self, version: Version, entry: FileEntry, cause: str) -> None:
+        error: str | None = cause
+        if self._repair:
+            await trio.to_thread.run_sync(self._context.store.release_quarantine, entry.digest)
+            error = await self._repaired(version, entry, None)
+        await self._note_bad(version, entry, 0, error)
+
+    async def _repaired(
+        self, version: Version, entry: FileEntry, bad: list[int] | None
+    ) -> str | None:
+        """Fetch `bad` (None: all of it) again; why not, if that fails or was not asked for."""
+        if not self._repair:
+            return "axonfs verify --repair fetches it again"
+        try:
+            with closing(self._context.fetcher.open(version, entry)) as feed:
+                everything = [Range(0, feed.object.count)]
+                for part in everything if bad is None else runs(bad):
+                    await feed.need(part)
+        except AxonError as exc:
+            return str(exc)
+        return None
+
+    async def _note_bad(
+        self, version: Version, entry: FileEntry, chunks: int, error: str | None
+    ) -> None:
+        self.bad.append(
+            {
+                "spec": str(version.spec),
+                "path": entry.path,
+                "sha256": entry.digest,
+                "chunks": chunks,
+                "repaired": error is None,
+                "error": error,
+            }
+        )
+        if error is not None:
+            await trio.to_thread.run_sync(_unprove, self._context.store, entry.digest)
+
+
+def _unprove(store: Store, digest: str) -> None:
+    """A pin that lost bytes is no longer complete."""
+    for pin in store.pins():
+        if digest in pin.files and pin.complete:
+            store.put_pin(replace(pin, complete=False))

@@ -1,0 +1,94 @@
+"""The objects of one pin on their way: parts to fetch, feeds in use, and how far it is.
+
+Trio thread only; no checkpoint in here, so many tasks may share one `Work`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from axonfs.fetch import Feed, Fetcher
+from axonfs.ranges import Range, split
+from axonfs.service.selection import Selection, missing_bytes
+from axonfs.store import Store
+
+# The size of one ranged GET of the fetcher: a part is one request.
+PART_BYTES = 16 << 20
+
+
+class Work:
+    """The chunks of one selection; `close` it."""
+
+    def __init__(self, fetcher: Fetcher, store: Store, selection: Selection) -> None:
+        self.spec = str(selection.version.spec)
+        self._fetcher = fetcher
+        self._selection = selection
+        self._total = selection.size
+        self._local = {
+            entry.digest: entry.size - missing_bytes(entry, store.peek(entry.digest))
+            for entry in selection.objects
+        }
+        self._before = sum(self._local.values())
+        self._open: dict[Feed, int] = {}  # parts that are not done yet
+        self._path = ""
+
+    @property
+    def missing(self) -> int:
+        """Bytes that were not local when the work began."""
+        return self._total - self._before
+
+    @property
+    def fetched(self) -> int:
+        """Bytes that became local since, whoever asked for them."""
+        return max(self._done() - self._before, 0)
+
+    def parts(self) -> Iterator[tuple[Feed, Range]]:
+        """What to fetch, in the files' order; feeds are opened as they are reached.
+
+        Say `ended` after each part.
+        """
+        for entry in self._selection.objects:
+            feed = self._fetcher.open(self._selection.version, entry)
+            whole = Range(0, feed.object.count)
+            if feed.object.present(*whole):
+                feed.close()
+                continue
+            parts = split(whole, max(1, PART_BYTES // feed.object.chunk_size))
+            self._open[feed] = len(parts)
+            for part in parts:
+                self._path = entry.path
+                yield feed, part
+
+    def ended(self, feed: Feed) -> None:
+        """One part of `feed` is local."""
+        self._open[feed] -= 1
+        if self._open[feed] == 0:
+            self._let_go(feed)
+
+    def close(self) -> None:
+        """Let go of what is still open."""
+        for feed in list(self._open):
+            self._let_go(feed)
+
+    def _let_go(self, feed: Feed) -> None:
+        self._local[feed.entry.digest] = feed.object.present_bytes
+        del self._open[feed]
+        feed.close()
+
+    def _done(self) -> int:
+        for feed in self._open:
+            self._local[feed.entry.digest] = feed.object.present_bytes
+        return sum(self._local.values())
+
+    def event(self) -> dict[str, Any]:
+        """Progress as commands show it, in bytes."""
+        done = self._done()
+        return {
+            "event": "progress",
+            "spec": self.spec,
+            "path": self._path,
+            "done": done,
+            "total": self._total,
+            "fetched": max(done - self._before, 0),
+        }

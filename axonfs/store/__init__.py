@@ -1,0 +1,14 @@
+"""The cache directory: an LMDB index and sparse backing files.
+
+Sits beside remote, below fetch. `Store` is all that the layers above use; they fetch and verify,
+this keeps. design.md's crash rule holds throughout: data before index.
+"""
+
+from axonfs.document import Document
+from axonfs.store.evict import Eviction
+from axonfs.store.metadata import Pin, StoredManifest
+from axonfs.store.objects import StoredObject
+from axonfs.store.records import ObjectInfo
+from axonfs.store.store import Store
+
+__all__ = ["Document", "Eviction", "ObjectInfo", "Pin", "Store", "StoredManifest", "StoredObject"]

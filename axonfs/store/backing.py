@@ -1,0 +1,220 @@
+"""The cache directory: its lock, and the backing files.
+
+Bottom of the store, beside index. Knows paths and descriptors, not which bytes count.
+
+A backing file leaves its name in one rename, into `objects/trash`, and is unlinked from there:
+unlinking 100 GiB takes the disk long, and no lock may be held for that. What a crash left in the
+trash goes when the cache is next opened.
+
+Threading: any thread; the callers keep two from creating and dropping one name at a time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from axonfs.errors import BusyError, NoSpaceError, UnsupportedError
+from axonfs.ranges import Range
+
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2  # fallocate(2)
+
+
+class Directory:
+    """Paths below one cache directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.index = root / "index.lmdb"
+        self.objects = root / "objects"
+        self.run = root / "run"
+        self._trash = self.objects / "trash"
+
+    def prepare(self) -> None:
+        """Create what is missing, for the owner alone to read.
+
+        Raises:
+            UnsupportedError: the directory cannot be written.
+            NoSpaceError: the disk is full.
+        """
+        try:
+            for path in (self.root, self.objects, self.run, self._trash):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as exc:
+            raise _unusable(exc, self.root) from exc
+
+    def lock(self) -> int:
+        """Become the owner; the descriptor holds the lock until it is closed.
+
+        Raises:
+            BusyError: another process is; its pid is named.
+        """
+        try:
+            descriptor = os.open(self.run / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            raise _unusable(exc, self.root) from exc
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            pid = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            raise BusyError(
+                f"the cache is in use by process {pid or 'unknown'}", source=str(self.root)
+            ) from exc
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        return descriptor
+
+    def backing(self, digest: str) -> str:
+        """The path of an object's backing file."""
+        return f"{self.objects}/{digest[:2]}/{digest}"
+
+    def open_backing(self, digest: str, *, writable: bool) -> int:
+        """Opens, and creates where `writable`; the owner's descriptor reads and writes."""
+        path = self.backing(digest)
+        flags = os.O_CLOEXEC | os.O_NOFOLLOW
+        if not writable:
+            return os.open(path, flags | os.O_RDONLY)
+        try:
+            return os.open(path, flags | os.O_RDWR | os.O_CREAT, 0o600)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            return os.open(path, flags | os.O_RDWR | os.O_CREAT, 0o600)
+
+    def length(self, digest: str) -> int:
+        """The backing file's length, -1 where there is none."""
+        try:
+            return os.stat(self.backing(digest), follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return -1
+
+    def discard(self, digest: str) -> str | None:
+        """Take a backing file out of its name; returns what `unlink` is to remove."""
+        target = f"{self._trash}/{digest}.{os.urandom(4).hex()}"
+        try:
+            os.rename(self.backing(digest), target)
+        except FileNotFoundError:
+            if not os.path.exists(self.backing(digest)):
+                return None
+            os.makedirs(self._trash, mode=0o700, exist_ok=True)
+            os.rename(self.backing(digest), target)
+        return target
+
+    def empty_trash(self) -> None:
+        for path in self._trash.iterdir():
+            with suppress(OSError):
+                path.unlink()
+
+    def files(self) -> Iterator[tuple[str, os.stat_result]]:
+        """Every backing file, by digest."""
+        for folder in sorted(self.objects.iterdir()):
+            if folder == self._trash or not folder.is_dir():
+                continue
+            for path in sorted(folder.iterdir()):
+                if _is_backing(path) and path.is_file():
+                    yield path.name, path.stat()
+
+
+def _is_backing(path: Path) -> bool:
+    name = path.name
+    return len(name) == 64 and name[:2] == path.parent.name and set(name) <= set("0123456789abcdef")
+
+
+def unlink(path: str | None) -> None:
+    if path is not None:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def extend(descriptor: int, size: int) -> None:
+    """Give the file its length, without blocks. Where that costs or fails, it grows as it is."""
+    with suppress(OSError):
+        if os.fstat(descriptor).st_size < size:
+            os.ftruncate(descriptor, size)
+
+
+def write_all(descriptor: int, view: memoryview, offset: int) -> None:
+    """Write every byte of `view` at `offset`.
+
+    Raises:
+        NoSpaceError: the disk or the quota is full.
+        OSError: the disk failed.
+    """
+    with no_space():
+        written = os.pwrite(descriptor, view, offset)
+        while written < len(view):
+            written += os.pwrite(descriptor, view[written:], offset + written)
+
+
+def read_all(descriptor: int, view: memoryview, offset: int) -> bool:
+    """Fill `view` from `offset`; False where the file ends before or the disk fails."""
+    done = 0
+    with suppress(OSError):
+        while done < len(view):
+            count = os.preadv(descriptor, [view[done:]], offset + done)
+            if count == 0:
+                break
+            done += count
+    return done == len(view)
+
+
+def data_extents(descriptor: int) -> list[Range]:
+    """Where the file has data; all of it where the file system cannot tell."""
+    size = os.fstat(descriptor).st_size
+    found = []
+    position = 0
+    try:
+        while position < size:
+            start = os.lseek(descriptor, position, os.SEEK_DATA)
+            position = os.lseek(descriptor, start, os.SEEK_HOLE)
+            found.append(Range(start, position))
+    except OSError as exc:
+        if exc.errno != errno.ENXIO:  # ENXIO: no data behind `position`
+            return [Range(0, size)]
+    return found
+
+
+def cut(descriptor: int, bounds: Range, size: int) -> None:
+    """Give the blocks of `bounds` back to the disk, as far as the file system can.
+
+    `size` is the object's: the file keeps that length.
+    """
+    if bounds == (0, size):
+        os.ftruncate(descriptor, 0)
+        extend(descriptor, size)
+        return
+    _libc.fallocate(
+        descriptor,
+        _KEEP_SIZE | _PUNCH_HOLE,
+        ctypes.c_longlong(bounds.start),
+        ctypes.c_longlong(bounds.size),
+    )
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextmanager
+def no_space() -> Iterator[None]:
+    """ENOSPC and EDQUOT as NoSpaceError; other OSErrors as they are."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpaceError("the cache's disk is full", hint="clean the cache") from exc
+        raise
+
+
+def _unusable(exc: OSError, root: Path) -> Exception:
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceError("the cache's disk is full", source=str(root))
+    return UnsupportedError(
+        f"the cache directory cannot be used: {exc.strerror}",
+        source=str(root),
+        hint="choose another with --cache, or make it writable",
+    )

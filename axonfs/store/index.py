@@ -1,0 +1,396 @@
+"""The index: the only module that knows LMDB.
+
+Bottom of the store, beside records. Knows tables of bytes, nothing of what they mean.
+
+How it is safe:
+
+- One process writes: the owner of the cache (Store takes the lock). Others read through LMDB's
+  own reader table.
+- In that process one lock, the writer lock, guards every write transaction *and* what memory is
+  told about it: a `Change` is applied inside the transaction and settled right after the commit,
+  before the lock is let go. So memory never says more than the index, and no two changes
+  interleave.
+- Group commit: a thread queues its change, then takes the writer lock. Whoever gets it commits
+  everything that is queued; the others find their change done. No leader, no condition variable.
+- Commits do not wait for the disk. A killed process loses nothing that was committed (the pages
+  are the kernel's). A crash of the machine may tear the file: it is walked by a child process
+  before it is opened, since LMDB can segfault on a torn one, and the first owner after a boot
+  goes on in a compacted copy, whose free list is new (recovery.py runs this file as a script).
+
+Threading: any thread; a transaction never leaves the call that began it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lmdb
+
+from axonfs.errors import BusyError, NoSpaceError, NotFoundError, ReadOnlyError, UnsupportedError
+
+T = TypeVar("T")
+
+MAP_SIZES = (64 << 30, 8 << 30, 1 << 30, 256 << 20)  # sparse; smaller where addresses are short
+_MAX_READERS = 512
+TORN = 3  # exit code of this file, run as a script, for an index that cannot be walked
+
+
+class Table(IntEnum):
+    """The tables; the name in lower case is the name on disk."""
+
+    META = 0
+    OBJECTS = 1
+    GROUPS = 2
+    DOCUMENTS = 3
+    BODIES = 4
+    MANIFESTS = 5
+    TABLES = 6
+    PINS = 7
+
+    @property
+    def key(self) -> bytes:
+        return self.name.lower().encode()
+
+
+class Transaction:
+    """A read or write transaction; valid inside the call that got it.
+
+    `serial` tells write transactions of one index apart, tries that failed included.
+    """
+
+    __slots__ = ("_raw", "_tables", "serial")
+
+    def __init__(self, raw: Any, tables: list[Any], serial: int = 0) -> None:
+        self._raw = raw
+        self._tables = tables
+        self.serial = serial
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        found: bytes | None = self._raw.get(key, db=self._tables[table])
+        return found
+
+    def put(self, table: Table, key: bytes, value: bytes | bytearray) -> None:
+        self._raw.put(key, value, db=self._tables[table])
+
+    def delete(self, table: Table, key: bytes) -> bool:
+        return bool(self._raw.delete(key, db=self._tables[table]))
+
+    def scan(self, table: Table, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Keys that start with `prefix`, and values, in order; change nothing meanwhile."""
+        with self._raw.cursor(db=self._tables[table]) as cursor:
+            if not cursor.set_range(prefix):
+                return
+            for key, value in cursor:
+                if not key.startswith(prefix):
+                    return
+                yield key, value
+
+
+class Change:
+    """One change of the index that may share a transaction with others."""
+
+    __slots__ = ("done", "error")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.error: Exception | None = None
+
+    def apply(self, transaction: Transaction) -> None:
+        """Write; called under the writer lock. Leaves memory alone: the commit may fail."""
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Tell memory; called under the writer lock, after the commit."""
+
+
+class _Call(Change):
+    """A change made of two functions."""
+
+    __slots__ = ("_apply", "_settle", "result")
+
+    def __init__(
+        self, apply: Callable[[Transaction], Any], settle: Callable[[Any], None] | None
+    ) -> None:
+        super().__init__()
+        self._apply = apply
+        self._settle = settle
+        self.result: Any = None
+
+    def apply(self, transaction: Transaction) -> None:
+        self.result = self._apply(transaction)
+
+    def settle(self) -> None:
+        if self._settle is not None:
+            self._settle(self.result)
+
+
+class Index:
+    """An open index.
+
+    Args:
+        companion: called inside every write transaction, for what may wait until one happens.
+    """
+
+    def __init__(
+        self,
+        environment: Any,
+        tables: list[Any],
+        *,
+        writable: bool,
+        companion: Callable[[Transaction], None] | None = None,
+    ) -> None:
+        self._environment = environment
+        self._tables = tables
+        self.writable = writable
+        self.companion = companion
+        self._writer = threading.Lock()
+        self._queue: deque[Change] = deque()
+        self._serial = 0
+
+    @contextmanager
+    def view(self) -> Iterator[Transaction]:
+        """A consistent read of several records."""
+        with _faults(), self._environment.begin() as raw:
+            yield Transaction(raw, self._tables)
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        try:
+            with self._environment.begin(db=self._tables[table]) as raw:
+                found: bytes | None = raw.get(key)
+                return found
+        except lmdb.Error as exc:
+            raise _fault(exc) from exc
+
+    def commit(self, change: Change) -> None:
+        """Apply `change`, in one transaction with whatever other threads commit just now.
+
+        Raises:
+            NoSpaceError: the disk or the index's address space is full; nothing changed.
+            OSError: the disk failed; nothing changed.
+        """
+        self._refuse_readers()
+        self._queue.append(change)
+        with self._writer:
+            if not change.done:
+                self._run(self._drain())
+        if change.error is not None:
+            raise change.error
+
+    def write(
+        self, apply: Callable[[Transaction], T], settle: Callable[[T], None] | None = None
+    ) -> T:
+        """`apply` in a transaction of its own, then `settle`, both under the writer lock.
+
+        For what must not share a transaction with a landing, and for all that is rare.
+        """
+        self._refuse_readers()
+        change = _Call(apply, settle)
+        with self._writer:
+            self._run([change])
+        if change.error is not None:
+            raise change.error
+        result: T = change.result
+        return result
+
+    def sync(self) -> None:
+        """Wait until everything committed is on disk."""
+        if self.writable:
+            with _faults():
+                self._environment.sync(True)
+
+    def close(self) -> None:
+        """No thread may be inside a call."""
+        with self._writer:
+            self._environment.close()
+
+    def _refuse_readers(self) -> None:
+        if not self.writable:
+            raise ReadOnlyError("another process owns the cache; this one only reads it")
+
+    def _drain(self) -> list[Change]:
+        batch = []
+        while self._queue:
+            batch.append(self._queue.popleft())
+        return batch
+
+    def _run(self, batch: list[Change]) -> None:
+        try:
+            with self._environment.begin(write=True) as raw:
+                self._serial += 1
+                transaction = Transaction(raw, self._tables, self._serial)
+                for change in batch:
+                    change.apply(transaction)
+                if self.companion is not None:
+                    self.companion(transaction)
+        except Exception as exc:
+            # Each thread raises its own instance: a traceback belongs to one thread.
+            for change in batch:
+                change.error = _fault(exc) if isinstance(exc, lmdb.Error) else exc
+                change.error.__cause__ = exc if isinstance(exc, lmdb.Error) else None
+                change.done = True
+            return
+        for change in batch:
+            change.settle()
+            change.done = True
+
+
+def _fault(exc: Exception) -> Exception:
+    """LMDB's errors as the rest of the program knows them."""
+    if isinstance(exc, lmdb.MapFullError):
+        return NoSpaceError("the cache's index is full", hint="clean the cache")
+    if isinstance(exc, lmdb.DiskError):  # py-lmdb's name for ENOSPC
+        return NoSpaceError("the disk that holds the cache's index is full")
+    return OSError(errno.EIO, f"the cache's index failed: {exc}")
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    try:
+        yield
+    except lmdb.Error as exc:
+        raise _fault(exc) from exc
+
+
+def open_owner(path: Path, boot: bytes, form: int, *, map_size: int | None = None) -> Index:
+    """The index at `path` for the one process that writes; created where there is none.
+
+    Raises:
+        UnsupportedError: a newer axonfs wrote it.
+        NoSpaceError, OSError: the disk does not let us.
+    """
+    with _faults():
+        environment = _environment(path, map_size, readonly=False, create=True, mode=0o600)
+        try:
+            _check_format(environment, path, form)
+            environment.reader_check()  # readers that died would keep old pages from reuse
+            tables = _create_tables(environment, boot, form)
+        except BaseException:
+            environment.close()
+            raise
+    return Index(environment, tables, writable=True)
+
+
+def open_reader(path: Path, form: int) -> Index:
+    """The index at `path` for a process beside the owner; nothing is created or upgraded.
+
+    Raises:
+        NotFoundError: there is no index.
+        UnsupportedError: a newer axonfs wrote it.
+    """
+    if not path.exists() or path.stat().st_size == 0:
+        raise NotFoundError("there is no cache here yet", source=str(path.parent))
+    # Without a lock file nobody ever wrote beside us, and LMDB would create one.
+    lock = Path(f"{path}-lock").exists()
+    with _faults():
+        environment = _environment(path, None, readonly=True, create=False, lock=lock)
+        try:
+            _check_format(environment, path, form)
+            tables = [environment.open_db(table.key, create=False) for table in Table]
+        except BaseException as exc:
+            environment.close()
+            if isinstance(exc, lmdb.NotFoundError):
+                raise NotFoundError("the cache is being set up", source=str(path.parent)) from exc
+            raise
+    return Index(environment, tables, writable=False)
+
+
+def _environment(path: Path, map_size: int | None, **options: Any) -> Any:
+    options |= {"subdir": False, "sync": False, "metasync": False}
+    options |= {"max_dbs": 16, "max_readers": _MAX_READERS}
+    options["readahead"] = False  # what the page cache has of the index counts as our memory
+    for size in (map_size,) if map_size else MAP_SIZES:
+        try:
+            return lmdb.open(str(path), map_size=size, **options)
+        except lmdb.MemoryError:
+            continue
+        except lmdb.Error as exc:
+            if "already open in this process" not in str(exc):
+                raise
+            raise BusyError("this process has the cache open already", source=str(path)) from exc
+    raise UnsupportedError("the address space is too small for the cache's index")
+
+
+def _check_format(environment: Any, path: Path, form: int) -> None:
+    try:
+        meta = environment.open_db(Table.META.key, create=False)
+    except (lmdb.NotFoundError, lmdb.ReadonlyError):
+        return  # new
+    with environment.begin(db=meta) as raw:
+        found = raw.get(b"format")
+    if found is not None and int(found) > form:
+        raise UnsupportedError(
+            f"a newer axonfs wrote this cache (format {int(found)}, this one knows {form})",
+            source=str(path.parent),
+            hint="upgrade axonfs, or use another --cache",
+        )
+
+
+def _create_tables(environment: Any, boot: bytes, form: int) -> list[Any]:
+    # One transaction: a process beside us sees all of the tables or none.
+    with environment.begin(write=True) as raw:
+        tables = [environment.open_db(table.key, txn=raw) for table in Table]
+        raw.put(b"format", str(form).encode(), db=tables[Table.META])
+        raw.put(b"boot", boot, db=tables[Table.META])
+    return tables
+
+
+def _walk(path: Path, boot: bytes, fresh: str) -> None:
+    """Touch every record; after a boot, write a compacted copy to `fresh` where that is a path."""
+    # The owner is alone. Anybody else may walk beside a writer, and needs LMDB's reader lock.
+    lock = not fresh and Path(f"{path}-lock").exists()
+    environment = lmdb.open(
+        str(path), subdir=False, readonly=True, create=False, lock=lock, max_dbs=16
+    )
+    written_boot = b""
+    with environment.begin(buffers=True) as raw:
+        for table in Table:
+            try:
+                handle = environment.open_db(table.key, txn=raw, create=False)
+            except lmdb.NotFoundError:
+                continue
+            _walk_table(raw.cursor(handle), raw.stat(handle)["entries"])
+            if table is Table.META:
+                written_boot = bytes(raw.get(b"boot", b"", db=handle))
+    if fresh and written_boot != boot:
+        descriptor = os.open(fresh, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+        environment.copyfd(descriptor, compact=True)
+        os.fsync(descriptor)
+
+
+def _walk_table(cursor: Any, entries: int) -> None:
+    last: bytes | None = None
+    count = 0
+    for key, value in cursor:
+        current = bytes(key)
+        if last is not None and current <= last:
+            raise lmdb.CorruptedError("keys out of order")
+        bytes(value)  # touches each page
+        last, count = current, count + 1
+    if count != entries:
+        raise lmdb.CorruptedError("records are missing")
+
+
+def main() -> int:
+    """The child of recovery.py: index, boot id in hex, where a copy may go (empty: nowhere)."""
+    path, boot, fresh = sys.argv[1:4]
+    try:
+        _walk(Path(path), bytes.fromhex(boot), fresh)
+    except lmdb.MemoryError:
+        raise
+    except lmdb.Error as exc:
+        print(exc, file=sys.stderr)
+        return TORN
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+"""What the cache keeps beside object bytes: documents, manifests, chunk tables, pins.
+
+Above index and records, below Store, which inherits it. Manifests are parsed when
+asked for; of 10,000 only the last few are held. A table or manifest was checked by who puts it.
+
+Threading: any thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import struct
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from axonfs.chunktable import ChunkTable
+from axonfs.document import Document
+from axonfs.errors import MalformedError
+from axonfs.manifest import ChunkRef, FileEntry, Manifest, parse_manifest
+from axonfs.names import Spec
+from axonfs.store.index import Index, Table, Transaction
+from axonfs.store.records import Kind, seal, unseal
+
+log = logging.getLogger(__name__)
+
+PARSED_BYTES = 8 << 20  # of raw manifests whose parsed form is held; parsed is some 5 times that
+_FETCHED = struct.Struct("<d")
+_LENGTH = struct.Struct("<I")
+_SIZE = struct.Struct("<Q")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredManifest:
+    """A manifest, and the registry URL that its objects resolve against."""
+
+    manifest: Manifest
+    base: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A version exempt from eviction; `files` are object digests, `pinned_at` unix seconds."""
+
+    spec: Spec
+    manifest_digest: str
+    files: tuple[str, ...]
+    pinned_at: float
+    complete: bool
+
+
+class Metadata:
+    """The part of Store that knows nothing of files."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._parsed = _ParsedManifests(PARSED_BYTES)
+
+    def document(self, url: str) -> Document | None:
+        key = _key(url)
+        with self._index.view() as view:
+            head = unseal(Kind.DOCUMENT, view.get(Table.DOCUMENTS, key))
+            body = unseal(Kind.BODY, view.get(Table.BODIES, key))
+        if head is None or body is None:
+            return None
+        (fetched,) = _FETCHED.unpack_from(head)
+        etag, final_url = json.loads(head[_FETCHED.size :])
+        return Document(body, etag, fetched, final_url)
+
+    def put_document(self, url: str, document: Document) -> None:
+        key = _key(url)
+        head = _FETCHED.pack(document.fetched)
+        head += json.dumps([document.etag, document.final_url]).encode()
+
+        def apply(transaction: Transaction) -> None:
+            transaction.put(Table.DOCUMENTS, key, seal(Kind.DOCUMENT, head))
+            transaction.put(Table.BODIES, key, seal(Kind.BODY, document.body))
+
+        self._index.write(apply)
+
+    def touch_document(self, url: str, fetched: float) -> None:
+        """The document was seen to be fresh at `fetched`; the body is not written again."""
+        key = _key(url)
+
+        def apply(transaction: Transaction) -> None:
+            head = unseal(Kind.DOCUMENT, transaction.get(Table.DOCUMENTS, key))
+            if head is not None:
+                head = _FETCHED.pack(fetched) + head[_FETCHED.size :]
+                transaction.put(Table.DOCUMENTS, key, seal(Kind.DOCUMENT, head))
+
+        self._index.write(apply)
+
+    def manifest(self, spec: Spec) -> StoredManifest | None:
+        """The manifest of `spec`, parsed now unless it was among the last few."""
+        record = unseal(Kind.MANIFEST, self._index.get(Table.MANIFESTS, _key(str(spec))))
+        return None if record is None else self._parse(record)
+
+    def put_manifest(self, manifest: Manifest, base: str) -> None:
+        spec = manifest.spec
+        head = json.dumps([spec.namespace, spec.name, spec.version, base]).encode()
+        record = seal(Kind.MANIFEST, _LENGTH.pack(len(head)) + head + manifest.raw)
+        self._index.write(lambda txn: txn.put(Table.MANIFESTS, _key(str(spec)), record))
+
+    def manifests(self) -> list[StoredManifest]:
+        """All of them, parsed: costs time and memory for each; `specs` does not."""
+        found = (self.manifest(spec) for spec in self.specs())
+        return [stored for stored in found if stored is not None]
+
+    def specs(self) -> list[Spec]:
+        """The versions whose manifests are here, sorted."""
+        return sorted(_split(record)[0] for record in self._records(Table.MANIFESTS, Kind.MANIFEST))
+
+    def drop_manifest(self, spec: Spec) -> bool:
+        """Whether there was one."""
+        return self._index.write(lambda txn: txn.delete(Table.MANIFESTS, _key(str(spec))))
+
+    def table(self, entry: FileEntry) -> ChunkTable | None:
+        """The chunk table that `entry` names, None if it names none or none is here."""
+        if entry.chunks is None:
+            return None
+        raw = self._index.get(Table.TABLES, _table_key(entry.digest, entry.chunks))
+        record = unseal(Kind.TABLE, raw)
+        if record is None:
+            return None
+        (size,) = _SIZE.unpack_from(record)
+        return ChunkTable(size, entry.chunks.size, record[_SIZE.size :])
+
+    def put_table(self, digest: str, table: ChunkTable) -> None:
+        record = seal(Kind.TABLE, _SIZE.pack(table.size) + table.digests)
+        key = _table_key(digest, table.ref)
+        self._index.write(lambda txn: txn.put(Table.TABLES, key, record))
+
+    def pins(self) -> list[Pin]:
+        return sorted(
+            map(_decode_pin, self._records(Table.PINS, Kind.PIN)), key=lambda pin: pin.spec
+        )
+
+    def put_pin(self, pin: Pin) -> None:
+        record = seal(Kind.PIN, _encode_pin(pin))
+        self._index.write(lambda txn: txn.put(Table.PINS, _key(str(pin.spec)), record))
+
+    def drop_pin(self, spec: Spec) -> bool:
+        """Whether there was one."""
+        return self._index.write(lambda txn: txn.delete(Table.PINS, _key(str(spec))))
+
+    def pinned_digests(self) -> set[str]:
+        """The objects of all pins."""
+        return {digest for pin in self.pins() for digest in pin.files}
+
+    def _records(self, table: Table, kind: Kind) -> list[bytes]:
+        with self._index.view() as view:
+            records = [unseal(kind, raw) for _, raw in view.scan(table)]
+        return [record for record in records if record is not None]
+
+    def _parse(self, record: bytes) -> StoredManifest | None:
+        spec, base, raw = _split(record)
+        digest = hashlib.sha256(raw).digest()
+        manifest = self._parsed.get(digest)
+        if manifest is None:
+            try:
+                manifest = parse_manifest(raw, spec)
+            except MalformedError as exc:
+                # A stricter axonfs than the one that stored it: asked for again, refused by name.
+                log.info("the cached manifest is not used: %s", exc)
+                return None
+            self._parsed.put(digest, manifest)
+        return StoredManifest(manifest, base)
+
+
+class _ParsedManifests:
+    """The manifests parsed last, by digest, within a budget of raw bytes; always the newest one."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._size = 0
+        self._manifests: OrderedDict[bytes, Manifest] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, digest: bytes) -> Manifest | None:
+        with self._lock:
+            found = self._manifests.get(digest)
+            if found is not None:
+                self._manifests.move_to_end(digest)
+            return found
+
+    def put(self, digest: bytes, manifest: Manifest) -> None:
+        with self._lock:
+            if digest in self._manifests:
+                return
+            self._manifests[digest] = manifest
+            self._size += len(manifest.raw)
+            while self._size > self._budget and len(self._manifests) > 1:
+                _, oldest = self._manifests.popitem(last=False)
+                self._size -= len(oldest.raw)
+
+
+def _key(text: str) -> bytes:
+    # A URL or spec may be longer than the 511 bytes that LMDB allows a key.
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _table_key(digest: str, chunks: ChunkRef) -> bytes:
+    # By the table's digest too: a registry that lies about an object does not displace the truth.
+    return bytes.fromhex(digest) + chunks.size.to_bytes(4, "big") + bytes.fromhex(chunks.digest)
+
+
+def _split(record: bytes) -> tuple[Spec, str, bytes]:
+    """(spec, base, raw manifest) of a manifest's record."""
+    (length,) = _LENGTH.unpack_from(record)
+    stop = _LENGTH.size + length
+    namespace, name, version, base = json.loads(record[_LENGTH.size : stop])
+    return Spec(namespace, name, version), base, record[stop:]
+
+
+def _encode_pin(pin: Pin) -> bytes:
+    spec = pin.spec
+    value: dict[str, Any] = {
+        "spec": [spec.namespace, spec.name, spec.version],
+        "manifest": pin.manifest_digest,
+        "files": list(pin.files),
+        "pinned_at": pin.pinned_at,
+        "complete": pin.complete,
+    }
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _decode_pin(record: bytes) -> Pin:
+    value = json.loads(record)
+    return Pin(
+        Spec(*value["spec"]),
+        value["manifest"],
+        tuple(value["files"]),
+        value["pinned_at"],
+        value["complete"],
+    )

@@ -1,0 +1,313 @@
+"""One object's local bytes: landing chunks, checking them, giving them up.
+
+Above presence (the bits) and backing (the files), below Store, which alone makes StoredObjects.
+Knows nothing of where bytes come from: whoever lands a chunk has verified it.
+
+How it is safe:
+
+- Data before index before memory: `land` writes the bytes, commits the bit, and only then sets it
+  in the bitmaps that readers look at. A kill between any two leaves a chunk to fetch again.
+- A landing that `discard` or `punch` overtook wrote into a file that was cut meanwhile; it sees
+  that the epoch moved, and writes again. Those two commit alone, never together with a landing,
+  and cut the file before the epoch moves.
+- A chunk that reads wrong is read again under the writer lock before its bit is cleared: another
+  thread may have cleared and landed it meanwhile.
+- The first `hold` opens the file and the last `release` closes it, under the ledger's lock, which
+  `Store.drop` takes as well: a hold meets the file with its bits, or neither.
+- Bits go before bytes: where `discard` or `punch` may run beside it, a reader of the descriptor
+  asks `present` again after it has read.
+
+Lock order: the ledger's lock, then the index's writer lock. `land` and `check` belong in worker
+threads; the rest is short and may be called from any.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+import weakref
+from dataclasses import dataclass, field
+
+from axonfs.manifest import FileEntry
+from axonfs.ranges import Range
+from axonfs.store import backing
+from axonfs.store.backing import Directory
+from axonfs.store.index import Index
+from axonfs.store.presence import Presence, Tally
+from axonfs.store.records import GROUP, NO_TABLE, Group, ObjectRecord, checksum
+
+log = logging.getLogger(__name__)
+
+TOUCH_INTERVAL = 60.0  # seconds between two writes of one object's access time
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What the objects of one store share; `lock` guards `held`, `live` and file names."""
+
+    directory: Directory
+    index: Index
+    boot: bytes
+    tally: Tally = field(default_factory=Tally)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    touched: dict[str, float] = field(default_factory=dict)
+    held: dict[str, StoredObject] = field(default_factory=dict)
+    live: weakref.WeakValueDictionary[str, StoredObject] = field(
+        default_factory=weakref.WeakValueDictionary
+    )
+
+
+def suits(known: ObjectRecord | Presence, entry: FileEntry) -> bool:
+    """Whether chunks of `known` may be served as chunks of `entry`."""
+    if known.size != entry.size:
+        return False
+    if entry.chunks is None:
+        return known.verified or known.table == NO_TABLE
+    return known.chunk_size == entry.chunks.size and (
+        known.verified or known.table == entry.chunks.digest
+    )
+
+
+class StoredObject:
+    """The chunks of one object; one per digest while it is in use. Sizes are in bytes.
+
+    `digest` is that of the content; `key` is what the index and the backing file are named by,
+    another only where the object is private (store.py).
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_holds",
+        "_ledger",
+        "_noted",
+        "_presence",
+        "chunk_size",
+        "count",
+        "digest",
+        "fd",
+        "key",
+        "present",
+        "size",
+    )
+
+    def __init__(self, ledger: Ledger, key: str, record: ObjectRecord) -> None:
+        self._ledger = ledger
+        self._presence = presence = Presence(
+            ledger.index, ledger.boot, ledger.tally, bytes.fromhex(key), record
+        )
+        self._noted = record.accessed
+        self._holds = 0
+        self.key = key
+        self.digest = record.private_of or key
+        self.size = presence.size
+        self.chunk_size = presence.chunk_size
+        self.count = presence.count
+        self.fd = -1
+        # The hot path of every read: whether chunks [start, stop) are local and need no check.
+        self.present = presence.usable.all_set
+
+    def __repr__(self) -> str:
+        local = self._presence.present.count
+        return f"<StoredObject {self.digest[:12]} {local}/{self.count} chunks>"
+
+    @property
+    def presence(self) -> Presence:
+        """The bits, for Store."""
+        return self._presence
+
+    @property
+    def held(self) -> bool:
+        return self._holds > 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every chunk is local; some may still need a check."""
+        return self._presence.present_bytes == self.size
+
+    @property
+    def present_bytes(self) -> int:
+        return self._presence.present_bytes
+
+    @property
+    def quarantined(self) -> str | None:
+        """Why nobody is to be served from this object, None if all is well."""
+        return self._presence.quarantined
+
+    @property
+    def verified(self) -> bool:
+        """Whether the digest of the whole was seen to be right (`mark_verified`)."""
+        return self._presence.verified
+
+    @property
+    def needs_table_check(self) -> bool:
+        """Whether some chunks were adopted: `check` judges those by the chunk table."""
+        return self._presence.adopted.count > 0
+
+    @property
+    def accessed(self) -> float:
+        """Unix seconds."""
+        return self._presence.accessed
+
+    @property
+    def epoch(self) -> int:
+        """How often bytes were cut from the file: a read that saw it move is done again."""
+        return self._presence.epoch
+
+    def serves(self, entry: FileEntry) -> bool:
+        """Whether what is local was checked by what `entry` would check it by."""
+        return suits(self._presence, entry)
+
+    def hold(self) -> None:
+        """Keep the object from being evicted, and its descriptor open; counted.
+
+        Raises:
+            OSError: the backing file cannot be opened.
+        """
+        with self._ledger.lock:
+            if self._holds == 0:
+                self._open()
+                self._ledger.held[self.key] = self
+            self._holds += 1
+        self.touch()
+
+    def release(self) -> None:
+        """Undo one `hold`; before the last, every call on this object has returned."""
+        with self._ledger.lock:
+            if self._holds == 0:
+                raise RuntimeError(f"{self!r} is not held")
+            self._holds -= 1
+            if self._holds == 0:
+                del self._ledger.held[self.key]
+                self.close()
+
+    def missing(self, start: int, stop: int) -> list[Range]:
+        """The runs of chunks in `[start, stop)` that are not local."""
+        return self._presence.present.missing(start, stop)
+
+    def unchecked(self, start: int, stop: int) -> list[Range]:
+        """The runs in `[start, stop)` that are local and need `check` before use."""
+        presence = self._presence
+        return [
+            extent
+            for run in presence.usable.missing(start, stop)
+            for extent in presence.present.extents(run.start, run.stop)
+        ]
+
+    def adopted(self, start: int, stop: int) -> list[Range]:
+        """The runs in `[start, stop)` that `check` judges by the chunk table."""
+        return self._presence.adopted.extents(start, stop)
+
+    def land(self, chunk: int, view: memoryview) -> None:
+        """Write a verified chunk and make it count. The object is held.
+
+        Raises:
+            NoSpaceError, OSError: the disk is full or failed; the chunk does not count.
+        """
+        presence, bounds = self._presence, self._presence.bounds(chunk)
+        if len(view) != bounds.size:
+            raise ValueError(f"chunk {chunk} of {self!r} has {bounds.size} bytes, not {len(view)}")
+        value = checksum(view)
+        while True:
+            epoch = presence.epoch
+            backing.write_all(self.fd, view, bounds.start)
+            if presence.land(chunk, value, epoch):
+                return
+
+    def check(self, chunk: int, buffer: memoryview, digest: bytes | None = None) -> bool:
+        """Read a local chunk and compare; a wrong one is no longer local. The object is held.
+
+        Args:
+            buffer: at least a chunk long; starts with the chunk's bytes afterwards.
+            digest: the chunk's raw sha256 from the chunk table. An adopted chunk of an object
+                with a table is refused without it; of an object without one it is taken as it
+                is, since the digest of the whole judges it.
+        """
+        presence, view = self._presence, buffer[: self._presence.bounds(chunk).size]
+        group = presence.group(chunk)
+        if not group.present(chunk % GROUP):
+            return False
+        value = self._judge(chunk, view, digest, group)
+        if not self._ledger.index.writable:
+            return value is not None
+        if value is None:
+            right = presence.lose(
+                chunk, lambda group: self._judge(chunk, view, digest, group) is not None
+            )
+            if not right:  # nor may a lost index find its bytes and adopt them
+                self.punch(chunk, chunk + 1)
+            return right
+        return presence.usable.test(chunk) or presence.confirm(chunk, value)
+
+    def discard(self) -> None:
+        """Give up every chunk: the digest of the whole was wrong. The object is held."""
+        self.punch(0, self.count)
+
+    def punch(self, start: int, stop: int) -> int:
+        """Give up chunks `[start, stop)`, such as those behind all readers; returns the bytes.
+
+        The object is held.
+        """
+        return self._presence.forget(Range(start, stop), self._cut)
+
+    def mark_verified(self) -> None:
+        """The bytes of the whole were seen to have the object's digest."""
+        self._presence.amend(lambda record: setattr(record, "verified", True))
+
+    def quarantine(self, cause: str | None) -> None:
+        """Mark the object as one that nobody is to be served from; None takes that back."""
+        self._presence.amend(lambda record: setattr(record, "quarantined", cause))
+
+    def touch(self) -> None:
+        """Note an access; it reaches the index with a later commit, at most once a minute."""
+        now = time.time()
+        self._presence.accessed = now
+        if now - self._noted >= TOUCH_INTERVAL:
+            self._noted = now
+            self._ledger.touched[self.key] = now
+
+    def _open(self) -> None:
+        """Chunks whose bytes are no longer in the file are forgotten; under the ledger's lock."""
+        ledger, presence = self._ledger, self._presence
+        self.fd = ledger.directory.open_backing(self.key, writable=ledger.index.writable)
+        if not ledger.index.writable:
+            return
+        try:
+            if presence.present.count == 0:  # what a kill left between bits and bytes
+                os.ftruncate(self.fd, 0)
+            length = os.fstat(self.fd).st_size
+            first = length // self.chunk_size
+            if length < self.size and presence.present.extents(first, self.count):
+                path = ledger.directory.backing(self.key)
+                log.warning("%s lost bytes to something else; they are fetched again", path)
+                self.punch(first, self.count)
+            backing.extend(self.fd, self.size)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the descriptor, for Store."""
+        descriptor, self.fd = self.fd, -1
+        os.close(descriptor)
+
+    def _cut(self, bounds: Range) -> None:
+        if self.fd >= 0:
+            backing.cut(self.fd, bounds, self.size)
+
+    def _judge(
+        self, chunk: int, view: memoryview, digest: bytes | None, group: Group
+    ) -> int | None:
+        """Read the chunk into `view`; its sum if it is what it should be, else None."""
+        if not backing.read_all(self.fd, view, chunk * self.chunk_size):
+            return None
+        slot, value = chunk % GROUP, checksum(view)
+        if not group.adopted(slot):
+            right = value == group.sum_of(slot)
+        elif digest is None:
+            right = self._presence.table == NO_TABLE
+        else:
+            right = hashlib.sha256(view).digest() == digest
+        return value if right else None

@@ -1,0 +1,306 @@
+"""Which chunks of one object are local: the bits in the index, and the same bits in memory.
+
+Above index and records, below objects, which knows the bytes. Bits change under the index's writer
+lock only: a change is applied to the records, committed, and then settled in the bitmaps, so what
+a reader sees in memory is in the index. Readers take no lock: a look at a bitmap is one bytearray
+operation.
+
+`epoch` counts the times that bytes were cut from the file. A landing names the epoch in which its
+bytes were written and does not count if another has begun.
+
+Threading: any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from axonfs.manifest import chunk_count
+from axonfs.ranges import Bitmap, Range, chunk_range
+from axonfs.store.index import Change, Index, Table, Transaction
+from axonfs.store.records import GROUP, Group, ObjectRecord, group_key
+
+
+@dataclass(slots=True)
+class Tally:
+    """Local bytes of all objects; changed under the writer lock."""
+
+    bytes: int = 0
+
+
+class Presence:
+    """The bits of one object, and what its record says.
+
+    Args:
+        boot: of this boot; chunks checked in another need a check before use.
+    """
+
+    __slots__ = (
+        "_boot",
+        "_index",
+        "_key",
+        "_pending",
+        "_pending_in",
+        "_tally",
+        "accessed",
+        "adopted",
+        "chunk_size",
+        "count",
+        "epoch",
+        "present",
+        "present_bytes",
+        "private_of",
+        "quarantined",
+        "size",
+        "table",
+        "usable",
+        "verified",
+    )
+
+    def __init__(
+        self, index: Index, boot: bytes, tally: Tally, key: bytes, record: ObjectRecord
+    ) -> None:
+        self._index = index
+        self._boot = boot
+        self._tally = tally
+        self._key = key
+        self._pending = self._pending_in = 0
+        self.size = record.size
+        self.chunk_size = record.chunk_size
+        self.count = chunk_count(record.size, record.chunk_size)
+        self.table = record.table
+        self.private_of = record.private_of
+        self.verified = record.verified
+        self.quarantined = record.quarantined
+        self.present_bytes = record.present_bytes
+        self.accessed = record.accessed
+        self.epoch = 0
+        self.present = Bitmap(self.count)
+        self.usable = Bitmap(self.count)
+        self.adopted = Bitmap(self.count)
+
+    def load(self, transaction: Transaction) -> None:
+        """Read the bits from the index, before any other thread knows of this object."""
+        padded = -(-self.count // GROUP) * GROUP
+        columns = bytearray(padded), bytearray(padded), bytearray(padded)
+        for key, raw in transaction.scan(Table.GROUPS, self._key):
+            at = int.from_bytes(key[len(self._key) :], "big") * GROUP
+            if at < padded:
+                for column, flags in zip(columns, Group(raw, self._boot).flags(), strict=True):
+                    column[at : at + GROUP] = flags
+        present, usable, adopted = (bytes(column[: self.count]) for column in columns)
+        self.present.load(present)
+        # The owner may drop chunks at any time: beside it nothing is usable without a check.
+        self.usable.load(usable if self._index.writable else bytes(self.count))
+        self.adopted.load(adopted)
+
+    def bounds(self, chunk: int) -> Range:
+        """The bytes of one chunk.
+
+        Raises:
+            IndexError: the object has no such chunk.
+        """
+        if not 0 <= chunk < self.count:
+            raise IndexError(f"no chunk {chunk} among {self.count}")
+        return chunk_range(chunk, self.chunk_size, self.size)
+
+    def bytes_of(self, extent: Range) -> Range:
+        stop = min(extent.stop * self.chunk_size, self.size)
+        return Range(min(extent.start * self.chunk_size, stop), stop)
+
+    def group(self, chunk: int) -> Group:
+        """The record that `chunk` is in, as committed."""
+        raw = self._index.get(Table.GROUPS, group_key(self._key, chunk // GROUP))
+        return Group(raw, self._boot)
+
+    def land(self, chunk: int, value: int, epoch: int) -> bool:
+        """The chunk's bytes, of sum `value`, were written in `epoch`; False if that has ended."""
+        landing = _Landing(self, chunk, value, epoch)
+        self._index.commit(landing)
+        return landing.kept
+
+    def confirm(self, chunk: int, value: int) -> bool:
+        """The chunk was read and is right; False if it is no longer local."""
+        confirmation = _Confirmation(self, chunk, value)
+        self._index.commit(confirmation)
+        return confirmation.kept
+
+    def lose(self, chunk: int, judge: Callable[[Group], bool]) -> bool:
+        """Clear a chunk unless `judge`, asked under the writer lock, finds it right after all.
+
+        Returns whether the chunk is local and right.
+        """
+        slot = chunk % GROUP
+
+        def apply(transaction: Transaction) -> bool | None:
+            key, group = self._group_in(transaction, chunk // GROUP)
+            if not group.present(slot):
+                return None
+            if judge(group):
+                return True
+            group.clear(slot)
+            transaction.put(Table.GROUPS, key, group.raw)
+            self._write(transaction, -self.bounds(chunk).size)
+            return False
+
+        def settle(right: bool | None) -> None:
+            if right is False:
+                self._clear_memory(Range(chunk, chunk + 1))
+
+        return self._index.write(apply, settle) is True
+
+    def forget(self, chunks: Range, cut: Callable[[Range], None]) -> int:
+        """Clear chunks, then have `cut` remove their bytes; returns how many went."""
+
+        def apply(transaction: Transaction) -> int:
+            extents = self.present.extents(chunks.start, chunks.stop)
+            for extent in extents:
+                self._clear_records(transaction, extent)
+            gone = sum(self.bytes_of(extent).size for extent in extents)
+            self._write(transaction, -gone)
+            return gone
+
+        def settle(_gone: int) -> None:
+            self._clear_memory(chunks)
+            # The epoch moves last: a landing that begins in the new one writes after the cut.
+            try:
+                cut(self.bytes_of(chunks))
+            finally:
+                self.epoch += 1
+
+        return self._index.write(apply, settle)
+
+    def amend(self, change: Callable[[ObjectRecord], None]) -> None:
+        """Change the object's record in ways that concern no chunk."""
+
+        def apply(transaction: Transaction) -> ObjectRecord:
+            record = self._record()
+            change(record)
+            transaction.put(Table.OBJECTS, self._key, record.encode())
+            return record
+
+        def settle(record: ObjectRecord) -> None:
+            self.verified = record.verified
+            self.quarantined = record.quarantined
+
+        self._index.write(apply, settle)
+
+    def reset(self) -> None:
+        """The records were dropped; under the writer lock."""
+        self._clear_memory(Range(0, self.count))
+        self.quarantined = None
+        self.epoch += 1
+
+    def _record(self) -> ObjectRecord:
+        """As memory has it, which is what was committed last: nothing is read back to land."""
+        return ObjectRecord(
+            self.size,
+            self.chunk_size,
+            self.table,
+            self.verified,
+            self.present_bytes,
+            self.accessed,
+            self.quarantined,
+            self.private_of,
+        )
+
+    def _write(self, transaction: Transaction, gain: int) -> None:
+        """Write the object's record with `gain` more bytes present."""
+        if self._pending_in != transaction.serial:
+            self._pending, self._pending_in = 0, transaction.serial
+        self._pending += gain  # memory learns of the landings in this transaction after it
+        record = self._record()
+        record.present_bytes += self._pending
+        record.verified = record.verified and gain >= 0
+        transaction.put(Table.OBJECTS, self._key, record.encode())
+
+    def _group_in(self, transaction: Transaction, number: int) -> tuple[bytes, Group]:
+        key = group_key(self._key, number)
+        return key, Group(transaction.get(Table.GROUPS, key), self._boot)
+
+    def _clear_records(self, transaction: Transaction, extent: Range) -> None:
+        for number in range(extent.start // GROUP, (extent.stop - 1) // GROUP + 1):
+            key, group = self._group_in(transaction, number)
+            base = number * GROUP
+            for chunk in range(max(extent.start, base), min(extent.stop, base + GROUP)):
+                group.clear(chunk - base)
+            if group.empty:
+                transaction.delete(Table.GROUPS, key)
+            else:
+                transaction.put(Table.GROUPS, key, group.raw)
+
+    def _clear_memory(self, chunks: Range) -> None:
+        gone = 0
+        for extent in self.present.extents(chunks.start, chunks.stop):
+            gone += self.bytes_of(extent).size
+            for chunk in range(extent.start, extent.stop):
+                self.usable.clear(chunk)
+                self.adopted.clear(chunk)
+                self.present.clear(chunk)
+        self._gain(-gone)
+
+    def _gain(self, count: int) -> None:
+        self.present_bytes += count
+        self._tally.bytes += count
+        self.verified = self.verified and count >= 0
+
+
+class _Landing(Change):
+    """A chunk whose bytes are in the file and right."""
+
+    __slots__ = ("_chunk", "_epoch", "_gained", "_presence", "_value", "kept")
+
+    def __init__(self, presence: Presence, chunk: int, value: int, epoch: int) -> None:
+        super().__init__()
+        self._presence = presence
+        self._chunk = chunk
+        self._value = value
+        self._epoch = epoch
+        self._gained = 0
+        self.kept = False
+
+    def apply(self, transaction: Transaction) -> None:
+        presence, (number, slot) = self._presence, divmod(self._chunk, GROUP)
+        if self._epoch != presence.epoch:
+            return
+        key, group = presence._group_in(transaction, number)
+        self._gained = 0 if group.present(slot) else presence.bounds(self._chunk).size
+        group.settle(slot, self._value)
+        transaction.put(Table.GROUPS, key, group.raw)
+        presence._write(transaction, self._gained)
+        self.kept = True
+
+    def settle(self) -> None:
+        if self.kept:
+            presence = self._presence
+            presence.present.set(self._chunk)
+            presence.adopted.clear(self._chunk)
+            presence.usable.set(self._chunk)
+            presence._gain(self._gained)
+
+
+class _Confirmation(Change):
+    """A local chunk that was read and is right."""
+
+    __slots__ = ("_chunk", "_presence", "_value", "kept")
+
+    def __init__(self, presence: Presence, chunk: int, value: int) -> None:
+        super().__init__()
+        self._presence = presence
+        self._chunk = chunk
+        self._value = value
+        self.kept = False
+
+    def apply(self, transaction: Transaction) -> None:
+        number, slot = divmod(self._chunk, GROUP)
+        key, group = self._presence._group_in(transaction, number)
+        if group.present(slot):
+            group.settle(slot, self._value)
+            transaction.put(Table.GROUPS, key, group.raw)
+            self.kept = True
+
+    def settle(self) -> None:
+        if self.kept:
+            self._presence.adopted.clear(self._chunk)
+            self._presence.usable.set(self._chunk)

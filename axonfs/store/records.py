@@ -1,0 +1,226 @@
+"""How the index's records look, byte by byte.
+
+Pure; the bottom of the store. Little endian, except for keys, whose order LMDB compares:
+
+    objects    key: digest (32 bytes)
+               sealed: u64 size, u32 chunk size, u32 flags (1 = whole digest verified),
+               u64 present bytes, f64 accessed (unix seconds), 32 digest of the chunk table (zeros:
+               none), 32 digest of the content where the key is another (zeros: the key is it),
+               then the cause of a quarantine in UTF-8 (nothing: none)
+    groups     key: digest, u32 big endian number of the group
+               16 boot id, then for each of 128 chunks one bit of present, one of checked and one
+               of adopted (16 bytes each), then one u64 xxh3-64 each
+    documents  key: sha256 of the URL; sealed: f64 fetched, JSON [etag, final URL]
+    bodies     key: sha256 of the URL; sealed: the body
+    manifests  key: sha256 of the spec; sealed: u32 length of the JSON [namespace, name, version,
+               base], the JSON, the manifest as published
+    tables     key: object digest, u32 big endian chunk size, digest of the table
+               sealed: u64 object size, the chunk digests
+    pins       key: sha256 of the spec; sealed: JSON
+    meta       format (ASCII number), boot (16 bytes)
+
+Sealed: after the u64 xxh3-64 of what follows, seeded with what kind of record it is. What a torn
+index returns breaks its seal and counts as not there. Groups need none: a chunk's own sum is
+compared with its bytes.
+
+A chunk's `checked` bit means nothing unless the group's boot id is that of this boot. A chunk is
+`adopted` if it was found in a backing file rather than landed: its sum is unknown, and only the
+chunk table can say whether it is right.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Self
+
+import xxhash
+
+FORMAT = 1
+GROUP = 128  # chunks of one group record: 1 KiB of sums keeps a commit to one leaf page
+NO_TABLE = ""
+_OBJECT = struct.Struct("<QIIQd32s32s")
+_SUM = struct.Struct("<Q")
+_VERIFIED = 1
+_BITS = GROUP // 8
+_PRESENT, _CHECKED, _ADOPTED, _SUMS = 16, 16 + _BITS, 16 + 2 * _BITS, 16 + 3 * _BITS
+GROUP_BYTES = _SUMS + 8 * GROUP
+_ZEROS = bytes(_BITS)
+_BINARY = bytes.maketrans(b"01", b"\0\1")
+
+
+class Kind(IntEnum):
+    """What a seal is seeded with, so that no record passes for one of another table."""
+
+    OBJECT = 1
+    DOCUMENT = 2
+    BODY = 3
+    MANIFEST = 4
+    TABLE = 5
+    PIN = 6
+
+
+def checksum(data: bytes | bytearray | memoryview) -> int:
+    """xxh3-64, which finds what a crash did; digests are for what somebody may have done."""
+    return xxhash.xxh3_64_intdigest(data)
+
+
+def seal(kind: Kind, payload: bytes) -> bytes:
+    return _SUM.pack(xxhash.xxh3_64_intdigest(payload, kind)) + payload
+
+
+def unseal(kind: Kind, raw: bytes | None) -> bytes | None:
+    """What was sealed; None if it is not there or not as it was."""
+    if raw is None or len(raw) < _SUM.size:
+        return None
+    payload = raw[_SUM.size :]
+    return payload if seal(kind, payload) == raw else None
+
+
+@dataclass(slots=True)
+class ObjectRecord:
+    """What is known of one object; a chunk size of 0 means a stray that no entry claimed yet.
+
+    `table` is the digest of the chunk table its chunks were checked against, NO_TABLE if none.
+    A private object (store.py) names the digest of its content in `private_of`.
+    """
+
+    size: int
+    chunk_size: int
+    table: str = NO_TABLE
+    verified: bool = False
+    present_bytes: int = 0
+    accessed: float = 0.0
+    quarantined: str | None = None
+    private_of: str | None = None
+
+    def encode(self) -> bytes:
+        head = _OBJECT.pack(
+            self.size,
+            self.chunk_size,
+            _VERIFIED if self.verified else 0,
+            self.present_bytes,
+            self.accessed,
+            bytes.fromhex(self.table),
+            bytes.fromhex(self.private_of) if self.private_of else b"",
+        )
+        return seal(Kind.OBJECT, head + (self.quarantined or "").encode())
+
+    @classmethod
+    def decode(cls, raw: bytes | None) -> Self | None:
+        payload = unseal(Kind.OBJECT, raw)
+        if payload is None:
+            return None
+        size, chunk_size, flags, present, accessed, table, content = _OBJECT.unpack_from(payload)
+        return cls(
+            size,
+            chunk_size,
+            table.hex() if any(table) else NO_TABLE,
+            bool(flags & _VERIFIED),
+            present,
+            accessed,
+            payload[_OBJECT.size :].decode() or None,
+            content.hex() if any(content) else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One object as the index has it; sizes in bytes, `accessed` in unix seconds.
+
+    `digest` is that of the content, but for a private object, which names it in `private_of`.
+    """
+
+    digest: str
+    size: int
+    chunk_size: int
+    present_bytes: int
+    complete: bool
+    quarantined: str | None
+    accessed: float
+    private_of: str | None = None
+
+
+def info_of(digest: str, record: ObjectRecord, accessed: float | None = None) -> ObjectInfo:
+    """`accessed`: a later access than the record's, where one is known."""
+    return ObjectInfo(
+        digest,
+        record.size,
+        record.chunk_size,
+        record.present_bytes,
+        record.chunk_size > 0 and record.present_bytes == record.size,
+        record.quarantined,
+        max(record.accessed, accessed or 0.0),
+        record.private_of,
+    )
+
+
+def group_key(digest: bytes, group: int) -> bytes:
+    return digest + group.to_bytes(4, "big")
+
+
+class Group:
+    """The record of 128 neighbouring chunks, to be changed and put back.
+
+    Args:
+        raw: the record, None if there is none yet. One of a wrong length counts as none: its
+            chunks are fetched again, which is slow and right.
+        boot: this boot; bits of `checked` from another are dropped.
+    """
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: bytes | None, boot: bytes) -> None:
+        self.raw = bytearray(raw if raw and len(raw) == GROUP_BYTES else GROUP_BYTES)
+        if self.raw[:_PRESENT] != boot:
+            self.raw[:_PRESENT] = boot
+            self.raw[_CHECKED:_ADOPTED] = _ZEROS
+
+    @property
+    def empty(self) -> bool:
+        return self.raw[_PRESENT:_CHECKED] == _ZEROS
+
+    def present(self, slot: int) -> bool:
+        return self._test(_PRESENT, slot)
+
+    def adopted(self, slot: int) -> bool:
+        return self._test(_ADOPTED, slot)
+
+    def sum_of(self, slot: int) -> int:
+        (value,) = _SUM.unpack_from(self.raw, _SUMS + 8 * slot)
+        return int(value)
+
+    def settle(self, slot: int, value: int) -> None:
+        """The chunk's bytes are right and have the sum `value`: present and checked."""
+        _SUM.pack_into(self.raw, _SUMS + 8 * slot, value)
+        byte, bit = slot >> 3, 1 << (slot & 7)
+        self.raw[_PRESENT + byte] |= bit
+        self.raw[_CHECKED + byte] |= bit
+        self.raw[_ADOPTED + byte] &= ~bit
+
+    def adopt(self, slot: int) -> None:
+        """The chunk's bytes are there; nobody knows yet whether they are right."""
+        byte, bit = slot >> 3, 1 << (slot & 7)
+        self.raw[_PRESENT + byte] |= bit
+        self.raw[_CHECKED + byte] &= ~bit
+        self.raw[_ADOPTED + byte] |= bit
+
+    def clear(self, slot: int) -> None:
+        byte, mask = slot >> 3, ~(1 << (slot & 7))
+        for field in (_PRESENT, _CHECKED, _ADOPTED):
+            self.raw[field + byte] &= mask
+
+    def flags(self) -> tuple[bytes, bytes, bytes]:
+        """(present, usable, adopted): a byte of 0 or 1 per chunk; usable needs no check."""
+        present = int.from_bytes(self.raw[_PRESENT:_CHECKED], "little")
+        checked = int.from_bytes(self.raw[_CHECKED:_ADOPTED], "little")
+        adopted = int.from_bytes(self.raw[_ADOPTED:_SUMS], "little")
+        return _spread(present), _spread(present & checked & ~adopted), _spread(present & adopted)
+
+    def _test(self, field: int, slot: int) -> bool:
+        return bool(self.raw[field + (slot >> 3)] & (1 << (slot & 7)))
+
+
+def _spread(bits: int) -> bytes:
+    return f"{bits:0{GROUP}b}"[::-1].encode().translate(_BINARY)

@@ -1,0 +1,96 @@
+"""An index that a crash of the machine may have torn: checked before it is opened.
+
+Beside index, which it runs as a script in a child process: LMDB may segfault on a torn file, and
+the child's death is then the answer. Knows nothing of LMDB itself. Only the owner calls it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from axonfs.errors import CorruptError, UnsupportedError
+from axonfs.store import index
+
+log = logging.getLogger(__name__)
+
+# How LMDB ends on a torn file. Not SIGKILL: that is the kernel short of memory.
+_TORN_SIGNALS = {
+    -signal.SIGSEGV,
+    -signal.SIGBUS,
+    -signal.SIGABRT,
+    -signal.SIGILL,
+    -signal.SIGFPE,
+}
+
+
+def recover(path: Path, boot: bytes) -> None:
+    """Move an index aside that LMDB could not bear; after a boot, go on in a compacted copy.
+
+    Raises:
+        UnsupportedError: it could not be checked, which is no reason to give it up.
+    """
+    fresh = Path(f"{path}.new")
+    fresh.unlink(missing_ok=True)
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    cause = _fault(path, boot, fresh)
+    if cause is not None:
+        fresh.unlink(missing_ok=True)
+        _move_aside(path, cause)
+    elif fresh.exists():
+        os.replace(fresh, path)
+
+
+def inspect(path: Path, boot: bytes) -> None:
+    """For a process beside the owner, or where there is none: changes nothing.
+
+    Raises:
+        CorruptError: LMDB could not bear the index.
+        UnsupportedError: it could not be checked.
+    """
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    cause = _fault(path, boot, None)
+    if cause is not None:
+        raise CorruptError(
+            f"the cache's index is unreadable: {cause}",
+            source=str(path),
+            hint="the next mount on this cache rebuilds it",
+        )
+
+
+def _fault(path: Path, boot: bytes, fresh: Path | None) -> str | None:
+    """Why LMDB cannot read the index, None if it can."""
+    walk = _walk_in_child(path, boot, fresh)
+    if walk.returncode == 0:
+        return None
+    cause = walk.stderr.strip()[-500:] or f"the check ended with {walk.returncode}"
+    if walk.returncode != index.TORN and walk.returncode not in _TORN_SIGNALS:
+        raise UnsupportedError(f"the cache's index could not be checked: {cause}", source=str(path))
+    return cause
+
+
+def _walk_in_child(path: Path, boot: bytes, fresh: Path | None) -> subprocess.CompletedProcess[str]:
+    # By its path and not with -m, so the child imports lmdb and little else: 40 ms.
+    script = index.__file__
+    paths = [entry for entry in sys.path if entry] + [str(Path(script).parents[2])]
+    return subprocess.run(
+        [sys.executable, "-P", "-S", "-s", script, str(path), boot.hex(), str(fresh or "")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _move_aside(path: Path, cause: str) -> None:
+    aside = Path(f"{path}.unreadable")
+    os.replace(path, aside)
+    Path(f"{path}-lock").unlink(missing_ok=True)
+    log.warning("%s is unreadable (%s); moved to %s, rebuilding", path, cause, aside.name)

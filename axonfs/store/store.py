@@ -1,0 +1,347 @@
+"""The cache: finds, opens, drops and evicts objects, and keeps what belongs to them.
+
+Above objects and metadata; the only module of the package that others import, through
+axonfs.store. Fetches nothing and verifies no digest: its callers do.
+
+Two manifests may name one digest and differ about it: another size, chunk size or chunk table. A
+registry may lie about a digest that an honest one uses, so chunks that one table judged are never
+served or lost by what another says: the newcomer gets a private object, under a key of its own,
+until the first has been verified as a whole.
+
+A backing file without a record (the index was lost) is adopted when an entry claims it; until
+then it counts as a stray, for usage and eviction.
+
+Locks: see objects. The ledger's lock is held while an object is opened or dropped, never while
+anything is unlinked.
+
+Threading: any thread; calls are short and block.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from itertools import groupby
+from pathlib import Path
+from typing import Self
+
+from axonfs.errors import BusyError
+from axonfs.manifest import DEFAULT_CHUNK_SIZE, FileEntry, chunk_count
+from axonfs.ranges import Range, chunk_range
+from axonfs.store import backing
+from axonfs.store.backing import Directory
+from axonfs.store.evict import Eviction, choose_victims
+from axonfs.store.index import Index, Table, Transaction, open_owner, open_reader
+from axonfs.store.metadata import Metadata
+from axonfs.store.objects import Ledger, StoredObject, suits
+from axonfs.store.records import (
+    FORMAT,
+    GROUP,
+    NO_TABLE,
+    Group,
+    ObjectInfo,
+    ObjectRecord,
+    group_key,
+    info_of,
+)
+from axonfs.store.recovery import inspect, recover
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Store(Metadata):
+    """One cache directory; `Store.open` makes it."""
+
+    def __init__(self, directory: Directory, index: Index, boot: bytes, lock: int | None) -> None:
+        super().__init__(index)
+        self.directory = directory.root
+        self._files = directory
+        self._lock = lock
+        self._ledger = Ledger(directory, index, boot)
+        index.companion = self._write_accesses
+
+    @classmethod
+    def open(cls, directory: Path, *, owner: bool = True, boot_id: str | None = None) -> Self:
+        """The cache in `directory`.
+
+        Args:
+            owner: take the cache over, creating it if need be; else read it beside its owner,
+                creating and changing nothing.
+            boot_id: a UUID to take for this boot's, for tests.
+
+        Raises:
+            BusyError: another process owns it; its pid is named.
+            NotFoundError: there is none, and `owner` is false.
+            UnsupportedError: the directory is not writable, or a newer axonfs wrote it.
+        """
+        files, boot = Directory(directory), _boot(boot_id)
+        if not owner:
+            inspect(files.index, boot)
+            return cls(files, open_reader(files.index, FORMAT), boot, None)
+        files.prepare()
+        lock = files.lock()
+        try:
+            recover(files.index, boot)
+            index = open_owner(files.index, boot, FORMAT)
+        except BaseException:
+            os.close(lock)
+            raise
+        store = cls(files, index, boot, lock)
+        try:
+            store._take_stock()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Flush and let go; no other thread may be inside a call, and nothing is held after."""
+        if self._lock is not None:
+            self.sync()
+        self._index.close()
+        for stored in self._ledger.held.values():
+            stored.close()
+        self._ledger.held.clear()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def object(self, entry: FileEntry) -> StoredObject:
+        """The object of `entry`, opened or new; the same one for all while it is in use."""
+        found = self._ledger.live.get(entry.digest)
+        if found is not None and found.serves(entry):
+            return found
+        with self._ledger.lock:
+            return self._find(entry.digest, entry)
+
+    def peek(self, digest: str) -> ObjectInfo | None:
+        """What is known of an object, without opening it."""
+        record = ObjectRecord.decode(self._index.get(Table.OBJECTS, bytes.fromhex(digest)))
+        return info_of(digest, record, self._accessed(digest)) if record else None
+
+    def infos(self) -> list[ObjectInfo]:
+        """Every object that the index knows, whether bytes of it are local or not."""
+        with self._index.view() as view:
+            raws = list(view.scan(Table.OBJECTS))
+        decoded = ((key.hex(), ObjectRecord.decode(raw)) for key, raw in raws)
+        return [
+            info_of(digest, record, self._accessed(digest)) for digest, record in decoded if record
+        ]
+
+    def usage(self) -> int:
+        """Local bytes of all objects; beside an owner, summed from its index."""
+        if self._lock is None:
+            return sum(info.present_bytes for info in self.infos())
+        return self._ledger.tally.bytes
+
+    def drop(self, digest: str) -> int:
+        """Give up an object and its chunk tables; returns the local bytes freed.
+
+        Raises:
+            BusyError: it is held.
+        """
+        with self._ledger.lock:
+            if digest in self._ledger.held:
+                raise BusyError(f"the object {digest[:12]} is in use")
+            freed = self._forget(digest)
+            binned = self._files.discard(digest)
+        backing.unlink(binned)
+        return freed
+
+    def evict(self, limit: int) -> Eviction:
+        """Drop objects, least recently used first, until `usage` is at most `limit` bytes."""
+        freed, dropped, refused = 0, list[str](), set[str]()
+        while (over := self.usage() - limit) > 0:
+            kept = refused | set(self._ledger.held)
+            victims = choose_victims(self.infos(), self.pinned_digests(), kept, over)
+            if not victims:
+                break
+            for digest in victims:
+                try:
+                    freed += self.drop(digest)
+                    dropped.append(digest)
+                except BusyError:  # held since it was chosen; another takes its place
+                    refused.add(digest)
+        return Eviction(freed, dropped, max(0, over))
+
+    def quarantine(self, digest: str, cause: str) -> None:
+        """Mark an object as one that nobody is to be served from."""
+        self._mark(digest, cause)
+
+    def release_quarantine(self, digest: str) -> None:
+        self._mark(digest, None)
+
+    def sync(self) -> None:
+        """Write noted access times, then wait for the disk to have the index."""
+        self._index.write(lambda transaction: None)
+        self._index.sync()
+
+    def _find(self, digest: str, entry: FileEntry) -> StoredObject:
+        """Under the ledger's lock: the live object, the indexed one, an adopted or a new one."""
+        live = self._ledger.live.get(digest)
+        if live is not None and live.serves(entry):
+            return live
+        record = ObjectRecord.decode(self._index.get(Table.OBJECTS, bytes.fromhex(digest)))
+        if live is not None or (record and _rules_out(record, entry)):
+            return self._find(_private_key(entry), entry)
+        if record is None or not record.chunk_size or not suits(record, entry):
+            record = self._claim(digest, entry, record)
+        stored = StoredObject(self._ledger, digest, record)
+        with self._index.view() as view:
+            stored.presence.load(view)
+        self._ledger.live[digest] = stored
+        return stored
+
+    def _claim(self, digest: str, entry: FileEntry, old: ObjectRecord | None) -> ObjectRecord:
+        """The record of an object that has no fitting one; adopts what its backing file holds."""
+        record = _new_record(digest, entry)
+        length = self._files.length(digest)
+        if not self._index.writable or (old is None and length < 0):
+            return record  # written with the first chunk
+        record.quarantined = old.quarantined if old else None
+        unclaimed = old is None or not old.chunk_size
+        chunks = self._adoptable(digest, record) if unclaimed and length <= record.size else []
+        record.present_bytes = sum(
+            chunk_range(chunk, record.chunk_size, record.size).size for chunk in chunks
+        )
+        self._index.write(
+            lambda transaction: self._write_claim(transaction, digest, record, chunks),
+            lambda _: self._gain(record.present_bytes - (old.present_bytes if old else 0)),
+        )
+        return record
+
+    def _adoptable(self, digest: str, record: ObjectRecord) -> list[int]:
+        """The whole chunks that the backing file has data for."""
+        try:
+            descriptor = self._files.open_backing(digest, writable=False)
+        except FileNotFoundError:
+            return []
+        try:
+            extents = backing.data_extents(descriptor)
+        finally:
+            os.close(descriptor)
+        chunks = whole_chunks(extents, record.chunk_size, record.size)
+        if record.table == NO_TABLE and len(chunks) < chunk_count(record.size, record.chunk_size):
+            return []  # nothing could judge a part; the whole has its digest
+        return chunks
+
+    def _write_claim(
+        self, transaction: Transaction, digest: str, record: ObjectRecord, chunks: list[int]
+    ) -> None:
+        key = bytes.fromhex(digest)
+        _delete(transaction, Table.GROUPS, key)
+        for number, members in groupby(chunks, key=lambda chunk: chunk // GROUP):
+            group = Group(None, self._ledger.boot)
+            for chunk in members:
+                group.adopt(chunk % GROUP)
+            transaction.put(Table.GROUPS, group_key(key, number), group.raw)
+        transaction.put(Table.OBJECTS, key, record.encode())
+
+    def _forget(self, digest: str) -> int:
+        """Drop the records of an object that is not held; under the ledger's lock."""
+        key = bytes.fromhex(digest)
+
+        def apply(transaction: Transaction) -> int:
+            record = ObjectRecord.decode(transaction.get(Table.OBJECTS, key))
+            transaction.delete(Table.OBJECTS, key)
+            _delete(transaction, Table.GROUPS, key)
+            _delete(transaction, Table.TABLES, key)
+            return record.present_bytes if record else 0
+
+        def settle(freed: int) -> None:
+            live = self._ledger.live.get(digest)
+            if live is None:
+                self._gain(-freed)
+            else:
+                live.presence.reset()
+
+        return self._index.write(apply, settle)
+
+    def _mark(self, digest: str, cause: str | None) -> None:
+        def apply(transaction: Transaction) -> None:
+            record = ObjectRecord.decode(transaction.get(Table.OBJECTS, bytes.fromhex(digest)))
+            if record or cause:
+                record = record or ObjectRecord(0, 0)
+                record.quarantined = cause
+                transaction.put(Table.OBJECTS, bytes.fromhex(digest), record.encode())
+
+        with self._ledger.lock:
+            live = self._ledger.live.get(digest)
+            if live is not None:
+                live.quarantine(cause)
+            else:
+                self._index.write(apply)
+
+    def _take_stock(self) -> None:
+        """Sum what is local; where the index is new, count the files it does not know."""
+        self._files.empty_trash()
+        infos = self.infos()
+        if not infos:
+            self._index.write(self._count_strays)
+            infos = self.infos()
+        self._gain(sum(info.present_bytes for info in infos))
+
+    def _count_strays(self, transaction: Transaction) -> None:
+        for digest, status in self._files.files():
+            local = min(status.st_blocks * 512, status.st_size)
+            record = ObjectRecord(status.st_size, 0, present_bytes=local, accessed=status.st_mtime)
+            transaction.put(Table.OBJECTS, bytes.fromhex(digest), record.encode())
+
+    def _gain(self, count: int) -> None:
+        self._ledger.tally.bytes += count
+
+    def _accessed(self, digest: str) -> float | None:
+        live = self._ledger.live.get(digest)
+        return live.accessed if live is not None else self._ledger.touched.get(digest)
+
+    def _write_accesses(self, transaction: Transaction) -> None:
+        """Rides along with every commit; what a failed one loses is a minute of recency."""
+        touched = self._ledger.touched
+        while touched:
+            digest, accessed = touched.popitem()
+            record = ObjectRecord.decode(transaction.get(Table.OBJECTS, bytes.fromhex(digest)))
+            if record is not None:
+                record.accessed = max(record.accessed, accessed)
+                transaction.put(Table.OBJECTS, bytes.fromhex(digest), record.encode())
+
+
+def _boot(boot_id: str | None) -> bytes:
+    """This boot's id; where the system has none, one of our own: every chunk is then checked."""
+    try:
+        return uuid.UUID(boot_id or BOOT_ID.read_text().strip()).bytes
+    except OSError:
+        return uuid.uuid4().bytes
+
+
+def _rules_out(record: ObjectRecord, entry: FileEntry) -> bool:
+    """Whether others rely on local chunks that may not be served as those of `entry`."""
+    return record.chunk_size > 0 and record.present_bytes > 0 and not suits(record, entry)
+
+
+def _new_record(digest: str, entry: FileEntry) -> ObjectRecord:
+    private_of = None if digest == entry.digest else entry.digest
+    if entry.chunks is None:
+        return ObjectRecord(entry.size, DEFAULT_CHUNK_SIZE, private_of=private_of)
+    return ObjectRecord(entry.size, entry.chunks.size, entry.chunks.digest, private_of=private_of)
+
+
+def _private_key(entry: FileEntry) -> str:
+    chunks = entry.chunks
+    identity = f"{entry.digest} {entry.size} {chunks.size} {chunks.digest}" if chunks else ""
+    identity = identity or f"{entry.digest} {entry.size}"
+    return hashlib.sha256(identity.encode()).hexdigest()
+
+
+def _delete(transaction: Transaction, table: Table, prefix: bytes) -> None:
+    for key in [key for key, _ in transaction.scan(table, prefix)]:
+        transaction.delete(table, key)
+
+
+def whole_chunks(extents: list[Range], chunk_size: int, size: int) -> list[int]:
+    """The chunks of an object of `size` bytes that lie in one of `extents` from end to end."""
+    found: list[int] = []
+    for start, stop in extents:
+        stop = chunk_count(size, chunk_size) if stop >= size else stop // chunk_size
+        found += range(-(-start // chunk_size), stop)
+    return found

@@ -1,0 +1,331 @@
+"""Which models exist, and what a spec resolves to.
+
+Sits between vfs (and the commands) and {store, remote}. Merges the indexes of all sources, first
+source wins, with the versions that are known locally, and resolves names that no index lists.
+What was resolved once is in the store and is never asked for again: a published version does not
+change. Trio thread only; network calls are shared by everyone who asks for the same thing.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+import trio
+
+from axonfs.catalog import Listing, Versions, search
+from axonfs.errors import AxonError, NotFoundError, OfflineError
+from axonfs.flights import Flights
+from axonfs.manifest import Manifest
+from axonfs.names import LATEST, Spec, newest, version_key
+from axonfs.remote import Source
+from axonfs.store import Store
+
+log = logging.getLogger(__name__)
+
+# How long an index is taken as current, in seconds. A name it lacks is looked up at once.
+TTL = 60.0
+# A forced refresh is refused when the last one is younger than this.
+MIN_AGE = 5.0
+# Kept in memory, manifests and lists of versions; the store has the rest.
+MEMO_MANIFESTS = 256
+MEMO_ANSWERS = 16384
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Version:
+    """A resolved version: its manifest, and where the objects' URLs start."""
+
+    manifest: Manifest
+    base: str
+    source: Source | None
+
+    @property
+    def spec(self) -> Spec:
+        """The version's own name, never `latest`."""
+        return self.manifest.spec
+
+
+@dataclass(slots=True)
+class Shelf:
+    """One directory above the versions."""
+
+    children: set[str] = field(default_factory=set)
+    versions: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Answer:
+    value: Any
+    asked: float
+
+
+@dataclass(slots=True)
+class SourceState:
+    """How a source answered last, for `status`."""
+
+    error: str | None = None
+    since: float = 0.0
+    indexed: bool = True
+
+
+class Catalog:
+    """Everything that is listed: the tree above the versions."""
+
+    def __init__(self, listings: Iterable[Listing], local: Iterable[Spec] = ()) -> None:
+        merged: dict[Spec, Listing] = {}
+        for listing in listings:
+            merged.setdefault(listing.spec, listing)
+        self.listings = tuple(merged[spec] for spec in sorted(merged))
+        self.by_spec = merged
+        self.shelves: dict[tuple[str, ...], Shelf] = {(): Shelf()}
+        for spec in {*merged, *local}:
+            self._place(spec.segments)
+
+    def _place(self, segments: tuple[str, ...]) -> None:
+        for depth in range(len(segments) - 1):
+            shelf = self.shelves.setdefault(segments[:depth], Shelf())
+            shelf.children.add(segments[depth])
+        self.shelves.setdefault(segments[:-1], Shelf()).versions.add(segments[-1])
+
+
+class Tree:
+    """The names of all sources.
+
+    Args:
+        sources: in order of preference.
+        nursery: runs the network calls; they outlive the task that asked.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        store: Store,
+        nursery: trio.Nursery,
+        *,
+        offline: bool = False,
+    ) -> None:
+        self.sources = tuple(sources)
+        self.store = store
+        self.offline = offline
+        self.states = {source.url: SourceState() for source in sources}
+        self._nursery = nursery
+        self._flights = Flights(nursery)
+        self._answers: dict[Hashable, _Answer] = {}
+        self._listed: dict[str, list[Listing]] = {}
+        self._versions: dict[Spec, Version] = {}
+
+    # -- what changes: served as it was while it is asked again ---------------------------------
+
+    async def _recent(
+        self, key: Hashable, call: Callable[[], Awaitable[T]], *, fresh: bool = False
+    ) -> T:
+        """The answer to `key`, asked again in the background when it is older than the TTL.
+
+        Args:
+            fresh: wait for a new answer unless the known one is a moment old.
+        """
+        known = self._answers.get(key)
+        age = trio.current_time() - known.asked if known else math.inf
+        if known and age < (MIN_AGE if fresh else TTL):
+            return cast(T, known.value)
+        if known and not fresh:
+            known.asked = trio.current_time()
+            self._nursery.start_soon(self._ask_quietly, key, call)
+            return cast(T, known.value)
+        return await self._ask(key, call)
+
+    async def _ask(self, key: Hashable, call: Callable[[], Awaitable[T]]) -> T:
+        value = await self._flights.join(key, call)
+        if len(self._answers) >= MEMO_ANSWERS:
+            self._answers.clear()
+        self._answers[key] = _Answer(value, trio.current_time())
+        return value
+
+    async def _ask_quietly(self, key: Hashable, call: Callable[[], Awaitable[Any]]) -> None:
+        try:
+            await self._ask(key, call)
+        except AxonError as exc:
+            log.info("keeping what was known: %s", exc)
+
+    def invalidate(self) -> None:
+        """Have everything that changes asked for again (a pin added a version, say)."""
+        for answer in self._answers.values():
+            answer.asked = -math.inf
+
+    # -- the catalog -----------------------------------------------------------------------
+
+    async def catalog(self, *, fresh: bool = False) -> Catalog:
+        """What is listed.
+
+        Args:
+            fresh: wait for the sources unless they were asked a moment ago.
+
+        Raises:
+            AxonError: no source answers and nothing is known locally.
+        """
+        return await self._recent("catalog", self._list_all, fresh=fresh)
+
+    async def _list_all(self) -> Catalog:
+        failures: list[AxonError] = []
+        async with trio.open_nursery() as nursery:
+            for source in self.sources:
+                nursery.start_soon(self._list, source, failures)
+        local = await trio.to_thread.run_sync(self.store.specs)
+        listings = [item for source in self.sources for item in self._listed.get(source.url, [])]
+        if failures and not listings and not local:
+            raise failures[0]
+        return await trio.to_thread.run_sync(Catalog, listings, local)
+
+    async def _list(self, source: Source, failures: list[AxonError]) -> None:
+        try:
+            listings = await source.listings(offline=self.offline)
+            self.answered(source, None)
+            self.states[source.url].indexed = listings is not None
+        except AxonError as exc:
+            failures.append(exc)
+            self.answered(source, exc)
+            listings = self._listed.get(source.url) or await _kept(source.listings(offline=True))
+        self._listed[source.url] = listings or []
+
+    def answered(self, source: Source, error: AxonError | None) -> None:
+        """Note how a source answered; a change goes to the log once."""
+        state = self.states[source.url]
+        if error and state.error is None:
+            log.warning("%s", error)
+            state.since = time.time()
+        elif error is None and state.error is not None:
+            log.info("%s answers again", source.url)
+            state.since = time.time()
+        state.error = str(error) if error else None
+
+    @property
+    def indexed(self) -> bool:
+        """Whether every source has an index, so that an unlisted name can be refused."""
+        return all(state.indexed for state in self.states.values())
+
+    # -- versions --------------------------------------------------------------------------
+
+    async def version(self, spec: Spec) -> Version:
+        """The version that `spec` names; `latest` is resolved.
+
+        Raises:
+            NotFoundError: every source says there is none.
+            OfflineError: it is not known locally, and nothing may be sent.
+            AxonError: a source that might have it could not be asked.
+        """
+        if spec.version == LATEST:
+            spec = await self._latest_spec(spec)
+        known = self._versions.get(spec)
+        if known is None:
+            known = await self._flights.join(spec, lambda: self._resolve(spec))
+            self._remember(spec, known)
+        return known
+
+    def _remember(self, spec: Spec, version: Version) -> None:
+        self._versions[spec] = version
+        while len(self._versions) > MEMO_MANIFESTS:
+            del self._versions[next(iter(self._versions))]
+
+    def forget(self, spec: Spec) -> None:
+        """Resolve `spec` anew the next time."""
+        self._versions.pop(spec, None)
+
+    async def _resolve(self, spec: Spec) -> Version:
+        stored = await trio.to_thread.run_sync(self.store.manifest, spec)
+        if stored is not None:
+            return Version(stored.manifest, stored.base, self._source_of(stored.base))
+        if self.offline:
+            raise OfflineError("not in the cache, and offline", spec=str(spec))
+        failure: AxonError | None = None
+        for source in self.sources:
+            try:
+                found = await source.manifest(spec)
+            except AxonError as exc:
+                self.answered(source, exc)
+                failure = failure or exc
+                continue
+            self.answered(source, None)
+            if found is not None:
+                await trio.to_thread.run_sync(self.store.put_manifest, *found)
+                return Version(*found, source)
+        if failure:
+            raise failure.located(spec=str(spec))
+        raise NotFoundError("no such version", spec=str(spec), hint="try axonfs search")
+
+    def _source_of(self, base: str) -> Source | None:
+        """The source whose objects are below `base`; any source can carry an object's bytes."""
+        for source in self.sources:
+            if base.rstrip("/") == source.url.rstrip("/"):
+                return source
+        return self.sources[0] if self.sources else None
+
+    async def _latest_spec(self, spec: Spec) -> Spec:
+        versions = await self.versions(spec.model)
+        if versions.latest is not None:
+            return Spec(spec.namespace, spec.name, versions.latest)
+        if not self.offline:
+            for source in self.sources:  # an Axon registry may resolve `latest` by itself
+                if found := await source.manifest(spec):
+                    await trio.to_thread.run_sync(self.store.put_manifest, *found)
+                    return found[0].spec
+        raise NotFoundError("no such model", spec=spec.model, hint="try axonfs search")
+
+    async def versions(self, model: str, *, fresh: bool = False) -> Versions:
+        """All versions of `namespace/name` that are listed or local, and which is `latest`.
+
+        Args:
+            fresh: wait for the sources unless they were asked a moment ago.
+
+        Raises:
+            AxonError: a source could not be asked and nothing is known.
+        """
+        return await self._recent(
+            ("versions", model), lambda: self._all_versions(model), fresh=fresh
+        )
+
+    async def _all_versions(self, model: str) -> Versions:
+        shelf = (await self.catalog()).shelves.get(tuple(model.split("/")), Shelf())
+        names, latest, failure = set(shelf.versions), None, None
+        for source in self.sources:
+            try:
+                answer = await source.versions(model, offline=self._silent(source))
+            except AxonError as exc:
+                self.answered(source, exc)
+                failure, answer = exc, await _kept(source.versions(model, offline=True))
+            if answer is not None:
+                names.update(answer.versions)
+                latest = latest or answer.latest
+        if failure and not names:
+            raise failure
+        ordered = tuple(sorted(names, key=version_key))
+        return Versions(ordered, latest if latest in names else newest(list(ordered)))
+
+    def _silent(self, source: Source) -> bool:
+        """Whether a source is not to be asked for what may be stored: offline, or it is down."""
+        return self.offline or self.states[source.url].error is not None
+
+    async def search(self, query: str) -> list[Listing]:
+        """Listings that match, best first: from the index, else from a source's own search."""
+        found = {
+            listing.spec: listing for listing in search((await self.catalog()).listings, query)
+        }
+        for source in self.sources:
+            if not self.states[source.url].indexed and not self.offline:
+                for listing in await source.search(query):
+                    found.setdefault(listing.spec, listing)
+        return list(found.values())
+
+
+async def _kept(stored: Awaitable[T | None]) -> T | None:
+    """What a source said earlier; None if that makes no sense either: it spoils only its own."""
+    try:
+        return await stored
+    except AxonError:
+        return None

@@ -1,0 +1,47 @@
+"""Sizes as people write and read them.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import re
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(i?B?)", re.IGNORECASE | re.ASCII)
+
+
+def parse_size(value: object) -> int | None:
+    """Bytes of `200G`, `512MiB`, `1.5TB` or a number; `auto` and None are None.
+
+    As in GNU tools, `G` and `GiB` are powers of 1024 and `GB` of 1000.
+
+    Raises:
+        ValueError: it is no size; the message is the end of a sentence that names it.
+    """
+    if value is None or (isinstance(value, str) and value.strip().lower() == "auto"):
+        return None
+    match = _SIZE.fullmatch("" if isinstance(value, bool) else str(value).strip())
+    if match is None:
+        raise ValueError("is not a size; write it like 200G, 512MiB or auto")
+    number, unit, suffix = match.groups()
+    base = 1000 if unit and suffix.lower() == "b" else 1024
+    count = int(float(number) * base ** " KMGTP".index(unit.upper() or " "))
+    if not 0 < count < 1 << 62:
+        raise ValueError("is not a size that a cache can have")
+    return count
+
+
+def size(count: float) -> str:
+    """Bytes for people: `0 B`, `999 B`, `1.5 MiB`, `13 GiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if count < 1000 or unit == "TiB":
+            break
+        count /= 1024
+    return f"{count:.0f} {unit}" if unit == "B" or count >= 9.95 else f"{count:.1f} {unit}"
+
+
+def share(part: int, whole: int) -> str:
+    """`37 %`; only what is complete is 100 %."""
+    if part >= whole:
+        return "100 %"
+    return f"{min(part * 100 // whole, 99)} %"

@@ -1,0 +1,253 @@
+"""What is at each path of the mount: the answer to lookup and readdir, as values.
+
+Sits inside vfs, above tree. A place knows its path and what it shows; inodes, attributes and
+handles are vfs.py's. Nothing here reads a file's bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from axonfs.errors import NotFoundError
+from axonfs.manifest import FileEntry
+from axonfs.names import LATEST, Spec, spec_of, valid_segment, version_key
+from axonfs.tree import Catalog, Shelf, Tree, Version
+
+MANIFEST = "manifest.yaml"
+CONTROL = ".axonfs"
+STATUS = "status.json"
+
+# Seconds the kernel may keep what it was told. A version never changes; the shelves above do.
+FOREVER = 3600.0
+SHELF_TTL = 60.0
+ABSENT_TTL = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A directory above the versions."""
+
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A version's own directory (`inner` is empty) or one below it."""
+
+    path: tuple[str, ...]
+    version: Version
+    inner: str
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of a version; its bytes are an object."""
+
+    path: tuple[str, ...]
+    version: Version
+    entry: FileEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A symlink to a name in the same directory."""
+
+    path: tuple[str, ...]
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A small file whose bytes are made here: fixed, or new at each open when `live`."""
+
+    path: tuple[str, ...]
+    render: Callable[[], bytes] = field(compare=False)
+    size: int
+    mtime: float
+    live: bool = False
+    version: Version | None = None
+
+
+Place = Directory | Folder | File | Alias | Text
+
+
+class Places:
+    """Lookup and listing over a tree; `status` makes the live state."""
+
+    def __init__(self, tree: Tree, status: Callable[[], dict[str, Any]]) -> None:
+        self._tree = tree
+        self._status = status
+        self._folders: dict[Spec, dict[str, dict[str, FileEntry | None]]] = {}
+
+    root = Directory(())
+
+    async def lookup(self, parent: Place, name: str) -> Place | None:
+        """What `parent` has under `name`, None if nothing.
+
+        Raises:
+            AxonError: a source that might know the name could not be asked.
+        """
+        if parent == Directory((CONTROL,)):
+            return self._status_file() if name == STATUS else None
+        parent = await self._entered(parent)
+        if isinstance(parent, Folder):
+            return self._in_folder(parent, name)
+        if isinstance(parent, Directory):
+            return await self._in_directory(parent, name)
+        return None
+
+    async def listing(self, place: Place) -> list[tuple[str, Place]]:
+        """The entries of a directory, sorted by name.
+
+        Raises:
+            NotFoundError: a directory that exists only because a name below it might resolve.
+        """
+        if place == Directory((CONTROL,)):
+            return [(STATUS, self._status_file())]
+        place = await self._entered(place)
+        if isinstance(place, Folder):
+            children = self._children(place)
+            return [(name, self._child(place, name, children[name])) for name in sorted(children)]
+        assert isinstance(place, Directory)
+        return await self._list_directory(place)
+
+    def published(self, place: Directory, catalog: Catalog) -> float:
+        """When the version at `place` was published, 0.0 where it is none or not listed."""
+        spec = spec_of(place.path)
+        listing = catalog.by_spec.get(spec) if spec else None
+        return listing.published if listing else 0.0
+
+    # -- above the versions ------------------------------------------------------------------
+
+    async def _entered(self, place: Place) -> Place:
+        """`place` with its manifest, if it is a version that was only listed so far."""
+        if not isinstance(place, Directory) or len(place.path) < 3:
+            return place
+        shelves = (await self._tree.catalog()).shelves
+        spec = spec_of(place.path)
+        if spec and place.path[-1] in shelves.get(place.path[:-1], Shelf()).versions:
+            return Folder(place.path, await self._tree.version(spec), "")
+        if place.path in shelves:
+            return place
+        return await self._unlisted(place.path) or place
+
+    async def _in_directory(self, parent: Directory, name: str) -> Place | None:
+        path = (*parent.path, name)
+        if path == (CONTROL,):
+            return Directory(path)
+        if not valid_segment(name):
+            return None
+        shelf = (await self._tree.catalog()).shelves.get(parent.path, Shelf())
+        if name in shelf.children or name in shelf.versions:
+            return Directory(path)
+        if name == LATEST and len(parent.path) >= 2:
+            return await self._latest(parent)
+        return await self._unlisted(path)
+
+    async def _unlisted(self, path: tuple[str, ...]) -> Directory | Folder | None:
+        """A name no index lists: a new one, a version or model that resolves, or nothing."""
+        if len(path) == 1:
+            catalog = await self._tree.catalog(fresh=not self._tree.offline)
+            known = path[0] in catalog.shelves[()].children or not self._tree.indexed
+            return Directory(path) if known else None
+        if spec := spec_of(path):
+            try:
+                return Folder(path, await self._tree.version(spec), "")
+            except NotFoundError:
+                pass
+        if self._tree.offline:
+            return None
+        if (await self._tree.versions("/".join(path))).versions:
+            return Directory(path)
+        # A registry without an index: what does not look like a version may be a directory.
+        guess = not self._tree.indexed and version_key(path[-1])[0] == 0
+        return Directory(path) if guess else None
+
+    async def _latest(self, parent: Directory) -> Place | None:
+        spec = Spec(parent.path[0], "/".join(parent.path[1:]), LATEST)
+        versions = await self._tree.versions(spec.model)
+        if versions.latest is not None:
+            return Alias((*parent.path, LATEST), versions.latest)
+        try:
+            return Alias((*parent.path, LATEST), (await self._tree.version(spec)).spec.version)
+        except NotFoundError:
+            return None
+
+    async def _list_directory(self, place: Directory) -> list[tuple[str, Place]]:
+        shelf = (await self._tree.catalog()).shelves.get(place.path)
+        if shelf is None:
+            shelf = await self._unlisted_shelf(place)
+        names: dict[str, Place] = {
+            name: Directory((*place.path, name)) for name in shelf.children | shelf.versions
+        }
+        if shelf.versions and (latest := await self._latest(place)):
+            names[LATEST] = latest
+        if place.path == ():
+            names[CONTROL] = Directory((CONTROL,))
+        return sorted(names.items())
+
+    async def _unlisted_shelf(self, place: Directory) -> Shelf:
+        versions = (await self._tree.versions("/".join(place.path))).versions
+        if not versions:
+            raise NotFoundError("no index lists what is in here", path="/".join(place.path))
+        return Shelf(versions=set(versions))
+
+    # -- inside a version --------------------------------------------------------------------
+
+    def _in_folder(self, parent: Folder, name: str) -> Place | None:
+        children = self._children(parent)
+        return self._child(parent, name, children[name]) if name in children else None
+
+    def _children(self, folder: Folder) -> dict[str, FileEntry | None]:
+        folders = self._folders.get(folder.version.spec)
+        if folders is None:
+            while len(self._folders) >= 256:  # manifests of 10,000 versions do not stay in memory
+                del self._folders[next(iter(self._folders))]
+            folders = self._folders[folder.version.spec] = _folders(folder.version)
+        return folders.get(folder.inner, {})
+
+    def _child(self, parent: Folder, name: str, entry: FileEntry | None) -> Place:
+        path = (*parent.path, name)
+        if entry is not None:
+            return File(path, parent.version, entry)
+        if not parent.inner and name == MANIFEST:
+            return manifest_file(path, parent.version)
+        return Folder(path, parent.version, f"{parent.inner}/{name}".lstrip("/"))
+
+    def _status_file(self) -> Text:
+        def render() -> bytes:
+            return json.dumps(self._status(), indent=1).encode() + b"\n"
+
+        return Text((CONTROL, STATUS), render, 0, time.time(), live=True)
+
+
+def manifest_file(path: tuple[str, ...], version: Version) -> Text:
+    """The version's manifest as a file."""
+    raw = version.manifest.raw
+    return Text(path, lambda: raw, len(raw), version.manifest.created, version=version)
+
+
+def _folders(version: Version) -> dict[str, dict[str, FileEntry | None]]:
+    """Folder path → its names; a value is None for a folder and for the manifest."""
+    folders: dict[str, dict[str, FileEntry | None]] = {"": {MANIFEST: None}}
+    for entry in version.manifest.files:
+        inner, _, name = entry.path.rpartition("/")
+        folders.setdefault(inner, {})[name] = entry
+        while inner:
+            parent, _, name = inner.rpartition("/")
+            folders.setdefault(parent, {})[name] = None
+            inner = parent
+    return folders
+
+
+def describe(place: Place) -> tuple[str | None, str | None]:
+    """The spec and the path in it that an error about `place` names."""
+    if isinstance(place, File):
+        return str(place.version.spec), place.entry.path
+    if isinstance(place, Folder):
+        return str(place.version.spec), place.inner or None
+    return None, "/".join(place.path) or "/"

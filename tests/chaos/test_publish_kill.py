@@ -1,0 +1,109 @@
+"""A publisher killed at each of its steps leaves a sound registry, and the next one mends it."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from axonfs.catalog import parse_index, parse_versions
+from axonfs.chunktable import parse_table
+from axonfs.manifest import parse_manifest
+from axonfs.names import parse_spec, spec_of
+from axonfs.publish import publish
+from tests.support.registry import make_model
+
+CHUNK = 64 << 10
+FIRST = parse_spec("nlp/tiny@1.0.0")
+SECOND = parse_spec("nlp/tiny@1.1.0")
+
+
+def victim(model: Path, registry: Path, number: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.chaos.publish_victim"]
+    arguments = [str(model), str(SECOND), str(registry), str(number)]
+    return subprocess.Popen(command + arguments, cwd=Path(__file__).parents[2])
+
+
+def check_sound(registry: Path) -> list[str]:
+    """All that a reader can reach from the lists and the manifests is whole; the versions."""
+    models = registry / "api/v1/models"
+    found = []
+    for path in models.rglob("manifest.yaml"):
+        spec = spec_of(path.parent.relative_to(models).parts)
+        assert spec is not None
+        found.append(str(spec))
+        for entry in parse_manifest(path.read_bytes(), spec).files:
+            name = f"sha256/{entry.digest[:2]}/{entry.digest}"
+            data = (registry / "objects" / name).read_bytes()
+            assert (len(data), hashlib.sha256(data).hexdigest()) == (entry.size, entry.digest)
+            assert entry.chunks is not None
+            table = (registry / "chunks" / name).read_bytes()
+            parse_table(table, size=entry.size, chunks=entry.chunks)
+    listings, skipped = parse_index((registry / "api/v1/index.json").read_bytes())
+    listed = {str(listing.spec) for listing in listings}
+    versions = parse_versions((models / "nlp/tiny/versions.json").read_bytes())
+    assert skipped == 0
+    assert listed <= {f"nlp/tiny@{version}" for version in versions.versions} <= set(found)
+    for path in (registry / "objects/sha256").glob("*/*"):
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+    return sorted(found)
+
+
+def check_mended(model: Path, registry: Path) -> None:
+    publish(model, SECOND, registry, chunk_size=CHUNK)
+    both = [str(FIRST), str(SECOND)]
+    assert check_sound(registry) == both
+    listings, _ = parse_index((registry / "api/v1/index.json").read_bytes())
+    assert [str(listing.spec) for listing in listings] == both
+    assert list((registry / "objects/tmp").iterdir()) == []
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A registry with the first version in it."""
+    model = make_model(tmp_path / "first", {"a": 2 * CHUNK + 1}, seed=1)
+    publish(model, FIRST, tmp_path / "base", chunk_size=CHUNK)
+    return tmp_path / "base"
+
+
+@pytest.mark.slow
+def test_killed_before_every_change_it_makes(tmp_path: Path, base: Path) -> None:
+    model = make_model(tmp_path / "model", {"a": CHUNK + 1, "b": 3 * CHUNK}, seed=2)
+    half_done = 0
+    for number in range(200):
+        registry = tmp_path / f"registry{number}"
+        shutil.copytree(base, registry)
+        status = victim(model, registry, number).wait()
+        half_done += str(FIRST) in check_sound(registry) and status != 0
+        check_mended(model, registry)
+        shutil.rmtree(registry)
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
+    else:
+        pytest.fail("the publisher never came to its end")
+    assert half_done > 10
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment(tmp_path: Path, base: Path) -> None:
+    model = make_model(tmp_path / "model", {"a": 40 << 20, "b": 8 << 20}, seed=3)
+    moments = random.Random(7)
+    kills = 0
+    for _ in range(8):
+        shutil.rmtree(tmp_path / "registry", ignore_errors=True)
+        shutil.copytree(base, tmp_path / "registry")
+        process = victim(model, tmp_path / "registry", 10**6)
+        time.sleep(moments.uniform(0.15, 0.8))  # the moment of the kill is what is tried out
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+        check_sound(tmp_path / "registry")
+    check_mended(model, tmp_path / "registry")
+    assert kills

@@ -1,0 +1,162 @@
+"""Real mounts for tests: a published registry, its server, and `axonfs mount` as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from axonfs.names import parse_spec
+from axonfs.publish import publish
+from tests.support.registry import RegistryServer, make_model
+
+CHUNK = 1 << 20
+READY_SECONDS = 30.0
+
+# What the registry of most tests holds: sizes that are not multiples of the chunk.
+FILES = {"model.safetensors": 5 * CHUNK + 4321, "vocab.txt": 777, "sub/part.bin": CHUNK + 1}
+
+
+def run_axonfs(*args: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """A command as a user runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "axonfs", *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=check,
+    )
+
+
+@dataclass
+class Mount:
+    """One `axonfs mount --foreground` process."""
+
+    path: Path
+    cache: Path
+    log: Path
+    process: subprocess.Popen[bytes] = field(repr=False)
+
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = json.loads((self.path / ".axonfs/status.json").read_text())
+        return status
+
+    def fetched(self) -> int:
+        return int(self.status()["fetch"]["bytes"])
+
+    def wait_ready(self) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while not os.path.ismount(self.path) or "mounted at" not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Unmount with SIGTERM and wait."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        finally:
+            if os.path.ismount(self.path):
+                subprocess.run(["umount", "-l", self.path], check=False)
+
+    def kill(self) -> None:
+        """SIGKILL, as the kernel does when memory runs out."""
+        self.process.kill()
+        self.process.wait(20)
+
+    def complaints(self) -> list[str]:
+        """Log lines that are warnings or worse."""
+        lines = self.log.read_text().splitlines()
+        return [
+            line for line in lines if "WARNING" in line or "ERROR" in line or "Traceback" in line
+        ]
+
+
+MountFactory = Callable[..., Mount]
+
+
+@pytest.fixture
+def registry_dir(tmp_path: Path) -> Path:
+    """A registry with two versions of one model and one of a model with a longer name."""
+    registry = tmp_path / "registry"
+    for number, spec in enumerate(("nlp/tiny@1.0.0", "nlp/tiny@1.1.0", "nlp/org/deep@0.1.0")):
+        source = tmp_path / f"source{number}"
+        make_model(source, FILES, seed=number)
+        publish(source, parse_spec(spec), registry, chunk_size=CHUNK)
+    return registry
+
+
+@pytest.fixture
+def registry(registry_dir: Path) -> Iterator[RegistryServer]:
+    with RegistryServer(registry_dir) as server:
+        yield server
+
+
+@pytest.fixture
+def start_mount(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MountFactory]:
+    """A function that mounts; each mount is stopped, and its log must be free of warnings unless
+    the test is marked `complains`."""
+    mounts: list[Mount] = []
+
+    def start(
+        *urls: str,
+        options: tuple[str, ...] = (),
+        cache: Path | None = None,
+        env: dict[str, str] | None = None,
+    ) -> Mount:
+        path = tmp_path / f"mnt{len(mounts)}"
+        path.mkdir()
+        log = tmp_path / f"mount{len(mounts)}.log"
+        cache = cache or tmp_path / "cache"
+        registries = [part for url in urls for part in ("--registry", url)]
+        command = ["mount", str(path), "--foreground", "--cache", str(cache), *registries, *options]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "axonfs", *command],
+                stdout=output,
+                stderr=output,
+                env={**os.environ, "AXONFS_CONFIG": str(tmp_path / "none.yaml"), **(env or {})},
+            )
+        mounts.append(Mount(path, cache, log, process))
+        mounts[-1].wait_ready()
+        return mounts[-1]
+
+    yield start
+    for mount in mounts:
+        mount.stop()
+        if request.node.get_closest_marker("complains") is None:
+            assert mount.complaints() == []
+
+
+@pytest.fixture
+def mount(start_mount: MountFactory, registry: RegistryServer) -> Mount:
+    """A mount of the registry on an empty cache."""
+    return start_mount(registry.url)
+
+
+def source_bytes(tmp_path: Path, number: int, name: str) -> bytes:
+    """What was published as `name` of the `number`th model of the registry."""
+    return (tmp_path / f"source{number}" / name).read_bytes()
+
+
+def object_requests(registry: RegistryServer) -> list[tuple[str, str | None]]:
+    """Path and Range of the requests for object bytes so far."""
+    return [
+        (path, ranged)
+        for method, path, ranged in registry.requests
+        if method == "GET" and "/objects/" in path
+    ]

@@ -1,0 +1,57 @@
+"""The systemd units: what they start exists, with the options they give it."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import click
+import pytest
+
+from axonfs.cli.main import cli
+
+UNITS = sorted((Path(__file__).parents[2] / "packaging").glob("*.service"))
+
+
+def unit(path: Path) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(path)
+    return parser
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_the_command_of_a_unit_parses(path: Path) -> None:
+    program, *arguments = shlex.split(unit(path)["Service"]["ExecStart"])
+    assert Path(program).name == "axonfs"
+    assert isinstance(cli, click.Group)
+    name, command, rest = cli.resolve_command(click.Context(cli), arguments)
+    assert name == "mount"
+    assert command is not None
+    context = command.make_context(name, rest)
+    assert context.params["foreground"] is True
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_systemd_accepts_a_unit(path: Path, tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed")
+    # The programs need not be installed here; everything else counts.
+    text = path.read_text().replace(unit(path)["Service"]["ExecStart"], "/bin/true")
+    copy = tmp_path / path.name
+    copy.write_text(text)
+    mode = "--user" if "user" in path.name else "--system"
+    done = subprocess.run(
+        [analyze, mode, "verify", copy],
+        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert path.name not in done.stderr

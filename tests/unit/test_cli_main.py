@@ -1,0 +1,194 @@
+"""The program's edge: exit codes, messages, help, and what it costs to start."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import trio
+
+from axonfs import __version__
+from axonfs.cli import main as program
+from axonfs.cli.main import COMMANDS, cli, main
+from axonfs.errors import AxonError, NotFoundError, UsageError
+
+
+@pytest.fixture(autouse=True)
+def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("AXONFS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AXONFS_CONFIG", str(tmp_path / "config.yaml"))
+    monkeypatch.setenv("AXONFS_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, exc: BaseException) -> int:
+    """The exit code of a command that raises `exc`."""
+
+    @click.command
+    def version() -> None:
+        raise exc
+
+    monkeypatch.setattr("axonfs.cli.about.version", version)
+    return main(["version"])
+
+
+def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version"]) == 0
+    assert capsys.readouterr().out == f"axonfs {__version__}\n"
+
+
+def test_every_command_of_the_table_exists_by_its_name() -> None:
+    context = click.Context(cli)
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None
+        assert command.name == name
+
+
+@pytest.mark.parametrize(
+    ("exc", "code", "message"),
+    [
+        (
+            NotFoundError("no such version", spec="a/b@1", hint="look"),
+            1,
+            "a/b@1: no such version; look",
+        ),
+        (UsageError("nonsense"), 2, "nonsense"),
+        (ExceptionGroup("g", [ExceptionGroup("h", [AxonError("deep")])]), 1, "deep"),
+        (
+            FileNotFoundError(2, "No such file or directory", "/x"),
+            1,
+            "/x: No such file or directory",
+        ),
+        (ValueError("boo"), 1, "this is a bug: ValueError: boo; AXONFS_DEBUG=1 shows where"),
+        (AxonError("evil\x1b[2J"), 1, "evil?[2J"),
+    ],
+)
+def test_an_error_is_one_line_and_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    exc: BaseException,
+    code: int,
+    message: str,
+) -> None:
+    assert failing(monkeypatch, exc) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"axonfs: {message}\n"
+
+
+def test_a_traceback_is_shown_only_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AXONFS_DEBUG", "1")
+    failing(monkeypatch, AxonError("x"))
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "exc", [KeyboardInterrupt(), click.Abort(), BaseExceptionGroup("g", [KeyboardInterrupt()])]
+)
+def test_an_interrupt_ends_with_130_and_no_words_of_ours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], exc: BaseException
+) -> None:
+    assert failing(monkeypatch, exc) == 130
+    assert "axonfs:" not in capsys.readouterr().err
+
+
+def test_an_interrupt_wins_over_the_faults_it_caused(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = BaseExceptionGroup(
+        "g", [AxonError("x"), BaseExceptionGroup("h", [KeyboardInterrupt()])]
+    )
+    assert failing(monkeypatch, group) == 130
+
+
+def test_a_cancelled_nursery_does_not_hide_the_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            raise UsageError("inner")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        trio.run(fail)
+    assert failing(monkeypatch, caught.value) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["frobnicate"], "there is no command 'frobnicate'; try axonfs --help"),
+        (["serch", "x"], "did you mean search?"),
+        (["mount", "--nonsense"], "no such option"),
+        (["info"], "missing argument"),
+        (["pin", "not a spec"], "is not a model"),
+        (["pin"], "pin needs a SPEC"),
+        (["uninstall", "a/b"], "names no version"),
+        (["publish", ".", "a/b@", "--to", "x"], "empty version"),
+        (["config", "get", "colour"], "no setting 'colour'"),
+        (["config", "set", "streams", "many"], "streams: 'many'"),
+        (["config", "set", "tokens", "s3cret"], "does not belong on the command line"),
+        (["registry", "add", "not-a-url"], "not an http:// or https:// URL"),
+        (["search", "x", "--registry", "nope"], "registries"),
+        (["list", "--format", "xml"], "xml"),
+    ],
+)
+def test_wrong_usage_is_said_in_one_line_and_ends_with_2(
+    capsys: pytest.CaptureFixture[str], line: list[str], words: str
+) -> None:
+    code = main(line)
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (2, "")
+    assert words in captured.err
+    assert captured.err.startswith("axonfs: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_groups_without_a_command_show_their_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for line in ([], ["cache"], ["registry"], ["registry", "set"], ["config"]):
+        assert main(line) == 2
+        assert "Usage:" in capsys.readouterr().err
+
+
+def test_the_help_shows_every_command_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in COMMANDS:
+        (line,) = [line for line in lines if line.startswith(f"  {name} ")]
+        assert line.endswith(".")
+        assert not line.endswith("...")
+
+
+def test_a_closed_pipe_is_no_error_worth_a_word(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as out:
+        done = subprocess.run(
+            [sys.executable, "-m", "axonfs", "config", "list"],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=30,
+        )
+    assert b"roken" not in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_version_imports_nothing_heavy() -> None:
+    heavy = ["trio", "httpx", "lmdb", "yaml", "pyfuse3", "axonfs.engine", "axonfs.store"]
+    code = (
+        "import sys; from axonfs.cli.main import main; main(['version']);"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_interrupted_is_what_shells_expect() -> None:
+    assert program.INTERRUPTED == 128 + 2

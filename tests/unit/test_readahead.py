@@ -1,0 +1,76 @@
+"""Readahead: which reads start a stream, and how far ahead of it is fetched."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from axonfs.ranges import Range
+from axonfs.readahead import FIRST_WINDOW, LARGEST_WINDOW, MAX_CURSORS, Readahead
+
+MIB = 1 << 20
+KIB = 1 << 10
+
+
+def test_a_first_read_fetches_nothing_ahead() -> None:
+    assert Readahead(1 << 30).on_read(0, 128 * KIB) is None
+
+
+def test_the_second_read_in_a_row_starts_a_window() -> None:
+    readahead = Readahead(1 << 30)
+    readahead.on_read(0, 128 * KIB)
+    assert readahead.on_read(128 * KIB, 128 * KIB) == Range(256 * KIB, 256 * KIB + FIRST_WINDOW)
+
+
+def test_the_window_doubles_up_to_the_largest() -> None:
+    readahead = Readahead(1 << 40)
+    longest = 0
+    for offset in range(0, 1 << 30, MIB):
+        if ahead := readahead.on_read(offset, MIB):
+            longest = max(longest, ahead.stop - offset - MIB)
+    assert longest == LARGEST_WINDOW
+
+
+def test_random_reads_fetch_nothing_ahead() -> None:
+    readahead = Readahead(1 << 40)
+    offsets = [number * 977 * MIB % (1 << 40) for number in range(1, 200)]
+    assert [readahead.on_read(offset, 4 * KIB) for offset in offsets] == [None] * len(offsets)
+
+
+def test_two_readers_keep_two_streams() -> None:
+    readahead = Readahead(1 << 40)
+    for step in range(64):
+        for base in (0, 1 << 35):
+            readahead.on_read(base + step * MIB, MIB)
+    assert [cursor.position for cursor in readahead.cursors] == [64 * MIB, (1 << 35) + 64 * MIB]
+    assert all(cursor.window == LARGEST_WINDOW for cursor in readahead.cursors)
+
+
+def test_requests_of_one_stream_may_come_out_of_order() -> None:
+    readahead = Readahead(1 << 30)
+    for offset in (0, 256 * KIB, 128 * KIB, 512 * KIB, 384 * KIB):
+        readahead.on_read(offset, 128 * KIB)
+    assert len(readahead.cursors) == 1
+
+
+def test_what_was_evicted_is_asked_for_again() -> None:
+    readahead = Readahead(1 << 30)
+    for offset in range(0, 8 * MIB, MIB):
+        readahead.on_read(offset, MIB)
+    ahead = readahead.on_read(8 * MIB, MIB, absent=True)
+    assert ahead is not None
+    assert ahead.start == 9 * MIB
+
+
+@given(st.lists(st.tuples(st.integers(0, 1 << 32), st.integers(1, MIB)), max_size=200))
+def test_ranges_stay_inside_the_object(reads: list[tuple[int, int]]) -> None:
+    size = (1 << 32) + 5
+    readahead = Readahead(size)
+    for offset, length in reads:
+        if ahead := readahead.on_read(offset, length):
+            assert offset < ahead.start < ahead.stop <= size
+            assert ahead.stop - ahead.start <= 2 * LARGEST_WINDOW
+    assert len(readahead.cursors) <= MAX_CURSORS
+
+
+def test_readers_of_one_place_are_no_stream() -> None:
+    readahead = Readahead(1 << 30)
+    assert [readahead.on_read(8 * MIB, 4 * KIB) for _ in range(16)] == [None] * 16
