@@ -24,7 +24,7 @@ def test_whole_group_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         child = os.pidfd_open(int(told.readline()))
     assert process.returncode is not None
-    # A signal is delivered when the kernel gets to it; a pidfd is readable once the process has ended.
+    # The kernel delivers a signal when it gets to it; a pidfd is readable once its process ended.
     ended, _, _ = select.select([child], [], [], 10)
     os.close(child)
     assert ended
