@@ -2,8 +2,9 @@
 
 Ends with status 3 if it opens anything to write that a reader could reach: a write may be torn.
 
-Run as a program: MODEL SPEC REGISTRY N. Audit events stand right before the system call,
-in whichever thread makes it, so a test can stop a publisher at each of its steps in turn.
+Run as a program: MODEL SPEC REGISTRY N; prints a line when it begins. Audit events stand right
+before the system call, in whichever thread makes it, so a test can stop a publisher at each of
+its steps in turn.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def main(model: str, spec: str, registry: str, number: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(audit)
+    print("begins", flush=True)
     publish(Path(model), parse_spec(spec), Path(registry), chunk_size=64 << 10)
 
 

@@ -28,7 +28,13 @@ SECOND = parse_spec("nlp/tiny@1.1.0")
 def victim(model: Path, registry: Path, number: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "tests.chaos.publish_victim"]
     arguments = [str(model), str(SECOND), str(registry), str(number)]
-    return subprocess.Popen(command + arguments, cwd=Path(__file__).parents[2])
+    process = subprocess.Popen(
+        command + arguments, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    with process.stdout as said:
+        assert said.readline() == b"begins\n"
+    return process
 
 
 def check_sound(registry: Path) -> list[str]:
@@ -95,15 +101,20 @@ def test_killed_before_every_change_it_makes(tmp_path: Path, base: Path) -> None
 @pytest.mark.slow
 def test_killed_at_any_moment(tmp_path: Path, base: Path) -> None:
     model = make_model(tmp_path / "model", {"a": 40 << 20, "b": 8 << 20}, seed=3)
+    registry = tmp_path / "registry"
     moments = random.Random(7)
+    shutil.copytree(base, registry)
+    process, start = victim(model, registry, 10**6), time.monotonic()
+    assert process.wait() == 0
+    whole = time.monotonic() - start
     kills = 0
     for _ in range(8):
-        shutil.rmtree(tmp_path / "registry", ignore_errors=True)
-        shutil.copytree(base, tmp_path / "registry")
-        process = victim(model, tmp_path / "registry", 10**6)
-        time.sleep(moments.uniform(0.15, 0.8))  # the moment of the kill is what is tried out
+        shutil.rmtree(registry)
+        shutil.copytree(base, registry)
+        process = victim(model, registry, 10**6)
+        time.sleep(moments.uniform(0, whole))  # the moment of the kill is what is tried out
         process.kill()
         kills += process.wait() == -signal.SIGKILL
-        check_sound(tmp_path / "registry")
-    check_mended(model, tmp_path / "registry")
+        check_sound(registry)
+    check_mended(model, registry)
     assert kills
