@@ -51,6 +51,7 @@ class Settings:
     deadline: float = 60.0
     streams: int = 8
     allow_other: bool = False
+    passthrough: bool = True
     mountpoint: Path = field(default_factory=lambda: default_mountpoint())
     ca_bundle: Path | None = None
     tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -176,6 +177,9 @@ KEYS: Mapping[str, Key] = {
     "deadline": Key("AXONFS_DEADLINE", _seconds, "Seconds without progress before a read fails."),
     "streams": Key("AXONFS_STREAMS", _streams, "Connections that fetch at the same time."),
     "allow_other": Key("AXONFS_ALLOW_OTHER", _switch, "Whether other users may read the mount."),
+    "passthrough": Key(
+        "AXONFS_PASSTHROUGH", _switch, "Whether the kernel may read complete files itself."
+    ),
     "mountpoint": Key("AXONFS_MOUNTPOINT", _path, "Where `axonfs mount` mounts by default."),
     "ca_bundle": Key(
         "AXONFS_CA_BUNDLE", _optional_path, "PEM file of the certificate authorities to trust."

@@ -16,7 +16,7 @@ from axonfs import __version__, control
 from axonfs.config import Settings
 from axonfs.engine import Engine, open_engine
 from axonfs.failures import Failures
-from axonfs.fuse import Adapter, Session, mounted, widen
+from axonfs.fuse import Adapter, Session, mounted
 from axonfs.fuse.adapter import invalidate_attributes
 from axonfs.service import Service
 from axonfs.vfs import Vfs
@@ -39,11 +39,17 @@ def run(settings: Settings, mountpoint: Path, *, ready: Callable[[], None]) -> N
 async def _serve(settings: Settings, mountpoint: Path, ready: Callable[[], None]) -> None:
     async with open_engine(settings) as engine:
         mount = Mount(engine, mountpoint)
-        with mounted(mount.adapter, mountpoint, allow_other=settings.allow_other) as session:
+        with mounted(
+            mount.adapter,
+            mountpoint,
+            allow_other=settings.allow_other,
+            passthrough=settings.passthrough,
+        ) as session:
+            mount.session = session
             async with trio.open_nursery() as nursery:
                 await nursery.start(control.serve, settings.cache, mount.service.handle)
                 nursery.start_soon(_stop_on_signal, session)
-                nursery.start_soon(_announce, mountpoint, ready)
+                nursery.start_soon(_announce, session, mountpoint, ready)
                 await session.serve()
                 nursery.cancel_scope.cancel()
     log.info("unmounted %s", mountpoint)
@@ -56,9 +62,9 @@ async def _stop_on_signal(session: Session) -> None:
             session.stop()
 
 
-async def _announce(mountpoint: Path, ready: Callable[[], None]) -> None:
+async def _announce(session: Session, mountpoint: Path, ready: Callable[[], None]) -> None:
     await trio.to_thread.run_sync(os.stat, mountpoint / ".axonfs", abandon_on_cancel=True)
-    await trio.to_thread.run_sync(widen, mountpoint, abandon_on_cancel=True)
+    await session.widen(mountpoint)
     log.info("mounted at %s", mountpoint)
     ready()
 
@@ -70,6 +76,7 @@ class Mount:
         self._engine = engine
         self._mountpoint = mountpoint
         self._since = time.time()
+        self.session: Session | None = None
         self.failures = Failures()
         self.vfs = Vfs(engine.tree, engine.fetcher, self.status)
         self.adapter = Adapter(self.vfs, self.failures, str(engine.settings.cache))
@@ -96,6 +103,8 @@ class Mount:
             "cache": str(engine.settings.cache),
             "cache_used": engine.store.usage(),
             "cache_limit": engine.evictor.limit(),
+            "connection": self.session.state() if self.session else None,
+            "reads": self.vfs.reads,
             "fetch": engine.fetcher.statistics(),
             "open": self.vfs.open_files(),
             "failures": self.failures.recent(),

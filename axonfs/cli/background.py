@@ -67,6 +67,7 @@ def command(settings: Settings, mountpoint: Path) -> list[str]:
         flags += ["--cache-size", str(settings.cache_size)]
     flags.append("--offline" if settings.offline else "--online")
     flags.append("--allow-other" if settings.allow_other else "--only-me")
+    flags.append("--passthrough" if settings.passthrough else "--no-passthrough")
     # -P: no module is taken from the directory it runs in.
     program = [sys.executable, "-P", "-m", "axonfs", "mount", "--foreground"]
     return [*program, *flags, "--", str(mountpoint)]

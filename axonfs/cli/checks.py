@@ -17,12 +17,12 @@ from pathlib import Path
 
 from axonfs.cli.mounts import Mount, health, mounts
 from axonfs.config import Settings
+from axonfs.connection.mounting import DEVICE, FUSE_CONFIG, user_allow_other
 from axonfs.units import size
 
 OK, WARN, FAIL = "ok", "warn", "fail"
-DEVICE = Path("/dev/fuse")
-FUSE_CONFIG = Path("/etc/fuse.conf")
 OLDEST_KERNEL = (5, 4)
+PASSTHROUGH_KERNEL = (6, 9)
 LITTLE_SPACE = 5 << 30
 
 
@@ -43,6 +43,7 @@ def machine_checks(settings: Settings) -> Iterator[Check]:
     if settings.allow_other and os.geteuid() != 0:
         yield allow_other(FUSE_CONFIG)
     yield kernel(platform.release())
+    yield passthrough(platform.release())
 
 
 def fuse_device(device: Path) -> Check:
@@ -81,11 +82,7 @@ def _helper() -> Check:
 
 def allow_other(config: Path) -> Check:
     """Whether users may mount for others."""
-    try:
-        lines = [line.strip() for line in config.read_text(encoding="utf-8").splitlines()]
-    except OSError:
-        lines = []
-    if "user_allow_other" in lines:
+    if user_allow_other(config):
         return Check("allow_other", OK, f"{config} has user_allow_other")
     return Check(
         "allow_other",
@@ -97,11 +94,28 @@ def allow_other(config: Path) -> Check:
 
 def kernel(release: str) -> Check:
     """Whether the kernel is one this runs well on."""
-    numbers = re.match(r"(\d+)\.(\d+)", release)
-    if numbers is None or tuple(map(int, numbers.groups())) >= OLDEST_KERNEL:
+    if not _older(release, OLDEST_KERNEL):
         return Check("kernel", OK, release)
     oldest = ".".join(map(str, OLDEST_KERNEL))
     return Check("kernel", WARN, f"{release} is older than {oldest}", "upgrade the kernel")
+
+
+def _older(release: str, version: tuple[int, int]) -> bool:
+    numbers = re.match(r"(\d+)\.(\d+)", release)
+    return numbers is not None and tuple(map(int, numbers.groups())) < version
+
+
+def passthrough(release: str) -> Check:
+    """Whether the kernel can read complete files itself, and so as fast as the disk's own."""
+    from axonfs.fuse.passthrough import UNAVAILABLE
+
+    if UNAVAILABLE is not None:
+        return Check("passthrough", WARN, UNAVAILABLE, "then install axonfs again")
+    if os.geteuid() != 0:
+        return Check("passthrough", OK, "only mounts of root have it")
+    if _older(release, PASSTHROUGH_KERNEL):
+        return Check("passthrough", WARN, f"needs Linux 6.9, this is {release}")
+    return Check("passthrough", OK, "built")
 
 
 def cache_checks(settings: Settings) -> Iterator[Check]:
@@ -176,4 +190,10 @@ def mount_check(mount: Mount) -> Check:
         return Check(
             name, WARN, f"{len(failures)} recent failures, the last: {last}", "see axonfs status"
         )
-    return Check(name, OK, f"answers (pid {answer.pid}), cache {answer.status.get('cache')}")
+    connection = answer.status.get("connection") or {}
+    if why := connection.get("why_not_own"):
+        return Check(name, WARN, f"answers, but libfuse made its connection: {why}")
+    text = f"answers (pid {answer.pid}), cache {answer.status.get('cache')}"
+    if why := connection.get("why_no_passthrough"):
+        text += f"; no passthrough: {why}"
+    return Check(name, OK, text)

@@ -35,6 +35,12 @@ from axonfs.errors import AxonError, BusyError, UsageError
     default=None,
     help="Whether other users may read the mount. [env: AXONFS_ALLOW_OTHER]",
 )
+@click.option(
+    "--passthrough/--no-passthrough",
+    default=None,
+    help="Whether the kernel may read complete files itself, where it can (root, Linux 6.9)."
+    " [env: AXONFS_PASSTHROUGH]",
+)
 def mount(
     mountpoint: str | None,
     registries: tuple[str, ...],
@@ -43,6 +49,7 @@ def mount(
     foreground: bool,
     offline: bool | None,
     allow_other: bool | None,
+    passthrough: bool | None,
 ) -> None:
     """Show all models as files below MOUNTPOINT.
 
@@ -58,6 +65,7 @@ def mount(
             "cache_size": cache_size,
             "offline": offline,
             "allow_other": allow_other,
+            "passthrough": passthrough,
         }
     )
     check_sources(settings)

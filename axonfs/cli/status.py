@@ -90,6 +90,7 @@ def _show(state: dict[str, Any]) -> None:
             ("offline", "yes" if state.get("offline") else ""),
             ("cache", f"{state.get('cache')}, {size(used)}{_of_limit(used, limit)}"),
             ("fetched", _fetched(state.get("fetch"))),
+            ("kernel", _connection(state.get("connection"))),
         ]
     )
     for item in state.get("registries", []):
@@ -109,6 +110,16 @@ def _fetched(fetch: dict[str, Any] | None) -> str:
         f"{size(fetch.get('bytes', 0))} in {fetch.get('requests', 0)} requests,"
         f" {fetch.get('in_flight', 0)} under way, {fetch.get('queued', 0)} waiting"
     )
+
+
+def _connection(state: dict[str, Any] | None) -> str:
+    if not state:
+        return ""
+    passed = f"{state.get('passed_through', 0)} files passed through"
+    if why := state.get("why_no_passthrough"):
+        passed = f"no passthrough: {why}"
+    made = "" if state.get("own") else f"; connection by libfuse: {state.get('why_not_own')}"
+    return passed + made
 
 
 def _registry_state(item: dict[str, Any], *, mounted: bool) -> str:

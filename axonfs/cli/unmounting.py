@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from axonfs.cli.mounts import Mount, health
+from axonfs.connection import detach
 from axonfs.errors import AxonError, BusyError
 
 CONNECTIONS = Path("/sys/fs/fuse/connections")
@@ -29,29 +30,10 @@ def unmount(mount: Mount, *, force: bool) -> None:
     with _ending(health(mount).pid) as wait_for_end:
         if force:
             abort(mount)
-        complaint = _detach(mount.mountpoint, lazy=force)
+        complaint = detach(mount.mountpoint, lazy=force)
         if complaint:
             raise _failure(mount.mountpoint, complaint)
         wait_for_end()
-
-
-def _detach(mountpoint: Path, *, lazy: bool) -> str | None:
-    """Call umount (root) or fusermount3; what it complained of."""
-    root = os.geteuid() == 0
-    command = ["umount", "--no-canonicalize"] if root else ["fusermount3", "-u"]
-    if lazy:
-        command.append("-l" if root else "-z")
-    try:
-        done = subprocess.run(
-            [*command, "--", str(mountpoint)],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "LC_ALL": "C"},
-            check=False,
-        )
-    except FileNotFoundError as exc:
-        raise AxonError(f"{command[0]} is not installed", hint="install fuse3") from exc
-    return (done.stderr.strip() or f"exit {done.returncode}") if done.returncode else None
 
 
 def _failure(mountpoint: Path, complaint: str) -> AxonError:

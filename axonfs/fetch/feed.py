@@ -98,8 +98,8 @@ class Feed:
 
     def _let_go(self) -> None:
         if self._handles == 0 and not self._jobs:
-            self._fetcher.forget(self)
             self.object.release()
+            self._fetcher.forget(self)
 
     async def prepare(self) -> None:
         """Have the object fit to be served: called when a file is opened, sends nothing.
@@ -118,6 +118,15 @@ class Feed:
         landing on none is until the sha256 of the whole was seen to match.
         """
         return self.object.present(start, stop) and not self._unjudged()
+
+    def freeze(self) -> bool:
+        """Freeze the object if there is nothing left of it to fetch or check; whether it did."""
+        if not self.entry.size or not self.object.freeze():
+            return False
+        if self.object.quarantined is None and self.present(0, self.object.count):
+            return True
+        self.object.thaw()
+        return False
 
     def _unjudged(self) -> bool:
         return self.entry.chunks is None and self.object.complete and not self.object.verified

@@ -50,7 +50,8 @@ class Fetcher:
     Args:
         streams: ranged GETs at a time, over all objects.
         limits: timeouts, and the deadline in seconds without progress.
-        landed: called in the trio thread after each landed chunk (the evictor listens).
+        landed: called in the trio thread after each landed chunk, and when an object is no
+            longer in use (the evictor listens).
     """
 
     def __init__(
@@ -98,9 +99,10 @@ class Fetcher:
         return list(self._feeds.values())
 
     def forget(self, feed: Feed) -> None:
-        """Drop a feed that nobody has open and that has no job."""
+        """Drop a feed that nobody has open and that has no job; its object is released."""
         if self.feed(feed.entry) is feed:
             del self._feeds[_key(feed.entry)]
+            self._landed()
 
     def statistics(self) -> dict[str, Any]:
         """Figures for `status`: bytes since the mount, requests, jobs under way and waiting."""

@@ -1,6 +1,8 @@
 """The only package that imports pyfuse3: FUSE requests in, vfs calls, errnos out."""
 
+# First: its extension must be loaded before pyfuse3, which the others import.
+from axonfs.fuse import passthrough  # isort: skip
 from axonfs.fuse.adapter import Adapter
-from axonfs.fuse.session import Session, mounted, widen
+from axonfs.fuse.session import Session, mounted
 
-__all__ = ["Adapter", "Session", "mounted", "widen"]
+__all__ = ["Adapter", "Session", "mounted", "passthrough"]

@@ -18,6 +18,7 @@ import pyfuse3
 
 from axonfs.errors import AxonError
 from axonfs.failures import Failures
+from axonfs.fuse.passthrough import Passthrough
 from axonfs.vfs import Attributes, Vfs
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class Adapter(pyfuse3.Operations):
     def __init__(self, vfs: Vfs, failures: Failures, disk: str) -> None:
         super().__init__()
         self.failures = failures
+        self.passthrough = Passthrough(-1, "nothing is mounted yet")
         self._vfs = vfs
         self._disk = disk
         self._uid, self._gid = os.getuid(), os.getgid()
@@ -107,8 +109,11 @@ class Adapter(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: Any) -> pyfuse3.FileInfo:
         if flags & (os.O_WRONLY | os.O_RDWR):
             raise pyfuse3.FUSEError(errno.EROFS)
-        number, live = await self._vfs.open(inode)
-        return pyfuse3.FileInfo(fh=number, keep_cache=not live, direct_io=live)
+        handle = await self._vfs.open(inode)
+        # No checkpoint from here to the answer: what is counted is what the kernel is told.
+        passed_through = self.passthrough.opened(inode, handle.number, handle.backing)
+        self._vfs.opened(handle.number, passed_through=passed_through)
+        return pyfuse3.FileInfo(fh=handle.number, keep_cache=not handle.live, direct_io=handle.live)
 
     @answered
     async def read(self, fh: int, off: int, size: int) -> bytes:
@@ -117,6 +122,7 @@ class Adapter(pyfuse3.Operations):
 
     @answered
     async def release(self, fh: int) -> None:
+        self.passthrough.released(fh)
         self._vfs.release(fh)
 
     @answered

@@ -1,47 +1,88 @@
-"""Mounting: pyfuse3's session from start to unmount.
+"""pyfuse3's session on a connection of our own, from the handshake to the unmount.
 
-libfuse opens /dev/fuse and negotiates here; everything above sees only `Session`, so a
-connection of our own can take its place.
+libfuse is given one end of a socket pair as its connection, the kernel's INIT to read there, and
+its reply is amended before the kernel gets it; then the connection takes the socket's place. Where
+that does not work, libfuse opens and mounts by itself, and `Terms` say why.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import select
-import subprocess
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyfuse3
 import trio
 
-from axonfs.errors import BusyError, UnsupportedError
+from axonfs.connection import Terms, amend, clear_dead, connect, detach, parse_offer, widen
+from axonfs.errors import AxonError, UnsupportedError
 from axonfs.fuse.adapter import Adapter
+from axonfs.fuse.passthrough import Passthrough
 
 log = logging.getLogger(__name__)
 
-# One request of the largest size the kernel makes, 1 MiB, and one chunk of the default size.
-READ_AHEAD_KIB = 1024
 # How often it is looked whether the connection still is there, in seconds.
 GONE_INTERVAL = 0.5
+# Requests handled at a time. Readers that wait for a slow source must not keep a `stat` waiting.
+HANDLERS = 512
+# One request of the largest size the kernel makes, 1 MiB, and one chunk of the default size.
+READ_AHEAD_KIB = 1024
+_INIT_SIZE = (1 << 20) + 4096  # the kernel refuses to be read with less than it may send
+_NEGOTIATION_SECONDS = 10.0
 
 
+@dataclass(slots=True)
 class Session:
-    """A mounted file system; `serve` answers until `stop` or an unmount from outside."""
+    """A mounted file system; `serve` answers until `stop` or an unmount from outside.
 
-    def __init__(self) -> None:
-        self._serving = trio.CancelScope()
+    `descriptor` is the connection's. `plain` says why libfuse made it, None where it is our own.
+    """
+
+    descriptor: int
+    passthrough: Passthrough
+    terms: Terms | None = None
+    plain: str | None = None
+    read_ahead_kib: int = 128
+    _handshake: Handshake | None = None
+    _serving: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     async def serve(self) -> None:
         """Answer requests until the mount ends, those under way included."""
         with self._serving:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(pyfuse3.main, 1, HANDLERS)
+                if self._handshake is not None:
+                    self.terms = await trio.to_thread.run_sync(self._handshake.finish)
+                    if not self.terms.passthrough:
+                        self.passthrough.deny("this kernel does not offer it")
+                    # A new file has the descriptor now; this has trio's epoll see it.
+                    await trio.lowlevel.wait_writable(self.descriptor)
                 nursery.start_soon(self._stop_when_gone)
-                await pyfuse3.main()
-                nursery.cancel_scope.cancel()
+
+    async def widen(self, mountpoint: Path) -> None:
+        """Have the kernel make larger requests, where it is allowed to say so."""
+        if await trio.to_thread.run_sync(widen, mountpoint, READ_AHEAD_KIB, abandon_on_cancel=True):
+            self.read_ahead_kib = READ_AHEAD_KIB
+
+    def state(self) -> dict[str, Any]:
+        """The connection, for `status`."""
+        terms = self.terms
+        return {
+            "own": self.plain is None,
+            "why_not_own": self.plain,
+            "passed_through": self.passthrough.files,
+            "why_no_passthrough": self.passthrough.why_not,
+            "resend": terms is not None and terms.resend,
+            "protocol": f"7.{terms.minor}" if terms else None,
+            "max_background": terms.max_background if terms else None,
+            "read_ahead_kib": self.read_ahead_kib,
+        }
 
     def stop(self) -> None:
         """Have `serve` return."""
@@ -50,35 +91,104 @@ class Session:
     async def _stop_when_gone(self) -> None:
         """Leave when the connection ended: pyfuse3 would first finish what nobody waits for."""
         device = select.poll()
-        device.register(_device(), 0)  # POLLERR is always reported
+        device.register(self.descriptor, 0)  # POLLERR is always reported
         while not device.poll(0):  # noqa: ASYNC110 - the kernel sets no event of ours
             await trio.sleep(GONE_INTERVAL)
         log.info("the kernel ended the connection")
         self.stop()
 
 
+class Handshake:
+    """INIT between the kernel and libfuse, with us in the middle.
+
+    Args:
+        device: the connection, whose INIT nobody has read yet; closed when it is done.
+    """
+
+    def __init__(self, device: int, *, passthrough: bool) -> None:
+        self._device = device
+        self._passthrough = passthrough
+        self._message = os.read(device, _INIT_SIZE)
+        self._offer = parse_offer(self._message)
+        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._ours.settimeout(_NEGOTIATION_SECONDS)
+        self.descriptor = theirs.detach()
+        os.set_blocking(self.descriptor, False)
+        self._ours.send(self._message)
+
+    def finish(self) -> Terms:
+        """Answer the kernel what libfuse answers, amended; blocks until libfuse has.
+
+        Raises:
+            UnsupportedError: libfuse or the kernel does not go along.
+        """
+        try:
+            reply = self._ours.recv(_INIT_SIZE)
+            amended, terms = amend(reply, self._offer, passthrough=self._passthrough)
+            os.write(self._device, amended)
+        except (OSError, ValueError) as exc:
+            raise UnsupportedError(f"the FUSE handshake failed: {exc}") from exc
+        os.set_blocking(self._device, False)
+        os.dup2(self._device, self.descriptor, inheritable=False)
+        os.close(self._device)
+        # Last: libfuse would take the end of the socket for the end of the connection.
+        self._ours.close()
+        return terms
+
+
 @contextmanager
-def mounted(adapter: Adapter, mountpoint: Path, *, allow_other: bool) -> Iterator[Session]:
+def mounted(
+    adapter: Adapter, mountpoint: Path, *, allow_other: bool, passthrough: bool = True
+) -> Iterator[Session]:
     """Mount on entry, unmount on exit.
+
+    Args:
+        passthrough: let the kernel read complete files itself where it can.
 
     Raises:
         UnsupportedError: /dev/fuse is missing or closed to this user, with what to do.
         BusyError: the mountpoint is in use.
     """
     clear_dead(mountpoint)
+    device = connect(mountpoint, allow_other=allow_other)
+    try:
+        session = _own(adapter, device, passthrough=passthrough)
+    except (OSError, ValueError, RuntimeError) as exc:
+        log.info("libfuse makes the connection: %s", exc)
+        os.close(device)
+        detach(mountpoint, lazy=True)
+        session = _plain(adapter, mountpoint, str(exc), allow_other=allow_other)
+    adapter.passthrough = session.passthrough
+    try:
+        yield session
+    finally:
+        pyfuse3.close(unmount=session.plain is not None)
+        if session.plain is None:
+            leave(mountpoint)
+
+
+def _own(adapter: Adapter, device: int, *, passthrough: bool) -> Session:
+    why_not = None if passthrough else "it is switched off"
+    why_not = why_not or (None if os.geteuid() == 0 else "only root may set it up")
+    handshake = Handshake(device, passthrough=why_not is None)
+    pyfuse3.init(adapter, f"/dev/fd/{handshake.descriptor}", set())
+    backing = Passthrough(handshake.descriptor, why_not)
+    return Session(handshake.descriptor, backing, _handshake=handshake)
+
+
+def _plain(adapter: Adapter, mountpoint: Path, why: str, *, allow_other: bool) -> Session:
     options = set(pyfuse3.default_options) | {"ro", "fsname=axonfs", "subtype=axonfs"}
     options |= {"allow_other"} if allow_other else set()
     try:
         pyfuse3.init(adapter, str(mountpoint), options)
     except RuntimeError as exc:
-        raise _reason(mountpoint, allow_other=allow_other) from exc
-    try:
-        yield Session()
-    finally:
-        pyfuse3.close(unmount=True)
+        what = "libfuse, which says why on its standard error, cannot mount"
+        raise UnsupportedError(what, path=str(mountpoint), hint="see axonfs doctor") from exc
+    device = _device_of_libfuse()
+    return Session(device, Passthrough(device, f"libfuse made the connection: {why}"), plain=why)
 
 
-def _device() -> int:
+def _device_of_libfuse() -> int:
     """The descriptor of the FUSE connection, which libfuse keeps to itself."""
     for name in os.listdir("/proc/self/fd"):
         with suppress(OSError):
@@ -87,48 +197,13 @@ def _device() -> int:
     raise UnsupportedError("libfuse has no /dev/fuse open", hint="report this")
 
 
-def widen(mountpoint: Path) -> None:
-    """Have the kernel ask for `READ_AHEAD_KIB` at a time, where root is allowed to say so.
-
-    The mount answers already. It asks for 128 KiB otherwise, and each request costs as much as
-    the copy of its bytes.
-    """
-    device = os.stat(mountpoint).st_dev
-    setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
-    try:
-        setting.write_text(f"{READ_AHEAD_KIB}")
-    except OSError as exc:
-        log.debug("requests stay small: %s", exc)
-
-
-def clear_dead(mountpoint: Path) -> None:
-    """Unmount what a killed mount left at `mountpoint` (every access says ENOTCONN)."""
-    try:
-        os.statvfs(mountpoint)  # stat may still be answered from the kernel's cache
-    except OSError as exc:
-        if exc.errno != errno.ENOTCONN:
-            raise
-        tool = ["umount", "-l"] if os.getuid() == 0 else ["fusermount3", "-u", "-z"]
-        subprocess.run([*tool, str(mountpoint)], check=False, capture_output=True)
-
-
-def _reason(mountpoint: Path, *, allow_other: bool) -> Exception:
-    """Why libfuse, which only prints, would not mount."""
-    if not os.path.exists("/dev/fuse"):
-        return UnsupportedError("/dev/fuse does not exist", hint="load the fuse module")
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        return UnsupportedError("/dev/fuse is closed to this user", hint="chmod 0666 /dev/fuse")
-    if allow_other and os.getuid() != 0 and not _user_allow_other():
-        return UnsupportedError(
-            "--allow-other is not allowed to users",
-            hint="add the line user_allow_other to /etc/fuse.conf",
-        )
-    return BusyError("the mount was refused", path=str(mountpoint), hint="see axonfs doctor")
-
-
-def _user_allow_other() -> bool:
-    try:
-        lines = Path("/etc/fuse.conf").read_text().splitlines()
-    except OSError:
-        return False
-    return any(line.strip() == "user_allow_other" for line in lines)
+def leave(mountpoint: Path) -> None:
+    """Unmount, lazily if it is in use; nothing where it is unmounted already."""
+    for lazy in (False, True):
+        try:
+            complaint = detach(mountpoint, lazy=lazy)
+        except AxonError as exc:
+            complaint = str(exc)
+        if complaint is None or "not mounted" in complaint or "not found" in complaint:
+            return
+    log.warning("%s is still mounted: %s", mountpoint, complaint)

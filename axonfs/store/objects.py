@@ -14,11 +14,12 @@ How it is safe:
   thread may have cleared and landed it meanwhile.
 - The first `hold` opens the file and the last `release` closes it, under the ledger's lock, which
   `Store.drop` takes as well: a hold meets the file with its bits, or neither.
+- A frozen object's file is read past us, by the kernel: its bytes are written over, never cut.
 - Bits go before bytes: where `discard` or `punch` may run beside it, a reader of the descriptor
   asks `present` again after it has read.
 
-Lock order: the ledger's lock, then the index's writer lock. `land` and `check` belong in worker
-threads; the rest is short and may be called from any.
+Lock order: the ledger's lock, the index's writer lock, an object's own. `land` and `check` belong
+in worker threads; the rest is short and may be called from any.
 """
 
 from __future__ import annotations
@@ -80,6 +81,9 @@ class StoredObject:
 
     __slots__ = (
         "__weakref__",
+        "_cuts",
+        "_freezes",
+        "_freezing",
         "_holds",
         "_ledger",
         "_noted",
@@ -99,7 +103,8 @@ class StoredObject:
             ledger.index, ledger.boot, ledger.tally, bytes.fromhex(key), record
         )
         self._noted = record.accessed
-        self._holds = 0
+        self._holds = self._freezes = self._cuts = 0
+        self._freezing = threading.Lock()  # innermost; guards the two counts above
         self.key = key
         self.digest = record.private_of or key
         self.size = presence.size
@@ -183,6 +188,22 @@ class StoredObject:
                 del self._ledger.held[self.key]
                 self.close()
 
+    @property
+    def frozen(self) -> bool:
+        """Whether the kernel reads the backing file itself."""
+        return self._freezes > 0
+
+    def freeze(self) -> bool:
+        """Have no byte cut from the file until `thaw`; False if one is being cut now. Counted."""
+        with self._freezing:
+            self._freezes += self._cuts == 0
+            return self._cuts == 0
+
+    def thaw(self) -> None:
+        """Undo one `freeze` that was granted."""
+        with self._freezing:
+            self._freezes -= 1
+
     def missing(self, start: int, stop: int) -> list[Range]:
         """The runs of chunks in `[start, stop)` that are not local."""
         return self._presence.present.missing(start, stop)
@@ -248,9 +269,17 @@ class StoredObject:
     def punch(self, start: int, stop: int) -> int:
         """Give up chunks `[start, stop)`, such as those behind all readers; returns the bytes.
 
-        The object is held.
+        The object is held. One that is frozen gives up nothing.
         """
-        return self._presence.forget(Range(start, stop), self._cut)
+        with self._freezing:
+            if self.frozen:
+                return 0
+            self._cuts += 1
+        try:
+            return self._presence.forget(Range(start, stop), self._cut)
+        finally:
+            with self._freezing:
+                self._cuts -= 1
 
     def mark_verified(self) -> None:
         """The bytes of the whole were seen to have the object's digest."""

@@ -56,11 +56,26 @@ class Attributes:
 
 @dataclass(slots=True)
 class Handle:
-    """An open file: the feed of its object, or the bytes of a made-up file."""
+    """An open file: the feed of its object, or the bytes of a made-up file.
 
+    `frozen` says that the backing file is whole and stays so: the kernel may read it itself.
+    """
+
+    number: int
     place: File | Text
     feed: Feed | None
     text: bytes = b""
+    frozen: bool = False
+
+    @property
+    def live(self) -> bool:
+        """Whether each open has other bytes, which the kernel must not keep."""
+        return isinstance(self.place, Text) and self.place.live
+
+    @property
+    def backing(self) -> int | None:
+        """Descriptor of the file that the kernel may read itself."""
+        return self.feed.object.fd if self.feed and self.frozen else None
 
 
 class Vfs:
@@ -75,6 +90,7 @@ class Vfs:
         self._listings: dict[int, list[tuple[str, Place]]] = {}
         self._numbers = itertools.count(1)
         self._buffers = Buffers()
+        self.reads = 0  # of objects, that came here rather than to the page cache or a backing file
 
     # -- names -----------------------------------------------------------------------------
 
@@ -173,24 +189,35 @@ class Vfs:
 
     # -- files -----------------------------------------------------------------------------
 
-    async def open(self, inode: int) -> tuple[int, bool]:
-        """A handle on a file, and whether its bytes are live. Sends nothing.
+    async def open(self, inode: int) -> Handle:
+        """A handle on a file. Sends nothing.
 
         Raises:
             CorruptError: the file's bytes are known to be wrong.
         """
-        place = self._nodes.get(inode).place
+        place, number = self._nodes.get(inode).place, next(self._numbers)
         if isinstance(place, Text):
-            handle = Handle(place, None, place.render())
+            handle = Handle(number, place, None, place.render())
         elif isinstance(place, File):
-            handle = await self._open_object(place)
+            handle = await self._open_object(number, place)
         else:
             raise BadHandleError("not a file", path="/".join(place.path))
-        number = next(self._numbers)
         self._handles[number] = handle
-        return number, isinstance(place, Text) and place.live
+        return handle
 
-    async def _open_object(self, place: File) -> Handle:
+    def opened(self, number: int, *, passed_through: bool) -> None:
+        """Whether the kernel reads the backing file itself, whose bytes then stay as they are."""
+        handle = self._handles[number]
+        if handle.feed is None:
+            return
+        if handle.frozen and not passed_through:
+            handle.feed.object.thaw()
+        if passed_through:
+            handle.feed.object.touch()
+        # The inode's first handle had it frozen; a chunk that was lost since changes nothing.
+        handle.frozen = passed_through and (handle.frozen or handle.feed.object.freeze())
+
+    async def _open_object(self, number: int, place: File) -> Handle:
         with located(place):
             feed = self._fetcher.open(place.version, place.entry)
             try:
@@ -198,7 +225,7 @@ class Vfs:
             except BaseException:
                 feed.close()
                 raise
-        return Handle(place, feed)
+        return Handle(number, place, feed, frozen=feed.freeze())
 
     async def read(self, number: int, offset: int, size: int) -> bytes | memoryview:
         """Up to `size` bytes at `offset`; short only at the end of the file.
@@ -216,6 +243,7 @@ class Vfs:
         size = min(size, handle.feed.entry.size - offset)
         if size <= 0:
             return b""
+        self.reads += 1
         with located(handle.place):
             return await self._read(handle.feed, offset, size)
 
@@ -246,8 +274,11 @@ class Vfs:
     def release(self, number: int) -> None:
         """Close a handle."""
         handle = self._handles.pop(number, None)
-        if handle and handle.feed:
-            handle.feed.close()
+        if handle is None or handle.feed is None:
+            return
+        if handle.frozen:
+            handle.feed.object.thaw()
+        handle.feed.close()
 
     def open_files(self) -> list[dict[str, Any]]:
         """The files that are open, for `status`."""
@@ -263,6 +294,7 @@ class Vfs:
                     "size": handle.feed.entry.size,
                     "local": handle.feed.object.present_bytes,
                     "handles": 0,
+                    "passed_through": handle.frozen,
                 },
             )
             row["handles"] += 1

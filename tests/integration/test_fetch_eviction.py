@@ -51,7 +51,9 @@ class Reading:
         inode = 1
         for part in (*parse_spec(SPEC).segments, name):
             inode = (await self.vfs.lookup(inode, part)).inode
-        return (await self.vfs.open(inode))[0]
+        number = (await self.vfs.open(inode)).number
+        self.vfs.opened(number, passed_through=False)
+        return number
 
     async def check(self, handle: int, name: str, offset: int, size: int) -> None:
         view = await self.vfs.read(handle, offset, size)

@@ -117,6 +117,7 @@ def start_mount(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Moun
         options: tuple[str, ...] = (),
         cache: Path | None = None,
         env: dict[str, str] | None = None,
+        program: tuple[str, ...] = ("-m", "axonfs"),
     ) -> Mount:
         path = tmp_path / f"mnt{len(mounts)}"
         path.mkdir()
@@ -126,7 +127,7 @@ def start_mount(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Moun
         command = ["mount", str(path), "--foreground", "--cache", str(cache), *registries, *options]
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "axonfs", *command],
+                [sys.executable, *program, *command],
                 stdout=output,
                 stderr=output,
                 env={**os.environ, "AXONFS_CONFIG": str(tmp_path / "none.yaml"), **(env or {})},

@@ -1,0 +1,20 @@
+"""The FUSE connection itself: /dev/fuse, mount and unmount, and the INIT handshake.
+
+Below fuse, which serves a connection, and cli, which unmounts. Imports neither pyfuse3 nor trio,
+so that a small process can hold a connection for others.
+"""
+
+from axonfs.connection.handshake import Offer, Terms, amend, parse_offer
+from axonfs.connection.mounting import clear_dead, connect, detach, user_allow_other, widen
+
+__all__ = [
+    "Offer",
+    "Terms",
+    "amend",
+    "clear_dead",
+    "connect",
+    "detach",
+    "parse_offer",
+    "user_allow_other",
+    "widen",
+]

@@ -1,0 +1,129 @@
+"""FUSE_INIT: what the kernel offers, what libfuse answers, and what is added to its answer.
+
+Pure. libfuse 3.14 neither knows passthrough nor resend and exposes few of the limits, so its
+reply is amended before the kernel gets it. A flag is only ever set where the kernel offered it.
+
+Source: struct fuse_in_header, fuse_init_in, fuse_out_header and fuse_init_out of linux/fuse.h,
+protocol 7.36 and later; native byte order.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+_IN_HEADER = struct.Struct("=IIQQIIIHH")
+_INIT_IN = struct.Struct("=IIIII")  # major, minor, max_readahead, flags, flags2
+_OUT_HEADER = struct.Struct("=IiQ")
+_OUT_SIZE = 64  # struct fuse_init_out since 7.23
+_FLAGS, _BACKGROUND, _CONGESTION, _PAGES, _FLAGS2, _DEPTH = 12, 16, 18, 28, 32, 36
+
+OPCODE = 26
+MAX_PAGES = 1 << 22
+INIT_EXT = 1 << 30
+PASSTHROUGH = 1 << 37
+RESEND = 1 << 39
+
+# Requests that the kernel may have under way without a reader waiting. Its default of 12 holds
+# readahead back; beyond some hundred nothing is gained.
+BACKGROUND = 128
+# A request of 1 MiB, which is one chunk of the default size; the kernel may allow less.
+PAGES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The kernel's INIT request; `flags` has flags2 in its upper half."""
+
+    unique: int
+    major: int
+    minor: int
+    max_readahead: int
+    flags: int
+
+    def has(self, flag: int) -> bool:
+        return self.flags & flag == flag
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What was agreed on, and what the kernel does not know."""
+
+    minor: int
+    passthrough: bool
+    resend: bool
+    max_background: int
+    max_pages: int
+
+
+def parse_offer(message: bytes) -> Offer:
+    """The INIT request in `message`, the first one of every connection.
+
+    Raises:
+        ValueError: it is none, or of a protocol older than what is amended here.
+    """
+    if len(message) < _IN_HEADER.size + _INIT_IN.size - 4:
+        raise ValueError(f"an INIT message of {len(message)} bytes")
+    length, opcode, unique, *_ = _IN_HEADER.unpack_from(message)
+    if opcode != OPCODE or length != len(message):
+        raise ValueError(f"opcode {opcode} of {length} bytes in a message of {len(message)}")
+    fields = message[_IN_HEADER.size :].ljust(_INIT_IN.size, b"\0")
+    major, minor, readahead, flags, flags2 = _INIT_IN.unpack_from(fields)
+    if major != 7 or minor < 28:
+        raise ValueError(f"protocol {major}.{minor}")
+    extended = flags2 << 32 if flags & INIT_EXT else 0
+    return Offer(unique, major, minor, readahead, flags | extended)
+
+
+def amend(reply: bytes, offer: Offer, *, passthrough: bool) -> tuple[bytes, Terms]:
+    """libfuse's INIT reply with what it does not know to ask for.
+
+    Args:
+        passthrough: whether opens can be answered with a backing file.
+
+    Raises:
+        ValueError: it is not a reply to `offer`, or it refuses.
+    """
+    length, error, unique = _OUT_HEADER.unpack_from(reply.ljust(_OUT_HEADER.size, b"\0"))
+    if length != len(reply) or error or unique != offer.unique:
+        raise ValueError(f"libfuse answers INIT with error {-error}, {len(reply)} bytes")
+    out = bytearray(reply[_OUT_HEADER.size :].ljust(_OUT_SIZE, b"\0"))
+    terms = _terms(offer, passthrough)
+    flags = _flags_of(out) | _wanted(offer, terms)
+    struct.pack_into("=I", out, _FLAGS, flags & 0xFFFFFFFF)
+    struct.pack_into("=I", out, _FLAGS2, flags >> 32)
+    struct.pack_into("=HH", out, _BACKGROUND, BACKGROUND, BACKGROUND * 3 // 4)
+    if terms.max_pages:
+        struct.pack_into("=H", out, _PAGES, terms.max_pages)
+    if terms.passthrough:
+        # The backing file's own file system is the one layer below ours.
+        struct.pack_into("=I", out, _DEPTH, 1)
+    return _OUT_HEADER.pack(_OUT_HEADER.size + len(out), 0, offer.unique) + bytes(out), terms
+
+
+def _terms(offer: Offer, passthrough: bool) -> Terms:
+    return Terms(
+        minor=offer.minor,
+        passthrough=passthrough and offer.has(INIT_EXT | PASSTHROUGH),
+        resend=offer.has(INIT_EXT | RESEND),
+        max_background=BACKGROUND,
+        max_pages=PAGES if offer.has(MAX_PAGES) else 0,
+    )
+
+
+def _wanted(offer: Offer, terms: Terms) -> int:
+    flags = MAX_PAGES if terms.max_pages else 0
+    flags |= PASSTHROUGH if terms.passthrough else 0
+    flags |= RESEND if terms.resend else 0
+    return flags | (offer.flags & INIT_EXT)
+
+
+def _flags_of(out: bytearray) -> int:
+    flags: int = struct.unpack_from("=I", out, _FLAGS)[0]
+    flags2: int = struct.unpack_from("=I", out, _FLAGS2)[0]
+    return flags | (flags2 << 32 if flags & INIT_EXT else 0)
+
+
+def resend_notification() -> bytes:
+    """What asks the kernel to send every unanswered request again (FUSE_NOTIFY_RESEND)."""
+    return _OUT_HEADER.pack(_OUT_HEADER.size, 7, 0)

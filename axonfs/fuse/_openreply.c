@@ -1,0 +1,73 @@
+/* Answers an open with FOPEN_PASSTHROUGH, which libfuse before 3.17 cannot say and pyfuse3 does not.
+ *
+ * Imported with RTLD_GLOBAL before pyfuse3, so that its fuse_reply_open() is the one below. `arm` names
+ * one handle and its backing id; the reply that carries that handle is answered with them, every other
+ * one as libfuse does. One pair is enough: pyfuse3 replies right after the handler returned, in the
+ * same thread. Source: struct fuse_open_out of linux/fuse.h, protocol 7.40. */
+#define PY_SSIZE_T_CLEAN
+#define _GNU_SOURCE
+#define FUSE_USE_VERSION 312
+#include <Python.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fuse3/fuse_lowlevel.h>
+#include <stdint.h>
+
+#define OPEN_PASSTHROUGH (1u << 7)
+
+struct open_out {
+    uint64_t fh;
+    uint32_t open_flags;
+    int32_t backing_id;
+};
+
+static int armed;
+static struct open_out answer;
+
+int fuse_reply_open(fuse_req_t request, const struct fuse_file_info *info)
+{
+    static int (*libfuse)(fuse_req_t, const struct fuse_file_info *);
+
+    if (armed && info->fh == answer.fh) {
+        armed = 0;
+        return fuse_reply_buf(request, (const char *)&answer, sizeof answer);
+    }
+    if (!libfuse)
+        *(void **)&libfuse = dlsym(RTLD_NEXT, "fuse_reply_open");
+    return libfuse ? libfuse(request, info) : -ENOSYS;
+}
+
+static PyObject *arm(PyObject *module, PyObject *args)
+{
+    unsigned long long handle;
+    int backing_id;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "Ki", &handle, &backing_id))
+        return NULL;
+    answer = (struct open_out){handle, OPEN_PASSTHROUGH, backing_id};
+    armed = 1;
+    Py_RETURN_NONE;
+}
+
+static PyObject *disarm(PyObject *module, PyObject *args)
+{
+    int was = armed;
+
+    (void)module;
+    (void)args;
+    armed = 0;
+    return PyBool_FromLong(was);
+}
+
+static PyMethodDef methods[] = {
+    {"arm", arm, METH_VARARGS, "arm(handle, backing_id): answer this handle's open with it."},
+    {"disarm", disarm, METH_NOARGS, "disarm(): whether the armed answer was never given."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_openreply", NULL, -1, methods, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__openreply(void) { return PyModule_Create(&definition); }

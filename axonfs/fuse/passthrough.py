@@ -1,0 +1,121 @@
+"""Kernel passthrough: complete, verified files are read and mapped by the kernel itself.
+
+Beside the adapter. An inode is either cached or passed through, and while a handle of one kind is
+open the kernel refuses an open of the other with EIO. So handles are counted per inode here: the
+first one decides, the others follow, and the backing id is closed with the last. Whoever gives a
+backing file away must leave its bytes alone until then.
+
+Imports no pyfuse3: the extension has to be loaded before it. Trio thread only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import struct
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+
+log = logging.getLogger(__name__)
+
+# _IOW(229, 1, struct fuse_backing_map {s32 fd; u32 flags; u64 padding}) and _IOW(229, 2, u32)
+_BACKING_OPEN, _BACKING_CLOSE = 0x4010E501, 0x4004E502
+_MAP, _ID = struct.Struct("=iIQ"), struct.Struct("=I")
+
+
+def _load() -> tuple[ModuleType | None, str | None]:
+    """The extension, or why it is not there."""
+    if "pyfuse3" in sys.modules:
+        return None, "pyfuse3 was imported before the extension"
+    flags = sys.getdlopenflags()
+    sys.setdlopenflags(flags | os.RTLD_GLOBAL)
+    try:
+        from axonfs.fuse import _openreply
+    except ImportError as exc:
+        log.debug("no passthrough: %s", exc)
+        return None, "the extension is not built (install a C compiler and libfuse3-dev)"
+    finally:
+        sys.setdlopenflags(flags)
+    return _openreply, None
+
+
+_extension, UNAVAILABLE = _load()
+
+
+@dataclass(slots=True)
+class _Open:
+    """The open handles of one inode; `backing_id` is 0 where they are cached."""
+
+    backing_id: int
+    count: int = 0
+
+
+class Passthrough:
+    """The backing ids of one connection.
+
+    `why_not` says why nothing is passed through, None while it is.
+    """
+
+    def __init__(self, device: int, why_not: str | None = None) -> None:
+        self.why_not = UNAVAILABLE or why_not
+        self._device = device
+        self._inodes: dict[int, _Open] = {}
+        self._handles: dict[int, int] = {}
+
+    def deny(self, why_not: str) -> None:
+        """Pass nothing more through."""
+        self.why_not = self.why_not or why_not
+
+    @property
+    def files(self) -> int:
+        """How many inodes are passed through now."""
+        return sum(found.backing_id > 0 for found in self._inodes.values())
+
+    def opened(self, inode: int, handle: int, backing: int | None) -> bool:
+        """Count a handle whose open is about to be answered; whether it is passed through.
+
+        Args:
+            backing: descriptor of the file with the inode's bytes, where the kernel may read it.
+        """
+        self._check_answered()
+        found = self._inodes.get(inode)
+        if found is None:
+            found = self._inodes[inode] = _Open(self._register(backing))
+        found.count += 1
+        self._handles[handle] = inode
+        if found.backing_id and _extension is not None:
+            _extension.arm(handle, found.backing_id)
+        return found.backing_id > 0
+
+    def released(self, handle: int) -> None:
+        """Count a handle less; with an inode's last one its backing id is closed."""
+        inode = self._handles.pop(handle, None)
+        if inode is None:
+            return
+        found = self._inodes[inode]
+        found.count -= 1
+        if found.count == 0:
+            del self._inodes[inode]
+            if found.backing_id:
+                fcntl.ioctl(self._device, _BACKING_CLOSE, _ID.pack(found.backing_id))
+
+    def _register(self, backing: int | None) -> int:
+        """A backing id for the file; 0 where the kernel does not want it."""
+        if backing is None or self.why_not is not None:
+            return 0
+        try:
+            request = bytearray(_MAP.pack(backing, 0, 0))
+            backing_id: int = fcntl.ioctl(self._device, _BACKING_OPEN, request, True)
+        except OSError as exc:
+            self.why_not = f"the kernel refuses: {exc.strerror}"
+            log.info("no passthrough: %s", self.why_not)
+            return 0
+        return backing_id
+
+    def _check_answered(self) -> None:
+        """Give up if libfuse answered what was armed: the extension is not in its way."""
+        if _extension is not None and _extension.disarm():
+            self.why_not = "libfuse does not use the extension"
+            log.warning("no passthrough: %s", self.why_not)
