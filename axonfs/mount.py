@@ -104,8 +104,8 @@ class Mount:
             "cache_used": engine.store.usage(),
             "cache_limit": engine.evictor.limit(),
             "connection": self.session.state() if self.session else None,
-            "reads": self.vfs.reads,
+            "reads": self.vfs.files.reads,
             "fetch": engine.fetcher.statistics(),
-            "open": self.vfs.open_files(),
+            "open": self.vfs.files.open_files(),
             "failures": self.failures.recent(),
         }

@@ -228,6 +228,17 @@ class Tree:
             self._remember(spec, known)
         return known
 
+    async def known(self, spec: Spec) -> Version | None:
+        """The version if its manifest is local; sends nothing."""
+        found = self._versions.get(spec)
+        if found is None:
+            stored = await trio.to_thread.run_sync(self.store.manifest, spec)
+            if stored is None:
+                return None
+            found = Version(stored.manifest, stored.base, self._source_of(stored.base))
+            self._remember(spec, found)
+        return found
+
     def _remember(self, spec: Spec, version: Version) -> None:
         self._versions[spec] = version
         while len(self._versions) > MEMO_MANIFESTS:
@@ -238,9 +249,8 @@ class Tree:
         self._versions.pop(spec, None)
 
     async def _resolve(self, spec: Spec) -> Version:
-        stored = await trio.to_thread.run_sync(self.store.manifest, spec)
-        if stored is not None:
-            return Version(stored.manifest, stored.base, self._source_of(stored.base))
+        if (known := await self.known(spec)) is not None:
+            return known
         if self.offline:
             raise OfflineError("not in the cache, and offline", spec=str(spec))
         failure: AxonError | None = None

@@ -87,7 +87,7 @@ class Adapter(pyfuse3.Operations):
 
     @answered
     async def readlink(self, inode: int, ctx: Any) -> bytes:
-        return self._vfs.readlink(inode).encode()
+        return (await self._vfs.readlink(inode)).encode()
 
     @answered
     async def opendir(self, inode: int, ctx: Any) -> int:
@@ -111,30 +111,30 @@ class Adapter(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.EROFS)
         handle = await self._vfs.open(inode)
         # No checkpoint from here to the answer: what is counted is what the kernel is told.
-        passed_through = self.passthrough.opened(inode, handle.number, handle.backing)
-        self._vfs.opened(handle.number, passed_through=passed_through)
+        backing_id = self.passthrough.opened(inode, handle.number, handle.backing)
+        self._vfs.files.opened(handle.number, inode, backing_id)
         return pyfuse3.FileInfo(fh=handle.number, keep_cache=not handle.live, direct_io=handle.live)
 
     @answered
     async def read(self, fh: int, off: int, size: int) -> bytes:
         # pyfuse3 takes any contiguous buffer, which spares a copy; its annotation says less.
-        return cast(bytes, await self._vfs.read(fh, off, size))
+        return cast(bytes, await self._vfs.files.read(fh, off, size))
 
     @answered
     async def release(self, fh: int) -> None:
         self.passthrough.released(fh)
-        self._vfs.release(fh)
+        self._vfs.files.release(fh)
 
     @answered
     async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
-        value = self._vfs.xattrs(inode).get(name.decode(errors="replace"))
+        value = (await self._vfs.xattrs(inode)).get(name.decode(errors="replace"))
         if value is None:
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
         return value.encode()
 
     @answered
     async def listxattr(self, inode: int, ctx: Any) -> list[bytes]:
-        return [name.encode() for name in self._vfs.xattrs(inode)]
+        return [name.encode() for name in await self._vfs.xattrs(inode)]
 
     @answered
     async def statfs(self, ctx: Any) -> pyfuse3.StatvfsData:

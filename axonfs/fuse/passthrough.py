@@ -73,8 +73,8 @@ class Passthrough:
         """How many inodes are passed through now."""
         return sum(found.backing_id > 0 for found in self._inodes.values())
 
-    def opened(self, inode: int, handle: int, backing: int | None) -> bool:
-        """Count a handle whose open is about to be answered; whether it is passed through.
+    def opened(self, inode: int, handle: int, backing: int | None) -> int:
+        """Count a handle whose open is about to be answered; its backing id, 0 if it has none.
 
         Args:
             backing: descriptor of the file with the inode's bytes, where the kernel may read it.
@@ -87,7 +87,13 @@ class Passthrough:
         self._handles[handle] = inode
         if found.backing_id and _extension is not None:
             _extension.arm(handle, found.backing_id)
-        return found.backing_id > 0
+        return found.backing_id
+
+    def restore(self, inode: int, handle: int, backing_id: int) -> None:
+        """Count a handle that an earlier worker gave the kernel."""
+        found = self._inodes.setdefault(inode, _Open(backing_id))
+        found.count += 1
+        self._handles[handle] = inode
 
     def released(self, handle: int) -> None:
         """Count a handle less; with an inode's last one its backing id is closed."""

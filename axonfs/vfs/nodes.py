@@ -1,16 +1,16 @@
 """Inode numbers: which place each stands for, for as long as the kernel knows it.
 
-A number is derived from the path, so it is the same after a remount and in the next worker
-without being written anywhere.
+A number is derived from the path, so it is the same after a remount and in the next worker. Which
+numbers the kernel knows is in the journal; a worker that took over has the paths of those before
+it has their places.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import xxhash
 
 from axonfs.errors import NotFoundError
+from axonfs.vfs.journal import Journal, Kind
 from axonfs.vfs.places import Directory, Place
 
 ROOT = 1
@@ -18,35 +18,38 @@ ROOT = 1
 _RESERVED = 16
 
 
-@dataclass(slots=True)
-class Node:
-    """A place the kernel holds `lookups` references to."""
-
-    inode: int
-    place: Place
-    lookups: int = 0
-
-
 class Nodes:
-    """All nodes the kernel may name."""
+    """All inodes the kernel may name."""
 
-    def __init__(self) -> None:
-        self._nodes = {ROOT: Node(ROOT, Directory(()), lookups=1)}
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._known = journal.known
+        self._places: dict[int, Place] = {ROOT: Directory(())}
 
-    def get(self, inode: int) -> Node:
-        """The node of a number the kernel was given.
+    def path(self, inode: int) -> tuple[str, ...]:
+        """The path of a number the kernel was given.
 
         Raises:
             NotFoundError: it was forgotten, or never given.
         """
-        node = self._nodes.get(inode)
+        if inode == ROOT:
+            return ()
+        node = self._known.nodes.get(inode)
         if node is None:
             raise NotFoundError(f"inode {inode} is not known")
-        return node
+        return node.path
 
-    def all(self) -> list[Node]:
-        """Every node."""
-        return list(self._nodes.values())
+    def place(self, inode: int) -> Place | None:
+        """The place of a number, None where only its path is known yet."""
+        return self._places.get(inode)
+
+    def settle(self, inode: int, place: Place) -> None:
+        """`place` is what is at the path of `inode`."""
+        self._places[inode] = place
+
+    def places(self) -> list[tuple[int, Place]]:
+        """Every inode whose place is known."""
+        return list(self._places.items())
 
     def number(self, place: Place) -> int:
         """The number for `place`, the same each time."""
@@ -55,26 +58,27 @@ class Nodes:
         key = "\0".join(place.path)
         inode = _hash(key)
         # Two paths with one hash: about 1e-8 likely at a million files, so probing may be plain.
-        while inode in self._nodes and self._nodes[inode].place.path != place.path:
+        while (node := self._known.nodes.get(inode)) and node.path != place.path:
             inode = _hash(f"{key}\0{inode}")
         return inode
 
-    def remember(self, place: Place) -> Node:
-        """The node for `place`, with one kernel reference more."""
+    def remember(self, place: Place) -> None:
+        """The kernel is about to be given one reference more to `place`."""
         inode = self.number(place)
-        node = self._nodes.setdefault(inode, Node(inode, place))
-        node.place = place
-        node.lookups += 1
-        return node
+        if inode == ROOT:
+            return
+        if inode not in self._known.nodes:
+            self._journal.note(Kind.NODE, inode, 0, "\0".join(place.path).encode())
+        self._journal.note(Kind.LOOKUP, inode, 1)
+        self._places[inode] = place
 
     def forget(self, inode: int, count: int) -> None:
         """The kernel dropped `count` references."""
-        node = self._nodes.get(inode)
-        if node is None or inode == ROOT:
+        if inode not in self._known.nodes:
             return
-        node.lookups -= count
-        if node.lookups <= 0:
-            del self._nodes[inode]
+        self._journal.note(Kind.FORGET, inode, count)
+        if inode not in self._known.nodes:
+            self._places.pop(inode, None)
 
 
 def _hash(key: str) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from axonfs.errors import NotFoundError
+from axonfs.errors import AxonError, NotFoundError
 from axonfs.manifest import FileEntry
 from axonfs.names import LATEST, Spec, spec_of, valid_segment, version_key
 from axonfs.tree import Catalog, Shelf, Tree, Version
@@ -84,6 +84,31 @@ class Places:
         self._folders: dict[Spec, dict[str, dict[str, FileEntry | None]]] = {}
 
     root = Directory(())
+
+    async def at(self, path: tuple[str, ...]) -> Place:
+        """What is at a path that was looked up before, by an earlier worker say.
+
+        What is local is asked of nobody: the manifest of a version that was entered is.
+
+        Raises:
+            NotFoundError: it is there no more.
+        """
+        if path[:1] == (CONTROL,):
+            return self._status_file() if path[1:] else Directory(path)
+        place: Place | None = None
+        for depth in range(len(path), 2, -1):
+            spec = spec_of(path[:depth])
+            if spec and (version := await self._tree.known(spec)):
+                place = Folder(path[:depth], version, "")
+                for name in path[depth:]:
+                    place = self._in_folder(place, name) if isinstance(place, Folder) else None
+                break
+        else:
+            is_alias = path[-1] == LATEST and len(path) > 2
+            place = await self._latest(Directory(path[:-1])) if is_alias else Directory(path)
+        if place is None:
+            raise NotFoundError("it is there no more", path="/".join(path))
+        return place
 
     async def lookup(self, parent: Place, name: str) -> Place | None:
         """What `parent` has under `name`, None if nothing.
@@ -251,3 +276,18 @@ def describe(place: Place) -> tuple[str | None, str | None]:
     if isinstance(place, Folder):
         return str(place.version.spec), place.inner or None
     return None, "/".join(place.path) or "/"
+
+
+class located:  # noqa: N801 - reads as a phrase: `with located(place):`
+    """Adds the spec and the path of `place` to an AxonError that leaves the block."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        if isinstance(exc, AxonError):
+            spec, path = describe(self._place)
+            raise exc.located(spec=spec, path=path) from exc

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import trio
 
-import axonfs.vfs.vfs
+import axonfs.vfs.files
 from axonfs.config import Settings
 from axonfs.engine import Engine, open_engine
 from axonfs.fetch.feed import KEEP_BEHIND
 from axonfs.names import parse_spec
 from axonfs.vfs import Vfs
-from axonfs.vfs.vfs import read_cached
+from axonfs.vfs.files import read_cached
 from tests.support.fetching import CHUNK, open_files, settled, without_tables
 from tests.support.registry import SPEC, NoRangeServer, RegistryServer, published
 
@@ -52,11 +52,11 @@ class Reading:
         for part in (*parse_spec(SPEC).segments, name):
             inode = (await self.vfs.lookup(inode, part)).inode
         number = (await self.vfs.open(inode)).number
-        self.vfs.opened(number, passed_through=False)
+        self.vfs.files.opened(number, inode, 0)
         return number
 
     async def check(self, handle: int, name: str, offset: int, size: int) -> None:
-        view = await self.vfs.read(handle, offset, size)
+        view = await self.vfs.files.read(handle, offset, size)
         # No checkpoint until the view was compared: its buffer is used again.
         assert view == self._bytes[name][offset : offset + size], (name, offset, size)
 
@@ -65,7 +65,7 @@ class Reading:
         handle = await self.open(name)
         for offset in range(0, SIZES[name], 2 * CHUNK):
             await self.check(handle, name, offset, 2 * CHUNK)
-        self.vfs.release(handle)
+        self.vfs.files.release(handle)
 
     async def about(self, name: str, chance: random.Random, times: int) -> None:
         """Here and there, over the borders of chunks too."""
@@ -73,7 +73,7 @@ class Reading:
         for _ in range(times):
             offset = chance.randrange(SIZES[name])
             await self.check(handle, name, offset, chance.choice((1, 4096, 3 * CHUNK, PIECE)))
-        self.vfs.release(handle)
+        self.vfs.files.release(handle)
 
     async def disturbed(
         self, chance: random.Random, *readers: Callable[[], Awaitable[None]]
@@ -150,10 +150,10 @@ async def test_a_chunk_given_up_between_the_look_and_the_read(
                 punched.append(feed.object.punch(0, 1))
             return read_cached(fd, view, offset)
 
-        monkeypatch.setattr(axonfs.vfs.vfs, "read_cached", late)
+        monkeypatch.setattr(axonfs.vfs.files, "read_cached", late)
         await files.check(handle, "b.bin", 100, 4096)
         assert punched == [PIECE]
-        files.vfs.release(handle)
+        files.vfs.files.release(handle)
 
 
 async def test_an_object_that_no_table_vouches_for(tmp_path: Path) -> None:

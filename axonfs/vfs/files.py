@@ -1,0 +1,205 @@
+"""Open files: handles, and how their bytes are read.
+
+Sits inside vfs, between vfs.py, which knows names and inodes, and fetch. Trio thread only: bytes
+that are in the page cache are copied here, everything else in threads.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from axonfs.errors import AxonError, BadHandleError
+from axonfs.fetch import Feed, Fetcher
+from axonfs.ranges import Range, chunk_span
+from axonfs.vfs.buffers import Buffers
+from axonfs.vfs.journal import Journal, Kind, KnownHandle
+from axonfs.vfs.places import File, Place, Text, located
+
+
+@dataclass(slots=True)
+class Handle:
+    """An open file: the feed of its object, or the bytes of a made-up file.
+
+    `frozen` says that the backing file is whole and stays so: the kernel may read it itself.
+    """
+
+    number: int
+    place: File | Text
+    feed: Feed | None
+    text: bytes = b""
+    frozen: bool = False
+
+    @property
+    def live(self) -> bool:
+        """Whether each open has other bytes, which the kernel must not keep."""
+        return isinstance(self.place, Text) and self.place.live
+
+    @property
+    def backing(self) -> int | None:
+        """Descriptor of the file that the kernel may read itself."""
+        return self.feed.object.fd if self.feed and self.frozen else None
+
+
+class Files:
+    """The open handles of one mount."""
+
+    def __init__(self, fetcher: Fetcher, journal: Journal) -> None:
+        self._fetcher = fetcher
+        self._journal = journal
+        self._handles: dict[int, Handle] = {}
+        self._buffers = Buffers()
+        self.reads = 0  # of objects, that came here rather than to the page cache or a backing file
+
+    async def open(self, number: int, place: Place) -> Handle:
+        """A handle on a file; `opened` has to follow. Sends nothing.
+
+        Raises:
+            CorruptError: the file's bytes are known to be wrong.
+        """
+        if isinstance(place, Text):
+            handle = Handle(number, place, None, place.render())
+        elif isinstance(place, File):
+            handle = await self._open_object(number, place)
+        else:
+            raise BadHandleError("not a file", path="/".join(place.path))
+        self._handles[number] = handle
+        return handle
+
+    async def _open_object(self, number: int, place: File) -> Handle:
+        with located(place):
+            feed = self._fetcher.open(place.version, place.entry)
+            try:
+                await feed.prepare()
+            except BaseException:
+                feed.close()
+                raise
+        return Handle(number, place, feed, frozen=feed.freeze())
+
+    def opened(self, number: int, inode: int, backing_id: int) -> None:
+        """How the kernel is about to be answered: with a backing file it reads itself, or 0.
+
+        The bytes of such a file then stay as they are until the handle is released.
+        """
+        self._journal.note(Kind.OPEN, number, inode, str(backing_id).encode())
+        handle = self._handles[number]
+        if handle.feed is None:
+            return
+        if handle.frozen and not backing_id:
+            handle.feed.object.thaw()
+        if backing_id:
+            handle.feed.object.touch()
+        # The inode's first handle had it frozen; a chunk that was lost since changes nothing.
+        handle.frozen = backing_id > 0 and (handle.frozen or handle.feed.object.freeze())
+
+    async def restore(self, number: int, known: KnownHandle, place: Place) -> None:
+        """Take a handle over that an earlier worker gave the kernel.
+
+        Raises:
+            AxonError: its file is not what it was.
+        """
+        handle = await self.open(number, place)
+        if handle.feed and known.backing_id and not handle.frozen:
+            handle.frozen = handle.feed.object.freeze()
+        elif handle.feed and handle.frozen and not known.backing_id:
+            handle.feed.object.thaw()
+            handle.frozen = False
+
+    async def read(self, number: int, offset: int, size: int) -> bytes | memoryview:
+        """Up to `size` bytes at `offset`; short only at the end of the file.
+
+        The view is valid until the next checkpoint of the trio thread.
+
+        Raises:
+            AxonError: the bytes cannot be had; names the spec and the path.
+        """
+        handle = self._handles.get(number)
+        if handle is None:
+            raise BadHandleError(f"handle {number} is not open")
+        if handle.feed is None:
+            return handle.text[offset : offset + size]
+        size = min(size, handle.feed.entry.size - offset)
+        if size <= 0:
+            return b""
+        self.reads += 1
+        with located(handle.place):
+            return await self._read(handle.feed, offset, size)
+
+    async def _read(self, feed: Feed, offset: int, size: int) -> memoryview:
+        stored = feed.object
+        chunks = chunk_span(offset, size, stored.chunk_size)
+        if not stored.complete:
+            self._read_ahead(feed, chunks, offset, size)
+        stored.touch()
+        with self._buffers.borrowed(size) as view:
+            while True:
+                epoch = stored.epoch
+                if not feed.present(*chunks):
+                    await feed.need(chunks)
+                # No thread hop where the page cache has the bytes.
+                if read_cached(stored.fd, view, offset) != size:
+                    await trio.to_thread.run_sync(read_all, stored.fd, view, offset)
+                # Bits go before bytes do: with no chunk given up meanwhile, these are the bytes.
+                if stored.epoch == epoch and feed.present(*chunks):
+                    return view
+
+    def _read_ahead(self, feed: Feed, chunks: Range, offset: int, size: int) -> None:
+        ahead = feed.readahead.on_read(offset, size, absent=feed.absent(chunks.start))
+        feed.request(chunks)  # before what is fetched ahead, so that demand is first in line
+        if ahead:
+            feed.want(chunk_span(ahead.start, ahead.stop - ahead.start, feed.object.chunk_size))
+
+    def release(self, number: int) -> None:
+        """Close a handle."""
+        self._journal.note(Kind.RELEASE, number)
+        handle = self._handles.pop(number, None)
+        if handle is None or handle.feed is None:
+            return
+        if handle.frozen:
+            handle.feed.object.thaw()
+        handle.feed.close()
+
+    def open_files(self) -> list[dict[str, Any]]:
+        """The files that are open, for `status`."""
+        files: dict[str, dict[str, Any]] = {}
+        for handle in self._handles.values():
+            if handle.feed is None:
+                continue
+            name = "/".join(handle.place.path)
+            row = files.setdefault(
+                name,
+                {
+                    "path": name,
+                    "size": handle.feed.entry.size,
+                    "local": handle.feed.object.present_bytes,
+                    "handles": 0,
+                    "passed_through": handle.frozen,
+                },
+            )
+            row["handles"] += 1
+        return list(files.values())
+
+
+def read_cached(fd: int, view: memoryview, offset: int) -> int:
+    """Bytes of the page cache into `view`; fewer than asked for (or 0) if some are not there."""
+    try:
+        return os.preadv(fd, [view], offset, os.RWF_NOWAIT)
+    except OSError:  # not in the page cache, or a file system without RWF_NOWAIT
+        return 0
+
+
+def read_all(fd: int, view: memoryview, offset: int) -> None:
+    """`view` filled from `offset` on.
+
+    Raises:
+        OSError: the disk failed.
+        AxonError: the backing file is shorter than its index says.
+    """
+    while view:
+        count = os.preadv(fd, [view], offset)
+        if count == 0:
+            raise AxonError("the backing file is too short", hint="run axonfs verify --repair")
+        view, offset = view[count:], offset + count
