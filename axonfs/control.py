@@ -19,35 +19,28 @@ from typing import Any
 import trio
 
 from axonfs.errors import AxonError
+from axonfs.rundir import SOCKET, reachable
 
 log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES = 1 << 20
-SOCKET = Path("run/control.sock")
 
 Event = dict[str, Any]
 Handler = Callable[[Event], AsyncIterator[Event]]
 
 
 async def serve(
-    cache: Path, handle: Handler, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    listening: socket.socket,
+    handle: Handler,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer requests until cancelled."""
-    path = cache / SOCKET
-    path.unlink(missing_ok=True)
-    listening = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with _reachable(path) as address, listening:
-        await listening.bind(address)
-        path.chmod(0o600)
-        listening.listen(16)
+    """Answer requests until cancelled; the socket stays open, for the next one to go on."""
+    accepting = trio.socket.from_stdlib_socket(listening)
+    async with trio.open_nursery() as nursery:
         task_status.started()
-        try:
-            async with trio.open_nursery() as nursery:
-                while True:
-                    connection, _ = await listening.accept()
-                    nursery.start_soon(_answer, trio.SocketStream(connection), handle)
-        finally:
-            path.unlink(missing_ok=True)
+        while True:
+            connection, _ = await accepting.accept()
+            nursery.start_soon(_answer, trio.SocketStream(connection), handle)
 
 
 async def _answer(stream: trio.SocketStream, handle: Handler) -> None:
@@ -115,23 +108,9 @@ def call(cache: Path, request: Event) -> Iterator[Event]:
         OSError: no mount answers for this cache (FileNotFoundError, ConnectionRefusedError).
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        with _reachable(cache / SOCKET) as address:
+        with reachable(cache / SOCKET) as address:
             connection.connect(address)
         connection.sendall(json.dumps(request).encode() + b"\n")
         with connection.makefile("rb") as lines:
             for line in lines:
                 yield json.loads(line)
-
-
-class _reachable:  # noqa: N801 - reads as a phrase
-    """An address for a socket whose path may be longer than the 107 bytes of sockaddr_un."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> str:
-        self._directory = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY)
-        return f"/proc/self/fd/{self._directory}/{self._path.name}"
-
-    def __exit__(self, *exc: object) -> None:
-        os.close(self._directory)

@@ -43,11 +43,14 @@ class Engine:
 
 
 @asynccontextmanager
-async def open_engine(settings: Settings, *, owner: bool = True) -> AsyncIterator[Engine]:
+async def open_engine(
+    settings: Settings, *, owner: bool = True, lock: int | None = None
+) -> AsyncIterator[Engine]:
     """The parts, running until the block is left.
 
     Args:
         owner: take the cache's lock, so that bytes can be fetched and evicted.
+        lock: that lock, where another process took it for this one.
 
     Raises:
         BusyError: another process owns the cache; the message names its pid.
@@ -55,7 +58,7 @@ async def open_engine(settings: Settings, *, owner: bool = True) -> AsyncIterato
     """
     failure: AxonError | None = None
     async with AsyncExitStack() as stack:
-        store = stack.enter_context(closing(Store.open(settings.cache, owner=owner)))
+        store = stack.enter_context(closing(Store.open(settings.cache, owner=owner, lock=lock)))
         limits = Limits.within(settings.deadline)
         documents = await stack.enter_async_context(Documents(limits, settings.ca_bundle))
         bodies = stack.enter_context(Bodies(limits, settings.ca_bundle))

@@ -1,12 +1,13 @@
-"""`axonfs mount`: an engine, a Vfs over it, and the FUSE session, until it is unmounted."""
+"""The worker of a mount: an engine, a Vfs over it, and the FUSE session on the held connection."""
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
+import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,74 +15,108 @@ import trio
 
 from axonfs import __version__, control
 from axonfs.config import Settings
+from axonfs.connection.held import DONE, NO_HANDSHAKE, REPLACE, Held
 from axonfs.engine import Engine, open_engine
 from axonfs.failures import Failures
-from axonfs.fuse import Adapter, Session, mounted
+from axonfs.fuse import Adapter, HandshakeError, Session, serving
 from axonfs.fuse.adapter import invalidate_attributes
 from axonfs.service import Service
 from axonfs.vfs import Vfs
+from axonfs.vfs.journal import Journal
 
 log = logging.getLogger(__name__)
 
+_PR_SET_PDEATHSIG = 1
 
-def run(settings: Settings, mountpoint: Path, *, ready: Callable[[], None]) -> None:
-    """Mount at `mountpoint` and serve until it is unmounted or a signal asks to stop.
 
-    Args:
-        ready: called once the mount answers.
+def work(settings: Settings, mountpoint: Path, held: Held) -> int:
+    """Serve the mount until it is unmounted or a signal says otherwise; how it ended.
+
+    SIGTERM ends it; SIGHUP leaves what is unanswered to the next worker.
 
     Raises:
-        AxonError: it cannot be mounted; nothing is left behind.
+        AxonError: it cannot be served.
     """
-    trio.run(_serve, settings, mountpoint, ready)
+    _die_with(held.holder)
+    try:
+        return trio.run(_serve, settings, mountpoint, held)
+    except* HandshakeError as group:
+        log.warning("%s", group.exceptions[0])
+    return NO_HANDSHAKE
 
 
-async def _serve(settings: Settings, mountpoint: Path, ready: Callable[[], None]) -> None:
-    async with open_engine(settings) as engine:
-        mount = Mount(engine, mountpoint)
-        with mounted(
+def _die_with(holder: int) -> None:
+    """Without its holder a worker would serve a connection that the next holder's one serves."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != holder:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def _serve(settings: Settings, mountpoint: Path, held: Held) -> int:
+    async with open_engine(settings, lock=held.lock) as engine:
+        mount = Mount(engine, mountpoint, held)
+        listening = socket.socket(fileno=held.control)
+        with serving(
             mount.adapter,
+            held,
             mountpoint,
             allow_other=settings.allow_other,
             passthrough=settings.passthrough,
         ) as session:
             mount.session = session
+            await mount.restore()
             async with trio.open_nursery() as nursery:
-                await nursery.start(control.serve, settings.cache, mount.service.handle)
-                nursery.start_soon(_stop_on_signal, session)
-                nursery.start_soon(_announce, session, mountpoint, ready)
+                await nursery.start(control.serve, listening, mount.service.handle)
+                nursery.start_soon(mount.stop_on_signal)
+                nursery.start_soon(mount.announce)
                 await session.serve()
                 nursery.cancel_scope.cancel()
-    log.info("unmounted %s", mountpoint)
-
-
-async def _stop_on_signal(session: Session) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            log.info("unmounting on %s", signal.Signals(number).name)
-            session.stop()
-
-
-async def _announce(session: Session, mountpoint: Path, ready: Callable[[], None]) -> None:
-    await trio.to_thread.run_sync(os.stat, mountpoint / ".axonfs", abandon_on_cancel=True)
-    await session.widen(mountpoint)
-    log.info("mounted at %s", mountpoint)
-    ready()
+    return mount.ending
 
 
 class Mount:
     """The parts of one mount that need each other."""
 
-    def __init__(self, engine: Engine, mountpoint: Path) -> None:
+    def __init__(self, engine: Engine, mountpoint: Path, held: Held) -> None:
         self._engine = engine
         self._mountpoint = mountpoint
+        self._held = held
         self._since = time.time()
+        self._journal = Journal(held.journal)
+        self.ending = DONE
         self.session: Session | None = None
         self.failures = Failures()
-        self.vfs = Vfs(engine.tree, engine.fetcher, self.status)
+        self.vfs = Vfs(engine.tree, engine.fetcher, self.status, self._journal)
         self.adapter = Adapter(self.vfs, self.failures, str(engine.settings.cache))
         self.service = Service(engine, self.status)
         engine.evictor.evicted = self._evicted
+
+    async def restore(self) -> None:
+        """Answer for what earlier workers told the kernel."""
+        for number, handle in self._journal.known.handles.items():
+            self.adapter.passthrough.restore(handle.inode, number, handle.backing_id)
+        await self.vfs.restore()
+
+    async def announce(self) -> None:
+        """Tell the holder once the mount answers."""
+        probe = self._mountpoint / ".axonfs"
+        await trio.to_thread.run_sync(os.stat, probe, abandon_on_cancel=True)
+        if self.session is not None:
+            await self.session.widen(self._mountpoint)
+        log.info("mounted at %s", self._mountpoint)
+        os.write(self._held.ready, b"1")
+        os.close(self._held.ready)
+
+    async def stop_on_signal(self) -> None:
+        """End on SIGTERM, and for another worker on SIGHUP."""
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        with trio.open_signal_receiver(*numbers) as signals:
+            async for number in signals:
+                if number == signal.SIGINT or self.session is None:
+                    continue  # a terminal sends it to the holder as well, which unmounts
+                if number == signal.SIGHUP:
+                    self.ending = REPLACE
+                self.session.stop()
 
     def _evicted(self, digests: list[str]) -> None:
         for inode in self.vfs.inodes_of(set(digests)):
@@ -92,7 +127,8 @@ class Mount:
         engine = self._engine
         return {
             "version": __version__,
-            "pid": os.getpid(),
+            "pid": self._held.holder,
+            "worker": {"pid": os.getpid(), "since": self._since, "ends": self._held.ends},
             "mountpoint": str(self._mountpoint),
             "since": self._since,
             "offline": engine.settings.offline,

@@ -38,7 +38,7 @@ def start(settings: Settings, mountpoint: Path) -> int:
         with _open_log(log) as output:
             start_of_run = os.fstat(output).st_size
             process = subprocess.Popen(
-                command(settings, mountpoint),
+                mount_command(settings, mountpoint),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -59,8 +59,23 @@ def start(settings: Settings, mountpoint: Path) -> int:
     raise _failed(process, answer is None, log, start_of_run)
 
 
-def command(settings: Settings, mountpoint: Path) -> list[str]:
+def mount_command(settings: Settings, mountpoint: Path) -> list[str]:
     """The foreground mount with these settings; tokens travel in the config or a variable only."""
+    return [*_program("mount"), "--foreground", *_flags(settings), "--", str(mountpoint)]
+
+
+def worker_command(settings: Settings, mountpoint: Path) -> list[str]:
+    """The worker of that mount."""
+    _find_checkout()
+    return [*_program("worker"), *_flags(settings), "--", str(mountpoint)]
+
+
+def _program(name: str) -> list[str]:
+    # -P: no module is taken from the directory it runs in.
+    return [sys.executable, "-P", "-m", "axonfs", name]
+
+
+def _flags(settings: Settings) -> list[str]:
     flags = ["--cache", str(settings.cache)]
     flags += [part for url in settings.registries for part in ("--registry", url)]
     if settings.cache_size is not None:
@@ -68,22 +83,24 @@ def command(settings: Settings, mountpoint: Path) -> list[str]:
     flags.append("--offline" if settings.offline else "--online")
     flags.append("--allow-other" if settings.allow_other else "--only-me")
     flags.append("--passthrough" if settings.passthrough else "--no-passthrough")
-    # -P: no module is taken from the directory it runs in.
-    program = [sys.executable, "-P", "-m", "axonfs", "mount", "--foreground"]
-    return [*program, *flags, "--", str(mountpoint)]
+    return flags
 
 
 def _environment(ready: int) -> dict[str, str]:
+    _find_checkout()
     environment = {**os.environ, READY_VARIABLE: str(ready)}
     for name in _PATH_VARIABLES:
         if environment.get(name):
             environment[name] = os.path.abspath(environment[name])
-    checkout = Path(axonfs.__file__).parent.parent
-    if (checkout / "pyproject.toml").exists():
-        # Run from a checkout that is not installed, the child must find the package as well.
-        path = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = f"{checkout}{os.pathsep}{path}" if path else str(checkout)
     return environment
+
+
+def _find_checkout() -> None:
+    """Run from a checkout that is not installed, children must find the package as well."""
+    checkout = str(Path(axonfs.__file__).parent.parent)
+    path = os.environ.get("PYTHONPATH", "")
+    if Path(checkout, "pyproject.toml").exists() and checkout not in path.split(os.pathsep):
+        os.environ["PYTHONPATH"] = f"{checkout}{os.pathsep}{path}" if path else checkout
 
 
 class _open_log:  # noqa: N801 - reads as a phrase

@@ -25,6 +25,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells expect it
 COMMANDS: Mapping[str, str] = {
     "mount": "mounting:mount",
     "umount": "mounting:umount",
+    "restart": "mounting:restart",
     "status": "status:status",
     "search": "models:search",
     "info": "models:info",
@@ -43,6 +44,8 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "doctor:doctor",
     "version": "about:version",
 }
+# What the program starts itself.
+INTERNAL: Mapping[str, str] = {"worker": "mounting:worker"}
 
 
 class Commands(click.Group):
@@ -52,9 +55,10 @@ class Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        place = COMMANDS.get(cmd_name) or INTERNAL.get(cmd_name)
+        if place is None:
             return None
-        module, _, function = COMMANDS[cmd_name].partition(":")
+        module, _, function = place.partition(":")
         command = getattr(importlib.import_module(f"axonfs.cli.{module}"), function)
         assert isinstance(command, click.Command)
         return command
@@ -64,7 +68,7 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         import difflib
 
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
+        if args[0] not in {*COMMANDS, *INTERNAL} and not args[0].startswith("-"):
             near = difflib.get_close_matches(args[0], COMMANDS, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             ctx.fail(f"there is no command {printable(args[0])!r}{hint}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -13,70 +15,83 @@ from axonfs.cli.output import echo, note
 from axonfs.config import Settings, load
 from axonfs.errors import AxonError, BusyError, UsageError
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def mount_options(function: Command) -> Command:
+    """What is said of a mount, to `mount` and to its worker."""
+    options = [
+        registry_option,
+        cache_option,
+        click.option(
+            "--cache-size",
+            metavar="SIZE",
+            help="Limit of the cache, like 200G; by default a tenth of the disk is left free."
+            " [env: AXONFS_CACHE_SIZE]",
+        ),
+        click.option(
+            "--offline/--online",
+            default=None,
+            help="Send nothing: serve what is in the cache. [env: AXONFS_OFFLINE]",
+        ),
+        click.option(
+            "--allow-other/--only-me",
+            default=None,
+            help="Whether other users may read the mount. [env: AXONFS_ALLOW_OTHER]",
+        ),
+        click.option(
+            "--passthrough/--no-passthrough",
+            default=None,
+            help="Whether the kernel may read complete files itself, where it can: for root,"
+            " from Linux 6.9 on. [env: AXONFS_PASSTHROUGH]",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
 
 @click.command
 @click.argument("mountpoint", required=False)
-@registry_option
-@cache_option
-@click.option(
-    "--cache-size",
-    metavar="SIZE",
-    help="Limit of the cache, like 200G; by default a tenth of the disk is left free."
-    " [env: AXONFS_CACHE_SIZE]",
-)
+@mount_options
 @click.option("--foreground", "-f", is_flag=True, help="Stay in the foreground and log to stderr.")
-@click.option(
-    "--offline/--online",
-    default=None,
-    help="Send nothing: serve what is in the cache. [env: AXONFS_OFFLINE]",
-)
-@click.option(
-    "--allow-other/--only-me",
-    default=None,
-    help="Whether other users may read the mount. [env: AXONFS_ALLOW_OTHER]",
-)
-@click.option(
-    "--passthrough/--no-passthrough",
-    default=None,
-    help="Whether the kernel may read complete files itself, where it can (root, Linux 6.9)."
-    " [env: AXONFS_PASSTHROUGH]",
-)
-def mount(
-    mountpoint: str | None,
-    registries: tuple[str, ...],
-    cache: str | None,
-    cache_size: str | None,
-    foreground: bool,
-    offline: bool | None,
-    allow_other: bool | None,
-    passthrough: bool | None,
-) -> None:
+def mount(mountpoint: str | None, foreground: bool, **flags: object) -> None:
     """Show all models as files below MOUNTPOINT.
 
     It goes on in the background; the command returns once the mount answers. Without MOUNTPOINT it
     is the setting `mountpoint`, which is /models for root and ~/models for anyone else. Stop it
     with `axonfs umount`.
     """
-    settings = load(
-        {
-            "mountpoint": mountpoint,
-            "registries": registries,
-            "cache": cache,
-            "cache_size": cache_size,
-            "offline": offline,
-            "allow_other": allow_other,
-            "passthrough": passthrough,
-        }
-    )
-    check_sources(settings)
-    place = prepare_mountpoint(settings.mountpoint, create=mountpoint is None)
-    if foreground:
-        _run_here(settings, place)
-    else:
-        from axonfs.cli.background import start
+    from axonfs.holder import adopting
 
-        pid = start(settings, place)
-        echo(f"mounted at {place} (pid {pid})")
+    settings = load({**flags, "mountpoint": mountpoint})
+    place = settings.mountpoint
+    if not adopting():
+        check_sources(settings)
+        place = prepare_mountpoint(settings.mountpoint, create=mountpoint is None)
+    if foreground:
+        click.get_current_context().exit(_hold(settings, place))
+    from axonfs.cli.background import start
+
+    pid = start(settings, place)
+    echo(f"mounted at {place} (pid {pid})")
+
+
+@click.command(hidden=True)
+@click.argument("mountpoint")
+@mount_options
+def worker(mountpoint: str, **flags: object) -> None:
+    """Serve a connection that `axonfs mount` holds; it starts this itself."""
+    from axonfs.cli.logs import log_to_stderr
+    from axonfs.connection.held import Held
+    from axonfs.mount import work
+
+    held = Held.take()
+    if held is None:
+        raise UsageError("only a mount starts its worker", hint="axonfs mount")
+    log_to_stderr()
+    settings = load({**flags, "mountpoint": mountpoint})
+    click.get_current_context().exit(work(settings, settings.mountpoint, held))
 
 
 def check_sources(settings: Settings) -> None:
@@ -129,13 +144,15 @@ def _unusable(place: Path, exc: OSError) -> AxonError:
     return AxonError(f"cannot be mounted on: {exc.strerror}", path=str(place))
 
 
-def _run_here(settings: Settings, place: Path) -> None:
-    from axonfs.cli.background import take_ready_pipe
+def _hold(settings: Settings, place: Path) -> int:
+    from axonfs.cli.background import take_ready_pipe, worker_command
     from axonfs.cli.logs import log_to_stderr
-    from axonfs.mount import run
+    from axonfs.holder import hold
 
     log_to_stderr()
-    run(settings, place, ready=take_ready_pipe())
+    command = worker_command(settings, place)
+    allow_other, ready = settings.allow_other, take_ready_pipe()
+    return hold(command, settings.cache, place, allow_other=allow_other, ready=ready)
 
 
 @click.command
@@ -159,3 +176,21 @@ def umount(mountpoint: str, force: bool) -> None:
         raise AxonError("no AxonFS is mounted there", path=str(place), hint="see axonfs status")
     unmounting.unmount(found, force=force)
     note(f"unmounted {place}")
+
+
+@click.command
+@click.argument("mountpoint")
+def restart(mountpoint: str) -> None:
+    """Have the mount at MOUNTPOINT go on with what is installed now.
+
+    Its processes are replaced while it stays mounted: readers see a pause. For an upgrade in place.
+    """
+    from axonfs.cli import unmounting
+    from axonfs.cli.mounts import mount_at, settled
+
+    place = settled(Path(mountpoint))
+    found = mount_at(place)
+    if found is None:
+        raise AxonError("no AxonFS is mounted there", path=str(place), hint="see axonfs status")
+    pid = unmounting.restart(found)
+    note(f"restarted {place} (worker {pid})")

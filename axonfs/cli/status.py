@@ -91,6 +91,7 @@ def _show(state: dict[str, Any]) -> None:
             ("cache", f"{state.get('cache')}, {size(used)}{_of_limit(used, limit)}"),
             ("fetched", _fetched(state.get("fetch"))),
             ("kernel", _connection(state.get("connection"))),
+            ("worker", _worker((state.get("worker") or {}).get("ends") or [])),
         ]
     )
     for item in state.get("registries", []):
@@ -120,6 +121,13 @@ def _connection(state: dict[str, Any] | None) -> str:
         passed = f"no passthrough: {why}"
     made = "" if state.get("own") else f"; connection by libfuse: {state.get('why_not_own')}"
     return passed + made
+
+
+def _worker(ends: list[dict[str, Any]]) -> str:
+    if not ends:
+        return ""
+    last = ends[-1]
+    return f"replaced {len(ends)} times, last {_clock(last['time'])}: {last['how']}"
 
 
 def _registry_state(item: dict[str, Any], *, mounted: bool) -> str:

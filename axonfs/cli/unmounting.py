@@ -8,17 +8,20 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from axonfs.cli.mounts import Mount, health
+from axonfs.cli.mounts import Health, Mount, health
 from axonfs.connection import detach
 from axonfs.errors import AxonError, BusyError
 
 CONNECTIONS = Path("/sys/fs/fuse/connections")
 # The worker flushes its index and ends; a cache on a slow disk takes a moment.
 END_TIMEOUT = 20.0
+RESTART_TIMEOUT = 60.0
 
 
 def unmount(mount: Mount, *, force: bool) -> None:
@@ -34,6 +37,37 @@ def unmount(mount: Mount, *, force: bool) -> None:
         if complaint:
             raise _failure(mount.mountpoint, complaint)
         wait_for_end()
+
+
+def restart(mount: Mount) -> int:
+    """Have the mount's processes replaced; the new worker's pid once it answers.
+
+    Raises:
+        AxonError: it does not answer, or not again.
+    """
+    before = health(mount)
+    worker = _worker_of(before)
+    if before.pid is None or worker is None:
+        hint = f"axonfs umount --force {mount.mountpoint}"
+        raise AxonError("the mount does not answer", path=str(mount.mountpoint), hint=hint)
+    os.kill(before.pid, signal.SIGHUP)
+    deadline = time.monotonic() + RESTART_TIMEOUT
+    while (now := _worker_of(health(mount, deadline - time.monotonic()))) in (None, worker):
+        if time.monotonic() > deadline:
+            raise AxonError(
+                f"no new worker answers within {RESTART_TIMEOUT:.0f} s",
+                path=str(mount.mountpoint),
+                hint="see the mount's log",
+            )
+        time.sleep(0.05)  # the old worker may answer until it ends
+    assert now is not None
+    return now
+
+
+def _worker_of(state: Health) -> int | None:
+    worker = state.status.get("worker")
+    pid = worker.get("pid") if isinstance(worker, dict) else None
+    return pid if isinstance(pid, int) else None
 
 
 def _failure(mountpoint: Path, complaint: str) -> AxonError:

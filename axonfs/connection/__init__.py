@@ -5,9 +5,11 @@ so that a small process can hold a connection for others.
 """
 
 from axonfs.connection.handshake import Offer, Terms, amend, parse_offer
+from axonfs.connection.held import Held
 from axonfs.connection.mounting import clear_dead, connect, detach, user_allow_other, widen
 
 __all__ = [
+    "Held",
     "Offer",
     "Terms",
     "amend",

@@ -124,6 +124,17 @@ def _flags_of(out: bytearray) -> int:
     return flags | (flags2 << 32 if flags & INIT_EXT else 0)
 
 
+def opcode_of(request: bytes) -> tuple[int, int]:
+    """(opcode, unique) of any request."""
+    _, opcode, unique, *_ = _IN_HEADER.unpack_from(request)
+    return opcode, unique
+
+
+def refusal(unique: int, code: int) -> bytes:
+    """The reply that gives the request `unique` the errno `code`."""
+    return _OUT_HEADER.pack(_OUT_HEADER.size, -code, unique)
+
+
 def resend_notification() -> bytes:
     """What asks the kernel to send every unanswered request again (FUSE_NOTIFY_RESEND)."""
     return _OUT_HEADER.pack(_OUT_HEADER.size, 7, 0)

@@ -3,6 +3,6 @@
 # First: its extension must be loaded before pyfuse3, which the others import.
 from axonfs.fuse import passthrough  # isort: skip
 from axonfs.fuse.adapter import Adapter
-from axonfs.fuse.session import Session, mounted
+from axonfs.fuse.session import HandshakeError, Session, serving
 
-__all__ = ["Adapter", "Session", "mounted", "passthrough"]
+__all__ = ["Adapter", "HandshakeError", "Session", "passthrough", "serving"]

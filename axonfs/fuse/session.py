@@ -7,10 +7,12 @@ that does not work, libfuse opens and mounts by itself, and `Terms` say why.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,12 +22,19 @@ from typing import Any
 import pyfuse3
 import trio
 
-from axonfs.connection import Terms, amend, clear_dead, connect, detach, parse_offer, widen
-from axonfs.errors import AxonError, UnsupportedError
+from axonfs.connection import Terms, amend, clear_dead, parse_offer, widen
+from axonfs.connection.handshake import opcode_of, refusal, resend_notification
+from axonfs.connection.held import Held
+from axonfs.errors import UnsupportedError
 from axonfs.fuse.adapter import Adapter
 from axonfs.fuse.passthrough import Passthrough
 
 log = logging.getLogger(__name__)
+
+
+class HandshakeError(UnsupportedError):
+    """libfuse or the kernel does not go along with a connection of our own."""
+
 
 # How often it is looked whether the connection still is there, in seconds.
 GONE_INTERVAL = 0.5
@@ -35,6 +44,7 @@ HANDLERS = 512
 READ_AHEAD_KIB = 1024
 _INIT_SIZE = (1 << 20) + 4096  # the kernel refuses to be read with less than it may send
 _NEGOTIATION_SECONDS = 10.0
+_STATFS, _REQUEST_STEP, _LOOK_BACK = 17, 2, 1 << 17
 
 
 @dataclass(slots=True)
@@ -101,77 +111,109 @@ class Session:
 class Handshake:
     """INIT between the kernel and libfuse, with us in the middle.
 
-    Args:
-        device: the connection, whose INIT nobody has read yet; closed when it is done.
+    A worker that is not the connection's first has libfuse answer the same message, but the kernel,
+    which had its answer, is asked instead to send again what the last one left unanswered.
     """
 
-    def __init__(self, device: int, *, passthrough: bool) -> None:
-        self._device = device
+    def __init__(self, held: Held, mountpoint: Path, *, passthrough: bool) -> None:
+        self._held = held
+        self._mountpoint = mountpoint
         self._passthrough = passthrough
-        self._message = os.read(device, _INIT_SIZE)
-        self._offer = parse_offer(self._message)
+        self._offer = parse_offer(held.init)
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ours.settimeout(_NEGOTIATION_SECONDS)
         self.descriptor = theirs.detach()
         os.set_blocking(self.descriptor, False)
-        self._ours.send(self._message)
+        self._ours.send(held.init)
 
     def finish(self) -> Terms:
-        """Answer the kernel what libfuse answers, amended; blocks until libfuse has.
+        """Have the kernel and libfuse agree; blocks until they have.
 
         Raises:
-            UnsupportedError: libfuse or the kernel does not go along.
+            HandshakeError: libfuse or the kernel does not go along.
         """
+        device = self._held.device
         try:
             reply = self._ours.recv(_INIT_SIZE)
             amended, terms = amend(reply, self._offer, passthrough=self._passthrough)
-            os.write(self._device, amended)
+            if self._held.first:
+                os.write(device, amended)
+            elif not terms.resend:
+                refuse_unanswered(device, self._mountpoint)
         except (OSError, ValueError) as exc:
-            raise UnsupportedError(f"the FUSE handshake failed: {exc}") from exc
-        os.set_blocking(self._device, False)
-        os.dup2(self._device, self.descriptor, inheritable=False)
-        os.close(self._device)
+            raise HandshakeError(f"the FUSE handshake failed: {exc}") from exc
+        os.set_blocking(device, False)
+        os.dup2(device, self.descriptor, inheritable=False)
+        os.close(device)
         # Last: libfuse would take the end of the socket for the end of the connection.
         self._ours.close()
+        if not self._held.first and terms.resend:
+            os.write(self.descriptor, resend_notification())
         return terms
 
 
+def refuse_unanswered(device: int, mountpoint: Path) -> None:
+    """Give the requests that an earlier worker left unanswered an errno, on kernels before 6.9.
+
+    Such a kernel neither sends them again nor says which they are, but numbers them upwards. A
+    request of our own shows the latest number; a reply to a number that waits for none is refused
+    and does no harm.
+    """
+    own = threading.Thread(target=_ask_statfs, args=(mountpoint,), daemon=True)
+    own.start()
+    os.set_blocking(device, True)
+    opcode = unique = 0
+    while opcode != _STATFS:
+        opcode, unique = opcode_of(os.read(device, _INIT_SIZE))
+        _refuse(device, unique)
+    for number in range(unique - _REQUEST_STEP, max(0, unique - _LOOK_BACK), -_REQUEST_STEP):
+        _refuse(device, number)
+
+
+def _refuse(device: int, unique: int) -> None:
+    with suppress(OSError):  # ENOENT: nobody waits for it
+        os.write(device, refusal(unique, errno.EIO))
+
+
+def _ask_statfs(mountpoint: Path) -> None:
+    with suppress(OSError):
+        os.statvfs(mountpoint)
+
+
 @contextmanager
-def mounted(
-    adapter: Adapter, mountpoint: Path, *, allow_other: bool, passthrough: bool = True
+def serving(
+    adapter: Adapter, held: Held, mountpoint: Path, *, allow_other: bool, passthrough: bool
 ) -> Iterator[Session]:
-    """Mount on entry, unmount on exit.
+    """A session on a held connection, which stays mounted at the end.
+
+    Where libfuse has to make the connection itself it is unmounted at the end.
 
     Args:
         passthrough: let the kernel read complete files itself where it can.
 
     Raises:
-        UnsupportedError: /dev/fuse is missing or closed to this user, with what to do.
-        BusyError: the mountpoint is in use.
+        UnsupportedError: libfuse cannot mount.
     """
-    clear_dead(mountpoint)
-    device = connect(mountpoint, allow_other=allow_other)
-    try:
-        session = _own(adapter, device, passthrough=passthrough)
-    except (OSError, ValueError, RuntimeError) as exc:
-        log.info("libfuse makes the connection: %s", exc)
-        os.close(device)
-        detach(mountpoint, lazy=True)
-        session = _plain(adapter, mountpoint, str(exc), allow_other=allow_other)
+    if held.plain is not None:
+        clear_dead(mountpoint)
+        session = _plain(adapter, mountpoint, held.plain, allow_other=allow_other)
+    else:
+        session = _own(adapter, held, mountpoint, passthrough=passthrough)
     adapter.passthrough = session.passthrough
     try:
         yield session
     finally:
         pyfuse3.close(unmount=session.plain is not None)
-        if session.plain is None:
-            leave(mountpoint)
 
 
-def _own(adapter: Adapter, device: int, *, passthrough: bool) -> Session:
+def _own(adapter: Adapter, held: Held, mountpoint: Path, *, passthrough: bool) -> Session:
     why_not = None if passthrough else "it is switched off"
     why_not = why_not or (None if os.geteuid() == 0 else "only root may set it up")
-    handshake = Handshake(device, passthrough=why_not is None)
-    pyfuse3.init(adapter, f"/dev/fd/{handshake.descriptor}", set())
+    handshake = Handshake(held, mountpoint, passthrough=why_not is None)
+    try:
+        pyfuse3.init(adapter, f"/dev/fd/{handshake.descriptor}", set())
+    except RuntimeError as exc:
+        raise HandshakeError(f"libfuse does not take the connection: {exc}") from exc
     backing = Passthrough(handshake.descriptor, why_not)
     return Session(handshake.descriptor, backing, _handshake=handshake)
 
@@ -195,15 +237,3 @@ def _device_of_libfuse() -> int:
             if os.readlink(f"/proc/self/fd/{name}") == "/dev/fuse":
                 return int(name)
     raise UnsupportedError("libfuse has no /dev/fuse open", hint="report this")
-
-
-def leave(mountpoint: Path) -> None:
-    """Unmount, lazily if it is in use; nothing where it is unmounted already."""
-    for lazy in (False, True):
-        try:
-            complaint = detach(mountpoint, lazy=lazy)
-        except AxonError as exc:
-            complaint = str(exc)
-        if complaint is None or "not mounted" in complaint or "not found" in complaint:
-            return
-    log.warning("%s is still mounted: %s", mountpoint, complaint)

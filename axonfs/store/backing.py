@@ -1,4 +1,4 @@
-"""The cache directory: its lock, and the backing files.
+"""The cache directory: the backing files.
 
 Bottom of the store, beside index. Knows paths and descriptors, not which bytes count.
 
@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from axonfs.errors import BusyError, NoSpaceError, UnsupportedError
+from axonfs import rundir
+from axonfs.errors import NoSpaceError
 from axonfs.ranges import Range
 
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # fallocate(2)
@@ -32,7 +32,6 @@ class Directory:
         self.root = root
         self.index = root / "index.lmdb"
         self.objects = root / "objects"
-        self.run = root / "run"
         self._trash = self.objects / "trash"
 
     def prepare(self) -> None:
@@ -42,33 +41,12 @@ class Directory:
             UnsupportedError: the directory cannot be written.
             NoSpaceError: the disk is full.
         """
+        rundir.prepare(self.root)
         try:
-            for path in (self.root, self.objects, self.run, self._trash):
+            for path in (self.objects, self._trash):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as exc:
-            raise _unusable(exc, self.root) from exc
-
-    def lock(self) -> int:
-        """Become the owner; the descriptor holds the lock until it is closed.
-
-        Raises:
-            BusyError: another process is; its pid is named.
-        """
-        try:
-            descriptor = os.open(self.run / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError as exc:
-            raise _unusable(exc, self.root) from exc
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            pid = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-            os.close(descriptor)
-            raise BusyError(
-                f"the cache is in use by process {pid or 'unknown'}", source=str(self.root)
-            ) from exc
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        return descriptor
+            raise rundir.unusable(exc, self.root) from exc
 
     def backing(self, digest: str) -> str:
         """The path of an object's backing file."""
@@ -208,13 +186,3 @@ def no_space() -> Iterator[None]:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpaceError("the cache's disk is full", hint="clean the cache") from exc
         raise
-
-
-def _unusable(exc: OSError, root: Path) -> Exception:
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpaceError("the cache's disk is full", source=str(root))
-    return UnsupportedError(
-        f"the cache directory cannot be used: {exc.strerror}",
-        source=str(root),
-        hint="choose another with --cache, or make it writable",
-    )

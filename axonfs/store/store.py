@@ -29,6 +29,7 @@ from typing import Self
 from axonfs.errors import BusyError
 from axonfs.manifest import DEFAULT_CHUNK_SIZE, FileEntry, chunk_count
 from axonfs.ranges import Range, chunk_range
+from axonfs.rundir import take_lock
 from axonfs.store import backing
 from axonfs.store.backing import Directory
 from axonfs.store.evict import Eviction, choose_victims
@@ -62,12 +63,20 @@ class Store(Metadata):
         index.companion = self._write_accesses
 
     @classmethod
-    def open(cls, directory: Path, *, owner: bool = True, boot_id: str | None = None) -> Self:
+    def open(
+        cls,
+        directory: Path,
+        *,
+        owner: bool = True,
+        lock: int | None = None,
+        boot_id: str | None = None,
+    ) -> Self:
         """The cache in `directory`.
 
         Args:
             owner: take the cache over, creating it if need be; else read it beside its owner,
                 creating and changing nothing.
+            lock: the owner's lock, where another process took it for this one.
             boot_id: a UUID to take for this boot's, for tests.
 
         Raises:
@@ -80,7 +89,7 @@ class Store(Metadata):
             inspect(files.index, boot)
             return cls(files, open_reader(files.index, FORMAT), boot, None)
         files.prepare()
-        lock = files.lock()
+        lock = take_lock(directory) if lock is None else lock
         try:
             recover(files.index, boot)
             index = open_owner(files.index, boot, FORMAT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -74,9 +75,28 @@ class Mount:
                 subprocess.run(["umount", "-l", self.path], check=False)
 
     def kill(self) -> None:
-        """SIGKILL, as the kernel does when memory runs out."""
+        """SIGKILL; returns when the worker is gone as well."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        descriptors = [os.pidfd_open(int(child)) for child in children]
         self.process.kill()
         self.process.wait(20)
+        for descriptor in descriptors:
+            select.select([descriptor], [], [], 20)
+            os.close(descriptor)
+
+    def worker(self) -> int:
+        """The pid of the worker that answers now."""
+        return int(self.status()["worker"]["pid"])
+
+    def kill_worker(self) -> int:
+        """SIGKILL, as the kernel does when memory runs out; returns the pid when it is gone."""
+        pid = self.worker()
+        descriptor = os.pidfd_open(pid)
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        select.select([descriptor], [], [], 20)
+        os.close(descriptor)
+        return pid
 
     def complaints(self) -> list[str]:
         """Log lines that are warnings or worse."""
@@ -117,7 +137,6 @@ def start_mount(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Moun
         options: tuple[str, ...] = (),
         cache: Path | None = None,
         env: dict[str, str] | None = None,
-        program: tuple[str, ...] = ("-m", "axonfs"),
     ) -> Mount:
         path = tmp_path / f"mnt{len(mounts)}"
         path.mkdir()
@@ -127,7 +146,7 @@ def start_mount(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Moun
         command = ["mount", str(path), "--foreground", "--cache", str(cache), *registries, *options]
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, *program, *command],
+                [sys.executable, "-m", "axonfs", *command],
                 stdout=output,
                 stderr=output,
                 env={**os.environ, "AXONFS_CONFIG": str(tmp_path / "none.yaml"), **(env or {})},

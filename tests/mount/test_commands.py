@@ -119,7 +119,8 @@ def test_a_mount_in_use(mount: Mount) -> None:
 @pytest.mark.complains
 def test_a_wedged_mount(mount: Mount) -> None:
     """`umount --force` frees a mount whose process is stuck, and the readers that wait for it."""
-    os.kill(mount.process.pid, signal.SIGSTOP)
+    worker = mount.worker()
+    os.kill(worker, signal.SIGSTOP)
     reader = subprocess.Popen(
         [sys.executable, "-c", f"open('{mount.path}/nlp/tiny/1.1.0/vocab.txt').read()"],
         stderr=subprocess.DEVNULL,
@@ -132,7 +133,7 @@ def test_a_wedged_mount(mount: Mount) -> None:
         assert reader.wait(20) != 0
         assert mount_at(mount.path) is None
     finally:
-        os.kill(mount.process.pid, signal.SIGCONT)
+        os.kill(worker, signal.SIGCONT)
         reader.kill()
         reader.wait()
 

@@ -32,6 +32,13 @@ def passed_through(mount: Mount) -> dict[str, bool]:
     return {row["path"]: row["passed_through"] for row in mount.status()["open"]}
 
 
+def patched(tmp_path: Path, source: str) -> dict[str, str]:
+    """An environment in which every Python runs `source` first: a fault that cannot be caused."""
+    (tmp_path / "patch").mkdir()
+    (tmp_path / "patch/sitecustomize.py").write_text(source)
+    return {"PYTHONPATH": str(tmp_path / "patch")}
+
+
 def requests_read(mount: Mount) -> int:
     return int(mount.status()["reads"])
 
@@ -117,27 +124,30 @@ def test_switched_off(start_mount: MountFactory, registry: RegistryServer, tmp_p
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
-        ("session.parse_offer = refuse", "libfuse made the connection: an INIT nobody knows"),
-        ("passthrough.UNAVAILABLE = 'no extension'", "no extension"),
+        (
+            "from axonfs import holder\n"
+            "def refuse(message): raise ValueError('an INIT nobody knows')\n"
+            "holder.parse_offer = refuse",
+            "libfuse made the connection: an INIT nobody knows",
+        ),
+        (
+            "from axonfs.fuse import passthrough\npassthrough.UNAVAILABLE = 'no extension'",
+            "no extension",
+        ),
+        (
+            "from axonfs.fuse import session\n"
+            "def refuse(*_, **__): raise ValueError('no')\n"
+            "session.amend = refuse",
+            "libfuse made the connection: libfuse does not go along with the handshake",
+        ),
     ],
 )
+@pytest.mark.complains
 def test_falls_back(
     registry: RegistryServer, start_mount: MountFactory, tmp_path: Path, fault: str, why: str
 ) -> None:
     """Where our own connection or the extension does not work, the mount does, and says why."""
-    program = f"""
-import sys
-from axonfs.fuse import passthrough, session
-from axonfs.cli.main import main
-
-def refuse(message):
-    raise ValueError("an INIT nobody knows")
-
-{fault}
-sys.argv[0] = "axonfs"
-main()
-"""
-    mount = start_mount(registry.url, program=("-c", program))
+    mount = start_mount(registry.url, env=patched(tmp_path, fault))
     for _ in range(2):
         assert (mount.path / MODEL).read_bytes() == source_bytes(tmp_path, 0, NAME)
     assert mount.status()["connection"]["why_no_passthrough"] == why

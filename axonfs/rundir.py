@@ -1,0 +1,97 @@
+"""The `run/` directory of a cache: the owner's lock and the control socket's name.
+
+Just above errors. Imports nothing heavy, since the process that holds a mount needs it. Blocking.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+from axonfs.errors import AxonError, BusyError, NoSpaceError, UnsupportedError
+
+RUN = "run"
+LOCK = Path(RUN, "lock")
+SOCKET = Path(RUN, "control.sock")
+_BACKLOG = 64
+
+
+def prepare(cache: Path) -> Path:
+    """`run/` below `cache`, made for the owner alone where it is missing.
+
+    Raises:
+        UnsupportedError: the directory cannot be written.
+        NoSpaceError: the disk is full.
+    """
+    try:
+        for path in (cache, cache / RUN):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise unusable(exc, cache) from exc
+    return cache / RUN
+
+
+def take_lock(cache: Path) -> int:
+    """Become the owner; the descriptor holds the lock until its last copy is closed.
+
+    Raises:
+        BusyError: another process is; its pid is named.
+    """
+    try:
+        descriptor = os.open(cache / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise unusable(exc, cache) from exc
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        pid = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        what = f"the cache is in use by process {pid or 'unknown'}"
+        raise BusyError(what, source=str(cache)) from exc
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def listen(cache: Path) -> socket.socket:
+    """The control socket, which only the owner and root can connect to. The lock is ours."""
+    path = cache / SOCKET
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with reachable(path) as address:
+            listening.bind(address)
+        path.chmod(0o600)
+        listening.listen(_BACKLOG)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+class reachable:  # noqa: N801 - reads as a phrase
+    """An address for a socket whose path may be longer than the 107 bytes of sockaddr_un."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> str:
+        self._directory = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY)
+        return f"/proc/self/fd/{self._directory}/{self._path.name}"
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self._directory)
+
+
+def unusable(exc: OSError, cache: Path) -> AxonError:
+    """What a cache directory that cannot be written means."""
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceError("the cache's disk is full", source=str(cache))
+    return UnsupportedError(
+        f"the cache directory cannot be used: {exc.strerror}",
+        source=str(cache),
+        hint="choose another with --cache, or make it writable",
+    )

@@ -1,0 +1,228 @@
+"""Hot restart on real mounts: the worker dies or is replaced, and no reader notices."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs, source_bytes
+from tests.mount.test_passthrough import MODEL, NAME, passed_through, patched
+from tests.support.faulty import FaultyOrigin
+from tests.support.fetching import Gate, on_objects
+from tests.support.registry import RegistryServer
+
+pytestmark = [pytest.mark.mount, pytest.mark.complains]
+
+
+def test_a_killed_worker_is_replaced(mount: Mount, tmp_path: Path) -> None:
+    """When the worker is killed another goes on; open files, mappings and listings stay good."""
+    want = source_bytes(tmp_path, 0, NAME)
+    folder = mount.path / "nlp/tiny/1.0.0"
+    before = (folder / NAME).stat()
+    with (folder / NAME).open("rb") as file, os.scandir(folder) as listing:
+        first = file.read(10)
+        mapping = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        names = [next(listing).name]
+        old = mount.kill_worker()
+        assert first + file.read() == want
+        assert mapping[:] == want
+        names += [entry.name for entry in listing]
+        mapping.close()
+    assert sorted(names) == ["config.json", "manifest.yaml", NAME, "sub", "vocab.txt"]
+    assert (folder / NAME).stat().st_ino == before.st_ino
+    assert mount.worker() != old
+    assert mount.status()["worker"]["ends"][0]["how"] == "killed by SIGKILL"
+    assert mount.status()["pid"] == mount.process.pid
+    assert mount.status()["open"] == []
+
+
+def test_a_read_that_is_under_way_is_answered_by_the_next_worker(
+    start_mount: MountFactory, registry_dir: Path, tmp_path: Path
+) -> None:
+    """A read that the dead worker left unanswered is answered by the next one."""
+    gate = Gate()
+    with FaultyOrigin(registry_dir) as origin:
+        origin.always(on_objects(gate))
+        mount = start_mount(origin.url)
+        want = source_bytes(tmp_path, 0, NAME)
+        found: list[bytes] = []
+        reader = threading.Thread(target=lambda: found.append((mount.path / MODEL).read_bytes()))
+        reader.start()
+        assert gate.arrived.wait(20)
+        mount.kill_worker()
+        origin.always(None)
+        gate.open.set()
+        reader.join(30)
+        assert found == [want]
+
+
+def test_passed_through_files_outlive_the_worker(mount: Mount, tmp_path: Path) -> None:
+    """A passed-through file is read on while there is no worker, and stays so with the next one."""
+    want = source_bytes(tmp_path, 0, NAME)
+    (mount.path / MODEL).read_bytes()
+    with (mount.path / MODEL).open("rb") as file:
+        assert passed_through(mount)[MODEL]
+        mount.kill_worker()
+        assert file.read() == want
+        assert passed_through(mount)[MODEL]
+        with (mount.path / MODEL).open("rb") as second:
+            assert second.read() == want
+            assert mount.status()["connection"]["passed_through"] == 1
+    assert mount.status()["connection"]["passed_through"] == 0
+
+
+def test_what_the_kernel_was_told_holds_without_the_registry(
+    start_mount: MountFactory, registry: RegistryServer, tmp_path: Path
+) -> None:
+    """A worker that takes over needs no registry for what is open and local."""
+    mount = start_mount(registry.url)
+    run_axonfs("pin", "nlp/tiny@1.0.0", "--cache", mount.cache)
+    with (mount.path / MODEL).open("rb") as file:
+        registry.__exit__(None, None, None)
+        mount.kill_worker()
+        assert file.read() == source_bytes(tmp_path, 0, NAME)
+        assert (mount.path / "nlp/tiny/1.0.0/vocab.txt").stat().st_size == FILES["vocab.txt"]
+    registry.__enter__()
+
+
+def test_restart(mount: Mount, tmp_path: Path) -> None:
+    """`axonfs restart` replaces holder program and worker while the mount stays."""
+    with (mount.path / MODEL).open("rb") as file:
+        first = file.read(10)
+        old = mount.worker()
+        assert "restarted" in run_axonfs("restart", mount.path).stderr
+        assert mount.worker() != old
+        assert mount.process.poll() is None
+        assert first + file.read() == source_bytes(tmp_path, 0, NAME)
+    assert mount.status()["worker"]["ends"] == []
+
+
+def test_kernels_that_cannot_resend(
+    start_mount: MountFactory, registry_dir: Path, tmp_path: Path
+) -> None:
+    """On kernels before 6.9 what was under way gets EIO, and what comes later works."""
+    patch = "from axonfs.connection import handshake\nhandshake.RESEND = 1 << 60"
+    gate = Gate()
+    with FaultyOrigin(registry_dir) as origin:
+        origin.always(on_objects(gate))
+        mount = start_mount(origin.url, env=patched(tmp_path, patch))
+        assert not mount.status()["connection"]["resend"]
+        # Past the page cache, which would ask again for what its readahead did not get.
+        command = ["dd", f"if={mount.path / MODEL}", "iflag=direct", "bs=1M", "of=/dev/null"]
+        reader = subprocess.Popen(command, stderr=subprocess.PIPE)
+        assert gate.arrived.wait(20)
+        mount.kill_worker()
+        origin.always(None)
+        gate.open.set()
+        assert b"Input/output error" in reader.communicate(timeout=30)[1]
+        assert (mount.path / MODEL).read_bytes() == source_bytes(tmp_path, 0, NAME)
+
+
+def test_a_worker_that_cannot_live(start_mount: MountFactory, registry: RegistryServer) -> None:
+    """A worker that dies again and again is replaced with growing pauses, and status counts it."""
+    mount = start_mount(registry.url)
+    for _ in range(3):
+        mount.kill_worker()
+    ends = mount.status()["worker"]["ends"]
+    assert [end["how"] for end in ends] == ["killed by SIGKILL"] * 3
+    log = mount.log.read_text()
+    assert "the next in 0 s" in log
+    assert "the next in 0.25 s" in log
+    assert "the next in 0.5 s" in log
+    assert "3 times" in run_axonfs("status", mount.path).stdout
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[socket.socket]:
+    """What systemd listens on for a service's notifications."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "notify"))
+        sock.settimeout(20)
+        yield sock
+
+
+def stored_descriptors(systemd: socket.socket) -> dict[str, int]:
+    """The descriptors that a service gives away until it says no more of them."""
+    found: dict[str, int] = {}
+    while len(found) < 5:
+        data, descriptors, _, _ = socket.recv_fds(systemd, 4096, 4)
+        fields = dict(line.split("=", 1) for line in data.decode().splitlines())
+        if fields.get("FDSTORE") == "1":
+            found[fields["FDNAME"]] = descriptors[0]
+    return found
+
+
+def test_the_holder_is_replaced_through_systemd(
+    start_mount: MountFactory, registry: RegistryServer, tmp_path: Path, systemd: socket.socket
+) -> None:
+    """A holder killed under systemd is replaced through the descriptors that systemd kept."""
+    mount = start_mount(registry.url, env={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+    kept = stored_descriptors(systemd)
+    # From its first close on the kernel knows that a close is not to be told of: the next one, in
+    # the child that becomes the holder, would wait for it.
+    (mount.path / "nlp/tiny/1.0.0/vocab.txt").read_bytes()
+    with (mount.path / MODEL).open("rb") as file:
+        first = file.read(10)
+        mount.kill()
+        process = _started_by_systemd(mount, registry.url, kept)
+        mount.process = process
+        assert first + file.read() == source_bytes(tmp_path, 0, NAME)
+    assert mount.status()["pid"] == process.pid
+
+
+def _started_by_systemd(mount: Mount, url: str, kept: dict[str, int]) -> subprocess.Popen[bytes]:
+    """The service once more, with the descriptors from 3 on as sd_listen_fds(3) has them."""
+    command = [sys.executable, "-m", "axonfs", "mount", str(mount.path), "--foreground"]
+    command += ["--registry", url, "--cache", str(mount.cache)]
+    program = (
+        "import json, os, sys\n"
+        "kept, command = json.loads(sys.argv[1]), json.loads(sys.argv[2])\n"
+        "high = {name: os.dup2(fd, 100 + fd) for name, fd in kept.items()}\n"
+        "for number, fd in enumerate(high.values(), 3): os.dup2(fd, number)\n"
+        "os.environ |= {'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': str(len(high)),"
+        " 'LISTEN_FDNAMES': ':'.join(high)}\n"
+        "os.execv(command[0], command)\n"
+    )
+    with mount.log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, json.dumps(kept), json.dumps(command)],
+            pass_fds=list(kept.values()),
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "AXONFS_CONFIG": "/nonexistent"},
+        )
+    for descriptor in kept.values():
+        os.close(descriptor)
+    return process
+
+
+def test_stop_with_readers(mount: Mount) -> None:
+    """SIGTERM takes the mount from below its readers after a grace period, and ends."""
+    descriptor = os.open(mount.path / MODEL, os.O_RDONLY)
+    os.read(descriptor, 10)
+    mount.process.send_signal(signal.SIGTERM)
+    assert mount.process.wait(40) == 0
+    assert not os.path.ismount(mount.path)
+    with contextlib.suppress(OSError):  # ENOTCONN: there is nobody left to tell of the close
+        os.close(descriptor)
+
+
+def test_nothing_of_a_dead_holder_stays(mount: Mount) -> None:
+    """Without its holder a worker ends, so that no two serve one cache."""
+    descriptor = os.pidfd_open(mount.worker())
+    mount.kill()
+    ended, _, _ = select.select([descriptor], [], [], 20)
+    os.close(descriptor)
+    assert ended
