@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 from axonfs.errors import MalformedError
 from axonfs.manifest import MAX_SIZE, MAX_TAGS, MAX_TEXT
@@ -38,6 +39,12 @@ class Versions:
 
     versions: tuple[str, ...]
     latest: str | None
+
+    @classmethod
+    def of(cls, versions: Iterable[str], latest: str | None = None) -> Self:
+        """`versions` in order; the newest is `latest` unless one that is there is said to be."""
+        ordered = tuple(sorted(set(versions), key=version_key))
+        return cls(ordered, latest if latest in ordered else newest(ordered))
 
 
 def parse_index(raw: bytes) -> tuple[list[Listing], int]:
@@ -90,11 +97,8 @@ def parse_versions(raw: bytes) -> Versions:
     items = root.get("versions")
     if not isinstance(items, list):
         raise MalformedError("the list of versions has no versions")
-    versions = sorted(set(filter(_is_version, items)), key=version_key)
     latest = root.get("latest")
-    if not isinstance(latest, str) or latest not in versions:
-        latest = newest(versions)
-    return Versions(tuple(versions), latest)
+    return Versions.of(filter(_is_version, items), latest if isinstance(latest, str) else None)
 
 
 def render_versions(versions: Versions) -> bytes:
@@ -111,8 +115,13 @@ def search(listings: Iterable[Listing], query: str) -> list[Listing]:
     words = query.casefold().split()
     hits = [listing for listing in listings if _hit(listing, words)]
     hits.sort(key=lambda listing: version_key(listing.spec.version), reverse=True)
-    hits.sort(key=lambda listing: (_rank(listing, words), listing.spec.model))
-    return hits
+    return ranked(sorted(hits, key=lambda listing: listing.spec.model), query)
+
+
+def ranked(hits: Iterable[Listing], query: str) -> list[Listing]:
+    """`hits` with exact names first, then names that have every word; else in their order."""
+    words = query.casefold().split()
+    return sorted(hits, key=lambda listing: _rank(listing, words))
 
 
 def _hit(listing: Listing, words: list[str]) -> bool:

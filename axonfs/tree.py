@@ -17,11 +17,11 @@ from typing import Any, TypeVar, cast
 
 import trio
 
-from axonfs.catalog import Listing, Versions, search
+from axonfs.catalog import Listing, Versions, ranked, search
 from axonfs.errors import AxonError, NotFoundError, OfflineError
 from axonfs.flights import Flights
 from axonfs.manifest import Manifest
-from axonfs.names import LATEST, Spec, newest, version_key
+from axonfs.names import LATEST, Spec
 from axonfs.remote import Source
 from axonfs.store import Store
 
@@ -267,7 +267,9 @@ class Tree:
                 return Version(*found, source)
         if failure:
             raise failure.located(spec=str(spec))
-        raise NotFoundError("no such version", spec=str(spec), hint="try axonfs search")
+        raise NotFoundError(
+            "no such version", spec=str(spec), hint=f"see axonfs versions {spec.model}"
+        )
 
     def _source_of(self, base: str) -> Source | None:
         """The source whose objects are below `base`; any source can carry an object's bytes."""
@@ -280,12 +282,12 @@ class Tree:
         versions = await self.versions(spec.model)
         if versions.latest is not None:
             return Spec(spec.namespace, spec.name, versions.latest)
-        if not self.offline:
-            for source in self.sources:  # an Axon registry may resolve `latest` by itself
-                if found := await source.manifest(spec):
-                    await trio.to_thread.run_sync(self.store.put_manifest, *found)
-                    return found[0].spec
-        raise NotFoundError("no such model", spec=spec.model, hint="try axonfs search")
+        raise self.unknown(spec.model)
+
+    def unknown(self, model: str) -> NotFoundError:
+        """What to tell of a model of which no version is known."""
+        hint = "try axonfs search" if self.indexed else "try axonfs search, or name its @VERSION"
+        return NotFoundError("no such model", spec=model, hint=hint)
 
     async def versions(self, model: str, *, fresh: bool = False) -> Versions:
         """All versions of `namespace/name` that are listed or local, and which is `latest`.
@@ -314,23 +316,34 @@ class Tree:
                 latest = latest or answer.latest
         if failure and not names:
             raise failure
-        ordered = tuple(sorted(names, key=version_key))
-        return Versions(ordered, latest if latest in names else newest(list(ordered)))
+        return Versions.of(names, latest)
 
     def _silent(self, source: Source) -> bool:
         """Whether a source is not to be asked for what may be stored: offline, or it is down."""
         return self.offline or self.states[source.url].error is not None
 
     async def search(self, query: str) -> list[Listing]:
-        """Listings that match, best first: from the index, else from a source's own search."""
-        found = {
-            listing.spec: listing for listing in search((await self.catalog()).listings, query)
-        }
+        """Listings that match, best first: from the index, else from a source's own search.
+
+        Raises:
+            AxonError: nothing matches, and a source could not search.
+        """
+        hits = search((await self.catalog()).listings, query)
+        found = {listing.spec: listing for listing in hits}
+        failures: list[AxonError] = []
         for source in self.sources:
-            if not self.states[source.url].indexed and not self.offline:
+            if self.states[source.url].indexed or self.offline:
+                continue
+            try:
                 for listing in await source.search(query):
                     found.setdefault(listing.spec, listing)
-        return list(found.values())
+            except AxonError as exc:
+                failures.append(exc)
+        if failures and not found:
+            raise failures[0]
+        for failure in failures:
+            log.warning("%s", failure)
+        return ranked(found.values(), query)
 
 
 async def _kept(stored: Awaitable[T | None]) -> T | None:

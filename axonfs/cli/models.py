@@ -8,7 +8,7 @@ import click
 
 from axonfs.cli.client import ask
 from axonfs.cli.options import json_option, source_options, target
-from axonfs.cli.output import echo, echo_json, facts, note, table
+from axonfs.cli.output import echo, echo_json, facts, note, show_note, table
 from axonfs.units import share, size
 
 
@@ -31,10 +31,15 @@ def search(
     table(
         ("SPEC", "SIZE", "FRAMEWORK", "DESCRIPTION"),
         (
-            (item["spec"], size(item["size"]), item["framework"], item["description"])
+            (item["spec"], _known(item["size"]), item["framework"], item["description"])
             for item in found
         ),
     ) if found else note("nothing matches")
+
+
+def _known(count: int | None) -> str:
+    """A size, or nothing where the registry does not tell it."""
+    return size(count) if count else ""
 
 
 @click.command
@@ -49,7 +54,7 @@ def info(
 
     Its description, license and size, where it comes from, and what of it is local.
     """
-    found = ask(target(registries, cache), {"op": "info", "spec": spec})["version"]
+    found = ask(target(registries, cache), {"op": "info", "spec": spec}, show_note)["version"]
     if as_json:
         echo_json(found)
         return
@@ -113,7 +118,7 @@ def versions(model: str, registries: tuple[str, ...], cache: str | None, as_json
         (
             (
                 item["version"],
-                size(item["size"]) if item["size"] is not None else "",
+                _known(item["size"]),
                 share(item["local"], item["size"] or 0) if item["local"] else "",
                 "latest" if item["version"] == found["latest"] else "",
             )
@@ -125,10 +130,12 @@ def versions(model: str, registries: tuple[str, ...], cache: str | None, as_json
 @click.command("list")
 @click.option(
     "--format",
+    "-f",
     "form",
     type=click.Choice(["default", "names", "json"]),
     default="default",
-    help="default: a table; names: one SPEC a line; json: Namespace, Name, Version, Path and more.",
+    help="default: a table; names: namespace/name, each once; json: Namespace, Name, Version, Path"
+    " and more.",
 )
 @source_options
 def list_command(form: str, registries: tuple[str, ...], cache: str | None) -> None:
@@ -137,8 +144,9 @@ def list_command(form: str, registries: tuple[str, ...], cache: str | None) -> N
     if form == "json":
         echo_json([_listed(item) for item in found])
     elif form == "names":
-        for item in found:
-            echo(item["spec"])
+        # As scripts written for Axon expect them: models, each once.
+        for name in dict.fromkeys(f"{item['namespace']}/{item['name']}" for item in found):
+            echo(name)
     elif found:
         table(
             ("SPEC", "PINNED", "LOCAL", "SIZE", "PATH"),

@@ -30,6 +30,12 @@ def note(text: str) -> None:
     click.echo(printable(text, 4000), err=True)
 
 
+def show_note(event: dict[str, Any]) -> None:
+    """What a request tells while it is worked on, if it is a note: a sink for quick commands."""
+    if event.get("event") == "note":
+        note(str(event.get("text", "")))
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, widest: int = 60) -> None:
     """Columns wide enough for their longest cell; the last one runs free."""
     lines = [tuple(head), *(tuple(printable(cell, widest) for cell in row) for row in rows)]

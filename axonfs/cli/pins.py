@@ -9,11 +9,12 @@ import click
 
 from axonfs.cli.client import Event, ask
 from axonfs.cli.options import Target, cache_option, json_option, source_options, target
-from axonfs.cli.output import echo, echo_json, note
+from axonfs.cli.output import echo, echo_json, note, show_note
 from axonfs.cli.progress import Progress
 from axonfs.errors import UsageError
 from axonfs.names import parse_spec, printable
 from axonfs.units import size
+from axonfs.versions import parse_wanted
 
 _include = click.option(
     "--include",
@@ -109,7 +110,7 @@ def _check(
     exclude: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    result = ask(place, {"op": "pin_check", **_chosen(specs, include, exclude)})
+    result = ask(place, {"op": "pin_check", **_chosen(specs, include, exclude)}, show_note)
     checked = result["pins"]
     if as_json:
         echo_json(checked)
@@ -164,7 +165,7 @@ def _all_versions(place: Target, specs: tuple[str, ...]) -> tuple[str, ...]:
 
 def _unpin(place: Target, specs: tuple[str, ...], *, drop: bool) -> None:
     request = {"op": "unpin", "specs": _checked(specs), "drop": drop}
-    for item in ask(place, request, _notes)["specs"]:
+    for item in ask(place, request, show_note)["specs"]:
         freed = f", {size(item['freed'])} freed" if drop else ""
         echo(f"{item['spec']} is {'unpinned' if item['was_pinned'] else 'not pinned'}{freed}")
 
@@ -176,8 +177,8 @@ def _unpin(place: Target, specs: tuple[str, ...], *, drop: bool) -> None:
 def update(spec: str | None, registries: tuple[str, ...], cache: str | None, as_json: bool) -> None:
     """Pin the newest versions of what is pinned.
 
-    With SPEC, of this model alone. The registries are asked again. The version that was pinned
-    before stays until it is unpinned.
+    With SPEC, of this model alone, and with a constraint (`@^1.2`) the newest that it allows. The
+    registries are asked again. The version that was pinned before stays until it is uninstalled.
     """
     request: Event = {"op": "update", "spec": _checked((spec,))[0] if spec else None}
     changes = _with_progress(target(registries, cache), request)["changes"]
@@ -185,12 +186,21 @@ def update(spec: str | None, registries: tuple[str, ...], cache: str | None, as_
         echo_json(changes)
         return
     for item in changes:
-        if item["old"] == item["new"]:
-            echo(f"{item['model']} is at its newest version, {item['new']}")
-        else:
-            echo(f"{item['model']}: {item['old'] or 'nothing'} → {item['new']}")
+        _show_change(item)
     if not changes:
         note("nothing is pinned")
+
+
+def _show_change(item: dict[str, Any]) -> None:
+    model, old, new = item["model"], item["old"], item["new"]
+    if old == new:
+        echo(f"{model} is at its newest version, {new}")
+        return
+    words = [f"{item[word]} {word}" for word in ("added", "changed", "removed") if item[word]]
+    files = f"files: {', '.join(words)}" if words else "the same files"
+    echo(f"{model}: {old or 'nothing'} → {new} ({files}; {size(item['fetched'])} fetched)")
+    if old:
+        note(f"{model}@{old} stays until axonfs uninstall {model}@{old}")
 
 
 @click.command
@@ -232,11 +242,6 @@ def _with_progress(place: Target, request: Event) -> Event:
         return ask(place, request, progress)
 
 
-def _notes(event: Event) -> None:
-    if event.get("event") == "note":
-        note(str(event.get("text", "")))
-
-
 def _chosen(
     specs: tuple[str, ...], include: tuple[str, ...], exclude: tuple[str, ...]
 ) -> dict[str, Any]:
@@ -245,4 +250,4 @@ def _chosen(
 
 def _checked(specs: tuple[str, ...]) -> list[str]:
     """The specs in full; one that cannot be a spec is wrong usage before anything is asked."""
-    return [str(parse_spec(spec)) for spec in specs]
+    return [str(parse_wanted(spec)) for spec in specs]

@@ -14,7 +14,7 @@ import trio
 
 from axonfs.cli.checks import FAIL, OK, WARN, Check
 from axonfs.config import Settings
-from axonfs.errors import AccessDeniedError, AxonError
+from axonfs.errors import AccessDeniedError, AxonError, NotFoundError
 from axonfs.remote import Documents, Limits, RegistrySource
 
 PATIENCE = 15.0
@@ -50,6 +50,7 @@ async def _ask(source: RegistrySource, url: str, has_token: bool, checks: dict[s
     try:
         with trio.fail_after(PATIENCE):
             listings = await source.listings()
+            searches = listings is None and await _searches(source)
     except trio.TooSlowError:
         checks[url] = Check(name, FAIL, f"no answer within {PATIENCE:.0f} s", _CHECK_URL)
         return
@@ -57,13 +58,24 @@ async def _ask(source: RegistrySource, url: str, has_token: bool, checks: dict[s
         checks[url] = Check(name, FAIL, exc.what, _hint(exc))
         return
     took = f"answers in {(time.monotonic() - started) * 1000:.0f} ms"
-    if listings is None:
+    if searches:
+        checks[url] = Check(name, OK, f"{took}; it has a search and no index")
+    elif listings is None:
         text = f"{took}, but it has no index"
         checks[url] = Check(name, WARN, text, "is the URL right? names work, ls and search do not")
     elif has_token and _is_open(url):
         checks[url] = Check(name, WARN, f"{took}, and its token goes over plain HTTP", "use https")
     else:
         checks[url] = Check(name, OK, f"{took}, {len(listings)} versions")
+
+
+async def _searches(source: RegistrySource) -> bool:
+    """Whether a registry without an index answers searches, as Axon's do."""
+    try:
+        await source.search("model")
+    except NotFoundError:
+        return False
+    return True
 
 
 def _is_open(url: str) -> bool:

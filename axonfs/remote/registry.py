@@ -2,7 +2,7 @@
 
     api/v1/index.json                                       every version
     api/v1/search?q=                                        optional
-    api/v1/models/<model>/versions.json                     optional
+    api/v1/models/<model>/versions.json                     optional, as is a manifest of `latest`
     api/v1/models/<model>/<version>/manifest.yaml
     objects/sha256/ab/<digest>, chunks/sha256/ab/<digest>   relative to where the manifest was
 
@@ -26,6 +26,7 @@ from axonfs.catalog import (
     Versions,
     parse_index,
     parse_versions,
+    ranked,
     search,
 )
 from axonfs.chunktable import ChunkTable, parse_table, table_bytes
@@ -33,12 +34,13 @@ from axonfs.document import Document
 from axonfs.errors import (
     AxonError,
     DeadlineError,
+    MalformedError,
     NotFoundError,
     UnavailableError,
     VanishedError,
 )
 from axonfs.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest, parse_manifest
-from axonfs.names import Spec
+from axonfs.names import LATEST, Spec
 from axonfs.remote.bodies import Location
 from axonfs.remote.documents import Documents
 from axonfs.remote.source import DocumentCache
@@ -76,6 +78,7 @@ class RegistrySource:
         self._documents = documents
         self._cache = cache
         self._no_index_until = float("-inf")
+        self._indexed = True  # until it was asked for its index and had none
 
     def __repr__(self) -> str:
         return f"<RegistrySource {self.url}>"
@@ -89,6 +92,8 @@ class RegistrySource:
             return None
         url = f"{self.url}{_API}index.json"
         body = await self._document(url, MAX_INDEX_BYTES, offline, allow_stale)
+        if not offline:
+            self._indexed = body is not None
         if body is None:
             if not offline:
                 self._no_index_until = trio.current_time() + NO_INDEX_TTL
@@ -101,9 +106,24 @@ class RegistrySource:
         url = f"{self._model_url(model)}/versions.json"
         body = await self._document(url, MAX_VERSIONS_BYTES, offline, allow_stale)
         if body is None:
-            return None
+            return None if offline or self._indexed else await self._found(model)
         with _Blaming(url):
             return parse_versions(body)
+
+    async def _found(self, model: str) -> Versions | None:
+        """The versions in a registry without any list: by its search, else by its `latest`."""
+        namespace, _, name = model.partition("/")
+        hits = await self._asked(name) or []
+        versions = [hit.spec.version for hit in hits if hit.spec.model == model]
+        if not versions:
+            try:
+                found = await self.manifest(Spec(namespace, name, LATEST))
+            except MalformedError as exc:
+                # A version that calls itself `latest` cannot be told from the next one.
+                log.warning("`latest` is not used: %s", exc)
+                return None
+            versions = [found[0].spec.version] if found else []
+        return Versions.of(versions) if versions else None
 
     async def search(self, query: str) -> list[Listing]:
         """By the registry itself where it can, else through its index.
@@ -118,8 +138,8 @@ class RegistrySource:
                 what = "this registry has neither a search nor an index"
                 hint = "is the URL right; a model's full name works without them"
                 raise NotFoundError(what, source=self.url, hint=hint)
-            found = search(listings, query)
-        return found
+            return search(listings, query)
+        return ranked(found, query)
 
     async def _asked(self, query: str) -> list[Listing] | None:
         url = f"{self.url}{_API}search?q={quote(query, safe='')}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +18,16 @@ import trio
 
 from axonfs.errors import AxonError, NotFoundError, UnavailableError, UsageError
 from axonfs.fetch import Feed
-from axonfs.manifest import FileEntry
-from axonfs.names import LATEST, Spec, newest, parse_spec
+from axonfs.manifest import FileEntry, Manifest
+from axonfs.names import Spec, newest
 from axonfs.ranges import Range
-from axonfs.service.context import Context, Event, specs_of
+from axonfs.service.context import Context, Event, held, offered, wanted_of
 from axonfs.service.selection import Selection, is_whole, measure, missing_bytes, select
 from axonfs.service.work import Work
 from axonfs.store import Pin, Store
 from axonfs.tree import Version
 from axonfs.units import size
+from axonfs.versions import Wanted, parse_wanted
 
 PROGRESS_PAUSE = 0.1
 
@@ -34,9 +35,10 @@ PROGRESS_PAUSE = 0.1
 async def pin(context: Context, request: Event) -> Event:
     """Fetch what is missing of `specs` and keep it."""
     include, exclude = _globs(request, "include"), _globs(request, "exclude")
-    specs = specs_of(request)
-    if not specs:
+    wanted = wanted_of(request)
+    if not wanted:
         raise UsageError("pin needs a spec")
+    specs = dict.fromkeys([await offered(context, item) for item in wanted])
     selections = [select(await context.tree.version(spec), include, exclude) for spec in specs]
     return {"pins": await keep(context, selections)}
 
@@ -140,26 +142,28 @@ def _incomplete(store: Store, selection: Selection) -> str | None:
 async def pin_check(context: Context, request: Event) -> Event:
     """Prove from the cache alone that `specs` (every pin if there are none) are whole."""
     include, exclude = _globs(request, "include"), _globs(request, "exclude")
+    pins = {pin.spec: pin for pin in await trio.to_thread.run_sync(context.store.pins)}
+    specs = [await pinned_version(context, pins, item) for item in wanted_of(request)]
     checked = await trio.to_thread.run_sync(
-        _check_pins, context, specs_of(request), include, exclude
+        _check_pins, context, pins, specs or sorted(pins), include, exclude
     )
     return {"pins": checked}
 
 
 def _check_pins(
-    context: Context, specs: list[Spec], include: list[str], exclude: list[str]
+    context: Context,
+    pins: Mapping[Spec, Pin],
+    specs: Iterable[Spec],
+    include: list[str],
+    exclude: list[str],
 ) -> list[dict[str, Any]]:
-    pins = {pin.spec: pin for pin in context.store.pins()}
-    wanted = [pinned_version(pins, spec) for spec in specs] or sorted(pins)
-    return [_check_pin(context, spec, pins.get(spec), include, exclude) for spec in wanted]
+    return [_check_pin(context, spec, pins.get(spec), include, exclude) for spec in specs]
 
 
-def pinned_version(pins: Iterable[Spec], spec: Spec) -> Spec:
-    """`spec`, or the newest pinned version of its model where it says `latest`."""
-    if spec.version != LATEST:
-        return spec
-    version = newest([pin.version for pin in pins if pin.model == spec.model])
-    return Spec(spec.namespace, spec.name, version or LATEST)
+async def pinned_version(context: Context, pins: Iterable[Spec], wanted: Wanted) -> Spec:
+    """The pinned version that is meant; `latest` stays where none is, to be found missing."""
+    versions = [pin.version for pin in pins if pin.model == wanted.spec.model]
+    return await held(context, wanted, versions) if versions else wanted.spec
 
 
 def _check_pin(
@@ -210,16 +214,16 @@ def backing_file(cache: Path, digest: str) -> Path:
 
 
 async def update(context: Context, request: Event) -> Event:
-    """Pin the newest version of `spec`'s model, or of every pinned model.
+    """Pin the newest version of `spec`'s model, or of every pinned model; the old pins stay.
 
     A pin of some files of a version becomes one of the files with the same paths.
     """
     pins = await trio.to_thread.run_sync(context.store.pins)
-    models = {pin.spec.model for pin in pins}
+    models = sorted({pin.spec.model for pin in pins})
     if request.get("spec"):
-        models = {parse_spec(str(request["spec"])).model}
+        models = [str(request["spec"])]
     await _ask_again(context)
-    changes = [await _update(context, pins, parse_spec(model)) for model in sorted(models)]
+    changes = [await _update(context, pins, parse_wanted(model)) for model in models]
     return {"changes": changes}
 
 
@@ -236,22 +240,34 @@ async def _ask_again(context: Context) -> None:
         await context.note(error)
 
 
-async def _update(context: Context, pins: list[Pin], latest: Spec) -> dict[str, Any]:
-    old = {pin.spec: pin for pin in pins if pin.spec.model == latest.model}
-    found = await context.tree.versions(latest.model, fresh=True)
-    version = await context.tree.version(replace(latest, version=found.latest or LATEST))
-    before = pinned_version(old, latest)
+async def _update(context: Context, pins: list[Pin], wanted: Wanted) -> dict[str, Any]:
+    model = wanted.spec.model
+    old = {pin.spec: pin for pin in pins if pin.spec.model == model}
+    version = await context.tree.version(await offered(context, wanted, fresh=True))
+    before = newest([spec.version for spec in old])
+    pin = old.get(replace(wanted.spec, version=before)) if before else None
+    change = {"model": model, "old": before, "new": version.spec.version, "fetched": 0}
     if version.spec not in old:
-        paths = await trio.to_thread.run_sync(_pinned_paths, context.store, old.get(before))
+        paths = await trio.to_thread.run_sync(_pinned_paths, context.store, pin)
         selection = select(version, [], [])
         entries = tuple(item for item in selection.entries if paths is None or item.path in paths)
         if not entries:
             raise NotFoundError("has none of the files that are pinned", spec=str(version.spec))
-        await keep(context, [replace(selection, entries=entries)])
+        (kept,) = await keep(context, [replace(selection, entries=entries)])
+        change["fetched"] = kept["fetched"]
+    stored = await trio.to_thread.run_sync(context.store.manifest, pin.spec) if pin else None
+    return {**change, **_differences(stored.manifest.files if stored else (), version.manifest)}
+
+
+def _differences(before: Iterable[FileEntry], manifest: Manifest) -> dict[str, int]:
+    """How many files of a version are not those of the one before, and how."""
+    old = {entry.path: entry.digest for entry in before}
+    new = {entry.path: entry.digest for entry in manifest.files}
+    both = old.keys() & new.keys()
     return {
-        "model": latest.model,
-        "old": before.version if before in old else None,
-        "new": version.spec.version,
+        "added": len(new) - len(both),
+        "changed": sum(old[path] != new[path] for path in both),
+        "removed": len(old) - len(both),
     }
 
 

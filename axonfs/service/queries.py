@@ -6,6 +6,7 @@ seen thousands of versions takes a while to go through.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -14,11 +15,16 @@ import trio
 
 from axonfs.catalog import Listing
 from axonfs.catalog import search as matching
-from axonfs.errors import AxonError, NotFoundError
+from axonfs.errors import AxonError
 from axonfs.manifest import Manifest
 from axonfs.names import Spec, parse_spec, version_key
-from axonfs.service.context import Context, Event
+from axonfs.service.context import Context, Event, offered
 from axonfs.store import ObjectInfo, Pin, Store
+from axonfs.versions import parse_wanted
+
+log = logging.getLogger(__name__)
+
+LEARNT = 50  # manifests that `versions` asks for at most
 
 
 async def status(context: Context, request: Event) -> Event:
@@ -75,7 +81,8 @@ def _names(spec: Spec) -> dict[str, Any]:
 
 async def info(context: Context, request: Event) -> Event:
     """Everything about the version `spec`."""
-    version = await context.tree.version(parse_spec(str(request.get("spec"))))
+    wanted = parse_wanted(str(request.get("spec")))
+    version = await context.tree.version(await offered(context, wanted))
     manifest = version.manifest
     files = await trio.to_thread.run_sync(_files, context.store, manifest)
     return {
@@ -130,11 +137,26 @@ async def versions(context: Context, request: Event) -> Event:
     spec = parse_spec(str(request.get("model")))
     found = await context.tree.versions(spec.model)
     if not found.versions:
-        raise NotFoundError("no such model", spec=spec.model, hint="try axonfs search")
+        raise context.tree.unknown(spec.model)
     listed = await _listed_sizes(context)
     named = [Spec(spec.namespace, spec.name, version) for version in found.versions]
+    await _learn(context, [item for item in named if not listed.get(item)][-LEARNT:])
     items = await trio.to_thread.run_sync(_version_items, context.store, named, listed)
     return {"model": spec.model, "latest": found.latest, "versions": items}
+
+
+async def _learn(context: Context, specs: Iterable[Spec]) -> None:
+    """Have the manifests of versions whose sizes no index tells, as far as they can be had."""
+    async with trio.open_nursery() as nursery:
+        for spec in specs:
+            nursery.start_soon(_learn_one, context, spec)
+
+
+async def _learn_one(context: Context, spec: Spec) -> None:
+    try:
+        await context.tree.version(spec)
+    except AxonError as exc:
+        log.info("its size stays unknown: %s", exc)
 
 
 async def _listed_sizes(context: Context) -> dict[Spec, int]:
@@ -156,7 +178,7 @@ def _version_items(
         items.append(
             {
                 "version": spec.version,
-                "size": stored.manifest.size if stored else listed.get(spec),
+                "size": stored.manifest.size if stored else listed.get(spec) or None,
                 "local": sum(item["local"] for item in files),
                 "pinned": _pin_state(pins.get(spec)),
             }
@@ -165,7 +187,7 @@ def _version_items(
 
 
 async def list_local(context: Context, request: Event) -> Event:
-    """The versions with local bytes or a pin."""
+    """The versions that are here, whole or in part."""
     items = await trio.to_thread.run_sync(local_versions, context.store)
     return {
         "models": [
@@ -182,17 +204,22 @@ async def list_local(context: Context, request: Event) -> Event:
 
 
 def local_versions(store: Store) -> list[tuple[Manifest, int, Pin | None]]:
-    """Each version with local bytes or a pin, by name and version; blocks."""
+    """Each version with a pin or local bytes of its own, by name and version; blocks.
+
+    Bytes that a pinned version has too are that one's: nobody asked for the other by having them.
+    """
     local = {info.digest: _local(info) for info in store.infos()}
     pins = {pin.spec: pin for pin in store.pins()}
+    shared = {digest for pin in pins.values() for digest in pin.files}
     found = []
     for spec in sorted(store.specs(), key=lambda spec: (spec.model, version_key(spec.version))):
         stored = store.manifest(spec)
         if stored is None:
             continue
-        present = sum(local.get(entry.digest, 0) for entry in stored.manifest.files)
-        if present or spec in pins:
-            found.append((stored.manifest, present, pins.get(spec)))
+        present = {entry.digest: local.get(entry.digest, 0) for entry in stored.manifest.files}
+        if spec in pins or any(present[digest] for digest in present.keys() - shared):
+            total = sum(present[entry.digest] for entry in stored.manifest.files)
+            found.append((stored.manifest, total, pins.get(spec)))
     return found
 
 

@@ -11,12 +11,13 @@ import trio
 
 from axonfs.errors import AxonError, BusyError, NotFoundError, UsageError
 from axonfs.manifest import FileEntry
-from axonfs.names import LATEST, Spec
+from axonfs.names import Spec
 from axonfs.ranges import Range, runs, split
-from axonfs.service.context import Context, Event, exact, specs_of
+from axonfs.service.context import Context, Event, held, wanted_of
 from axonfs.service.queries import local_versions
 from axonfs.store import Store
 from axonfs.tree import Version
+from axonfs.versions import Wanted
 
 # Chunks are checked so many at a time, so that progress moves and a cancel is heard.
 CHECK_BYTES = 64 << 20
@@ -25,27 +26,43 @@ CHECK_BYTES = 64 << 20
 async def unpin(context: Context, request: Event) -> Event:
     """Drop the pins of `specs`, and with `drop` their bytes, but for those that pins share."""
     pinned = {pin.spec for pin in await trio.to_thread.run_sync(context.store.pins)}
-    specs = [_one_version(pinned, spec) for spec in specs_of(request)]
+    specs = [await _one_version(context, pinned, item) for item in wanted_of(request)]
     answers = []
     for spec in specs:
         was = await trio.to_thread.run_sync(context.store.drop_pin, spec)
+        if (
+            request.get("drop")
+            and not was
+            and not await trio.to_thread.run_sync(_local_bytes, context.store, spec)
+        ):
+            raise NotFoundError("nothing of it is local", spec=str(spec), hint="see axonfs list")
         freed = await _drop_version(context, spec) if request.get("drop") else 0
         answers.append({"spec": str(spec), "was_pinned": was, "freed": freed})
     return {"specs": answers}
 
 
-def _one_version(pinned: Iterable[Spec], spec: Spec) -> Spec:
-    """The pinned version that a spec without one means."""
-    if spec.version != LATEST:
-        return spec
-    versions = sorted(pin.version for pin in pinned if pin.model == spec.model)
+async def _one_version(context: Context, pinned: Iterable[Spec], wanted: Wanted) -> Spec:
+    """The pinned version that is meant; without a version there must be only one."""
+    versions = sorted(spec.version for spec in pinned if spec.model == wanted.spec.model)
+    if wanted.exact or (wanted.constraint and versions):
+        return await held(context, wanted, versions)
     if len(versions) > 1:
         raise UsageError(
-            "several versions are pinned", spec=spec.model, hint=f"say which: {', '.join(versions)}"
+            "several versions are pinned",
+            spec=wanted.spec.model,
+            hint=f"say which: {', '.join(versions)}",
         )
     if not versions:
-        raise NotFoundError("no version of it is pinned", spec=spec.model, hint="see axonfs list")
-    return Spec(spec.namespace, spec.name, versions[0])
+        raise NotFoundError(
+            "no version of it is pinned", spec=wanted.spec.model, hint="see axonfs list"
+        )
+    return replace(wanted.spec, version=versions[0])
+
+
+def _local_bytes(store: Store, spec: Spec) -> int:
+    stored = store.manifest(spec)
+    infos = [store.peek(entry.digest) for entry in stored.manifest.files] if stored else []
+    return sum(info.present_bytes for info in infos if info is not None)
 
 
 async def _drop_version(context: Context, spec: Spec) -> int:
@@ -110,7 +127,7 @@ async def verify(context: Context, request: Event) -> Event:
 
     What is bad is dropped by the check; with `repair` it is fetched again.
     """
-    specs = [await exact(context, spec) for spec in specs_of(request)]
+    specs = [await _local_version(context, item) for item in wanted_of(request)]
     targets = await trio.to_thread.run_sync(_local_files, context.store, specs)
     repair = bool(request.get("repair"))
     check = _Check(context, sum(local for _, _, local in targets), repair)
@@ -118,6 +135,19 @@ async def verify(context: Context, request: Event) -> Event:
         await check.file(spec, entry, local)
     await context.events.send(check.event("", ""))
     return {"files": len(targets), "bytes": check.done, "bad": check.bad}
+
+
+async def _local_version(context: Context, wanted: Wanted) -> Spec:
+    """The version that is meant among those with local bytes or a pin."""
+    if wanted.exact:
+        return wanted.spec
+    local = await trio.to_thread.run_sync(local_versions, context.store)
+    versions = [item.spec.version for item, _, _ in local if item.spec.model == wanted.spec.model]
+    if not versions:
+        raise NotFoundError(
+            "nothing of it is local", spec=wanted.spec.model, hint="see axonfs list"
+        )
+    return await held(context, wanted, versions)
 
 
 def _local_files(store: Store, specs: list[Spec]) -> list[tuple[Spec, FileEntry, int]]:

@@ -193,14 +193,8 @@ class Places:
         return Directory(path) if guess else None
 
     async def _latest(self, parent: Directory) -> Place | None:
-        spec = Spec(parent.path[0], "/".join(parent.path[1:]), LATEST)
-        versions = await self._tree.versions(spec.model)
-        if versions.latest is not None:
-            return Alias((*parent.path, LATEST), versions.latest)
-        try:
-            return Alias((*parent.path, LATEST), (await self._tree.version(spec)).spec.version)
-        except NotFoundError:
-            return None
+        latest = (await self._tree.versions("/".join(parent.path))).latest
+        return Alias((*parent.path, LATEST), latest) if latest is not None else None
 
     async def _list_directory(self, place: Directory) -> list[tuple[str, Place]]:
         shelf = (await self._tree.catalog()).shelves.get(place.path)

@@ -3,56 +3,21 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from axonfs.cli.main import main
 from axonfs.config import load
 from axonfs.store import Store
+from tests.support.commands import Run
 from tests.support.registry import SIZES, SPEC, RegistryServer, make_model, published
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
-    """One command line in this process, with a home and a cache of the test's own."""
-    for name in list(os.environ):
-        if name.startswith("AXONFS_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("AXONFS_CONFIG", str(tmp_path / "config.yaml"))
-    monkeypatch.setenv("AXONFS_CACHE_DIR", str(tmp_path / "cache"))
-    logger = logging.getLogger("axonfs")
-    handlers, level = logger.handlers[:], logger.level
-
-    def command(*line: str | Path) -> Done:
-        code = main([str(part) for part in line])
-        captured = capsys.readouterr()
-        return Done(code, captured.out, captured.err)
-
-    yield command
-    logger.handlers[:] = handlers
-    logger.setLevel(level)
 
 
 @pytest.fixture
@@ -79,7 +44,7 @@ def test_from_publish_to_uninstall(run: Run, tmp_path: Path) -> None:
         assert "0 B (0 %)" in info.out
         installed = run("install", "nlp/tiny")
         assert installed.out.startswith(f"{SPEC} is pinned: 3 files, 3.0 MiB (3.0 MiB fetched")
-        assert run("list", "--format", "names").out == f"{SPEC}\n"
+        assert run("list", "--format", "names").out == "nlp/tiny\n"
         assert run("pin", "--check").out.startswith(f"{SPEC} is whole")
         gone = run("uninstall", SPEC)
         assert gone.out == f"{SPEC} is unpinned, 3.0 MiB freed\n"

@@ -225,15 +225,112 @@ async def test_update_pins_the_newest_and_keeps_the_old(settings: Settings, tmp_
     async with service(settings) as answering:
         await ask(answering, "pin", specs=[SPEC])
         same = await ask(answering, "update")
-        assert same["changes"] == [{"model": "nlp/tiny", "old": "1.0.0", "new": "1.0.0"}]
+        (change,) = same["changes"]
+        assert (change["old"], change["new"], change["fetched"]) == ("1.0.0", "1.0.0", 0)
         published(tmp_path, SIZES, spec="nlp/tiny@1.1.0", seed=2, chunk_size=CHUNK)
         changed = await ask(answering, "update")
-        assert changed["changes"] == [{"model": "nlp/tiny", "old": "1.0.0", "new": "1.1.0"}]
+        assert changed["changes"] == [
+            {
+                "model": "nlp/tiny",
+                "old": "1.0.0",
+                "new": "1.1.0",
+                "fetched": TOTAL - len(CONFIG),  # config.json is the same file
+                "added": 0,
+                "changed": 2,
+                "removed": 0,
+            }
+        ]
         pins = (await ask(answering, "pin_check"))["pins"]
         assert [(item["spec"], item["whole"]) for item in pins] == [
             (SPEC, True),
             ("nlp/tiny@1.1.0", True),
         ]
+
+
+async def test_update_within_a_constraint_and_to_a_version(
+    settings: Settings, tmp_path: Path
+) -> None:
+    async with service(settings) as answering:
+        await ask(answering, "pin", specs=[SPEC])
+        for version in ("1.1.0", "2.0.0"):
+            published(tmp_path, SIZES, spec=f"nlp/tiny@{version}", chunk_size=CHUNK)
+        within = await ask(answering, "update", spec="nlp/tiny@^1.0")
+        assert [(item["old"], item["new"]) for item in within["changes"]] == [("1.0.0", "1.1.0")]
+        newest = await ask(answering, "update", spec="nlp/tiny")
+        assert [(item["old"], item["new"]) for item in newest["changes"]] == [("1.1.0", "2.0.0")]
+        back = await ask(answering, "update", spec=SPEC)
+        assert [(item["old"], item["new"]) for item in back["changes"]] == [("2.0.0", "1.0.0")]
+
+
+async def test_two_versions_side_by_side_share_their_objects(
+    settings: Settings, tmp_path: Path, registry: RegistryServer
+) -> None:
+    published(tmp_path, SIZES | {"new.bin": CHUNK}, spec="nlp/tiny@1.1.0", chunk_size=CHUNK)
+    async with service(settings) as answering:
+        await ask(answering, "pin", specs=[SPEC])
+        sent, used = registry.bytes_sent, (await ask(answering, "cache_stats"))["stats"]["used"]
+        (pin,) = (await ask(answering, "pin", specs=["nlp/tiny@1.1.0"]))["pins"]
+        assert (pin["total"], pin["fetched"]) == (TOTAL + CHUNK, CHUNK)
+        stats = (await ask(answering, "cache_stats"))["stats"]
+        assert (stats["objects"], stats["used"] - used) == (5, CHUNK)
+        assert registry.bytes_sent - sent < 2 * CHUNK  # the new file, its table and the lists
+        assert len((await ask(answering, "list"))["models"]) == 2
+
+
+async def test_a_version_that_only_shares_bytes_is_not_one_that_is_here(
+    settings: Settings, tmp_path: Path
+) -> None:
+    published(tmp_path, SIZES | {"new.bin": CHUNK}, spec="nlp/tiny@1.1.0", chunk_size=CHUNK)
+    async with service(settings) as answering:
+        await ask(answering, "pin", specs=[SPEC])
+        assert (await ask(answering, "info", spec="nlp/tiny@1.1.0"))["version"]["local"] == TOTAL
+        (item,) = (await ask(answering, "list"))["models"]
+        assert item["spec"] == SPEC
+
+
+async def test_a_constraint_is_resolved_and_said(settings: Settings, tmp_path: Path) -> None:
+    for version in ("1.2.0", "1.10.0", "1.11.0-rc.1", "2.0.0"):
+        published(tmp_path, {"w.bin": 10}, spec=f"nlp/tiny@{version}", chunk_size=CHUNK)
+    async with service(settings) as answering:
+        note, result = await everything(answering, "info", spec="nlp/tiny@^1.2")
+        assert note == {"event": "note", "text": "nlp/tiny@^1.2 is nlp/tiny@1.10.0"}
+        assert result["version"]["spec"] == "nlp/tiny@1.10.0"
+        none = await ask(answering, "info", spec="nlp/tiny@~3")
+        assert "no version matches ~3; there is 1.0.0, 1.2.0, 1.10.0" in none["message"]
+        assert none["exit_code"] == 1
+        wrong = await ask(answering, "pin", specs=["nlp/tiny@^x"])
+        assert wrong["exit_code"] == 2
+        (pin,) = (await ask(answering, "pin", specs=["nlp/tiny@>=1.2 <1.10"]))["pins"]
+        assert pin["spec"] == "nlp/tiny@1.2.0"
+
+
+async def test_what_is_about_local_versions_resolves_among_them(
+    settings: Settings, tmp_path: Path, registry: RegistryServer
+) -> None:
+    for version in ("1.1.0", "1.2.0"):
+        published(tmp_path, {"w.bin": 10}, spec=f"nlp/tiny@{version}", chunk_size=CHUNK)
+    async with service(settings) as answering:
+        await ask(answering, "pin", specs=[SPEC, "nlp/tiny@1.1.0"])
+    asked = len(registry.requests)
+    async with service(settings) as answering:
+        (checked,) = (await ask(answering, "pin_check", specs=["nlp/tiny@^1"]))["pins"]
+        assert checked["spec"] == "nlp/tiny@1.1.0"
+        events = await everything(answering, "verify", specs=["nlp/tiny@<1.1"])
+        assert events[0]["text"] == f"nlp/tiny@<1.1 is {SPEC}"
+        assert (events[-1]["files"], events[-1]["bytes"]) == (3, TOTAL)
+        assert (await ask(answering, "verify", specs=["nlp/tiny"]))["files"] == 2
+        (unpinned,) = (await ask(answering, "unpin", specs=["nlp/tiny@~1.1"]))["specs"]
+        assert unpinned["spec"] == "nlp/tiny@1.1.0"
+        nothing = await ask(answering, "unpin", specs=["nlp/tiny@^2"])
+        assert "no version matches ^2; there is 1.0.0" in nothing["message"]
+    assert len(registry.requests) == asked
+
+
+async def test_dropping_what_is_not_here_is_an_error(settings: Settings) -> None:
+    async with service(settings) as answering:
+        gone = await ask(answering, "unpin", specs=["nlp/tiny@9.0.0"], drop=True)
+        assert "nothing of it is local" in gone["message"]
+        assert gone["exit_code"] == 1
 
 
 async def test_update_of_a_partial_pin_stays_partial(settings: Settings, tmp_path: Path) -> None:

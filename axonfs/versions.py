@@ -1,0 +1,152 @@
+"""What a command was asked for: a version, the latest one, or the highest that a constraint allows.
+
+Pure, beside names, which orders versions. A constraint is npm's: `^1.2`, `~1.2`, `1.2.*`,
+`>=1.2 <2`. It has a character that no version has, so the two are never mistaken for each other,
+and a version called `1.2` can still be asked for. Paths of the mount know versions only.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from axonfs.errors import UsageError
+from axonfs.names import LATEST, Spec, parse_spec, printable, valid_segment, version_key
+
+# (numbers, whether a release, prerelease identifiers): what semver compares, without the build.
+Precedence: TypeAlias = "tuple[Any, ...]"
+
+_TERM = re.compile(
+    r"(?P<op>[<>]=?|[=^~])?\s*v?(?P<numbers>(?:[0-9]{1,18}|\*)(?:\.(?:[0-9]{1,18}|\*)){0,2})"
+    r"(?P<prerelease>-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?(?:\s*,\s*|\s+|$)"
+)
+_COMPARE: Mapping[str, Callable[[Precedence, Precedence], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_FORM = "write ^1.2, ~1.2, 1.2.* or '>=1.2 <2'"
+MAX_TEXT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """Which versions may be taken: those on the right side of every bound.
+
+    A prerelease may be taken only where a bound is a prerelease of the same three numbers, so
+    that `>=1.0.0-rc.1` finds 1.0.0-rc.2 and never 2.0.0-alpha. Source: npm's node-semver.
+    """
+
+    text: str
+    bounds: tuple[tuple[str, Precedence], ...]
+
+    def __str__(self) -> str:
+        return self.text
+
+    def allows(self, version: str) -> bool:
+        """Whether `version` may be taken; never what is not a semantic version."""
+        found = precedence(version)
+        if found is None:
+            return False
+        if not found[1] and not any(
+            not bound[1] and bound[0] == found[0] for _, bound in self.bounds
+        ):
+            return False
+        return all(_COMPARE[sign](found, bound) for sign, bound in self.bounds)
+
+    def highest(self, versions: Iterable[str]) -> str | None:
+        """The highest version that may be taken, None if there is none."""
+        return max(filter(self.allows, versions), key=version_key, default=None)
+
+
+def precedence(version: str) -> Precedence | None:
+    """What semver compares of `version`; None for a word such as `main`."""
+    key = version_key(version)
+    return key[1:4] if key[0] == 1 else None
+
+
+def parse_constraint(text: str) -> Constraint:
+    """
+    Raises:
+        UsageError: the text is not a constraint; the message shows the forms.
+    """
+    bounds: list[tuple[str, Precedence]] = []
+    at, stripped = 0, text.strip()
+    while at < len(stripped) <= MAX_TEXT:
+        term = _TERM.match(stripped, at)
+        if term is None:
+            break
+        bounds += _bounds(term["op"] or "=", term["numbers"], term["prerelease"] or "", text)
+        at = term.end()
+    if not stripped or at < len(stripped):
+        raise _refused(text)
+    return Constraint(stripped, tuple(bounds))
+
+
+def _refused(text: str) -> UsageError:
+    return UsageError(f"{printable(text)!r} is neither a version nor a constraint", hint=_FORM)
+
+
+def _bounds(sign: str, given: str, prerelease: str, text: str) -> list[tuple[str, Precedence]]:
+    """The bounds of one term: what is left out or `*` may be anything."""
+    words = given.split(".")
+    numbers = [int(word) for word in words[: words.index("*") if "*" in words else 3]]
+    if (prerelease and len(numbers) < 3) or (not numbers and sign in ("<", ">")):
+        raise _refused(text)
+    if not numbers:
+        return []
+    low = precedence(".".join(map(str, _padded(numbers))) + prerelease)
+    assert low is not None  # three numbers are a version
+    last = len(numbers) - 1
+    if sign == "^":
+        changing = next((at for at, number in enumerate(numbers) if number), last)
+        return [(">=", low), ("<", _after(numbers, changing))]
+    if sign == "~":
+        return [(">=", low), ("<", _after(numbers, min(last, 1)))]
+    if sign in (">=", "<"):
+        return [(sign, low)]
+    if last == 2:
+        return [(">=", low), ("<=", low)] if sign == "=" else [(sign, low)]
+    after = _after(numbers, last)
+    return {"=": [(">=", low), ("<", after)], ">": [(">=", after)], "<=": [("<", after)]}[sign]
+
+
+def _padded(numbers: list[int]) -> tuple[int, ...]:
+    return (*numbers, 0, 0)[:3]
+
+
+def _after(numbers: list[int], at: int) -> Precedence:
+    """The first release in which the number at `at` is a higher one."""
+    return (_padded([*numbers[:at], numbers[at] + 1]), 1, ())
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A spec as a person wrote it; its version is `latest` where a constraint stands instead."""
+
+    spec: Spec
+    constraint: Constraint | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether it names one version and nothing has to be looked up."""
+        return self.constraint is None and self.spec.version != LATEST
+
+    def __str__(self) -> str:
+        return f"{self.spec.model}@{self.constraint}" if self.constraint else str(self.spec)
+
+
+def parse_wanted(text: str) -> Wanted:
+    """`namespace/name`, with `@VERSION` or `@CONSTRAINT`.
+
+    Raises:
+        UsageError: the text is neither; the message shows the form.
+    """
+    model, _, version = text.partition("@")
+    if not version or valid_segment(version):
+        return Wanted(parse_spec(text))
+    return Wanted(parse_spec(model), parse_constraint(version))
