@@ -2,7 +2,8 @@
 
 Sits just above errors and names; knows no other part. A flag beats its `AXONFS_*` variable, which
 beats the config file, which beats the default. The file is YAML with the keys of `KEYS`, and is
-edited under a lock and replaced atomically; comments in it do not survive an edit.
+edited under a lock and replaced atomically; comments in it do not survive an edit. Where there is
+none, Axon's is read in its place.
 Any thread; nothing here is kept between calls.
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from axonfs.axonconfig import RENAMED, axon_config_path, translated
 from axonfs.errors import UsageError
 from axonfs.names import printable
 from axonfs.units import parse_size
@@ -50,6 +52,7 @@ class Settings:
     offline: bool = False
     deadline: float = 60.0
     streams: int = 8
+    retries: int = 5
     allow_other: bool = False
     passthrough: bool = True
     mountpoint: Path = field(default_factory=lambda: default_mountpoint())
@@ -137,11 +140,16 @@ def _seconds(value: object) -> float:
     return seconds
 
 
-def _streams(value: object) -> int:
-    text = "" if isinstance(value, bool) else str(value)
-    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= 256:
-        raise ValueError("is not a number from 1 to 256")
-    return int(text)
+def _whole(low: int, high: int) -> Callable[[object], int]:
+    """A parser of whole numbers from `low` to `high`."""
+
+    def parse(value: object) -> int:
+        text = "" if isinstance(value, bool) else str(value)
+        if not re.fullmatch(r"[0-9]{1,3}", text) or not low <= int(text) <= high:
+            raise ValueError(f"is not a number from {low} to {high}")
+        return int(text)
+
+    return parse
 
 
 def parse_token(value: object) -> str:
@@ -175,7 +183,10 @@ KEYS: Mapping[str, Key] = {
     ),
     "offline": Key("AXONFS_OFFLINE", _switch, "Whether to keep off the network."),
     "deadline": Key("AXONFS_DEADLINE", _seconds, "Seconds without progress before a read fails."),
-    "streams": Key("AXONFS_STREAMS", _streams, "Connections that fetch at the same time."),
+    "streams": Key("AXONFS_STREAMS", _whole(1, 256), "Connections that fetch at the same time."),
+    "retries": Key(
+        "AXONFS_RETRIES", _whole(0, 100), "How often a manifest or an index is asked for again."
+    ),
     "allow_other": Key("AXONFS_ALLOW_OTHER", _switch, "Whether other users may read the mount."),
     "passthrough": Key(
         "AXONFS_PASSTHROUGH", _switch, "Whether the kernel may read complete files itself."
@@ -218,8 +229,7 @@ def load(flags: Mapping[str, object] | None = None) -> Settings:
 
 def resolve(flags: Mapping[str, object]) -> dict[str, tuple[Any, str]]:
     """Each setting's value and where it comes from, those left to their default included."""
-    path = config_path()
-    document = read_config(path)
+    document = file_settings()
     plain = Settings()
     found: dict[str, tuple[Any, str]] = {}
     for name, key in KEYS.items():
@@ -230,7 +240,8 @@ def resolve(flags: Mapping[str, object]) -> dict[str, tuple[Any, str]]:
         elif variable:
             found[name] = convert(name, variable, key.variable or ""), key.variable or ""
         elif name in document:
-            found[name] = convert(name, document[name], str(path)), str(path)
+            value, where = document[name]
+            found[name] = convert(name, value, where), where
         else:
             found[name] = getattr(plain, name), "default"
     return _with_variable_token(found)
@@ -258,6 +269,19 @@ def config_path() -> Path:
     return own
 
 
+def file_settings() -> dict[str, tuple[Any, str]]:
+    """What the file in effect says, not yet checked, and where each value stands.
+
+    Raises:
+        UsageError: see `read_config`.
+    """
+    path, axon = config_path(), axon_config_path()
+    if os.environ.get("AXONFS_CONFIG") or path.exists() or not os.access(axon, os.R_OK):
+        return {name: (value, str(path)) for name, value in read_config(path).items()}
+    found = translated(_read(axon))
+    return {name: (value, f"{axon} ({key})") for name, (value, key) in found.items()}
+
+
 def _own_config() -> Path:
     base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(base) / "axonfs" / "config.yaml"
@@ -269,6 +293,14 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: unreadable, not a mapping, or a key that does not exist.
     """
+    document = _read(path)
+    for name in document:
+        check_key(str(name), str(path))
+    return document
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; {} if the file is absent or empty."""
     import yaml
 
     try:
@@ -285,8 +317,6 @@ def read_config(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(document, dict) or len(raw) > MAX_CONFIG_BYTES:
         raise UsageError("the config file is not a mapping of keys", source=str(path))
-    for name in document:
-        check_key(str(name), str(path))
     return document
 
 
@@ -294,26 +324,25 @@ def check_key(name: str, where: str | None = None) -> str:
     """`name` if there is such a setting, else UsageError listing those there are."""
     if name in KEYS:
         return name
-    raise UsageError(
-        f"there is no setting {printable(name)!r}", source=where, hint="keys: " + ", ".join(KEYS)
-    )
+    hint = f"here it is {RENAMED[name]}" if name in RENAMED else "keys: " + ", ".join(KEYS)
+    raise UsageError(f"there is no setting {printable(name)!r}", source=where, hint=hint)
 
 
 @contextlib.contextmanager
 def edit_config() -> Iterator[dict[str, Any]]:
     """The file's mapping, to be changed in the block and written back at its end.
 
-    A user whose settings come from the system's file gets a file of their own that starts with
-    them, so that no edit hides what was in effect. An exception in the block writes nothing.
+    A user whose settings come from the system's file or Axon's gets a file of their own that
+    starts with them, so that no edit hides what was in effect. An exception in the block writes
+    nothing.
     """
-    source = config_path()
-    path = source
-    if source == SYSTEM_CONFIG and os.geteuid() != 0:
+    path = config_path()
+    if path == SYSTEM_CONFIG and os.geteuid() != 0:
         path = _own_config()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(path.parent):
-            document = read_config(source)
+            document = {name: value for name, (value, _) in file_settings().items()}
             yield document
             for name, value in document.items():
                 convert(name, value, str(path))

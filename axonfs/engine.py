@@ -59,7 +59,7 @@ async def open_engine(
     failure: AxonError | None = None
     async with AsyncExitStack() as stack:
         store = stack.enter_context(closing(Store.open(settings.cache, owner=owner, lock=lock)))
-        limits = Limits.within(settings.deadline)
+        limits = Limits.within(settings.deadline, settings.retries)
         documents = await stack.enter_async_context(Documents(limits, settings.ca_bundle))
         bodies = stack.enter_context(Bodies(limits, settings.ca_bundle))
         nursery = await stack.enter_async_context(trio.open_nursery())

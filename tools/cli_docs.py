@@ -39,6 +39,8 @@ SETTINGS = """\
 
 A flag goes before its variable, which goes before the config file (`AXONFS_CONFIG`, else
 `~/.config/axonfs/config.yaml`, else `/etc/axonfs/config.yaml`), which goes before the default.
+Where there is no such file, that of Axon (`~/.axon/config.yaml`) is read in its place and never
+written: the first edit makes a file of AxonFS that begins with what it said.
 `AXONFS_TOKEN` is the token of the first registry.
 
 | key | variable | |

@@ -28,7 +28,7 @@ def config() -> None:
 @config.command("list")
 @json_option
 def list_settings(as_json: bool) -> None:
-    """Show every setting with where it comes from: a variable, the file, or the default."""
+    """Show every setting with where it comes from: a variable, a file, or the default."""
     found = resolve({})
     if as_json:
         echo_json({name: _plain(name, value) for name, (value, _) in found.items()})

@@ -49,9 +49,9 @@ class Limits:
     backoff_max: float = 10.0
 
     @classmethod
-    def within(cls, deadline: float) -> Self:
+    def within(cls, deadline: float, retries: int = 5) -> Self:
         """The usual patience, or less where it would leave no second attempt within `deadline`."""
-        usual, half = cls(deadline=deadline), deadline / 2
+        usual, half = cls(deadline=deadline, attempts=retries + 1), deadline / 2
         return replace(
             usual,
             connect=min(usual.connect, half),
