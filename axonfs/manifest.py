@@ -55,6 +55,7 @@ class FileEntry:
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """One version. `files` are sorted by path; `created` is in unix seconds, 0.0 if unknown.
+    `format` is what the files are, `execution_format` what a runtime is to load of them.
 
     `raw` is the document as it came, which its readers see as `manifest.yaml`.
     """
@@ -67,6 +68,7 @@ class Manifest:
     format: str = ""
     tags: tuple[str, ...] = ()
     created: float = 0.0
+    execution_format: str = ""
     raw: bytes = field(default=b"", repr=False)
     digest: str = field(init=False, repr=False, compare=False)
 
@@ -127,6 +129,7 @@ def _manifest(raw: bytes, expected: Spec | None) -> Manifest:
         format=_text(layout.get("type")),
         tags=_tags(metadata.get("tags")),
         created=_time(metadata.get("created")),
+        execution_format=_text(layout.get("execution_format")),
         raw=raw,
     )
 
@@ -273,6 +276,7 @@ def render_manifest(manifest: Manifest) -> bytes:
             "framework": {"name": plain(manifest.framework, MAX_TEXT)},
             "format": {
                 "type": plain(manifest.format, MAX_TEXT),
+                **_rendered_execution(manifest),
                 "files": [_rendered_file(entry) for entry in manifest.files],
             },
         },
@@ -296,6 +300,11 @@ def _rendered_metadata(manifest: Manifest) -> dict[str, object]:
         "created": moment.isoformat().replace("+00:00", "Z"),
         "tags": [plain(tag, MAX_TEXT) for tag in manifest.tags],
     }
+
+
+def _rendered_execution(manifest: Manifest) -> dict[str, object]:
+    text = plain(manifest.execution_format, MAX_TEXT)
+    return {"execution_format": text} if text else {}
 
 
 def _rendered_file(entry: FileEntry) -> dict[str, object]:

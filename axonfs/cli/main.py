@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, str] = {
     "uninstall": "pins:uninstall",
     "update": "pins:update",
     "verify": "pins:verify",
+    "register": "register:register",
     "cache": "cache:cache",
     "publish": "registries:publish",
     "registry": "registries:registry",

@@ -88,6 +88,7 @@ def _facts(found: dict[str, object]) -> list[tuple[str, str]]:
         ("license", str(found["license"])),
         ("framework", str(found["framework"])),
         ("format", str(found["format"])),
+        ("runs as", str(found["execution_format"])),
         ("tags", ", ".join(map(str, tags))),
         ("published", time.strftime("%Y-%m-%d %H:%M", time.localtime(created)) if created else ""),
         ("files", str(len(files))),

@@ -92,6 +92,7 @@ async def info(context: Context, request: Event) -> Event:
             "license": manifest.license,
             "framework": manifest.framework,
             "format": manifest.format,
+            "execution_format": manifest.execution_format,
             "tags": list(manifest.tags),
             "created": manifest.created,
             "digest": manifest.digest,

@@ -64,6 +64,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
         format=draw(TEXTS),
         tags=tuple(draw(st.lists(TEXTS.filter(bool), max_size=3))),
         created=draw(st.integers(0, 4 * 10**9)),
+        execution_format=draw(TEXTS),
     )
 
 
@@ -135,6 +136,7 @@ def test_a_manifest_that_axon_wrote_is_read() -> None:
         "safetensors",
         "cc-by-4.0",
     )
+    assert manifest.execution_format == "onnx"
     assert manifest.tags == ("qa", "2024")
     assert manifest.created == 1709287200.0
     assert manifest.files == (

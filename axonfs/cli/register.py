@@ -1,0 +1,59 @@
+"""`axonfs register`: tell a running MLOS Core of a model in the mount."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from axonfs.cli.client import ask
+from axonfs.cli.options import json_option, source_options, target
+from axonfs.cli.output import echo, echo_json, show_note
+from axonfs.errors import AxonError
+from axonfs.manifest import MANIFEST_NAME
+
+
+@click.command
+@click.argument("spec")
+@source_options
+@json_option
+def register(spec: str, registries: tuple[str, ...], cache: str | None, as_json: bool) -> None:
+    """Register a model with MLOS Core.
+
+    The core is told the model's directory in the mount and loads it from there. It is asked at
+    $MLOS_CORE_ENDPOINT, http://localhost:8080 if that is not set.
+    """
+    import trio
+
+    from axonfs.remote import core
+
+    place = target(registries, cache)
+    found = ask(place, {"op": "info", "spec": spec}, show_note)["version"]
+    model = _model(found)
+    endpoint = os.environ.get(core.ENDPOINT_VARIABLE) or core.DEFAULT_ENDPOINT
+    trio.run(lambda: core.register(endpoint, model, ca_bundle=place.settings.ca_bundle))
+    if as_json:
+        echo_json(model)
+    else:
+        echo(f"{model['model_id']} is registered with MLOS Core: {model['path']}")
+
+
+def _model(found: dict[str, Any]) -> dict[str, str]:
+    """What the core is told of the version that `info` found."""
+    path = found["path"]
+    if not path:
+        raise AxonError(
+            "nothing is mounted, so there is no path to register",
+            spec=found["spec"],
+            hint="axonfs mount makes one",
+        )
+    return {
+        "model_id": found["spec"],
+        "name": found["name"],
+        "framework": found["framework"],
+        "execution_format": found["execution_format"] or found["format"],
+        "path": path,
+        "description": found["description"],
+        "manifest_path": f"{path}/{MANIFEST_NAME}",
+    }
