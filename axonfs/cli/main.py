@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, str] = {
     "register": "register:register",
     "cache": "cache:cache",
     "publish": "registries:publish",
+    "manifest": "manifests:manifest",
     "registry": "registries:registry",
     "config": "configure:config",
     "doctor": "doctor:doctor",
