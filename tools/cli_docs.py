@@ -23,7 +23,8 @@ HEAD = """\
 
 <!-- Written by tools/cli_docs.py from the commands' own help; edit that. -->
 
-`SPEC` is `namespace/name@version`; without `@version` it is the latest one.
+`SPEC` is `namespace/name@version`; without `@version` it is the latest one, and a constraint such
+as `@^1.2` means the highest version that it allows ([versions.md](versions.md)).
 
 A command asks the running mount that owns the cache, and does the work itself where none runs. If
 no flag, variable or file names a cache and no mount uses the default one, the only mount on the

@@ -23,7 +23,17 @@ Sink: TypeAlias = Callable[[Event], None]
 
 # What these do needs no lock on the cache: they work beside an owner that does not answer.
 READ_ONLY = frozenset(
-    {"status", "search", "info", "versions", "list", "cache_list", "cache_stats", "pin_check"}
+    {
+        "status",
+        "search",
+        "info",
+        "versions",
+        "list",
+        "lock",
+        "cache_list",
+        "cache_stats",
+        "pin_check",
+    }
 )
 
 

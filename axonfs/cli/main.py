@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, str] = {
     "uninstall": "pins:uninstall",
     "update": "pins:update",
     "verify": "pins:verify",
+    "lock": "locks:lock",
     "register": "register:register",
     "cache": "cache:cache",
     "publish": "registries:publish",
@@ -85,7 +86,8 @@ class Commands(click.Group):
 def cli() -> None:
     """Every version of every model of your registries, as plain files.
 
-    SPEC is namespace/name@version; without @version it is the latest one.
+    SPEC is namespace/name@version; without @version it is the latest one, and a constraint such
+    as @^1.2 means the highest version that it allows.
     """
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
 from axonfs.cli.client import Event, ask
+from axonfs.cli.locks import read_lock
 from axonfs.cli.options import Target, cache_option, json_option, source_options, target
 from axonfs.cli.output import echo, echo_json, note, show_note
 from axonfs.cli.progress import Progress
@@ -38,6 +40,13 @@ _exclude = click.option(
     help="Fetch nothing: prove from the cache alone that the pins (all of them if no SPEC is given)"
     " are whole; exit 1 and say what is missing if not.",
 )
+@click.option(
+    "--lock",
+    "lock_file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Pin what this file of `axonfs lock` names, and fail if a manifest is another one.",
+)
 @_include
 @_exclude
 @source_options
@@ -45,6 +54,7 @@ _exclude = click.option(
 def pin(
     specs: tuple[str, ...],
     check: bool,
+    lock_file: Path | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     registries: tuple[str, ...],
@@ -57,7 +67,11 @@ def pin(
     stopped when it is run again. Pinning further files of a pinned version adds them.
     """
     place = target(registries, cache)
-    if check:
+    if lock_file is not None:
+        if specs or check or include or exclude:
+            raise UsageError("--lock goes with no SPEC, --check, --include or --exclude")
+        _show_pins(_with_progress(place, {"op": "pin_lock", "lock": read_lock(lock_file)}), as_json)
+    elif check:
         _check(place, specs, include, exclude, as_json)
     else:
         _pin(place, specs, include, exclude, as_json)
@@ -90,12 +104,15 @@ def _pin(
 ) -> None:
     request = {"op": "pin", **_chosen(specs, include, exclude)}
     if not specs:
-        raise UsageError("pin needs a SPEC", hint="or --check to check every pin")
-    pins = _with_progress(place, request)["pins"]
+        raise UsageError("pin needs a SPEC", hint="or --check to check every pin, or --lock FILE")
+    _show_pins(_with_progress(place, request), as_json)
+
+
+def _show_pins(result: Event, as_json: bool) -> None:
     if as_json:
-        echo_json(pins)
+        echo_json(result["pins"])
         return
-    for item in pins:
+    for item in result["pins"]:
         known = item["total"] - item["fetched"]
         echo(
             f"{item['spec']} is pinned: {item['files']} files, {size(item['total'])}"

@@ -18,7 +18,7 @@ from axonfs import __version__
 from axonfs.engine import Engine
 from axonfs.errors import AxonError, UsageError
 from axonfs.names import printable
-from axonfs.service import pins, queries, upkeep
+from axonfs.service import locks, pins, queries, upkeep
 from axonfs.service.context import Context, Event
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,8 @@ OPERATIONS: Mapping[str, Operation] = {
     "pin": pins.pin,
     "pin_check": pins.pin_check,
     "update": pins.update,
+    "lock": locks.lock,
+    "pin_lock": locks.pin_lock,
     "unpin": upkeep.unpin,
     "verify": upkeep.verify,
     "cache_clean": upkeep.cache_clean,

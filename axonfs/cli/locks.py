@@ -1,0 +1,72 @@
+"""`axonfs lock`, and reading what it wrote."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from axonfs.cli.client import ask
+from axonfs.cli.options import source_options, target
+from axonfs.cli.output import echo, show_note
+from axonfs.errors import AxonError, MalformedError, UsageError
+from axonfs.lockfile import MAX_LOCK_BYTES, parse_lock
+from axonfs.units import size
+from axonfs.versions import parse_wanted
+
+
+@click.command
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
+@click.argument("specs", metavar="[SPEC]...", nargs=-1)
+@source_options
+def lock(
+    file: Path, specs: tuple[str, ...], registries: tuple[str, ...], cache: str | None
+) -> None:
+    """Write a lock file.
+
+    FILE gets what is pinned (or each SPEC), with the digest of its manifest, so that `axonfs pin
+    --lock FILE` pins the same bytes elsewhere, or fails. `-` is standard output.
+    """
+    request = {"op": "lock", "specs": [str(parse_wanted(spec)) for spec in specs]}
+    done = ask(target(registries, cache), request, show_note)
+    if not done["versions"]:
+        raise AxonError("nothing is pinned", hint="pin something first, or name a SPEC")
+    if str(file) == "-":
+        click.echo(done["lock"], nl=False)
+        return
+    _replace(file, done["lock"].encode())
+    echo(f"{file}: {done['versions']} versions, {size(done['size'])}")
+
+
+def read_lock(file: Path) -> str:
+    """The text of a lock file that makes sense.
+
+    Raises:
+        MalformedError: it does not; the message names the file.
+    """
+    with file.open("rb") as stream:
+        raw = stream.read(MAX_LOCK_BYTES + 1)
+    try:
+        parse_lock(raw)
+        return raw.decode()
+    except (MalformedError, UnicodeDecodeError) as exc:
+        what = exc.what if isinstance(exc, MalformedError) else "it is not UTF-8"
+        raise MalformedError(f"the lock file is refused: {what}", source=str(file)) from exc
+
+
+def _replace(file: Path, raw: bytes) -> None:
+    """Write `file` as a whole or not at all, and nothing but a lock file is written over."""
+    if file.exists():
+        try:
+            read_lock(file)
+        except MalformedError as exc:
+            raise UsageError(
+                f"{file} is there and is no lock file", hint="choose another name"
+            ) from exc
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(raw)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
