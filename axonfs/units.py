@@ -1,4 +1,4 @@
-"""Sizes as people write and read them.
+"""Sizes and counts as people write and read them.
 
 Pure.
 """
@@ -38,6 +38,11 @@ def size(count: float) -> str:
             break
         count /= 1024
     return f"{count:.0f} {unit}" if unit == "B" or count >= 9.95 else f"{count:.1f} {unit}"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def share(part: int, whole: int) -> str:

@@ -9,7 +9,7 @@ import click
 from axonfs.cli.client import ask
 from axonfs.cli.options import cache_option, json_option, target
 from axonfs.cli.output import echo, echo_json, facts, note, table
-from axonfs.units import share, size
+from axonfs.units import counted, share, size
 
 
 @click.group
@@ -68,7 +68,7 @@ def cache_stats(cache: str | None, as_json: bool) -> None:
             ("used", f"{size(found['used'])} of {size(limit)}"),
             ("disk free", size(found["disk_free"])),
             ("objects", f"{found['objects']} ({found['complete']} complete)"),
-            ("pinned", f"{size(found['pinned'])} in {found['pins']} versions"),
+            ("pinned", f"{size(found['pinned'])} in {counted(found['pins'], 'version')}"),
             ("quarantined", str(found["quarantined"]) if found["quarantined"] else ""),
         ]
     )
@@ -84,8 +84,8 @@ def cache_clean(everything: bool, cache: str | None, as_json: bool) -> None:
     if as_json:
         echo_json({key: found[key] for key in ("freed", "objects", "kept", "unpinned")})
         return
-    echo(f"{size(found['freed'])} freed, {found['objects']} objects dropped")
+    echo(f"{size(found['freed'])} freed, {counted(found['objects'], 'object')} dropped")
     if found["unpinned"]:
         echo(f"no longer pinned: {', '.join(found['unpinned'])}")
     if found["kept"]:
-        echo(f"{found['kept']} objects kept: they are pinned or open")
+        echo(f"{counted(found['kept'], 'object')} kept: they are pinned or open")

@@ -12,7 +12,7 @@ from axonfs.cli.options import source_options, target
 from axonfs.cli.output import echo, show_note
 from axonfs.errors import AxonError, MalformedError, UsageError
 from axonfs.lockfile import MAX_LOCK_BYTES, parse_lock
-from axonfs.units import size
+from axonfs.units import counted, size
 from axonfs.versions import parse_wanted
 
 
@@ -36,7 +36,7 @@ def lock(
         click.echo(done["lock"], nl=False)
         return
     _replace(file, done["lock"].encode())
-    echo(f"{file}: {done['versions']} versions, {size(done['size'])}")
+    echo(f"{file}: {counted(done['versions'], 'version')}, {size(done['size'])}")
 
 
 def read_lock(file: Path) -> str:

@@ -15,7 +15,7 @@ from axonfs.cli.output import echo, echo_json, note, show_note
 from axonfs.cli.progress import Progress
 from axonfs.errors import UsageError
 from axonfs.names import parse_spec, printable
-from axonfs.units import size
+from axonfs.units import counted, size
 from axonfs.versions import parse_wanted
 
 _include = click.option(
@@ -115,7 +115,7 @@ def _show_pins(result: Event, as_json: bool) -> None:
     for item in result["pins"]:
         known = item["total"] - item["fetched"]
         echo(
-            f"{item['spec']} is pinned: {item['files']} files, {size(item['total'])}"
+            f"{item['spec']} is pinned: {counted(item['files'], 'file')}, {size(item['total'])}"
             f" ({size(item['fetched'])} fetched, {size(known)} was local)"
         )
 
@@ -133,7 +133,9 @@ def _check(
         echo_json(checked)
     for item in () if as_json else checked:
         if item["whole"]:
-            echo(f"{item['spec']} is whole: {item['files']} files, {size(item['total'])}")
+            echo(
+                f"{item['spec']} is whole: {counted(item['files'], 'file')}, {size(item['total'])}"
+            )
         for missing in item["missing"]:
             place_of = " ".join(part for part in (item["spec"], missing["path"]) if part)
             echo(f"{place_of}: {missing['why']}")
@@ -245,7 +247,8 @@ def verify(
         fate = "repaired" if item["repaired"] else f"dropped{_why(item)}"
         echo(f"{item['spec']} {item['path']}: {item['chunks']} bad chunks, {fate}")
     if not as_json:
-        echo(f"{result['files']} files, {size(result['bytes'])} checked, {len(result['bad'])} bad")
+        files = counted(result["files"], "file")
+        echo(f"{files}, {size(result['bytes'])} checked, {len(result['bad'])} bad")
     if not all(item["repaired"] for item in result["bad"]):
         click.get_current_context().exit(1)
 

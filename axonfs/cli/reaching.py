@@ -16,6 +16,7 @@ from axonfs.cli.checks import FAIL, OK, WARN, Check
 from axonfs.config import Settings
 from axonfs.errors import AccessDeniedError, AxonError, NotFoundError
 from axonfs.remote import Documents, Limits, RegistrySource
+from axonfs.units import counted
 
 PATIENCE = 15.0
 _LIMITS = Limits(connect=5, first_byte=10, stall=10, deadline=PATIENCE, attempts=1)
@@ -66,7 +67,7 @@ async def _ask(source: RegistrySource, url: str, has_token: bool, checks: dict[s
     elif has_token and _is_open(url):
         checks[url] = Check(name, WARN, f"{took}, and its token goes over plain HTTP", "use https")
     else:
-        checks[url] = Check(name, OK, f"{took}, {len(listings)} versions")
+        checks[url] = Check(name, OK, f"{took}, {counted(len(listings), 'version')}")
 
 
 async def _searches(source: RegistrySource) -> bool:

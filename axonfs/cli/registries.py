@@ -16,7 +16,7 @@ from axonfs.cli.progress import Progress as Display
 from axonfs.config import convert, edit_config, load, parse_token, parse_url, resolve
 from axonfs.errors import UsageError
 from axonfs.names import parse_spec, printable
-from axonfs.units import size
+from axonfs.units import counted, size
 
 if TYPE_CHECKING:
     from axonfs.publish import Progress
@@ -90,7 +90,7 @@ def publish(
         echo(f"{done.spec} is already published with these files")
     else:
         echo(
-            f"{done.spec} is published: {done.files} files, {size(done.bytes)},"
+            f"{done.spec} is published: {counted(done.files, 'file')}, {size(done.bytes)},"
             f" {size(done.new_bytes)} of it new in {registry}"
         )
 

@@ -83,7 +83,7 @@ async def _selected(context: Context, locked: Locked) -> Selection:
             " the lock file; nothing was pinned",
             spec=str(locked.spec),
             source=version.base,
-            hint=f"it was locked from {locked.source}; axonfs lock makes a new lock file",
+            hint="axonfs lock makes a new lock file",
         )
     selection = select(version, [], [])
     return selection if locked.paths is None else _only(selection, locked.paths, locked.spec)

@@ -50,7 +50,7 @@ def test_a_lock_pins_exactly_what_was_pinned(
     assert done.code == 0
     assert [line.split(" (")[0] for line in done.out.splitlines()] == [
         "nlp/tiny@1.0.0 is pinned: 3 files, 298 KiB",
-        "nlp/tiny@1.1.0 is pinned: 1 files, 4.9 KiB",
+        "nlp/tiny@1.1.0 is pinned: 1 file, 4.9 KiB",
     ]
     assert elsewhere("pin", "--check").code == 0
     again = lock.with_name("again.lock")

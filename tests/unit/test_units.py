@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axonfs.units import parse_size, share, size
+from axonfs.units import counted, parse_size, share, size
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,7 @@ def test_a_shown_size_reads_back_as_about_the_same(count: int) -> None:
     back = parse_size(size(count))
     assert back is not None
     assert abs(back - count) <= max(count * 0.06, 1)
+
+
+def test_one_is_not_many() -> None:
+    assert [counted(count, "file") for count in (0, 1, 2)] == ["0 files", "1 file", "2 files"]

@@ -1,0 +1,80 @@
+"""Pages of docs/ that show a terminal: their commands are run, and must say what the page says.
+
+A block marked `console` has lines that begin with `$ ` and what each prints, standard output and
+error together. In what is printed `…` stands for anything, on a line of its own for any number of
+lines; more than one blank is as good as two. A command fails if and only if the page shows an
+`axonfs: ` line for it. The blocks of a page share one shell's environment and directory.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of a page, and what the page says it prints."""
+
+    command: str
+    printed: str
+
+    @property
+    def fails(self) -> bool:
+        return any(line.startswith("axonfs: ") for line in self.printed.splitlines())
+
+    def matches(self, printed: str) -> bool:
+        pattern = "".join(map(_line_pattern, _squeezed(self.printed).splitlines(keepends=True)))
+        return re.fullmatch(pattern, _squeezed(printed)) is not None
+
+
+def _line_pattern(line: str) -> str:
+    return r"(?:.*\n)*" if line == "…\n" else re.escape(line).replace("…", ".*")
+
+
+def _squeezed(text: str) -> str:
+    return re.sub(r" +$", "", re.sub(r" {2,}", "  ", text), flags=re.MULTILINE)
+
+
+def steps(page: str) -> Iterator[Step]:
+    """The commands of a page, in order."""
+    for block in _BLOCK.findall(page):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, printed = part.partition("\n")
+            yield Step(command, printed)
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """Where the commands run; `names` are what the page calls things, and what they are here."""
+
+    directory: Path
+    environment: Mapping[str, str]
+    names: Mapping[str, str]
+
+    def run(self, step: Step) -> tuple[int, str]:
+        """Exit code and output of a command, in the page's words."""
+        command = step.command
+        for shown, real in self.names.items():
+            command = command.replace(shown, real)
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.directory,
+            env=dict(self.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        printed = done.stdout
+        for shown, real in self.names.items():
+            printed = printed.replace(real, shown)
+        return done.returncode, printed
