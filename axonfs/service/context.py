@@ -18,7 +18,7 @@ from axonfs.fetch import Fetcher
 from axonfs.names import LATEST, Spec, newest, version_key
 from axonfs.store import Store
 from axonfs.tree import Tree
-from axonfs.versions import Wanted, parse_wanted
+from axonfs.versions import Constraint, Wanted, parse_wanted
 
 Event: TypeAlias = "dict[str, Any]"
 
@@ -68,7 +68,9 @@ def wanted_of(request: Event) -> list[Wanted]:
 
 
 async def offered(context: Context, wanted: Wanted, *, fresh: bool = False) -> Spec:
-    """The version among all that there are; `latest` and constraints are looked up.
+    """The version among all that there are.
+
+    A spec that says `latest` stays one where the list of versions has none: the tree knows better.
 
     Raises:
         NotFoundError: there is no model, or no version of it that the constraint allows.
@@ -77,36 +79,37 @@ async def offered(context: Context, wanted: Wanted, *, fresh: bool = False) -> S
     if wanted.exact:
         return wanted.spec
     found = await context.tree.versions(wanted.spec.model, fresh=fresh)
+    if wanted.constraint is None:
+        return replace(wanted.spec, version=found.latest or LATEST)
     if not found.versions:
         raise context.tree.unknown(wanted.spec.model)
-    version = wanted.constraint.highest(found.versions) if wanted.constraint else found.latest
-    return await _said(context, wanted, version, found.versions)
+    return await _chosen(context, wanted, wanted.constraint, found.versions)
 
 
 async def held(context: Context, wanted: Wanted, versions: Iterable[str]) -> Spec:
     """The version among `versions`, those that are here; `latest` is the newest of them.
 
     Raises:
-        NotFoundError: there is none that is meant.
+        NotFoundError: the constraint allows none of them.
     """
     if wanted.exact:
         return wanted.spec
     here = sorted(versions, key=version_key)
-    version = wanted.constraint.highest(here) if wanted.constraint else newest(here)
-    return await _said(context, wanted, version, here)
+    if wanted.constraint is None:
+        return replace(wanted.spec, version=newest(here) or LATEST)
+    return await _chosen(context, wanted, wanted.constraint, here)
 
 
-async def _said(
-    context: Context, wanted: Wanted, version: str | None, among: Sequence[str]
+async def _chosen(
+    context: Context, wanted: Wanted, constraint: Constraint, among: Sequence[str]
 ) -> Spec:
+    version = constraint.highest(among)
     if version is None:
-        there = ", ".join(among[-MANY:]) or "nothing"
         raise NotFoundError(
-            f"no version matches {wanted.constraint or LATEST}",
+            f"no version matches {constraint}",
             spec=wanted.spec.model,
-            hint=f"there is {there}",
+            hint=f"there is {', '.join(among[-MANY:]) or 'nothing'}",
         )
     spec = replace(wanted.spec, version=version)
-    if wanted.constraint:
-        await context.note(f"{wanted} is {spec}")
+    await context.note(f"{wanted} is {spec}")
     return spec

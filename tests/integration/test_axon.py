@@ -12,7 +12,7 @@ from tests.support.axon import MANIFEST, AxonRegistry
 from tests.support.commands import Run
 
 BIG = bytes(range(256)) * 4096
-ROBERTA = "hf/deepset/RoBERTa_base.squad2"
+ROBERTA = "nlp/deepset/RoBERTa_base.squad2"
 
 
 @pytest.fixture
@@ -62,9 +62,9 @@ def test_latest_is_the_highest_release_that_the_search_knows(home: Run) -> None:
 
 def test_capitals_underscores_dots_and_segments(home: Run, registry: AxonRegistry) -> None:
     assert home("install", ROBERTA).out.startswith(f"{ROBERTA}@1.10 is pinned")
-    assert "/api/v1/models/hf/deepset/RoBERTa_base.squad2/1.10/manifest.yaml" in registry.paths
+    assert "/api/v1/models/nlp/deepset/RoBERTa_base.squad2/1.10/manifest.yaml" in registry.paths
     (item,) = json.loads(home("list", "-f", "json").out)
-    assert (item["Namespace"], item["Name"]) == ("hf", "deepset/RoBERTa_base.squad2")
+    assert (item["Namespace"], item["Name"]) == ("nlp", "deepset/RoBERTa_base.squad2")
     assert item["Version"] == "1.10"
     assert home("list", "--format", "names").out == f"{ROBERTA}\n"
 

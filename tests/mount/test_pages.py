@@ -30,7 +30,7 @@ def registry(tmp_path: Path) -> Iterator[AxonRegistry]:
     made.add("vision/resnet50@1.1.0", {**files, "labels.txt": labels})
     made.add("vision/resnet50@2.0.0-rc.1", {**files, "model.onnx": WEIGHTS[::-1]})
     made.add(
-        "hf/deepset/roberta-base-squad2@1.10",
+        "nlp/deepset/roberta-base-squad2@1.10",
         {"model.onnx": WEIGHTS[: 3 << 20]},
         description="Extractive question answering",
     )
