@@ -121,5 +121,5 @@ class Wait:
         if not ended:
             raise AxonError(
                 f"it is unmounted, but its process has not ended within {END_TIMEOUT:.0f} s",
-                hint="see the mount's log with axonfs doctor",
+                hint="a container may still see it; --force takes it from there too",
             )
