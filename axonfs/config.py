@@ -27,6 +27,7 @@ from axonfs.units import parse_size
 
 MAX_CONFIG_BYTES = 1 << 20
 SYSTEM_CONFIG = Path("/etc/axonfs/config.yaml")
+PREFETCH = ("auto", "off", "all")
 # What `config set KEY` takes to mean "leave it out of the file".
 DEFAULT_WORD = "default"
 
@@ -42,8 +43,9 @@ _WORDS = {"1": True, "true": True, "yes": True, "on": True} | {
 class Settings:
     """Everything a command or a mount can be told; times in seconds, sizes in bytes.
 
-    `cache_size` None means: leave 10 % of the disk free. `tokens` maps a registry's URL to the
-    token that goes to this registry alone; it is not part of the repr, so no log can show it.
+    `cache_size` None means: leave 10 % of the disk free. `prefetch` is one of PREFETCH. `tokens`
+    maps a registry's URL to the token that goes to this registry alone; it is not part of the repr,
+    so no log can show it.
     """
 
     registries: tuple[str, ...] = ()
@@ -53,6 +55,7 @@ class Settings:
     deadline: float = 60.0
     streams: int = 8
     retries: int = 5
+    prefetch: str = "auto"
     allow_other: bool = False
     passthrough: bool = True
     mountpoint: Path = field(default_factory=lambda: default_mountpoint())
@@ -152,6 +155,13 @@ def _whole(low: int, high: int) -> Callable[[object], int]:
     return parse
 
 
+def _prefetch(value: object) -> str:
+    word = "off" if value is False else str(value).strip().lower()  # YAML reads off as false
+    if word not in PREFETCH:
+        raise ValueError("is none of " + ", ".join(PREFETCH))
+    return word
+
+
 def parse_token(value: object) -> str:
     """A token that can stand in an HTTP header."""
     text = str(value).strip()
@@ -186,6 +196,11 @@ KEYS: Mapping[str, Key] = {
     "streams": Key("AXONFS_STREAMS", _whole(1, 256), "Connections that fetch at the same time."),
     "retries": Key(
         "AXONFS_RETRIES", _whole(0, 100), "How often a manifest or an index is asked for again."
+    ),
+    "prefetch": Key(
+        "AXONFS_PREFETCH",
+        _prefetch,
+        "What the start of a load fetches: auto, what it will read; all, the version; or off.",
     ),
     "allow_other": Key("AXONFS_ALLOW_OTHER", _switch, "Whether other users may read the mount."),
     "passthrough": Key(

@@ -16,6 +16,7 @@ from axonfs.config import Settings
 from axonfs.errors import AxonError
 from axonfs.evictor import Evictor
 from axonfs.fetch import Fetcher
+from axonfs.prefetch import Prefetcher
 from axonfs.remote import Bodies, Documents, Limits, RegistrySource, Source
 from axonfs.store import Store
 from axonfs.tree import Tree
@@ -33,6 +34,7 @@ class Engine:
     tree: Tree
     fetcher: Fetcher
     evictor: Evictor
+    prefetcher: Prefetcher
     documents: Documents
     nursery: trio.Nursery
 
@@ -98,7 +100,10 @@ def _compose(
         offline=settings.offline,
         landed=evictor.landed,
     )
-    return Engine(settings, store, tree, fetcher, evictor, documents, nursery)
+    prefetcher = Prefetcher(
+        fetcher, evictor, nursery, mode=settings.prefetch, width=settings.streams
+    )
+    return Engine(settings, store, tree, fetcher, evictor, prefetcher, documents, nursery)
 
 
 def _sources(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 
 import trio
@@ -57,6 +57,21 @@ class Evictor:
             free = (disk.f_bavail - KEEP_FREE * disk.f_blocks) * disk.f_frsize
             self._limit, self._limit_time = max(0, int(self._store.usage() + free)), now
         return self._limit
+
+    async def room(self, keep: Set[str]) -> int:
+        """Bytes that can be fetched and evict nothing that is pinned or whose digest is in `keep`.
+
+        Negative where those alone are too much already.
+        """
+        disk = os.statvfs(self._directory)
+        free = disk.f_bavail * disk.f_frsize
+        kept = await trio.to_thread.run_sync(self._kept, keep)
+        return min(int(self.limit() * HEADROOM), free + self._store.usage()) - kept
+
+    def _kept(self, keep: Set[str]) -> int:
+        keep = keep | self._store.pinned_digests()
+        infos = self._store.infos()
+        return sum(info.present_bytes for info in infos if (info.private_of or info.digest) in keep)
 
     def landed(self) -> None:
         """A chunk landed: wake the evictor if that was too much."""

@@ -86,7 +86,13 @@ class Mount:
         self.ending = DONE
         self.session: Session | None = None
         self.failures = Failures()
-        self.vfs = Vfs(engine.tree, engine.fetcher, self.status, self._journal)
+        self.vfs = Vfs(
+            engine.tree,
+            engine.fetcher,
+            self.status,
+            self._journal,
+            foresee=engine.prefetcher.opened,
+        )
         self.adapter = Adapter(self.vfs, self.failures, str(engine.settings.cache))
         self.service = Service(engine, self.status)
         engine.evictor.evicted = self._evicted
@@ -119,6 +125,7 @@ class Mount:
                 self.session.stop()
 
     def _evicted(self, digests: list[str]) -> None:
+        self._engine.prefetcher.evicted(digests)
         for inode in self.vfs.inodes_of(set(digests)):
             invalidate_attributes(inode)
 
@@ -142,6 +149,7 @@ class Mount:
             "connection": self.session.state() if self.session else None,
             "reads": self.vfs.files.reads,
             "fetch": engine.fetcher.statistics(),
+            "prefetch": engine.prefetcher.statistics(),
             "open": self.vfs.files.open_files(),
             "failures": self.failures.recent(),
         }

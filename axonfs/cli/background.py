@@ -81,6 +81,7 @@ def _flags(settings: Settings) -> list[str]:
     if settings.cache_size is not None:
         flags += ["--cache-size", str(settings.cache_size)]
     flags.append("--offline" if settings.offline else "--online")
+    flags += ["--prefetch", settings.prefetch]
     flags.append("--allow-other" if settings.allow_other else "--only-me")
     flags.append("--passthrough" if settings.passthrough else "--no-passthrough")
     return flags

@@ -12,7 +12,7 @@ import click
 
 from axonfs.cli.options import cache_option, registry_option
 from axonfs.cli.output import echo, note
-from axonfs.config import Settings, load
+from axonfs.config import PREFETCH, Settings, load
 from axonfs.errors import AxonError, BusyError, UsageError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -33,6 +33,12 @@ def mount_options(function: Command) -> Command:
             "--offline/--online",
             default=None,
             help="Send nothing: serve what is in the cache. [env: AXONFS_OFFLINE]",
+        ),
+        click.option(
+            "--prefetch",
+            type=click.Choice(PREFETCH),
+            help="What the start of a load fetches ahead of its reads: auto (by default), the files"
+            " it will read; all, the whole version; off, nothing. [env: AXONFS_PREFETCH]",
         ),
         click.option(
             "--allow-other/--only-me",

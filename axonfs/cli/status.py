@@ -30,7 +30,7 @@ _SHOWN_FAILURES = 5
 def status(mountpoint: str | None, watch: bool, cache: str | None, as_json: bool) -> None:
     """Show what the mount is doing.
 
-    That is: its registries, the cache, what is being fetched, what is open, recent failures.
+    That is: its registries, the cache, fetches and prefetches, what is open, recent failures.
     Without MOUNTPOINT it is the mount that uses the configured cache, or the only one there is.
     """
     fetch = _source(mountpoint, target((), cache))
@@ -96,6 +96,7 @@ def _show(state: dict[str, Any]) -> None:
     )
     for item in state.get("registries", []):
         echo(f"registry: {item['url']} {_registry_state(item, mounted=bool(where))}".rstrip())
+    _show_loads((state.get("prefetch") or {}).get("loads") or [])
     _show_open(state.get("open") or [])
     _show_failures(state.get("failures") or [])
 
@@ -136,6 +137,26 @@ def _registry_state(item: dict[str, Any], *, mounted: bool) -> str:
     if not mounted:
         return ""
     return "ok" if item.get("indexed", True) else "ok, but it has no index: names work, ls does not"
+
+
+def _show_loads(loads: list[dict[str, Any]]) -> None:
+    if not loads:
+        return
+    click.echo("\nprefetch")
+    table(
+        ("VERSION", "LOCAL", "SIZE", "STATE", "BEGAN WITH"),
+        (
+            (
+                str(item["spec"]),
+                share(item["local"], item["size"]),
+                size(item["size"]),
+                str(item["state"]),
+                str(item["trigger"]),
+            )
+            for item in loads
+        ),
+        widest=120,
+    )
 
 
 def _show_open(files: list[dict[str, Any]]) -> None:

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 _BILLION = 1_000_000_000
+# Loaders open plainly; `file`, `grep -r`, tar, backup and desktop indexers with one of these.
+_GLANCE = os.O_NONBLOCK | os.O_NOATIME
 BLOCK_SIZE = 128 << 10  # what the kernel asks for by default; readers size their buffers by it
 
 
@@ -110,6 +112,8 @@ class Adapter(pyfuse3.Operations):
         if flags & (os.O_WRONLY | os.O_RDWR):
             raise pyfuse3.FUSEError(errno.EROFS)
         handle = await self._vfs.open(inode)
+        if not flags & _GLANCE:
+            self._vfs.foresee(handle)
         # No checkpoint from here to the answer: what is counted is what the kernel is told.
         backing_id = self.passthrough.opened(inode, handle.number, handle.backing)
         self._vfs.files.opened(handle.number, inode, backing_id)

@@ -15,7 +15,7 @@ from typing import Any
 
 from axonfs.errors import AxonError, BadHandleError, NotFoundError
 from axonfs.fetch import Fetcher
-from axonfs.tree import Tree
+from axonfs.tree import Tree, Version
 from axonfs.vfs.files import Files, Handle
 from axonfs.vfs.journal import Journal, Kind
 from axonfs.vfs.nodes import Nodes
@@ -60,6 +60,7 @@ class Vfs:
     Args:
         status: makes the live state.
         journal: what an earlier worker told the kernel; a new one where there was none.
+        foresee: told of each file that is opened the way loaders do: its version and path.
     """
 
     def __init__(
@@ -68,8 +69,11 @@ class Vfs:
         fetcher: Fetcher,
         status: Callable[[], dict[str, Any]],
         journal: Journal | None = None,
+        *,
+        foresee: Callable[[Version, str], None] = lambda version, path: None,
     ) -> None:
         self._tree = tree
+        self._foresee = foresee
         self._fetcher = fetcher
         self._journal = journal or Journal.new()
         self._places = Places(tree, status)
@@ -197,6 +201,11 @@ class Vfs:
             CorruptError: the file's bytes are known to be wrong.
         """
         return await self.files.open(next(self._numbers), await self._at(inode))
+
+    def foresee(self, handle: Handle) -> None:
+        """Tell of a file that was opened the way loaders do."""
+        if isinstance(place := handle.place, File):
+            self._foresee(place.version, place.entry.path)
 
     async def restore(self) -> None:
         """Take over the handles that an earlier worker gave the kernel. Sends nothing.

@@ -1,0 +1,134 @@
+"""Which opens begin a load, and the loads that were foreseen.
+
+Sits above load and evictor, below vfs and mount. A loader opens `config.json` long before the first
+weight (vLLM: 20 s), and so does a walk through the versions, which reads no weight at all; this
+module tells them apart. What a load fetches is plan.py's, how it does is load.py's.
+Trio thread only.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import trio
+
+from axonfs.evictor import Evictor
+from axonfs.fetch import Fetcher
+from axonfs.load import Load
+from axonfs.names import Spec
+from axonfs.plan import starts_load
+from axonfs.tree import Version
+
+log = logging.getLogger(__name__)
+
+# A walk comes to the next version's config.json sooner than this; a load can spare a second.
+QUIET_SECONDS = 1.0
+# More versions than this at once are a walk: a target with its draft model is a load.
+MOST_AT_ONCE = 2
+RUNNING_LOADS = 4
+SHOWN_LOADS = 8
+# How long what was fetched ahead is kept from other prefetches: its reader may yet come.
+SETTLED_SECONDS = 600.0
+
+
+class Prefetcher:
+    """Takes opens, tells loads from walks, and runs the loads.
+
+    Args:
+        mode: `auto` fetches what the load reads, `all` the whole version, `off` nothing.
+        width: parts that one load has asked for at a time.
+    """
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        evictor: Evictor,
+        nursery: trio.Nursery,
+        *,
+        mode: str = "auto",
+        width: int = 8,
+    ) -> None:
+        self._fetcher = fetcher
+        self._evictor = evictor
+        self._nursery = nursery
+        self._mode = mode
+        self._width = width
+        self._slots = trio.CapacityLimiter(RUNNING_LOADS)
+        self._pending: dict[Spec, tuple[Version, list[str]]] = {}
+        self._quiet = trio.CancelScope()
+        self._loads: dict[Spec, Load] = {}
+
+    def opened(self, version: Version, path: str) -> None:
+        """A program opened a file the way loaders do; no checkpoint, and errors stay here."""
+        if self._mode == "off" or self._fetcher.offline or version.source is None:
+            return
+        if not starts_load(path):
+            return
+        if version.spec in self._pending:
+            self._pending[version.spec][1].append(path)
+            return
+        if not self._pending:
+            self._quiet = trio.CancelScope()
+            self._nursery.start_soon(self._judge)
+        self._quiet.deadline = trio.current_time() + QUIET_SECONDS
+        if len(self._pending) <= MOST_AT_ONCE:  # one more than that says that it is a walk
+            self._pending[version.spec] = version, [path]
+
+    def evicted(self, digests: Iterable[str]) -> None:
+        """Objects lost local bytes: a load that loses its own has nothing to gain."""
+        for load in self._loads.values():
+            if load.active and not load.digests.isdisjoint(digests):
+                load.stop()
+
+    def statistics(self) -> dict[str, Any]:
+        """The mode, and the loads under way and lately ended, for `status`."""
+        loads = [load.statistics() for load in self._loads.values()]
+        return {"mode": self._mode, "loads": loads}
+
+    async def _judge(self) -> None:
+        """Wait until no further version is opened; then begin the loads, if it was no walk."""
+        with self._quiet:
+            await trio.sleep_forever()
+        opened, self._pending = self._pending, {}
+        if len(opened) > MOST_AT_ONCE:
+            log.debug("somebody walks through the versions; nothing is prefetched")
+            return
+        for version, paths in opened.values():
+            self._begin(version, paths)
+
+    def _begin(self, version: Version, paths: list[str]) -> None:
+        load = self._loads.get(version.spec)
+        if load is None or not load.active:
+            self._loads.pop(version.spec, None)  # the newest is the last
+            load = self._loads[version.spec] = Load(
+                version,
+                self._fetcher,
+                everything=self._mode == "all",
+                width=self._width,
+                room=self._room,
+                before=load,
+            )
+            self._nursery.start_soon(self._run, load)
+        for path in paths:
+            load.foresee(path)
+        self._forget()
+
+    def _forget(self) -> None:
+        ended = [spec for spec, load in self._loads.items() if not load.active]
+        for spec in ended[: max(len(self._loads) - SHOWN_LOADS, 0)]:
+            del self._loads[spec]
+
+    async def _run(self, load: Load) -> None:
+        async with self._slots:
+            await load.run()
+
+    async def _room(self, load: Load) -> int:
+        """Bytes that `load` may fetch and evict nothing that is open, pinned or fetched ahead."""
+        since = trio.current_time() - SETTLED_SECONDS
+        recent = [other for other in self._loads.values() if other.ended > since]
+        keep = {feed.entry.digest for feed in self._fetcher.feeds()}
+        keep = keep.union(load.digests, *(other.digests for other in recent))
+        promised = sum(other.left for other in recent if other.active and other is not load)
+        return await self._evictor.room(keep) - promised
