@@ -35,11 +35,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_the_background_mount(place: Path, registry: RegistryServer, tmp_path: Path) -> None:
     """`axonfs mount` returns once the mount answers, and `axonfs umount` once it has ended."""
-    started = run_axonfs("mount", place, "--registry", registry.url)
+    started = run_axonfs("mount", place, "--registry", registry.url, "--prefetch", "all")
     assert started.stdout.startswith(f"mounted at {place} (pid ")
     assert (place / "nlp/tiny/1.0.0/vocab.txt").stat().st_size == FILES["vocab.txt"]
     status = json.loads(run_axonfs("status", place, "--json").stdout)
     assert status["mountpoint"] == str(place)
+    assert status["prefetch"]["mode"] == "all"
     assert status["pid"] == health(mount_at(place) or pytest.fail("no mount")).pid
     again = run_axonfs("mount", place, "--registry", registry.url, check=False)
     assert again.returncode == 1

@@ -49,6 +49,12 @@ def test_a_flag_beats_a_variable_beats_the_file_beats_the_default(
     assert settings.deadline == 5.0
 
 
+@pytest.mark.parametrize(("text", "mode"), [("off", "off"), ("ALL", "all"), ("auto", "auto")])
+def test_prefetch_is_off_even_as_yaml_reads_it(file: Path, text: str, mode: str) -> None:
+    write(file, f"prefetch: {text}\n")
+    assert load().prefetch == mode
+
+
 def test_an_empty_variable_and_an_absent_flag_say_nothing(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +82,8 @@ def test_registries_are_separated_by_blanks_and_named_once(
     [
         ("cache_size: lots", "cache_size: 'lots'"),
         ("cache_size: -5", "cache_size: '-5'"),
+        ("prefetch: on", "prefetch: 'True'"),
+        ("prefetch: some", "prefetch: 'some'"),
         ("streams: 0", "streams: '0'"),
         ("streams: true", "streams: 'True'"),
         ("deadline: soon", "deadline: 'soon'"),

@@ -1,0 +1,103 @@
+"""docs/semantics.md, loads: which opens have the weights fetched ahead, on a real mount."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mount.conftest import FILES, Mount, MountFactory, object_requests, run_axonfs
+from tests.support.registry import CONFIG, RegistryServer
+
+pytestmark = pytest.mark.mount
+
+VERSION = "nlp/tiny/1.0.0"
+OTHERS = ("nlp/tiny/1.1.0", "nlp/org/deep/0.1.0")
+LOADED = FILES["model.safetensors"] + FILES["vocab.txt"] + len(CONFIG)
+
+
+def loads(mount: Mount) -> dict[str, dict[str, Any]]:
+    """The loads that `status` shows, by spec."""
+    return {load["spec"]: load for load in mount.status()["prefetch"]["loads"]}
+
+
+def until(done: Callable[[], bool], seconds: float = 20) -> None:
+    """Return once `done`: a mount tells nobody how far a load is."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def loaded(mount: Mount, spec: str = "nlp/tiny@1.0.0") -> bool:
+    return loads(mount).get(spec, {}).get("state") == "done"
+
+
+def local(path: Path) -> int:
+    return int(os.getxattr(path, "user.axonfs.cached").partition(b"/")[0])
+
+
+def test_a_load(mount: Mount) -> None:
+    """Opening `config.json`, `params.json`, `model_index.json` or an index of weights has the files
+    fetched that a load of this directory reads, a second later and behind all readers."""
+    (mount.path / VERSION / "config.json").read_bytes()
+    until(lambda: loaded(mount))
+    assert local(mount.path / VERSION / "model.safetensors") == FILES["model.safetensors"]
+    assert local(mount.path / VERSION / "vocab.txt") == FILES["vocab.txt"]
+    assert local(mount.path / VERSION / "sub/part.bin") == 0
+    load = loads(mount)["nlp/tiny@1.0.0"]
+    assert (load["trigger"], load["local"], load["size"]) == ("config.json", LOADED, LOADED)
+    shown = run_axonfs("status", mount.path).stdout
+    assert "nlp/tiny@1.0.0" in shown.partition("prefetch\n")[2]
+
+
+def test_glances(mount: Mount, registry: RegistryServer) -> None:
+    """Nothing is fetched ahead after `ls -R`, `find`, `du`, `file` and `grep -r`, nor after an open
+    with `O_NONBLOCK` or `O_NOATIME`."""
+    for command in (["ls", "-lR"], ["find"], ["du", "-a"]):
+        subprocess.run([*command, mount.path], check=True, stdout=subprocess.DEVNULL)
+    assert object_requests(registry) == []
+    config = mount.path / VERSION / "config.json"
+    for flag in (os.O_NONBLOCK, os.O_NOATIME):
+        fd = os.open(config, os.O_RDONLY | flag)
+        assert os.read(fd, 1000) == CONFIG
+        os.close(fd)
+    for line in (f"file {config}", f"grep -r --include=config.json Llama {mount.path}"):
+        subprocess.run(line.split(), check=True, stdout=subprocess.DEVNULL)
+    # What these had begun would be there before what is opened after them.
+    (mount.path / OTHERS[0] / "config.json").read_bytes()
+    until(lambda: loaded(mount, "nlp/tiny@1.1.0"))
+    assert list(loads(mount)) == ["nlp/tiny@1.1.0"]
+    assert local(mount.path / VERSION / "model.safetensors") == 0
+
+
+def test_a_walk(mount: Mount) -> None:
+    """Nor is it where those files of three versions are opened within a second of each other."""
+    configs = [mount.path / version / "config.json" for version in (VERSION, *OTHERS)]
+    subprocess.run(["cat", *configs], check=True, stdout=subprocess.DEVNULL)
+
+    def loaded_after_the_walk() -> bool:
+        configs[0].read_bytes()  # during the walk it is a part of it
+        return loaded(mount)
+
+    until(loaded_after_the_walk)
+    assert list(loads(mount)) == ["nlp/tiny@1.0.0"]
+
+
+def test_modes(start_mount: MountFactory, registry: RegistryServer, tmp_path: Path) -> None:
+    """With `--prefetch off` nothing is fetched ahead, with `--prefetch all` the whole version."""
+    off, everything = (
+        start_mount(registry.url, options=("--prefetch", mode), cache=tmp_path / mode)
+        for mode in ("off", "all")
+    )
+    for mount in (off, everything):
+        (mount.path / VERSION / "config.json").read_bytes()
+    until(lambda: loaded(everything))
+    assert everything.fetched() == sum(FILES.values()) + len(CONFIG)
+    assert off.status()["prefetch"] == {"mode": "off", "loads": []}
+    assert off.fetched() == len(CONFIG)
