@@ -328,10 +328,13 @@ async def _load(engine: Engine, spec: str) -> str:
         return states.get(spec, "waiting")
 
     await settled(lambda: state() not in ("waiting", "running"))
+    await settled(lambda: not engine.fetcher.feeds())  # the last chunk lands before its job ends
     return state()
 
 
 async def _whole(engine: Engine, spec: str) -> bool:
+    """Whether the weights are local; config.json is the same object in both versions."""
     version = await engine.tree.version(parse_spec(spec))
-    infos = [engine.store.peek(entry.digest) for entry in version.manifest.files]
-    return all(info is not None and info.complete for info in infos)
+    entry = version.manifest.file("model.safetensors")
+    info = engine.store.peek(entry.digest) if entry else None
+    return info is not None and info.complete
