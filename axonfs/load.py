@@ -95,10 +95,10 @@ class Load:
 
         Every loader looks into config.json: after a file that says the format, it says nothing.
         """
-        if path.rpartition("/")[2] == CONFIG:
-            folder = path.removesuffix(CONFIG)
+        folder, _, name = path.rpartition("/")
+        if name == CONFIG:
             known = [*self._before, *self.triggers]
-            path = next((one for one in known if one.rpartition("/")[0] == folder[:-1]), path)
+            path = next((one for one in known if one.rpartition("/")[0] == folder), path)
         if path not in self.triggers:
             self.triggers.append(path)
 
@@ -144,7 +144,8 @@ class Load:
         chosen = await self._plan(trigger, {})
         await self._survey(chosen)
         if chosen.guides and self._missing:
-            await self._bring([item for item in self._missing if item[0] in chosen.small])
+            first = set(chosen.small)
+            await self._bring([item for item in self._missing if item[0] in first])
             await self._survey(await self._plan(trigger, await self._texts(chosen.guides)))
         if self._missing and self.state != "no room":
             log.info("%s: %s was opened, fetching %s", self.version.spec, trigger, size(self.left))
