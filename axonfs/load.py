@@ -21,7 +21,7 @@ from typing import Any
 import trio
 
 from axonfs.errors import AxonError
-from axonfs.fetch import Feed, Fetcher
+from axonfs.fetch import Feed, Fetcher, Priority
 from axonfs.manifest import FileEntry
 from axonfs.plan import CONFIG, Plan, plan
 from axonfs.ranges import Range, chunk_range
@@ -231,7 +231,7 @@ class Load:
         for file, part in parts:
             try:
                 if not file.failed:
-                    await file.feed.need(part, demand=False)
+                    await file.feed.need(part, Priority.PREFETCH)
             except (AxonError, OSError) as exc:
                 if not file.failed:
                     self._note(file.feed.entry, exc)

@@ -2,5 +2,6 @@
 
 from axonfs.fetch.feed import Feed
 from axonfs.fetch.fetcher import Fetcher
+from axonfs.fetch.job import Priority
 
-__all__ = ["Feed", "Fetcher"]
+__all__ = ["Feed", "Fetcher", "Priority"]

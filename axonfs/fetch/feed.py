@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from axonfs.errors import AxonError, CorruptError, OfflineError
+from axonfs.fetch.job import Job, Landing, Priority
 from axonfs.fetch.whole import verify_whole
 from axonfs.manifest import FileEntry
 from axonfs.ranges import Range, runs, split
@@ -27,35 +28,11 @@ log = logging.getLogger(__name__)
 
 # One ranged GET. Larger spares round trips, smaller lets demand in sooner and spreads streams.
 JOB_BYTES = 16 << 20
+# A reader whose chunk a running job will bring only after so many bytes has it asked for apart:
+# less than that is mostly there sooner than an answer to another request.
+FAR_BYTES = 8 << 20
 # Readers step back a little (safetensors reads a header twice), so that much is not punched.
 KEEP_BEHIND = 8 << 20
-
-
-class Job:
-    """One ranged GET for the chunks `[start, stop)` of a feed; `next` is the first not landed."""
-
-    def __init__(self, feed: Feed, chunks: Range, *, demand: bool) -> None:
-        self.feed = feed
-        self.chunks = chunks
-        self.next = chunks.start
-        self.demand = demand
-        self.running = False
-        self.superfluous = False  # another job brings its chunks; read by the worker thread
-        self.progress = 0.0
-
-    def remaining(self) -> bool:
-        """Whether a chunk of the job is still absent; moves `next` over those that are there."""
-        missing = self.feed.object.missing(self.next, self.chunks.stop)
-        self.next = missing[0].start if missing else self.chunks.stop
-        return bool(missing)
-
-
-class Landing:
-    """What waiters of one chunk wait for."""
-
-    def __init__(self) -> None:
-        self.event = trio.Event()
-        self.error: AxonError | None = None
 
 
 class Feed:
@@ -145,11 +122,8 @@ class Feed:
 
     # -- asking ----------------------------------------------------------------------------
 
-    async def need(self, chunks: Range, *, demand: bool = True) -> None:
+    async def need(self, chunks: Range, priority: Priority = Priority.DEMAND) -> None:
         """Return when the chunks `[start, stop)` are local and verified.
-
-        Args:
-            demand: a reader waits; False for `pin`, which goes behind readers.
 
         Raises:
             AxonError: they cannot be had; the message says why. Cancelling it stops no job.
@@ -163,7 +137,7 @@ class Feed:
             if missing and self._fetcher.offline:
                 raise OfflineError("not in the cache, and nothing is sent with --offline")
             for run in missing:
-                self._request(run, demand=demand)
+                self._request(run, priority)
             if missing:
                 await self._landing(missing[0].start)
 
@@ -204,37 +178,43 @@ class Feed:
             )
         return wrong
 
-    def request(self, chunks: Range) -> None:
-        """Have the chunks fetched at demand priority, without waiting for them."""
+    def want(self, chunks: Range, priority: Priority = Priority.READAHEAD) -> None:
+        """Have the chunks fetched; nobody waits, so errors stay in the log."""
         if self._fetcher.offline or self.object.quarantined or not self.origins:
             return  # `need` says why
         for run in self.object.missing(*chunks):
-            self._request(run, demand=True)
-
-    def want(self, chunks: Range) -> None:
-        """Fetch the chunks behind all demand; nobody waits and errors stay in the log."""
-        if self._fetcher.offline or self.object.quarantined or not self.origins:
-            return
-        for run in self.object.missing(*chunks):
-            self._request(run, demand=False)
+            self._request(run, priority)
 
     def absent(self, chunk: int) -> bool:
         """Whether `chunk` is neither local nor on its way."""
         return chunk not in self._flying and not self.object.present(chunk, chunk + 1)
 
-    def _request(self, run: Range, *, demand: bool) -> None:
+    def _request(self, run: Range, priority: Priority) -> None:
         if not self.origins:
             raise AxonError("no source is known to have this object", hint="check the registry")
-        fresh = []
-        for chunk in range(*run):
-            job = self._flying.get(chunk)
-            if job is None:
-                fresh.append(chunk)
-            elif demand and not job.demand:
-                self._fetcher.promote(job)
+        fresh = [chunk for chunk in range(*run) if not self._brought(chunk, run.start, priority)]
         per_job = max(1, JOB_BYTES // self.object.chunk_size)
         for part in (part for piece in runs(fresh) for part in split(piece, per_job)):
-            self._fetcher.submit(self._begun(Job(self, part, demand=demand)))
+            self._fetcher.submit(self._begun(Job(self, part, priority)))
+
+    def _brought(self, chunk: int, first: int, priority: Priority) -> bool:
+        """Whether a job brings `chunk`, of a request that begins at `first`, soon enough.
+
+        A job that is less urgent is hurried. If it waits, it is cut before the chunk, so that
+        its request begins there. One that runs cannot be told to skip: a reader that would wait
+        long for it has its chunk asked for apart, and that one comes twice.
+        """
+        job = self._flying.get(chunk)
+        if job is None:
+            return False
+        if priority is Priority.DEMAND and job.running and job.bytes_before(first) >= FAR_BYTES:
+            return False
+        if job.priority > priority:
+            if not job.running and chunk > job.chunks.start:
+                job = self._begun(job.cut(chunk))
+                self._fetcher.submit(job)
+            self._fetcher.promote(job, priority)
+        return True
 
     def _begun(self, job: Job) -> Job:
         self._jobs.add(job)
@@ -259,7 +239,7 @@ class Feed:
         """
         freed = 0
         for run in self._behind_readers(goal):
-            job = self._begun(Job(self, run, demand=True))
+            job = self._begun(Job(self, run, Priority.DEMAND))
             job.running = True
             try:
                 freed += await trio.to_thread.run_sync(self.object.punch, *run)
@@ -302,7 +282,9 @@ class Feed:
 
     def awaited(self, job: Job) -> bool:
         """Whether a reader waits for a chunk of `job`."""
-        return job.demand or any(chunk in self._landings for chunk in range(*job.chunks))
+        return job.priority is Priority.DEMAND or any(
+            chunk in self._landings for chunk in range(*job.chunks)
+        )
 
     def arrived(self, chunk: int) -> None:
         """`chunk` is in the store: wake its readers."""

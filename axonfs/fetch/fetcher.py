@@ -12,7 +12,6 @@ chunk through `run_sync_soon`.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +25,9 @@ from axonfs.errors import (
     OfflineError,
     UnavailableError,
 )
-from axonfs.fetch.feed import Feed, Job
+from axonfs.fetch.feed import Feed
+from axonfs.fetch.job import Job, Priority
+from axonfs.fetch.schedule import Schedule
 from axonfs.fetch.transfer import Transfer
 from axonfs.flights import Flights
 from axonfs.manifest import ChunkRef, FileEntry
@@ -36,8 +37,6 @@ from axonfs.tree import Version
 
 log = logging.getLogger(__name__)
 
-# Streams that readahead and prefetch leave to demand, so a page fault never queues behind them.
-RESERVED_STREAMS = 2
 MAX_CORRUPT = 3
 
 
@@ -71,14 +70,11 @@ class Fetcher:
         self.flights = Flights(nursery)
         self._bodies = bodies
         self._nursery = nursery
-        self._streams = streams
         self._limits = limits or Limits()
         self._landed = landed
         self._threads = trio.CapacityLimiter(streams)
         self._feeds: dict[_Key, Feed] = {}
-        self._demanded: deque[Job] = deque()
-        self._foreseen: deque[Job] = deque()
-        self._running: set[Job] = set()
+        self._schedule = Schedule(streams)
         self._fetched = 0
         self._requests = 0
 
@@ -109,41 +105,27 @@ class Fetcher:
         return {
             "bytes": self._fetched,
             "requests": self._requests,
-            "in_flight": len(self._running),
-            "queued": len(self._demanded) + len(self._foreseen),
+            "in_flight": self._schedule.running,
+            "queued": self._schedule.waiting,
         }
 
     # -- jobs: no checkpoint in any of these ------------------------------------------------
 
     def submit(self, job: Job) -> None:
-        """Queue a job; demand goes first."""
-        (self._demanded if job.demand else self._foreseen).append(job)
+        """Queue a job; the most urgent goes first."""
+        self._schedule.add(job)
         self.dispatch()
 
-    def promote(self, job: Job) -> None:
-        """A reader now waits for a job that was queued ahead of need."""
-        job.demand = True
-        if job in self._foreseen:
-            self._foreseen.remove(job)
-            self._demanded.append(job)
-            self.dispatch()
+    def promote(self, job: Job, priority: Priority) -> None:
+        """Make a job more urgent than it was."""
+        self._schedule.promote(job, priority)
+        self.dispatch()
 
     def dispatch(self) -> None:
         """Start queued jobs while streams are free."""
-        while job := self._next():
+        while job := self._schedule.take():
             job.running = True
-            self._running.add(job)
             self._nursery.start_soon(self._run, job)
-
-    def _next(self) -> Job | None:
-        for queue, spare in ((self._demanded, 0), (self._foreseen, RESERVED_STREAMS)):
-            if len(self._running) >= max(self._streams - spare, 1):
-                continue
-            for job in queue:
-                if job.feed.may_start(job):
-                    queue.remove(job)
-                    return job
-        return None
 
     def arrived(self, job: Job, chunk: int, size: int) -> None:
         """One chunk of `job` is in the store (called in the trio thread by the transfer)."""
@@ -165,7 +147,7 @@ class Fetcher:
         finally:
             if error and not job.feed.awaited(job):
                 log.info("%s; nobody waits for it", error)
-            self._running.discard(job)
+            self._schedule.rest(job)
             job.running = False
             job.feed.ended(job, error)
             self.dispatch()
@@ -191,10 +173,10 @@ class Fetcher:
 
         Afterwards there may be more jobs than streams; `_threads` has the surplus wait.
         """
-        self._running.discard(job)
+        self._schedule.rest(job)
         self.dispatch()
         await trio.sleep(pause)
-        self._running.add(job)
+        self._schedule.resume(job)
 
     def _pause(self, job: Job, exc: AxonError, attempt: int) -> float:
         """Until the next attempt, the last of which begins when the deadline ends.

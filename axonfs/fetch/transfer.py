@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from axonfs.errors import CorruptError
-from axonfs.fetch.feed import Job
+from axonfs.fetch.job import Job
 from axonfs.remote import Bodies, Location
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import Any
 import trio
 
 from axonfs.errors import AxonError, NotFoundError, UnavailableError, UsageError
-from axonfs.fetch import Feed
+from axonfs.fetch import Feed, Priority
 from axonfs.manifest import FileEntry, Manifest
 from axonfs.names import Spec, newest
 from axonfs.ranges import Range
@@ -108,7 +108,7 @@ async def _tick(context: Context, work: Work) -> None:
 async def _fetch_parts(work: Work, parts: Iterator[tuple[Feed, Range]]) -> None:
     for feed, part in parts:
         try:
-            await feed.need(part, demand=False)
+            await feed.need(part, Priority.PREFETCH)
         except AxonError as exc:
             raise exc.located(spec=work.spec, path=feed.entry.path) from exc
         work.ended(feed)

@@ -13,7 +13,7 @@ from typing import Any
 import trio
 
 from axonfs.errors import AxonError, BadHandleError
-from axonfs.fetch import Feed, Fetcher
+from axonfs.fetch import Feed, Fetcher, Priority
 from axonfs.ranges import Range, chunk_span
 from axonfs.vfs.buffers import Buffers
 from axonfs.vfs.journal import Journal, Kind, KnownHandle
@@ -148,7 +148,7 @@ class Files:
 
     def _read_ahead(self, feed: Feed, chunks: Range, offset: int, size: int) -> None:
         ahead = feed.readahead.on_read(offset, size, absent=feed.absent(chunks.start))
-        feed.request(chunks)  # before what is fetched ahead, so that demand is first in line
+        feed.want(chunks, Priority.DEMAND)  # first, so that what is fetched ahead is behind it
         if ahead:
             feed.want(chunk_span(ahead.start, ahead.stop - ahead.start, feed.object.chunk_size))
 

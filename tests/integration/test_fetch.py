@@ -9,6 +9,8 @@ import pytest
 import trio
 
 from axonfs.errors import OfflineError
+from axonfs.fetch import Priority
+from axonfs.fetch import feed as feed_module
 from axonfs.ranges import Range
 from tests.support import faulty
 from tests.support.faulty import FaultyOrigin
@@ -196,6 +198,45 @@ async def test_a_job_that_a_reader_comes_to_wait_for_is_promoted(
     assert asked(origin) == [chunks_of(number) for number in (0, 14, 10, 12)]
 
 
+async def test_a_reader_cuts_a_job_that_waits_before_its_chunk(
+    tmp_path: Path, origin: FaultyOrigin
+) -> None:
+    origin.plan(*[faulty.behave] * 2, gate := Gate())
+    async with rig(tmp_path / "cache", origin.url, streams=1) as parts:
+        feed = await parts.open()
+        feed.want(chunks_of(0))
+        await gate.reached()
+        feed.want(chunks_of(10, 20), Priority.PREFETCH)
+        feed.want(chunks_of(5, 6))
+        async with trio.open_nursery() as readers:
+            readers.start_soon(feed.need, chunks_of(18))
+            await trio.testing.wait_all_tasks_blocked()
+            gate.open.set()
+        feed.close()
+        await settled(parts.idle)
+    assert asked(origin) == [chunks_of(0), chunks_of(18, 20), chunks_of(5, 6), chunks_of(10, 17)]
+
+
+async def test_a_reader_far_ahead_of_a_running_job_has_its_chunk_fetched_apart(
+    tmp_path: Path, origin: FaultyOrigin, whole: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "FAR_BYTES", 8 * CHUNK)
+    origin.plan(*[faulty.behave] * 2, gate := Gate())
+    async with rig(tmp_path / "cache", origin.url) as parts:
+        feed = await parts.open()
+        feed.want(Range(0, 20), Priority.PREFETCH)
+        await gate.reached()
+        assert await parts.read(feed, 12 * CHUNK, 13 * CHUNK) == whole[12 * CHUNK : 13 * CHUNK]
+        async with trio.open_nursery() as readers:
+            readers.start_soon(feed.need, chunks_of(7))
+            await trio.testing.wait_all_tasks_blocked()
+            gate.open.set()
+        assert await parts.read(feed, 0, 20 * CHUNK) == whole[: 20 * CHUNK]
+        feed.close()
+        await settled(parts.idle)
+    assert asked(origin) == [Range(0, 20), chunks_of(12)]
+
+
 async def test_readahead_leaves_streams_to_demand(tmp_path: Path, origin: FaultyOrigin) -> None:
     async with rig(tmp_path / "cache", origin.url, streams=5) as parts:
         feed = await parts.open()
@@ -288,7 +329,7 @@ async def test_offline_sends_nothing(tmp_path: Path, server: RegistryServer, who
         feed = await parts.open()
         assert await parts.read(feed, 0, 4 * CHUNK) == whole[: 4 * CHUNK]
         feed.want(Range(4, 40))
-        feed.request(Range(4, 40))
+        feed.want(Range(4, 40), Priority.DEMAND)
         with pytest.raises(OfflineError):
             await feed.need(Range(3, 5))
         feed.close()
