@@ -242,15 +242,14 @@ class Bodies:
 @contextlib.contextmanager
 def _mapped(url: str, limits: Limits) -> Iterator[None]:
     """Turn what sockets, TLS and http.client raise into this program's errors."""
-    source = shown(url)
     try:
         yield
     except SlowError as exc:
-        raise deadline_passed(limits.deadline, source) from exc
+        raise deadline_passed(limits.deadline, shown(url)) from exc
     except http.client.HTTPException as exc:
         what = f"its answer is not HTTP that makes sense ({type(exc).__name__})"
         if isinstance(exc, ConnectionError):  # RemoteDisconnected is both
             what = "it hung up without an answer"
-        raise fault(UnavailableError, what, source, transient=True) from exc
+        raise fault(UnavailableError, what, shown(url), transient=True) from exc
     except OSError as exc:
-        raise network_fault(exc, source) from exc
+        raise network_fault(exc, shown(url)) from exc

@@ -18,8 +18,9 @@ How it is safe:
 - Bits go before bytes: where `discard` or `punch` may run beside it, a reader of the descriptor
   asks `present` again after it has read.
 
-Lock order: the ledger's lock, the index's writer lock, an object's own. `land` and `check` belong
-in worker threads; the rest is short and may be called from any.
+Lock order: the ledger's lock, the index's writer lock, an object's own; `_writing` is held for one
+write and nothing else. `land` and `check` belong in worker threads; the rest is short and may be
+called from any.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ class StoredObject:
         "_ledger",
         "_noted",
         "_presence",
+        "_writing",
         "chunk_size",
         "count",
         "digest",
@@ -105,6 +107,8 @@ class StoredObject:
         self._noted = record.accessed
         self._holds = self._freezes = self._cuts = 0
         self._freezing = threading.Lock()  # innermost; guards the two counts above
+        # The kernel lets one thread write to a file at a time, and the others spin meanwhile.
+        self._writing = threading.Lock()
         self.key = key
         self.digest = record.private_of or key
         self.size = presence.size
@@ -233,7 +237,8 @@ class StoredObject:
         value = checksum(view)
         while True:
             epoch = presence.epoch
-            backing.write_all(self.fd, view, bounds.start)
+            with self._writing:
+                backing.write_all(self.fd, view, bounds.start)
             if presence.land(chunk, value, epoch):
                 return
 
