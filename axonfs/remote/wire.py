@@ -16,6 +16,7 @@ import io
 import select
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -53,6 +54,9 @@ class Wire:
         self._inlet = _Inlet(sock)
         self._reader = _Reader(self._inlet, _BUFFER_SIZE)
         self._tick = min(TICK, limits.first_byte, limits.stall, limits.deadline)
+        self._secure = isinstance(sock, ssl.SSLSocket)
+        if not self._secure:
+            _block(sock, self._tick, limits.first_byte)
         self.idle_since = 0.0
 
     def ask(
@@ -107,9 +111,11 @@ class Wire:
         return self._reader
 
     def sendall(self, data: bytes) -> None:
-        self._sock.settimeout(self._limits.first_byte)
+        if self._secure:
+            self._sock.settimeout(self._limits.first_byte)
         self._sock.sendall(data)
-        self._sock.settimeout(self._tick)
+        if self._secure:
+            self._sock.settimeout(self._tick)
 
     def close(self) -> None:
         """Nothing: http.client closes while an answer is being read; `hang_up` is the real one."""
@@ -124,9 +130,8 @@ class _Inlet(io.RawIOBase):
     """The socket's receiving end."""
 
     def __init__(self, sock: socket.socket) -> None:
-        # SSLSocket.recv_into is this call behind two more frames, and TLS gives 16 KiB a call.
-        self._receive: Any = (
-            _tls_receive(sock) if isinstance(sock, ssl.SSLSocket) else sock.recv_into
+        self._receive = (
+            _tls_receive(sock) if isinstance(sock, ssl.SSLSocket) else _plain_receive(sock)
         )
         self._cancelled: Callable[[], bool] = bool
         self._dry = False
@@ -186,6 +191,28 @@ class _Inlet(io.RawIOBase):
             with contextlib.suppress(TimeoutError):
                 count: int = self._receive(buffer)
                 return count
+
+
+def _block(sock: socket.socket, receive: float, send: float) -> None:
+    """Have the kernel keep the time, so that no call needs a poll before it."""
+    sock.settimeout(None)
+    for option, seconds in ((socket.SO_RCVTIMEO, receive), (socket.SO_SNDTIMEO, send)):
+        whole = int(seconds)
+        value = struct.pack("@ll", whole, max(int((seconds - whole) * 1e6), 1))
+        sock.setsockopt(socket.SOL_SOCKET, option, value)
+
+
+def _plain_receive(sock: socket.socket) -> Callable[[memoryview], int]:
+    def receive(buffer: memoryview) -> int:
+        # A body's view is filled in one call, which spares the many small ones and their turns
+        # at the interpreter lock. What reads headers must take what there is.
+        flags = socket.MSG_WAITALL if len(buffer) > _BUFFER_SIZE else 0
+        try:
+            return sock.recv_into(buffer, 0, flags)
+        except BlockingIOError as exc:
+            raise TimeoutError from exc
+
+    return receive
 
 
 def _tls_receive(sock: ssl.SSLSocket) -> Callable[[memoryview], int]:
