@@ -53,7 +53,7 @@ class Settings:
     cache_size: int | None = None
     offline: bool = False
     deadline: float = 60.0
-    streams: int = 8
+    streams: int = 16
     retries: int = 5
     prefetch: str = "auto"
     allow_other: bool = False
@@ -193,7 +193,7 @@ KEYS: Mapping[str, Key] = {
     ),
     "offline": Key("AXONFS_OFFLINE", _switch, "Whether to keep off the network."),
     "deadline": Key("AXONFS_DEADLINE", _seconds, "Seconds without progress before a read fails."),
-    "streams": Key("AXONFS_STREAMS", _whole(1, 256), "Connections that fetch at the same time."),
+    "streams": Key("AXONFS_STREAMS", _whole(1, 256), "Connections that fetch at a time, at the most."),
     "retries": Key(
         "AXONFS_RETRIES", _whole(0, 100), "How often a manifest or an index is asked for again."
     ),

@@ -23,13 +23,15 @@ class AxonError(Exception):
         hint: what the user can do, one clause.
 
     `transient` says that asking again may help, and `retry_after` how many seconds the source
-    wants to be left alone first; whoever retries decides by them.
+    wants to be left alone first; whoever retries decides by them. `overloaded` says that it wants
+    fewer requests at a time.
     """
 
     errno: int = errno.EIO
     exit_code: int = 1
     transient: bool = False
     retry_after: float | None = None
+    overloaded: bool = False
 
     def __init__(
         self,

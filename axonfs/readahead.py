@@ -3,7 +3,8 @@
 Pure: offsets in, byte ranges out; no I/O, no clock. One `Readahead` per object serves all its
 readers, since the mount sees offsets and not who asks: each place where reads follow one another
 is a cursor. A read that follows no cursor fetches nothing ahead, so a random page fault costs
-its own chunk; the second read in a row starts a window that doubles.
+its own chunk; the second read in a row starts a window that doubles. The window slides: it is
+filled again whenever a part of it was read, so that requests go out in a steady flow.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from dataclasses import dataclass
 from axonfs.ranges import Range
 
 FIRST_WINDOW = 1 << 20
-LARGEST_WINDOW = 64 << 20
+# Twice what a dozen streams have under way, so that they never wait for the reader to move on.
+LARGEST_WINDOW = 256 << 20
+# What one refill asks for, as a part of the window: enough to be worth a request of its own.
+REFILL = 4
 # The kernel's own readahead delivers requests of one stream slightly out of order.
 SLACK = 2 << 20
 MAX_CURSORS = 16
@@ -74,7 +78,7 @@ class Readahead:
 
     def _advance(self, cursor: Cursor) -> Range | None:
         cursor.window = cursor.window or FIRST_WINDOW
-        if cursor.issued - cursor.position > cursor.window // 2:
+        if cursor.issued - cursor.position > cursor.window - cursor.window // REFILL:
             return None
         start, stop = cursor.issued, min(cursor.position + cursor.window, self._size)
         if start >= stop:

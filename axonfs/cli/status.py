@@ -110,7 +110,8 @@ def _fetched(fetch: dict[str, Any] | None) -> str:
         return ""
     return (
         f"{size(fetch.get('bytes', 0))} in {fetch.get('requests', 0)} requests,"
-        f" {fetch.get('in_flight', 0)} under way, {fetch.get('queued', 0)} waiting"
+        f" {fetch.get('in_flight', 0)} under way, {fetch.get('queued', 0)} waiting,"
+        f" {size(fetch.get('rate', 0))}/s"
     )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -47,7 +48,7 @@ class Fetcher:
     """The feeds of all objects in use, and the streams that fill them.
 
     Args:
-        streams: ranged GETs at a time, over all objects.
+        streams: ranged GETs at a time over all objects, at the most; fewer where they are enough.
         limits: timeouts, and the deadline in seconds without progress.
         landed: called in the trio thread after each landed chunk, and when an object is no
             longer in use (the evictor listens).
@@ -59,7 +60,7 @@ class Fetcher:
         bodies: Bodies,
         nursery: trio.Nursery,
         *,
-        streams: int = 8,
+        streams: int = 16,
         limits: Limits | None = None,
         offline: bool = False,
         landed: Callable[[], None] = lambda: None,
@@ -101,12 +102,18 @@ class Fetcher:
             self._landed()
 
     def statistics(self) -> dict[str, Any]:
-        """Figures for `status`: bytes since the mount, requests, jobs under way and waiting."""
+        """Figures for `status`: bytes and requests since the mount, jobs under way and waiting,
+        what these jobs have yet to bring, streams for bulk work, and bytes per second of late.
+        """
+        schedule = self._schedule
         return {
             "bytes": self._fetched,
             "requests": self._requests,
-            "in_flight": self._schedule.running,
-            "queued": self._schedule.waiting,
+            "in_flight": schedule.running,
+            "queued": schedule.waiting,
+            "in_flight_bytes": schedule.in_flight_bytes,
+            "streams": schedule.streams.limit,
+            "rate": round(schedule.streams.current_rate(trio.current_time())),
         }
 
     # -- jobs: no checkpoint in any of these ------------------------------------------------
@@ -131,6 +138,8 @@ class Fetcher:
         """One chunk of `job` is in the store (called in the trio thread by the transfer)."""
         self._fetched += size
         job.progress = trio.current_time()
+        schedule = self._schedule
+        schedule.streams.landed(size, job.progress, short=schedule.short_of_streams())
         job.feed.arrived(chunk)
         self._landed()
 
@@ -164,6 +173,8 @@ class Fetcher:
             except AxonError as exc:
                 attempt = 1 if job.progress > before else attempt + 1
                 corrupt += isinstance(exc, CorruptError)
+                if exc.overloaded:
+                    self._schedule.streams.refused(trio.current_time())
                 self._give_up_or_log(job, exc, attempt, corrupt)
                 pause = self._pause(job, exc, attempt)
             await self._rest(job, pause)
@@ -187,12 +198,19 @@ class Fetcher:
         return min(self._limits.pause(attempt, exc.retry_after), max(left, 0.0))
 
     async def _attempt(self, job: Job, origin: Version) -> None:
-        await self.ensure_table(job.feed, origin)
+        if job.priority is not Priority.DEMAND:
+            await self.ensure_table(job.feed, origin)
+        elif job.feed.table is None:  # beside the bytes, to spare the reader a round trip
+            self._nursery.start_soon(self._fetch_table, job.feed, origin)
         assert origin.source is not None  # Feed.opened keeps only origins that have one
         location = origin.source.locate(origin.base, job.feed.entry)
         self._requests += 1
-        transfer = Transfer(job, location, self, trio.lowlevel.current_trio_token())
+        transfer = Transfer(job, origin, location, self, trio.lowlevel.current_trio_token())
         await trio.to_thread.run_sync(transfer.run, self._bodies, limiter=self._threads)
+
+    async def _fetch_table(self, feed: Feed, origin: Version) -> None:
+        with suppress(AxonError):  # the transfer asks again, and has a reader to tell
+            await self.ensure_table(feed, origin)
 
     async def ensure_table(
         self, feed: Feed, origin: Version | None = None, *, adopted: bool = True

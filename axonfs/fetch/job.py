@@ -43,6 +43,11 @@ class Job:
         self.next = missing[0].start if missing else self.chunks.stop
         return bool(missing)
 
+    @property
+    def bytes_left(self) -> int:
+        """How many bytes the job still brings."""
+        return self.bytes_before(self.chunks.stop)
+
     def bytes_before(self, chunk: int) -> int:
         """How many bytes the job still brings before it comes to `chunk`."""
         self.remaining()

@@ -1,26 +1,31 @@
 """Which job runs next: the most urgent first, and always a stream left for a reader.
 
-Pure but for the jobs it holds: no I/O, no clock. Below fetcher.py, which runs what `take` gives.
-Trio thread only.
+Pure but for the jobs it holds: no I/O, no clock. Below fetcher.py, which runs what `take` gives;
+streams.py says how many streams bulk work (readahead and prefetch) may have. Trio thread only.
 """
 
 from __future__ import annotations
 
 from axonfs.fetch.job import Job, Priority
+from axonfs.fetch.streams import Streams
 
 # Streams that readahead and prefetch leave to demand, so a page fault never queues behind them.
 RESERVED_STREAMS = 2
+# What bulk jobs have asked for and not got yet is at most this, and one job, in bytes: streams of
+# large chunks take memory, and what is under way to a reader who leaves is lost.
+IN_FLIGHT_BYTES = 256 << 20
 
 
 class Schedule:
     """Jobs that wait, in order within each priority, and jobs that run.
 
     Args:
-        streams: the most that run at a time.
+        most: streams at a time, at the most.
     """
 
-    def __init__(self, streams: int) -> None:
-        self._streams = streams
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.streams = Streams(most - RESERVED_STREAMS)
         self._running: set[Job] = set()
         # A dict is a queue from whose middle a job can be taken at no cost.
         self._waiting: dict[Priority, dict[Job, None]] = {priority: {} for priority in Priority}
@@ -28,6 +33,11 @@ class Schedule:
     @property
     def running(self) -> int:
         return len(self._running)
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """What running jobs have asked for and not got yet."""
+        return sum(job.bytes_left for job in self._running)
 
     @property
     def waiting(self) -> int:
@@ -48,7 +58,7 @@ class Schedule:
     def take(self) -> Job | None:
         """The job to start now, counted as running from here on; None if there is none."""
         for priority, queue in self._waiting.items():
-            if len(self._running) >= self._most(priority):
+            if queue and not self._free(priority):
                 return None
             for job in queue:
                 if job.feed.may_start(job):
@@ -65,6 +75,16 @@ class Schedule:
         """The job has no stream: it is over, or sleeps before its next attempt."""
         self._running.discard(job)
 
-    def _most(self, priority: Priority) -> int:
-        spare = 0 if priority is Priority.DEMAND else RESERVED_STREAMS
-        return max(self._streams - spare, 1)
+    def short_of_streams(self) -> bool:
+        """Whether bulk jobs wait though there are as many as `streams` allows."""
+        bulk = len(self._waiting[Priority.READAHEAD]) + len(self._waiting[Priority.PREFETCH])
+        return bulk > 0 and len(self._running) >= self.streams.limit
+
+    def _free(self, priority: Priority) -> bool:
+        """Whether there is a stream for a job of `priority`."""
+        if priority is Priority.DEMAND:
+            return len(self._running) < min(self.streams.limit + RESERVED_STREAMS, self._most)
+        if len(self._running) >= self.streams.limit:
+            return False
+        bulk = (job.bytes_left for job in self._running if job.priority > Priority.DEMAND)
+        return sum(bulk) < IN_FLIGHT_BYTES

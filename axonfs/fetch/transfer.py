@@ -1,7 +1,7 @@
 """One ranged GET on its way into the store: check each chunk, write it, tell the trio thread.
 
 Runs in a worker thread from start to end; the only state it shares with the trio thread is the
-job's range, which it reads, and what it reports through `run_sync_soon`.
+job's range and the feed's table, which it reads, and what it reports through `run_sync_soon`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from axonfs.fetch.job import Job
 from axonfs.remote import Bodies, Location
 
 if TYPE_CHECKING:
+    from axonfs.chunktable import ChunkTable
     from axonfs.fetch.fetcher import Fetcher
+    from axonfs.tree import Version
 
 
 class Transfer:
@@ -26,13 +28,14 @@ class Transfer:
     def __init__(
         self,
         job: Job,
+        origin: Version,
         location: Location,
         fetcher: Fetcher,
         token: trio.lowlevel.TrioToken,
     ) -> None:
         self._job = job
         self._location = location
-        self._table = job.feed.table
+        self._origin = origin
         self._fetcher = fetcher
         self._token = token
         self._object = job.feed.object
@@ -58,7 +61,7 @@ class Transfer:
             unit=stored.chunk_size,
             cancelled=self._superfluous,
         )
-        if self._table is None and etag:
+        if feed.entry.chunks is None and etag:
             feed.etags.setdefault(self._location.url, etag)
 
     def _superfluous(self) -> bool:
@@ -76,11 +79,19 @@ class Transfer:
         self._token.run_sync_soon(self._fetcher.arrived, self._job, chunk, len(view))
 
     def _verify(self, chunk: int, view: memoryview) -> None:
-        if self._table is None:
+        table = self._table()
+        if table is None:
             return  # judged as a whole, by whoever wants to read the complete object
-        if hashlib.sha256(view).digest() != self._table.digest_of(chunk):
+        if hashlib.sha256(view).digest() != table.digest_of(chunk):
             raise CorruptError(
                 f"chunk {chunk} of object {self._object.digest[:12]} has the wrong digest",
                 source=self._location.url,
                 hint="the source or something on the way altered it",
             )
+
+    def _table(self) -> ChunkTable | None:
+        """The table, waited for if it is still on its way: it is asked for beside the bytes."""
+        feed = self._job.feed
+        if feed.table is None and feed.entry.chunks is not None:
+            trio.from_thread.run(self._fetcher.ensure_table, feed, self._origin)
+        return feed.table

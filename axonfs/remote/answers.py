@@ -27,6 +27,7 @@ HEADERS = {
 
 # The client errors that pass by themselves: timeout, too early, too many.
 _PASSING = frozenset({408, 425, 429})
+_OVERLOADED = frozenset({429, 503})
 _CONTENT_RANGE = re.compile(r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII)
 
 
@@ -40,7 +41,7 @@ class Answer:
 
     def fault(self, kind: type[AxonError], what: str, *, transient: bool = False) -> AxonError:
         retry_after = parse_retry_after(self.headers.get("retry-after"), time.time())
-        return fault(
+        error = fault(
             kind,
             what,
             shown(self.url),
@@ -48,6 +49,8 @@ class Answer:
             retry_after=retry_after if transient else None,
             hint=_HINTS.get(self.status),
         )
+        error.overloaded = self.status in _OVERLOADED
+        return error
 
 
 _HINTS = {

@@ -89,7 +89,7 @@ async def test_readers_of_one_chunk_share_a_request(
 async def test_overlapping_reads_ask_for_each_chunk_once(
     tmp_path: Path, origin: FaultyOrigin, whole: bytes
 ) -> None:
-    origin.plan(*[faulty.behave] * 2, gate := Gate())
+    origin.plan(gate := Gate(), of="/objects/")
     async with rig(tmp_path / "cache", origin.url) as parts:
         feed = await parts.open()
 
@@ -112,7 +112,7 @@ async def test_overlapping_reads_ask_for_each_chunk_once(
 async def test_a_reader_that_leaves_cancels_nothing_for_the_others(
     tmp_path: Path, origin: FaultyOrigin, whole: bytes
 ) -> None:
-    origin.plan(*[faulty.behave] * 2, gate := Gate())
+    origin.plan(gate := Gate(), of="/objects/")
     async with rig(tmp_path / "cache", origin.url) as parts:
         feed, leaving, got = await parts.open(), trio.CancelScope(), []
 
@@ -141,7 +141,7 @@ async def test_a_reader_that_leaves_cancels_nothing_for_the_others(
 async def test_what_every_reader_left_lands_and_is_let_go(
     tmp_path: Path, origin: FaultyOrigin, whole: bytes
 ) -> None:
-    origin.plan(*[faulty.behave] * 2, gate := Gate())
+    origin.plan(gate := Gate(), of="/objects/")
     async with rig(tmp_path / "cache", origin.url) as parts:
         feed = await parts.open()
         async with trio.open_nursery() as readers:
@@ -163,7 +163,7 @@ async def test_what_every_reader_left_lands_and_is_let_go(
 
 
 async def test_demand_goes_before_readahead(tmp_path: Path, origin: FaultyOrigin) -> None:
-    origin.plan(*[faulty.behave] * 2, gate := Gate())
+    origin.plan(gate := Gate(), of="/objects/")
     async with rig(tmp_path / "cache", origin.url, streams=1) as parts:
         feed = await parts.open()
         feed.want(chunks_of(0))
@@ -182,7 +182,7 @@ async def test_demand_goes_before_readahead(tmp_path: Path, origin: FaultyOrigin
 async def test_a_job_that_a_reader_comes_to_wait_for_is_promoted(
     tmp_path: Path, origin: FaultyOrigin
 ) -> None:
-    origin.plan(*[faulty.behave] * 2, gate := Gate())
+    origin.plan(gate := Gate(), of="/objects/")
     async with rig(tmp_path / "cache", origin.url, streams=1) as parts:
         feed = await parts.open()
         feed.want(chunks_of(0))
@@ -201,7 +201,7 @@ async def test_a_job_that_a_reader_comes_to_wait_for_is_promoted(
 async def test_a_reader_cuts_a_job_that_waits_before_its_chunk(
     tmp_path: Path, origin: FaultyOrigin
 ) -> None:
-    origin.plan(*[faulty.behave] * 2, gate := Gate())
+    origin.plan(gate := Gate(), of="/objects/")
     async with rig(tmp_path / "cache", origin.url, streams=1) as parts:
         feed = await parts.open()
         feed.want(chunks_of(0))
@@ -221,7 +221,7 @@ async def test_a_reader_far_ahead_of_a_running_job_has_its_chunk_fetched_apart(
     tmp_path: Path, origin: FaultyOrigin, whole: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed_module, "FAR_BYTES", 8 * CHUNK)
-    origin.plan(*[faulty.behave] * 2, gate := Gate())
+    origin.plan(gate := Gate(), of="/objects/")
     async with rig(tmp_path / "cache", origin.url) as parts:
         feed = await parts.open()
         feed.want(Range(0, 20), Priority.PREFETCH)
@@ -288,7 +288,7 @@ async def test_readahead_that_fails_is_not_repeated_until_a_reader_comes(
 async def test_a_reader_that_joins_readahead_has_it_repeated(
     tmp_path: Path, origin: FaultyOrigin, whole: bytes
 ) -> None:
-    origin.plan(*[faulty.behave] * 2, gate := Gate(then=faulty.status(503)))
+    origin.plan(gate := Gate(then=faulty.status(503)), of="/objects/")
     async with rig(tmp_path / "cache", origin.url) as parts:
         feed = await parts.open()
         feed.want(Range(0, 4))

@@ -118,7 +118,7 @@ async def test_a_fault_that_passes_is_not_noticed(
     parts: Rig, origin: FaultyOrigin, whole: bytes, fault: Fault
 ) -> None:
     feed = await parts.open()
-    origin.plan(faulty.behave, fault)  # the table first
+    origin.plan(fault, of="/objects/")
     assert await parts.read(feed, 0, 3 * CHUNK) == whole[: 3 * CHUNK]
     feed.close()
     # Surplus shows when everything has landed; a fault of a kept connection goes unmarked.
@@ -129,7 +129,7 @@ async def test_what_landed_before_a_fault_is_not_asked_for_again(
     parts: Rig, origin: FaultyOrigin, whole: bytes
 ) -> None:
     feed = await parts.open()
-    origin.plan(faulty.behave, faulty.reset_within, faulty.flip)
+    origin.plan(faulty.reset_within, faulty.flip, of="/objects/")
     assert await parts.read(feed) == whole
     feed.close()
     starts = [
@@ -278,7 +278,22 @@ async def test_a_chunk_table_that_cannot_be_had(
 ) -> None:
     origin.always(on_tables(fault))
     assert isinstance(await failure(parts), kind)
-    assert objects_asked(origin) == 0
+
+
+async def test_bytes_that_come_before_their_table_wait_for_it(
+    parts: Rig, origin: FaultyOrigin, whole: bytes
+) -> None:
+    origin.plan(gate := Gate(), of="/chunks/")
+    feed = await parts.open()
+    async with trio.open_nursery() as readers:
+        readers.start_soon(feed.need, chunks_of(0))
+        await settled(lambda: objects_asked(origin) == 1)
+        await gate.reached()
+        assert feed.object.present_bytes == 0
+        gate.open.set()
+    assert await parts.read(feed, 0, CHUNK) == whole[:CHUNK]
+    feed.close()
+    assert objects_asked(origin) == 1
 
 
 async def test_every_reader_is_told_and_a_later_one_asks_again(
@@ -307,7 +322,7 @@ async def test_a_source_s_wish_for_a_pause_ends_with_the_deadline(
 ) -> None:
     """It is asked once more before a reader is told, which may save the reader."""
     feed = await parts.open()
-    origin.plan(faulty.behave, faulty.status(429, Retry_After="30"))
+    origin.plan(faulty.status(429, Retry_After="30"), of="/objects/")
     began = trio.current_time()
     assert await parts.read(feed, 0, CHUNK) == whole[:CHUNK]
     assert trio.current_time() - began < FAST.deadline + 0.3
@@ -322,7 +337,7 @@ async def test_the_engine_ends_at_once_while_a_source_is_silent(
         async with open_engine(settings) as engine:
             version = await engine.tree.version(parse_spec(SPEC))
             feed = engine.fetcher.open(version, version.manifest.files[1])
-            origin.plan(faulty.behave, gate := Gate(then=faulty.stall_within))
+            origin.plan(gate := Gate(then=faulty.stall_within), of="/objects/")
             engine.nursery.start_soon(feed.need, chunks_of(0))
             await gate.reached()
             gate.open.set()

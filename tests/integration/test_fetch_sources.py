@@ -219,7 +219,7 @@ async def test_a_pass_that_breaks_off_is_taken_up_by_another(
         faulty.ignore_range(exchange)
         faulty.reset_within(exchange)
 
-    origin.plan(faulty.behave, *[half] * 3)
+    origin.plan(*[half] * 3, of="/objects/")
     origin.always(on_objects(faulty.ignore_range))
     async with rig(tmp_path / "cache", origin.url) as parts:
         feed = await parts.open()

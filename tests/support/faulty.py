@@ -14,7 +14,6 @@ import random
 import re
 import socket
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -273,7 +272,7 @@ class FaultyOrigin:
         self.closing = threading.Event()
         self.requests: list[Seen] = []
         self.connections = 0
-        self._plan: deque[Fault] = deque()
+        self._plan: list[tuple[str, Fault]] = []
         self._always: Fault | None = None
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _Handler, self, authority)
@@ -281,8 +280,9 @@ class FaultyOrigin:
         scheme = "https" if authority else "http"
         self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}/"
 
-    def plan(self, *faults: Fault) -> None:
-        self._plan.extend(faults)
+    def plan(self, *faults: Fault, of: str = "") -> None:
+        """What happens to the next requests whose path contains `of`, one each."""
+        self._plan.extend((of, fault) for fault in faults)
 
     def always(self, fault: Fault | None) -> None:
         """What happens to requests beyond the plan."""
@@ -301,7 +301,11 @@ class FaultyOrigin:
     def note(self, seen: Seen) -> Fault:
         with self._lock:
             self.requests.append(seen)
-            return self._plan.popleft() if self._plan else (self._always or behave)
+            for number, (part, fault) in enumerate(self._plan):
+                if part in seen.path:
+                    del self._plan[number]
+                    return fault
+            return self._always or behave
 
     def connected(self) -> int:
         with self._lock:
