@@ -4,7 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axonfs.ranges import Range
-from axonfs.readahead import FIRST_WINDOW, LARGEST_WINDOW, MAX_CURSORS, Readahead
+from axonfs.readahead import (
+    FIRST_WINDOW,
+    LARGEST_WINDOW,
+    MAX_CURSORS,
+    REFILL,
+    Readahead,
+)
 
 MIB = 1 << 20
 KIB = 1 << 10
@@ -12,6 +18,13 @@ KIB = 1 << 10
 
 def test_a_first_read_fetches_nothing_ahead() -> None:
     assert Readahead(1 << 30).on_read(0, 128 * KIB) is None
+
+
+def test_the_window_slides_in_parts() -> None:
+    readahead = Readahead(1 << 40)
+    refills = [readahead.on_read(at, MIB) for at in range(0, 1 << 30, MIB)]
+    sizes = {refill.size for refill in refills[512:] if refill}
+    assert sizes == {LARGEST_WINDOW // REFILL}
 
 
 def test_the_second_read_in_a_row_starts_a_window() -> None:
