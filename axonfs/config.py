@@ -193,7 +193,9 @@ KEYS: Mapping[str, Key] = {
     ),
     "offline": Key("AXONFS_OFFLINE", _switch, "Whether to keep off the network."),
     "deadline": Key("AXONFS_DEADLINE", _seconds, "Seconds without progress before a read fails."),
-    "streams": Key("AXONFS_STREAMS", _whole(1, 256), "Connections that fetch at a time, at the most."),
+    "streams": Key(
+        "AXONFS_STREAMS", _whole(1, 256), "Connections that fetch at once, at the most."
+    ),
     "retries": Key(
         "AXONFS_RETRIES", _whole(0, 100), "How often a manifest or an index is asked for again."
     ),
