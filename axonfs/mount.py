@@ -63,7 +63,7 @@ async def _serve(settings: Settings, mountpoint: Path, held: Held) -> int:
             allow_other=settings.allow_other,
             passthrough=settings.passthrough,
         ) as session:
-            mount.session = session
+            mount.session = mount.adapter.session = session
             await mount.restore()
             async with trio.open_nursery() as nursery:
                 await nursery.start(control.serve, listening, mount.service.handle)
@@ -108,7 +108,7 @@ class Mount:
         probe = self._mountpoint / ".axonfs"
         await trio.to_thread.run_sync(os.stat, probe, abandon_on_cancel=True)
         if self.session is not None:
-            await self.session.widen(self._mountpoint)
+            await self.session.find_readahead(self._mountpoint)
         log.info("mounted at %s", self._mountpoint)
         os.write(self._held.ready, b"1")
         os.close(self._held.ready)

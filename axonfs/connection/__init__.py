@@ -6,7 +6,13 @@ so that a small process can hold a connection for others.
 
 from axonfs.connection.handshake import Offer, Terms, amend, parse_offer
 from axonfs.connection.held import Held
-from axonfs.connection.mounting import clear_dead, connect, detach, user_allow_other, widen
+from axonfs.connection.mounting import (
+    clear_dead,
+    connect,
+    detach,
+    readahead_setting,
+    user_allow_other,
+)
 
 __all__ = [
     "Held",
@@ -17,6 +23,6 @@ __all__ = [
     "connect",
     "detach",
     "parse_offer",
+    "readahead_setting",
     "user_allow_other",
-    "widen",
 ]

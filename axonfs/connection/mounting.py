@@ -137,19 +137,13 @@ def detach(mountpoint: Path, *, lazy: bool = False) -> str | None:
     return (done.stderr.strip() or f"exit {done.returncode}") if done.returncode else None
 
 
-def widen(mountpoint: Path, kib: int) -> bool:
-    """Have the kernel ask for `kib` KiB at a time; whether it was allowed to say so (root is).
+def readahead_setting(mountpoint: Path) -> Path:
+    """The file that says how many KiB the kernel asks for at a time; the mount answers already.
 
-    The mount answers already. The kernel asks for 128 KiB otherwise, and each request costs as
-    much as the copy of its bytes. Source: sysfs-class-bdi.
+    An open takes the value of its moment; root alone may change it. Source: sysfs-class-bdi.
     """
     device = os.stat(mountpoint).st_dev
-    setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
-    try:
-        setting.write_text(f"{kib}")
-    except OSError:
-        return False
-    return True
+    return Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
 
 
 def clear_dead(mountpoint: Path) -> None:

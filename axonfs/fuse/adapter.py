@@ -12,7 +12,7 @@ import functools
 import logging
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 import pyfuse3
 
@@ -20,6 +20,9 @@ from axonfs.errors import AxonError
 from axonfs.failures import Failures
 from axonfs.fuse.passthrough import Passthrough
 from axonfs.vfs import Attributes, Vfs
+
+if TYPE_CHECKING:
+    from axonfs.fuse.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +70,7 @@ class Adapter(pyfuse3.Operations):
         super().__init__()
         self.failures = failures
         self.passthrough = Passthrough(-1, "nothing is mounted yet")
+        self.session: Session | None = None
         self._vfs = vfs
         self._disk = disk
         self._uid, self._gid = os.getuid(), os.getgid()
@@ -114,6 +118,8 @@ class Adapter(pyfuse3.Operations):
         handle = await self._vfs.open(inode)
         if not flags & _GLANCE:
             self._vfs.foresee(handle)
+        if self.session is not None and handle.feed is not None:
+            self.session.set_readahead(whole=handle.feed.object.complete)
         # No checkpoint from here to the answer: what is counted is what the kernel is told.
         backing_id = self.passthrough.opened(inode, handle.number, handle.backing)
         self._vfs.files.opened(handle.number, inode, backing_id)

@@ -22,7 +22,7 @@ from typing import Any
 import pyfuse3
 import trio
 
-from axonfs.connection import Terms, amend, clear_dead, parse_offer, widen
+from axonfs.connection import Terms, amend, clear_dead, parse_offer, readahead_setting
 from axonfs.connection.handshake import opcode_of, refusal, resend_notification
 from axonfs.connection.held import Held
 from axonfs.errors import UnsupportedError
@@ -40,8 +40,9 @@ class HandshakeError(UnsupportedError):
 GONE_INTERVAL = 0.5
 # Requests handled at a time. Readers that wait for a slow source must not keep a `stat` waiting.
 HANDLERS = 512
-# One request of the largest size the kernel makes, 1 MiB, and one chunk of the default size.
-READ_AHEAD_KIB = 1024
+# What the kernel asks for at a time: a request of the largest size that it makes, and a quarter of
+# a chunk of the default size, so that three of four page faults need one chunk alone.
+WHOLE_KIB, PARTIAL_KIB = 1024, 256
 _INIT_SIZE = (1 << 20) + 4096  # the kernel refuses to be read with less than it may send
 _NEGOTIATION_SECONDS = 10.0
 _STATFS, _REQUEST_STEP, _LOOK_BACK = 17, 2, 1 << 17
@@ -59,6 +60,7 @@ class Session:
     terms: Terms | None = None
     plain: str | None = None
     read_ahead_kib: int = 128
+    _readahead: Path | None = None
     _handshake: Handshake | None = None
     _serving: trio.CancelScope = field(default_factory=trio.CancelScope)
 
@@ -75,10 +77,28 @@ class Session:
                     await trio.lowlevel.wait_writable(self.descriptor)
                 nursery.start_soon(self._stop_when_gone)
 
-    async def widen(self, mountpoint: Path) -> None:
-        """Have the kernel make larger requests, where it is allowed to say so."""
-        if await trio.to_thread.run_sync(widen, mountpoint, READ_AHEAD_KIB, abandon_on_cancel=True):
-            self.read_ahead_kib = READ_AHEAD_KIB
+    async def find_readahead(self, mountpoint: Path) -> None:
+        """Find where the size of the kernel's requests is set; the mount answers already."""
+        self._readahead = await trio.to_thread.run_sync(
+            readahead_setting, mountpoint, abandon_on_cancel=True
+        )
+        self.set_readahead(whole=False)
+
+    def set_readahead(self, *, whole: bool) -> None:
+        """How much the kernel is to ask for at a time of the file that is opened next.
+
+        Of a `whole` file a lot, since each request costs as much as the copy of its bytes; else
+        less, since a page fault asks for so much around it and that should lie in one chunk.
+        """
+        kib = WHOLE_KIB if whole else PARTIAL_KIB
+        if self._readahead is None or kib == self.read_ahead_kib:
+            return
+        try:
+            self._readahead.write_text(f"{kib}")
+            self.read_ahead_kib = kib
+        except OSError as exc:
+            log.debug("requests stay as they are: %s", exc)
+            self._readahead = None
 
     def state(self) -> dict[str, Any]:
         """The connection, for `status`."""
