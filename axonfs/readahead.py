@@ -15,12 +15,15 @@ from axonfs.ranges import Range
 
 FIRST_WINDOW = 1 << 20
 # Twice what a dozen streams have under way, so that they never wait for the reader to move on.
+# The readers of one object share it.
 LARGEST_WINDOW = 256 << 20
 # What one refill asks for, as a part of the window: enough to be worth a request of its own.
 REFILL = 4
 # The kernel's own readahead delivers requests of one stream slightly out of order.
 SLACK = 2 << 20
-MAX_CURSORS = 16
+MAX_CURSORS = 64
+# A cursor that none of so many reads followed has lost its reader.
+RECENT_READS = 1024
 
 
 @dataclass(slots=True)
@@ -77,12 +80,18 @@ class Readahead:
         self.cursors.append(Cursor(end, end, used=self._clock))
 
     def _advance(self, cursor: Cursor) -> Range | None:
-        cursor.window = cursor.window or FIRST_WINDOW
+        cursor.window = min(cursor.window or FIRST_WINDOW, self._share())
         if cursor.issued - cursor.position > cursor.window - cursor.window // REFILL:
             return None
         start, stop = cursor.issued, min(cursor.position + cursor.window, self._size)
         if start >= stop:
             return None
         cursor.issued = stop
-        cursor.window = min(cursor.window * 2, self._largest)
+        cursor.window = min(cursor.window * 2, self._share())
         return Range(start, stop)
+
+    def _share(self) -> int:
+        """The largest window of each cursor that is a stream."""
+        since = self._clock - RECENT_READS
+        opened = sum(cursor.window > 0 and cursor.used > since for cursor in self.cursors)
+        return max(self._largest // max(opened, 1), FIRST_WINDOW)

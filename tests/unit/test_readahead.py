@@ -8,11 +8,12 @@ from axonfs.readahead import (
     FIRST_WINDOW,
     LARGEST_WINDOW,
     MAX_CURSORS,
+    RECENT_READS,
     REFILL,
     Readahead,
 )
 
-MIB = 1 << 20
+MIB, GIB = 1 << 20, 1 << 30
 KIB = 1 << 10
 
 
@@ -54,7 +55,27 @@ def test_two_readers_keep_two_streams() -> None:
         for base in (0, 1 << 35):
             readahead.on_read(base + step * MIB, MIB)
     assert [cursor.position for cursor in readahead.cursors] == [64 * MIB, (1 << 35) + 64 * MIB]
-    assert all(cursor.window == LARGEST_WINDOW for cursor in readahead.cursors)
+    assert all(cursor.window == LARGEST_WINDOW // 2 for cursor in readahead.cursors)
+
+
+def test_a_reader_that_left_gives_its_share_back() -> None:
+    readahead = Readahead(1 << 40)
+    for step in range(64):
+        readahead.on_read(step * MIB, MIB)
+    for step in range(2 * RECENT_READS):
+        readahead.on_read((1 << 35) + step * MIB, MIB)
+    assert readahead.cursors[1].window == LARGEST_WINDOW
+
+
+def test_many_readers_keep_a_stream_each_and_share_the_window() -> None:
+    readahead = Readahead(1 << 40)
+    for step in range(256):
+        for reader in range(MAX_CURSORS):
+            readahead.on_read(reader * GIB + step * MIB, MIB)
+    assert len(readahead.cursors) == MAX_CURSORS
+    ahead = [cursor.issued - cursor.position for cursor in readahead.cursors]
+    assert min(ahead) >= MIB
+    assert sum(ahead) <= LARGEST_WINDOW
 
 
 def test_requests_of_one_stream_may_come_out_of_order() -> None:
