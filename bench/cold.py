@@ -1,102 +1,89 @@
-"""(a) A file that nothing has: read through the mount, against curl's ranges and then a read.
+"""A file that nothing has: read through the mount, against curl's ranges and then a read.
 
 The mount and its cache are new each round, and so is curl's file. The origin is in the page cache,
-nginx on loopback: what is compared is the work per byte, not a network. Also says what the
-mount's process paid per GiB.
+nginx on loopback: what is compared is the work per byte, not a network. With both on a disk, and
+with both on tmpfs, which takes the disk out. Also says what the mount's process paid per GiB.
 """
 
 from __future__ import annotations
 
-import itertools
-import os
-import shutil
-import subprocess
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
+from typing import Any
 
-from bench.measure import options, ratio, rounds_of, seconds, summaries, write_result
-from bench.rig import (
-    GIB,
-    MIB,
-    Origin,
-    mounted,
-    publish_model,
-    scratch,
-    serving,
-    touch_memory,
-    write_model,
-)
+from bench.downloads import Wanted, curl_ranges
+from bench.measure import ratio, rounds_of, seconds, summaries
+from bench.origin import Origin, serving
+from bench.question import Answer, Question, question
+from bench.readers import dd
+from bench.rig import GIB, MIB, cold_mount, publish_model, scratch, settle, write_model
+from tests.support.wiring import Authority
 
-STREAMS = 4
-_numbers = itertools.count()
-
-
-def read(path: Path) -> None:
-    """Read a file to its end, a MiB at a time."""
-    subprocess.run(["dd", f"if={path}", "of=/dev/null", "bs=1M", "status=none"], check=True)
+SPEC = "bench/cold@1.0.0"
+TIME, CPU = 1.0, 1.5
 
 
 def through_mount(origin: Origin, work: Path, size: int) -> Mapping[str, float]:
     """A cold read, and what the process that served it used for it."""
-    os.sync()
-    cache = work / f"cache-{next(_numbers)}"
-    with mounted(origin.url, cache) as mount:
-        file = mount.path / "bench/cold/1.0.0/model-00000.safetensors"
+    with cold_mount(origin.url, work, bundle=origin.bundle) as mount:
+        file = mount.version(SPEC) / "model-00000.safetensors"
         file.stat()
-        touch_memory(2 * size)
+        settle(2 * size)
         before = mount.usage()
-        took = seconds(lambda: read(file))
+        took = seconds(lambda: dd(file))
         after = mount.usage()
-    shutil.rmtree(cache)
     return {
         "seconds": took,
+        "cpu_per_gib": (after.cpu - before.cpu) * GIB / size,
         "user_per_gib": (after.user - before.user) * GIB / size,
         "system_per_gib": (after.system - before.system) * GIB / size,
     }
 
 
 def with_curl(origin: Origin, work: Path, size: int) -> Mapping[str, float]:
-    """Four ranges at a time to disk, then the same read."""
-    os.sync()
-    url = max(origin.objects(), key=lambda item: item[1])[0]
-    parts = [work / f"part-{number}" for number in range(STREAMS)]
-    touch_memory(2 * size)
-    downloaded = seconds(lambda: _curl(url, size, parts))
-    read_back = sum(seconds(partial(read, part)) for part in parts)
+    """Four ranges at a time, then the same read."""
+    url, _ = origin.objects()[0]
+    parts: list[Path] = []
+    settle(2 * size)
+    download = seconds(lambda: parts.extend(curl_ranges(origin, Wanted(url, size, "model"), work)))
+    read = sum(seconds(lambda part=part: dd(part)) for part in parts)  # type: ignore[misc]
     for part in parts:
         part.unlink()
-    return {"seconds": downloaded + read_back, "download": downloaded}
+    return {"seconds": download + read, "download": download}
 
 
-def _curl(url: str, size: int, parts: list[Path]) -> None:
-    step = -(-size // len(parts))
-    commands = [
-        ["curl", "-sf", "-r", f"{at}-{min(at + step, size) - 1}", "-o", str(part), url]
-        for at, part in zip(range(0, size, step), parts, strict=True)
-    ]
-    running = [subprocess.Popen(command) for command in commands]
-    failed = [process.args for process in running if process.wait()]
-    if failed:
-        raise RuntimeError(f"curl could not fetch {url}")
+def compare(origin: Origin, work: Path, size: int, rounds: int) -> dict[str, Any]:
+    """Both ways with their files in `work`."""
+    ways = {
+        "mount": lambda: through_mount(origin, work, size),
+        "curl": lambda: with_curl(origin, work, size),
+    }
+    found = rounds_of(ways, rounds)
+    part = ratio(found["mount"]["seconds"], found["curl"]["seconds"])
+    return {**summaries(found), "ratio": round(part, 3)}
+
+
+def run(asked: Question, name: str, time: float, cpu: float, *, tls: bool = False) -> None:
+    """The question, plain or over TLS, held against those targets."""
+    size = asked.size(256 * MIB, 2 * GIB)
+    asked.figures["bytes"] = size
+    with scratch() as disk, scratch(memory=True) as memory:
+        authority = Authority.make(disk) if tls else None
+        publish_model(write_model(disk / "model", 1, size), SPEC, disk / "registry")
+        with serving(disk / "registry", disk, authority=authority) as origin:
+            origin.warm()
+            for where, work in (("disk", disk), ("tmpfs", memory)):
+                figures = compare(origin, work, size, asked.rounds)
+                asked.figures[where] = figures
+                what = f"{name}, cache on {'a disk' if where == 'disk' else where}"
+                asked.answer(Answer(what, "curl ×4, then read", figures["ratio"], "× time", time))
+        spent = asked.figures["disk"]["mount"]["cpu_per_gib"]["median"]
+        asked.answer(Answer(f"daemon CPU, {name}", "–", spent, "s/GiB", cpu))
 
 
 def main() -> None:
-    chosen = options(__doc__ or "")
-    size = 512 * MIB if chosen.quick else 2 * GIB
-    with scratch() as work:
-        publish_model(write_model(work / "model", 1, size), "bench/cold@1.0.0", work / "registry")
-        with serving(work / "registry", work) as origin:
-            origin.warm()
-            ways = {
-                "mount": lambda: through_mount(origin, work, size),
-                "curl": lambda: with_curl(origin, work, size),
-            }
-            found = rounds_of(ways, chosen.rounds)
-    figures = summaries(found)
-    figures["bytes"] = size
-    figures["ratio"] = round(ratio(found["mount"]["seconds"], found["curl"]["seconds"]), 3)
-    write_result("cold", quick=chosen.quick, rounds=chosen.rounds, figures=figures)
+    with question("cold", __doc__) as asked:
+        run(asked, "cold read", TIME, CPU)
 
 
 if __name__ == "__main__":

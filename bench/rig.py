@@ -1,12 +1,14 @@
-"""What every question needs: a scratch directory, a published model, its server, a mount of it.
+"""What every question needs: a scratch directory, a published model, a mount of its registry.
 
-Everything is the real thing, started as a user would start it: nginx on loopback, `axonfs` as a
-process. Below measure.py, which runs questions and writes results down.
+Everything is the real thing, started as a user would start it: nginx on loopback (origin.py),
+`axonfs` as a process. Below question.py's programs.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -16,22 +18,23 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from axonfs.names import parse_spec
 from axonfs.publish import publish
-from tests.support.nginx import nginx
 
 MIB = 1 << 20
 GIB = 1 << 30
 READY_SECONDS = 30.0
 AXONFS = (sys.executable, "-m", "axonfs")
 _TICKS = os.sysconf("SC_CLK_TCK")
+_numbers = itertools.count()
 
 
 @contextlib.contextmanager
-def scratch() -> Iterator[Path]:
-    """A directory on a real disk that goes away: AXONFS_BENCH_DIR says where, else /var/tmp."""
-    where = os.environ.get("AXONFS_BENCH_DIR", "/var/tmp")
+def scratch(*, memory: bool = False) -> Iterator[Path]:
+    """A directory that goes away: on tmpfs, or on a real disk (AXONFS_BENCH_DIR, else /var/tmp)."""
+    where = "/dev/shm" if memory else os.environ.get("AXONFS_BENCH_DIR", "/var/tmp")
     with tempfile.TemporaryDirectory(prefix="axonfs-bench-", dir=where) as path:
         yield Path(path)
 
@@ -54,52 +57,18 @@ def write_model(folder: Path, files: int, size: int, *, sparse: bool = False) ->
     return folder
 
 
-@dataclass(frozen=True)
-class Origin:
-    """A registry that nginx serves."""
-
-    url: str
-    root: Path
-    log: Path
-
-    def requests(self) -> int:
-        """How many requests nginx has answered."""
-        return len(self.log.read_bytes().splitlines())
-
-    def paths(self) -> list[Path]:
-        """The object files, in the order of their digests."""
-        return sorted(self.root.glob("objects/sha256/*/*"))
-
-    def objects(self) -> list[tuple[str, int]]:
-        """URL and size of every object."""
-        return [
-            (f"{self.url}/{path.relative_to(self.root)}", path.stat().st_size)
-            for path in self.paths()
-        ]
-
-    def warm(self) -> None:
-        """Have all of it in the page cache, so that no run waits for the origin's disk."""
-        for path in self.paths():
-            subprocess.run(["dd", f"if={path}", "of=/dev/null", "bs=1M", "status=none"], check=True)
-
-
 def publish_model(folder: Path, spec: str, root: Path) -> None:
     """Publish quietly; the model's own directory goes, as nothing reads it again."""
     publish(folder, parse_spec(spec), root)
     shutil.rmtree(folder)
 
 
-@contextlib.contextmanager
-def serving(root: Path, work: Path) -> Iterator[Origin]:
-    """nginx over a registry's directory."""
-    logs = work / f"nginx-{time.monotonic_ns()}"
-    with nginx(root, logs) as url:
-        yield Origin(url, root, logs / "access.log")
+# ------- mounts -------
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process has used: CPU seconds, and resident bytes at the most."""
+    """What processes have used: CPU seconds, and resident bytes at the most."""
 
     user: float
     system: float
@@ -118,30 +87,48 @@ class Mount:
     cache: Path
     process: subprocess.Popen[bytes]
 
-    def usage(self) -> Usage:
-        return usage_of(self.process.pid)
+    def version(self, spec: str) -> Path:
+        return self.path / spec.replace("@", "/")
 
-    def resident(self) -> int:
-        """Resident bytes now."""
-        return _status(self.process.pid, "VmRSS")
+    def status(self) -> dict[str, Any]:
+        """What the mount says of itself."""
+        told: dict[str, Any] = json.loads((self.path / ".axonfs/status.json").read_bytes())
+        return told
+
+    def usage(self) -> Usage:
+        """Of the mount's process and all below it."""
+        used = [usage_of(pid) for pid in _with_children(self.process.pid)]
+        return Usage(*(sum(column) for column in zip(*map(_columns, used), strict=True)))
+
+
+def _columns(usage: Usage) -> tuple[float, float, int]:
+    return usage.user, usage.system, usage.peak
 
 
 def usage_of(pid: int) -> Usage:
     """What a running process has used so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     user, system = (int(field) / _TICKS for field in fields[11:13])
-    return Usage(user, system, _status(pid, "VmHWM"))
+    return Usage(user, system, _peak(pid))
 
 
-def _status(pid: int, name: str) -> int:
+def _peak(pid: int) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
+        if line.startswith("VmHWM:"):
             return int(line.split()[1]) << 10
-    raise LookupError(name)
+    raise LookupError(pid)
+
+
+def _with_children(pid: int) -> list[int]:
+    found = [pid]
+    for parent in found:  # grows while it is gone through
+        for tasks in Path(f"/proc/{parent}/task").glob("*/children"):
+            found += map(int, tasks.read_text().split())
+    return found
 
 
 @contextlib.contextmanager
-def mounted(url: str, cache: Path, *options: str) -> Iterator[Mount]:
+def mounted(url: str, cache: Path, *options: str, bundle: Path | None = None) -> Iterator[Mount]:
     """A mount that answers; unmounted at the end, its cache left where it is."""
     path = cache.with_name(f"{cache.name}.mnt")
     path.mkdir(parents=True, exist_ok=True)
@@ -149,16 +136,23 @@ def mounted(url: str, cache: Path, *options: str) -> Iterator[Mount]:
     command = [*AXONFS, "mount", str(path), "--foreground", "--registry", url]
     command += ["--cache", str(cache), *options]
     with open(log, "wb") as stderr:
-        process = subprocess.Popen(command, stderr=stderr, env=quiet_environment())
+        process = subprocess.Popen(command, stderr=stderr, env=quiet_environment(bundle))
     try:
         _wait_until_up(process, path, log)
         yield Mount(path, cache, process)
     finally:
-        subprocess.run(
-            [*AXONFS, "umount", str(path)], stderr=subprocess.DEVNULL, env=quiet_environment()
-        )
-        process.terminate()
-        process.wait(30)
+        unmount(process, path)
+
+
+@contextlib.contextmanager
+def cold_mount(url: str, work: Path, *options: str, bundle: Path | None = None) -> Iterator[Mount]:
+    """A mount with an empty cache, which is deleted afterwards."""
+    cache = work / f"cache-{next(_numbers)}"
+    try:
+        with mounted(url, cache, *options, bundle=bundle) as mount:
+            yield mount
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)
 
 
 def _wait_until_up(process: subprocess.Popen[bytes], path: Path, log: Path) -> None:
@@ -169,20 +163,42 @@ def _wait_until_up(process: subprocess.Popen[bytes], path: Path, log: Path) -> N
         time.sleep(0.02)
 
 
-def quiet_environment() -> dict[str, str]:
+def unmount(process: subprocess.Popen[bytes], path: Path) -> None:
+    """End whatever serves the mount at `path`, gently if that will do."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(5)
+    if os.path.ismount(path) or not _answers(path):
+        subprocess.run(["umount", "-l", str(path)], stderr=subprocess.DEVNULL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(10)
+    process.kill()
+    process.wait()
+
+
+def _answers(path: Path) -> bool:
+    """Whether a directory can be looked at: a mount whose server is gone cannot."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
+
+
+def quiet_environment(bundle: Path | None = None) -> dict[str, str]:
     """The environment without the user's own registries and settings."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("AXONFS_")}
-    return {**kept, "AXONFS_CONFIG": "/dev/null"}
+    trusted = {"SSL_CERT_FILE": str(bundle)} if bundle else {}
+    return {**kept, "AXONFS_CONFIG": "/dev/null", **trusted}
 
 
-def drop_caches() -> None:
-    """Write back what is dirty and empty the page cache; needs root.
+# ------- memory -------
 
-    Raises:
-        PermissionError: in a container that may not; such runs are left out.
-    """
-    os.sync()
-    Path("/proc/sys/vm/drop_caches").write_text("3\n")
+
+def forget(path: Path) -> None:
+    """Drop the kernel's pages of one file, and leave everybody else's alone."""
+    with open(path, "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def touch_memory(size: int) -> None:
@@ -195,3 +211,14 @@ def touch_memory(size: int) -> None:
         "import mmap, sys\nm = mmap.mmap(-1, int(sys.argv[1]))\nm[::4096] = bytes(len(m) // 4096)"
     )
     subprocess.run([sys.executable, "-c", code, str(-(-size // 4096) * 4096)], check=True)
+
+
+def settle(size: int) -> None:
+    """Before a timed run: nothing left to write back, and `size` bytes of memory at hand.
+
+    At most a third of the machine's: others need theirs.
+    """
+    os.sync()
+    third = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 3
+    if size:
+        touch_memory(min(size, third))

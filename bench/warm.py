@@ -1,70 +1,39 @@
-"""(b) A file that is local and whole: read through the mount, against the same file on the disk.
+"""A file that is local and whole: read through the mount, against the same file on the disk.
 
 Two states. `again`: the second reader of a file, whose pages the kernel has kept. `first`: the
 first reader after a start, for whom the kernel holds no page of the mount's file yet; the backing
 file, and the plain file it is compared with, are in the page cache in both. That takes the disk
-out, so `first` is the most that the mount can cost.
+out, so `first` is the most that the mount can cost, and it is what is held against the target.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
-import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from bench.measure import options, ratio, rounds_of, seconds, summaries, write_result
+from bench.measure import ratio, rounds_of, seconds, summaries
+from bench.origin import Origin, serving
+from bench.question import Answer, Question, question
+from bench.readers import RANDOM_READS, READERS, Reader, direct, sequential
 from bench.rig import (
     GIB,
     MIB,
-    Mount,
-    mounted,
+    cold_mount,
+    forget,
     publish_model,
     scratch,
-    serving,
     touch_memory,
     write_model,
 )
 
-PAGE = 4096
-READS = 20_000
-
-Reader = Callable[[Path], None]
-
-
-def sequential(path: Path) -> None:
-    """What dd bs=1M does, without dd's start."""
-    buffer = bytearray(MIB)
-    with open(path, "rb", buffering=0) as file:
-        while file.readinto(buffer):
-            pass
-
-
-def at_random(path: Path) -> None:
-    """4 KiB at random places, the same ones each time."""
-    places, buffer = random.Random(0), bytearray(PAGE)
-    pages = path.stat().st_size // PAGE
-    with open(path, "rb", buffering=0) as file:
-        for _ in range(READS):
-            os.preadv(file.fileno(), [buffer], places.randrange(pages) * PAGE)
-
-
-def sweep(path: Path) -> None:
-    """One byte of every page of a mapping, front to back, as a loader of tensors touches it."""
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapping:
-        for offset in range(0, len(mapping), 64 * MIB):
-            mapping[offset : offset + 64 * MIB : PAGE]
-
-
-READERS: dict[str, Reader] = {"sequential": sequential, "random": at_random, "mmap": sweep}
-
-
-def forget(path: Path) -> None:
-    """Drop the kernel's pages of one file, and leave everybody else's alone."""
-    with open(path, "rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+SPEC = "bench/warm@1.0.0"
+# How to mount, and the part of the disk's speed to reach.
+MODES = {
+    "with passthrough": ("--passthrough", 0.97),
+    "without passthrough": ("--no-passthrough", 0.35),
+}
 
 
 def once(reader: Reader, path: Path, *, dropped: Path | None) -> Mapping[str, float]:
@@ -75,36 +44,50 @@ def once(reader: Reader, path: Path, *, dropped: Path | None) -> Mapping[str, fl
     return {"seconds": seconds(lambda: reader(path))}
 
 
-def compare(mount: Mount, plain: Path, rounds: int) -> dict[str, object]:
-    """Every reader in both states, with how fast the mount is as a part of the disk's speed."""
-    file = mount.path / "bench/warm/1.0.0/model-00000.safetensors"
-    sequential(file)
+def speed(reader: Reader, file: Path, plain: Path, state: str, rounds: int) -> dict[str, Any]:
+    """How fast the mount is as a part of the disk's speed, with what that was made from."""
     sequential(plain)
-    figures: dict[str, object] = {"bytes": file.stat().st_size, "random_reads": READS}
-    for state, dropped in (("again", None), ("first", file)):
+    sequential(file)
+    # O_DIRECT goes past the page cache by itself.
+    dropped = file if state == "first" and reader is not direct else None
+    ways = {
+        "mount": partial(once, reader, file, dropped=dropped),
+        "disk": partial(once, reader, plain, dropped=None),
+    }
+    found = rounds_of(ways, rounds)
+    part = ratio(found["disk"]["seconds"], found["mount"]["seconds"])
+    return {**summaries(found), "speed": round(part, 3)}
+
+
+def compare(asked: Question, origin: Origin, work: Path, mode: str) -> None:
+    """Every reader in both states through one mount."""
+    option, target = MODES[mode]
+    plain = max(origin.paths(), key=lambda path: path.stat().st_size)
+    with cold_mount(origin.url, work, option) as mount:
+        why = mount.status()["connection"]["why_no_passthrough"]
+        if why and option == "--passthrough":
+            asked.not_run.append(f"{mode}: {why}")
+            return
+        file = mount.version(SPEC) / "model-00000.safetensors"
+        sequential(file)  # the handle is closed, so the next open may be passed through
         for name, reader in READERS.items():
-            if dropped is None:
-                sequential(file)
-            ways = {
-                "mount": partial(once, reader, file, dropped=dropped),
-                "disk": partial(once, reader, plain, dropped=None),
-            }
-            found = rounds_of(ways, rounds)
-            speed = ratio(found["disk"]["seconds"], found["mount"]["seconds"])
-            figures[f"{state} {name}"] = {**summaries(found), "speed": round(speed, 3)}
-    return figures
+            for state in ("again", "first"):
+                figures = speed(reader, file, plain, state, asked.rounds)
+                asked.figures[f"{mode}, {state}, {name}"] = figures
+            what = f"warm read, {name}, {mode}"
+            asked.answer(
+                Answer(what, "the file itself", figures["speed"], "× speed", target, at_least=True)
+            )
 
 
 def main() -> None:
-    chosen = options(__doc__ or "")
-    size = 256 * MIB if chosen.quick else GIB
-    with scratch() as work:
-        publish_model(write_model(work / "model", 1, size), "bench/warm@1.0.0", work / "registry")
+    with question("warm", __doc__) as asked, scratch() as work:
+        size = asked.size(256 * MIB, GIB)
+        asked.figures |= {"bytes": size, "random_reads": RANDOM_READS}
+        publish_model(write_model(work / "model", 1, size), SPEC, work / "registry")
         with serving(work / "registry", work) as origin:
-            biggest = max(origin.paths(), key=lambda path: path.stat().st_size)
-            with mounted(origin.url, work / "cache") as mount:
-                figures = compare(mount, biggest, chosen.rounds)
-    write_result("warm", quick=chosen.quick, rounds=chosen.rounds, figures=figures)
+            for mode in MODES:
+                compare(asked, origin, work, mode)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What tools/demo and tools/test share: the machine, the two Python environments, the models, and cleaning up.
+# What tools/demo, tools/test and tools/bench share: the machine, the two Python environments, the models, and cleaning up.
 #
 # Sourced, never run. Everything it installs is either a Debian package, in the checkout's .venv, or
 # under the developer cache; every step may be repeated, and one whose inputs did not change costs nothing.
@@ -124,10 +124,20 @@ missing_packages() {
     for part in "$@"; do
         case $part in
         nginx) [[ -x /usr/sbin/nginx ]] || command -v nginx >/dev/null || echo nginx-light ;;
+        bench) missing_bench_packages ;;
         # What the CPU build of vLLM is linked against. Not on an ordinary user's PATH: /sbin.
         vllm) /sbin/ldconfig -p | grep -q 'libnuma\.so\.1 ' || echo libnuma1 ;;
         esac
     done
+}
+
+# What the bench compares with, and how it makes a limited line.
+missing_bench_packages() {
+    command -v httpdirfs >/dev/null || echo httpdirfs
+    command -v aria2c >/dev/null || echo aria2
+    command -v curl >/dev/null || echo curl
+    command -v openssl >/dev/null || echo openssl
+    [[ -x /sbin/tc || -x /usr/sbin/tc ]] || echo iproute2
 }
 
 apt_install() {
@@ -143,7 +153,7 @@ apt_install() {
             install --no-install-recommends "$@" >&2
 }
 
-# need_machine [nginx] [vllm]: the Debian packages, a Python and /dev/fuse; installs what is missing, else says what is.
+# need_machine [nginx] [bench] [vllm]: the Debian packages, a Python and /dev/fuse; installs what is missing, else says what is.
 need_machine() {
     local missing
     mapfile -t missing < <(missing_packages "$@")

@@ -1,0 +1,71 @@
+"""A file that nothing has, on a limited line with a long round trip: how much of the line is used.
+
+1 Gbit/s, 20 and 80 ms. The line's own rate is measured next to each read: what curl receives per
+second once bytes have begun to come. The mount's is the whole file over the whole time from open to
+end, round trips included, which weigh more in the smaller file of --quick.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from bench.downloads import program
+from bench.measure import ratio, rounds_of, seconds, summaries
+from bench.network import GBIT, line
+from bench.origin import Origin, serving
+from bench.question import Answer, Question, question
+from bench.readers import dd
+from bench.rig import GIB, MIB, cold_mount, publish_model, scratch, settle, write_model
+
+SPEC = "bench/line@1.0.0"
+TARGET = 0.95
+SAMPLE = 64 * MIB
+
+
+def through_mount(origin: Origin, work: Path, size: int) -> Mapping[str, float]:
+    with cold_mount(origin.url, work) as mount:
+        file = mount.version(SPEC) / "model-00000.safetensors"
+        file.stat()
+        settle(2 * size)
+        return {"mbit_per_second": size * 8e-6 / seconds(lambda: dd(file))}
+
+
+def of_the_line(origin: Origin) -> Mapping[str, float]:
+    """What one connection receives once it is under way."""
+    url, _ = origin.objects()[0]
+    command = [program("curl"), "-sSf", "-r", f"0-{SAMPLE - 1}", "-o", "/dev/null", url]
+    command += ["-w", "%{time_starttransfer} %{time_total}"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    began, ended = map(float, told.split())
+    return {"mbit_per_second": SAMPLE * 8e-6 / (ended - began)}
+
+
+def measure(asked: Question, root: Path, work: Path, size: int, rtt: float) -> None:
+    with line(GBIT, rtt) as limited, serving(root, work, line=limited) as origin:
+        origin.warm()
+        ways = {
+            "mount": lambda: through_mount(origin, work, size),
+            "line": lambda: of_the_line(origin),
+        }
+        found = rounds_of(ways, asked.rounds)
+        delay = "netem" if limited.netem else "relay"
+    part = ratio(found["mount"]["mbit_per_second"], found["line"]["mbit_per_second"])
+    name = f"{rtt * 1000:.0f} ms"
+    asked.figures[name] = {**summaries(found), "part": round(part, 3), "delayed_by": delay}
+    what = f"cold read, 1 Gbit/s, {name}"
+    asked.answer(Answer(what, "the line", part, "× rate", TARGET, at_least=True))
+
+
+def main() -> None:
+    with question("line", __doc__) as asked, scratch() as work:
+        size = asked.size(256 * MIB, 2 * GIB)
+        asked.figures["bytes"] = size
+        publish_model(write_model(work / "model", 1, size), SPEC, work / "registry")
+        for rtt in (0.02, 0.08):
+            measure(asked, work / "registry", work, size, rtt)
+
+
+if __name__ == "__main__":
+    main()

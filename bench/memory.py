@@ -1,0 +1,43 @@
+"""Resident memory: the most that the mount's process has held after a large cold read.
+
+The object is a hole on the origin's disk (registries.py); its bytes are really sent, checked and
+stored.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.measure import rounds_of, seconds, summaries
+from bench.origin import Origin, serving
+from bench.question import Answer, question
+from bench.readers import dd
+from bench.registries import write_giant
+from bench.rig import GIB, cold_mount, scratch
+
+SPEC = "bench/giant@1.0.0"
+MEGABYTES = 150.0
+
+
+def cold_read(origin: Origin, work: Path, name: str) -> dict[str, float]:
+    with cold_mount(origin.url, work) as mount:
+        before = mount.usage().peak
+        took = seconds(lambda: dd(mount.version(SPEC) / name))
+        return {"before_mb": before / 1e6, "peak_mb": mount.usage().peak / 1e6, "seconds": took}
+
+
+def main() -> None:
+    with question("memory", __doc__, quick_rounds=1) as asked, scratch() as work:
+        size = asked.size(2 * GIB, 10 * GIB)
+        asked.figures["bytes"] = size
+        name = write_giant(work / "registry", SPEC, size)
+        with serving(work / "registry", work) as origin:
+            found = rounds_of({"mount": lambda: cold_read(origin, work, name)}, asked.rounds)
+        asked.figures |= summaries(found)
+        peak = max(found["mount"]["peak_mb"])
+        what = f"resident memory, {size >> 30} GiB cold"
+        asked.answer(Answer(what, "–", peak, "MB", MEGABYTES))
+
+
+if __name__ == "__main__":
+    main()

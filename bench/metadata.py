@@ -1,0 +1,97 @@
+"""Names and attributes of 1,000 versions: `ls -lR` cold and warm, every entry's stat again.
+
+Compared with the same tree of sparse files on the disk, in the kernel's caches as well. And nginx's
+log says what a warm look has asked the registry: nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from bench.measure import Figures, ratio, rounds_of, seconds, summaries
+from bench.origin import Origin, serving
+from bench.question import Answer, question
+from bench.registries import write_versions
+from bench.rig import cold_mount, scratch
+
+MODELS, VERSIONS = 100, 10
+TIMES = 2.0
+
+
+def list_all(folder: Path) -> None:
+    subprocess.run(["ls", "-lR", str(folder)], check=True, stdout=subprocess.DEVNULL)
+
+
+def copy_names(source: Path, target: Path) -> None:
+    """The same tree, with holes for contents."""
+    for folder, folders, files in os.walk(source):
+        here = target / Path(folder).relative_to(source)
+        here.mkdir()
+        for name in (*folders, *files):
+            path = Path(folder) / name
+            if path.is_symlink():
+                (here / name).symlink_to(path.readlink())
+            elif path.is_file():
+                (here / name).touch()
+                os.truncate(here / name, path.stat().st_size)
+
+
+def every_entry(folder: Path) -> list[str]:
+    return [
+        os.path.join(at, name) for at, folders, files in os.walk(folder) for name in folders + files
+    ]
+
+
+def stat_all(entries: list[str]) -> None:
+    for entry in entries:
+        os.lstat(entry)
+
+
+def through_mount(origin: Origin, work: Path) -> Figures:
+    """One mount's life: cold, warm, and stat; and how many requests each sent."""
+    with cold_mount(origin.url, work) as mount:
+        models = mount.path / "bench"
+        start = origin.requests()
+        cold = seconds(lambda: list_all(models))
+        asked = origin.requests()
+        warm = seconds(lambda: list_all(models))
+        entries = every_entry(models)
+        stat = seconds(lambda: stat_all(entries))
+        sent = {"requests_cold": asked - start, "requests_warm": origin.requests() - asked}
+    return {"cold": cold, "warm": warm, "stat": stat, "entries": len(entries), **sent}
+
+
+def on_disk(copy: Path) -> Figures:
+    entries = every_entry(copy)
+    return {
+        "warm": seconds(lambda: list_all(copy)),
+        "stat": seconds(lambda: stat_all(entries)),
+    }
+
+
+def main() -> None:
+    with question("metadata", __doc__) as asked, scratch() as work:
+        write_versions(work / "registry", MODELS, VERSIONS)
+        with serving(work / "registry", work) as origin:
+            copy = work / "copy"
+            with cold_mount(origin.url, work) as mount:
+                copy_names(mount.path / "bench", copy)
+            ways = {"mount": lambda: through_mount(origin, work), "disk": lambda: on_disk(copy)}
+            found = rounds_of(ways, asked.rounds)
+        asked.figures |= summaries(found)
+        mount_, disk = found["mount"], found["disk"]
+        name = f"of {MODELS * VERSIONS:,} versions"
+        cold = asked.figures["mount"]["cold"]["median"]
+        asked.answer(Answer(f"ls -lR {name}, cold", "–", cold, "s"))
+        warm = ratio(mount_["warm"], disk["warm"])
+        asked.answer(Answer(f"ls -lR {name}, warm", "a copy on the disk", warm, "× time", TIMES))
+        stat = ratio(mount_["stat"], disk["stat"])
+        asked.answer(Answer(f"stat {name}, again", "a copy on the disk", stat, "× time", TIMES))
+        sent = max(mount_["requests_warm"])
+        asked.answer(Answer(f"ls -lR {name}, warm", "nothing sent", sent, "requests", 0))
+
+
+if __name__ == "__main__":
+    main()

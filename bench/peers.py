@@ -1,0 +1,141 @@
+"""Other mounts of a file that lies behind HTTP: rclone, httpdirfs, and JuiceFS over SeaweedFS.
+
+Each in its makers' advised way for large files, with a cache directory of its own. A peer is a
+function that mounts with a new cache and yields the file's path. No questions here (mounts.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from bench.downloads import program
+from bench.origin import Origin
+from bench.question import NotRunError
+from bench.rig import unmount
+
+UP_SECONDS = 30.0
+KEYS = {"accessKey": "bench", "secretKey": "bench-secret"}
+_numbers = itertools.count()
+
+Peer = Callable[[], AbstractContextManager[Path]]
+
+
+@contextlib.contextmanager
+def _mounted(name: str, work: Path, command: list[str], file: str) -> Iterator[Path]:
+    """Run `command`, in which MOUNT and CACHE stand for new directories; yields MOUNT/file."""
+    home = work / f"{name}-{next(_numbers)}"
+    places = {"MOUNT": str(home / "mount"), "CACHE": str(home / "cache")}
+    for place in places.values():
+        Path(place).mkdir(parents=True)
+    with open(home / "log", "wb") as log:
+        command = [places.get(word, word) for word in command]
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=work)
+    path = home / "mount" / file
+    try:
+        _wait_for(lambda: os.path.ismount(home / "mount") and path.exists(), process, home / "log")
+        yield path
+    finally:
+        unmount(process, home / "mount")
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _wait_for(done: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + UP_SECONDS
+    while not done():
+        if process.poll() is not None or time.monotonic() > deadline:
+            last = log.read_text(errors="replace").splitlines()[-1:]
+            raise NotRunError(f"it did not start: {''.join(last)}")
+        time.sleep(0.05)
+
+
+def rclone(origin: Origin, work: Path, file: str) -> Peer:
+    """rclone mount with a full cache, 16 streams of 4 MiB."""
+    command = [program("rclone"), "mount", ":http:", "MOUNT", "--http-url", f"{origin.url}/"]
+    command += ["--config", "/dev/null", "--cache-dir", "CACHE", "--read-only"]
+    command += ["--vfs-cache-mode", "full", "--vfs-read-chunk-streams", "16"]
+    command += ["--vfs-read-chunk-size", "4M", "--dir-cache-time", "1h"]
+    return lambda: _mounted("rclone", work, command, file)
+
+
+def httpdirfs(origin: Origin, work: Path, file: str) -> Peer:
+    """httpdirfs --cache; it takes nginx, which serves ranges, for a server that does not."""
+    command = [program("httpdirfs"), "-f", "--cache", "--cache-location", "CACHE"]
+    command += ["--no-range-check"]
+    command += [f"{origin.url}/", "MOUNT"]
+    return lambda: _mounted("httpdirfs", work, command, file)
+
+
+@contextlib.contextmanager
+def juicefs(source: Path, work: Path) -> Iterator[Peer]:
+    """JuiceFS with its data in SeaweedFS, both on loopback, holding a copy of `source`."""
+    home = work / "juicefs"
+    home.mkdir()
+    with _seaweedfs(home) as (bucket, free_port):
+        meta = f"sqlite3://{home}/meta.db"
+        keys = ["--access-key", KEYS["accessKey"], "--secret-key", KEYS["secretKey"]]
+        form = [program("juicefs"), "format", "--storage", "s3", "--bucket", bucket, *keys]
+        _checked([*form, meta, "bench"])
+        command = [program("juicefs"), "mount", "--foreground", meta, "MOUNT"]
+        command += ["--cache-dir", "CACHE", "--no-usage-report", "--backup-meta", "0"]
+        command += ["--metrics", f"127.0.0.1:{free_port}"]
+        with _mounted("juicefs", home, command, "") as mount:
+            shutil.copyfile(source, mount / source.name)
+        yield lambda: _mounted("juicefs", home, command, source.name)
+
+
+@contextlib.contextmanager
+def _seaweedfs(home: Path) -> Iterator[tuple[str, int]]:
+    """A SeaweedFS with its S3 gateway; the bucket's URL, and one more free port."""
+    master, volume, filer, gateway, spare = _free_ports(5)
+    actions = ["Admin", "Read", "Write", "List", "Tagging"]
+    identity = {"name": "bench", "credentials": [KEYS], "actions": actions}
+    (home / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    (home / "data").mkdir()
+    command = [program("weed"), "server", f"-dir={home}/data", "-ip=127.0.0.1", "-volume.max=100"]
+    command += ["-master.telemetry=false", "-s3", f"-s3.config={home}/s3.json"]
+    command += [f"-master.port={master}", f"-volume.port={volume}"]
+    command += [f"-filer.port={filer}", f"-s3.port={gateway}"]
+    environment = os.environ | {"TMPDIR": str(home)}
+    with open(home / "weed.log", "wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    try:
+        _wait_for(lambda: _listens(gateway), process, home / "weed.log")
+        yield f"http://127.0.0.1:{gateway}/bench", spare
+    finally:
+        process.kill()  # it takes its time to end well, for data that nobody needs
+        process.wait()
+        for port in (master, volume, filer, gateway):
+            for left in Path("/tmp").glob(f"seaweedfs-*-*{port % 10000}.sock"):
+                left.unlink(missing_ok=True)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that are free, and free again 10000 higher, where SeaweedFS has its gRPC."""
+    found: list[int] = []
+    for port in range(20000 + os.getpid() % 1000 * 10, 32000):
+        if not _listens(port) and not _listens(port + 10000):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise NotRunError("no free ports for SeaweedFS")
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _checked(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise NotRunError(f"{command[0]} {command[1]}: {done.stderr.strip().splitlines()[-1:]}")

@@ -1,0 +1,94 @@
+"""The ways in which a file is read, each to its end or a fixed number of reads."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.rig import MIB
+
+PAGE = 4096
+RANDOM_READS = 20_000
+THREADS = 8
+
+Reader = Callable[[Path], None]
+
+
+def sequential(path: Path) -> None:
+    """What dd bs=1M does, without dd's start."""
+    buffer = bytearray(MIB)
+    with open(path, "rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
+
+
+def first_page(path: Path) -> None:
+    with open(path, "rb", buffering=0) as file:
+        file.read(PAGE)
+
+
+def dd(path: Path) -> None:
+    """The same as a process of its own, for readers that must not share our interpreter lock."""
+    subprocess.run(["dd", f"if={path}", "of=/dev/null", "bs=1M", "status=none"], check=True)
+
+
+def at_random(path: Path) -> None:
+    """4 KiB at random places, the same ones each time."""
+    places, buffer = random.Random(0), bytearray(PAGE)
+    pages = path.stat().st_size // PAGE
+    with open(path, "rb", buffering=0) as file:
+        for _ in range(RANDOM_READS):
+            os.preadv(file.fileno(), [buffer], places.randrange(pages) * PAGE)
+
+
+def direct(path: Path) -> None:
+    """O_DIRECT, a MiB at a time."""
+    with mmap.mmap(-1, MIB) as buffer:  # aligned to a page, as it must be
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        try:
+            while os.readv(fd, [buffer]):
+                pass
+        finally:
+            os.close(fd)
+
+
+def sweep(path: Path) -> None:
+    """One byte of every page of a mapping, front to back, as a loader of tensors touches it."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapping:
+        for offset in range(0, len(mapping), 64 * MIB):
+            mapping[offset : offset + 64 * MIB : PAGE]
+
+
+def threads(path: Path) -> None:
+    """Eight threads on one descriptor, each reading its eighth a MiB at a time."""
+    size = path.stat().st_size
+    with open(path, "rb", buffering=0) as file:
+        step = -(-size // THREADS)
+        running = [
+            threading.Thread(target=_part, args=(file.fileno(), at, min(at + step, size)))
+            for at in range(0, size, step)
+        ]
+        for thread in running:
+            thread.start()
+        for thread in running:
+            thread.join()
+
+
+def _part(fd: int, start: int, stop: int) -> None:
+    buffer = bytearray(MIB)
+    for offset in range(start, stop, MIB):
+        os.preadv(fd, [memoryview(buffer)[: stop - offset]], offset)
+
+
+READERS: dict[str, Reader] = {
+    "1 MiB reads": sequential,
+    "4 KiB random": at_random,
+    "O_DIRECT": direct,
+    "mmap sweep": sweep,
+    "8 threads, one fd": threads,
+}

@@ -1,0 +1,76 @@
+"""Registries made without publishing: objects of any size, and any number of versions.
+
+What `axonfs publish` would take hours for. The formats are the package's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections import defaultdict
+from pathlib import Path
+
+from axonfs.catalog import Versions, render_index, render_versions
+from axonfs.chunktable import ChunkTable
+from axonfs.manifest import DEFAULT_CHUNK_SIZE, FileEntry, Manifest, render_manifest
+from axonfs.names import Spec, newest, parse_spec
+from axonfs.publish.registry import Registry, listing_of
+
+FILES = {"config.json": 700, "generation_config.json": 120, "tokenizer.json": 5_000_000}
+PUBLISHED = 1_700_000_000.0
+
+
+def write_giant(root: Path, spec: str, size: int) -> str:
+    """One version with one file of `size` zero bytes, a hole on the disk; returns its name.
+
+    The server sends every byte and the mount checks every chunk. The digest that names the object
+    is made up: with a chunk table nobody computes it, and here nobody could in time.
+    """
+    registry, parsed = Registry(root), parse_spec(spec)
+    digest = hashlib.sha256(f"{size} zeros".encode()).hexdigest()
+    count, rest = divmod(size, DEFAULT_CHUNK_SIZE)
+    if rest:
+        raise ValueError("a giant has whole chunks only")
+    chunk = hashlib.sha256(bytes(DEFAULT_CHUNK_SIZE)).digest()
+    table = ChunkTable(size, DEFAULT_CHUNK_SIZE, chunk * count)
+    for path in (registry.object(digest), registry.table(digest)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    registry.object(digest).touch()
+    os.truncate(registry.object(digest), size)
+    registry.table(digest).write_bytes(table.encode())
+    name = "model.safetensors"
+    _write(registry, [_manifest(parsed, (FileEntry(name, size, digest, table.ref),))])
+    return name
+
+
+def write_versions(root: Path, models: int, versions: int) -> None:
+    """`models` models of `versions` versions each, all with a few files that nobody will read."""
+    files = tuple(
+        FileEntry(name, size, hashlib.sha256(name.encode()).hexdigest(), None)
+        for name, size in sorted({**FILES, "model.safetensors": 2_000_000_000}.items())
+    )
+    specs = [
+        Spec("bench", f"model-{model:04}", f"1.{version}.0")
+        for model in range(models)
+        for version in range(versions)
+    ]
+    _write(Registry(root), [_manifest(spec, files) for spec in specs])
+
+
+def _manifest(spec: Spec, files: tuple[FileEntry, ...]) -> Manifest:
+    bare = Manifest(spec=spec, files=files, format="safetensors", created=PUBLISHED)
+    return dataclasses.replace(bare, raw=render_manifest(bare))
+
+
+def _write(registry: Registry, manifests: list[Manifest]) -> None:
+    models: defaultdict[Path, list[str]] = defaultdict(list)
+    for manifest in manifests:
+        path = registry.manifest_path(manifest.spec)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(manifest.raw)
+        models[path.parents[1]].append(manifest.spec.version)
+    for folder, versions in models.items():
+        listed = Versions(tuple(versions), newest(versions))
+        (folder / "versions.json").write_bytes(render_versions(listed))
+    registry.index.write_bytes(render_index(map(listing_of, manifests)))

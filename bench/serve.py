@@ -1,0 +1,106 @@
+"""`vllm serve` from nothing to ready, with a generated model of 2 GB behind a line of 1 Gbit/s.
+
+Three ways: from a cold mount; curl ×4 to the disk and then from there; and from a directory whose
+files are in the page cache, which is as early as vLLM can be. Every run has vLLM's own caches new.
+AXONFS_BENCH_VLLM is the vllm program; tools/bench provides it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+
+from axonfs.names import parse_spec
+from axonfs.publish import publish
+from bench.downloads import STREAMS, Wanted, curl_files
+from bench.measure import Figures, ratio, rounds_of, seconds, summaries
+from bench.network import GBIT, line
+from bench.origin import Origin, serving
+from bench.question import Answer, NotRunError, question
+from bench.readers import sequential
+from bench.rig import cold_mount, scratch, settle
+from bench.tensors import wanted_of
+from tests.vllm.serving import vllm_serving
+from tools.make_llama import Size, make_llama
+
+SPEC = "bench/served@1.0.0"
+RTT = 0.02
+# 2.0 GB in bfloat16.
+MODEL = Size(hidden=2048, layers=22, intermediate=5632)
+SHARD = 512 << 20
+DOWNLOADED, LOCAL = 0.75, 1.1
+_numbers = itertools.count()
+
+
+def program() -> Path:
+    named = os.environ.get("AXONFS_BENCH_VLLM")
+    if not named:
+        raise NotRunError("AXONFS_BENCH_VLLM does not name a vllm program; tools/bench does that")
+    return Path(named)
+
+
+def ready(model: Path, work: Path) -> float:
+    """Seconds from the start of the command to its first healthy answer."""
+    logs = work / f"vllm-{next(_numbers)}"
+    logs.mkdir()
+    with vllm_serving(program(), model, logs) as server:
+        took = server.ready_seconds
+    shutil.rmtree(logs)
+    return took
+
+
+def from_mount(origin: Origin, work: Path) -> Figures:
+    with cold_mount(origin.url, work) as mount:
+        settle(0)
+        return {"seconds": ready(mount.version(SPEC), work)}
+
+
+def after_download(origin: Origin, work: Path, wanted: list[Wanted]) -> Figures:
+    folder = work / f"download-{next(_numbers)}"
+    folder.mkdir()
+    settle(0)
+    took = seconds(lambda: curl_files(origin, wanted, folder, STREAMS))
+    start = ready(folder, work)
+    shutil.rmtree(folder)
+    return {"seconds": took + start, "download": took}
+
+
+def from_directory(model: Path, work: Path) -> Figures:
+    for path in model.iterdir():
+        sequential(path)
+    return {"seconds": ready(model, work)}
+
+
+def main() -> None:
+    with question("serve", __doc__, quick_rounds=1) as asked, scratch() as work:
+        program()
+        model = work / "model"
+        make_llama(model, MODEL, shard_bytes=SHARD)
+        published = publish(model, parse_spec(SPEC), work / "registry")
+        asked.figures["bytes"] = published.bytes
+        with (
+            line(GBIT, RTT) as limited,
+            serving(work / "registry", work, line=limited) as origin,
+        ):
+            origin.warm()
+            ways = {
+                "mount": partial(from_mount, origin, work),
+                "curl": partial(after_download, origin, work, wanted_of(origin, SPEC)),
+                "local": partial(from_directory, model, work),
+            }
+            found = rounds_of(ways, asked.rounds)
+        asked.figures |= summaries(found)
+        mount = found["mount"]["seconds"]
+        for against, theirs, target in (
+            ("curl ×4, then from the disk", found["curl"], DOWNLOADED),
+            ("a warm local start", found["local"], LOCAL),
+        ):
+            part = ratio(mount, theirs["seconds"])
+            asked.answer(Answer("vllm serve ready, 2 GB, cold", against, part, "× time", target))
+
+
+if __name__ == "__main__":
+    main()

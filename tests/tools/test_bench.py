@@ -1,0 +1,105 @@
+"""The bench's sums, verdicts and table; and that no program of it is forgotten. No timings here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.measure import ratio, rounds_of, summary
+from bench.question import Answer, Question
+from bench.report import BEGIN, END, QUESTIONS, README, between_markers, results, table
+
+BENCH = README.parent
+
+
+def result(*answers: Answer, name: str = "cold", not_run: str = "") -> dict[str, Any]:
+    asked = Question(name, quick=True, rounds=5, answers=list(answers))
+    asked.not_run += [not_run] if not_run else []
+    written: dict[str, Any] = json.loads(json.dumps(asked.document()))
+    return written
+
+
+def test_ways_take_turns() -> None:
+    ran = []
+
+    def way(name: str) -> dict[str, float]:
+        ran.append(name)
+        return {"seconds": float(len(ran))}
+
+    found = rounds_of({"a": lambda: way("a"), "b": lambda: way("b")}, 3)
+    assert ran == ["a", "b", "b", "a", "a", "b"]
+    assert found == {"a": {"seconds": [1.0, 4.0, 5.0]}, "b": {"seconds": [2.0, 3.0, 6.0]}}
+
+
+def test_ratio_is_of_pairs_and_not_of_medians() -> None:
+    assert ratio([1, 20, 300], [2, 10, 100]) == 2
+    with pytest.raises(ValueError, match="shorter"):
+        ratio([1, 2], [1])
+
+
+def test_summary_is_the_middle_and_the_ends() -> None:
+    assert summary([3, 1.23456, 2]) == {"median": 2, "min": 1.235, "max": 3}
+
+
+@pytest.mark.parametrize(
+    ("answer", "met", "bound", "verdict"),
+    [
+        (Answer("q", "x", 1.0, "×", 1.0), True, "≤ 1", "met"),
+        (Answer("q", "x", 1.5, "×", 1.0), False, "≤ 1", "missed by 50%"),
+        (Answer("q", "x", 0.97, "×", 0.97, at_least=True), True, "≥ 0.97", "met"),
+        (Answer("q", "x", 0.5, "×", 1.0, at_least=True), False, "≥ 1", "missed by 50%"),
+        (Answer("q", "x", 1.001, "×", 1.0), False, "≤ 1", "missed by less than 1%"),
+        (Answer("q", "x", 3, "requests", 0), False, "≤ 0", "missed by 3"),
+        (Answer("q", "x", 3, "s"), None, "–", "–"),
+    ],
+)
+def test_verdict(answer: Answer, met: bool | None, bound: str, verdict: str) -> None:
+    assert (answer.met, answer.bound, answer.verdict) == (met, bound, verdict)
+
+
+def test_table_has_a_row_per_answer_and_says_what_is_missing() -> None:
+    shown = table(
+        [
+            result(Answer("read", "curl", 0.8, "× time", 1.0), Answer("cpu", "–", 2, "s", 1.5)),
+            result(name="pin", not_run="no aria2c"),
+        ]
+    )
+    assert "| read | curl | 0.8 × time | ≤ 1 | met |" in shown
+    assert "| cpu | – | 2 s | ≤ 1.5 | **missed by 33%** |" in shown
+    assert "1 targets met, 1 missed." in shown
+    assert "cold ×5, pin ×5" in shown
+    assert "Not run: pin: no aria2c." in shown
+
+
+def test_only_what_is_between_the_markers_changes() -> None:
+    text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    changed = between_markers(text, "new\n")
+    assert changed == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
+    assert between_markers(changed, "new\n") == changed
+    with pytest.raises(ValueError, match="results"):
+        between_markers("no markers", "new")
+
+
+def test_readme_shows_the_results_that_are_there() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert between_markers(text, table(results())) == text, "run python -m bench.report"
+
+
+def test_every_question_is_run_and_explained() -> None:
+    programs = {
+        path.stem
+        for path in BENCH.glob("*.py")
+        if f'question("{path.stem}", __doc__' in path.read_text("utf-8")
+    }
+    assert programs == set(QUESTIONS)
+    text = README.read_text(encoding="utf-8")
+    assert [name for name in QUESTIONS if f"| `{name}.py` |" not in text] == []
+
+
+def test_results_are_read_in_the_questions_order(tmp_path: Path) -> None:
+    for name in ("pin", "warm"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(result(name=name)))
+    assert [found["question"] for found in results(tmp_path)] == ["warm", "pin"]
