@@ -107,7 +107,7 @@ def _older(release: str, version: tuple[int, int]) -> bool:
 
 def passthrough(release: str) -> Check:
     """Whether the kernel can read complete files itself, and so as fast as the disk's own."""
-    from axonfs.fuse.passthrough import UNAVAILABLE
+    from axonfs.fuse.openreply import UNAVAILABLE
 
     if UNAVAILABLE is not None:
         return Check("passthrough", WARN, UNAVAILABLE, "then install axonfs again")

@@ -1,8 +1,8 @@
 """The only package that imports pyfuse3: FUSE requests in, vfs calls, errnos out."""
 
 # First: its extension must be loaded before pyfuse3, which the others import.
-from axonfs.fuse import passthrough  # isort: skip
+from axonfs.fuse import openreply  # isort: skip
 from axonfs.fuse.adapter import Adapter
 from axonfs.fuse.session import HandshakeError, Session, serving
 
-__all__ = ["Adapter", "HandshakeError", "Session", "passthrough", "serving"]
+__all__ = ["Adapter", "HandshakeError", "Session", "openreply", "serving"]

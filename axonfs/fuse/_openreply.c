@@ -1,9 +1,9 @@
-/* Answers an open with FOPEN_PASSTHROUGH, which libfuse before 3.17 cannot say and pyfuse3 does not.
+/* Answers an open or opendir with flags that pyfuse3 does not know, nor libfuse before 3.17.
  *
  * Imported with RTLD_GLOBAL before pyfuse3, so that its fuse_reply_open() is the one below. `arm` names
- * one handle and its backing id; the reply that carries that handle is answered with them, every other
- * one as libfuse does. One pair is enough: pyfuse3 replies right after the handler returned, in the
- * same thread. Source: struct fuse_open_out of linux/fuse.h, protocol 7.40. */
+ * one handle, its flags and its backing id; the reply that carries that handle is answered with them,
+ * every other one as libfuse does. One is enough: pyfuse3 replies right after the handler returned, in
+ * the same thread. Source: struct fuse_open_out of linux/fuse.h, protocol 7.40. */
 #define PY_SSIZE_T_CLEAN
 #define _GNU_SOURCE
 #define FUSE_USE_VERSION 312
@@ -12,8 +12,6 @@
 #include <errno.h>
 #include <fuse3/fuse_lowlevel.h>
 #include <stdint.h>
-
-#define OPEN_PASSTHROUGH (1u << 7)
 
 struct open_out {
     uint64_t fh;
@@ -40,12 +38,13 @@ int fuse_reply_open(fuse_req_t request, const struct fuse_file_info *info)
 static PyObject *arm(PyObject *module, PyObject *args)
 {
     unsigned long long handle;
+    unsigned int flags;
     int backing_id;
 
     (void)module;
-    if (!PyArg_ParseTuple(args, "Ki", &handle, &backing_id))
+    if (!PyArg_ParseTuple(args, "KIi", &handle, &flags, &backing_id))
         return NULL;
-    answer = (struct open_out){handle, OPEN_PASSTHROUGH, backing_id};
+    answer = (struct open_out){handle, flags, backing_id};
     armed = 1;
     Py_RETURN_NONE;
 }
@@ -61,7 +60,7 @@ static PyObject *disarm(PyObject *module, PyObject *args)
 }
 
 static PyMethodDef methods[] = {
-    {"arm", arm, METH_VARARGS, "arm(handle, backing_id): answer this handle's open with it."},
+    {"arm", arm, METH_VARARGS, "arm(handle, flags, backing_id): answer this handle's open with them."},
     {"disarm", disarm, METH_NOARGS, "disarm(): whether the armed answer was never given."},
     {NULL, NULL, 0, NULL},
 };

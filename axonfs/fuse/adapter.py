@@ -18,6 +18,7 @@ import pyfuse3
 
 from axonfs.errors import AxonError
 from axonfs.failures import Failures
+from axonfs.fuse import openreply
 from axonfs.fuse.passthrough import Passthrough
 from axonfs.vfs import Attributes, Vfs
 
@@ -31,6 +32,8 @@ T = TypeVar("T")
 _BILLION = 1_000_000_000
 # Loaders open plainly; `file`, `grep -r`, tar, backup and desktop indexers with one of these.
 _GLANCE = os.O_NONBLOCK | os.O_NOATIME
+# FOPEN_CACHE_DIR and FOPEN_KEEP_CACHE: the kernel keeps a listing that never changes.
+_KEPT_LISTING = 1 << 3 | 1 << 1
 BLOCK_SIZE = 128 << 10  # what the kernel asks for by default; readers size their buffers by it
 
 
@@ -97,7 +100,10 @@ class Adapter(pyfuse3.Operations):
 
     @answered
     async def opendir(self, inode: int, ctx: Any) -> int:
-        return await self._vfs.opendir(inode)
+        handle, fixed = await self._vfs.opendir(inode)
+        if fixed:
+            openreply.arm(handle, _KEPT_LISTING)
+        return handle
 
     @answered
     async def readdir(self, fh: int, start_id: int, token: Any) -> None:
@@ -137,6 +143,8 @@ class Adapter(pyfuse3.Operations):
 
     @answered
     async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
+        if not name.startswith(b"user."):  # `ls -l` then asks once and not for every file
+            raise pyfuse3.FUSEError(errno.ENOTSUP)
         value = (await self._vfs.xattrs(inode)).get(name.decode(errors="replace"))
         if value is None:
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)

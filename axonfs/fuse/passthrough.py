@@ -5,18 +5,17 @@ open the kernel refuses an open of the other with EIO. So handles are counted pe
 first one decides, the others follow, and the backing id is closed with the last. Whoever gives a
 backing file away must leave its bytes alone until then.
 
-Imports no pyfuse3: the extension has to be loaded before it. Trio thread only.
+Trio thread only.
 """
 
 from __future__ import annotations
 
 import fcntl
 import logging
-import os
 import struct
-import sys
 from dataclasses import dataclass
-from types import ModuleType
+
+from axonfs.fuse import openreply
 
 log = logging.getLogger(__name__)
 
@@ -25,23 +24,7 @@ _BACKING_OPEN, _BACKING_CLOSE = 0x4010E501, 0x4004E502
 _MAP, _ID = struct.Struct("=iIQ"), struct.Struct("=I")
 
 
-def _load() -> tuple[ModuleType | None, str | None]:
-    """The extension, or why it is not there."""
-    if "pyfuse3" in sys.modules:
-        return None, "pyfuse3 was imported before the extension"
-    flags = sys.getdlopenflags()
-    sys.setdlopenflags(flags | os.RTLD_GLOBAL)
-    try:
-        from axonfs.fuse import _openreply
-    except ImportError as exc:
-        log.debug("no passthrough: %s", exc)
-        return None, "the extension is not built (install a C compiler and libfuse3-dev)"
-    finally:
-        sys.setdlopenflags(flags)
-    return _openreply, None
-
-
-_extension, UNAVAILABLE = _load()
+_FOPEN_PASSTHROUGH = 1 << 7
 
 
 @dataclass(slots=True)
@@ -59,7 +42,7 @@ class Passthrough:
     """
 
     def __init__(self, device: int, why_not: str | None = None) -> None:
-        self.why_not = UNAVAILABLE or why_not
+        self.why_not = openreply.UNAVAILABLE or why_not
         self._device = device
         self._inodes: dict[int, _Open] = {}
         self._handles: dict[int, int] = {}
@@ -85,8 +68,8 @@ class Passthrough:
             found = self._inodes[inode] = _Open(self._register(backing))
         found.count += 1
         self._handles[handle] = inode
-        if found.backing_id and _extension is not None:
-            _extension.arm(handle, found.backing_id)
+        if found.backing_id:
+            openreply.arm(handle, _FOPEN_PASSTHROUGH, found.backing_id)
         return found.backing_id
 
     def restore(self, inode: int, handle: int, backing_id: int) -> None:
@@ -122,6 +105,6 @@ class Passthrough:
 
     def _check_answered(self) -> None:
         """Give up if libfuse answered what was armed: the extension is not in its way."""
-        if _extension is not None and _extension.disarm():
+        if openreply.unanswered():
             self.why_not = "libfuse does not use the extension"
             log.warning("no passthrough: %s", self.why_not)

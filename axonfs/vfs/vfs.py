@@ -118,15 +118,15 @@ class Vfs:
             raise NotFoundError("not a symlink", path="/".join(place.path))
         return place.target
 
-    async def opendir(self, inode: int) -> int:
-        """A handle on the listing as it is now."""
+    async def opendir(self, inode: int) -> tuple[int, bool]:
+        """A handle on the listing as it is now, and whether that never changes."""
         place = await self._at(inode)
         with located(place):
             listing = await self._places.listing(place)
         handle = next(self._numbers)
         self._journal.note(Kind.OPENDIR, handle, inode)
         self._listings[handle] = listing
-        return handle
+        return handle, isinstance(place, Folder)
 
     async def readdir(self, handle: int, start: int) -> list[tuple[str, Place]]:
         """The entries of an open listing from the `start`th on."""

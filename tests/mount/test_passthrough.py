@@ -131,7 +131,7 @@ def test_switched_off(start_mount: MountFactory, registry: RegistryServer, tmp_p
             "libfuse made the connection: an INIT nobody knows",
         ),
         (
-            "from axonfs.fuse import passthrough\npassthrough.UNAVAILABLE = 'no extension'",
+            "from axonfs.fuse import openreply\nopenreply.UNAVAILABLE = 'no extension'",
             "no extension",
         ),
         (

@@ -1,0 +1,47 @@
+"""The extension that answers an open with flags which pyfuse3 does not know.
+
+Below the adapter and passthrough. Imports no pyfuse3: the extension has to be loaded before it, so
+that pyfuse3 finds its `fuse_reply_open` first. Trio thread only.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from types import ModuleType
+
+log = logging.getLogger(__name__)
+
+
+def _load() -> tuple[ModuleType | None, str | None]:
+    """The extension, or why it is not there."""
+    if "pyfuse3" in sys.modules:
+        return None, "pyfuse3 was imported before the extension"
+    flags = sys.getdlopenflags()
+    sys.setdlopenflags(flags | os.RTLD_GLOBAL)
+    try:
+        from axonfs.fuse import _openreply
+    except ImportError as exc:
+        log.debug("opens are answered by libfuse: %s", exc)
+        return None, "the extension is not built (install a C compiler and libfuse3-dev)"
+    finally:
+        sys.setdlopenflags(flags)
+    return _openreply, None
+
+
+_extension, UNAVAILABLE = _load()
+
+
+def arm(handle: int, flags: int, backing_id: int = 0) -> None:
+    """Have the open that is answered with `handle` say `flags` (FOPEN_*); no checkpoint until then.
+
+    Does nothing where there is no extension.
+    """
+    if _extension is not None and UNAVAILABLE is None:
+        _extension.arm(handle, flags, backing_id)
+
+
+def unanswered() -> bool:
+    """Whether what was armed was never said, which shows that libfuse goes past the extension."""
+    return _extension is not None and _extension.disarm()
