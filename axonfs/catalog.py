@@ -7,8 +7,8 @@ an index is skipped, since one careless publisher must not hide everyone else's 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Self
 
 from axonfs.errors import MalformedError
@@ -35,10 +35,14 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """A model's versions, oldest first, and the one that `latest` means."""
+    """A model's versions, oldest first, and the one that `latest` means.
+
+    `aliases` are further names of versions that may move: the branches and tags of a hub.
+    """
 
     versions: tuple[str, ...]
     latest: str | None
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, versions: Iterable[str], latest: str | None = None) -> Self:

@@ -31,6 +31,9 @@ PREFETCH = ("auto", "off", "all")
 # What `config set KEY` takes to mean "leave it out of the file".
 DEFAULT_WORD = "default"
 
+# Hubs of models; each serves the namespace of its name, and is asked only for what is named there.
+HUBS = ("hf", "modelscope")
+
 _WORDS = {"1": True, "true": True, "yes": True, "on": True} | {
     "0": False,
     "false": False,
@@ -60,6 +63,7 @@ class Settings:
     passthrough: bool = True
     mountpoint: Path = field(default_factory=lambda: default_mountpoint())
     ca_bundle: Path | None = None
+    sources: tuple[str, ...] = HUBS
     tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def token(self, registry: str) -> str | None:
@@ -170,6 +174,15 @@ def parse_token(value: object) -> str:
     return text
 
 
+def _sources(value: object) -> tuple[str, ...]:
+    words = value.split() if isinstance(value, str) else value
+    if words in (["none"], ("none",)):
+        return ()
+    if not isinstance(words, list | tuple) or not set(words) <= set(HUBS):
+        raise ValueError(f"is neither none nor some of {', '.join(HUBS)}")
+    return tuple(name for name in HUBS if name in words)
+
+
 def _tokens(value: object) -> Mapping[str, str]:
     if not isinstance(value, dict):
         raise ValueError("is not a mapping of registry URLs to tokens")
@@ -211,6 +224,11 @@ KEYS: Mapping[str, Key] = {
     "mountpoint": Key("AXONFS_MOUNTPOINT", _path, "Where `axonfs mount` mounts by default."),
     "ca_bundle": Key(
         "AXONFS_CA_BUNDLE", _optional_path, "PEM file of the certificate authorities to trust."
+    ),
+    "sources": Key(
+        "AXONFS_SOURCES",
+        _sources,
+        "Hubs whose models are below their name: hf, modelscope; or none.",
     ),
     "tokens": Key(
         None, _tokens, "Token per registry URL; `axonfs registry add URL --with-token` sets one."

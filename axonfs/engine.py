@@ -17,7 +17,15 @@ from axonfs.errors import AxonError
 from axonfs.evictor import Evictor
 from axonfs.fetch import Fetcher
 from axonfs.prefetch import Prefetcher
-from axonfs.remote import Bodies, Documents, Limits, RegistrySource, Source
+from axonfs.remote import (
+    Bodies,
+    Documents,
+    HubCache,
+    Limits,
+    RegistrySource,
+    Source,
+    configured_hubs,
+)
 from axonfs.store import Store
 from axonfs.tree import Tree
 
@@ -41,7 +49,8 @@ class Engine:
     def tree_of(self, registries: tuple[str, ...]) -> Tree:
         """A tree over other registries, for one request."""
         sources = _sources(self.settings, registries, self.documents, self.store)
-        return Tree(sources, self.store, self.nursery, offline=self.settings.offline)
+        offline = self.settings.offline
+        return Tree(sources, self.store, self.nursery, offline=offline, hubs=self.tree.hubs)
 
 
 @asynccontextmanager
@@ -90,7 +99,8 @@ def _compose(
 ) -> Engine:
     sources = _sources(settings, settings.registries, documents, store)
     evictor = Evictor(store, settings.cache, settings.cache_size)
-    tree = Tree(sources, store, nursery, offline=settings.offline)
+    hubs = configured_hubs(settings, documents, store)
+    tree = Tree(sources, store, nursery, offline=settings.offline, hubs=hubs)
     fetcher = Fetcher(
         store,
         bodies,
@@ -99,6 +109,7 @@ def _compose(
         limits=limits,
         offline=settings.offline,
         landed=evictor.landed,
+        blobs=HubCache.configured() if "hf" in settings.sources else None,
     )
     prefetcher = Prefetcher(
         fetcher, evictor, nursery, mode=settings.prefetch, width=settings.streams

@@ -3,6 +3,10 @@
 Pure. The schema is Axon's (apiVersion axon.mlos.io/v1) with `chunks` added per file. A manifest
 comes from outside and decides what the mount shows, so everything in it is checked here, and
 nothing of a manifest that breaks a rule is used. Unknown keys are ignored.
+
+A snapshot (kind Snapshot) is the same document made from a hub's listing. Its files may have a
+git blob id in place of a sha256, one of them may be a `manifest.yaml` of its own, which is then
+what the mount shows, and it may have none.
 """
 
 from __future__ import annotations
@@ -17,11 +21,21 @@ from operator import attrgetter
 import yaml
 
 from axonfs.errors import MalformedError
-from axonfs.names import LATEST, Spec, check_digest, check_path, plain, printable, valid_segment
+from axonfs.names import (
+    LATEST,
+    Spec,
+    check_digest,
+    check_git,
+    check_path,
+    plain,
+    printable,
+    valid_segment,
+)
 from axonfs.yamldoc import Node, parse_yaml
 
 API_VERSION = "axon.mlos.io/v1"
 MANIFEST_NAME = "manifest.yaml"  # in the registry and in the version's directory
+MODEL, SNAPSHOT = "Model", "Snapshot"  # kinds
 DEFAULT_CHUNK_SIZE = 1 << 20
 MIN_CHUNK_SIZE = 64 << 10
 MAX_CHUNK_SIZE = 64 << 20
@@ -44,12 +58,17 @@ class ChunkRef:
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """One file; `digest` is its sha256 in hex, `chunks` None where there is no chunk table."""
+    """One file; `digest` is its sha256 in hex, `chunks` None where there is no chunk table.
+
+    Where a hub knows only the git blob id, that is `git`, and `digest` is made from it: a name
+    for the object, which no bytes are compared with.
+    """
 
     path: str
     size: int
     digest: str
     chunks: ChunkRef | None = None
+    git: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +89,7 @@ class Manifest:
     created: float = 0.0
     execution_format: str = ""
     raw: bytes = field(default=b"", repr=False)
+    kind: str = MODEL
     digest: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -90,6 +110,11 @@ class Manifest:
 def chunk_count(size: int, chunk_size: int) -> int:
     """How many chunks an object of `size` bytes has."""
     return -(-size // chunk_size)
+
+
+def git_digest(git: str) -> str:
+    """The name of the object with this git blob id, beside those named by their sha256."""
+    return hashlib.sha256(f"git blob {git}".encode()).hexdigest()
 
 
 def parse_manifest(raw: bytes, expected: Spec | None = None) -> Manifest:
@@ -115,14 +140,15 @@ def _manifest(raw: bytes, expected: Spec | None) -> Manifest:
     root = _mapping(parse_yaml(raw, limit=MAX_MANIFEST_BYTES), "the document")
     if root.get("apiVersion") not in (API_VERSION, "v1"):
         raise MalformedError(f"apiVersion is not {API_VERSION}")
-    if root.get("kind", "Model") != "Model":
-        raise MalformedError("kind is not Model")
+    kind = root.get("kind", MODEL)
+    if kind not in (MODEL, SNAPSHOT):
+        raise MalformedError(f"kind is neither {MODEL} nor {SNAPSHOT}")
     metadata = _mapping(root.get("metadata"), "metadata")
     body = _mapping(root.get("spec"), "spec")
     layout = _mapping(body.get("format"), "spec.format")
     return Manifest(
         spec=_spec(metadata, expected),
-        files=_files(layout.get("files")),
+        files=_files(layout.get("files"), kind == SNAPSHOT),
         description=_text(metadata.get("description")),
         license=_text(metadata.get("license")),
         framework=_named(body.get("framework")),
@@ -131,6 +157,7 @@ def _manifest(raw: bytes, expected: Spec | None) -> Manifest:
         created=_time(metadata.get("created")),
         execution_format=_text(layout.get("execution_format")),
         raw=raw,
+        kind=str(kind),
     )
 
 
@@ -181,19 +208,19 @@ def _spec(metadata: dict[str, Node], expected: Spec | None) -> Spec:
     return spec
 
 
-def _files(node: Node) -> tuple[FileEntry, ...]:
-    if not isinstance(node, list) or not node:
+def _files(node: Node, snapshot: bool) -> tuple[FileEntry, ...]:
+    if not isinstance(node, list) or not (node or snapshot):
         raise MalformedError("spec.format.files is not a list of files")
     if len(node) > MAX_FILES:
         raise MalformedError(f"it has {len(node)} files, more than {MAX_FILES}")
-    files = sorted(map(_file, node), key=attrgetter("path"))
-    _refuse_collisions(files)
+    files = sorted((_file(item, snapshot) for item in node), key=attrgetter("path"))
+    _refuse_collisions(files, snapshot)
     if sum(entry.size for entry in files) > MAX_SIZE:
         raise MalformedError("the sum of the sizes is out of bounds")
     return tuple(files)
 
 
-def _refuse_collisions(files: Iterable[FileEntry]) -> None:
+def _refuse_collisions(files: Iterable[FileEntry], snapshot: bool) -> None:
     directories: set[str] = set()
     paths: set[str] = set()
     for entry in files:
@@ -205,13 +232,13 @@ def _refuse_collisions(files: Iterable[FileEntry]) -> None:
         while parent and parent not in directories:
             directories.add(parent)
             parent = parent.rpartition("/")[0]
-    if MANIFEST_NAME in paths | directories:
+    if not snapshot and MANIFEST_NAME in paths | directories:
         raise MalformedError(f"the path {MANIFEST_NAME!r} is the manifest's own")
     if both := paths & directories:
         raise MalformedError(f"{printable(min(both))!r} is a file and a directory at once")
 
 
-def _file(node: Node) -> FileEntry:
+def _file(node: Node, snapshot: bool) -> FileEntry:
     item = _mapping(node, "an entry of spec.format.files")
     path = item.get("path")
     if not isinstance(path, str | int):
@@ -219,6 +246,10 @@ def _file(node: Node) -> FileEntry:
     path = check_path(str(path))
     try:
         size = _size(item.get("size"), "size")
+        if snapshot and "git" in item:
+            git = check_git(item["git"])
+            _bound_chunks(size, None)
+            return FileEntry(path, size, git_digest(git), git=git)
         chunks = _chunks(item.get("chunks")) if size else None
         _bound_chunks(size, chunks)
         return FileEntry(path, size, _digest(item.get("sha256")), chunks)
@@ -270,7 +301,7 @@ def render_manifest(manifest: Manifest) -> bytes:
     """
     tree = {
         "apiVersion": API_VERSION,
-        "kind": "Model",
+        "kind": manifest.kind,
         "metadata": _rendered_metadata(manifest),
         "spec": {
             "framework": {"name": plain(manifest.framework, MAX_TEXT)},
@@ -308,7 +339,8 @@ def _rendered_execution(manifest: Manifest) -> dict[str, object]:
 
 
 def _rendered_file(entry: FileEntry) -> dict[str, object]:
-    item: dict[str, object] = {"path": entry.path, "size": entry.size, "sha256": entry.digest}
+    item: dict[str, object] = {"path": entry.path, "size": entry.size}
+    item |= {"git": entry.git} if entry.git else {"sha256": entry.digest}
     if entry.chunks:
         item["chunks"] = {"size": entry.chunks.size, "sha256": entry.chunks.digest}
     return item

@@ -24,6 +24,7 @@ _VERSION = re.compile(
     r"v?([0-9]{1,18})(?:\.([0-9]{1,18}))?(?:\.([0-9]{1,18}))?(?:-([0-9A-Za-z.-]+))?(?:\+.*)?"
 )
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_GIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -110,6 +111,22 @@ def check_digest(text: object) -> str:
     if isinstance(text, str) and _DIGEST.fullmatch(text):
         return text
     raise MalformedError(f"{printable(str(text))!r} is not a sha256 digest")
+
+
+def is_commit(text: object) -> bool:
+    """Whether `text` is a git object id in full: a revision that cannot move."""
+    return isinstance(text, str) and bool(_GIT.fullmatch(text))
+
+
+def check_git(text: object) -> str:
+    """`text` if it is a git object id.
+
+    Raises:
+        MalformedError: it is anything else.
+    """
+    if isinstance(text, str) and is_commit(text):
+        return text
+    raise MalformedError(f"{printable(str(text))!r} is not a git object id")
 
 
 def printable(text: str, limit: int = 200) -> str:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 import trio
@@ -20,9 +20,10 @@ import trio
 from axonfs.catalog import Listing, Versions, ranked, search
 from axonfs.errors import AxonError, NotFoundError, OfflineError
 from axonfs.flights import Flights
-from axonfs.manifest import Manifest
+from axonfs.manifest import FileEntry, Manifest
 from axonfs.names import LATEST, Spec
-from axonfs.remote import Source
+from axonfs.remote import Hub, Source
+from axonfs.shelves import Catalog, Shelf
 from axonfs.store import Store
 
 log = logging.getLogger(__name__)
@@ -51,13 +52,12 @@ class Version:
         """The version's own name, never `latest`."""
         return self.manifest.spec
 
-
-@dataclass(slots=True)
-class Shelf:
-    """One directory above the versions."""
-
-    children: set[str] = field(default_factory=set)
-    versions: set[str] = field(default_factory=set)
+    def holding(self, entry: FileEntry) -> FileEntry:
+        """The version's own file with the content of `entry`, which may be another version's."""
+        own = self.manifest.file(entry.path)
+        if own is not None and own.digest == entry.digest:
+            return own
+        return next((own for own in self.manifest.files if own.digest == entry.digest), entry)
 
 
 @dataclass(slots=True)
@@ -75,31 +75,12 @@ class SourceState:
     indexed: bool = True
 
 
-class Catalog:
-    """Everything that is listed: the tree above the versions."""
-
-    def __init__(self, listings: Iterable[Listing], local: Iterable[Spec] = ()) -> None:
-        merged: dict[Spec, Listing] = {}
-        for listing in listings:
-            merged.setdefault(listing.spec, listing)
-        self.listings = tuple(merged[spec] for spec in sorted(merged))
-        self.by_spec = merged
-        self.shelves: dict[tuple[str, ...], Shelf] = {(): Shelf()}
-        for spec in {*merged, *local}:
-            self._place(spec.segments)
-
-    def _place(self, segments: tuple[str, ...]) -> None:
-        for depth in range(len(segments) - 1):
-            shelf = self.shelves.setdefault(segments[:depth], Shelf())
-            shelf.children.add(segments[depth])
-        self.shelves.setdefault(segments[:-1], Shelf()).versions.add(segments[-1])
-
-
 class Tree:
     """The names of all sources.
 
     Args:
-        sources: in order of preference.
+        sources: the registries, in order of preference.
+        hubs: by the namespace that each serves; it is not looked for in the registries.
         nursery: runs the network calls; they outlive the task that asked.
     """
 
@@ -110,8 +91,10 @@ class Tree:
         nursery: trio.Nursery,
         *,
         offline: bool = False,
+        hubs: Mapping[str, Hub] | None = None,
     ) -> None:
         self.sources = tuple(sources)
+        self.hubs = hubs or {}
         self.store = store
         self.offline = offline
         self.states = {source.url: SourceState() for source in sources}
@@ -178,7 +161,8 @@ class Tree:
             for source in self.sources:
                 nursery.start_soon(self._list, source, failures)
         local = await trio.to_thread.run_sync(self.store.specs)
-        listings = [item for source in self.sources for item in self._listed.get(source.url, [])]
+        listed = [item for source in self.sources for item in self._listed.get(source.url, [])]
+        listings = [item for item in listed if item.spec.namespace not in self.hubs]
         if failures and not listings and not local:
             raise failures[0]
         return await trio.to_thread.run_sync(Catalog, listings, local)
@@ -220,7 +204,9 @@ class Tree:
             OfflineError: it is not known locally, and nothing may be sent.
             AxonError: a source that might have it could not be asked.
         """
-        if spec.version == LATEST:
+        if spec.namespace in self.hubs:
+            spec = await self._commit_spec(spec)
+        elif spec.version == LATEST:
             spec = await self._latest_spec(spec)
         known = self._versions.get(spec)
         if known is None:
@@ -235,7 +221,7 @@ class Tree:
             stored = await trio.to_thread.run_sync(self.store.manifest, spec)
             if stored is None:
                 return None
-            found = Version(stored.manifest, stored.base, self._source_of(stored.base))
+            found = Version(stored.manifest, stored.base, self._source_of(spec, stored.base))
             self._remember(spec, found)
         return found
 
@@ -253,6 +239,8 @@ class Tree:
             return known
         if self.offline:
             raise OfflineError("not in the cache, and offline", spec=str(spec))
+        if hub := self.hubs.get(spec.namespace):
+            return await self._resolve_in(hub, spec)
         failure: AxonError | None = None
         for source in self.sources:
             try:
@@ -271,8 +259,10 @@ class Tree:
             "no such version", spec=str(spec), hint=f"see axonfs versions {spec.model}"
         )
 
-    def _source_of(self, base: str) -> Source | None:
-        """The source whose objects are below `base`; any source can carry an object's bytes."""
+    def _source_of(self, spec: Spec, base: str) -> Source | None:
+        """The source whose objects are below `base`; any registry can carry an object's bytes."""
+        if spec.namespace in self.hubs:
+            return self.hubs[spec.namespace]
         for source in self.sources:
             if base.rstrip("/") == source.url.rstrip("/"):
                 return source
@@ -298,8 +288,11 @@ class Tree:
         Raises:
             AxonError: a source could not be asked and nothing is known.
         """
+        hub = self.hubs.get(model.partition("/")[0])
         return await self._recent(
-            ("versions", model), lambda: self._all_versions(model), fresh=fresh
+            ("versions", model),
+            lambda: self._hub_versions(hub, model, fresh) if hub else self._all_versions(model),
+            fresh=fresh,
         )
 
     async def _all_versions(self, model: str) -> Versions:
@@ -317,6 +310,56 @@ class Tree:
         if failure and not names:
             raise failure
         return Versions.of(names, latest)
+
+    # -- hubs --------------------------------------------------------------------------------
+
+    async def target(self, spec: Spec) -> str | None:
+        """The commit that the version of `spec`, a branch or tag of a hub's model, is at.
+
+        None if there is none. A known answer is served while it is asked for again.
+
+        Raises:
+            OfflineError: it is not known locally, and nothing may be sent.
+        """
+        hub = self.hubs[spec.namespace]
+        found = await self._recent(
+            ("target", spec), lambda: hub.alias(spec, offline=self.offline, allow_stale=True)
+        )
+        if found is None and self.offline:
+            raise OfflineError("not in the cache, and offline", spec=str(spec))
+        return found
+
+    async def local(self) -> Catalog:
+        """What is known locally, of hubs and registries; sends nothing."""
+        return await self._recent("local", self._list_local)
+
+    async def _list_local(self) -> Catalog:
+        specs = await trio.to_thread.run_sync(self.store.specs)
+        return await trio.to_thread.run_sync(Catalog, (), specs)
+
+    async def _commit_spec(self, spec: Spec) -> Spec:
+        commit = await self.target(spec)
+        if commit is None:
+            raise NotFoundError("no such model or revision", spec=str(spec))
+        return Spec(spec.namespace, spec.name, commit)
+
+    async def _resolve_in(self, hub: Hub, spec: Spec) -> Version:
+        try:
+            found = await hub.manifest(spec)
+        except AxonError as exc:
+            raise exc.located(spec=str(spec)) from exc
+        if found is None:
+            raise NotFoundError("no such model or commit", spec=str(spec))
+        await trio.to_thread.run_sync(self.store.put_manifest, *found)
+        self._answers.pop("local", None)
+        return Version(*found, hub)
+
+    async def _hub_versions(self, hub: Hub, model: str, fresh: bool) -> Versions:
+        """The commits that the hub's branches and tags are at, and those that are local."""
+        local = (await self.local()).shelves.get(tuple(model.split("/")), Shelf()).versions
+        found = await hub.versions(model, offline=self.offline, allow_stale=not fresh)
+        found = found or Versions((), None)
+        return replace(found, versions=tuple(sorted({*found.versions, *local})))
 
     def _silent(self, source: Source) -> bool:
         """Whether a source is not to be asked for what may be stored: offline, or it is down."""

@@ -22,6 +22,7 @@ from axonfs.store import StoredObject
 if TYPE_CHECKING:
     from axonfs.chunktable import ChunkTable
     from axonfs.fetch import Fetcher
+    from axonfs.remote import Blob
     from axonfs.tree import Version
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ class Feed:
         self.origins: list[Version] = []
         self.etags: dict[str, str] = {}  # by URL, where no chunk table ties the ranges together
         self.readahead = Readahead(entry.size)
+        self.blob: Blob | None = None  # the same bytes in a file that is no part of the cache
+        self.blob_sought = False
         self.unranged = False  # the source ignores Range: one pass over the whole object
         self._fetcher = fetcher
         self._handles = 0
@@ -94,7 +97,17 @@ class Feed:
         Without a chunk table the chunks of an object are served as they land, but from the last
         landing on none is until the sha256 of the whole was seen to match.
         """
-        return self.object.present(start, stop) and not self._unjudged()
+        return self.object.present(start, stop) and self._judged()
+
+    def _judged(self) -> bool:
+        """Whether what is local may be served as far as the digest of the whole goes.
+
+        A git blob id is of small files, which are read to their end at once: their bytes wait
+        for the verdict.
+        """
+        if self.entry.chunks is not None or self.object.verified:
+            return True
+        return self.entry.git is None and not self.object.complete
 
     def freeze(self) -> bool:
         """Freeze the object if there is nothing left of it to fetch or check; whether it did."""
@@ -114,7 +127,7 @@ class Feed:
         async def judge() -> None:
             self.object.hold()  # whoever asked may leave, and the feed with them
             try:
-                await trio.to_thread.run_sync(verify_whole, self.object, source)
+                await trio.to_thread.run_sync(verify_whole, self.object, source, self.entry.git)
             finally:
                 self.object.release()
 
@@ -128,6 +141,8 @@ class Feed:
         Raises:
             AxonError: they cannot be had; the message says why. Cancelling it stops no job.
         """
+        if self.entry.git:
+            chunks = Range(0, self.object.count)  # there is a verdict on all of it, or none
         while not self.present(*chunks):
             self.raise_if_quarantined()
             await self._settle(chunks)

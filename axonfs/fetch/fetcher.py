@@ -32,7 +32,7 @@ from axonfs.fetch.schedule import Schedule
 from axonfs.fetch.transfer import Transfer
 from axonfs.flights import Flights
 from axonfs.manifest import ChunkRef, FileEntry
-from axonfs.remote import Bodies, Limits
+from axonfs.remote import Bodies, HubCache, Limits
 from axonfs.store import Store
 from axonfs.tree import Version
 
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 MAX_CORRUPT = 3
 
 
-_Key = tuple[str, int, ChunkRef | None]
+_Key = tuple[str, int, ChunkRef | None, str | None]
 
 
 class Fetcher:
@@ -52,6 +52,7 @@ class Fetcher:
         limits: timeouts, and the deadline in seconds without progress.
         landed: called in the trio thread after each landed chunk, and when an object is no
             longer in use (the evictor listens).
+        blobs: a place on this machine that is looked into before anything is sent.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Fetcher:
         limits: Limits | None = None,
         offline: bool = False,
         landed: Callable[[], None] = lambda: None,
+        blobs: HubCache | None = None,
     ) -> None:
         self.store = store
         self.offline = offline
@@ -73,6 +75,7 @@ class Fetcher:
         self._nursery = nursery
         self._limits = limits or Limits()
         self._landed = landed
+        self._blobs = blobs
         self._threads = trio.CapacityLimiter(streams)
         self._feeds: dict[_Key, Feed] = {}
         self._schedule = Schedule(streams)
@@ -198,15 +201,37 @@ class Fetcher:
         return min(self._limits.pause(attempt, exc.retry_after), max(left, 0.0))
 
     async def _attempt(self, job: Job, origin: Version) -> None:
+        await self._seek_blob(job.feed)
         if job.priority is not Priority.DEMAND:
             await self.ensure_table(job.feed, origin)
         elif job.feed.table is None:  # beside the bytes, to spare the reader a round trip
             self._nursery.start_soon(self._fetch_table, job.feed, origin)
         assert origin.source is not None  # Feed.opened keeps only origins that have one
-        location = origin.source.locate(origin.base, job.feed.entry)
-        self._requests += 1
+        location = origin.source.locate(origin.base, origin.holding(job.feed.entry))
+        self._requests += job.feed.blob is None
         transfer = Transfer(job, origin, location, self, trio.lowlevel.current_trio_token())
-        await trio.to_thread.run_sync(transfer.run, self._bodies, limiter=self._threads)
+        try:
+            await trio.to_thread.run_sync(transfer.run, self._bodies, limiter=self._threads)
+        except AxonError:
+            job.feed.blob = None  # whatever is wrong with it, the next attempt asks the source
+            raise
+
+    async def _seek_blob(self, feed: Feed) -> None:
+        """Look once whether the object lies on this machine already."""
+        blobs = self._blobs
+        if blobs is None or feed.blob_sought:
+            return
+
+        async def seek() -> None:
+            size = feed.object.chunk_size
+            feed.blob = await trio.to_thread.run_sync(
+                blobs.find, feed.entry, size, lambda: self.closing
+            )
+            feed.blob_sought = True
+            if feed.blob and feed.blob.table:
+                feed.table = feed.blob.table
+
+        await self.flights.join(("blob", feed), seek)
 
     async def _fetch_table(self, feed: Feed, origin: Version) -> None:
         with suppress(AxonError):  # the transfer asks again, and has a reader to tell
@@ -270,7 +295,7 @@ class Fetcher:
 
 def _key(entry: FileEntry) -> _Key:
     """Entries that agree about everything but the path share a feed."""
-    return entry.digest, entry.size, entry.chunks
+    return entry.digest, entry.size, entry.chunks, entry.git
 
 
 def _single(entry: FileEntry, chunks: ChunkRef) -> ChunkTable:

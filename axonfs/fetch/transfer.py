@@ -36,6 +36,7 @@ class Transfer:
         self._job = job
         self._location = location
         self._origin = origin
+        self._blob = job.feed.blob
         self._fetcher = fetcher
         self._token = token
         self._object = job.feed.object
@@ -51,6 +52,10 @@ class Transfer:
         stored = self._object
         start = self._first * stored.chunk_size
         stop = min(self._job.chunks.stop * stored.chunk_size, stored.size)
+        if self._blob:
+            unit = stored.chunk_size
+            self._blob.read(start, stop, self._take, unit=unit, cancelled=self._superfluous)
+            return
         feed = self._job.feed
         etag = bodies.read(
             replace(self._location, etag=self._location.etag or feed.etags.get(self._location.url)),

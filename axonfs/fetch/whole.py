@@ -1,4 +1,6 @@
-"""Objects that come without a chunk table: their bytes are judged as a whole, by sha256.
+"""Objects that come without a chunk table: their bytes are judged as a whole.
+
+By their sha256, or by their git blob id where a hub knows no other.
 
 For worker threads.
 """
@@ -14,33 +16,44 @@ from axonfs.store import StoredObject
 _READ_SIZE = 4 << 20
 
 
-def verify_whole(stored: StoredObject, source: str | None = None) -> None:
+def verify_whole(stored: StoredObject, source: str | None = None, git: str | None = None) -> None:
     """Mark a complete object as verified, or drop its bytes and never serve them again.
+
+    Args:
+        source: the culprit, if the bytes are wrong.
+        git: the git blob id they must have, in place of the object's sha256.
 
     No verdict where chunks were given up meanwhile: it is judged when it is complete again.
 
     Raises:
-        CorruptError: the digest is wrong; the object is quarantined, with `source` as the culprit.
+        CorruptError: the digest is wrong; the object is quarantined.
     """
     if stored.verified or not stored.complete:
         return
     epoch = stored.epoch
-    if digest_of(stored.fd, stored.size) == stored.digest:
+    if _is_right(stored, git):
         stored.mark_verified()
         return
     # Bits go before bytes, and the epoch moves last: either shows that holes were read as zeros.
     if stored.missing(0, stored.count) or stored.epoch != epoch:
         return
-    cause = f"object {stored.digest[:12]} has the wrong sha256"
+    cause = f"object {stored.digest[:12]} has the wrong {'git blob id' if git else 'sha256'}"
     # First the mark: a reader that finds the chunks gone must not fetch them again.
     stored.quarantine(f"{cause}, from {source}" if source else cause)
     stored.discard()
     raise CorruptError(cause, source=source, hint="axonfs verify --repair fetches it again")
 
 
-def digest_of(fd: int, size: int) -> str:
-    """sha256 of the first `size` bytes of a file, in hex; lets other threads run."""
-    whole = hashlib.sha256()
+def _is_right(stored: StoredObject, git: str | None) -> bool:
+    if git is None:
+        return digest_of(stored.fd, stored.size) == stored.digest
+    return digest_of(stored.fd, stored.size, "sha1", b"blob %d\0" % stored.size) == git
+
+
+def digest_of(fd: int, size: int, algorithm: str = "sha256", before: bytes = b"") -> str:
+    """The digest of `before` and the first `size` bytes of a file, in hex; lets other threads
+    run."""
+    whole = hashlib.new(algorithm, before, usedforsecurity=False)
     view = memoryview(bytearray(min(size, _READ_SIZE)))
     offset = 0
     while offset < size:

@@ -2,19 +2,25 @@
 
 from axonfs.remote.bodies import Bodies, Location
 from axonfs.remote.documents import Documents, Fetched
+from axonfs.remote.hubcache import Blob, HubCache
+from axonfs.remote.hubs import configured as configured_hubs
 from axonfs.remote.limits import Limits
 from axonfs.remote.registry import RegistrySource
 from axonfs.remote.routes import Routes
-from axonfs.remote.source import DocumentCache, Source
+from axonfs.remote.source import DocumentCache, Hub, Source
 
 __all__ = [
+    "Blob",
     "Bodies",
     "DocumentCache",
     "Documents",
     "Fetched",
+    "Hub",
+    "HubCache",
     "Limits",
     "Location",
     "RegistrySource",
     "Routes",
     "Source",
+    "configured_hubs",
 ]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from axonfs.errors import UnavailableError, VanishedError
+from axonfs.errors import AccessDeniedError, UnavailableError, VanishedError
 from axonfs.ranges import Range
 from axonfs.remote.answers import HEADERS, Answer, body_range, check_status, range_headers
 from axonfs.remote.dial import Dialer
@@ -39,6 +39,7 @@ from axonfs.remote.wire import CancelledReadError, SlowError, Wire
 
 Sink = Callable[[int, memoryview], object]
 _EXPECTED = frozenset({200, 206})
+SIGNED_URLS = 4096  # remembered; each is some 1000 characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,16 @@ class Location:
     Args:
         headers: credentials, sent to this URL's origin only.
         etag: the validator that the bytes were listed with, if any.
+        signed: it redirects to a URL on another host that may be asked until it is refused, as
+            a hub's do. Only `url` is then asked again, and an ETag means nothing.
+        access: what a person can do where access is denied.
     """
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     etag: str | None = None
+    signed: bool = False
+    access: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,7 @@ class Bodies:
         self._dialer = Dialer(self.limits, routes, Trust(ca_bundle))
         self._pool = Pool()
         self._buffers = Buffers()
+        self._signed: dict[str, Url] = {}  # where a signed location's URL led to last
 
     def __enter__(self) -> Self:
         return self
@@ -129,7 +136,7 @@ class Bodies:
             with self._ending(reply, url):
                 held = body_range(reply.answer, asked, size, location.etag)
                 self._stream(reply, held, sink, unit)
-            return reply.answer.headers.get("etag")
+            return None if location.signed else reply.answer.headers.get("etag")
         return None
 
     # -- asking ------------------------------------------------------------------------------
@@ -141,19 +148,57 @@ class Bodies:
         url = target_of(location.url)
         secrets: Mapping[str, str] = {**url.credentials, **location.headers}
         headers = {**HEADERS, **range_headers(asked, location.etag)}
+        if known := self._signed.get(location.url):
+            reply = self._ask_signed(location, known, headers, cancelled)
+            if reply:
+                return reply, known
         for _ in range(MAX_REDIRECTS + 1):
             reply = self._ask(url, {**headers, **secrets}, cancelled)
             if reply.answer.status not in REDIRECTS:
-                self._check(reply, url)
+                self._check(reply, url, location)
+                self._remember(location, url)
                 return reply, url
             self._drain(reply, url)
             following = follow(url, reply.answer.headers.get("location"))
             secrets, url = carried(secrets, url, following), following
         raise endless(location.url)
 
-    def _check(self, reply: _Reply, url: Url) -> None:
+    def _ask_signed(
+        self,
+        location: Location,
+        url: Url,
+        headers: Mapping[str, str],
+        cancelled: Callable[[], bool],
+    ) -> _Reply | None:
+        """The answer of a URL that was redirected to earlier; None if it no longer serves."""
+        try:
+            reply = self._ask(url, headers, cancelled)
+        except BaseException:
+            self._signed.pop(location.url, None)
+            raise
+        if reply.answer.status in _EXPECTED:
+            return reply
+        self._signed.pop(location.url, None)
+        self._drain(reply, url)
+        return None
+
+    def _remember(self, location: Location, url: Url) -> None:
+        """A hub wants to be asked once per file, not once per range: it counts requests."""
+        if location.signed and url.origin != target_of(location.url).origin:
+            if len(self._signed) >= SIGNED_URLS:
+                self._signed.clear()
+            self._signed[location.url] = url
+
+    def _check(self, reply: _Reply, url: Url, location: Location) -> None:
         try:
             check_status(reply.answer, _EXPECTED, VanishedError)
+        except AccessDeniedError as exc:
+            self._drain(reply, url)
+            if location.signed and url.origin != target_of(location.url).origin:
+                what = f"a signed URL is refused: {exc.what}"
+                raise fault(UnavailableError, what, shown(str(url)), transient=True) from exc
+            exc.hint = location.access or exc.hint
+            raise
         except BaseException:
             self._drain(reply, url)
             raise

@@ -32,6 +32,7 @@ from axonfs.remote.urls import (
     carried,
     endless,
     follow,
+    next_page,
     shown,
     target_of,
 )
@@ -44,11 +45,17 @@ _POOL = httpx.Limits(max_connections=None, max_keepalive_connections=8, keepaliv
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A document as its source sent it; `final_url` is where it was after redirects."""
+    """A document as its source sent it.
+
+    Args:
+        final_url: where it was after redirects.
+        following: the URL of the next page, where the answer names one.
+    """
 
     body: bytes
     etag: str | None
     final_url: str
+    following: str | None = None
 
 
 @dataclass(slots=True)
@@ -197,7 +204,8 @@ class Documents:
                 await _abandon(pieces)
                 raise _too_large(answer, question.limit)
             self._note_progress(question, len(body))
-        return Fetched(bytes(body), answer.headers.get("etag"), answer.url)
+        following = next_page(answer.url, answer.headers.get("link"))
+        return Fetched(bytes(body), answer.headers.get("etag"), answer.url, following)
 
     async def _next(self, pieces: AsyncIterator[bytes], answer: Answer) -> bytes:
         with trio.move_on_after(self.limits.stall):

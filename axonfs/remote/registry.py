@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from urllib.parse import quote, urlsplit
 
 import trio
@@ -30,19 +29,17 @@ from axonfs.catalog import (
     search,
 )
 from axonfs.chunktable import ChunkTable, parse_table, table_bytes
-from axonfs.document import Document
 from axonfs.errors import (
     AxonError,
-    DeadlineError,
     MalformedError,
     NotFoundError,
-    UnavailableError,
     VanishedError,
 )
 from axonfs.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest, parse_manifest
 from axonfs.names import LATEST, Spec
 from axonfs.remote.bodies import Location
 from axonfs.remote.documents import Documents
+from axonfs.remote.kept import KeptDocuments
 from axonfs.remote.source import DocumentCache
 from axonfs.remote.urls import shown, target_of
 
@@ -76,7 +73,7 @@ class RegistrySource:
         self._origin = root.origin
         self._secrets = {**root.credentials, **_bearer(token)}
         self._documents = documents
-        self._cache = cache
+        self._kept = KeptDocuments(documents, cache, self._secrets)
         self._no_index_until = float("-inf")
         self._indexed = True  # until it was asked for its index and had none
 
@@ -91,7 +88,7 @@ class RegistrySource:
         if not offline and trio.current_time() < self._no_index_until:
             return None
         url = f"{self.url}{_API}index.json"
-        body = await self._document(url, MAX_INDEX_BYTES, offline, allow_stale)
+        body = await self._kept.get(url, MAX_INDEX_BYTES, offline=offline, allow_stale=allow_stale)
         if not offline:
             self._indexed = body is not None
         if body is None:
@@ -104,7 +101,9 @@ class RegistrySource:
         self, model: str, *, offline: bool = False, allow_stale: bool = False
     ) -> Versions | None:
         url = f"{self._model_url(model)}/versions.json"
-        body = await self._document(url, MAX_VERSIONS_BYTES, offline, allow_stale)
+        body = await self._kept.get(
+            url, MAX_VERSIONS_BYTES, offline=offline, allow_stale=allow_stale
+        )
         if body is None:
             return None if offline or self._indexed else await self._found(model)
         with _Blaming(url):
@@ -188,39 +187,6 @@ class RegistrySource:
 
     def _model_url(self, model: str) -> str:
         return f"{self.url}{_path(model)}"
-
-    # -- documents that change ---------------------------------------------------------------
-
-    async def _document(
-        self, url: str, limit: int, offline: bool, allow_stale: bool
-    ) -> bytes | None:
-        """The document at `url`, as it is now or as it is stored; None if there is none."""
-        known = self._cache.document(url) if self._cache else None
-        if offline:
-            return known.body if known else None
-        try:
-            return await self._confirmed(url, limit, known)
-        except NotFoundError:
-            return None
-        except (UnavailableError, DeadlineError) as exc:
-            if known is None or not allow_stale:
-                raise
-            log.info("using what it said earlier: %s", exc)
-            return known.body
-
-    async def _confirmed(self, url: str, limit: int, known: Document | None) -> bytes:
-        fetched = await self._documents.get(
-            url, limit=limit, etag=known.etag if known else None, headers=self._secrets
-        )
-        if fetched is None:
-            assert known is not None  # only an ETag brings a 304
-            if self._cache:
-                self._cache.touch_document(url, time.time())
-            return known.body
-        if self._cache:
-            kept = Document(fetched.body, fetched.etag, time.time(), fetched.final_url)
-            self._cache.put_document(url, kept)
-        return fetched.body
 
 
 def base_of(manifest_url: str, model: str) -> str | None:

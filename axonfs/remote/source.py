@@ -7,6 +7,7 @@ AxonError and may be cancelled.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from axonfs.catalog import Listing, Versions
@@ -61,6 +62,26 @@ class Source(Protocol):
 
     async def search(self, query: str) -> list[Listing]:
         """What matches `query`, best first."""
+        ...
+
+
+class Hub(Source, Protocol):
+    """A source that serves one namespace alone, whose versions are commits.
+
+    It lists nothing by itself and is asked only for models that somebody names.
+    """
+
+    namespace: str
+
+    async def alias(
+        self, spec: Spec, *, offline: bool = False, allow_stale: bool = False
+    ) -> str | None:
+        """The version that a branch, a tag or `latest` stands for now, a version itself as it
+        is; None if there is no such name."""
+        ...
+
+    async def facts(self, spec: Spec, *, offline: bool = False) -> Mapping[str, str | int]:
+        """What it says about a model that is no part of a version, by label: downloads, say."""
         ...
 
 

@@ -15,7 +15,9 @@ from typing import Any
 from axonfs.errors import AxonError, NotFoundError
 from axonfs.manifest import FileEntry
 from axonfs.names import LATEST, Spec, spec_of, valid_segment, version_key
-from axonfs.tree import Catalog, Shelf, Tree, Version
+from axonfs.shelves import Shelf
+from axonfs.tree import Tree, Version
+from axonfs.vfs.hubplaces import Found, HubPlaces
 
 MANIFEST = "manifest.yaml"
 CONTROL = ".axonfs"
@@ -81,6 +83,7 @@ class Places:
     def __init__(self, tree: Tree, status: Callable[[], dict[str, Any]]) -> None:
         self._tree = tree
         self._status = status
+        self._hubs = HubPlaces(tree)
         self._folders: dict[Spec, dict[str, dict[str, FileEntry | None]]] = {}
 
     root = Directory(())
@@ -104,11 +107,15 @@ class Places:
                     place = self._in_folder(place, name) if isinstance(place, Folder) else None
                 break
         else:
-            is_alias = path[-1] == LATEST and len(path) > 2
-            place = await self._latest(Directory(path[:-1])) if is_alias else Directory(path)
+            inside = self._hubs.has(path)
+            place = await (self._in_hub(path) if inside else self._unversioned(path))
         if place is None:
             raise NotFoundError("it is there no more", path="/".join(path))
         return place
+
+    async def _unversioned(self, path: tuple[str, ...]) -> Place | None:
+        is_alias = path[-1] == LATEST and len(path) > 2
+        return await self._latest(Directory(path[:-1])) if is_alias else Directory(path)
 
     async def lookup(self, parent: Place, name: str) -> Place | None:
         """What `parent` has under `name`, None if nothing.
@@ -140,10 +147,12 @@ class Places:
         assert isinstance(place, Directory)
         return await self._list_directory(place)
 
-    def published(self, place: Directory, catalog: Catalog) -> float:
+    async def published(self, place: Directory) -> float:
         """When the version at `place` was published, 0.0 where it is none or not listed."""
         spec = spec_of(place.path)
-        listing = catalog.by_spec.get(spec) if spec else None
+        if spec is None or self._hubs.has(place.path):
+            return 0.0
+        listing = (await self._tree.catalog()).by_spec.get(spec)
         return listing.published if listing else 0.0
 
     # -- above the versions ------------------------------------------------------------------
@@ -151,6 +160,8 @@ class Places:
     async def _entered(self, place: Place) -> Place:
         """`place` with its manifest, if it is a version that was only listed so far."""
         if not isinstance(place, Directory) or len(place.path) < 3:
+            return place
+        if self._hubs.has(place.path):
             return place
         shelves = (await self._tree.catalog()).shelves
         spec = spec_of(place.path)
@@ -166,6 +177,8 @@ class Places:
             return Directory(path)
         if not valid_segment(name):
             return None
+        if self._hubs.has(path):
+            return await self._in_hub(path)
         shelf = (await self._tree.catalog()).shelves.get(parent.path, Shelf())
         if name in shelf.children or name in shelf.versions:
             return Directory(path)
@@ -192,11 +205,20 @@ class Places:
         guess = not self._tree.indexed and version_key(path[-1])[0] == 0
         return Directory(path) if guess else None
 
+    async def _in_hub(self, path: tuple[str, ...]) -> Place | None:
+        try:
+            return _hub_place(path, await self._hubs.lookup(path))
+        except NotFoundError:
+            return None
+
     async def _latest(self, parent: Directory) -> Place | None:
         latest = (await self._tree.versions("/".join(parent.path))).latest
         return Alias((*parent.path, LATEST), latest) if latest is not None else None
 
     async def _list_directory(self, place: Directory) -> list[tuple[str, Place]]:
+        if self._hubs.has(place.path):
+            found = await self._hubs.listing(place.path)
+            return [(name, _hub_place((*place.path, name), found[name])) for name in sorted(found)]
         shelf = (await self._tree.catalog()).shelves.get(place.path)
         if shelf is None:
             shelf = await self._unlisted_shelf(place)
@@ -206,6 +228,7 @@ class Places:
         if shelf.versions and (latest := await self._latest(place)):
             names[LATEST] = latest
         if place.path == ():
+            names |= {name: Directory((name,)) for name in await self._hubs.known()}
             names[CONTROL] = Directory((CONTROL,))
         return sorted(names.items())
 
@@ -242,6 +265,12 @@ class Places:
             return json.dumps(self._status(), indent=1).encode() + b"\n"
 
         return Text((CONTROL, STATUS), render, 0, time.time(), live=True)
+
+
+def _hub_place(path: tuple[str, ...], found: Found) -> Place:
+    if isinstance(found, str):
+        return Alias(path, found)
+    return Folder(path, found, "") if found else Directory(path)
 
 
 def manifest_file(path: tuple[str, ...], version: Version) -> Text:

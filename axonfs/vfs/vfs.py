@@ -72,7 +72,6 @@ class Vfs:
         *,
         foresee: Callable[[Version, str], None] = lambda version, path: None,
     ) -> None:
-        self._tree = tree
         self._foresee = foresee
         self._fetcher = fetcher
         self._journal = journal or Journal.new()
@@ -167,7 +166,7 @@ class Vfs:
             case Folder(version=version):
                 mtime, ttl = version.manifest.created, FOREVER
             case Directory():
-                mtime = self._places.published(place, await self._tree.catalog())
+                mtime = await self._places.published(place)
                 ttl = FOREVER if mtime else SHELF_TTL
         return Attributes(inode, stat.S_IFDIR | 0o555, 0, 0, mtime, 2, ttl, ttl)
 
@@ -188,7 +187,8 @@ class Vfs:
             return {}
         found = {"spec": str(version.spec), "source": version.base}
         if isinstance(place, File):
-            found["sha256"] = place.entry.digest
+            entry = place.entry
+            found |= {"git": entry.git} if entry.git else {"sha256": entry.digest}
             found["cached"] = f"{self._local(place)[0]}/{place.entry.size}"
         return {XATTR_PREFIX + key: value for key, value in found.items()}
 

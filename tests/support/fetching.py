@@ -19,7 +19,7 @@ import yaml
 from axonfs.fetch import Feed, Fetcher
 from axonfs.names import parse_spec
 from axonfs.ranges import Range, chunk_span
-from axonfs.remote import Bodies, Documents, Limits, RegistrySource, Routes
+from axonfs.remote import Bodies, Documents, Hub, HubCache, Limits, RegistrySource, Routes
 from axonfs.store import Store
 from axonfs.tree import Tree
 from tests.support.faulty import Exchange, Fault, FaultyOrigin
@@ -66,15 +66,24 @@ async def rig(
     limits: Limits = FAST,
     streams: int = 8,
     offline: bool = False,
+    hubs: Callable[[Documents, Store], dict[str, Hub]] = lambda documents, store: {},
+    blobs: HubCache | None = None,
 ) -> AsyncIterator[Rig]:
-    """The parts over the registries at `urls`, until the block is left."""
+    """The parts over the registries at `urls` and `hubs`, until the block is left."""
     async with Documents(limits, routes=Routes({})) as documents:
         with closing(Store.open(cache)) as store, Bodies(limits, routes=Routes({})) as bodies:
             async with trio.open_nursery() as nursery:
                 sources = [RegistrySource(url, documents, cache=store) for url in urls]
-                tree = Tree(sources, store, nursery, offline=offline)
+                known = hubs(documents, store)
+                tree = Tree(sources, store, nursery, offline=offline, hubs=known)
                 fetcher = Fetcher(
-                    store, bodies, nursery, streams=streams, limits=limits, offline=offline
+                    store,
+                    bodies,
+                    nursery,
+                    streams=streams,
+                    limits=limits,
+                    offline=offline,
+                    blobs=blobs,
                 )
                 yield Rig(store, tree, fetcher, nursery)
                 fetcher.closing = True

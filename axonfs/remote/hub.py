@@ -1,0 +1,286 @@
+"""What hubs of models have in common: repositories of files, with commits, branches and tags.
+
+A hub has no manifests. The listing of a commit becomes one, of kind Snapshot, when the commit is
+first looked up; it is kept like any other. A commit never changes, so neither does its snapshot.
+Each hub is a subclass in a module of its own that knows the hub's API: docs/sources.md.
+
+    model     namespace/name or namespace/org/name, where `namespace` is the hub's own
+    version   a commit
+    base      <namespace>://<repository>@<commit>/, whatever the hub's endpoint is
+
+Everything that a hub says is checked by `parse_manifest`, as a registry's manifest is. Trio only.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from axonfs.catalog import Listing, Versions
+from axonfs.chunktable import ChunkTable
+from axonfs.errors import (
+    AccessDeniedError,
+    AxonError,
+    DeadlineError,
+    MalformedError,
+    UnavailableError,
+)
+from axonfs.manifest import SNAPSHOT, FileEntry, Manifest, parse_manifest, render_manifest
+from axonfs.names import LATEST, Spec, is_commit, valid_segment
+from axonfs.remote.bodies import Location
+from axonfs.remote.documents import Documents, Fetched
+from axonfs.remote.kept import KeptDocuments
+from axonfs.remote.source import DocumentCache
+from axonfs.remote.urls import shown, target_of
+
+MAX_ANSWER_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A commit as the hub describes it; `facts` are what changes later, by label."""
+
+    id: str
+    created: float = 0.0
+    license: str = ""
+    framework: str = ""
+    format: str = ""
+    tags: tuple[str, ...] = ()
+    facts: Mapping[str, str | int] = field(default_factory=dict)
+
+
+class HubSource(ABC):
+    """The hub at `endpoint`; implements `axonfs.remote.source.Hub`.
+
+    Args:
+        token: sent to the endpoint's own origin only.
+        cache: answers of earlier runs, for when it is not reached or not to be asked.
+    """
+
+    namespace: str
+    default_branch: str
+    token_variable: str
+
+    def __init__(
+        self,
+        endpoint: str,
+        documents: Documents,
+        token: str | None = None,
+        *,
+        cache: DocumentCache | None = None,
+    ) -> None:
+        root = target_of(endpoint)
+        self.url = str(root).rstrip("/") + "/"
+        self.name = root.origin.authority + root.target.rstrip("/")
+        self._endpoint = self.url.rstrip("/")
+        self._origin = root.origin
+        self._secrets = {**root.credentials, **(self._credentials(token) if token else {})}
+        self._documents = documents
+        self._kept = KeptDocuments(documents, cache, self._secrets)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.url}>"
+
+    # -- what each hub knows -----------------------------------------------------------------
+
+    def _credentials(self, token: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {token}"}
+
+    @abstractmethod
+    async def _commit(
+        self, repo: str, revision: str, *, offline: bool = False, allow_stale: bool = False
+    ) -> Commit | None:
+        """What `revision` stands for now; None if the hub says that there is none."""
+
+    @abstractmethod
+    async def _refs(self, repo: str, *, offline: bool, allow_stale: bool) -> dict[str, str] | None:
+        """The branches and tags with their commits; None if the hub does not list them."""
+
+    @abstractmethod
+    async def _files(self, repo: str, commit: str) -> list[FileEntry]:
+        """Every file of a commit; sizes, digests and paths are not checked yet."""
+
+    @abstractmethod
+    def _file_url(self, repo: str, commit: str, path: str) -> str:
+        """Where the bytes of a file are asked for."""
+
+    @abstractmethod
+    async def search(self, query: str) -> list[Listing]:
+        """What the hub's own search finds, in its order."""
+
+    # -- the source --------------------------------------------------------------------------
+
+    async def listings(
+        self, *, offline: bool = False, allow_stale: bool = False
+    ) -> list[Listing] | None:
+        """None: a hub lists no million models."""
+        return None
+
+    async def versions(
+        self, model: str, *, offline: bool = False, allow_stale: bool = False
+    ) -> Versions | None:
+        """The commits that branches and tags are at."""
+        repo = repo_of(model)
+        if repo is None:
+            return None
+        # Asked for by itself too, so that every answer that is kept says the same of this one.
+        newest = await self._commit(
+            repo, self.default_branch, offline=offline, allow_stale=allow_stale
+        )
+        try:
+            refs = await self._refs(repo, offline=offline, allow_stale=allow_stale) or {}
+        except (UnavailableError, DeadlineError):
+            if not allow_stale:
+                raise
+            refs = {}
+        if newest is not None:
+            refs = {**refs, self.default_branch: newest.id}
+        if not refs:
+            return None
+        usable = {name: commit for name, commit in refs.items() if valid_segment(name)}
+        commits = tuple(sorted(set(usable.values())))
+        return Versions(commits, usable.get(self.default_branch), usable)
+
+    async def alias(
+        self, spec: Spec, *, offline: bool = False, allow_stale: bool = False
+    ) -> str | None:
+        """The commit that the version of `spec` stands for; None if there is none."""
+        repo = repo_of(spec.model)
+        if repo is None:
+            return None
+        if is_commit(spec.version):
+            return spec.version
+        revision = self.default_branch if spec.version == LATEST else spec.version
+        found = await self._commit(repo, revision, offline=offline, allow_stale=allow_stale)
+        return found.id if found else None
+
+    async def facts(self, spec: Spec, *, offline: bool = False) -> Mapping[str, str | int]:
+        """What the hub says about a model that is no part of its files, by label."""
+        repo = repo_of(spec.model)
+        found = repo and await self._commit(
+            repo, self.default_branch, offline=offline, allow_stale=True
+        )
+        return found.facts if found else {}
+
+    async def manifest(self, spec: Spec) -> tuple[Manifest, str] | None:
+        """A snapshot of the commit that is the version of `spec`."""
+        repo = repo_of(spec.model)
+        if repo is None or not is_commit(spec.version):
+            return None
+        commit = await self._commit(repo, spec.version)
+        if commit is None:
+            return None
+        files = await self._files(repo, spec.version)
+        manifest = await trio.to_thread.run_sync(_snapshot, spec, commit, files)
+        return manifest, f"{self.namespace}://{repo}@{spec.version}/"
+
+    async def table(self, base: str, entry: FileEntry) -> ChunkTable | None:
+        """None: hubs have no chunk tables."""
+        return None
+
+    def locate(self, base: str, entry: FileEntry) -> Location:
+        """Where a file's bytes are; `base` is one of this hub's."""
+        repo, _, commit = base.removeprefix(f"{self.namespace}://").rstrip("/").rpartition("@")
+        return Location(
+            self._file_url(repo, commit, entry.path),
+            self._secrets,
+            signed=True,
+            access=self._access(repo),
+        )
+
+    # -- asking ------------------------------------------------------------------------------
+
+    def _access(self, repo: str) -> str:
+        """What a person can do who is refused."""
+        page = f"{self._endpoint}/{repo}"
+        if self._secrets:
+            return f"the token must be of an account that may read it: see {page}"
+        return f"ask for access at {page}, then set {self.token_variable} to a token of yours"
+
+    async def _kept_answer(self, repo: str, url: str, *, offline: bool, allow_stale: bool) -> Any:
+        """The JSON at `url`, as it is now or as it is kept; None if there is none."""
+        with self._explaining(repo, url):
+            body = await self._kept.get(
+                url, MAX_ANSWER_BYTES, offline=offline, allow_stale=allow_stale
+            )
+            return None if body is None else parse_json(body)
+
+    async def _page(self, repo: str, url: str) -> Fetched:
+        """One document that is asked for once. Its URL may come from the hub."""
+        with self._explaining(repo, url):
+            if target_of(url).origin != self._origin:
+                raise MalformedError("its next page is on another host")
+            fetched = await self._documents.get(url, limit=MAX_ANSWER_BYTES, headers=self._secrets)
+            assert fetched is not None  # no ETag was sent
+            return fetched
+
+    def _explaining(self, repo: str, url: str) -> _Explaining:
+        return _Explaining(url, self._access(repo))
+
+
+def repo_of(model: str) -> str | None:
+    """The repository of a model: what follows the hub's namespace; None if it cannot be one."""
+    repo = model.partition("/")[2]
+    return repo if repo and repo.count("/") <= 1 else None
+
+
+def parse_json(body: bytes) -> Any:
+    """
+    Raises:
+        MalformedError: it is not JSON.
+    """
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise MalformedError("its answer is not JSON") from exc
+
+
+def texts(items: object) -> tuple[str, ...]:
+    """The strings in a list from outside."""
+    return tuple(item for item in items if isinstance(item, str)) if isinstance(items, list) else ()
+
+
+def described(facts: Mapping[str, str | int]) -> str:
+    """A hit of a search in a few words: what a hub has in place of a description."""
+    words = [str(facts[key]) for key in ("task",) if key in facts]
+    if "downloads" in facts:
+        words.append(f"{facts['downloads']} downloads")
+    if facts.get("gated", "no") != "no":
+        words.append("gated")
+    return ", ".join(words)
+
+
+def _snapshot(spec: Spec, commit: Commit, files: list[FileEntry]) -> Manifest:
+    made = Manifest(
+        spec,
+        tuple(sorted(files, key=lambda entry: entry.path)),
+        license=commit.license,
+        framework=commit.framework,
+        format=commit.format,
+        tags=commit.tags,
+        created=commit.created,
+        kind=SNAPSHOT,
+    )
+    return parse_manifest(render_manifest(made), spec)
+
+
+class _Explaining:
+    """Adds to an error where its cause came from, and what to do about a refusal."""
+
+    def __init__(self, url: str, access: str) -> None:
+        self._url = url
+        self._access = access
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, exc: BaseException | None, _traceback: object) -> None:
+        if isinstance(exc, AxonError):
+            exc.source = exc.source or shown(self._url)
+        if isinstance(exc, AccessDeniedError):
+            exc.hint = self._access

@@ -1,0 +1,52 @@
+"""The hubs that this program knows, by the namespace each serves, and how each is configured.
+
+A further hub is a subclass of HubSource in a module of its own, and one line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from axonfs.config import HUBS, Settings, parse_url
+from axonfs.errors import UsageError
+from axonfs.remote import huggingface, modelscope
+from axonfs.remote.documents import Documents
+from axonfs.remote.hub import HubSource
+from axonfs.remote.huggingface import HuggingFace
+from axonfs.remote.modelscope import ModelScope
+from axonfs.remote.source import DocumentCache, Hub
+
+
+class _Known(NamedTuple):
+    kind: type[HubSource]
+    variable: str
+    endpoint: Callable[[], str]
+    token: Callable[[], str | None]
+
+
+_KNOWN = {
+    "hf": _Known(HuggingFace, "HF_ENDPOINT", huggingface.endpoint, huggingface.token),
+    "modelscope": _Known(ModelScope, "MODELSCOPE_ENDPOINT", modelscope.endpoint, modelscope.token),
+}
+assert tuple(_KNOWN) == HUBS
+
+
+def configured(settings: Settings, documents: Documents, cache: DocumentCache) -> dict[str, Hub]:
+    """The hubs that `sources` names; making one sends nothing.
+
+    A token in this program's settings goes before the one of the hub's own client.
+
+    Raises:
+        UsageError: an endpoint is no URL.
+    """
+    hubs: dict[str, Hub] = {}
+    for name in settings.sources:
+        known = _KNOWN[name]
+        try:
+            endpoint = parse_url(known.endpoint())
+        except ValueError as exc:
+            raise UsageError(f"{known.variable} {exc}") from exc
+        token = settings.token(endpoint) or known.token()
+        hubs[name] = known.kind(endpoint, documents, token, cache=cache)
+    return hubs

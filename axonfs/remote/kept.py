@@ -1,0 +1,70 @@
+"""Documents that change, kept between runs: an index, a list of versions, a hub's answers.
+
+Sits between the sources and documents.py. Asks whether what is kept is still current, and hands it
+out as it is while nothing may be sent or nobody answers. Trio only.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+
+from axonfs.document import Document
+from axonfs.errors import DeadlineError, NotFoundError, UnavailableError
+from axonfs.remote.documents import Documents
+from axonfs.remote.source import DocumentCache
+
+log = logging.getLogger(__name__)
+
+
+class KeptDocuments:
+    """The documents of one source.
+
+    Args:
+        headers: credentials, sent to the origin of each URL only.
+    """
+
+    def __init__(
+        self, documents: Documents, cache: DocumentCache | None, headers: Mapping[str, str]
+    ) -> None:
+        self._documents = documents
+        self._cache = cache
+        self._headers = headers
+
+    async def get(
+        self, url: str, limit: int, *, offline: bool = False, allow_stale: bool = False
+    ) -> bytes | None:
+        """The document at `url`, as it is now or as it is kept; None if there is none.
+
+        Args:
+            limit: the most bytes it may have.
+            offline: send nothing.
+            allow_stale: what is kept will do where the source cannot be reached.
+        """
+        known = self._cache.document(url) if self._cache else None
+        if offline:
+            return known.body if known else None
+        try:
+            return await self._confirmed(url, limit, known)
+        except NotFoundError:
+            return None
+        except (UnavailableError, DeadlineError) as exc:
+            if known is None or not allow_stale:
+                raise
+            log.info("using what it said earlier: %s", exc)
+            return known.body
+
+    async def _confirmed(self, url: str, limit: int, known: Document | None) -> bytes:
+        fetched = await self._documents.get(
+            url, limit=limit, etag=known.etag if known else None, headers=self._headers
+        )
+        if fetched is None:
+            assert known is not None  # only an ETag brings a 304
+            if self._cache:
+                self._cache.touch_document(url, time.time())
+            return known.body
+        if self._cache:
+            kept = Document(fetched.body, fetched.etag, time.time(), fetched.final_url)
+            self._cache.put_document(url, kept)
+        return fetched.body

@@ -1,0 +1,390 @@
+"""A hub's models through tree and fetcher: what is listed, resolved, read, verified and refused."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from axonfs.errors import (
+    AccessDeniedError,
+    AxonError,
+    CorruptError,
+    MalformedError,
+    NotFoundError,
+    OfflineError,
+)
+from axonfs.manifest import SNAPSHOT, git_digest, parse_manifest
+from axonfs.names import parse_spec
+from axonfs.remote import Documents, Hub
+from axonfs.remote.huggingface import HuggingFace
+from axonfs.store import Store
+from axonfs.vfs.places import Alias, Directory, File, Folder, Places
+from tests.support.fetching import Rig, rig
+from tests.support.hub import DATE_SECONDS, TOKEN, HubServer, Repo, git_oid, sha256
+
+MIB = 1 << 20
+NAME = "hf/acme/tiny"
+FILES = {
+    ".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n",
+    "README.md": b"---\nlicense: apache-2.0\n---\n# Tiny\n",
+    "config.json": b'{"model_type": "llama"}\n',
+    "empty.txt": b"",
+    "manifest.yaml": b"a: file of the repository's own\n",
+    "model.safetensors": bytes(range(256)) * (3 * MIB // 256) + b"end",
+    "onnx/model.onnx": b"onnx" * 5000,
+    "tokenizer.json": b'{"a": 1}' * (MIB // 5),
+}
+LARGE = frozenset({"model.safetensors", "onnx/model.onnx"})
+
+
+@pytest.fixture
+def repo() -> Repo:
+    made = Repo("acme/tiny", large=LARGE)
+    made.commit({"config.json": b"{}\n"})
+    made.tags["v1.0"] = made.branches["main"]
+    made.commit(FILES)
+    return made
+
+
+@pytest.fixture
+def hub(repo: Repo) -> Iterator[HubServer]:
+    with HubServer(repo) as server:
+        yield server
+
+
+def at(hub: HubServer, token: str | None = None) -> Callable[[Documents, Store], dict[str, Hub]]:
+    def made(documents: Documents, store: Store) -> dict[str, Hub]:
+        return {"hf": HuggingFace(hub.url, documents, token, cache=store)}
+
+    return made
+
+
+async def content(parts: Rig, path: str, spec: str = NAME) -> bytes:
+    """A file's bytes, as a reader of the mount gets them."""
+    feed = await parts.open(path, spec)
+    try:
+        await feed.prepare()
+        return await parts.read(feed)
+    finally:
+        feed.close()
+
+
+# -- listing -----------------------------------------------------------------------------------
+
+
+async def test_a_commit_becomes_a_snapshot(tmp_path: Path, hub: HubServer, repo: Repo) -> None:
+    """All files, with sizes and digests, from two answers and no byte of a file."""
+    async with rig(tmp_path, hubs=at(hub)) as parts:
+        version = await parts.tree.version(parse_spec(f"{NAME}@main"))
+    manifest, main = version.manifest, repo.branches["main"]
+    assert str(version.spec) == f"{NAME}@{main}"
+    assert {entry.path: entry.size for entry in manifest.files} == {
+        path: len(body) for path, body in FILES.items()
+    }
+    for entry in manifest.files:
+        body = FILES[entry.path]
+        if entry.path in LARGE:
+            assert (entry.digest, entry.git) == (sha256(body), None)
+        else:
+            assert (entry.git, entry.digest) == (git_oid(body), git_digest(git_oid(body)))
+    assert manifest.license == "apache-2.0"
+    assert manifest.framework == "transformers"
+    assert manifest.created == DATE_SECONDS
+    assert version.base == f"hf://acme/tiny@{main}/"
+    assert not hub.asked("/resolve/")
+    again = parse_manifest(manifest.raw, version.spec)
+    assert again == manifest
+    assert again.kind == SNAPSHOT
+
+
+async def test_pages_are_joined(tmp_path: Path, hub: HubServer) -> None:
+    hub.page = 2
+    async with rig(tmp_path, hubs=at(hub)) as parts:
+        version = await parts.tree.version(parse_spec(NAME))
+        assert {entry.path for entry in version.manifest.files} == set(FILES)
+    assert len(hub.asked("/tree/")) == 5
+
+
+async def test_a_next_page_elsewhere_is_refused(tmp_path: Path, hub: HubServer) -> None:
+    """It would be asked for with the token."""
+    hub.page, url = 2, hub.url
+    hub.url = hub.storage
+    async with rig(tmp_path, hubs=lambda d, s: {"hf": HuggingFace(url, d, TOKEN)}) as parts:
+        with pytest.raises(MalformedError, match="another host"):
+            await parts.tree.version(parse_spec(NAME))
+    assert not hub.asked(origin="storage")
+
+
+async def test_branches_and_tags_follow_the_hub(tmp_path: Path, hub: HubServer, repo: Repo) -> None:
+    async with rig(tmp_path, hubs=at(hub)) as parts:
+        main = repo.branches["main"]
+        for name in ("main", "latest", main):
+            assert await parts.tree.target(parse_spec(f"{NAME}@{name}")) == main
+        assert await parts.tree.target(parse_spec(f"{NAME}@v1.0")) == repo.tags["v1.0"]
+        assert await parts.tree.target(parse_spec(f"{NAME}@none")) is None
+        versions = await parts.tree.versions(NAME)
+        assert versions.latest == main
+        assert versions.aliases == {"main": main, "v1.0": repo.tags["v1.0"]}
+        moved = repo.commit({"config.json": b"{ }\n"})
+        assert await parts.tree.target(parse_spec(f"{NAME}@main")) == main, "within the TTL"
+        parts.tree.invalidate()
+        assert (await parts.tree.versions(NAME, fresh=True)).latest == moved
+        old = await parts.tree.version(parse_spec(f"{NAME}@{main}"))
+        assert set(FILES) == {entry.path for entry in old.manifest.files}
+
+
+async def test_names_that_do_not_exist(tmp_path: Path, hub: HubServer) -> None:
+    async with rig(tmp_path, hubs=at(hub, TOKEN)) as parts:
+        for text in (f"{NAME}@none", f"{NAME}@{'0' * 40}", "hf/acme/none", "hf/a/b/c/d"):
+            with pytest.raises(NotFoundError):
+                await parts.tree.version(parse_spec(text))
+
+
+async def test_a_renamed_model_and_one_without_an_organisation(
+    tmp_path: Path, hub: HubServer
+) -> None:
+    hub.renamed = {"tiny": "acme/tiny", "old/tiny": "acme/tiny"}
+    async with rig(tmp_path, hubs=at(hub, TOKEN)) as parts:
+        for name in ("hf/tiny@main", "hf/old/tiny"):
+            assert await content(parts, "config.json", name) == FILES["config.json"]
+            assert await content(parts, "model.safetensors", name) == FILES["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"type": "file", "path": "../up", "size": 1, "oid": "0" * 40},
+        {"type": "file", "path": "a", "size": -1, "oid": "0" * 40},
+        {"type": "file", "path": "a", "size": 1, "oid": "main"},
+        {"type": "file", "path": "a", "size": 1, "oid": "0" * 40, "lfs": {"oid": "x", "size": 1}},
+        {"type": "file", "size": 1, "oid": "0" * 40},
+        {"type": "file", "path": "a", "size": True, "oid": "0" * 40},
+        {"type": "file", "path": "config.json/x", "size": 1, "oid": "0" * 40},
+        "a",
+    ],
+)
+async def test_a_listing_that_breaks_a_rule_is_refused(
+    tmp_path: Path, hub: HubServer, repo: Repo, entry: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = repo.tree(repo.branches["main"])
+    monkeypatch.setattr(Repo, "tree", lambda self, commit: [*listed, entry])
+    async with rig(tmp_path, hubs=at(hub)) as parts:
+        with pytest.raises(MalformedError):
+            await parts.tree.version(parse_spec(NAME))
+
+
+# -- bytes -------------------------------------------------------------------------------------
+
+
+async def test_every_byte_is_that_of_the_repository(tmp_path: Path, hub: HubServer) -> None:
+    async with rig(tmp_path / "cache", hubs=at(hub)) as parts:
+        for path, body in FILES.items():
+            assert await content(parts, path) == body
+        asked = len(hub.requests)
+        for path, body in FILES.items():
+            assert await content(parts, path) == body
+        assert len(hub.requests) == asked
+    async with rig(tmp_path / "cache", offline=True, hubs=at(hub)) as parts:
+        for path, body in FILES.items():
+            assert await content(parts, path) == body
+        with pytest.raises(OfflineError):
+            await parts.tree.version(parse_spec(f"{NAME}@v1.0"))
+    assert len(hub.requests) == asked
+
+
+async def test_a_small_file_that_was_altered_is_never_served(
+    tmp_path: Path, hub: HubServer
+) -> None:
+    """Not even its first chunk, though nothing is wrong with that one alone."""
+    body = FILES["tokenizer.json"]
+    hub.altered["tokenizer.json"] = body[:-1] + b"!"
+    async with rig(tmp_path, hubs=at(hub)) as parts:
+        feed = await parts.open("tokenizer.json", NAME)
+        assert feed.object.count > 1
+        with pytest.raises(CorruptError, match="git blob id"):
+            await parts.read(feed, 0, 10)
+        assert feed.object.present_bytes == 0
+        assert not feed.present(0, 1)
+        feed.close()
+        with pytest.raises(CorruptError):
+            await content(parts, "tokenizer.json")
+
+
+async def test_a_large_file_that_was_altered_is_dropped(tmp_path: Path, hub: HubServer) -> None:
+    hub.altered["onnx/model.onnx"] = b"ONNX" * 5000
+    async with rig(tmp_path, hubs=at(hub)) as parts:
+        with pytest.raises(CorruptError, match="sha256"):
+            await content(parts, "onnx/model.onnx")
+
+
+async def test_ranges_of_a_large_file_ask_the_hub_once(tmp_path: Path, hub: HubServer) -> None:
+    """It counts requests; where the bytes are is remembered until the storage refuses."""
+    body = FILES["model.safetensors"]
+    async with rig(tmp_path, hubs=at(hub)) as parts:
+        feed = await parts.open("model.safetensors", NAME)
+        assert await parts.read(feed, 0, 10) == body[:10]
+        assert await parts.read(feed, MIB, MIB + 10) == body[MIB : MIB + 10]
+        assert len(hub.asked("/resolve/")) == 1
+        hub.expire()
+        assert await parts.read(feed, 2 * MIB, 2 * MIB + 10) == body[2 * MIB : 2 * MIB + 10]
+        assert len(hub.asked("/resolve/")) == 2
+        assert len(hub.asked(origin="storage")) == 4
+        feed.close()
+
+
+async def test_a_signed_url_that_is_refused_at_once_is_asked_for_again(
+    tmp_path: Path, hub: HubServer
+) -> None:
+    hub.fail("/repos/ab/cd/", 403)
+    async with rig(tmp_path, hubs=at(hub)) as parts:
+        assert await content(parts, "onnx/model.onnx") == FILES["onnx/model.onnx"]
+    assert len(hub.asked("/resolve/")) == 2
+
+
+async def test_too_many_requests_are_waited_out(tmp_path: Path, hub: HubServer) -> None:
+    hub.fail("/revision/main", 429, Retry_After="0")
+    hub.fail("/tree/", 429, Retry_After="0")
+    hub.fail("/resolve/", 429, Retry_After="0")
+    async with rig(tmp_path, hubs=at(hub)) as parts:
+        assert await content(parts, "config.json") == FILES["config.json"]
+
+
+async def test_a_retry_after_is_honoured(tmp_path: Path, hub: HubServer) -> None:
+    """An answer that comes later than the deadline is an error that says so."""
+    hub.fail("/revision/main", 429, times=9, Retry_After="30")
+    async with rig(tmp_path, hubs=at(hub)) as parts:
+        with pytest.raises(AxonError, match="429") as caught:
+            await parts.tree.version(parse_spec(NAME))
+    assert caught.value.retry_after == 30
+    assert len(hub.requests) == 1
+
+
+async def test_two_commits_share_what_is_the_same(
+    tmp_path: Path, hub: HubServer, repo: Repo
+) -> None:
+    """Under another name as well, and each can serve it."""
+    repo.large |= {"moved.safetensors"}
+    moved = dict(FILES, **{"moved.safetensors": FILES["model.safetensors"]})
+    del moved["model.safetensors"]
+    async with rig(tmp_path, hubs=at(hub)) as parts:
+        feed = await parts.open("model.safetensors", NAME)
+        assert await parts.read(feed, 0, 10) == FILES["model.safetensors"][:10]
+        new = repo.commit(moved)
+        other = await parts.open("moved.safetensors", f"{NAME}@{new}")
+        assert other is feed
+        hub.fail(f"{repo.resolve('main')}/", 500, times=0)
+        hub.fail("/resolve/", 404)
+        hub.expire()
+        assert await parts.read(feed) == FILES["model.safetensors"]
+        feed.close()
+        other.close()
+
+
+# -- access ------------------------------------------------------------------------------------
+
+
+async def test_a_gated_model_without_a_token(tmp_path: Path, hub: HubServer, repo: Repo) -> None:
+    """It can be looked at; reading says where to ask for access."""
+    repo.gated = "manual"
+    async with rig(tmp_path, hubs=at(hub)) as parts:
+        for path in ("config.json", "model.safetensors"):
+            with pytest.raises(AccessDeniedError) as caught:
+                await content(parts, path)
+            assert caught.value.errno == errno.EACCES
+            assert f"{hub.url}/acme/tiny" in str(caught.value)
+            assert "HF_TOKEN" in str(caught.value)
+
+
+async def test_a_private_model_without_a_token(tmp_path: Path, hub: HubServer, repo: Repo) -> None:
+    repo.private = True
+    async with rig(tmp_path / "cache", hubs=at(hub)) as parts:
+        with pytest.raises(AccessDeniedError, match="private") as caught:
+            await parts.tree.version(parse_spec(NAME))
+        assert "HF_TOKEN" in str(caught.value)
+    async with rig(tmp_path / "cache", hubs=at(hub, TOKEN)) as parts:
+        assert await content(parts, "config.json") == FILES["config.json"]
+
+
+async def test_the_token_goes_to_the_hub_alone(tmp_path: Path, hub: HubServer, repo: Repo) -> None:
+    repo.private, repo.gated, hub.page = True, "auto", 3
+    async with rig(tmp_path, hubs=at(hub, TOKEN)) as parts:
+        assert await content(parts, "model.safetensors") == FILES["model.safetensors"]
+        assert await content(parts, "config.json") == FILES["config.json"]
+        await parts.tree.versions(NAME)
+        await parts.tree.hubs["hf"].search("tiny")
+    for request in hub.requests:
+        sent = request.headers.get("authorization")
+        assert sent == (f"Bearer {TOKEN}" if request.origin == "hub" else None)
+        assert TOKEN not in request.path
+    assert hub.asked(origin="storage")
+    assert TOKEN not in repr(parts.tree.hubs)
+
+
+async def test_a_token_that_is_not_valid(tmp_path: Path, hub: HubServer, repo: Repo) -> None:
+    repo.private = True
+    async with rig(tmp_path, hubs=at(hub, "hf_old")) as parts:
+        with pytest.raises(AccessDeniedError, match="token"):
+            await parts.tree.version(parse_spec(NAME))
+
+
+# -- looking without fetching ------------------------------------------------------------------
+
+
+async def test_search_and_facts(tmp_path: Path, hub: HubServer) -> None:
+    async with rig(tmp_path, hubs=at(hub)) as parts:
+        source = parts.tree.hubs["hf"]
+        (found,) = await source.search("TINY")
+        assert str(found.spec) == f"{NAME}@main"
+        assert found.license == "apache-2.0"
+        assert "1234567 downloads" in found.description
+        assert await source.search("nothing") == []
+        facts = await source.facts(parse_spec(NAME))
+        assert facts["downloads"] == 1234567
+        assert facts["gated"] == "no"
+
+
+async def test_a_hub_that_is_down(tmp_path: Path, hub: HubServer, repo: Repo) -> None:
+    """What was resolved once stays; what was not is an error, and no ENOENT."""
+    async with rig(tmp_path / "cache", hubs=at(hub)) as parts:
+        assert await content(parts, "config.json") == FILES["config.json"]
+    hub.fail("/", 503, times=100)
+    async with rig(tmp_path / "cache", hubs=at(hub)) as parts:
+        assert await content(parts, "config.json", f"{NAME}@main") == FILES["config.json"]
+        assert (await parts.tree.versions(NAME)).aliases == {"main": repo.branches["main"]}
+        with pytest.raises(AxonError) as caught:
+            await parts.tree.version(parse_spec("hf/acme/other"))
+        assert not isinstance(caught.value, NotFoundError)
+
+
+async def test_nothing_is_sent_before_a_model_is_named(tmp_path: Path, hub: HubServer) -> None:
+    async with rig(tmp_path, hubs=at(hub)) as parts:
+        await parts.tree.catalog()
+        await parts.tree.local()
+        await parts.tree.search("tiny")
+    assert hub.requests == []
+
+
+async def test_places_are_found_again_by_their_paths(
+    tmp_path: Path, hub: HubServer, repo: Repo
+) -> None:
+    """As for a worker that takes over what an earlier one told the kernel."""
+    main = repo.branches["main"]
+    model = ("hf", "acme", "tiny")
+    async with rig(tmp_path, hubs=at(hub)) as parts:
+        await parts.tree.version(parse_spec(f"{NAME}@main"))
+        asked = len(hub.requests)
+        places = Places(parts.tree, dict)
+        assert await places.at(("hf",)) == Directory(("hf",))
+        assert await places.at(model) == Directory(model)
+        assert await places.at((*model, "main")) == Alias((*model, "main"), main)
+        assert isinstance(await places.at((*model, main)), Folder)
+        assert isinstance(await places.at((*model, main, "onnx")), Folder)
+        found = await places.at((*model, main, "onnx", "model.onnx"))
+        assert isinstance(found, File)
+        assert found.entry.size == len(FILES["onnx/model.onnx"])
+        assert len(hub.requests) == asked
+        with pytest.raises(NotFoundError):
+            await places.at((*model, main, "none"))
