@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import click
 
 from axonfs.cli.client import ask
 from axonfs.cli.options import json_option, source_options, target
 from axonfs.cli.output import echo, echo_json, facts, note, show_note, table
+from axonfs.config import HUBS
 from axonfs.units import share, size
 
 
 @click.command
 @click.argument("query", nargs=-1, required=True)
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    type=click.Choice(["registry", *HUBS]),
+    help="What to ask: the registries (the default), or a hub; may be given more than once.",
+)
 @source_options
 @json_option
 def search(
-    query: tuple[str, ...], registries: tuple[str, ...], cache: str | None, as_json: bool
+    query: tuple[str, ...],
+    sources: tuple[str, ...],
+    registries: tuple[str, ...],
+    cache: str | None,
+    as_json: bool,
 ) -> None:
     """Find models by words.
 
     Every word of QUERY must be in the namespace, name, description or tags.
     """
     words = " ".join(query)
-    found = ask(target(registries, cache), {"op": "search", "query": words})["models"]
+    place = target(registries, cache)
+    request = {"op": "search", "query": words, "sources": list(sources)}
+    found = ask(place, request)["models"]
     if as_json:
         echo_json(found)
         return
@@ -35,6 +50,8 @@ def search(
             for item in found
         ),
     ) if found else note("nothing matches")
+    if not (found or sources or place.settings.registries):
+        note("no registry is configured; --source hf searches the Hugging Face Hub")
 
 
 def _known(count: int | None) -> str:
@@ -62,13 +79,13 @@ def info(
     if files:
         click.echo()
         table(
-            ("PATH", "SIZE", "LOCAL", "SHA256"),
+            ("PATH", "SIZE", "LOCAL", "DIGEST"),
             (
                 (
                     item["path"],
                     size(item["size"]),
                     share(item["local"], item["size"]),
-                    item["sha256"],
+                    item.get("sha256") or f"git:{item['git']}",
                 )
                 for item in found["files"]
             ),
@@ -79,9 +96,10 @@ def info(
 def _facts(found: dict[str, object]) -> list[tuple[str, str]]:
     total, local = int(str(found["size"])), int(str(found["local"]))
     created = float(str(found["created"]))
-    tags, files = found["tags"], found["files"]
+    tags, files, facts = found["tags"], found["files"], found["facts"]
     assert isinstance(tags, list)
     assert isinstance(files, list)
+    assert isinstance(facts, dict)
     return [
         ("spec", str(found["spec"])),
         ("description", str(found["description"])),
@@ -91,6 +109,7 @@ def _facts(found: dict[str, object]) -> list[tuple[str, str]]:
         ("runs as", str(found["execution_format"])),
         ("tags", ", ".join(map(str, tags))),
         ("published", time.strftime("%Y-%m-%d %H:%M", time.localtime(created)) if created else ""),
+        *((label, str(value)) for label, value in facts.items()),
         ("files", str(len(files))),
         ("size", size(total)),
         ("local", f"{size(local)} ({share(local, total)})"),
@@ -121,11 +140,16 @@ def versions(model: str, registries: tuple[str, ...], cache: str | None, as_json
                 item["version"],
                 _known(item["size"]),
                 share(item["local"], item["size"] or 0) if item["local"] else "",
-                "latest" if item["version"] == found["latest"] else "",
+                _aliases(item, found["latest"]),
             )
             for item in found["versions"]
         ),
     )
+
+
+def _aliases(item: dict[str, Any], latest: str | None) -> str:
+    names = ["latest"] if item["version"] == latest else []
+    return ", ".join([*names, *item["aliases"]])
 
 
 @click.command("list")

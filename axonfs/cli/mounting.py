@@ -104,6 +104,10 @@ def check_sources(settings: Settings) -> None:
     """Refuse a mount that could show nothing."""
     if settings.registries:
         return
+    if settings.sources and not settings.offline:
+        names = " and ".join(settings.sources)
+        note(f"no registry is configured: only models below {names} are there")
+        return
     known = (settings.cache / "index.lmdb").exists()
     if settings.offline and known:
         return

@@ -16,6 +16,7 @@ from axonfs.engine import Engine
 from axonfs.errors import NotFoundError, UsageError
 from axonfs.fetch import Fetcher
 from axonfs.names import LATEST, Spec, newest, version_key
+from axonfs.remote import Hub
 from axonfs.store import Store
 from axonfs.tree import Tree
 from axonfs.versions import Constraint, Wanted, parse_wanted
@@ -92,12 +93,23 @@ async def held(context: Context, wanted: Wanted, versions: Iterable[str]) -> Spe
     Raises:
         NotFoundError: the constraint allows none of them.
     """
+    if hub := context.tree.hubs.get(wanted.spec.namespace):
+        return await _seen(hub, wanted.spec, versions)
     if wanted.exact:
         return wanted.spec
     here = sorted(versions, key=version_key)
     if wanted.constraint is None:
         return replace(wanted.spec, version=newest(here) or LATEST)
     return await _chosen(context, wanted, wanted.constraint, here)
+
+
+async def _seen(hub: Hub, spec: Spec, versions: Iterable[str]) -> Spec:
+    """A branch or tag as the commit where it was last seen; sends nothing."""
+    commit = await hub.alias(spec, offline=True)
+    here = list(versions)
+    if spec.version == LATEST and commit not in here:
+        return replace(spec, version=newest(here) or LATEST)
+    return replace(spec, version=commit) if commit else spec
 
 
 async def _chosen(

@@ -222,14 +222,16 @@ async def update(context: Context, request: Event) -> Event:
     models = sorted({pin.spec.model for pin in pins})
     if request.get("spec"):
         models = [str(request["spec"])]
-    await _ask_again(context)
-    changes = [await _update(context, pins, parse_wanted(model)) for model in models]
+    wanted = [parse_wanted(model) for model in models]
+    context.tree.invalidate()
+    if any(item.spec.namespace not in context.tree.hubs for item in wanted):
+        await _ask_again(context)
+    changes = [await _update(context, pins, item) for item in wanted]
     return {"changes": changes}
 
 
 async def _ask_again(context: Context) -> None:
     """Refresh the index; what could not be asked is said, since `newest` may not be true then."""
-    context.tree.invalidate()
     await context.tree.catalog(fresh=True)
     states = context.tree.states.values()
     errors = [state.error for state in states if state.error]
@@ -244,7 +246,7 @@ async def _update(context: Context, pins: list[Pin], wanted: Wanted) -> dict[str
     model = wanted.spec.model
     old = {pin.spec: pin for pin in pins if pin.spec.model == model}
     version = await context.tree.version(await offered(context, wanted, fresh=True))
-    before = newest([spec.version for spec in old])
+    before = _before(context, old)
     pin = old.get(replace(wanted.spec, version=before)) if before else None
     change = {"model": model, "old": before, "new": version.spec.version, "fetched": 0}
     if version.spec not in old:
@@ -257,6 +259,13 @@ async def _update(context: Context, pins: list[Pin], wanted: Wanted) -> dict[str
         change["fetched"] = kept["fetched"]
     stored = await trio.to_thread.run_sync(context.store.manifest, pin.spec) if pin else None
     return {**change, **_differences(stored.manifest.files if stored else (), version.manifest)}
+
+
+def _before(context: Context, pins: Mapping[Spec, Pin]) -> str | None:
+    """The version of a model that was pinned; of several commits, which have no order, the last."""
+    if any(spec.namespace in context.tree.hubs for spec in pins):
+        return max(pins.values(), key=lambda pin: pin.pinned_at).spec.version
+    return newest([spec.version for spec in pins])
 
 
 def _differences(before: Iterable[FileEntry], manifest: Manifest) -> dict[str, int]:

@@ -15,15 +15,18 @@ import trio
 
 from axonfs.catalog import Listing
 from axonfs.catalog import search as matching
-from axonfs.errors import AxonError
+from axonfs.errors import AxonError, UsageError
 from axonfs.manifest import Manifest
-from axonfs.names import Spec, parse_spec, version_key
+from axonfs.names import Spec, parse_spec, printable, version_key
+from axonfs.remote import Hub
 from axonfs.service.context import Context, Event, offered
 from axonfs.store import ObjectInfo, Pin, Store
+from axonfs.tree import Tree
 from axonfs.versions import parse_wanted
 
 log = logging.getLogger(__name__)
 
+REGISTRY = "registry"  # the name of all registries where sources are named
 LEARNT = 50  # manifests that `versions` asks for at most
 
 
@@ -33,14 +36,32 @@ async def status(context: Context, request: Event) -> Event:
 
 
 async def search(context: Context, request: Event) -> Event:
-    """Listings that match `query`, best first; where an index is not known, what is local too."""
+    """Listings that match `query`, best first; where an index is not known, what is local too.
+
+    `sources` names what to ask: `registry`, or hubs.
+    """
     query, tree = str(request.get("query", "")), context.tree
-    found = await tree.search(query)
+    sources = [str(name) for name in request.get("sources") or (REGISTRY,)]
+    found = await tree.search(query) if REGISTRY in sources else []
+    found += await _search_hubs(tree, query, [name for name in sources if name != REGISTRY])
     if tree.offline or any(state.error for state in tree.states.values()):
         local = await trio.to_thread.run_sync(_local_listings, context.store)
         known = {listing.spec for listing in found}
         found += [item for item in matching(local, query) if item.spec not in known]
     return {"models": [_listing(listing) for listing in found]}
+
+
+async def _search_hubs(tree: Tree, query: str, names: list[str]) -> list[Listing]:
+    found = []
+    for name in names:
+        if name not in tree.hubs:
+            raise UsageError(f"{printable(name)} is not one of the sources", hint=_SOURCES_HINT)
+        if not tree.offline:
+            found += await tree.hubs[name].search(query)
+    return found
+
+
+_SOURCES_HINT = "see axonfs config get sources"
 
 
 def _local_listings(store: Store) -> list[Listing]:
@@ -85,6 +106,7 @@ async def info(context: Context, request: Event) -> Event:
     version = await context.tree.version(await offered(context, wanted))
     manifest = version.manifest
     files = await trio.to_thread.run_sync(_files, context.store, manifest)
+    hub = context.tree.hubs.get(manifest.spec.namespace)
     return {
         "version": {
             **_names(manifest.spec),
@@ -101,9 +123,17 @@ async def info(context: Context, request: Event) -> Event:
             "pinned": _pin_state(_pin_of(context.store, manifest.spec)),
             "size": manifest.size,
             "local": sum(item["local"] for item in files),
+            "facts": await _facts(hub, manifest.spec, context.tree.offline) if hub else {},
             "files": files,
         }
     }
+
+
+async def _facts(hub: Hub, spec: Spec, offline: bool) -> dict[str, str | int]:
+    try:
+        return dict(await hub.facts(spec, offline=offline))
+    except AxonError:
+        return {}  # the version is known all the same
 
 
 def _files(store: Store, manifest: Manifest) -> list[dict[str, Any]]:
@@ -111,7 +141,7 @@ def _files(store: Store, manifest: Manifest) -> list[dict[str, Any]]:
         {
             "path": entry.path,
             "size": entry.size,
-            "sha256": entry.digest,
+            **({"git": entry.git} if entry.git else {"sha256": entry.digest}),
             "local": _local(store.peek(entry.digest)),
         }
         for entry in manifest.files
@@ -141,8 +171,12 @@ async def versions(context: Context, request: Event) -> Event:
         raise context.tree.unknown(spec.model)
     listed = await _listed_sizes(context)
     named = [Spec(spec.namespace, spec.name, version) for version in found.versions]
-    await _learn(context, [item for item in named if not listed.get(item)][-LEARNT:])
+    if spec.namespace not in context.tree.hubs:  # a hub has many commits, and counts requests
+        await _learn(context, [item for item in named if not listed.get(item)][-LEARNT:])
     items = await trio.to_thread.run_sync(_version_items, context.store, named, listed)
+    for item in items:
+        names = (name for name, version in found.aliases.items() if version == item["version"])
+        item["aliases"] = sorted(names)
     return {"model": spec.model, "latest": found.latest, "versions": items}
 
 

@@ -140,7 +140,7 @@ async def verify(context: Context, request: Event) -> Event:
 async def _local_version(context: Context, wanted: Wanted) -> Spec:
     """The version that is meant among those with local bytes or a pin."""
     if wanted.exact:
-        return wanted.spec
+        return await held(context, wanted, ())
     local = await trio.to_thread.run_sync(local_versions, context.store)
     versions = [item.spec.version for item, _, _ in local if item.spec.model == wanted.spec.model]
     if not versions:

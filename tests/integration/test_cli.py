@@ -195,7 +195,10 @@ def test_settings_are_typed(run: Run) -> None:
     assert json.loads(run("config", "list", "--json").out)["cache_size"] == 200 << 30
 
 
-def test_a_mount_that_can_show_nothing_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_mount_that_can_show_nothing_is_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AXONFS_SOURCES", "none")
     place = tmp_path / "mnt"
     place.mkdir()
     none = run("mount", place)
