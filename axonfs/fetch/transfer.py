@@ -57,7 +57,7 @@ class Transfer:
             self._blob.read(start, stop, self._take, unit=unit, cancelled=self._superfluous)
             return
         feed = self._job.feed
-        etag = bodies.read(
+        bodies.read(
             replace(self._location, etag=self._location.etag or feed.etags.get(self._location.url)),
             start,
             stop,
@@ -65,9 +65,13 @@ class Transfer:
             self._take,
             unit=stored.chunk_size,
             cancelled=self._superfluous,
+            validated=self._note_etag,
         )
-        if feed.entry.chunks is None and etag:
-            feed.etags.setdefault(self._location.url, etag)
+
+    def _note_etag(self, etag: str) -> None:
+        """Without a chunk table the ETag ties the ranges of an object together."""
+        if self._job.feed.entry.chunks is None:
+            self._job.feed.etags.setdefault(self._location.url, etag)
 
     def _superfluous(self) -> bool:
         """Whether nobody needs this any more: another job brings it, or the mount is ending."""

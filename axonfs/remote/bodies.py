@@ -111,7 +111,8 @@ class Bodies:
         *,
         unit: int,
         cancelled: Callable[[], bool] = bool,
-    ) -> str | None:
+        validated: Callable[[str], object] = bool,
+    ) -> None:
         """Ask once for the bytes `[start, stop)` of an object of `size` bytes.
 
         Args:
@@ -121,9 +122,7 @@ class Bodies:
                 is given every unit of it, from 0 to `size`.
             cancelled: asked between receives, a few times a second; once it is true the read
                 ends early and without an error. Connecting is not interrupted.
-
-        Returns:
-            The ETag of the answer, None if it had none or the read was cancelled.
+            validated: told the ETag of the answer, if it has one, before any of its bytes.
 
         Raises:
             AxonError: what went wrong, with `transient` and `retry_after` for whoever retries.
@@ -135,9 +134,9 @@ class Bodies:
             reply, url = self._find(location, asked, cancelled)
             with self._ending(reply, url):
                 held = body_range(reply.answer, asked, size, location.etag)
+                if (etag := reply.answer.headers.get("etag")) and not location.signed:
+                    validated(etag)
                 self._stream(reply, held, sink, unit)
-            return None if location.signed else reply.answer.headers.get("etag")
-        return None
 
     # -- asking ------------------------------------------------------------------------------
 
