@@ -22,8 +22,8 @@ from axonfs import rundir
 from axonfs.errors import NoSpaceError
 from axonfs.ranges import Range
 
-# The page cache takes one folio of memory for each write, as far as it can. Pieces of this size take
-# a fifth of the system time of a MiB at once (1.0 s per GiB; Linux 6.18, in a virtual machine).
+# The page cache takes one folio of memory for each write, as far as it can. Pieces of this size
+# take a fifth of the system time of a MiB at once (1.0 s per GiB; Linux 6.18, virtual machine).
 WRITE_BYTES = 256 << 10
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # fallocate(2)
 
