@@ -108,14 +108,20 @@ class Places:
                 break
         else:
             inside = self._hubs.has(path)
-            place = await (self._in_hub(path) if inside else self._unversioned(path))
+            place = await (self._in_hub(path) if inside else self._walked(path))
         if place is None:
             raise NotFoundError("it is there no more", path="/".join(path))
         return place
 
-    async def _unversioned(self, path: tuple[str, ...]) -> Place | None:
-        is_alias = path[-1] == LATEST and len(path) > 2
-        return await self._latest(Directory(path[:-1])) if is_alias else Directory(path)
+    async def _walked(self, path: tuple[str, ...]) -> Place | None:
+        """What lookups find, name by name: the cache may have dropped the version's manifest, and
+        a file that is taken for a directory is one that the kernel never opens again."""
+        if len(path) < 3:
+            return Directory(path)
+        place: Place | None = self.root
+        for name in path:
+            place = await self.lookup(place, name) if place else None
+        return place
 
     async def lookup(self, parent: Place, name: str) -> Place | None:
         """What `parent` has under `name`, None if nothing.
