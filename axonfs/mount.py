@@ -64,13 +64,16 @@ async def _serve(settings: Settings, mountpoint: Path, held: Held) -> int:
             passthrough=settings.passthrough,
         ) as session:
             mount.session = mount.adapter.session = session
-            await mount.restore()
-            async with trio.open_nursery() as nursery:
-                await nursery.start(control.serve, listening, mount.service.handle)
-                nursery.start_soon(mount.stop_on_signal)
-                nursery.start_soon(mount.announce)
-                await session.serve()
-                nursery.cancel_scope.cancel()
+            try:
+                await mount.restore()
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(control.serve, listening, mount.service.handle)
+                    nursery.start_soon(mount.stop_on_signal)
+                    nursery.start_soon(mount.announce)
+                    await session.serve()
+                    nursery.cancel_scope.cancel()
+            finally:
+                mount.session = None
     return mount.ending
 
 
@@ -126,6 +129,8 @@ class Mount:
 
     def _evicted(self, digests: list[str]) -> None:
         self._engine.prefetcher.evicted(digests)
+        if self.session is None:  # the engine ends after the session, and may evict until then
+            return
         for inode in self.vfs.inodes_of(set(digests)):
             invalidate_attributes(inode)
 
