@@ -138,8 +138,9 @@ class Adapter(pyfuse3.Operations):
 
     @answered
     async def release(self, fh: int) -> None:
-        self.passthrough.released(fh)
+        # The journal first: a backing id that it still has, but is closed, would fail every open.
         self._vfs.files.release(fh)
+        self.passthrough.released(fh)
 
     @answered
     async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
