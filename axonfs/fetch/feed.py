@@ -253,13 +253,17 @@ class Feed:
         and asks for it again when it is gone.
         """
         freed = 0
-        for run in self._behind_readers(goal):
-            job = self._begun(Job(self, run, Priority.DEMAND))
-            job.running = True
-            try:
-                freed += await trio.to_thread.run_sync(self.object.punch, *run)
-            finally:
-                self.ended(job, None)
+        self._handles += 1  # the last reader may leave between two runs
+        try:
+            for run in self._behind_readers(goal):
+                job = self._begun(Job(self, run, Priority.DEMAND))
+                job.running = True
+                try:
+                    freed += await trio.to_thread.run_sync(self.object.punch, *run)
+                finally:
+                    self.ended(job, None)
+        finally:
+            self.close()
         return freed
 
     def _behind_readers(self, goal: int) -> list[Range]:

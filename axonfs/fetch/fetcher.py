@@ -287,7 +287,9 @@ class Fetcher:
         for feed in self.feeds():
             if goal <= 0:
                 break
-            if feed.entry.digest not in pinned and (freed := await feed.punch(goal)):
+            if self.feed(feed.entry) is not feed or feed.entry.digest in pinned:
+                continue  # its last reader left while another feed gave up chunks, or it is pinned
+            if freed := await feed.punch(goal):
                 goal -= freed
                 shrunk.append(feed.entry.digest)
         return shrunk

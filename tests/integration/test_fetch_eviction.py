@@ -16,9 +16,10 @@ from axonfs.config import Settings
 from axonfs.engine import Engine, open_engine
 from axonfs.fetch.feed import KEEP_BEHIND
 from axonfs.names import parse_spec
+from axonfs.store import StoredObject
 from axonfs.vfs import Vfs
 from axonfs.vfs.files import read_cached
-from tests.support.fetching import CHUNK, open_files, settled, without_tables
+from tests.support.fetching import CHUNK, open_files, rig, settled, without_tables
 from tests.support.registry import SPEC, NoRangeServer, RegistryServer, published
 
 PIECE = 4 * CHUNK
@@ -185,3 +186,24 @@ async def test_more_readers_than_places_that_readahead_remembers(
     ):
         for number in range(24):
             readers.start_soon(files.about, "a.bin", random.Random(number), 6)
+
+
+async def test_a_file_is_closed_while_another_gives_up(
+    server: RegistryServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody has open any more is left alone: its descriptor may be another file's by then."""
+    async with rig(tmp_path / "cache", server.url) as parts:
+        feeds = [await parts.open(name) for name in SIZES]
+        for feed in feeds:
+            await parts.read(feed)
+        punch = StoredObject.punch
+
+        def closing(stored: StoredObject, start: int, stop: int) -> int:
+            while feeds:
+                trio.from_thread.run_sync(feeds.pop().close)
+            return punch(stored, start, stop)
+
+        monkeypatch.setattr(StoredObject, "punch", closing)
+        assert len(await parts.fetcher.punch(1 << 40)) == 1
+        assert parts.idle()
+        assert parts.store.usage() > 0
