@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -169,6 +170,8 @@ def _apply_all(known: Known, data: bytes, position: int = 0) -> int:
         stop = position + _HEAD.size + length
         if stop > len(data):
             break
-        known.apply(kind, one, two, data[position + _HEAD.size : stop])
+        # What makes no sense says nothing: a worker that fails over it would never answer again.
+        with suppress(ValueError):
+            known.apply(kind, one, two, data[position + _HEAD.size : stop])
         position = stop
     return position
