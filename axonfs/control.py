@@ -48,7 +48,7 @@ async def _answer(stream: trio.SocketStream, handle: Handler) -> None:
         try:
             if not _allowed(stream):
                 return
-            request = json.loads(await _line(stream))
+            request = _parsed(await _line(stream))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_leave_with_client, stream, nursery.cancel_scope)
                 await _send_events(stream, handle(request))
@@ -91,6 +91,16 @@ async def _line(stream: trio.SocketStream) -> bytes:
         if not data or len(received) > MAX_REQUEST_BYTES:
             raise ValueError("not one line of JSON")
     return received
+
+
+def _parsed(line: bytes) -> Event:
+    try:
+        request = json.loads(line)
+    except RecursionError as exc:
+        raise ValueError("brackets without end") from exc
+    if not isinstance(request, dict):
+        raise ValueError("not a JSON object")
+    return request
 
 
 def _allowed(stream: trio.SocketStream) -> bool:

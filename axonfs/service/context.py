@@ -62,10 +62,19 @@ class Context:
 
 def wanted_of(request: Event) -> list[Wanted]:
     """The request's `specs`, each once."""
-    specs = request.get("specs") or []
-    if not isinstance(specs, list):
-        raise UsageError("specs is not a list")
-    return list(dict.fromkeys(parse_wanted(str(spec)) for spec in specs))
+    return list(dict.fromkeys(map(parse_wanted, texts_of(request, "specs"))))
+
+
+def texts_of(request: Event, key: str) -> list[str]:
+    """The list of texts that the request has under `key`; empty if it has none.
+
+    Raises:
+        UsageError: it is not a list.
+    """
+    texts = request.get(key) or []
+    if not isinstance(texts, list):
+        raise UsageError(f"{key} is not a list")
+    return [str(text) for text in texts]
 
 
 async def offered(context: Context, wanted: Wanted, *, fresh: bool = False) -> Spec:

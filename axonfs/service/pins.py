@@ -21,7 +21,7 @@ from axonfs.fetch import Feed, Priority
 from axonfs.manifest import FileEntry, Manifest
 from axonfs.names import Spec, newest
 from axonfs.ranges import Range
-from axonfs.service.context import Context, Event, held, offered, wanted_of
+from axonfs.service.context import Context, Event, held, offered, texts_of, wanted_of
 from axonfs.service.selection import Selection, is_whole, measure, missing_bytes, select
 from axonfs.service.work import Work
 from axonfs.store import Pin, Store
@@ -34,17 +34,13 @@ PROGRESS_PAUSE = 0.1
 
 async def pin(context: Context, request: Event) -> Event:
     """Fetch what is missing of `specs` and keep it."""
-    include, exclude = _globs(request, "include"), _globs(request, "exclude")
+    include, exclude = texts_of(request, "include"), texts_of(request, "exclude")
     wanted = wanted_of(request)
     if not wanted:
         raise UsageError("pin needs a spec")
     specs = dict.fromkeys([await offered(context, item) for item in wanted])
     selections = [select(await context.tree.version(spec), include, exclude) for spec in specs]
     return {"pins": await keep(context, selections)}
-
-
-def _globs(request: Event, key: str) -> list[str]:
-    return [str(glob) for glob in request.get(key) or ()]
 
 
 async def keep(context: Context, selections: Sequence[Selection]) -> list[dict[str, Any]]:
@@ -141,7 +137,7 @@ def _incomplete(store: Store, selection: Selection) -> str | None:
 
 async def pin_check(context: Context, request: Event) -> Event:
     """Prove from the cache alone that `specs` (every pin if there are none) are whole."""
-    include, exclude = _globs(request, "include"), _globs(request, "exclude")
+    include, exclude = texts_of(request, "include"), texts_of(request, "exclude")
     pins = {pin.spec: pin for pin in await trio.to_thread.run_sync(context.store.pins)}
     specs = [await pinned_version(context, pins, item) for item in wanted_of(request)]
     checked = await trio.to_thread.run_sync(

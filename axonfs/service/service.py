@@ -19,7 +19,7 @@ from axonfs.engine import Engine
 from axonfs.errors import AxonError, UsageError
 from axonfs.names import printable
 from axonfs.service import locks, pins, queries, upkeep
-from axonfs.service.context import Context, Event
+from axonfs.service.context import Context, Event, texts_of
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Service:
             return _error(fault)
 
     def _context(self, request: Event, send: trio.MemorySendChannel[Event]) -> Context:
-        registries = tuple(map(str, request.get("registries") or ()))
+        registries = tuple(texts_of(request, "registries"))
         tree = self._engine.tree
         if registries and registries != self._engine.settings.registries:
             tree = self._engine.tree_of(registries)
