@@ -1,4 +1,4 @@
-"""SIGKILL the worker, or restart it, at random moments: every reader goes on with the right bytes."""
+"""Workers die or are replaced at random moments: every reader goes on with the right bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real mount against plain bytes: any order of reads, mappings, pins, evictions, deaths, outages."""
+"""A real mount against plain bytes, in any order of reads, pins, evictions, deaths and outages."""
 
 from __future__ import annotations
 
@@ -105,13 +105,17 @@ class MountMachine(RuleBasedStateMachine):
         try:
             found = os.pread(descriptor, size, offset)
         except OSError as exc:
-            assert exc.errno in DOCUMENTED
-            assert not self.healthy
+            self.excused(exc)
             assert which not in self.local
         else:
             assert found == self.plain[which][offset : offset + size]
             if offset == 0 and size >= len(self.plain[which]):
                 self.local.add(which)
+
+    def excused(self, error: OSError) -> None:
+        """An errno that is documented, and for which there is a reason."""
+        assert error.errno in DOCUMENTED
+        assert not self.healthy
 
     @rule(which=WHICH, offset=st.integers(0, 9 * CHUNK), size=st.integers(1, 3 * CHUNK))
     def read(self, which: int, offset: int, size: int) -> None:
@@ -125,8 +129,7 @@ class MountMachine(RuleBasedStateMachine):
         try:
             descriptor = os.open(self.path(which), os.O_RDONLY)
         except OSError as exc:  # its manifest was never had, or was dropped
-            assert exc.errno in DOCUMENTED
-            assert not self.healthy
+            self.excused(exc)
             return
         try:
             self.attempt(which, offset, size, descriptor)
