@@ -34,6 +34,7 @@ _BILLION = 1_000_000_000
 _GLANCE = os.O_NONBLOCK | os.O_NOATIME
 # FOPEN_CACHE_DIR and FOPEN_KEEP_CACHE: the kernel keeps a listing that never changes.
 _KEPT_LISTING = 1 << 3 | 1 << 1
+NAME_MAX = 255  # bytes, as statfs says
 BLOCK_SIZE = 128 << 10  # what the kernel asks for by default; readers size their buffers by it
 
 
@@ -80,6 +81,8 @@ class Adapter(pyfuse3.Operations):
 
     @answered
     async def lookup(self, parent_inode: int, name: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
+        if len(name) > NAME_MAX:  # the kernel lets FUSE have up to 1024 bytes
+            raise pyfuse3.FUSEError(errno.ENAMETOOLONG)
         try:
             text = name.decode()
         except UnicodeDecodeError:
@@ -161,7 +164,7 @@ class Adapter(pyfuse3.Operations):
         reply = pyfuse3.StatvfsData()
         for field in ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files"):
             setattr(reply, field, getattr(disk, field))
-        reply.f_namemax = 255
+        reply.f_namemax = NAME_MAX
         return reply
 
     def _entry(self, attributes: Attributes) -> pyfuse3.EntryAttributes:
