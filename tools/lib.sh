@@ -123,6 +123,7 @@ missing_packages() {
     fi
     for part in "$@"; do
         case $part in
+        fio) command -v fio >/dev/null || echo fio ;;
         nginx) [[ -x /usr/sbin/nginx ]] || command -v nginx >/dev/null || echo nginx-light ;;
         bench) missing_bench_packages ;;
         # What the CPU build of vLLM is linked against. Not on an ordinary user's PATH: /sbin.
@@ -153,7 +154,7 @@ apt_install() {
             install --no-install-recommends "$@" >&2
 }
 
-# need_machine [nginx] [bench] [vllm]: the Debian packages, a Python and /dev/fuse; installs what is missing, else says what is.
+# need_machine [nginx] [bench] [vllm] [fio]: the Debian packages, a Python and /dev/fuse; installs what is missing, else says what is.
 need_machine() {
     local missing
     mapfile -t missing < <(missing_packages "$@")

@@ -18,7 +18,18 @@ pytestmark = [pytest.mark.mount, pytest.mark.complains, pytest.mark.timeout(1800
 
 SPECS = ["nlp/tiny@1.0.0", "nlp/tiny", "nlp/none@1", "../..", "", "a@", "x" * 5000, "nlp/ti\nny@1"]
 VALUES: list[Any] = [None, True, -1, 1e308, "", "…", [], [None], [[]], {}, {"a": []}, ["*"], SPECS]
-KEYS = ["specs", "spec", "model", "query", "include", "exclude", "all", "drop", "repair", "registries"]
+KEYS = [
+    "specs",
+    "spec",
+    "model",
+    "query",
+    "include",
+    "exclude",
+    "all",
+    "drop",
+    "repair",
+    "registries",
+]
 RAW = [
     b"",
     b"\n",

@@ -91,7 +91,7 @@ def test_cold_reads(tmp_path: Path, start_mount: MountFactory) -> None:
     """Workers die while chunks are on their way: what a reader had got is not asked for again, of
     the rest only what was on its way; every byte is right."""
     registry = published(tmp_path, COLD, chunk_size=CHUNK)
-    rounds, struck, twice, read = kills(0.5, EPOCH), Counter[str](), 0, 0
+    rounds, struck, twice, read = kills(0.4, EPOCH), Counter[str](), 0, 0
     with FaultyOrigin(registry) as origin:
         for epoch in range(-(-rounds // EPOCH)):
             meter = _cold_epoch(tmp_path, origin, start_mount, f"{SEED}/{epoch}", struck)
@@ -133,7 +133,7 @@ def _cold_epoch(
 @pytest.fixture
 def many(tmp_path: Path) -> Iterator[tuple[str, dict[str, Path]]]:
     """The URL of a registry with some models, and their plain files by path in the mount."""
-    files = {}
+    files: dict[str, Path] = {}
     for number in range(MODELS):
         published(tmp_path, SMALL, spec=f"nlp/m{number}@1.0.0", seed=number, chunk_size=CHUNK)
         folder = f"nlp/m{number}/1.0.0"
@@ -204,7 +204,7 @@ def test_pins_and_evictions(
     with Readers(KINDS, pairs, chunk=CHUNK, seed=SEED) as readers:
         commander.start()
         try:
-            killer = _strike_many(mount, readers, kills(0.5, 7))
+            killer = _strike_many(mount, readers, kills(0.4, 7))
         finally:
             commander.stop()
     _check_after(mount, commander, {path: plain.read_bytes() for path, plain in files.items()})

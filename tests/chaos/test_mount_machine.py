@@ -153,7 +153,7 @@ class MountMachine(RuleBasedStateMachine):
     def map(self, which: int) -> None:
         """In a child, which an error ends with SIGBUS."""
         MountMachine.reads += 1
-        command = [sys.executable, "-I", "-S", "-c", MAPPING, self.path(which)]
+        command = [sys.executable, "-I", "-S", "-c", MAPPING, str(self.path(which))]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         if done.returncode:
             assert not self.healthy
@@ -236,8 +236,11 @@ def test_any_order_of_things(tmp_path: Path, start_mount: MountFactory) -> None:
     )
     with FaultyOrigin(registry) as origin:
         plain = tmp_path / "models"
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
-            lambda: MountMachine(start_mount, origin, plain), settings=limits
-        )
+
+        class Machine(MountMachine):
+            def __init__(self) -> None:
+                super().__init__(start_mount, origin, plain)
+
+        run_state_machine_as_test(Machine, settings=limits)
     counts = {"reads": MountMachine.reads, "deaths": MountMachine.deaths}
     report("machine", examples=limits.max_examples, **counts)

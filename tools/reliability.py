@@ -1,0 +1,145 @@
+"""The figures of a run of tools/chaos as a table, and docs/reliability.md with it.
+
+Run as a program: FIGURES [--write], where FIGURES has a JSON object a line: the name of a test and
+what it counted (tests/support/profile.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+DOCUMENT = Path(__file__).parents[1] / "docs/reliability.md"
+BEGIN, END = "<!-- figures of tools/chaos: begin -->", "<!-- figures of tools/chaos: end -->"
+
+Figures = Mapping[str, float]
+GIB, CHUNK = 1 << 30, 64 << 10
+
+# What a row says of a test, and how.
+ROWS: Mapping[str, tuple[str, Callable[[Figures], str]]] = {
+    "kill_cold": (
+        "Workers ended in the middle of cold reads",
+        lambda f: (
+            f"{f['rounds']:,.0f} rounds: {f['kills']:,.0f} SIGKILL, {f['restarts']:,.0f} restarts;"
+            f" {f['chunks']:,.0f} chunks read, none of them asked for again;"
+            f" {f['sent_twice']:,.0f} were on their way and sent twice"
+        ),
+    ),
+    "kill_mixed": (
+        "Workers ended in the middle of pins, unpins, evictions and checks",
+        lambda f: (
+            f"{f['rounds']:,.0f} rounds: {f['kills']:,.0f} SIGKILL, {f['restarts']:,.0f} restarts;"
+            f" {f['chunks']:,.0f} chunks read, all right; {f['result']:,.0f} commands answered,"
+            f" {f.get('cut_off', 0):,.0f} cut off with their worker"
+        ),
+    ),
+    "kill_mount": (
+        "Whole mounts killed in the middle of cold reads",
+        lambda f: f"{f['rounds']:,.0f} rounds; {f['chunks']:,.0f} chunks, none fetched again",
+    ),
+    "kill_publisher": (
+        "Publishers killed",
+        lambda f: (
+            f"{f['steps']:,.0f} times, once before each change they make;"
+            " the registry was sound each time"
+        ),
+    ),
+    "kill_publisher_anytime": (
+        "Publishers killed at any moment",
+        lambda f: f"{f['rounds']:,.0f} rounds; the registry was sound each time",
+    ),
+    "kill_store": (
+        "Stores killed while chunks land and go",
+        lambda f: f"{f['rounds']:,.0f} rounds; all that the index said was there, was",
+    ),
+    "lying_origin": (
+        "An origin that lies or fails",
+        lambda f: (
+            f"{f['requests']:,.0f} requests, {f['faults']:,.0f} faults of {f['kinds']:,.0f} kinds;"
+            f" {f['chunks']:,.0f} chunks read right, {f['errnos']:,.0f} reads with a documented"
+            " errno; no descriptor, thread, connection or backing id left behind"
+        ),
+    ),
+    "machine": (
+        "A mount against plain bytes, in any order",
+        lambda f: (
+            f"{f['examples']:,.0f} histories, {f['reads']:,.0f} reads and mappings,"
+            f" {f['deaths']:,.0f} deaths and restarts"
+        ),
+    ),
+    "many_readers": (
+        "Readers of four times what the cache holds",
+        lambda f: (
+            f"{f['readers']:,.0f} readers for {f['seconds']:,.0f} s: {f['chunks'] / 1024:,.1f} GiB"
+            f" read, {f['fetched'] / GIB:,.1f} GiB fetched; {f['early_mib_per_s']:,.0f} MiB/s in"
+            f" the first third, {f['late_mib_per_s']:,.0f} MiB/s in the last; the worker took at"
+            f" most {f['worker_mib']:,.0f} MiB, the holder {f['holder_mib']:,.0f} MiB"
+        ),
+    ),
+    "fuzz": (
+        "Parsers given nonsense",
+        lambda f: f"{f['parsers']:,.0f} parsers, {f['inputs']:,.0f} inputs",
+    ),
+    "control": (
+        "Nonsense on the control socket of a live mount",
+        lambda f: f"{f['requests']:,.0f} requests",
+    ),
+    "posix": (
+        "System calls with the result that POSIX asks for",
+        lambda f: f"{f['calls']:,.0f} calls, cold and passed through",
+    ),
+    "fio": (
+        "fio with verification",
+        lambda f: f"{f['bytes'] / GIB:,.1f} GiB read in {f['ways']:,.0f} ways, every block right",
+    ),
+}
+
+
+def load(path: Path) -> dict[str, Figures]:
+    """The figures by test; of a test with parameters, the last."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return {line.pop("test"): line for line in lines}
+
+
+def table(found: Mapping[str, Figures]) -> str:
+    """A Markdown table of the tests that ran."""
+    rows = [
+        f"| {what} | {say(found[test])} |" for test, (what, say) in ROWS.items() if test in found
+    ]
+    return "\n".join(["| what was done | how often, and what came of it |", "|---|---|", *rows])
+
+
+def machine() -> str:
+    """Where the figures are from."""
+    seed = os.environ.get("AXONFS_CHAOS_SEED", "1")
+    return f"Seed {seed}, Linux {platform.release()}, {os.cpu_count()} cores. Nothing was lost."
+
+
+def written(document: str, found: Mapping[str, Figures]) -> str:
+    """The document with other figures between its markers.
+
+    Raises:
+        ValueError: it has no markers, or the run left out a test.
+    """
+    if missing := [test for test in ROWS if test not in found]:
+        raise ValueError(f"no figures of {', '.join(missing)}")
+    head, _, rest = document.partition(BEGIN)
+    _, marker, tail = rest.partition(END)
+    if not marker:
+        raise ValueError("the document has no markers")
+    return f"{head}{BEGIN}\n\n{machine()}\n\n{table(found)}\n\n{END}{tail}"
+
+
+def main(path: str, *options: str) -> None:
+    found = load(Path(path))
+    print(table(found))
+    if "--write" in options:
+        DOCUMENT.write_text(written(DOCUMENT.read_text(), found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
