@@ -22,12 +22,13 @@ from tests.mount.conftest import Mount, MountFactory
 from tests.support import faulty
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import on_objects
+from tests.support.profile import SEED, report, scaled
 from tests.support.registry import published
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow]
 
 CHUNK = 64 << 10
-ROUNDS = 10
+ROUNDS = scaled(10, 30)
 STREAMS = 8
 SIZES = {f"part{number}.bin": 90 * CHUNK + number for number in range(1, 4)}
 PAUSE = 0.02  # between two chunks of a body, in seconds: the kill comes while bytes are on the way
@@ -139,7 +140,7 @@ def read_and_kill(site: Site, mount: Mount, seed: int) -> None:
 def test_a_killed_mount_goes_on_where_it_was(site: Site, start_mount: MountFactory) -> None:
     """What was read before a kill is not asked for again, and of the rest only what was on its way;
     every byte is right."""
-    for seed in range(ROUNDS):
+    for seed in range(SEED, SEED + ROUNDS):
         known, before = set(site.read), site.requested()
         read_and_kill(site, start_mount(site.origin.url), seed)
         again = set(site.requested() - before)
@@ -155,3 +156,4 @@ def test_a_killed_mount_goes_on_where_it_was(site: Site, start_mount: MountFacto
     # In each stream one chunk that is being taken in, and one that the socket holds.
     assert twice <= ROUNDS * STREAMS * 2
     assert site.requested().total() > site.sent.total(), "the kills came when nothing was fetched"
+    report("kill_mount", rounds=ROUNDS, chunks=len(site.read))

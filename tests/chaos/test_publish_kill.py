@@ -18,6 +18,7 @@ from axonfs.chunktable import parse_table
 from axonfs.manifest import parse_manifest
 from axonfs.names import parse_spec, spec_of
 from axonfs.publish import publish
+from tests.support.profile import SEED, kills, report
 from tests.support.registry import make_model
 
 CHUNK = 64 << 10
@@ -96,25 +97,27 @@ def test_killed_before_every_change_it_makes(tmp_path: Path, base: Path) -> None
     else:
         pytest.fail("the publisher never came to its end")
     assert half_done > 10
+    report("kill_publisher", steps=number)
 
 
 @pytest.mark.slow
 def test_killed_at_any_moment(tmp_path: Path, base: Path) -> None:
     model = make_model(tmp_path / "model", {"a": 40 << 20, "b": 8 << 20}, seed=3)
     registry = tmp_path / "registry"
-    moments = random.Random(7)
+    moments = random.Random(SEED)
     shutil.copytree(base, registry)
     process, start = victim(model, registry, 10**6), time.monotonic()
     assert process.wait() == 0
     whole = time.monotonic() - start
-    kills = 0
-    for _ in range(8):
+    rounds, killed = kills(0.2, 8), 0
+    for _ in range(rounds):
         shutil.rmtree(registry)
         shutil.copytree(base, registry)
         process = victim(model, registry, 10**6)
         time.sleep(moments.uniform(0, whole))  # the moment of the kill is what is tried out
         process.kill()
-        kills += process.wait() == -signal.SIGKILL
+        killed += process.wait() == -signal.SIGKILL
         check_sound(registry)
     check_mended(model, registry)
-    assert kills
+    assert killed
+    report("kill_publisher_anytime", rounds=killed)

@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 from axonfs.store import Store
+from tests.support.profile import SEED, report, scaled
 from tests.support.stores import BOOT, CHUNK, held, read, sample
 
 REPOSITORY = Path(__file__).parents[2]
-ROUNDS = 12
+ROUNDS = scaled(12, 60)
 CHUNKS = 150
 
 # Four threads land; a fifth takes chunks away again. It says how often it was told that a chunk
@@ -74,7 +75,7 @@ def kill_while_landing(directory: Path, seed: int) -> set[int]:
 
 def test_every_committed_chunk_has_its_bytes(tmp_path: Path) -> None:
     what, spare = sample(CHUNKS * CHUNK, seed=1), sample(20 * CHUNK, seed=2)
-    for seed in range(ROUNDS):
+    for seed in range(SEED, SEED + ROUNDS):
         landed = kill_while_landing(tmp_path, seed)
         store = Store.open(tmp_path, boot_id=BOOT)
         with held(store, what.entry) as stored, held(store, spare.entry) as other:
@@ -89,3 +90,4 @@ def test_every_committed_chunk_has_its_bytes(tmp_path: Path) -> None:
             if seed % 3 == 2:
                 stored.discard()
         store.close()
+    report("kill_store", rounds=ROUNDS)
