@@ -47,7 +47,7 @@ PER_BYTE = 100
 tried: Counter[str] = Counter()
 
 budget = settings(
-    max_examples=scaled(150, 20_000),
+    max_examples=scaled(150, 3000),
     deadline=None,
     derandomize=not LONG,
     database=None,

@@ -227,7 +227,7 @@ def test_any_order_of_things(tmp_path: Path, start_mount: MountFactory) -> None:
     for spec, seed in zip(SPECS, (1, 2), strict=True):
         registry = published(tmp_path, SIZES, spec=spec, seed=seed, chunk_size=CHUNK)
     limits = settings(
-        max_examples=scaled(3, 40),
+        max_examples=scaled(3, 25),
         stateful_step_count=scaled(15, 40),
         deadline=None,
         derandomize=not LONG,
