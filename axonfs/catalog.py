@@ -18,6 +18,9 @@ from axonfs.names import LATEST, MAX_DEPTH, Spec, newest, plain, valid_segment, 
 API_VERSION = "axonfs/v1"
 MAX_INDEX_BYTES = 64 << 20
 MAX_VERSIONS_BYTES = 4 << 20
+MAX_VERSIONS = 20_000
+# Values of an index, some ten a version. Parsed they take fifty times their bytes at worst.
+MAX_NODES = 3_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,8 @@ def parse_versions(raw: bytes) -> Versions:
     items = root.get("versions")
     if not isinstance(items, list):
         raise MalformedError("the list of versions has no versions")
+    if len(items) > MAX_VERSIONS:
+        raise MalformedError(f"there are {len(items)} versions, more than {MAX_VERSIONS}")
     latest = root.get("latest")
     return Versions.of(filter(_is_version, items), latest if isinstance(latest, str) else None)
 
@@ -149,6 +154,8 @@ def _order(spec: Spec) -> tuple[object, ...]:
 def _object(raw: bytes, limit: int, what: str) -> dict[str, object]:
     if len(raw) > limit:
         raise MalformedError(f"the {what} has {len(raw)} bytes, more than {limit}")
+    if raw.count(b",") + raw.count(b"{") + raw.count(b"[") > MAX_NODES:
+        raise MalformedError(f"the {what} has more than {MAX_NODES} values")
     try:
         root = json.loads(raw)
     except (ValueError, RecursionError) as exc:

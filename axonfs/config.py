@@ -246,7 +246,9 @@ def convert(name: str, value: object, where: str) -> Any:
     try:
         return KEYS[name].parse(value)
     except ValueError as exc:
-        shown = "" if name == "tokens" else f"{printable(str(value))!r} "
+        # A password in a URL is as secret as a token.
+        text = re.sub(r"//\S*@", "//…@", printable(str(value)))
+        shown = "" if name == "tokens" else f"{text!r} "
         raise UsageError(f"{name}: {shown}{exc}", source=where) from exc
 
 

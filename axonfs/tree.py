@@ -371,7 +371,8 @@ class Tree:
         Raises:
             AxonError: nothing matches, and a source could not search.
         """
-        hits = search((await self.catalog()).listings, query)
+        listings = (await self.catalog()).listings
+        hits = await trio.to_thread.run_sync(search, listings, query)
         found = {listing.spec: listing for listing in hits}
         failures: list[AxonError] = []
         for source in self.sources:

@@ -56,6 +56,6 @@ def _all_checks(settings: Settings) -> Iterator[Check]:
 
 def _show(check: Check) -> None:
     word = click.style(f"{check.state:<4}", fg=_COLOURS[check.state])
-    click.echo(f"{word}  {check.name}: {printable(check.text, 500)}")
+    click.echo(f"{word}  {printable(check.name, 500)}: {printable(check.text, 500)}")
     if check.hint:
         click.echo(f"      → {printable(check.hint, 500)}")

@@ -119,7 +119,9 @@ def _leaves(exc: BaseException) -> list[BaseException]:
 
 def _report(exc: BaseException) -> int:
     if os.environ.get("AXONFS_DEBUG") and not isinstance(exc, click.exceptions.Exit | SystemExit):
-        traceback.print_exception(exc)
+        from axonfs.cli.logs import safe_traceback
+
+        click.echo(safe_traceback("".join(traceback.format_exception(exc))), err=True)
     if isinstance(exc, click.exceptions.Exit):
         return exc.exit_code
     if isinstance(exc, KeyboardInterrupt | click.Abort):

@@ -124,7 +124,9 @@ def body_range(answer: Answer, asked: Range, size: int, etag: str | None) -> Ran
     """
     theirs = answer.headers.get("etag")
     if etag and theirs and not same_etag(etag, theirs):
-        raise answer.fault(ChangedError, f"its ETag is {printable(theirs, 80)}, it was {etag}")
+        raise answer.fault(
+            ChangedError, f"its ETag is {printable(theirs, 80)}, it was {printable(etag, 80)}"
+        )
     if answer.status == 206:
         return _partial(answer, asked, size)
     length = content_length(answer.headers)

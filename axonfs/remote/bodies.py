@@ -136,6 +136,7 @@ class Bodies:
                 held = body_range(reply.answer, asked, size, location.etag)
                 if (etag := reply.answer.headers.get("etag")) and not location.signed:
                     validated(etag)
+                reply.wire.expect(held.size)
                 self._stream(reply, held, sink, unit)
 
     # -- asking ------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import http.cookiejar
 import random
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -20,10 +20,17 @@ import httpx
 import trio
 
 from axonfs.errors import AxonError, MalformedError, NotFoundError, UnavailableError
+from axonfs.names import printable
 from axonfs.remote.answers import HEADERS, Answer, check_status, content_length
 from axonfs.remote.dial import proxy_authorization
 from axonfs.remote.faults import deadline_passed, fault, network_fault
-from axonfs.remote.limits import DRAIN_BYTES, DRAIN_SECONDS, PROGRESS_BYTES, Limits
+from axonfs.remote.limits import (
+    DEADLINES_MAX,
+    DRAIN_BYTES,
+    DRAIN_SECONDS,
+    PROGRESS_BYTES,
+    Limits,
+)
 from axonfs.remote.routes import Routes, Trust
 from axonfs.remote.urls import (
     MAX_REDIRECTS,
@@ -64,9 +71,10 @@ class _Question:
 
     url: Url
     headers: dict[str, str]
-    secrets: Mapping[str, str]
+    secrets: Mapping[str, str] = field(repr=False)
     limit: int
     scope: trio.CancelScope
+    until: float
     best: int = 0
 
     @property
@@ -126,14 +134,16 @@ class Documents:
             NotFoundError, AccessDeniedError: the source said so.
             MalformedError: it is larger than `limit`.
             UnavailableError: no answer that could be used, after every retry.
-            DeadlineError: no progress within the deadline.
+            DeadlineError: no progress within the deadline, or too little of it.
         """
         target = target_of(url)
-        plain = {**HEADERS, **({"If-None-Match": etag} if etag else {})}
+        # httpx takes no other text in a header; an ETag that no server should send is not sent.
+        known = {"If-None-Match": etag} if etag and etag.isascii() else {}
         failure: AxonError | None = None
         with trio.move_on_after(self.limits.deadline) as scope:
             secrets = {**target.credentials, **(headers or {})}
-            question = _Question(target, plain, secrets, limit, scope)
+            until = trio.current_time() + DEADLINES_MAX * self.limits.deadline
+            question = _Question(target, {**HEADERS, **known}, secrets, limit, scope, until)
             for attempt in range(1, self.limits.attempts + 1):
                 try:
                     return await self._attempt(question)
@@ -217,7 +227,8 @@ class Documents:
         """Move the deadline when an attempt got further than any before it."""
         if received >= question.best + PROGRESS_BYTES:
             question.best = received
-            question.scope.deadline = trio.current_time() + self.limits.deadline
+            later = trio.current_time() + self.limits.deadline
+            question.scope.deadline = min(later, question.until)
 
 
 def _answer(url: Url, response: httpx.Response) -> Answer:
@@ -267,10 +278,10 @@ def _mapped(url: Url, limits: Limits) -> Iterator[None]:
         what = f"not a byte for {limits.first_byte:g} s"
         raise fault(UnavailableError, what, source, transient=True) from exc
     except httpx.ProxyError as exc:
-        what = f"the proxy does not connect: {exc}"
+        what = f"the proxy does not connect: {printable(str(exc))}"
         raise fault(UnavailableError, what, source, hint="check HTTPS_PROXY") from exc
     except httpx.RemoteProtocolError as exc:
-        what = f"its answer is not HTTP that makes sense: {exc}"
+        what = f"its answer is not HTTP that makes sense: {printable(str(exc))}"
         raise fault(UnavailableError, what, source, transient=True) from exc
     except httpx.TransportError as exc:
         raise network_fault(exc, source) from exc

@@ -21,6 +21,14 @@ RETRY_AFTER_MAX = 60.0
 # a small model, and a server that drips a byte now and then would hold a reader for ever.
 PROGRESS_BYTES = 256 << 10
 
+# A document takes no longer than so many deadlines, however it progresses: everyone waits for an
+# index. The largest, 64 MiB, then needs 110 KiB a second at the usual deadline.
+DEADLINES_MAX = 10
+
+# What an answer may cost on the wire beside the body that was asked for: headers, chunk sizes,
+# trailers, interim answers. HTTP bounds none of them.
+OVERHEAD_BYTES = 1 << 20
+
 # An answer's body that nobody wants (an error page) is read up to here, and waited for no longer,
 # so that its connection can be used again.
 DRAIN_BYTES = 64 << 10

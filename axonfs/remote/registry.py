@@ -107,7 +107,7 @@ class RegistrySource:
         if body is None:
             return None if offline or self._indexed else await self._found(model)
         with _Blaming(url):
-            return parse_versions(body)
+            return await trio.to_thread.run_sync(parse_versions, body)
 
     async def _found(self, model: str) -> Versions | None:
         """The versions in a registry without any list: by its search, else by its `latest`."""

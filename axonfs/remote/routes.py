@@ -60,7 +60,7 @@ def _proxy(scheme: str, text: str) -> Url:
     except ValueError as exc:
         raise UsageError(
             f"{scheme}_proxy cannot be used: {exc}",
-            source=shown(text),
+            source=shown(text if "://" in text else f"http://{text}"),
             hint="set it to http://host:port, or list the registry's host in NO_PROXY",
         ) from exc
     return url

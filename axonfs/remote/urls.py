@@ -101,7 +101,9 @@ def target_of(text: str) -> Url:
     try:
         return parse_url(text)
     except ValueError as exc:
-        raise fault(UnavailableError, f"not a URL to fetch: {exc}", shown(text)) from exc
+        raise fault(
+            UnavailableError, f"not a URL to fetch: {printable(str(exc))}", shown(text)
+        ) from exc
 
 
 def follow(url: Url, location: str | None) -> Url:
@@ -115,7 +117,8 @@ def follow(url: Url, location: str | None) -> Url:
     try:
         following = parse_url(urljoin(str(url), location))
     except ValueError as exc:
-        raise fault(UnavailableError, f"a redirect is refused: {exc}", shown(str(url))) from exc
+        what = f"a redirect is refused: {printable(str(exc))}"
+        raise fault(UnavailableError, what, shown(str(url))) from exc
     if url.origin.secure and not following.origin.secure:
         raise fault(
             UnavailableError,

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from axonfs.remote.limits import PROGRESS_BYTES, Limits
+from axonfs.remote.limits import OVERHEAD_BYTES, PROGRESS_BYTES, Limits
 from axonfs.remote.urls import Url
 
 # How often a waiting thread looks up, in seconds: how soon a cancelled one ends.
@@ -35,6 +35,10 @@ class StallError(TimeoutError):
 
 class SlowError(TimeoutError):
     """Bytes, but too few within the deadline."""
+
+
+class OverlongError(http.client.HTTPException):
+    """Far more bytes than the answer needs: headers, trailers or interim answers without end."""
 
 
 class CancelledReadError(Exception):
@@ -82,6 +86,10 @@ class Wire:
         response = connection.getresponse()
         self._inlet.patience = self._limits.stall
         return response
+
+    def expect(self, size: int) -> None:
+        """The answer has a body of so many bytes."""
+        self._inlet.expect(size)
 
     def progressed(self) -> None:
         """Start the deadline anew: a whole unit arrived, or the caller was busy with one."""
@@ -136,14 +144,19 @@ class _Inlet(io.RawIOBase):
         self._cancelled: Callable[[], bool] = bool
         self._dry = False
         self._deadline = self._progress_by = 0.0
-        self._received = self._mark = 0
+        self._received = self._mark = self._most = 0
         self.patience = 0.0
 
     def watch(self, cancelled: Callable[[], bool], patience: float, deadline: float) -> None:
         self._cancelled = cancelled
         self.patience = patience
         self._deadline = deadline
+        self._most = self._received + OVERHEAD_BYTES
         self.progressed()
+
+    def expect(self, size: int) -> None:
+        # Chunks of a byte each come in six.
+        self._most = self._received + 6 * size + OVERHEAD_BYTES
 
     def progressed(self) -> None:
         self._progress_by = time.monotonic() + self._deadline
@@ -172,6 +185,8 @@ class _Inlet(io.RawIOBase):
             count = self._wait(buffer, asked)
         self._received += count
         if self._received >= self._mark:
+            if self._received > self._most:
+                raise OverlongError
             self.progressed()
         return count
 

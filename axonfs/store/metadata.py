@@ -27,6 +27,9 @@ from axonfs.store.records import Kind, seal, unseal
 
 log = logging.getLogger(__name__)
 
+# What is kept of registries' words, like the index of 20,000 models with 100,000 files. Beyond it
+# they are asked again: the index of a registry that lists without end must not fill the disk.
+BUDGET = 8 << 30
 PARSED_BYTES = 8 << 20  # of raw manifests whose parsed form is held; parsed is some 5 times that
 _FETCHED = struct.Struct("<d")
 _LENGTH = struct.Struct("<I")
@@ -57,6 +60,7 @@ class Metadata:
 
     def __init__(self, index: Index) -> None:
         self._index = index
+        self._full = False
         self._parsed = _ParsedManifests(PARSED_BYTES)
 
     def document(self, url: str) -> Document | None:
@@ -74,6 +78,8 @@ class Metadata:
         key = _key(url)
         head = _FETCHED.pack(document.fetched)
         head += json.dumps([document.etag, document.final_url]).encode()
+        if not self._room_for(len(document.body)):
+            return
 
         def apply(transaction: Transaction) -> None:
             transaction.put(Table.DOCUMENTS, key, seal(Kind.DOCUMENT, head))
@@ -102,7 +108,8 @@ class Metadata:
         spec = manifest.spec
         head = json.dumps([spec.namespace, spec.name, spec.version, base]).encode()
         record = seal(Kind.MANIFEST, _LENGTH.pack(len(head)) + head + manifest.raw)
-        self._index.write(lambda txn: txn.put(Table.MANIFESTS, _key(str(spec)), record))
+        if self._room_for(len(record)):
+            self._index.write(lambda txn: txn.put(Table.MANIFESTS, _key(str(spec)), record))
 
     def manifests(self) -> list[StoredManifest]:
         """All of them, parsed: costs time and memory for each; `specs` does not."""
@@ -131,7 +138,8 @@ class Metadata:
     def put_table(self, digest: str, table: ChunkTable) -> None:
         record = seal(Kind.TABLE, _SIZE.pack(table.size) + table.digests)
         key = _table_key(digest, table.ref)
-        self._index.write(lambda txn: txn.put(Table.TABLES, key, record))
+        if self._room_for(len(record)):
+            self._index.write(lambda txn: txn.put(Table.TABLES, key, record))
 
     def pins(self) -> list[Pin]:
         return sorted(
@@ -149,6 +157,13 @@ class Metadata:
     def pinned_digests(self) -> set[str]:
         """The objects of all pins."""
         return {digest for pin in self.pins() for digest in pin.files}
+
+    def _room_for(self, size: int) -> bool:
+        fits = self._index.used() + size <= BUDGET
+        if not fits and not self._full:
+            log.warning("the index has %d bytes; what else registries say is not kept", BUDGET)
+        self._full = not fits
+        return fits
 
     def _records(self, table: Table, kind: Kind) -> list[bytes]:
         with self._index.view() as view:
