@@ -60,6 +60,9 @@ class Settings:
     retries: int = 5
     prefetch: str = "auto"
     allow_other: bool = False
+    uid: int | None = None
+    gid: int | None = None
+    mode: int = 0o444
     passthrough: bool = True
     mountpoint: Path = field(default_factory=lambda: default_mountpoint())
     ca_bundle: Path | None = None
@@ -166,6 +169,27 @@ def _prefetch(value: object) -> str:
     return word
 
 
+def _number(value: object) -> int:
+    text = "" if isinstance(value, bool) else str(value)
+    # The largest one stands for none.
+    if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) >= (1 << 32) - 1:
+        raise ValueError("is not a user or group number")
+    return int(text)
+
+
+def _mode(value: object) -> int:
+    # YAML has read an unquoted 0440 as octal already.
+    text = f"{value:o}" if isinstance(value, int) and value > 1 else str(value)
+    if not re.fullmatch(r"0?[0-7]{3,4}", text):
+        raise ValueError("is not an octal mode like 0440")
+    mode = int(text, 8)
+    if mode & ~0o555:
+        raise ValueError("has write, setuid, setgid or sticky bits; models are only read")
+    if not mode & 0o400:
+        raise ValueError("does not let the owner read")
+    return mode
+
+
 def parse_token(value: object) -> str:
     """A token that can stand in an HTTP header."""
     text = str(value).strip()
@@ -218,6 +242,9 @@ KEYS: Mapping[str, Key] = {
         "What the start of a load fetches: auto, what it will read; all, the version; or off.",
     ),
     "allow_other": Key("AXONFS_ALLOW_OTHER", _switch, "Whether other users may read the mount."),
+    "uid": Key("AXONFS_UID", _number, "User id that owns the files; by default who mounts."),
+    "gid": Key("AXONFS_GID", _number, "Group id of the files; by default of who mounts."),
+    "mode": Key("AXONFS_MODE", _mode, "Octal mode of the files; directories get x where r is."),
     "passthrough": Key(
         "AXONFS_PASSTHROUGH", _switch, "Whether the kernel may read complete files itself."
     ),
@@ -267,6 +294,8 @@ def load(flags: Mapping[str, object] | None = None) -> Settings:
 def resolve(flags: Mapping[str, object]) -> dict[str, tuple[Any, str]]:
     """Each setting's value and where it comes from, those left to their default included."""
     document = file_settings()
+    if "tokens" in document:
+        _check_private(Path(document["tokens"][1]))
     plain = Settings()
     found: dict[str, tuple[Any, str]] = {}
     for name, key in KEYS.items():
@@ -292,6 +321,22 @@ def _with_variable_token(found: dict[str, tuple[Any, str]]) -> dict[str, tuple[A
         token = convert("tokens", {registries[0]: secret}, "AXONFS_TOKEN")
         found["tokens"] = {**found["tokens"][0], **token}, "AXONFS_TOKEN"
     return found
+
+
+def _check_private(path: Path) -> None:
+    """Refuse a file with tokens that others can read, or could have put there.
+
+    Somebody else's file is theirs to close; what this user can read of it they may. Axon's is read
+    as it is.
+
+    Raises:
+        UsageError: they can, with what to do.
+    """
+    with contextlib.suppress(OSError):
+        status = path.stat()
+        if status.st_uid == os.geteuid() and status.st_mode & 0o077:
+            what = f"it has tokens, and its mode {status.st_mode & 0o7777:04o} shows them to others"
+            raise UsageError(what, source=str(path), hint=f"chmod 600 {path}")
 
 
 def config_path() -> Path:
@@ -405,7 +450,8 @@ def _replace(path: Path, document: Mapping[str, Any]) -> None:
     # A link (dotfiles kept elsewhere) stays one: its target is replaced.
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             yaml.safe_dump(dict(document), file, sort_keys=False, allow_unicode=True)

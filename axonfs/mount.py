@@ -19,7 +19,7 @@ from axonfs.connection.held import DONE, NO_HANDSHAKE, REPLACE, Held
 from axonfs.engine import Engine, open_engine
 from axonfs.failures import Failures
 from axonfs.fuse import Adapter, HandshakeError, Session, serving
-from axonfs.fuse.adapter import invalidate_attributes
+from axonfs.fuse.adapter import Access, invalidate_attributes
 from axonfs.service import Service
 from axonfs.vfs import Vfs
 from axonfs.vfs.journal import Journal
@@ -37,6 +37,8 @@ def work(settings: Settings, mountpoint: Path, held: Held) -> int:
     Raises:
         AxonError: it cannot be served.
     """
+    # A terminal sends it to the holder as well, which unmounts, and sees to the end of this.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with(held.holder)
     try:
         return trio.run(_serve, settings, mountpoint, held)
@@ -77,6 +79,12 @@ async def _serve(settings: Settings, mountpoint: Path, held: Held) -> int:
     return mount.ending
 
 
+def _access(settings: Settings) -> Access:
+    uid = os.getuid() if settings.uid is None else settings.uid
+    gid = os.getgid() if settings.gid is None else settings.gid
+    return Access(uid, gid, settings.mode)
+
+
 class Mount:
     """The parts of one mount that need each other."""
 
@@ -96,7 +104,9 @@ class Mount:
             self._journal,
             foresee=engine.prefetcher.opened,
         )
-        self.adapter = Adapter(self.vfs, self.failures, str(engine.settings.cache))
+        self.adapter = Adapter(
+            self.vfs, self.failures, _access(engine.settings), str(engine.settings.cache)
+        )
         self.service = Service(engine, self.status)
         engine.evictor.evicted = self._evicted
 
@@ -118,14 +128,12 @@ class Mount:
 
     async def stop_on_signal(self) -> None:
         """End on SIGTERM, and for another worker on SIGHUP."""
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        with trio.open_signal_receiver(*numbers) as signals:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
             async for number in signals:
-                if number == signal.SIGINT or self.session is None:
-                    continue  # a terminal sends it to the holder as well, which unmounts
                 if number == signal.SIGHUP:
                     self.ending = REPLACE
-                self.session.stop()
+                if self.session is not None:
+                    self.session.stop()
 
     def _evicted(self, digests: list[str]) -> None:
         self._engine.prefetcher.evicted(digests)

@@ -1,5 +1,8 @@
 """The `run/` directory of a cache: the owner's lock and the control socket's name.
 
+Also the rule for cache directories: nobody but their owner and root may change them, so that no
+name in them can be made a link to something else.
+
 Just above errors. Imports nothing heavy, since the process that holds a mount needs it. Blocking.
 """
 
@@ -27,11 +30,38 @@ def prepare(cache: Path) -> Path:
         NoSpaceError: the disk is full.
     """
     try:
-        for path in (cache, cache / RUN):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return make_private(cache / RUN)
     except OSError as exc:
         raise unusable(exc, cache) from exc
-    return cache / RUN
+
+
+def guard(directory: Path) -> None:
+    """Refuse a directory in which other users could put what they like.
+
+    Raises:
+        UnsupportedError: they could, with what to do.
+        OSError: there is none.
+    """
+    status = os.stat(directory)
+    if status.st_uid not in (os.geteuid(), 0):
+        what = f"it belongs to another user, uid {status.st_uid}, who could change the cache"
+        hint = f"choose another with --cache, or chown {os.geteuid()} {directory}"
+    elif status.st_mode & 0o022:
+        what, hint = "other users can write to the cache directory", f"chmod go-w {directory}"
+    else:
+        return
+    raise UnsupportedError(what, source=str(directory), hint=hint)
+
+
+def make_private(path: Path) -> Path:
+    """A directory of the cache that its owner alone can enter, made so where it is not."""
+    guard(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
+    guard(path)
+    if os.stat(path).st_mode & 0o077:
+        path.chmod(0o700)
+    return path
 
 
 def take_lock(cache: Path) -> int:
@@ -41,7 +71,8 @@ def take_lock(cache: Path) -> int:
         BusyError: another process is; its pid is named.
     """
     try:
-        descriptor = os.open(cache / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(cache / LOCK, flags, 0o600)
     except OSError as exc:
         raise unusable(exc, cache) from exc
     try:

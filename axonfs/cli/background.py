@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import axonfs
+from axonfs import rundir
 from axonfs.config import Settings
 from axonfs.errors import AxonError
 
@@ -32,6 +33,7 @@ def start(settings: Settings, mountpoint: Path) -> int:
     Raises:
         AxonError: it ended or did not answer in time; the message has the last lines of its log.
     """
+    rundir.prepare(settings.cache)
     log = settings.cache / LOG
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     try:
@@ -83,6 +85,9 @@ def _flags(settings: Settings) -> list[str]:
     flags.append("--offline" if settings.offline else "--online")
     flags += ["--prefetch", settings.prefetch]
     flags.append("--allow-other" if settings.allow_other else "--only-me")
+    flags += ["--mode", f"{settings.mode:04o}"]
+    for name, number in (("--uid", settings.uid), ("--gid", settings.gid)):
+        flags += [] if number is None else [name, str(number)]
     flags.append("--passthrough" if settings.passthrough else "--no-passthrough")
     return flags
 
@@ -113,10 +118,9 @@ class _open_log:  # noqa: N801 - reads as a phrase
     def __enter__(self) -> int:
         path = self._path
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
                 path.replace(path.with_suffix(".log.1"))
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
             self._descriptor = os.open(path, flags, 0o600)
         except OSError as exc:
             what = f"the cache cannot be written: {exc.strerror}"

@@ -18,6 +18,8 @@ from pathlib import Path
 from axonfs.cli.mounts import Mount, health, mounts
 from axonfs.config import Settings
 from axonfs.connection.mounting import DEVICE, FUSE_CONFIG, user_allow_other
+from axonfs.errors import UnsupportedError
+from axonfs.rundir import guard
 from axonfs.units import size
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -123,6 +125,7 @@ def cache_checks(settings: Settings) -> Iterator[Check]:
     directory = settings.cache
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        guard(directory)
         with tempfile.TemporaryFile(dir=directory) as file:
             sparse = _is_sparse(file.fileno())
     except OSError as exc:
@@ -132,6 +135,9 @@ def cache_checks(settings: Settings) -> Iterator[Check]:
             f"{directory} cannot be written: {exc.strerror}",
             "choose another with --cache DIR or axonfs config set cache DIR",
         )
+        return
+    except UnsupportedError as exc:
+        yield Check("cache", FAIL, f"{directory}: {exc.what}", exc.hint or "")
         return
     yield Check("cache", OK, f"{directory} can be written")
     if not sparse:

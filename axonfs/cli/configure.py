@@ -84,6 +84,8 @@ def _plain(key: str, value: Any) -> Any:
         return dict.fromkeys(value, "set")
     if isinstance(value, tuple):
         return list(value)
+    if key == "mode":
+        return f"{value:04o}"
     return str(value) if isinstance(value, Path) else value
 
 

@@ -46,6 +46,17 @@ def mount_options(function: Command) -> Command:
             help="Whether other users may read the mount. [env: AXONFS_ALLOW_OTHER]",
         ),
         click.option(
+            "--uid",
+            metavar="NUMBER",
+            help="User who owns the files; another one needs --allow-other. [env: AXONFS_UID]",
+        ),
+        click.option("--gid", metavar="NUMBER", help="Group of the files. [env: AXONFS_GID]"),
+        click.option(
+            "--mode",
+            metavar="OCTAL",
+            help="Mode of the files, like 0440; directories get x where r is. [env: AXONFS_MODE]",
+        ),
+        click.option(
             "--passthrough/--no-passthrough",
             default=None,
             help="Whether the kernel may read complete files itself, where it can: for root,"
@@ -74,6 +85,7 @@ def mount(mountpoint: str | None, foreground: bool, **flags: object) -> None:
     place = settings.mountpoint
     if not adopting():
         check_sources(settings)
+        check_owner(settings)
         place = prepare_mountpoint(settings.mountpoint, create=mountpoint is None)
     if foreground:
         click.get_current_context().exit(_hold(settings, place))
@@ -115,6 +127,17 @@ def check_sources(settings: Settings) -> None:
     if known:
         hint += "; --offline shows what is in the cache"
     raise UsageError("no registry is configured", hint=hint)
+
+
+def check_owner(settings: Settings) -> None:
+    """Refuse an owner of the files who could not get at them, or that only root can give."""
+    if settings.uid in (None, os.geteuid()):
+        return
+    if os.geteuid() != 0:
+        raise UsageError("only root can give the files to another user", hint="leave out --uid")
+    if not settings.allow_other:
+        what = f"uid {settings.uid} could not reach the files"
+        raise UsageError(what, hint="add --allow-other")
 
 
 def prepare_mountpoint(mountpoint: Path, *, create: bool) -> Path:

@@ -11,7 +11,9 @@ import errno
 import functools
 import logging
 import os
+import stat
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 import pyfuse3
@@ -36,6 +38,21 @@ _GLANCE = os.O_NONBLOCK | os.O_NOATIME
 _KEPT_LISTING = 1 << 3 | 1 << 1
 NAME_MAX = 255  # bytes, as statfs says
 BLOCK_SIZE = 128 << 10  # what the kernel asks for by default; readers size their buffers by it
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who owns the files, and their permission bits, none of which is for writing."""
+
+    uid: int
+    gid: int
+    bits: int = 0o444
+
+    def mode_of(self, mode: int) -> int:
+        """`mode` with these bits; a directory can be entered by whoever may read it."""
+        if stat.S_ISREG(mode):
+            return stat.S_IFREG | self.bits
+        return stat.S_IFDIR | self.bits | (self.bits & 0o444) >> 2 if stat.S_ISDIR(mode) else mode
 
 
 def answered(
@@ -66,18 +83,18 @@ class Adapter(pyfuse3.Operations):
     """One mounted Vfs.
 
     Args:
-        uid, gid: who the files belong to.
+        access: whose the files are, and who may read them.
         disk: directory whose file system `statfs` describes, the cache's.
     """
 
-    def __init__(self, vfs: Vfs, failures: Failures, disk: str) -> None:
+    def __init__(self, vfs: Vfs, failures: Failures, access: Access, disk: str) -> None:
         super().__init__()
         self.failures = failures
         self.passthrough = Passthrough(-1, "nothing is mounted yet")
         self.session: Session | None = None
         self._vfs = vfs
         self._disk = disk
-        self._uid, self._gid = os.getuid(), os.getgid()
+        self._access = access
 
     @answered
     async def lookup(self, parent_inode: int, name: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
@@ -174,9 +191,9 @@ class Adapter(pyfuse3.Operations):
         entry.attr_timeout = attributes.attr_ttl
         if attributes.inode:
             entry.generation = 0
-            entry.st_mode = attributes.mode
+            entry.st_mode = self._access.mode_of(attributes.mode)
             entry.st_nlink = attributes.links
-            entry.st_uid, entry.st_gid = self._uid, self._gid
+            entry.st_uid, entry.st_gid = self._access.uid, self._access.gid
             entry.st_size = attributes.size
             entry.st_blocks = attributes.blocks
             entry.st_blksize = BLOCK_SIZE

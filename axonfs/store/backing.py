@@ -47,7 +47,7 @@ class Directory:
         rundir.prepare(self.root)
         try:
             for path in (self.objects, self._trash):
-                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                rundir.make_private(path)
         except OSError as exc:
             raise rundir.unusable(exc, self.root) from exc
 

@@ -29,7 +29,7 @@ from typing import Self
 from axonfs.errors import BusyError
 from axonfs.manifest import DEFAULT_CHUNK_SIZE, FileEntry, chunk_count
 from axonfs.ranges import Range, chunk_range
-from axonfs.rundir import take_lock
+from axonfs.rundir import guard, take_lock
 from axonfs.store import backing
 from axonfs.store.backing import Directory
 from axonfs.store.evict import Eviction, choose_victims
@@ -82,10 +82,13 @@ class Store(Metadata):
         Raises:
             BusyError: another process owns it; its pid is named.
             NotFoundError: there is none, and `owner` is false.
-            UnsupportedError: the directory is not writable, or a newer axonfs wrote it.
+            UnsupportedError: the directory is not writable, or others can write to it, or a newer
+                axonfs wrote it.
         """
         files, boot = Directory(directory), _boot(boot_id)
         if not owner:
+            if directory.exists():
+                guard(directory)
             inspect(files.index, boot)
             return cls(files, open_reader(files.index, FORMAT), boot, None)
         files.prepare()
