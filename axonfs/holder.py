@@ -25,12 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from axonfs import rundir, systemd
-from axonfs.connection import clear_dead, connect, detach, parse_offer
+from axonfs.connection import claimed, connect, detach, parse_offer
 from axonfs.connection.held import DONE, NO_HANDSHAKE, REPLACE, VARIABLE, Held
 from axonfs.errors import UnsupportedError
 
 log = logging.getLogger(__name__)
 
+STOPPING = {signal.SIGTERM, signal.SIGINT}
+HEEDED = {*STOPPING, signal.SIGHUP}
 # Readers get so long to let go before the mount is taken from below them, in seconds.
 GRACE = 5.0
 # A worker that flushes its index to a slow disk takes a moment to end.
@@ -100,6 +102,8 @@ def hold(
     Raises:
         AxonError: it cannot be mounted; nothing is left behind.
     """
+    # Whoever stops it meanwhile is heard once there is a mount to take away.
+    signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)
     found = _inherited()
     if {"lock", "control", "journal", "state", "device"} <= set(found):
         possessions = Possessions.adopt(found)
@@ -130,8 +134,8 @@ def _acquire(cache: Path, mountpoint: Path, *, allow_other: bool) -> Possessions
     journal, state = (os.memfd_create(f"axonfs-{name}") for name in ("journal", "state"))
     control = rundir.listen(cache).detach()
     possessions = Possessions(lock, control, journal, state)
-    clear_dead(mountpoint)
-    device = connect(mountpoint, allow_other=allow_other)
+    with claimed(mountpoint):
+        device = connect(mountpoint, allow_other=allow_other)
     try:
         possessions.init = os.read(device, _INIT_SIZE)
         parse_offer(possessions.init)
@@ -191,9 +195,10 @@ class Holder:
     def run(self) -> int:
         """Start a worker, replace it whenever it ends, unmount when asked to."""
         wakeup, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in HEEDED:
             signal.signal(number, lambda number, frame: self._signals.append(number))
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)
         try:
             return self._keep(wakeup)
         finally:
@@ -216,7 +221,7 @@ class Holder:
             elif not self._possessions.answered:
                 return code if code > 0 else 1
             elif not self._go_on(worker, code, wakeup):
-                return 1
+                return 0 if STOPPING & set(self._signals) else 1
 
     def _start(self) -> Worker:
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
@@ -266,7 +271,7 @@ class Holder:
         signals, self._signals = self._signals, []
         if signal.SIGHUP in signals:
             worker.process.send_signal(signal.SIGHUP)
-        return bool({signal.SIGTERM, signal.SIGINT} & set(signals))
+        return bool(STOPPING & set(signals))
 
     def _on_ready(self, worker: Worker) -> None:
         answered = os.read(worker.ready, 1)
@@ -294,7 +299,7 @@ class Holder:
         pause = backoff(self._brief)
         log.warning("the worker (%d) was %s; the next in %.2g s", worker.process.pid, how, pause)
         if select.select([wakeup], [], [], pause)[0]:
-            return not {signal.SIGTERM, signal.SIGINT} & set(self._signals)
+            return not STOPPING & set(self._signals)
         return True
 
     def _fall_back(self) -> None:
@@ -314,6 +319,7 @@ class Holder:
             os.set_inheritable(descriptor, True)
         os.environ[_ADOPT] = json.dumps(descriptors)
         signal.set_wakeup_fd(-1)
+        signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
     # -- leaving -----------------------------------------------------------------------------
@@ -327,6 +333,7 @@ class Holder:
             self._detach(lazy=True)
         if not worker.ended(GRACE):
             worker.process.terminate()
+            worker.process.send_signal(signal.SIGCONT)  # one that was stopped heeds nothing else
             if not worker.ended(END_SECONDS):
                 worker.process.kill()
         worker.reap()

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from axonfs.cli.mounts import Mount, health, mounts
+from axonfs.cli.mounts import health
 from axonfs.config import Settings
+from axonfs.connection.mountinfo import Mount, mounts
 from axonfs.connection.mounting import DEVICE, FUSE_CONFIG, user_allow_other
 from axonfs.errors import UnsupportedError
 from axonfs.rundir import guard

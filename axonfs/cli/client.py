@@ -64,7 +64,8 @@ def _caches(target: Target) -> Iterator[Path]:
 
 def cache_of_only_mount() -> Path | None:
     """The cache of the one mount on this machine that this user may ask, if there is just one."""
-    from axonfs.cli.mounts import health, mounts
+    from axonfs.cli.mounts import health
+    from axonfs.connection.mountinfo import mounts
 
     caches = {cache for mount in mounts() if (cache := health(mount).status.get("cache"))}
     return Path(caches.pop()) if len(caches) == 1 else None

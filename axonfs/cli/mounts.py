@@ -1,7 +1,7 @@
-"""Which AxonFS mounts this machine has, and whether each still answers.
+"""Whether the AxonFS mounts of this machine still answer.
 
-Reads /proc/self/mountinfo. A mount whose worker is gone or stuck can hold whoever touches it in
-an uninterruptible sleep, so nothing here touches one: a child does, and is left behind if it hangs.
+A mount whose worker is gone or stuck can hold whoever touches it in an uninterruptible sleep, so
+nothing here touches one: a child does, and is left behind if it hangs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import select
 import signal
 import time
@@ -17,19 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-FILESYSTEM = "fuse.axonfs"
+from axonfs.connection.mountinfo import Mount, mounts
+from axonfs.connection.mounting import DEAD
+
 STATUS_PATH = Path(".axonfs", "status.json")
 # A worker that is busy still answers within a few milliseconds.
 PATIENCE = 3.0
 _MAX_STATUS_BYTES = 16 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """One line of mountinfo; `connection` is the FUSE connection's number."""
-
-    mountpoint: Path
-    connection: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,35 +40,6 @@ class Health:
         """The worker's process, where it said so."""
         pid = self.status.get("pid")
         return pid if isinstance(pid, int) and pid > 0 else None
-
-
-def parse_mountinfo(text: str) -> list[Mount]:
-    """The AxonFS mounts in `text`, the topmost of several at one place only.
-
-    Source: proc_pid_mountinfo(5).
-    """
-    found: dict[Path, Mount | None] = {}
-    for line in text.splitlines():
-        left, _, right = line.partition(" - ")
-        fields, filesystem = left.split(" "), right.split(" ")[0]
-        if len(fields) < 5:
-            continue
-        mountpoint = Path(_unescape(fields[4]))
-        minor = int(fields[2].partition(":")[2])
-        # A mount of another kind on top hides the one below it.
-        found[mountpoint] = Mount(mountpoint, minor) if filesystem == FILESYSTEM else None
-    return [mount for mount in found.values() if mount is not None]
-
-
-def _unescape(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), text)
-
-
-def mounts() -> list[Mount]:
-    """The AxonFS mounts that this process sees."""
-    return parse_mountinfo(
-        Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
-    )
 
 
 def mount_at(mountpoint: Path) -> Mount | None:
@@ -109,7 +73,7 @@ def health(mount: Mount, patience: float = PATIENCE) -> Health:
 
 
 def _state_of(complaint: bytes) -> str:
-    if os.strerror(errno.ENOTCONN).encode() in complaint:
+    if any(os.strerror(code).encode() in complaint for code in DEAD):
         return "dead"
     return "closed" if os.strerror(errno.EACCES).encode() in complaint else "wedged"
 

@@ -14,8 +14,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from axonfs.cli.mounts import Health, Mount, health
+from axonfs.cli.mounts import Health, health
 from axonfs.connection import detach
+from axonfs.connection.mountinfo import Mount, owned, serving
 from axonfs.errors import AxonError, BusyError
 
 CONNECTIONS = Path("/sys/fs/fuse/connections")
@@ -25,18 +26,36 @@ RESTART_TIMEOUT = 60.0
 
 
 def unmount(mount: Mount, *, force: bool) -> None:
-    """Unmount, and return when the worker has ended.
+    """Unmount, and return when holder and worker have ended.
 
     Raises:
         BusyError: somebody uses it; the message says how to see who.
     """
-    with _ending(health(mount).pid) as wait_for_end:
+    with _watched(_processes(mount)) as descriptors:
         if force:
             abort(mount)
         complaint = detach(mount.mountpoint, lazy=force)
         if complaint:
             raise _failure(mount.mountpoint, complaint)
-        wait_for_end()
+        if force:
+            _send(descriptors, signal.SIGCONT)  # one that was stopped ends as well
+        if _ended(descriptors, END_TIMEOUT):
+            return
+        if force:
+            _send(descriptors, signal.SIGKILL)
+        if not (force and _ended(descriptors, END_TIMEOUT)):
+            raise AxonError(
+                f"it is unmounted, but its process has not ended within {END_TIMEOUT:.0f} s",
+                hint="see the mount's log with axonfs doctor",
+            )
+
+
+def _processes(mount: Mount) -> list[int]:
+    """Holder and worker, as the kernel names them, else as the mount does."""
+    if found := serving(mount):
+        return found
+    pid = health(mount).pid
+    return [pid] if pid is not None and owned(pid, mount) else []
 
 
 def restart(mount: Mount) -> int:
@@ -47,7 +66,7 @@ def restart(mount: Mount) -> int:
     """
     before = health(mount)
     worker = _worker_of(before)
-    if before.pid is None or worker is None:
+    if before.pid is None or worker is None or not owned(before.pid, mount):
         hint = f"axonfs umount --force {mount.mountpoint}"
         raise AxonError("the mount does not answer", path=str(mount.mountpoint), hint=hint)
     os.kill(before.pid, signal.SIGHUP)
@@ -95,31 +114,27 @@ def abort(mount: Mount) -> None:
 
 
 @contextlib.contextmanager
-def _ending(pid: int | None) -> Iterator[Wait]:
-    """Watch the worker from before the unmount, so that a reused pid cannot be taken for it."""
-    descriptor = -1
-    if pid is not None:
+def _watched(pids: list[int]) -> Iterator[list[int]]:
+    """A pidfd of each, from before the unmount: a reused pid cannot be taken for one of them."""
+    with contextlib.ExitStack() as stack:
+        descriptors = []
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                descriptors.append(os.pidfd_open(pid))
+                stack.callback(os.close, descriptors[-1])
+        yield descriptors
+
+
+def _send(descriptors: list[int], number: signal.Signals) -> None:
+    for descriptor in descriptors:
         with contextlib.suppress(OSError):
-            descriptor = os.pidfd_open(pid)
-    try:
-        yield Wait(descriptor)
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
+            signal.pidfd_send_signal(descriptor, number)
 
 
-class Wait:
-    """Waits for the process of a pidfd to end."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def __call__(self) -> None:
-        if self._descriptor < 0:
-            return
-        ended, _, _ = select.select([self._descriptor], [], [], END_TIMEOUT)
-        if not ended:
-            raise AxonError(
-                f"it is unmounted, but its process has not ended within {END_TIMEOUT:.0f} s",
-                hint="a container may still see it; --force takes it from there too",
-            )
+def _ended(descriptors: list[int], seconds: float) -> bool:
+    """Whether all processes end within so many seconds."""
+    until = time.monotonic() + seconds
+    return all(
+        select.select([descriptor], [], [], max(until - time.monotonic(), 0))[0]
+        for descriptor in descriptors
+    )

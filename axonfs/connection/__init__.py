@@ -7,6 +7,7 @@ so that a small process can hold a connection for others.
 from axonfs.connection.handshake import Offer, Terms, amend, parse_offer
 from axonfs.connection.held import Held
 from axonfs.connection.mounting import (
+    claimed,
     clear_dead,
     connect,
     detach,
@@ -19,6 +20,7 @@ __all__ = [
     "Offer",
     "Terms",
     "amend",
+    "claimed",
     "clear_dead",
     "connect",
     "detach",

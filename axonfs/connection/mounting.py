@@ -8,18 +8,25 @@ from __future__ import annotations
 import array
 import ctypes
 import errno
+import fcntl
 import os
 import socket
 import subprocess
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from axonfs.connection.mountinfo import mounts
 from axonfs.errors import AxonError, BusyError, UnsupportedError
 
 DEVICE = Path("/dev/fuse")
 FUSE_CONFIG = Path("/etc/fuse.conf")
 NAME = b"axonfs"
 _TYPE = b"fuse.axonfs"
+# What a mount says whose process has ended, or whose connection was aborted.
+DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
+CLAIM_SECONDS = 3.0
 _RDONLY, _NOSUID, _NODEV = 1, 2, 4  # mount(2)
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -147,11 +154,49 @@ def readahead_setting(mountpoint: Path) -> Path:
 
 
 def clear_dead(mountpoint: Path) -> None:
-    """Unmount what a killed mount left at `mountpoint` (every access says ENOTCONN)."""
+    """Unmount what killed mounts left at `mountpoint` (every access says ENOTCONN)."""
+    with suppress(UnsupportedError):
+        while _is_dead(mountpoint) and detach(mountpoint, lazy=True) is None:
+            pass  # there may be another below
+
+
+def _is_dead(mountpoint: Path) -> bool:
     try:
         os.statvfs(mountpoint)  # stat may still be answered from the kernel's cache
     except OSError as exc:
-        if exc.errno != errno.ENOTCONN:
-            raise
-        with suppress(UnsupportedError):
-            detach(mountpoint, lazy=True)
+        return exc.errno in DEAD
+    return False
+
+
+@contextmanager
+def claimed(mountpoint: Path) -> Iterator[None]:
+    """Clear `mountpoint` and keep others of this program from mounting there meanwhile.
+
+    Raises:
+        BusyError: another was faster.
+    """
+    clear_dead(mountpoint)
+    try:
+        descriptor = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as exc:
+        what = f"cannot be mounted on: {exc.strerror}"
+        raise BusyError(what, path=str(mountpoint), hint="see axonfs doctor") from exc
+    try:
+        _lock(descriptor)
+        if any(mount.mountpoint == mountpoint for mount in mounts()):
+            hint = f"axonfs umount {mountpoint}"
+            raise BusyError("another process has just mounted it", path=str(mountpoint), hint=hint)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(directory: int) -> None:
+    """Wait for others who mount there. That takes milliseconds: whoever keeps the lock for longer
+    does something else with it, and anyone who may read the directory can."""
+    until = time.monotonic() + CLAIM_SECONDS
+    while time.monotonic() < until:
+        with suppress(BlockingIOError):
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(0.02)

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from axonfs.cli import mounts
-from axonfs.cli.mounts import Health, Mount, health, parse_mountinfo
+from axonfs.cli.mounts import Health, health
+from axonfs.connection import mountinfo
+from axonfs.connection.mountinfo import Mount, parse_mountinfo
 
 INFO = """\
 22 1 0:20 / / rw,relatime shared:1 - ext4 /dev/vda rw
@@ -26,7 +28,7 @@ INFO = """\
 def test_the_mounts_are_found_with_their_connection() -> None:
     assert parse_mountinfo(INFO) == [
         Mount(Path("/models"), 45),
-        Mount(Path("/home/a b/models"), 46),
+        Mount(Path("/home/a b/models"), 46, 1000),
         Mount(Path("/twice"), 49),
     ]
 
@@ -37,7 +39,7 @@ def test_optional_fields_do_not_shift_the_rest() -> None:
 
 
 def test_this_machines_own_mountinfo_parses() -> None:
-    assert isinstance(mounts.mounts(), list)
+    assert isinstance(mountinfo.mounts(), list)
 
 
 def fake_mount(tmp_path: Path, content: str) -> Mount:

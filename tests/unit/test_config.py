@@ -28,6 +28,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
+    path.chmod(0o600)
 
 
 def test_without_a_file_everything_is_at_its_default(file: Path) -> None:
