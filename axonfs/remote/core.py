@@ -52,7 +52,7 @@ async def register(
     except (trio.TooSlowError, httpx.TimeoutException) as exc:
         what = f"MLOS Core did not answer within {PATIENCE:g} s"
         raise fault(UnavailableError, what, shown(str(url)), hint=_HINT) from exc
-    except httpx.TransportError as exc:
+    except (httpx.TransportError, httpx.InvalidURL, UnicodeError) as exc:
         cause = network_fault(exc, shown(str(url)))
         what = f"MLOS Core does not answer: {cause.what}"
         raise fault(UnavailableError, what, shown(str(url)), hint=_HINT) from exc

@@ -280,7 +280,8 @@ def _mapped(url: Url, limits: Limits) -> Iterator[None]:
     except httpx.ProxyError as exc:
         what = f"the proxy does not connect: {printable(str(exc))}"
         raise fault(UnavailableError, what, source, hint="check HTTPS_PROXY") from exc
-    except httpx.RemoteProtocolError as exc:
+    except (httpx.RemoteProtocolError, httpx.InvalidURL, UnicodeError) as exc:
+        # The latter two: httpx looks at a redirect's target even if it is not to follow it.
         what = f"its answer is not HTTP that makes sense: {printable(str(exc))}"
         raise fault(UnavailableError, what, source, transient=True) from exc
     except httpx.TransportError as exc:

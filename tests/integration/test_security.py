@@ -1,0 +1,437 @@
+"""docs/security.md without a mount: what a registry can cost, and what others can do to a cache."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import socket
+import stat
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from axonfs import control, rundir
+from axonfs.catalog import MAX_NODES, MAX_VERSIONS, parse_index, parse_versions
+from axonfs.cli.background import LOG, _open_log
+from axonfs.cli.logs import log_to_stderr
+from axonfs.config import edit_config, load
+from axonfs.document import Document
+from axonfs.errors import AxonError, DeadlineError, MalformedError, UnsupportedError
+from axonfs.manifest import ChunkRef, FileEntry
+from axonfs.remote import Bodies, Documents, Limits, Location, documents
+from axonfs.remote.limits import OVERHEAD_BYTES, PROGRESS_BYTES
+from axonfs.store import Store
+from axonfs.store import metadata as store_metadata
+from tests.support import faulty
+from tests.support.commands import Run
+from tests.support.faulty import Exchange, FaultyOrigin
+from tests.support.registry import RegistryServer, published
+
+ESCAPE = "\x1b]0;owned\x07\x1b[2J"
+DATA = bytes(200_000)
+FAST = Limits(connect=5, first_byte=5, stall=5, deadline=20, attempts=1)
+NOBODY = 65534
+
+Get = Callable[[str], bytes]
+
+
+def by_documents(url: str) -> bytes:
+    async def get() -> bytes:
+        async with Documents(replace(FAST, deadline=3)) as documents:
+            fetched = await documents.get(url, limit=len(DATA), headers={"Authorization": "s3cret"})
+            assert fetched is not None
+            return fetched.body
+
+    return trio.run(get)
+
+
+def by_bodies(url: str) -> bytes:
+    taken = bytearray()
+    with Bodies(FAST) as bodies:
+        bodies.read(
+            Location(url, {"Authorization": "s3cret"}), 0, len(DATA), len(DATA),
+            lambda _, view: taken.extend(view), unit=65536,
+        )  # fmt: skip
+    return bytes(taken)
+
+
+@pytest.fixture(params=[by_documents, by_bodies])
+def get(request: pytest.FixtureRequest) -> Get:
+    client: Get = request.param
+    return client
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Iterator[FaultyOrigin]:
+    (tmp_path / "www").mkdir()
+    (tmp_path / "www" / "object").write_bytes(DATA)
+    with FaultyOrigin(tmp_path / "www") as origin:
+        yield origin
+
+
+# -- what a registry can cost ----------------------------------------------------------------
+
+
+@dataclass
+class Endless:
+    """Sends `before`, then `repeated` as fast as it is taken."""
+
+    before: bytes
+    repeated: bytes
+    sent: int = 0
+
+    def __call__(self, exchange: Exchange) -> None:
+        exchange.write(self.before)
+        piece = self.repeated * (1 + 50_000 // len(self.repeated))
+        while not exchange.hang(0):
+            exchange.write(piece)
+            self.sent += len(piece)
+        exchange.hang_up()
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        Endless(OK + b"X: ", b"x" * 100),
+        Endless(OK, b"X: y\r\n"),
+        Endless(CHUNKED, b"1;" + b"e" * 60_000 + b"\r\nx\r\n"),
+        Endless(CHUNKED + b"%x\r\n%b\r\n0\r\n" % (len(DATA), DATA), b"X: y\r\n"),
+        Endless(CHUNKED, b"1000\r\n" + bytes(0x1000) + b"\r\n"),
+        Endless(OK + b"\r\n", b"body"),
+    ],
+    ids=["interim", "header", "headers", "extensions", "trailers", "chunks", "body"],
+)
+def test_an_answer_without_end_is_given_up(get: Get, origin: FaultyOrigin, fault: Endless) -> None:
+    """Headers, interim answers, chunk extensions, trailers, bodies: none is read for ever."""
+    fault.sent = 0
+    origin.always(fault)
+    with pytest.raises(AxonError):
+        get(origin.url + "object")
+    if get is by_bodies:  # documents have their deadline; what socket buffers hold counts here
+        assert fault.sent < 6 * len(DATA) + 2 * OVERHEAD_BYTES + (16 << 20)
+
+
+async def test_a_drip_that_never_stalls_has_an_end(
+    origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However a document progresses, it is given up after ten deadlines (two, here)."""
+    monkeypatch.setattr(documents, "DEADLINES_MAX", 2)
+
+    def drip(exchange: Exchange) -> None:
+        exchange.write(OK + b"\r\n")
+        while not exchange.hang(0.02):
+            exchange.write(bytes(PROGRESS_BYTES))
+        exchange.hang_up()
+
+    origin.always(drip)
+    async with Documents(Limits(deadline=1, attempts=1)) as client:
+        with pytest.raises(DeadlineError):
+            await client.get(origin.url + "object", limit=1 << 40)
+
+
+@pytest.mark.parametrize("item", [b"{}", b"[]", b'{"":0}', b"[[]]"])
+def test_an_index_of_nothing_takes_little(item: bytes) -> None:
+    """An index within its bytes may not take fifty times their memory."""
+    head = b'{"apiVersion":"axonfs/v1","models":['
+    raw = head + (item + b",") * ((60 << 20) // (len(item) + 1)) + b"{}]}"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(MalformedError, match=f"more than {MAX_NODES} values"):
+        parse_index(raw)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 << 10
+
+
+def test_a_list_of_versions_has_an_end() -> None:
+    """More versions than any model has are refused before they are sorted."""
+    listed = ",".join(f'"{number}"' for number in range(MAX_VERSIONS + 1))
+    with pytest.raises(MalformedError, match=f"more than {MAX_VERSIONS}"):
+        parse_versions(f'{{"versions": [{listed}]}}'.encode())
+
+
+def test_the_index_is_not_filled_by_what_registries_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beyond its budget the index keeps nothing more of registries' words, and says so once."""
+    monkeypatch.setattr(store_metadata, "BUDGET", 4 << 20)
+    store = Store.open(tmp_path / "cache")
+    for number in range(20):
+        store.put_document(f"http://r/{number}", Document(bytes(1 << 20), None, 0.0, "http://r/"))
+    assert store.document("http://r/0") is not None
+    assert store.document("http://r/19") is None
+    store.close()
+    assert (tmp_path / "cache/index.lmdb").stat().st_blocks * 512 < 8 << 20
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_a_claimed_size_takes_no_disk(tmp_path: Path) -> None:
+    """A manifest may claim any size: the disk is not filled ahead of the bytes."""
+    store = Store.open(tmp_path / "cache")
+    entry = FileEntry("huge.bin", 1 << 41, "ab" * 32, ChunkRef(1 << 20, "cd" * 32))
+    stored = store.object(entry)
+    stored.hold()
+    stored.land(5, memoryview(bytes([1]) * (1 << 20)))
+    assert store.usage() == 1 << 20
+    stored.release()
+    store.close()
+    blocks = sum(path.lstat().st_blocks for path in (tmp_path / "cache").rglob("*"))
+    assert blocks * 512 < 4 << 20
+
+
+# -- where requests go -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://x/", "data:,x", "unix:/run/x", "http://xn--a/",
+     f"http://{ESCAPE}/", "http://[::1", "javascript:x"],
+)  # fmt: skip
+def test_a_redirect_to_another_scheme_is_refused(
+    get: Get, origin: FaultyOrigin, location: str
+) -> None:
+    """Neither client follows a redirect to anything but http and https; the message is safe."""
+    origin.always(faulty.redirect(location))
+    with pytest.raises(AxonError) as caught:
+        get(origin.url + "object")
+    assert str(caught.value).isprintable()
+    assert len(origin.requests) == 1
+
+
+@pytest.mark.parametrize("change", ["port", "host", "scheme"])
+def test_credentials_stay_with_their_origin(
+    get: Get, origin: FaultyOrigin, tmp_path: Path, change: str
+) -> None:
+    """Neither client takes a token along to another host, port or scheme."""
+    with FaultyOrigin(tmp_path / "www") as other:
+        to = {
+            "port": other.url,
+            "host": origin.url.replace("127.0.0.1", "127.0.0.2").replace("127.0.0.2", "localhost"),
+            "scheme": origin.url.replace("http:", "https:"),
+        }[change]
+        origin.plan(faulty.redirect(to + "object"))
+        try:
+            assert get(origin.url + "object") == DATA
+        except AxonError:
+            assert change == "scheme"  # nobody speaks TLS there
+        first, *rest = [*origin.requests, *other.requests]
+        assert first.headers["authorization"] == "s3cret"
+        assert all("authorization" not in seen.headers for seen in rest)
+        assert rest or change == "scheme"
+
+
+@pytest.mark.parametrize("etag", ['"é"', '"\x9b31m"', '"x\x1b[2J"', "W/\xff", '"a" \t"b"'])
+async def test_any_etag_is_borne(origin: FaultyOrigin, etag: str) -> None:
+    """What a server sends as an ETag may come back to it; it breaks nothing on the way."""
+    origin.always(faulty.status(200, ETag=etag))
+    async with Documents(FAST) as documents:
+        fetched = await documents.get(origin.url + "object", limit=100)
+        assert fetched is not None
+        again = await documents.get(origin.url + "object", limit=100, etag=fetched.etag)
+        assert again is not None
+    origin.always(None)
+    with Bodies(FAST) as bodies, pytest.raises(AxonError) as caught:
+        await trio.to_thread.run_sync(_read_with_etag, bodies, origin.url + "object", etag)
+    assert str(caught.value).isprintable()
+
+
+def _read_with_etag(bodies: Bodies, url: str, etag: str) -> None:
+    location = Location(url, etag=etag)
+    bodies.read(location, 0, len(DATA), len(DATA), lambda _offset, _view: None, unit=65536)
+
+
+# -- what is shown ---------------------------------------------------------------------------
+
+
+def test_no_line_of_a_log_commands_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    """A log line is one line and printable, whoever the text in it is from; tracebacks as well."""
+    logger = logging.getLogger("axonfs")
+    handlers, level = logger.handlers[:], logger.level
+    log_to_stderr()
+    try:
+        logger.error("from a registry: %s", f"{ESCAPE}\n2026-01-01T00:00:00Z INFO forged\u202e")
+        try:
+            raise ValueError(f"{ESCAPE}\n2026-01-01T00:00:00Z INFO forged")
+        except ValueError:
+            logger.exception("a bug")
+    finally:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+    lines = capfd.readouterr().err.splitlines()
+    assert all(line.isprintable() for line in lines)
+    assert len([line for line in lines if line.startswith("20")]) == 2
+
+
+def test_a_debugging_traceback_is_safe_too(
+    run: Run, monkeypatch: pytest.MonkeyPatch, origin: FaultyOrigin
+) -> None:
+    """AXONFS_DEBUG=1 shows where a fault came from, made safe as everything else is."""
+    monkeypatch.setenv("AXONFS_DEBUG", "1")
+    origin.always(faulty.status(302, Location=f"http://{ESCAPE}℀/"))
+    done = run("info", "nlp/tiny@1.0.0", "--registry", origin.url)
+    assert done.code == 1
+    assert "Traceback" in done.err
+    assert all(line.isprintable() for line in done.err.splitlines())
+
+
+def test_a_password_in_a_url_is_not_repeated(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A URL with a password is refused, and so is a bad proxy; neither message has the password."""
+    assert "s3cret" not in run("search", "x", "--registry", "https://me:s3cret@host").err
+    monkeypatch.setenv("AXONFS_REGISTRY", "http://ok https://me:s3/cret@host")
+    assert "cret" not in run("config", "list").err
+    monkeypatch.setenv("AXONFS_REGISTRY", "http://127.0.0.1:9")
+    for proxy in ("me:s3cret@host:99999", "https://me:s3cret@host"):
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        done = run("search", "x")
+        assert done.code != 0
+        assert "s3cret" not in done.err
+
+
+# -- the owner's alone -----------------------------------------------------------------------
+
+
+def test_a_config_with_tokens_is_closed_to_others(run: Run, tmp_path: Path) -> None:
+    """A config file with tokens that others can read is refused with what to do; without tokens,
+    or after the advice was taken, it is not. An edit closes it."""
+    config = tmp_path / "config.yaml"
+    config.write_text("registries: [http://a]\ntokens: {http://a: s3cret}\n")
+    for mode in (0o644, 0o640, 0o604, 0o620):
+        config.chmod(mode)
+        done = run("config", "list")
+        assert done.code == 2
+        assert f"chmod 600 {config}" in done.err
+        assert "s3cret" not in done.err
+    config.chmod(0o600)
+    assert run("config", "list").code == 0
+    config.chmod(0o644)
+    with edit_config() as document:
+        document["streams"] = 3
+    assert stat.S_IMODE(config.stat().st_mode) == 0o600
+    assert load().token("http://a") == "s3cret"
+    config.write_text("registries: [http://a]\n")
+    config.chmod(0o644)
+    assert run("config", "list").code == 0
+
+
+def test_everything_in_a_cache_is_its_owners(run: Run, tmp_path: Path) -> None:
+    """Directories of a cache are 0700 and files 0600, whatever the umask is."""
+    before = os.umask(0)
+    try:
+        with RegistryServer(published(tmp_path)) as server:
+            assert run("pin", "nlp/tiny@1.0.0", "--registry", server.url).code == 0
+    finally:
+        os.umask(before)
+    cache = tmp_path / "cache"
+    modes = {path: stat.S_IMODE(path.lstat().st_mode) for path in [cache, *cache.rglob("*")]}
+    assert len(modes) > 8
+    assert [path for path, mode in modes.items() if mode & 0o077] == []
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
+def test_a_cache_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
+    """Nobody else can put a link where the lock, the log, the index or an object is opened."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    cache.chmod(mode)
+    with pytest.raises(UnsupportedError, match="other users can write") as caught:
+        Store.open(cache)
+    assert caught.value.hint == f"chmod go-w {cache}"
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="gives a directory away")
+def test_a_cache_of_another_user_is_refused(tmp_path: Path, run: Run) -> None:
+    """A cache below a directory that another user owns is refused, for reading too."""
+    cache = tmp_path / "cache"
+    (cache / "objects").mkdir(parents=True)
+    os.chown(cache / "objects", NOBODY, NOBODY)
+    with pytest.raises(UnsupportedError, match=f"uid {NOBODY}"):
+        Store.open(cache)
+    os.chown(cache, NOBODY, NOBODY)
+    for owner in (True, False):
+        with pytest.raises(UnsupportedError, match=f"uid {NOBODY}"):
+            Store.open(cache, owner=owner)
+    assert "fail  cache" in run("doctor").out
+
+
+def _lock(cache: Path) -> None:
+    rundir.take_lock(cache)
+
+
+def _log(cache: Path) -> None:
+    with _open_log(cache / LOG):
+        pass
+
+
+def _object(cache: Path) -> None:
+    store = Store.open(cache)
+    try:
+        store.object(FileEntry("x", 8, "ab" * 32)).hold()
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "opened"),
+    [("run/lock", _lock), ("run/mount.log", _log), (f"objects/ab/{'ab' * 32}", _object)],
+)
+def test_links_in_a_cache_lead_nowhere(
+    tmp_path: Path, name: str, opened: Callable[[Path], None]
+) -> None:
+    """A symlink in the place of the lock, the log or an object is not followed."""
+    cache, victim = tmp_path / "cache", tmp_path / "victim"
+    rundir.prepare(cache)
+    victim.write_text("precious")
+    (cache / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (cache / name).symlink_to(victim)
+    with pytest.raises((AxonError, OSError)):
+        opened(cache)
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
+def test_the_control_socket_hears_its_owner_alone(tmp_path: Path) -> None:
+    """Another user cannot reach the control socket; one who could is not answered."""
+    cache = tmp_path / "cache"
+    rundir.prepare(cache)
+    with rundir.listen(cache) as listening:
+        _ask_as_others(cache, listening)
+
+
+def _ask_as_others(cache: Path, listening: socket.socket) -> None:
+    path = cache / rundir.SOCKET
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    path.parent.chmod(0o755)
+    path.chmod(0o666)
+    for directory in (cache, *cache.parents):
+        if directory.stat().st_mode & 0o011 != 0o011:
+            directory.chmod(directory.stat().st_mode | 0o011)
+
+    async def ask(uid: int) -> str:
+        async def handle(request: control.Event) -> AsyncIterator[control.Event]:
+            yield {"event": "result", "secret": 42}
+
+        program = (
+            "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
+            "s.sendall(b'{}\\n'); print(s.makefile().read())"
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(control.serve, listening, handle)
+            done = await trio.run_process(
+                ["/usr/bin/python3", "-c", program, str(path)],
+                capture_stdout=True, user=uid, group=uid, check=False,
+            )  # fmt: skip
+            nursery.cancel_scope.cancel()
+        return done.stdout.decode()
+
+    assert "42" in trio.run(ask, 0)
+    assert "42" not in trio.run(ask, NOBODY)
