@@ -7,6 +7,7 @@ Ctrl-C belong to it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -63,11 +64,12 @@ def _caches(target: Target) -> Iterator[Path]:
 
 
 def cache_of_only_mount() -> Path | None:
-    """The cache of the one mount on this machine that this user may ask, if there is just one."""
+    """The cache of this user's one mount, if there is just one: another's may say what it likes."""
     from axonfs.cli.mounts import health
     from axonfs.connection.mountinfo import mounts
 
-    caches = {cache for mount in mounts() if (cache := health(mount).status.get("cache"))}
+    own = [mount for mount in mounts() if mount.owner == os.geteuid()]
+    caches = {cache for mount in own if (cache := health(mount).status.get("cache"))}
     return Path(caches.pop()) if len(caches) == 1 else None
 
 

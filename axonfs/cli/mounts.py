@@ -67,7 +67,7 @@ def health(mount: Mount, patience: float = PATIENCE) -> Health:
     content, complaint = answer
     try:
         document = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):  # another user may have mounted it
         return Health(_state_of(complaint))
     return Health("alive", document if isinstance(document, dict) else {})
 

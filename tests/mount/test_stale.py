@@ -17,7 +17,7 @@ import pytest
 from axonfs.connection import connect
 from axonfs.connection.mountinfo import mounts, serving
 from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs
-from tests.mount.test_passthrough import MODEL
+from tests.mount.test_passthrough import MODEL, patched
 from tests.support.registry import RegistryServer
 
 pytestmark = [pytest.mark.mount, pytest.mark.complains]
@@ -142,11 +142,28 @@ def test_a_second_mount_while_the_worker_is_replaced(
     assert not os.path.ismount(other)
 
 
+# Each mount says that it has found the place free, and goes on when all of them have.
+TOGETHER = """
+import os, time
+from pathlib import Path
+from axonfs import holder
+claimed = holder.claimed
+def late(mountpoint):
+    scratch = Path(os.environ["SCRATCH"])
+    (scratch / f"arrived-{os.getpid()}").touch()
+    while not (scratch / "gate").exists():
+        time.sleep(0.001)
+    return claimed(mountpoint)
+holder.claimed = late
+"""
+
+
 def test_two_mounts_of_one_place_at_once(tmp_path: Path, registry: RegistryServer) -> None:
-    """Of two mounts of one place at the same time one wins, and the other says so."""
+    """Of several mounts of one place at the same time one wins, and the others say so."""
     place = tmp_path / "place"
     place.mkdir()
-    environment = {**os.environ, "AXONFS_CONFIG": "/nonexistent"}
+    environment = {**os.environ, "AXONFS_CONFIG": "/nonexistent", "SCRATCH": str(tmp_path)}
+    environment |= patched(tmp_path, TOGETHER)
     command = [sys.executable, "-m", "axonfs", "mount", str(place), "--registry", registry.url]
     processes = [
         subprocess.Popen(
@@ -158,13 +175,15 @@ def test_two_mounts_of_one_place_at_once(tmp_path: Path, registry: RegistryServe
         )
         for number in range(3)
     ]
+    while len(list(tmp_path.glob("arrived-*"))) < len(processes):
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.01)  # other programs set no event of ours
+    (tmp_path / "gate").touch()
     said = [process.communicate(timeout=60)[1] for process in processes]
     try:
         assert sorted(process.returncode for process in processes) == [0, 1, 1], said
-        assert all("mounted" in text for text in said if text)
-        assert [mount.mountpoint for mount in mounts()].count(place) == 1
-        text = Path("/proc/self/mountinfo").read_text()
-        assert text.count(f" {place} ") == 1
+        assert sum("another process has just mounted it" in text for text in said) == 2
+        assert Path("/proc/self/mountinfo").read_text().count(f" {place} ") == 1
         assert (place / "nlp/tiny/1.0.0/vocab.txt").stat().st_size == FILES["vocab.txt"]
     finally:
         run_axonfs("umount", place)
