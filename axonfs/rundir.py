@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 from pathlib import Path
 
 from axonfs.errors import AxonError, BusyError, NoSpaceError, UnsupportedError
@@ -20,6 +21,8 @@ RUN = "run"
 LOCK = Path(RUN, "lock")
 SOCKET = Path(RUN, "control.sock")
 _BACKLOG = 64
+# What a cache directory has: a link put there under one of these names would be followed.
+_NAMES = (RUN, "objects", "index.lmdb")
 
 
 def prepare(cache: Path) -> Path:
@@ -31,27 +34,42 @@ def prepare(cache: Path) -> Path:
     """
     try:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _close_if_empty(cache)
         return make_private(cache / RUN)
     except OSError as exc:
         raise unusable(exc, cache) from exc
 
 
 def guard(directory: Path) -> None:
-    """Refuse a directory in which other users could put what they like.
+    """Refuse a directory in which other users could change what is in use.
+
+    Where it is sticky, as a fresh tmpfs is, others may add names but take none away: then what
+    there is of a cache must not be theirs.
 
     Raises:
         UnsupportedError: they could, with what to do.
         OSError: there is none.
     """
     status = os.stat(directory)
-    if status.st_uid not in (os.geteuid(), 0):
-        what = f"it belongs to another user, uid {status.st_uid}, who could change the cache"
-        hint = f"choose another with --cache, or chown {os.geteuid()} {directory}"
-    elif status.st_mode & 0o022:
+    if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
         what, hint = "other users can write to the cache directory", f"chmod go-w {directory}"
-    else:
-        return
-    raise UnsupportedError(what, source=str(directory), hint=hint)
+        raise UnsupportedError(what, source=str(directory), hint=hint)
+    with os.scandir(directory) as entries:
+        ours = [directory, *(Path(entry) for entry in entries if entry.name.startswith(_NAMES))]
+    for path in ours:
+        owner = os.lstat(path).st_uid if path != directory else status.st_uid
+        if owner not in (os.geteuid(), 0):
+            what = f"{path.name} belongs to another user, uid {owner}, who could change the cache"
+            hint = "choose another directory with --cache"
+            raise UnsupportedError(what, source=str(directory), hint=hint)
+
+
+def _close_if_empty(directory: Path) -> None:
+    """An empty directory of one's own, such as a container's volume, is closed to others."""
+    status = os.stat(directory)
+    open_to_others = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+    if open_to_others and status.st_uid == os.geteuid() and not os.listdir(directory):
+        directory.chmod(stat.S_IMODE(status.st_mode) & ~0o022)
 
 
 def make_private(path: Path) -> Path:
