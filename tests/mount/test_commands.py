@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -134,7 +135,8 @@ def test_a_wedged_mount(mount: Mount) -> None:
         assert reader.wait(20) != 0
         assert mount_at(mount.path) is None
     finally:
-        os.kill(worker, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGCONT)
         reader.kill()
         reader.wait()
 
