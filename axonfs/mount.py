@@ -65,7 +65,7 @@ async def _serve(settings: Settings, mountpoint: Path, held: Held) -> int:
             allow_other=settings.allow_other,
             passthrough=settings.passthrough,
         ) as session:
-            mount.session = mount.adapter.session = session
+            mount.session = session
             try:
                 await mount.restore()
                 async with trio.open_nursery() as nursery:

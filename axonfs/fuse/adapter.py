@@ -14,7 +14,7 @@ import os
 import stat
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import pyfuse3
 
@@ -23,9 +23,6 @@ from axonfs.failures import Failures
 from axonfs.fuse import openreply
 from axonfs.fuse.passthrough import Passthrough
 from axonfs.vfs import Attributes, Vfs
-
-if TYPE_CHECKING:
-    from axonfs.fuse.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +88,7 @@ class Adapter(pyfuse3.Operations):
         super().__init__()
         self.failures = failures
         self.passthrough = Passthrough(-1, "nothing is mounted yet")
-        self.session: Session | None = None
+        self.set_readahead: Callable[[bool], None] = lambda whole: None
         self._vfs = vfs
         self._disk = disk
         self._access = access
@@ -144,8 +141,8 @@ class Adapter(pyfuse3.Operations):
         handle = await self._vfs.open(inode)
         if not flags & _GLANCE:
             self._vfs.foresee(handle)
-        if self.session is not None and handle.feed is not None:
-            self.session.set_readahead(whole=handle.feed.object.complete)
+        if handle.feed is not None:
+            self.set_readahead(handle.feed.object.complete)
         # No checkpoint from here to the answer: what is counted is what the kernel is told.
         backing_id = self.passthrough.opened(inode, handle.number, handle.backing)
         self._vfs.files.opened(handle.number, inode, backing_id)

@@ -82,9 +82,9 @@ class Session:
         self._readahead = await trio.to_thread.run_sync(
             readahead_setting, mountpoint, abandon_on_cancel=True
         )
-        self.set_readahead(whole=False)
+        self.set_readahead(False)
 
-    def set_readahead(self, *, whole: bool) -> None:
+    def set_readahead(self, whole: bool) -> None:
         """How much the kernel is to ask for at a time of the file that is opened next.
 
         Of a `whole` file a lot, since each request costs as much as the copy of its bytes; else
@@ -220,6 +220,7 @@ def serving(
     else:
         session = _own(adapter, held, mountpoint, passthrough=passthrough)
     adapter.passthrough = session.passthrough
+    adapter.set_readahead = session.set_readahead
     try:
         yield session
     finally:
