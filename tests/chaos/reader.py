@@ -26,7 +26,7 @@ class Stretch(NamedTuple):
 
     number: int
     mounted: str
-    plain: bytes
+    plain: mmap.mmap
     chunks: range
 
 
@@ -125,13 +125,19 @@ class _InTime:
 def stretches(chance: random.Random, chunk: int, pairs: tuple[str, ...]) -> Iterator[Stretch]:
     """Chunks in a row and chunks here and there, of any file, without an end."""
     files = [pair.partition("=") for pair in pairs]
-    plain = [open(path, "rb").read() for _, _, path in files]  # noqa: SIM115
+    plain = [mapped(path) for _, _, path in files]
     while True:
         number = chance.randrange(len(files))
         count = -(-len(plain[number]) // chunk)
         first, many = chance.randrange(count), chance.choice((1, 1, 12))
         chunks = range(first, min(first + many, count))
         yield Stretch(number, files[number][0], plain[number], chunks)
+
+
+def mapped(path: str) -> mmap.mmap:
+    """A plain file; mapped, since 64 readers share its pages so."""
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
 
 
 def main(kind: str, seed: str, chunk: str, errnos: str, seconds: str, *pairs: str) -> None:
