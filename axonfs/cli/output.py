@@ -7,6 +7,7 @@ the cursor or hide in a terminal. JSON needs no such care: it escapes control ch
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -51,3 +52,8 @@ def facts(pairs: Iterable[tuple[str, str]]) -> None:
     width = max((len(name) for name, _ in kept), default=0) + 2
     for name, value in kept:
         click.echo(f"{name + ':':<{width}}{printable(value, 2000)}")
+
+
+def clock(seconds: float) -> str:
+    """A time of day here, from unix seconds."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

@@ -11,7 +11,7 @@ import click
 from axonfs.cli.client import Event, ask
 from axonfs.cli.locks import read_lock
 from axonfs.cli.options import Target, cache_option, json_option, source_options, target
-from axonfs.cli.output import echo, echo_json, note, show_note
+from axonfs.cli.output import clock, echo, echo_json, note, show_note
 from axonfs.cli.progress import Progress
 from axonfs.errors import UsageError
 from axonfs.names import parse_spec, printable
@@ -38,7 +38,8 @@ _exclude = click.option(
     "--check",
     is_flag=True,
     help="Fetch nothing: prove from the cache alone that the pins (all of them if no SPEC is given)"
-    " are whole; exit 1 and say what is missing if not.",
+    " are whole; exit 1 and say what is missing if not. What was not checked since the machine was"
+    " started is checked now.",
 )
 @click.option(
     "--lock",
@@ -64,7 +65,8 @@ def pin(
     """Fetch versions whole and keep them.
 
     What is pinned is never evicted and needs no registry. An interrupted pin goes on where it
-    stopped when it is run again. Pinning further files of a pinned version adds them.
+    stopped when it is run again. Pinning further files of a pinned version adds them. A pin ends
+    with a receipt, kept in the cache: every chunk is there and was checked.
     """
     place = target(registries, cache)
     if lock_file is not None:
@@ -118,6 +120,16 @@ def _show_pins(result: Event, as_json: bool) -> None:
             f"{item['spec']} is pinned: {counted(item['files'], 'file')}, {size(item['total'])}"
             f" ({size(item['fetched'])} fetched, {size(known)} was local)"
         )
+        echo(f"  {_receipt(item['receipt'])}")
+
+
+def _receipt(receipt: dict[str, Any]) -> str:
+    """What `pin` wrote down when it had looked at every chunk."""
+    proven = (
+        f"{counted(receipt['chunks'], 'chunk')} of {counted(receipt['objects'], 'object')},"
+        f" {size(receipt['bytes'])}, manifest sha256:{receipt['manifest'][:12]}"
+    )
+    return f"{'proven' if receipt['complete'] else 'not whole'} {clock(receipt['time'])}: {proven}"
 
 
 def _check(
@@ -127,14 +139,16 @@ def _check(
     exclude: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    result = ask(place, {"op": "pin_check", **_chosen(specs, include, exclude)}, show_note)
+    result = _with_progress(place, {"op": "pin_check", **_chosen(specs, include, exclude)})
     checked = result["pins"]
     if as_json:
         echo_json(checked)
     for item in () if as_json else checked:
         if item["whole"]:
             echo(
-                f"{item['spec']} is whole: {counted(item['files'], 'file')}, {size(item['total'])}"
+                f"{item['spec']} is whole: {counted(item['files'], 'file')},"
+                f" {counted(item['chunks'], 'chunk')}, {size(item['total'])},"
+                f" pinned {clock(item['receipt']['time'])}"
             )
         for missing in item["missing"]:
             place_of = " ".join(part for part in (item["spec"], missing["path"]) if part)

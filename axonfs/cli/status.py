@@ -13,7 +13,7 @@ import click
 
 from axonfs.cli.client import ask
 from axonfs.cli.options import Target, cache_option, json_option, target
-from axonfs.cli.output import echo, echo_json, facts, table
+from axonfs.cli.output import clock, echo, echo_json, facts, table
 from axonfs.errors import AxonError, UnavailableError
 from axonfs.names import printable
 from axonfs.units import share, size
@@ -86,7 +86,7 @@ def _show(state: dict[str, Any]) -> None:
     facts(
         [
             ("mount", f"{where} (pid {state.get('pid')})" if where else "not mounted"),
-            ("since", _clock(state["since"]) if state.get("since") else ""),
+            ("since", clock(state["since"]) if state.get("since") else ""),
             ("offline", "yes" if state.get("offline") else ""),
             ("cache", f"{state.get('cache')}, {size(used)}{_of_limit(used, limit)}"),
             ("fetched", _fetched(state.get("fetch"))),
@@ -129,7 +129,7 @@ def _worker(ends: list[dict[str, Any]]) -> str:
     if not ends:
         return ""
     last = ends[-1]
-    return f"replaced {len(ends)} times, last {_clock(last['time'])}: {last['how']}"
+    return f"replaced {len(ends)} times, last {clock(last['time'])}: {last['how']}"
 
 
 def _registry_state(item: dict[str, Any], *, mounted: bool) -> str:
@@ -184,8 +184,4 @@ def _show_failures(failures: list[dict[str, Any]]) -> None:
         return
     click.echo("\nrecent failures")
     for item in failures[-_SHOWN_FAILURES:]:
-        click.echo(f"{_clock(item.get('time', 0))}  {printable(str(item.get('message')), 1000)}")
-
-
-def _clock(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+        click.echo(f"{clock(item.get('time', 0))}  {printable(str(item.get('message')), 1000)}")

@@ -1,14 +1,15 @@
 """pin, pin_check and update: versions that are whole, are kept, and prove it.
 
 A pin is written incomplete before the first byte is fetched, so that nothing of it is evicted
-while it grows or after it was interrupted; it is complete only when every object is.
+while it grows or after it was interrupted. What is written at the end is a receipt: it is complete
+only if every chunk of every file was found fit to be served (proof.py).
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -22,11 +23,11 @@ from axonfs.manifest import FileEntry, Manifest
 from axonfs.names import Spec, newest
 from axonfs.ranges import Range
 from axonfs.service.context import Context, Event, held, offered, texts_of, wanted_of
-from axonfs.service.selection import Selection, is_whole, measure, missing_bytes, select
+from axonfs.service.proof import Proof, prove
+from axonfs.service.selection import Selection, measure, select
 from axonfs.service.work import Work
 from axonfs.store import Pin, Store
 from axonfs.tree import Version
-from axonfs.units import size
 from axonfs.versions import Wanted, parse_wanted
 
 PROGRESS_PAUSE = 0.1
@@ -67,18 +68,37 @@ async def _keep_one(context: Context, selection: Selection) -> dict[str, Any]:
         if work.missing:
             await trio.to_thread.run_sync(store.put_pin, receipt)
         await _fetch(context, work)
-    if gone := await trio.to_thread.run_sync(_incomplete, store, selection):
-        raise AxonError(
-            "was dropped while it was being pinned", spec=str(spec), path=gone, hint="pin it again"
-        )
-    await trio.to_thread.run_sync(_settle, store, receipt)
+    proof = await prove(context, selection.version, _pinned_files(selection.version, receipt))
+    receipt = await trio.to_thread.run_sync(_settle, store, receipt, proof)
+    for item in proof.missing:
+        if item["path"] in {entry.path for entry in selection.entries}:
+            what = f"was lost while it was being pinned: {item['why']}"
+            raise AxonError(what, spec=str(spec), path=item["path"], hint="pin it again")
+        await context.note(f"{spec} {item['path']}: {item['why']}; it was pinned earlier")
     return {
         "spec": str(spec),
         "manifest": receipt.manifest_digest,
         "files": len(selection.entries),
         "total": selection.size,
         "fetched": work.fetched,
+        "receipt": _shown(receipt),
         "path": context.path_of(spec),
+    }
+
+
+def _pinned_files(version: Version, pin: Pin) -> list[FileEntry]:
+    return [entry for entry in version.manifest.files if entry.digest in pin.files]
+
+
+def _shown(receipt: Pin) -> dict[str, Any]:
+    """A receipt as answers have it; sizes in bytes, `time` in unix seconds."""
+    return {
+        "complete": receipt.complete,
+        "manifest": receipt.manifest_digest,
+        "objects": len(receipt.files),
+        "chunks": receipt.chunks,
+        "bytes": receipt.size,
+        "time": receipt.pinned_at,
     }
 
 
@@ -120,19 +140,18 @@ def _receipt(store: Store, selection: Selection) -> Pin:
     return Pin(manifest.spec, manifest.digest, files, time.time(), False)
 
 
-def _settle(store: Store, receipt: Pin) -> None:
-    """Write the receipt; complete only if files that were pinned earlier are whole as well."""
-    whole = all(is_whole(store.peek(digest)) for digest in receipt.files)
-    store.put_pin(replace(receipt, pinned_at=time.time(), complete=whole))
+def _settle(store: Store, pin: Pin, proof: Proof) -> Pin:
+    """Write what was proven, for good."""
+    receipt = replace(
+        pin,
+        pinned_at=time.time(),
+        complete=not proof.missing,
+        chunks=proof.chunks,
+        size=proof.size,
+    )
+    store.put_pin(receipt)
     store.sync()
-
-
-def _incomplete(store: Store, selection: Selection) -> str | None:
-    """The path of a file that is not whole."""
-    for entry in selection.objects:
-        if entry.size and not is_whole(store.peek(entry.digest)):
-            return entry.path
-    return None
+    return receipt
 
 
 async def pin_check(context: Context, request: Event) -> Event:
@@ -140,20 +159,12 @@ async def pin_check(context: Context, request: Event) -> Event:
     include, exclude = texts_of(request, "include"), texts_of(request, "exclude")
     pins = {pin.spec: pin for pin in await trio.to_thread.run_sync(context.store.pins)}
     specs = [await pinned_version(context, pins, item) for item in wanted_of(request)]
-    checked = await trio.to_thread.run_sync(
-        _check_pins, context, pins, specs or sorted(pins), include, exclude
-    )
-    return {"pins": checked}
-
-
-def _check_pins(
-    context: Context,
-    pins: Mapping[Spec, Pin],
-    specs: Iterable[Spec],
-    include: list[str],
-    exclude: list[str],
-) -> list[dict[str, Any]]:
-    return [_check_pin(context, spec, pins.get(spec), include, exclude) for spec in specs]
+    chosen = specs or sorted(pins)
+    return {
+        "pins": [
+            await _check_pin(context, spec, pins.get(spec), include, exclude) for spec in chosen
+        ]
+    }
 
 
 async def pinned_version(context: Context, pins: Iterable[Spec], wanted: Wanted) -> Spec:
@@ -162,46 +173,52 @@ async def pinned_version(context: Context, pins: Iterable[Spec], wanted: Wanted)
     return await held(context, wanted, versions) if versions else wanted.spec
 
 
-def _check_pin(
+async def _check_pin(
     context: Context, spec: Spec, pin: Pin | None, include: list[str], exclude: list[str]
 ) -> dict[str, Any]:
-    stored = context.store.manifest(spec)
-    answer = {"spec": str(spec), "files": 0, "total": 0, "whole": False}
+    proof = Proof()
+    stored = await trio.to_thread.run_sync(context.store.manifest, spec)
     if pin is None:
-        return {**answer, "missing": [{"path": "", "why": "is not pinned"}]}
-    if stored is None or stored.manifest.digest != pin.manifest_digest:
-        return {**answer, "missing": [{"path": "", "why": "its manifest is not local"}]}
-    version = Version(stored.manifest, stored.base, None)
+        proof.lack("", "is not pinned")
+    elif stored is None:
+        proof.lack("", "its manifest is not local")
+    elif stored.manifest.digest != pin.manifest_digest:
+        proof.lack("", "its manifest is not the one that was pinned")
+    else:
+        version = Version(stored.manifest, stored.base, None)
+        proof = await _check_files(context, version, pin, include, exclude)
+    return {
+        "spec": str(spec),
+        "files": proof.files,
+        "chunks": proof.chunks,
+        "total": proof.size,
+        "whole": not proof.missing,
+        "missing": proof.missing,
+        "receipt": _shown(pin) if pin else None,
+    }
+
+
+async def _check_files(
+    context: Context, version: Version, pin: Pin, include: list[str], exclude: list[str]
+) -> Proof:
     selection = select(version, include, exclude)
     # Without globs the pin's own files are meant: it may have been of a part of the version.
-    chosen = [item for item in selection.entries if include or item.digest in pin.files]
-    missing = [
-        {"path": entry.path, "why": why}
-        for entry in chosen
-        if (why := _why_missing(context, entry, pin)) is not None
-    ]
-    answer |= {"files": len(chosen), "total": sum(entry.size for entry in chosen)}
-    return {**answer, "whole": not missing, "missing": missing}
+    chosen = [entry for entry in selection.entries if include or entry.digest in pin.files]
+    proof = await prove(context, version, [item for item in chosen if item.digest in pin.files])
+    for entry in chosen:
+        if entry.digest not in pin.files:
+            proof.files += 1
+            proof.lack(entry.path, "is not part of the pin")
+    partial = include or exclude
+    if context.store.writable and not partial and pin.complete == bool(proof.missing):
+        await trio.to_thread.run_sync(_amend, context.store, pin, not proof.missing)
+    return proof
 
 
-def _why_missing(context: Context, entry: FileEntry, pin: Pin) -> str | None:
-    """What a file lacks, None if it is whole."""
-    if entry.digest not in pin.files:
-        return "is not part of the pin"
-    if entry.size == 0:
-        return None
-    info = context.store.peek(entry.digest)
-    if info is None:
-        return f"all of its {size(entry.size)} are missing"
-    if info.quarantined:
-        return f"is quarantined: {info.quarantined}"
-    if not info.complete:
-        return f"{size(missing_bytes(entry, info))} of {size(entry.size)} are missing"
-    try:
-        length = backing_file(context.settings.cache, entry.digest).stat().st_size
-    except OSError as exc:
-        return f"its backing file cannot be read: {exc.strerror}"
-    return None if length == entry.size else "its backing file has the wrong size"
+def _amend(store: Store, pin: Pin, complete: bool) -> None:
+    """The receipt said something else than what is there now."""
+    if pin in store.pins():  # unpinned meanwhile it is to stay so
+        store.put_pin(replace(pin, complete=complete))
 
 
 def backing_file(cache: Path, digest: str) -> Path:

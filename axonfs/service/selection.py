@@ -118,8 +118,3 @@ def measure(
 def missing_bytes(entry: FileEntry, info: ObjectInfo | None) -> int:
     """Bytes of the file that are not local."""
     return entry.size - (info.present_bytes if info is not None else 0)
-
-
-def is_whole(info: ObjectInfo | None) -> bool:
-    """Whether an object is complete and was not found bad."""
-    return info is not None and info.complete and info.quarantined is None

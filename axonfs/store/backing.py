@@ -20,6 +20,7 @@ from pathlib import Path
 
 from axonfs import rundir
 from axonfs.errors import NoSpaceError
+from axonfs.manifest import chunk_count
 from axonfs.ranges import Range
 
 # The page cache takes one folio of memory for each write, as far as it can. Pieces of this size
@@ -158,6 +159,15 @@ def data_extents(descriptor: int) -> list[Range]:
     except OSError as exc:
         if exc.errno != errno.ENXIO:  # ENXIO: no data behind `position`
             return [Range(0, size)]
+    return found
+
+
+def whole_chunks(extents: list[Range], chunk_size: int, size: int) -> list[int]:
+    """The chunks of an object of `size` bytes that lie in one of `extents` from end to end."""
+    found: list[int] = []
+    for start, stop in extents:
+        stop = chunk_count(size, chunk_size) if stop >= size else stop // chunk_size
+        found += range(-(-start // chunk_size), stop)
     return found
 
 

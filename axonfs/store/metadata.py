@@ -46,13 +46,19 @@ class StoredManifest:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A version exempt from eviction; `files` are object digests, `pinned_at` unix seconds."""
+    """A version exempt from eviction; `files` are object digests, `pinned_at` unix seconds.
+
+    It is a receipt as well: `complete` says that at that time all `chunks` of the files, of `size`
+    bytes, were local and had been checked since the machine was started.
+    """
 
     spec: Spec
     manifest_digest: str
     files: tuple[str, ...]
     pinned_at: float
     complete: bool
+    chunks: int = 0
+    size: int = 0
 
 
 class Metadata:
@@ -238,6 +244,8 @@ def _encode_pin(pin: Pin) -> bytes:
         "files": list(pin.files),
         "pinned_at": pin.pinned_at,
         "complete": pin.complete,
+        "chunks": pin.chunks,
+        "size": pin.size,
     }
     return json.dumps(value, separators=(",", ":")).encode()
 
@@ -250,4 +258,6 @@ def _decode_pin(record: bytes) -> Pin:
         tuple(value["files"]),
         value["pinned_at"],
         value["complete"],
+        value.get("chunks", 0),
+        value.get("size", 0),
     )

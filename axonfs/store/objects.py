@@ -34,7 +34,7 @@ import weakref
 from dataclasses import dataclass, field
 
 from axonfs.manifest import FileEntry
-from axonfs.ranges import Range
+from axonfs.ranges import Range, runs
 from axonfs.store import backing
 from axonfs.store.backing import Directory
 from axonfs.store.index import Index
@@ -224,6 +224,20 @@ class StoredObject:
     def adopted(self, start: int, stop: int) -> list[Range]:
         """The runs in `[start, stop)` that `check` judges by the chunk table."""
         return self._presence.adopted.extents(start, stop)
+
+    def hollow(self) -> list[Range]:
+        """The runs of local chunks for which the file has a hole. The object is held; blocks."""
+        solid = set(backing.whole_chunks(backing.data_extents(self.fd), self.chunk_size, self.size))
+        local = (chunk for run in self.local() for chunk in range(*run))
+        return runs(chunk for chunk in local if chunk not in solid)
+
+    def local(self) -> list[Range]:
+        """The runs of chunks that are local, checked or not."""
+        return self._presence.present.extents(0, self.count)
+
+    def bytes_of(self, chunks: Range) -> Range:
+        """The bytes of a run of chunks."""
+        return self._presence.bytes_of(chunks)
 
     def land(self, chunk: int, view: memoryview) -> None:
         """Write a verified chunk and make it count. The object is held.

@@ -28,7 +28,7 @@ from typing import Self
 
 from axonfs.errors import BusyError
 from axonfs.manifest import DEFAULT_CHUNK_SIZE, FileEntry, chunk_count
-from axonfs.ranges import Range, chunk_range
+from axonfs.ranges import chunk_range
 from axonfs.rundir import guard, take_lock
 from axonfs.store import backing
 from axonfs.store.backing import Directory
@@ -106,6 +106,11 @@ class Store(Metadata):
             store.close()
             raise
         return store
+
+    @property
+    def writable(self) -> bool:
+        """Whether this process owns the cache."""
+        return self._index.writable
 
     def close(self) -> None:
         """Flush and let go; no other thread may be inside a call, and nothing is held after."""
@@ -233,7 +238,7 @@ class Store(Metadata):
             extents = backing.data_extents(descriptor)
         finally:
             os.close(descriptor)
-        chunks = whole_chunks(extents, record.chunk_size, record.size)
+        chunks = backing.whole_chunks(extents, record.chunk_size, record.size)
         if record.table == NO_TABLE and len(chunks) < chunk_count(record.size, record.chunk_size):
             return []  # nothing could judge a part; the whole has its digest
         return chunks
@@ -348,12 +353,3 @@ def _private_key(entry: FileEntry) -> str:
 def _delete(transaction: Transaction, table: Table, prefix: bytes) -> None:
     for key in [key for key, _ in transaction.scan(table, prefix)]:
         transaction.delete(table, key)
-
-
-def whole_chunks(extents: list[Range], chunk_size: int, size: int) -> list[int]:
-    """The chunks of an object of `size` bytes that lie in one of `extents` from end to end."""
-    found: list[int] = []
-    for start, stop in extents:
-        stop = chunk_count(size, chunk_size) if stop >= size else stop // chunk_size
-        found += range(-(-start // chunk_size), stop)
-    return found

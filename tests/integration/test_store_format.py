@@ -13,8 +13,8 @@ from axonfs.manifest import Manifest
 from axonfs.names import Spec
 from axonfs.ranges import Range
 from axonfs.store import Document, Pin, Store
+from axonfs.store.backing import whole_chunks
 from axonfs.store.records import GROUP, Group, Kind, ObjectRecord, seal, unseal
-from axonfs.store.store import whole_chunks
 from tests.support.stores import BOOT, CHUNK, held, sample
 
 DIGEST = "ab" * 32
@@ -55,7 +55,7 @@ def test_golden_directory(tmp_path: Path) -> None:
     spec = Spec("ns", "na/me", "1")
     store.put_manifest(Manifest(spec, (), raw=b"raw"), "http://h/")
     store.put_table(DIGEST, ChunkTable(3, CHUNK, b"t" * 32))
-    store.put_pin(Pin(spec, "ma", ("f1", "f2"), 2.5, True))
+    store.put_pin(Pin(spec, "ma", ("f1", "f2"), 2.5, True, 7, 9))
     store.close()
 
     assert (tmp_path / "objects" / what.digest[:2] / what.digest).stat().st_size == CHUNK + 1
@@ -86,7 +86,7 @@ def test_golden_directory(tmp_path: Path) -> None:
         assert value[8:] == b"\3" + b"\0" * 7 + b"t" * 32
         assert only("pins")[1][8:] == (
             b'{"spec":["ns","na/me","1"],"manifest":"ma","files":["f1","f2"],'
-            b'"pinned_at":2.5,"complete":true}'
+            b'"pinned_at":2.5,"complete":true,"chunks":7,"size":9}'
         )
 
 

@@ -137,6 +137,7 @@ def start_mount(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Moun
         options: tuple[str, ...] = (),
         cache: Path | None = None,
         env: dict[str, str] | None = None,
+        within: tuple[str, ...] = (),
     ) -> Mount:
         path = tmp_path / f"mnt{len(mounts)}"
         path.mkdir()
@@ -146,7 +147,7 @@ def start_mount(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Moun
         command = ["mount", str(path), "--foreground", "--cache", str(cache), *registries, *options]
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "axonfs", *command],
+                [*within, sys.executable, "-m", "axonfs", *command],
                 stdout=output,
                 stderr=output,
                 env={**os.environ, "AXONFS_CONFIG": str(tmp_path / "none.yaml"), **(env or {})},

@@ -1,0 +1,121 @@
+"""What a pin proves: every chunk of its files is here and may be served, now.
+
+`pin` ends with it, and `pin --check` does it again. Nothing is sent, whatever is missing. A file is
+whole if the index has the bit of every chunk, if its bytes were compared with their sum or digest
+since the machine was started (here, where they were not yet), and if the backing file has data
+below each: a chunk in a hole is read and compared again. Bits that flipped on the disk after that
+are what `verify` and the scrub look for. Trio thread; disk and hashing in threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass, field
+
+import trio
+
+from axonfs.errors import CorruptError
+from axonfs.fetch import Feed
+from axonfs.manifest import FileEntry
+from axonfs.ranges import Range, runs, split
+from axonfs.service.context import Context
+from axonfs.store import Store, StoredObject
+from axonfs.tree import Version
+from axonfs.units import counted, size
+
+# Chunks are checked so many bytes at a time, so that progress moves and a cancel is heard.
+STEP_BYTES = 64 << 20
+
+
+@dataclass(slots=True)
+class Proof:
+    """What was found: `missing` has the path of each file that is not whole, and why.
+
+    `chunks` and `size` count the objects of the whole ones, each once.
+    """
+
+    files: int = 0
+    chunks: int = 0
+    size: int = 0
+    missing: list[dict[str, str]] = field(default_factory=list)
+
+    def lack(self, path: str, why: str) -> None:
+        """Note a file that is not whole."""
+        self.missing.append({"path": path, "why": why})
+
+
+async def prove(context: Context, version: Version, entries: Iterable[FileEntry]) -> Proof:
+    """Look at each file of `entries`, checking what nothing vouches for since the last boot."""
+    proof, seen = Proof(), dict[str, str | None]()
+    for entry in entries:
+        proof.files += 1
+        if entry.digest not in seen:
+            seen[entry.digest] = await _fault(context, version, entry)
+            if seen[entry.digest] is None:
+                proof.size += entry.size
+                proof.chunks += context.store.object(entry).count
+        if (why := seen[entry.digest]) is not None:
+            proof.lack(entry.path, why)
+    return proof
+
+
+async def _fault(context: Context, version: Version, entry: FileEntry) -> str | None:
+    """Why a file is not whole, None if it is."""
+    if entry.size == 0:
+        return None
+    stored = await trio.to_thread.run_sync(context.store.object, entry)
+    if not stored.present_bytes and not stored.quarantined:
+        return f"all of its {size(entry.size)} are missing"
+    try:
+        with closing(context.fetcher.open(version, entry)) as feed:
+            await feed.prepare()
+            return await _fault_of(context, version, feed)
+    except CorruptError as exc:
+        return f"is quarantined: {exc.what}"
+    except OSError as exc:
+        return f"its backing file cannot be read: {exc.strerror}"
+
+
+async def _fault_of(context: Context, version: Version, feed: Feed) -> str | None:
+    stored = feed.object
+    everything = Range(0, stored.count)
+    if stored.adopted(*everything) and not await trio.to_thread.run_sync(
+        _can_judge, context.store, feed.entry
+    ):
+        return "its chunk table is missing, so nothing can tell whether its bytes are right"
+    doubtful = await trio.to_thread.run_sync(_doubtful, stored)
+    damaged = 0
+    for part in (part for run in doubtful for part in split(run, _step(stored))):
+        await context.events.send(_event(version, feed.entry, part.start * stored.chunk_size))
+        damaged += len(await feed.check(part))
+    absent = sum(stored.bytes_of(run).size for run in stored.missing(*everything))
+    lacks = [f"{counted(damaged, 'chunk')} damaged on the disk"] if damaged else []
+    lacks += [f"{size(absent)} of {size(feed.entry.size)} are missing"] if absent else []
+    return ", ".join(lacks) or None
+
+
+def _can_judge(store: Store, entry: FileEntry) -> bool:
+    """Whether adopted chunks can be compared without asking anybody."""
+    single = entry.chunks is not None and entry.size <= entry.chunks.size
+    return entry.chunks is None or single or store.table(entry) is not None
+
+
+def _doubtful(stored: StoredObject) -> list[Range]:
+    """Local chunks that were not checked since the boot, or whose bytes the file does not have."""
+    found = stored.unchecked(0, stored.count) + stored.hollow()
+    return runs(chunk for run in found for chunk in range(*run))
+
+
+def _step(stored: StoredObject) -> int:
+    return max(1, STEP_BYTES // stored.chunk_size)
+
+
+def _event(version: Version, entry: FileEntry, done: int) -> dict[str, object]:
+    return {
+        "event": "progress",
+        "spec": str(version.spec),
+        "path": entry.path,
+        "done": done,
+        "total": entry.size,
+    }
