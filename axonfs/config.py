@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from axonfs.axonconfig import RENAMED, axon_config_path, translated
 from axonfs.errors import UsageError
 from axonfs.names import printable
-from axonfs.units import parse_size
+from axonfs.units import parse_rate, parse_size
 
 MAX_CONFIG_BYTES = 1 << 20
 SYSTEM_CONFIG = Path("/etc/axonfs/config.yaml")
@@ -46,7 +46,8 @@ _WORDS = {"1": True, "true": True, "yes": True, "on": True} | {
 class Settings:
     """Everything a command or a mount can be told; times in seconds, sizes in bytes.
 
-    `cache_size` None means: leave 10 % of the disk free. `prefetch` is one of PREFETCH. `tokens`
+    `cache_size` None means: leave 10 % of the disk free. `prefetch` is one of PREFETCH. `scrub` is
+    in bytes per second, 0 for never. `tokens`
     maps a registry's URL to the token that goes to this registry alone; it is not part of the repr,
     so no log can show it.
     """
@@ -59,6 +60,7 @@ class Settings:
     streams: int = 16
     retries: int = 5
     prefetch: str = "auto"
+    scrub: int = 16 << 20
     allow_other: bool = False
     uid: int | None = None
     gid: int | None = None
@@ -240,6 +242,11 @@ KEYS: Mapping[str, Key] = {
         "AXONFS_PREFETCH",
         _prefetch,
         "What the start of a load fetches: auto, what it will read; all, the version; or off.",
+    ),
+    "scrub": Key(
+        "AXONFS_SCRUB",
+        parse_rate,
+        "Bytes per second that a mount reads to check what is cached, like 32M; or off.",
     ),
     "allow_other": Key("AXONFS_ALLOW_OTHER", _switch, "Whether other users may read the mount."),
     "uid": Key("AXONFS_UID", _number, "User id that owns the files; by default who mounts."),

@@ -26,6 +26,7 @@ from axonfs.remote import (
     Source,
     configured_hubs,
 )
+from axonfs.scrub import Scrub
 from axonfs.store import Store
 from axonfs.tree import Tree
 
@@ -43,6 +44,7 @@ class Engine:
     fetcher: Fetcher
     evictor: Evictor
     prefetcher: Prefetcher
+    scrub: Scrub
     documents: Documents
     nursery: trio.Nursery
 
@@ -114,7 +116,8 @@ def _compose(
     prefetcher = Prefetcher(
         fetcher, evictor, nursery, mode=settings.prefetch, width=settings.streams
     )
-    return Engine(settings, store, tree, fetcher, evictor, prefetcher, documents, nursery)
+    scrub = Scrub(store, tree, fetcher, settings.scrub)
+    return Engine(settings, store, tree, fetcher, evictor, prefetcher, scrub, documents, nursery)
 
 
 def _sources(

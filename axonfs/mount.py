@@ -21,6 +21,7 @@ from axonfs.failures import Failures
 from axonfs.fuse import Adapter, HandshakeError, Session, serving
 from axonfs.fuse.adapter import Access, invalidate_attributes
 from axonfs.service import Service
+from axonfs.service.queries import quarantine
 from axonfs.vfs import Vfs
 from axonfs.vfs.journal import Journal
 
@@ -72,6 +73,7 @@ async def _serve(settings: Settings, mountpoint: Path, held: Held) -> int:
                     await nursery.start(control.serve, listening, mount.service.handle)
                     nursery.start_soon(mount.stop_on_signal)
                     nursery.start_soon(mount.announce)
+                    nursery.start_soon(engine.scrub.run, lambda: mount.vfs.files.reads)
                     await session.serve()
                     nursery.cancel_scope.cancel()
             finally:
@@ -163,6 +165,8 @@ class Mount:
             "reads": self.vfs.files.reads,
             "fetch": engine.fetcher.statistics(),
             "prefetch": engine.prefetcher.statistics(),
+            "scrub": engine.scrub.statistics(),
+            "quarantined": quarantine(engine.store),
             "open": self.vfs.files.open_files(),
             "failures": self.failures.recent(),
         }

@@ -31,6 +31,20 @@ def parse_size(value: object) -> int | None:
     return count
 
 
+def parse_rate(value: object) -> int:
+    """Bytes per second of `32M` and the like; `off` and 0 are 0.
+
+    Raises:
+        ValueError: as `parse_size`.
+    """
+    if value is False or str(value).strip().lower() in ("0", "off"):  # YAML reads off as false
+        return 0
+    rate = parse_size(value)
+    if rate is None or rate < 1024:
+        raise ValueError("is neither off nor bytes per second, like 32M")
+    return rate
+
+
 def size(count: float) -> str:
     """Bytes for people: `0 B`, `999 B`, `1.5 MiB`, `13 GiB`."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):

@@ -258,13 +258,19 @@ def verify(
     if as_json:
         echo_json({key: result[key] for key in ("files", "bytes", "bad")})
     for item in () if as_json else result["bad"]:
-        fate = "repaired" if item["repaired"] else f"dropped{_why(item)}"
-        echo(f"{item['spec']} {item['path']}: {item['chunks']} bad chunks, {fate}")
+        echo(f"{item['spec']} {item['path']}: {_fate(item)}")
     if not as_json:
         files = counted(result["files"], "file")
         echo(f"{files}, {size(result['bytes'])} checked, {len(result['bad'])} bad")
     if not all(item["repaired"] for item in result["bad"]):
         click.get_current_context().exit(1)
+
+
+def _fate(item: dict[str, Any]) -> str:
+    if not item["chunks"]:  # quarantined, or nothing could judge it
+        return "repaired" if item["repaired"] else str(item["error"])
+    bad = counted(item["chunks"], "bad chunk")
+    return f"{bad}, {'repaired' if item['repaired'] else f'dropped{_why(item)}'}"
 
 
 def _why(item: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from axonfs.cli.options import Target, cache_option, json_option, target
 from axonfs.cli.output import clock, echo, echo_json, facts, table
 from axonfs.errors import AxonError, UnavailableError
 from axonfs.names import printable
-from axonfs.units import share, size
+from axonfs.units import counted, share, size
 
 WATCH_PAUSE = 1.0
 _SHOWN_FAILURES = 5
@@ -30,7 +30,8 @@ _SHOWN_FAILURES = 5
 def status(mountpoint: str | None, watch: bool, cache: str | None, as_json: bool) -> None:
     """Show what the mount is doing.
 
-    That is: its registries, the cache, fetches and prefetches, what is open, recent failures.
+    That is: its registries, the cache, fetches and prefetches, the scrub, what is open or
+    quarantined, recent failures.
     Without MOUNTPOINT it is the mount that uses the configured cache, or the only one there is.
     """
     fetch = _source(mountpoint, target((), cache))
@@ -91,6 +92,7 @@ def _show(state: dict[str, Any]) -> None:
             ("cache", f"{state.get('cache')}, {size(used)}{_of_limit(used, limit)}"),
             ("fetched", _fetched(state.get("fetch"))),
             ("kernel", _connection(state.get("connection"))),
+            ("scrub", _scrub(state.get("scrub"))),
             ("worker", _worker((state.get("worker") or {}).get("ends") or [])),
         ]
     )
@@ -98,6 +100,7 @@ def _show(state: dict[str, Any]) -> None:
         echo(f"registry: {item['url']} {_registry_state(item, mounted=bool(where))}".rstrip())
     _show_loads((state.get("prefetch") or {}).get("loads") or [])
     _show_open(state.get("open") or [])
+    _show_quarantined(state.get("quarantined") or [])
     _show_failures(state.get("failures") or [])
 
 
@@ -123,6 +126,23 @@ def _connection(state: dict[str, Any] | None) -> str:
         passed = f"no passthrough: {why}"
     made = "" if state.get("own") else f"; connection by libfuse: {state.get('why_not_own')}"
     return passed + made
+
+
+def _scrub(scrub: dict[str, Any] | None) -> str:
+    if not scrub:
+        return ""
+    if scrub["state"] == "off":
+        return "off"
+    parts = []
+    if scrub["began"]:
+        found = counted(scrub["bad"], "wrong chunk")
+        parts.append(f"{scrub['state']}, {size(scrub['bytes'])} checked, {found}")
+    if scrub["ended"]:
+        found = counted(scrub["last_bad"], "wrong chunk")
+        parts.append(f"last round {clock(scrub['ended'])}, {size(scrub['last_bytes'])}, {found}")
+    if scrub["owed"]:
+        parts.append(f"{counted(scrub['owed'], 'chunk')} to fetch again")
+    return "; ".join(parts)
 
 
 def _worker(ends: list[dict[str, Any]]) -> str:
@@ -177,6 +197,15 @@ def _show_open(files: list[dict[str, Any]]) -> None:
         ),
         widest=120,
     )
+
+
+def _show_quarantined(items: list[dict[str, Any]]) -> None:
+    if not items:
+        return
+    click.echo("\nquarantined, nobody is served from these")
+    for item in items:
+        name = printable(item.get("file") or item["sha256"][:12], 200)
+        click.echo(f"{name}: {printable(item['cause'], 1000)}; {item['hint']}")
 
 
 def _show_failures(failures: list[dict[str, Any]]) -> None:

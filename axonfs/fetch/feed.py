@@ -55,6 +55,7 @@ class Feed:
         self._flying: dict[int, Job] = {}
         self._landings: dict[int, Landing] = {}
         stored.hold()
+        stored.touch()
 
     @property
     def handles(self) -> int:

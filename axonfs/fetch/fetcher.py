@@ -104,6 +104,11 @@ class Fetcher:
             del self._feeds[_key(feed.entry)]
             self._landed()
 
+    @property
+    def busy(self) -> bool:
+        """Whether jobs are under way or wait."""
+        return self._schedule.running > 0 or self._schedule.waiting > 0
+
     def statistics(self) -> dict[str, Any]:
         """Figures for `status`: bytes and requests since the mount, jobs under way and waiting,
         what these jobs have yet to bring, streams for bulk work, and bytes per second of late.

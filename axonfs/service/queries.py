@@ -27,12 +27,30 @@ from axonfs.versions import parse_wanted
 log = logging.getLogger(__name__)
 
 REGISTRY = "registry"  # the name of all registries where sources are named
+REPAIR = "axonfs verify --repair fetches it again"
 LEARNT = 50  # manifests that `versions` asks for at most
 
 
 async def status(context: Context, request: Event) -> Event:
-    """The mount's state, or that of the cache where nothing is mounted."""
-    return {"status": context.live()}
+    """The mount's state, or that of the cache where nothing is mounted.
+
+    Unlike the mount's own file it names the files of quarantined objects, which takes a while.
+    """
+    state = context.live()
+    if state.get("quarantined"):
+        files = await trio.to_thread.run_sync(_first_files, context.store)
+        state["quarantined"] = [
+            {**item, "file": files.get(item["sha256"], "")} for item in state["quarantined"]
+        ]
+    return {"status": state}
+
+
+def quarantine(store: Store) -> list[dict[str, Any]]:
+    """The objects that nobody is served from, why, and what to do."""
+    return [
+        {"sha256": digest, "cause": cause, "hint": REPAIR}
+        for digest, cause in sorted(store.quarantined().items())
+    ]
 
 
 async def search(context: Context, request: Event) -> Event:

@@ -110,6 +110,7 @@ class Service:
             "cache": str(engine.settings.cache),
             "cache_used": engine.store.usage(),
             "cache_limit": engine.evictor.limit(),
+            "quarantined": queries.quarantine(engine.store),
             "failures": [],
         }
 

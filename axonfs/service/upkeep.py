@@ -192,7 +192,11 @@ class _Check:
         if info is not None and info.quarantined:
             await self._quarantined(version, entry, info.quarantined)
             return
-        bad = await self._check(version, entry)
+        try:
+            bad = await self._check(version, entry)
+        except AxonError as exc:  # nothing can be said of it without its chunk table
+            await self._note_bad(version, entry, 0, str(exc))
+            return
         self.done += local
         if bad:
             error = await self._repaired(version, entry, bad)
@@ -243,11 +247,4 @@ class _Check:
             }
         )
         if error is not None:
-            await trio.to_thread.run_sync(_unprove, self._context.store, entry.digest)
-
-
-def _unprove(store: Store, digest: str) -> None:
-    """A pin that lost bytes is no longer complete."""
-    for pin in store.pins():
-        if digest in pin.files and pin.complete:
-            store.put_pin(replace(pin, complete=False))
+            await trio.to_thread.run_sync(self._context.store.unprove, entry.digest)

@@ -6,9 +6,18 @@ this keeps. design.md's crash rule holds throughout: data before index.
 
 from axonfs.document import Document
 from axonfs.store.evict import Eviction
-from axonfs.store.metadata import Pin, StoredManifest
+from axonfs.store.metadata import Pin, ScrubState, StoredManifest
 from axonfs.store.objects import StoredObject
 from axonfs.store.records import ObjectInfo
 from axonfs.store.store import Store
 
-__all__ = ["Document", "Eviction", "ObjectInfo", "Pin", "Store", "StoredManifest", "StoredObject"]
+__all__ = [
+    "Document",
+    "Eviction",
+    "ObjectInfo",
+    "Pin",
+    "ScrubState",
+    "Store",
+    "StoredManifest",
+    "StoredObject",
+]

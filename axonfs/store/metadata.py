@@ -1,4 +1,4 @@
-"""What the cache keeps beside object bytes: documents, manifests, chunk tables, pins.
+"""What the cache keeps beside object bytes: documents, manifests, chunk tables, pins, the scrub.
 
 Above index and records, below Store, which inherits it. Manifests are parsed when
 asked for; of 10,000 only the last few are held. A table or manifest was checked by who puts it.
@@ -14,7 +14,7 @@ import logging
 import struct
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from axonfs.chunktable import ChunkTable
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 # they are asked again: the index of a registry that lists without end must not fill the disk.
 BUDGET = 8 << 30
 PARSED_BYTES = 8 << 20  # of raw manifests whose parsed form is held; parsed is some 5 times that
+_SCRUB = b"scrub"
 _FETCHED = struct.Struct("<d")
 _LENGTH = struct.Struct("<I")
 _SIZE = struct.Struct("<Q")
@@ -59,6 +60,25 @@ class Pin:
     complete: bool
     chunks: int = 0
     size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubState:
+    """How far the scrub is; times in unix seconds, 0 for never, `boot` in hex.
+
+    `key` and `chunk` are where it goes on, `read` the bytes and `bad` the chunks of this round;
+    `last_read` and `last_bad` are those of the one that ended at `ended`.
+    """
+
+    boot: str = ""
+    key: str = ""
+    chunk: int = 0
+    began: float = 0.0
+    read: int = 0
+    bad: int = 0
+    ended: float = 0.0
+    last_read: int = 0
+    last_bad: int = 0
 
 
 class Metadata:
@@ -163,6 +183,24 @@ class Metadata:
     def pinned_digests(self) -> set[str]:
         """The objects of all pins."""
         return {digest for pin in self.pins() for digest in pin.files}
+
+    def unprove(self, digest: str) -> None:
+        """Bytes of an object were lost: pins that have it are no longer complete."""
+        for pin in self.pins():
+            if digest in pin.files and pin.complete:
+                self.put_pin(replace(pin, complete=False))
+
+    def scrub_state(self) -> ScrubState:
+        """How far the scrub is; that of one that never ran where nothing sensible is kept."""
+        record = unseal(Kind.SCRUB, self._index.get(Table.META, _SCRUB))
+        try:
+            return ScrubState(**json.loads(record)) if record else ScrubState()
+        except TypeError:  # another axonfs kept something else
+            return ScrubState()
+
+    def put_scrub_state(self, state: ScrubState) -> None:
+        record = seal(Kind.SCRUB, json.dumps(asdict(state)).encode())
+        self._index.write(lambda txn: txn.put(Table.META, _SCRUB, record))
 
     def _room_for(self, size: int) -> bool:
         fits = self._index.used() + size <= BUDGET

@@ -141,6 +141,11 @@ class StoredObject:
         return self._presence.present_bytes
 
     @property
+    def single(self) -> bool:
+        """Whether its one chunk is the object, so that the object's digest judges it."""
+        return self.count == 1
+
+    @property
     def quarantined(self) -> str | None:
         """Why nobody is to be served from this object, None if all is well."""
         return self._presence.quarantined
@@ -172,6 +177,8 @@ class StoredObject:
     def hold(self) -> None:
         """Keep the object from being evicted, and its descriptor open; counted.
 
+        No use of it yet: see `touch`.
+
         Raises:
             OSError: the backing file cannot be opened.
         """
@@ -180,7 +187,6 @@ class StoredObject:
                 self._open()
                 self._ledger.held[self.key] = self
             self._holds += 1
-        self.touch()
 
     def release(self) -> None:
         """Undo one `hold`; before the last, every call on this object has returned."""
@@ -231,9 +237,9 @@ class StoredObject:
         local = (chunk for run in self.local() for chunk in range(*run))
         return runs(chunk for chunk in local if chunk not in solid)
 
-    def local(self) -> list[Range]:
-        """The runs of chunks that are local, checked or not."""
-        return self._presence.present.extents(0, self.count)
+    def local(self, start: int = 0) -> list[Range]:
+        """The runs of chunks from `start` on that are local, checked or not."""
+        return self._presence.present.extents(start, self.count)
 
     def bytes_of(self, chunks: Range) -> Range:
         """The bytes of a run of chunks."""

@@ -14,7 +14,7 @@ Threading: any thread.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from axonfs.manifest import chunk_count
 from axonfs.ranges import Bitmap, Range, chunk_range
@@ -24,9 +24,20 @@ from axonfs.store.records import GROUP, Group, ObjectRecord, group_key
 
 @dataclass(slots=True)
 class Tally:
-    """Local bytes of all objects; changed under the writer lock."""
+    """Sums over all objects; changed under the writer lock.
+
+    `bytes` are local; `quarantined` has the cause by the content's digest.
+    """
 
     bytes: int = 0
+    quarantined: dict[str, str] = field(default_factory=dict)
+
+    def mark(self, digest: str, cause: str | None) -> None:
+        """Note that an object is quarantined, or with None that it is not."""
+        if cause is None:
+            self.quarantined.pop(digest, None)
+        else:
+            self.quarantined[digest] = cause
 
 
 class Presence:
@@ -175,7 +186,7 @@ class Presence:
         """Change the object's record in ways that concern no chunk."""
 
         def apply(transaction: Transaction) -> ObjectRecord:
-            record = self._record()
+            record = self.record()
             change(record)
             transaction.put(Table.OBJECTS, self._key, record.encode())
             return record
@@ -183,6 +194,7 @@ class Presence:
         def settle(record: ObjectRecord) -> None:
             self.verified = record.verified
             self.quarantined = record.quarantined
+            self._tally.mark(self.private_of or self._key.hex(), record.quarantined)
 
         self._index.write(apply, settle)
 
@@ -192,7 +204,7 @@ class Presence:
         self.quarantined = None
         self.epoch += 1
 
-    def _record(self) -> ObjectRecord:
+    def record(self) -> ObjectRecord:
         """As memory has it, which is what was committed last: nothing is read back to land."""
         return ObjectRecord(
             self.size,
@@ -210,7 +222,7 @@ class Presence:
         if self._pending_in != transaction.serial:
             self._pending, self._pending_in = 0, transaction.serial
         self._pending += gain  # memory learns of the landings in this transaction after it
-        record = self._record()
+        record = self.record()
         record.present_bytes += self._pending
         record.verified = record.verified and gain >= 0
         transaction.put(Table.OBJECTS, self._key, record.encode())

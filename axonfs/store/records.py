@@ -17,7 +17,7 @@ Pure; the bottom of the store. Little endian, except for keys, whose order LMDB 
     tables     key: object digest, u32 big endian chunk size, digest of the table
                sealed: u64 object size, the chunk digests
     pins       key: sha256 of the spec; sealed: JSON
-    meta       format (ASCII number), boot (16 bytes)
+    meta       format (ASCII number), boot (16 bytes), scrub (sealed: JSON)
 
 Sealed: after the u64 xxh3-64 of what follows, seeded with what kind of record it is. What a torn
 index returns breaks its seal and counts as not there. Groups need none: a chunk's own sum is
@@ -59,6 +59,7 @@ class Kind(IntEnum):
     MANIFEST = 4
     TABLE = 5
     PIN = 6
+    SCRUB = 7
 
 
 def checksum(data: bytes | bytearray | memoryview) -> int:

@@ -12,7 +12,7 @@ A backing file without a record (the index was lost) is adopted when an entry cl
 then it counts as a stray, for usage and eviction.
 
 Locks: see objects. The ledger's lock is held while an object is opened or dropped, never while
-anything is unlinked.
+anything is unlinked; outside it, `_rechecking` while the scrub reads some chunks.
 
 Threading: any thread; calls are short and block.
 """
@@ -21,13 +21,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import uuid
 from itertools import groupby
 from pathlib import Path
 from typing import Self
 
 from axonfs.errors import BusyError
-from axonfs.manifest import DEFAULT_CHUNK_SIZE, FileEntry, chunk_count
+from axonfs.manifest import DEFAULT_CHUNK_SIZE, ChunkRef, FileEntry, chunk_count
 from axonfs.ranges import chunk_range
 from axonfs.rundir import guard, take_lock
 from axonfs.store import backing
@@ -36,6 +37,7 @@ from axonfs.store.evict import Eviction, choose_victims
 from axonfs.store.index import Index, Table, Transaction, open_owner, open_reader
 from axonfs.store.metadata import Metadata
 from axonfs.store.objects import Ledger, StoredObject, suits
+from axonfs.store.recheck import Recheck, recheck
 from axonfs.store.records import (
     FORMAT,
     GROUP,
@@ -60,6 +62,7 @@ class Store(Metadata):
         self._files = directory
         self._lock = lock
         self._ledger = Ledger(directory, index, boot)
+        self._rechecking = threading.Lock()  # outside the ledger's
         index.companion = self._write_accesses
 
     @classmethod
@@ -112,6 +115,11 @@ class Store(Metadata):
         """Whether this process owns the cache."""
         return self._index.writable
 
+    @property
+    def boot(self) -> str:
+        """This boot's id, in hex."""
+        return self._ledger.boot.hex()
+
     def close(self) -> None:
         """Flush and let go; no other thread may be inside a call, and nothing is held after."""
         if self._lock is not None:
@@ -152,13 +160,42 @@ class Store(Metadata):
             return sum(info.present_bytes for info in self.infos())
         return self._ledger.tally.bytes
 
+    def known(self, key: str) -> StoredObject | None:
+        """The object that the index has under `key`; None for a stray or where there is none."""
+        with self._ledger.lock:
+            record = ObjectRecord.decode(self._index.get(Table.OBJECTS, bytes.fromhex(key)))
+            if record is None or not record.chunk_size:
+                return None
+            return self._find(key, _entry_of(key, record))
+
+    def recheck(self, stored: StoredObject, start: int, budget: int) -> Recheck:
+        """Read local chunks from `start` on and compare; wrong ones are no longer local.
+
+        Ends with the chunk that makes `budget` bytes full. No use of the object, and `drop` waits
+        for it rather than finding the object held.
+        """
+        with self._rechecking:
+            stored.hold()
+            try:
+                table = self.table(_entry_of(stored.key, stored.presence.record()))
+                return recheck(stored, table, start, budget)
+            finally:
+                stored.release()
+
+    def quarantined(self) -> dict[str, str]:
+        """Why, by digest, of each object that nobody is served from."""
+        if self._lock is not None:
+            return dict(self._ledger.tally.quarantined)
+        causes = ((info.private_of or info.digest, info.quarantined) for info in self.infos())
+        return {digest: cause for digest, cause in causes if cause}
+
     def drop(self, digest: str) -> int:
         """Give up an object and its chunk tables; returns the local bytes freed.
 
         Raises:
             BusyError: it is held.
         """
-        with self._ledger.lock:
+        with self._rechecking, self._ledger.lock:
             if digest in self._ledger.held:
                 raise BusyError(f"the object {digest[:12]} is in use")
             freed = self._forget(digest)
@@ -267,6 +304,7 @@ class Store(Metadata):
             return record.present_bytes if record else 0
 
         def settle(freed: int) -> None:
+            self._ledger.tally.mark(digest, None)
             live = self._ledger.live.get(digest)
             if live is None:
                 self._gain(-freed)
@@ -288,7 +326,7 @@ class Store(Metadata):
             if live is not None:
                 live.quarantine(cause)
             else:
-                self._index.write(apply)
+                self._index.write(apply, lambda _: self._ledger.tally.mark(digest, cause))
 
     def _take_stock(self) -> None:
         """Sum what is local; where the index is new, count the files it does not know."""
@@ -298,6 +336,9 @@ class Store(Metadata):
             self._index.write(self._count_strays)
             infos = self.infos()
         self._gain(sum(info.present_bytes for info in infos))
+        for info in infos:
+            if info.quarantined:
+                self._ledger.tally.mark(info.private_of or info.digest, info.quarantined)
 
     def _count_strays(self, transaction: Transaction) -> None:
         for digest, status in self._files.files():
@@ -341,6 +382,12 @@ def _new_record(digest: str, entry: FileEntry) -> ObjectRecord:
     if entry.chunks is None:
         return ObjectRecord(entry.size, DEFAULT_CHUNK_SIZE, private_of=private_of)
     return ObjectRecord(entry.size, entry.chunks.size, entry.chunks.digest, private_of=private_of)
+
+
+def _entry_of(key: str, record: ObjectRecord) -> FileEntry:
+    """An entry that the object under `key` serves."""
+    chunks = ChunkRef(record.chunk_size, record.table) if record.table != NO_TABLE else None
+    return FileEntry("", record.size, record.private_of or key, chunks)
 
 
 def _private_key(entry: FileEntry) -> str:

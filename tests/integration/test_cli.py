@@ -99,7 +99,7 @@ def test_verify_fails_on_bad_bytes_until_they_are_repaired(
         file.write(b"\0\0\0\0")
     bad = run("verify")
     assert bad.code == 1
-    assert f"{SPEC} model.safetensors: 1 bad chunks, dropped" in bad.out
+    assert f"{SPEC} model.safetensors: 1 bad chunk, dropped" in bad.out
     assert run("pin", "--check").code == 1
     repaired = run("pin", SPEC)
     assert "(1.0 MiB fetched" in repaired.out

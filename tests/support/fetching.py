@@ -66,12 +66,20 @@ async def rig(
     limits: Limits = FAST,
     streams: int = 8,
     offline: bool = False,
+    boot: str | None = None,
     hubs: Callable[[Documents, Store], dict[str, Hub]] = lambda documents, store: {},
     blobs: HubCache | None = None,
 ) -> AsyncIterator[Rig]:
-    """The parts over the registries at `urls` and `hubs`, until the block is left."""
+    """The parts over the registries at `urls` and `hubs`, until the block is left.
+
+    Args:
+        boot: a boot id to believe in.
+    """
     async with Documents(limits, routes=Routes({})) as documents:
-        with closing(Store.open(cache)) as store, Bodies(limits, routes=Routes({})) as bodies:
+        with (
+            closing(Store.open(cache, boot_id=boot)) as store,
+            Bodies(limits, routes=Routes({})) as bodies,
+        ):
             async with trio.open_nursery() as nursery:
                 sources = [RegistrySource(url, documents, cache=store) for url in urls]
                 known = hubs(documents, store)

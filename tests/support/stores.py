@@ -52,6 +52,7 @@ def sample(size: int, *, seed: int = 0, chunk_size: int = CHUNK, table: bool = T
 def held(store: Store, entry: FileEntry) -> Iterator[StoredObject]:
     stored = store.object(entry)
     stored.hold()
+    stored.touch()
     try:
         yield stored
     finally:
