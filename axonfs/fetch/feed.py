@@ -128,6 +128,9 @@ class Feed:
         async def judge() -> None:
             self.object.hold()  # whoever asked may leave, and the feed with them
             try:
+                # What the disk did is told by the sums, chunk by chunk; the digest is for sources.
+                if not self.object.adopted(0, self.object.count):
+                    await self._settle(Range(0, self.object.count))
                 await trio.to_thread.run_sync(verify_whole, self.object, source, self.entry.git)
             finally:
                 self.object.release()
@@ -146,9 +149,9 @@ class Feed:
             chunks = Range(0, self.object.count)  # there is a verdict on all of it, or none
         while not self.present(*chunks):
             self.raise_if_quarantined()
-            await self._settle(chunks)
             if self._unjudged():
                 await self._judge()
+            await self._settle(chunks)
             missing = self.object.missing(*chunks)
             if missing and self._fetcher.offline:
                 raise OfflineError("not in the cache, and nothing is sent with --offline")
@@ -170,6 +173,8 @@ class Feed:
     async def check(self, chunks: Range) -> list[int]:
         """Read local chunks again and compare; the wrong ones are dropped and returned."""
         wrong: list[int] = []
+        if self._unjudged():
+            await self._judge()
         for chunk in range(*chunks):
             if not self.object.missing(chunk, chunk + 1):
                 wrong += await self._check(Range(chunk, chunk + 1))

@@ -8,10 +8,13 @@ For worker threads.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 
 from axonfs.errors import CorruptError
 from axonfs.store import StoredObject
+
+log = logging.getLogger(__name__)
 
 _READ_SIZE = 4 << 20
 
@@ -36,6 +39,12 @@ def verify_whole(stored: StoredObject, source: str | None = None, git: str | Non
         return
     # Bits go before bytes, and the epoch moves last: either shows that holes were read as zeros.
     if stored.missing(0, stored.count) or stored.epoch != epoch:
+        return
+    if stored.adopted(0, stored.count):  # found without an index: a crash may have spoilt them
+        log.warning(
+            "what was left of object %s is not whole; fetching it again", stored.digest[:12]
+        )
+        stored.discard()
         return
     cause = f"object {stored.digest[:12]} has the wrong {'git blob id' if git else 'sha256'}"
     # First the mark: a reader that finds the chunks gone must not fetch them again.

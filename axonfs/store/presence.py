@@ -106,6 +106,14 @@ class Presence:
         self.usable.load(usable if self._index.writable else bytes(self.count))
         self.adopted.load(adopted)
 
+    def recount(self) -> None:
+        """Believe the bits where a torn index has them say something else than the record does."""
+        extents = self.present.extents(0, self.count)
+        local = sum(self.bytes_of(extent).size for extent in extents)
+        if local != self.present_bytes and self._index.writable:
+            gain = local - self.present_bytes
+            self._index.write(lambda transaction: None, lambda _: self._gain(gain))
+
     def bounds(self, chunk: int) -> Range:
         """The bytes of one chunk.
 

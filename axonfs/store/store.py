@@ -244,6 +244,7 @@ class Store(Metadata):
         stored = StoredObject(self._ledger, digest, record)
         with self._index.view() as view:
             stored.presence.load(view)
+        stored.presence.recount()
         self._ledger.live[digest] = stored
         return stored
 
