@@ -27,7 +27,7 @@ from axonfs.remote import (
     configured_hubs,
 )
 from axonfs.scrub import Scrub
-from axonfs.store import Store
+from axonfs.store import DISK_FAULTS, Store
 from axonfs.tree import Tree
 
 # How often the index is flushed to the disk, in seconds; a crash of the machine loses that much.
@@ -131,4 +131,10 @@ def _sources(
 async def _sync_regularly(store: Store) -> None:
     while True:
         await trio.sleep(SYNC_INTERVAL)
-        await trio.to_thread.run_sync(store.sync)
+        if store.health.fault:
+            await trio.to_thread.run_sync(store.probe)
+            continue
+        try:
+            await trio.to_thread.run_sync(store.sync)
+        except DISK_FAULTS as exc:
+            store.health.failed(exc)

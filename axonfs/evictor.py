@@ -15,7 +15,7 @@ from pathlib import Path
 import trio
 
 from axonfs.fetch import Fetcher
-from axonfs.store import Store
+from axonfs.store import DISK_FAULTS, Store
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 HEADROOM = 0.95
 KEEP_FREE = 0.10
 _LIMIT_AGE = 1.0
+# Between two looks at a cache that is over its limit and can give up nothing, in seconds.
+NOTHING_PAUSE = 1.0
 
 
 class Evictor:
@@ -53,10 +55,17 @@ class Evictor:
             return self._fixed
         now = trio.current_time()
         if now - self._limit_time >= _LIMIT_AGE:
-            disk = os.statvfs(self._directory)
-            free = (disk.f_bavail - KEEP_FREE * disk.f_blocks) * disk.f_frsize
-            self._limit, self._limit_time = max(0, int(self._store.usage() + free)), now
+            self._limit, self._limit_time = self._measured(), now
         return self._limit
+
+    def _measured(self) -> int:
+        try:
+            disk = os.statvfs(self._directory)
+        except OSError as exc:  # the directory was removed
+            self._store.health.failed(exc)
+            return self._store.usage()
+        free = (disk.f_bavail - KEEP_FREE * disk.f_blocks) * disk.f_frsize
+        return max(0, int(self._store.usage() + free))
 
     async def room(self, keep: Set[str]) -> int:
         """Bytes that can be fetched and evict nothing that is pinned or whose digest is in `keep`.
@@ -74,20 +83,34 @@ class Evictor:
         return sum(info.present_bytes for info in infos if (info.private_of or info.digest) in keep)
 
     def landed(self) -> None:
-        """A chunk landed: wake the evictor if that was too much."""
-        if self._store.usage() > self.limit():
+        """A chunk landed, or found no room: wake the evictor if that was too much."""
+        if self._store.usage() > self.limit() or self._store.health.full:
             self._over.set()
 
     async def run(self, fetcher: Fetcher) -> None:
-        """Evict whenever the cache is over its limit, until cancelled."""
+        """Evict whenever the cache is over its limit or its disk is full, until cancelled."""
         while True:
             await self._over.wait()
             self._over = trio.Event()
-            goal = int(self.limit() * HEADROOM)
-            done = await trio.to_thread.run_sync(self._store.evict, goal)
-            digests = list(done.digests)
-            if done.short_by > 0:
-                digests += await fetcher.punch(done.short_by)
+            try:
+                digests = await self._evict(fetcher)
+            except DISK_FAULTS as exc:
+                self._store.health.failed(exc)
+                digests = []
             if digests:
                 log.debug("evicted %d objects", len(digests))
                 self.evicted(digests)
+            else:
+                await trio.sleep(NOTHING_PAUSE)  # there is nothing to give up
+
+    async def _evict(self, fetcher: Fetcher) -> list[str]:
+        """The objects that lost bytes."""
+        limit = self.limit()
+        if self._store.health.full:  # of other data too: what the cache has is what it can have
+            limit = min(limit, self._store.usage())
+            self._store.health.full = False
+        done = await trio.to_thread.run_sync(self._store.evict, int(limit * HEADROOM))
+        digests = list(done.digests)
+        if done.short_by > 0:
+            digests += await fetcher.punch(done.short_by)
+        return digests

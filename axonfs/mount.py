@@ -161,6 +161,11 @@ class Mount:
             "cache": str(engine.settings.cache),
             "cache_used": engine.store.usage(),
             "cache_limit": engine.evictor.limit(),
+            "disk": {
+                "fault": engine.store.health.fault,
+                "since": engine.store.health.since,
+                **engine.fetcher.overflow.statistics(),
+            },
             "connection": self.session.state() if self.session else None,
             "reads": self.vfs.files.reads,
             "fetch": engine.fetcher.statistics(),

@@ -20,6 +20,7 @@ from axonfs.errors import AxonError, BusyError, NoSpaceError, UnsupportedError
 RUN = "run"
 LOCK = Path(RUN, "lock")
 SOCKET = Path(RUN, "control.sock")
+FREE_SPACE = "free some space there, or choose another disk with --cache"
 _BACKLOG = 64
 # What a cache directory has: a link put there under one of these names would be followed.
 _NAMES = (RUN, "objects", "index.lmdb")
@@ -100,9 +101,22 @@ def take_lock(cache: Path) -> int:
         os.close(descriptor)
         what = f"the cache is in use by process {pid or 'unknown'}"
         raise BusyError(what, source=str(cache)) from exc
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except OSError as exc:
+        os.close(descriptor)
+        raise unusable(exc, cache) from exc
     return descriptor
+
+
+def is_lock(descriptor: int, cache: Path) -> bool:
+    """Whether this is still the lock that others would find: the directory may be another one."""
+    try:
+        found = os.stat(cache / LOCK)
+    except OSError:
+        return False
+    return os.path.samestat(found, os.fstat(descriptor))
 
 
 def listen(cache: Path) -> socket.socket:
@@ -138,7 +152,7 @@ class reachable:  # noqa: N801 - reads as a phrase
 def unusable(exc: OSError, cache: Path) -> AxonError:
     """What a cache directory that cannot be written means."""
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpaceError("the cache's disk is full", source=str(cache))
+        return NoSpaceError("the cache's disk is full", source=str(cache), hint=FREE_SPACE)
     return UnsupportedError(
         f"the cache directory cannot be used: {exc.strerror}",
         source=str(cache),

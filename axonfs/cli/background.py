@@ -17,12 +17,14 @@ from pathlib import Path
 import axonfs
 from axonfs import rundir
 from axonfs.config import Settings
-from axonfs.errors import AxonError
+from axonfs.errors import AxonError, NoSpaceError
+from axonfs.rundir import FREE_SPACE
 
 READY_VARIABLE = "AXONFS_READY_FD"
 READY_TIMEOUT = 60.0
 LOG = Path("run", "mount.log")
 MAX_LOG_BYTES = 10 << 20
+LITTLE_SPACE = 1 << 20
 # A relative path in one of these would mean another file in the mount's own directory, `/`.
 _PATH_VARIABLES = ("AXONFS_CONFIG", "AXONFS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -150,7 +152,12 @@ def _failed(
     if timed_out:
         hint = f"see {log}"
         return AxonError(f"the mount did not answer within {READY_TIMEOUT:.0f} s", hint=hint)
-    return AxonError(_last_error(log, start_of_run) or f"the mount ended at once; see {log}")
+    if said := _last_error(log, start_of_run):
+        return AxonError(said)
+    disk = os.statvfs(log.parent)
+    if disk.f_bavail * disk.f_frsize < LITTLE_SPACE:  # no room for what it had to say either
+        return NoSpaceError("the cache's disk is full", source=str(log.parent), hint=FREE_SPACE)
+    return AxonError(f"the mount ended at once; see {log}")
 
 
 def _last_error(log: Path, start_of_run: int) -> str:

@@ -90,6 +90,7 @@ def _show(state: dict[str, Any]) -> None:
             ("since", clock(state["since"]) if state.get("since") else ""),
             ("offline", "yes" if state.get("offline") else ""),
             ("cache", f"{state.get('cache')}, {size(used)}{_of_limit(used, limit)}"),
+            ("disk", _disk(state.get("disk"))),
             ("fetched", _fetched(state.get("fetch"))),
             ("kernel", _connection(state.get("connection"))),
             ("scrub", _scrub(state.get("scrub"))),
@@ -126,6 +127,13 @@ def _connection(state: dict[str, Any] | None) -> str:
         passed = f"no passthrough: {why}"
     made = "" if state.get("own") else f"; connection by libfuse: {state.get('why_not_own')}"
     return passed + made
+
+
+def _disk(disk: dict[str, Any] | None) -> str:
+    if not disk or not disk["fault"]:
+        return ""
+    passed = f"{size(disk['passed'])} read past it"
+    return f"failing since {clock(disk['since'])}: {disk['fault']}; {passed}"
 
 
 def _scrub(scrub: dict[str, Any] | None) -> str:

@@ -7,17 +7,19 @@ async is plain code without a checkpoint.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import trio
 
 from axonfs.errors import AxonError, CorruptError, OfflineError
 from axonfs.fetch.job import Job, Landing, Priority
-from axonfs.fetch.whole import verify_whole
+from axonfs.fetch.local import Local
+from axonfs.fetch.whole import judge_passed, verify_whole
 from axonfs.manifest import FileEntry
 from axonfs.ranges import Range, runs, split
 from axonfs.readahead import Readahead
-from axonfs.store import StoredObject
+from axonfs.store import DISK_FAULTS, StoredObject
 
 if TYPE_CHECKING:
     from axonfs.chunktable import ChunkTable
@@ -34,6 +36,8 @@ JOB_BYTES = 16 << 20
 FAR_BYTES = 8 << 20
 # Readers step back a little (safetensors reads a header twice), so that much is not punched.
 KEEP_BEHIND = 8 << 20
+# Fetched ahead of one reader while the disk takes nothing.
+AHEAD_OF_A_BAD_DISK = 4 << 20
 
 
 class Feed:
@@ -42,6 +46,7 @@ class Feed:
     def __init__(self, entry: FileEntry, stored: StoredObject, fetcher: Fetcher) -> None:
         self.entry = entry
         self.object = stored
+        self.local = Local(stored)
         self.table: ChunkTable | None = None
         self.origins: list[Version] = []
         self.etags: dict[str, str] = {}  # by URL, where no chunk table ties the ranges together
@@ -98,7 +103,7 @@ class Feed:
         Without a chunk table the chunks of an object are served as they land, but from the last
         landing on none is until the sha256 of the whole was seen to match.
         """
-        return self.object.present(start, stop) and self._judged()
+        return self.local.usable(start, stop) and self._judged()
 
     def _judged(self) -> bool:
         """Whether what is local may be served as far as the digest of the whole goes.
@@ -108,7 +113,7 @@ class Feed:
         """
         if self.entry.chunks is not None or self.object.verified:
             return True
-        return self.entry.git is None and not self.object.complete
+        return self.entry.git is None and not self.local.complete
 
     def freeze(self) -> bool:
         """Freeze the object if there is nothing left of it to fetch or check; whether it did."""
@@ -120,7 +125,7 @@ class Feed:
         return False
 
     def _unjudged(self) -> bool:
-        return self.entry.chunks is None and self.object.complete and not self.object.verified
+        return self.entry.chunks is None and self.local.complete and not self.object.verified
 
     async def _judge(self) -> None:
         source = self.origins[0].base if self.origins else None
@@ -132,6 +137,8 @@ class Feed:
                 if not self.object.adopted(0, self.object.count):
                     await self._settle(Range(0, self.object.count))
                 await trio.to_thread.run_sync(verify_whole, self.object, source, self.entry.git)
+            except DISK_FAULTS as exc:
+                self.local.distrust(Range(0, self.object.count), exc)
             finally:
                 self.object.release()
 
@@ -139,26 +146,75 @@ class Feed:
 
     # -- asking ----------------------------------------------------------------------------
 
-    async def need(self, chunks: Range, priority: Priority = Priority.DEMAND) -> None:
+    async def need(
+        self, chunks: Range, priority: Priority = Priority.DEMAND
+    ) -> Mapping[int, bytes]:
         """Return when the chunks `[start, stop)` are local and verified.
+
+        Returns:
+            Those of them that the disk did not take, by number: nearly always none.
 
         Raises:
             AxonError: they cannot be had; the message says why. Cancelling it stops no job.
         """
         if self.entry.git:
             chunks = Range(0, self.object.count)  # there is a verdict on all of it, or none
-        while not self.present(*chunks):
+        passed: dict[int, bytes] = {}
+        while not self.served(chunks, passed):
             self.raise_if_quarantined()
             if self._unjudged():
                 await self._judge()
             await self._settle(chunks)
-            missing = self.object.missing(*chunks)
-            if missing and self._fetcher.offline:
-                raise OfflineError("not in the cache, and nothing is sent with --offline")
-            for run in missing:
+            absent = self._absent(chunks, passed)
+            if absent and self._fetcher.offline:
+                raise self._offline()
+            for run in absent:
                 self._request(run, priority)
-            if missing:
-                await self._landing(missing[0].start)
+            await self._landed(absent, passed)
+        if self.entry.git and passed:
+            await trio.to_thread.run_sync(judge_passed, self.object, passed, self.entry.git)
+        return passed
+
+    def served(self, chunks: Range, passed: Mapping[int, bytes]) -> bool:
+        """Whether each chunk is either on the disk or in `passed`."""
+        if not passed:
+            return self.present(*chunks)
+        return (self.entry.git is not None or self._judged()) and all(
+            chunk in passed or self.local.usable(chunk, chunk + 1) for chunk in range(*chunks)
+        )
+
+    def _absent(self, chunks: Range, passed: dict[int, bytes]) -> list[Range]:
+        """The runs to wait for; `passed` gets what is in memory."""
+        absent = []
+        for chunk in (chunk for run in self.local.missing(*chunks) for chunk in range(*run)):
+            if chunk in passed:
+                continue
+            data = self._fetcher.overflow.get(self, chunk)
+            if data is None:
+                absent.append(chunk)
+            else:
+                passed[chunk] = data
+        return runs(absent)
+
+    def _offline(self) -> AxonError:
+        if fault := self.object.health.fault:
+            return OfflineError(f"the cache's disk failed ({fault}), and nothing is sent offline")
+        return OfflineError("not in the cache, and nothing is sent with --offline")
+
+    async def _landed(self, absent: Sequence[Range], passed: dict[int, bytes]) -> None:
+        """Wait for chunks on their way; those that the disk does not take go to `passed`."""
+        awaited = {
+            chunk: self._landings.setdefault(chunk, Landing())
+            for run in absent
+            for chunk in range(*run)
+            if chunk in self._flying  # else it landed, or its job failed: `need` looks again
+        }
+        for chunk, landing in awaited.items():
+            await landing.event.wait()
+            if landing.error is not None:
+                raise landing.error
+            if landing.data is not None:
+                passed[chunk] = landing.data
 
     def raise_if_quarantined(self) -> None:
         """Raise if the object's bytes are known to be wrong."""
@@ -167,8 +223,13 @@ class Feed:
 
     async def _settle(self, chunks: Range) -> None:
         """Check local chunks that nothing vouches for since the machine was started."""
+        if not self.object.readable:
+            return
         for run in self.object.unchecked(*chunks):
-            await self._check(run)
+            try:
+                await self._check(run)
+            except DISK_FAULTS as exc:
+                self.local.distrust(run, exc)
 
     async def check(self, chunks: Range) -> list[int]:
         """Read local chunks again and compare; the wrong ones are dropped and returned."""
@@ -203,12 +264,20 @@ class Feed:
         """Have the chunks fetched; nobody waits, so errors stay in the log."""
         if self._fetcher.offline or self.object.quarantined or not self.origins:
             return  # `need` says why
-        for run in self.object.missing(*chunks):
+        if priority is not Priority.DEMAND and self.object.health.fault:
+            # Memory is short, and what is fetched too early goes from it unread.
+            ahead = max(1, AHEAD_OF_A_BAD_DISK // self.object.chunk_size)
+            chunks = Range(chunks.start, min(chunks.stop, chunks.start + ahead))
+        for run in self._absent(chunks, {}):
             self._request(run, priority)
 
     def absent(self, chunk: int) -> bool:
         """Whether `chunk` is neither local nor on its way."""
-        return chunk not in self._flying and not self.object.present(chunk, chunk + 1)
+        return (
+            chunk not in self._flying
+            and not self.local.usable(chunk, chunk + 1)
+            and self._fetcher.overflow.get(self, chunk) is None
+        )
 
     def _request(self, run: Range, priority: Priority) -> None:
         if not self.origins:
@@ -241,14 +310,6 @@ class Feed:
         self._jobs.add(job)
         self._flying.update(dict.fromkeys(range(*job.chunks), job))
         return job
-
-    async def _landing(self, chunk: int) -> None:
-        if chunk not in self._flying:
-            return  # it landed, or its job failed at once: `need` looks again
-        landing = self._landings.setdefault(chunk, Landing())
-        await landing.event.wait()
-        if landing.error is not None:
-            raise landing.error
 
     # -- giving up chunks --------------------------------------------------------------------
 
@@ -311,10 +372,11 @@ class Feed:
             chunk in self._landings for chunk in range(*job.chunks)
         )
 
-    def arrived(self, chunk: int) -> None:
-        """`chunk` is in the store: wake its readers."""
+    def arrived(self, chunk: int, data: bytes | None = None) -> None:
+        """`chunk` is in the store, or `data` are its bytes: wake its readers."""
         self._flying.pop(chunk, None)
         if landing := self._landings.pop(chunk, None):
+            landing.data = data
             landing.event.set()
 
     def ended(self, job: Job, error: AxonError | None) -> None:

@@ -28,6 +28,7 @@ from axonfs.errors import (
 )
 from axonfs.fetch.feed import Feed
 from axonfs.fetch.job import Job, Priority
+from axonfs.fetch.overflow import Overflow
 from axonfs.fetch.schedule import Schedule
 from axonfs.fetch.transfer import Transfer
 from axonfs.flights import Flights
@@ -71,6 +72,7 @@ class Fetcher:
         self.offline = offline
         self.closing = False  # read by worker threads, which then end within a moment
         self.flights = Flights(nursery)
+        self.overflow = Overflow()
         self._bodies = bodies
         self._nursery = nursery
         self._limits = limits or Limits()
@@ -100,6 +102,7 @@ class Fetcher:
 
     def forget(self, feed: Feed) -> None:
         """Drop a feed that nobody has open and that has no job; its object is released."""
+        self.overflow.forget(feed)
         if self.feed(feed.entry) is feed:
             del self._feeds[_key(feed.entry)]
             self._landed()
@@ -142,13 +145,19 @@ class Fetcher:
             job.running = True
             self._nursery.start_soon(self._run, job)
 
-    def arrived(self, job: Job, chunk: int, size: int) -> None:
-        """One chunk of `job` is in the store (called in the trio thread by the transfer)."""
+    def arrived(self, job: Job, chunk: int, size: int, data: bytes | None = None) -> None:
+        """One chunk of `job` is in the store (called in the trio thread by the transfer).
+
+        Args:
+            data: its bytes, where the disk did not take them.
+        """
         self._fetched += size
         job.progress = trio.current_time()
         schedule = self._schedule
         schedule.streams.landed(size, job.progress, short=schedule.short_of_streams())
-        job.feed.arrived(chunk)
+        if data is not None:
+            self.overflow.put(job.feed, chunk, data)
+        job.feed.arrived(chunk, data)
         self._landed()
 
     # -- one job ---------------------------------------------------------------------------
@@ -160,7 +169,7 @@ class Fetcher:
         except AxonError as exc:
             error = exc
         except OSError as exc:  # the disk, not the network: Bodies maps all of its own
-            error = AxonError(f"the cache cannot be written: {exc}", hint="see axonfs doctor")
+            error = AxonError(f"the cache's disk failed: {exc}", hint="see axonfs status")
         finally:
             if error and not job.feed.awaited(job):
                 log.info("%s; nobody waits for it", error)

@@ -39,7 +39,7 @@ class Job:
 
     def remaining(self) -> bool:
         """Whether a chunk of the job is still absent; moves `next` over those that are there."""
-        missing = self.feed.object.missing(self.next, self.chunks.stop)
+        missing = self.feed.local.missing(self.next, self.chunks.stop)
         self.next = missing[0].start if missing else self.chunks.stop
         return bool(missing)
 
@@ -61,8 +61,9 @@ class Job:
 
 
 class Landing:
-    """What waiters of one chunk wait for."""
+    """What waiters of one chunk wait for; `data` has its bytes where the disk did not take them."""
 
     def __init__(self) -> None:
         self.event = trio.Event()
         self.error: AxonError | None = None
+        self.data: bytes | None = None

@@ -6,6 +6,7 @@ job's range and the feed's table, which it reads, and what it reports through `r
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from axonfs.errors import CorruptError
-from axonfs.fetch.job import Job
+from axonfs.fetch.job import Job, Priority
 from axonfs.remote import Bodies, Location
+from axonfs.store import DISK_FAULTS
 
 if TYPE_CHECKING:
     from axonfs.chunktable import ChunkTable
@@ -47,7 +49,7 @@ class Transfer:
 
         Raises:
             AxonError: one attempt failed; chunks reported before that are in the store.
-            OSError: the cache's disk refused.
+            NoSpaceError, OSError: the cache's disk refused what was to be had on it.
         """
         stored = self._object
         start = self._first * stored.chunk_size
@@ -81,11 +83,24 @@ class Transfer:
         chunk = offset // self._object.chunk_size
         if not self._first <= chunk < self._job.chunks.stop:
             self._token.run_sync_soon(self._job.feed.without_ranges, self._job)
-        if self._object.present(chunk, chunk + 1):
+        if self._job.feed.local.usable(chunk, chunk + 1):
             return
         self._verify(chunk, view)
-        self._object.land(chunk, view)
-        self._token.run_sync_soon(self._fetcher.arrived, self._job, chunk, len(view))
+        data = self._land(chunk, view)
+        self._token.run_sync_soon(self._fetcher.arrived, self._job, chunk, len(view), data)
+
+    def _land(self, chunk: int, view: memoryview) -> bytes | None:
+        """Write a chunk; its bytes for the readers where the disk does not take them."""
+        try:
+            if self._job.feed.local.distrusts(chunk):
+                raise OSError(errno.EIO, "the cache's disk did not give back what it took")
+            self._object.land(chunk, view)
+        except DISK_FAULTS as exc:
+            self._object.health.failed(exc)
+            if self._job.priority is Priority.PREFETCH:
+                raise  # it was to be had on the disk
+            return bytes(view)
+        return None
 
     def _verify(self, chunk: int, view: memoryview) -> None:
         table = self._table()

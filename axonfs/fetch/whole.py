@@ -7,11 +7,13 @@ For worker threads.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
 
 from axonfs.errors import CorruptError
+from axonfs.ranges import Range
 from axonfs.store import StoredObject
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,26 @@ def verify_whole(stored: StoredObject, source: str | None = None, git: str | Non
     raise CorruptError(cause, source=source, hint="axonfs verify --repair fetches it again")
 
 
+def judge_passed(stored: StoredObject, passed: dict[int, bytes], git: str) -> None:
+    """Compare a small object that is in memory, as far as the disk did not take it.
+
+    Args:
+        passed: gets the chunks that are on the disk as well.
+
+    Raises:
+        CorruptError: its git blob id is wrong.
+        OSError: the disk failed.
+    """
+    whole = hashlib.sha1(b"blob %d\0" % stored.size, usedforsecurity=False)
+    for chunk in range(stored.count):
+        if chunk not in passed:
+            start, stop = stored.bytes_of(Range(chunk, chunk + 1))
+            passed[chunk] = os.pread(stored.fd, stop - start, start)
+        whole.update(passed[chunk])
+    if whole.hexdigest() != git:
+        raise CorruptError(f"object {stored.digest[:12]} has the wrong git blob id")
+
+
 def _is_right(stored: StoredObject, git: str | None) -> bool:
     if git is None:
         return digest_of(stored.fd, stored.size) == stored.digest
@@ -60,15 +82,18 @@ def _is_right(stored: StoredObject, git: str | None) -> bool:
 
 
 def digest_of(fd: int, size: int, algorithm: str = "sha256", before: bytes = b"") -> str:
-    """The digest of `before` and the first `size` bytes of a file, in hex; lets other threads
-    run."""
+    """The digest of `before` and the first `size` bytes of a file, in hex; lets other threads run.
+
+    Raises:
+        OSError: the disk failed, or the file is shorter.
+    """
     whole = hashlib.new(algorithm, before, usedforsecurity=False)
     view = memoryview(bytearray(min(size, _READ_SIZE)))
     offset = 0
     while offset < size:
         count = os.preadv(fd, [view[: size - offset]], offset)
         if count == 0:
-            break
+            raise OSError(errno.EIO, "a backing file is too short")
         whole.update(view[:count])
         offset += count
     return whole.hexdigest()

@@ -69,6 +69,8 @@ async def _fault(context: Context, version: Version, entry: FileEntry) -> str | 
         return f"all of its {size(entry.size)} are missing"
     try:
         with closing(context.fetcher.open(version, entry)) as feed:
+            if not feed.object.readable:
+                return f"its backing file cannot be opened: {feed.object.health.fault}"
             await feed.prepare()
             return await _fault_of(context, version, feed)
     except CorruptError as exc:

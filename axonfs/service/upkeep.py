@@ -194,7 +194,7 @@ class _Check:
             return
         try:
             bad = await self._check(version, entry)
-        except AxonError as exc:  # nothing can be said of it without its chunk table
+        except (AxonError, OSError) as exc:  # no chunk table to judge it by, or a bad disk
             await self._note_bad(version, entry, 0, str(exc))
             return
         self.done += local
@@ -229,7 +229,7 @@ class _Check:
                 everything = [Range(0, feed.object.count)]
                 for part in everything if bad is None else runs(bad):
                     await feed.need(part)
-        except AxonError as exc:
+        except (AxonError, OSError) as exc:
             return str(exc)
         return None
 

@@ -6,12 +6,14 @@ this keeps. design.md's crash rule holds throughout: data before index.
 
 from axonfs.document import Document
 from axonfs.store.evict import Eviction
+from axonfs.store.health import DISK_FAULTS
 from axonfs.store.metadata import Pin, ScrubState, StoredManifest
 from axonfs.store.objects import StoredObject
 from axonfs.store.records import ObjectInfo
 from axonfs.store.store import Store
 
 __all__ = [
+    "DISK_FAULTS",
     "Document",
     "Eviction",
     "ObjectInfo",

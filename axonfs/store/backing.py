@@ -26,17 +26,35 @@ from axonfs.ranges import Range
 # The page cache takes one folio of memory for each write, as far as it can. Pieces of this size
 # take a fifth of the system time of a MiB at once (1.0 s per GiB; Linux 6.18, virtual machine).
 WRITE_BYTES = 256 << 10
+# Room for so much says that a full disk is full no more; the index grows by less for a while.
+RESERVE_BYTES = 1 << 20
+_TRASH = "trash"
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # fallocate(2)
 
 
 class Directory:
-    """Paths below one cache directory."""
+    """Paths below one cache directory.
+
+    Backing files are reached through a descriptor of `objects/`: if the directory is removed while
+    it is in use, they can be opened no more, rather than shared with whoever makes a new one there.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.index = root / "index.lmdb"
         self.objects = root / "objects"
-        self._trash = self.objects / "trash"
+        self._trash = self.objects / _TRASH
+        self._descriptor = -1
+
+    def enter(self) -> None:
+        """Hold `objects/`, from before the first backing file is opened; `leave` undoes it."""
+        with suppress(FileNotFoundError):  # a reader of a cache that has none yet
+            self._descriptor = os.open(self.objects, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def leave(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def prepare(self) -> None:
         """Create what is missing, for the owner alone to read.
@@ -54,38 +72,96 @@ class Directory:
 
     def backing(self, digest: str) -> str:
         """The path of an object's backing file."""
-        return f"{self.objects}/{digest[:2]}/{digest}"
+        return f"{self.objects}/{_name(digest)}"
 
     def open_backing(self, digest: str, *, writable: bool) -> int:
-        """Opens, and creates where `writable`; the owner's descriptor reads and writes."""
-        path = self.backing(digest)
+        """Opens, and creates where `writable`; the owner's descriptor reads and writes.
+
+        Raises:
+            NoSpaceError: the disk is full.
+            OSError: the disk failed, or the directory is gone.
+        """
         flags = os.O_CLOEXEC | os.O_NOFOLLOW
         if not writable:
-            return os.open(path, flags | os.O_RDONLY)
-        try:
-            return os.open(path, flags | os.O_RDWR | os.O_CREAT, 0o600)
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            return os.open(path, flags | os.O_RDWR | os.O_CREAT, 0o600)
+            return self._open(digest, flags | os.O_RDONLY)
+        flags |= os.O_RDWR | os.O_CREAT
+        with no_space():
+            try:
+                return self._open(digest, flags)
+            except FileNotFoundError:
+                with suppress(FileExistsError):
+                    os.mkdir(digest[:2], 0o700, dir_fd=self._descriptor)
+                return self._open(digest, flags)
+
+    def _open(self, digest: str, flags: int) -> int:
+        return os.open(_name(digest), flags, 0o600, dir_fd=self._descriptor)
 
     def length(self, digest: str) -> int:
-        """The backing file's length, -1 where there is none."""
+        """The backing file's length, -1 where there is none to be had."""
         try:
-            return os.stat(self.backing(digest), follow_symlinks=False).st_size
-        except FileNotFoundError:
+            found = os.stat(_name(digest), dir_fd=self._descriptor, follow_symlinks=False)
+        except OSError:
             return -1
+        return found.st_size
 
     def discard(self, digest: str) -> str | None:
         """Take a backing file out of its name; returns what `unlink` is to remove."""
-        target = f"{self._trash}/{digest}.{os.urandom(4).hex()}"
+        target = f"{_TRASH}/{digest}.{os.urandom(4).hex()}"
         try:
-            os.rename(self.backing(digest), target)
+            self._rename(_name(digest), target)
         except FileNotFoundError:
-            if not os.path.exists(self.backing(digest)):
+            if self.length(digest) < 0:
                 return None
-            os.makedirs(self._trash, mode=0o700, exist_ok=True)
-            os.rename(self.backing(digest), target)
+            os.mkdir(_TRASH, 0o700, dir_fd=self._descriptor)
+            self._rename(_name(digest), target)
         return target
+
+    def _rename(self, name: str, target: str) -> None:
+        os.rename(name, target, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+
+    def unlink(self, name: str | None) -> None:
+        """Remove what `discard` took out of its name."""
+        if name is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._descriptor)
+
+    def probe(self) -> None:
+        """Write something and remove it, but for the reserve.
+
+        Raises:
+            NoSpaceError: the disk is full.
+            OSError: the disk failed, or the directory is gone.
+        """
+        try:
+            self._write("probe")
+        finally:
+            self.unlink(f"{_TRASH}/probe")
+        self.reserve()
+
+    def reserve(self) -> None:
+        """Take some room for the index, which needs it to give anything up on a full disk.
+
+        Raises:
+            NoSpaceError, OSError: there is none.
+        """
+        try:
+            self._write("reserve")
+        except (OSError, NoSpaceError):
+            self.spend_reserve()
+            raise
+
+    def spend_reserve(self) -> None:
+        with suppress(OSError):
+            self.unlink(f"{_TRASH}/reserve")
+
+    def _write(self, name: str) -> None:
+        flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        with no_space():
+            descriptor = os.open(f"{_TRASH}/{name}", flags, 0o600, dir_fd=self._descriptor)
+            try:
+                os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
+            finally:
+                os.close(descriptor)
 
     def empty_trash(self) -> None:
         for path in self._trash.iterdir():
@@ -107,10 +183,8 @@ def _is_backing(path: Path) -> bool:
     return len(name) == 64 and name[:2] == path.parent.name and set(name) <= set("0123456789abcdef")
 
 
-def unlink(path: str | None) -> None:
-    if path is not None:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
+def _name(digest: str) -> str:
+    return f"{digest[:2]}/{digest}"
 
 
 def extend(descriptor: int, size: int) -> None:
@@ -198,5 +272,5 @@ def no_space() -> Iterator[None]:
         yield
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpaceError("the cache's disk is full", hint="clean the cache") from exc
+            raise NoSpaceError("the cache's disk is full", hint=rundir.FREE_SPACE) from exc
         raise

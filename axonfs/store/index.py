@@ -1,4 +1,4 @@
-"""The index: the only module that knows LMDB.
+"""The index: the only module that opens LMDB; walk.py looks at it from a process apart.
 
 Bottom of the store, beside records. Knows tables of bytes, nothing of what they mean.
 
@@ -15,7 +15,7 @@ How it is safe:
 - Commits do not wait for the disk. A killed process loses nothing that was committed (the pages
   are the kernel's). A crash of the machine may tear the file: it is walked by a child process
   before it is opened, since LMDB can segfault on a torn one, and the first owner after a boot
-  goes on in a compacted copy, whose free list is new (recovery.py runs this file as a script).
+  goes on in a compacted copy, whose free list is new (recovery.py, walk.py).
 
 Threading: any thread; a transaction never leaves the call that began it.
 """
@@ -23,25 +23,23 @@ Threading: any thread; a transaction never leaves the call that began it.
 from __future__ import annotations
 
 import errno
-import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
 import lmdb
 
+from axonfs import rundir
 from axonfs.errors import BusyError, NoSpaceError, NotFoundError, ReadOnlyError, UnsupportedError
 
 T = TypeVar("T")
 
 MAP_SIZES = (64 << 30, 8 << 30, 1 << 30, 256 << 20)  # sparse; smaller where addresses are short
 _MAX_READERS = 512
-TORN = 3  # exit code of this file, run as a script, for an index that cannot be walked
 
 
 class Table(IntEnum):
@@ -83,6 +81,11 @@ class Transaction:
 
     def delete(self, table: Table, key: bytes) -> bool:
         return bool(self._raw.delete(key, db=self._tables[table]))
+
+    def delete_all(self, table: Table, prefix: bytes) -> None:
+        """Every record whose key starts with `prefix`."""
+        for key in [key for key, _ in self.scan(table, prefix)]:
+            self.delete(table, key)
 
     def scan(self, table: Table, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Keys that start with `prefix`, and values, in order; change nothing meanwhile."""
@@ -208,6 +211,11 @@ class Index:
         result: T = change.result
         return result
 
+    def apart(self, settle: Callable[[], None]) -> None:
+        """Tell memory something that the index could not be told, under the writer lock."""
+        with self._writer:
+            settle()
+
     def sync(self) -> None:
         """Wait until everything committed is on disk."""
         if self.writable:
@@ -253,9 +261,9 @@ class Index:
 def _fault(exc: Exception) -> Exception:
     """LMDB's errors as the rest of the program knows them."""
     if isinstance(exc, lmdb.MapFullError):
-        return NoSpaceError("the cache's index is full", hint="clean the cache")
+        return NoSpaceError("the cache's index is full", hint="axonfs cache clean")
     if isinstance(exc, lmdb.DiskError):  # py-lmdb's name for ENOSPC
-        return NoSpaceError("the disk that holds the cache's index is full")
+        return NoSpaceError("the disk of the cache's index is full", hint=rundir.FREE_SPACE)
     return OSError(errno.EIO, f"the cache's index failed: {exc}")
 
 
@@ -342,6 +350,9 @@ def _check_format(environment: Any, path: Path, form: int) -> None:
 
 
 def _create_tables(environment: Any, boot: bytes, form: int) -> list[Any]:
+    # A worker that takes over writes nothing: its disk may be full.
+    with suppress(lmdb.Error):
+        return _tables_as_they_are(environment, boot, form)
     # One transaction: a process beside us sees all of the tables or none.
     with environment.begin(write=True) as raw:
         tables = [environment.open_db(table.key, txn=raw) for table in Table]
@@ -350,54 +361,14 @@ def _create_tables(environment: Any, boot: bytes, form: int) -> list[Any]:
     return tables
 
 
-def _walk(path: Path, boot: bytes, fresh: str) -> None:
-    """Touch every record; after a boot, write a compacted copy to `fresh` where that is a path."""
-    # The owner is alone. Anybody else may walk beside a writer, and needs LMDB's reader lock.
-    lock = not fresh and Path(f"{path}-lock").exists()
-    environment = lmdb.open(
-        str(path), subdir=False, readonly=True, create=False, lock=lock, max_dbs=16
-    )
-    written_boot = b""
-    with environment.begin(buffers=True) as raw:
-        for table in Table:
-            try:
-                handle = environment.open_db(table.key, txn=raw, create=False)
-            except lmdb.NotFoundError:
-                continue
-            _walk_table(raw.cursor(handle), raw.stat(handle)["entries"])
-            if table is Table.META:
-                written_boot = bytes(raw.get(b"boot", b"", db=handle))
-    if fresh and written_boot != boot:
-        descriptor = os.open(fresh, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
-        environment.copyfd(descriptor, compact=True)
-        os.fsync(descriptor)
+def _tables_as_they_are(environment: Any, boot: bytes, form: int) -> list[Any]:
+    """The tables.
 
-
-def _walk_table(cursor: Any, entries: int) -> None:
-    last: bytes | None = None
-    count = 0
-    for key, value in cursor:
-        current = bytes(key)
-        if last is not None and current <= last:
-            raise lmdb.CorruptedError("keys out of order")
-        bytes(value)  # touches each page
-        last, count = current, count + 1
-    if count != entries:
-        raise lmdb.CorruptedError("records are missing")
-
-
-def main() -> int:
-    """The child of recovery.py: index, boot id in hex, where a copy may go (empty: nowhere)."""
-    path, boot, fresh = sys.argv[1:4]
-    try:
-        _walk(Path(path), bytes.fromhex(boot), fresh)
-    except lmdb.MemoryError:
-        raise
-    except lmdb.Error as exc:
-        print(exc, file=sys.stderr)
-        return TORN
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    Raises:
+        lmdb.Error: one is missing, or they were written in another boot or format.
+    """
+    tables = [environment.open_db(table.key, create=False) for table in Table]
+    with environment.begin(db=tables[Table.META]) as raw:
+        if raw.get(b"boot") != boot or raw.get(b"format") != str(form).encode():
+            raise lmdb.NotFoundError("written in another boot")
+    return tables

@@ -14,6 +14,7 @@ import logging
 import struct
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from axonfs.document import Document
 from axonfs.errors import MalformedError
 from axonfs.manifest import ChunkRef, FileEntry, Manifest, parse_manifest
 from axonfs.names import Spec
+from axonfs.store.health import DISK_FAULTS, Health
 from axonfs.store.index import Index, Table, Transaction
 from axonfs.store.records import Kind, seal, unseal
 
@@ -82,11 +84,16 @@ class ScrubState:
 
 
 class Metadata:
-    """The part of Store that knows nothing of files."""
+    """The part of Store that knows nothing of files.
+
+    Documents, manifests and chunk tables can be had again: where the disk does not take them, that
+    is told to `health` and nobody else. A pin that cannot be written is an error.
+    """
 
     def __init__(self, index: Index) -> None:
         self._index = index
         self._full = False
+        self.health = Health()
         self._parsed = _ParsedManifests(PARSED_BYTES)
 
     def document(self, url: str) -> Document | None:
@@ -111,7 +118,7 @@ class Metadata:
             transaction.put(Table.DOCUMENTS, key, seal(Kind.DOCUMENT, head))
             transaction.put(Table.BODIES, key, seal(Kind.BODY, document.body))
 
-        self._index.write(apply)
+        self._keep(apply)
 
     def touch_document(self, url: str, fetched: float) -> None:
         """The document was seen to be fresh at `fetched`; the body is not written again."""
@@ -123,7 +130,7 @@ class Metadata:
                 head = _FETCHED.pack(fetched) + head[_FETCHED.size :]
                 transaction.put(Table.DOCUMENTS, key, seal(Kind.DOCUMENT, head))
 
-        self._index.write(apply)
+        self._keep(apply)
 
     def manifest(self, spec: Spec) -> StoredManifest | None:
         """The manifest of `spec`, parsed now unless it was among the last few."""
@@ -135,7 +142,7 @@ class Metadata:
         head = json.dumps([spec.namespace, spec.name, spec.version, base]).encode()
         record = seal(Kind.MANIFEST, _LENGTH.pack(len(head)) + head + manifest.raw)
         if self._room_for(len(record)):
-            self._index.write(lambda txn: txn.put(Table.MANIFESTS, _key(str(spec)), record))
+            self._keep(lambda txn: txn.put(Table.MANIFESTS, _key(str(spec)), record))
 
     def manifests(self) -> list[StoredManifest]:
         """All of them, parsed: costs time and memory for each; `specs` does not."""
@@ -165,7 +172,7 @@ class Metadata:
         record = seal(Kind.TABLE, _SIZE.pack(table.size) + table.digests)
         key = _table_key(digest, table.ref)
         if self._room_for(len(record)):
-            self._index.write(lambda txn: txn.put(Table.TABLES, key, record))
+            self._keep(lambda txn: txn.put(Table.TABLES, key, record))
 
     def pins(self) -> list[Pin]:
         return sorted(
@@ -208,6 +215,13 @@ class Metadata:
             log.warning("the index has %d bytes; what else registries say is not kept", BUDGET)
         self._full = not fits
         return fits
+
+    def _keep(self, apply: Callable[[Transaction], None]) -> None:
+        """Write what can be had again, if the disk takes it."""
+        try:
+            self._index.write(apply)
+        except DISK_FAULTS as exc:
+            self.health.failed(exc)
 
     def _records(self, table: Table, kind: Kind) -> list[bytes]:
         with self._index.view() as view:

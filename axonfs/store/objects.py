@@ -25,41 +25,24 @@ called from any.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
 import threading
 import time
-import weakref
-from dataclasses import dataclass, field
 
 from axonfs.manifest import FileEntry
 from axonfs.ranges import Range, runs
 from axonfs.store import backing
-from axonfs.store.backing import Directory
-from axonfs.store.index import Index
-from axonfs.store.presence import Presence, Tally
+from axonfs.store.health import DISK_FAULTS, Health
+from axonfs.store.ledger import Ledger
+from axonfs.store.presence import Presence
 from axonfs.store.records import GROUP, NO_TABLE, Group, ObjectRecord, checksum
 
 log = logging.getLogger(__name__)
 
 TOUCH_INTERVAL = 60.0  # seconds between two writes of one object's access time
-
-
-@dataclass(slots=True)
-class Ledger:
-    """What the objects of one store share; `lock` guards `held`, `live` and file names."""
-
-    directory: Directory
-    index: Index
-    boot: bytes
-    tally: Tally = field(default_factory=Tally)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    touched: dict[str, float] = field(default_factory=dict)
-    held: dict[str, StoredObject] = field(default_factory=dict)
-    live: weakref.WeakValueDictionary[str, StoredObject] = field(
-        default_factory=weakref.WeakValueDictionary
-    )
 
 
 def suits(known: ObjectRecord | Presence, entry: FileEntry) -> bool:
@@ -89,6 +72,7 @@ class StoredObject:
         "_ledger",
         "_noted",
         "_presence",
+        "_sealed",
         "_writing",
         "chunk_size",
         "count",
@@ -106,6 +90,7 @@ class StoredObject:
         )
         self._noted = record.accessed
         self._holds = self._freezes = self._cuts = 0
+        self._sealed = False  # its file could only be opened for reading
         self._freezing = threading.Lock()  # innermost; guards the two counts above
         # The kernel lets one thread write to a file at a time, and the others spin meanwhile.
         self._writing = threading.Lock()
@@ -128,6 +113,11 @@ class StoredObject:
         return self._presence
 
     @property
+    def health(self) -> Health:
+        """That of the cache's disk."""
+        return self._ledger.health
+
+    @property
     def held(self) -> bool:
         return self._holds > 0
 
@@ -142,8 +132,8 @@ class StoredObject:
 
     @property
     def single(self) -> bool:
-        """Whether its one chunk is the object, so that the object's digest judges it."""
-        return self.count == 1
+        """Whether its one chunk is the object, so that the object's sha256 judges it."""
+        return self.count == 1 and self._presence.table != NO_TABLE
 
     @property
     def quarantined(self) -> str | None:
@@ -177,16 +167,22 @@ class StoredObject:
     def hold(self) -> None:
         """Keep the object from being evicted, and its descriptor open; counted.
 
-        No use of it yet: see `touch`.
-
-        Raises:
-            OSError: the backing file cannot be opened.
+        No use of it yet: see `touch`. If the disk does not let the file be opened, nothing of it is
+        `readable`; a landing tries again.
         """
         with self._ledger.lock:
             if self._holds == 0:
-                self._open()
+                try:
+                    self._open()
+                except DISK_FAULTS as exc:
+                    self._ledger.health.failed(exc)
                 self._ledger.held[self.key] = self
             self._holds += 1
+
+    @property
+    def readable(self) -> bool:
+        """Whether the backing file is open. The object is held."""
+        return self.fd >= 0
 
     def release(self) -> None:
         """Undo one `hold`; before the last, every call on this object has returned."""
@@ -233,7 +229,8 @@ class StoredObject:
 
     def hollow(self) -> list[Range]:
         """The runs of local chunks for which the file has a hole. The object is held; blocks."""
-        solid = set(backing.whole_chunks(backing.data_extents(self.fd), self.chunk_size, self.size))
+        extents = backing.data_extents(self.fd) if self.readable else []
+        solid = set(backing.whole_chunks(extents, self.chunk_size, self.size))
         local = (chunk for run in self.local() for chunk in range(*run))
         return runs(chunk for chunk in local if chunk not in solid)
 
@@ -255,12 +252,27 @@ class StoredObject:
         if len(view) != bounds.size:
             raise ValueError(f"chunk {chunk} of {self!r} has {bounds.size} bytes, not {len(view)}")
         value = checksum(view)
+        self._reopen()
         while True:
             epoch = presence.epoch
             with self._writing:
                 backing.write_all(self.fd, view, bounds.start)
             if presence.land(chunk, value, epoch):
+                self._ledger.health.worked()
                 return
+
+    def _reopen(self) -> None:
+        """Have the file open for writing where the disk did not let it be."""
+        if self.readable and not self._sealed:
+            return
+        with self._ledger.lock:
+            if not self.readable:
+                self._open()
+            if self._sealed:  # in place: readers use the descriptor meanwhile
+                descriptor = self._ledger.directory.open_backing(self.key, writable=True)
+                os.dup2(descriptor, self.fd, inheritable=False)
+                os.close(descriptor)
+                self._sealed = False
 
     def check(self, chunk: int, buffer: memoryview, digest: bytes | None = None) -> bool:
         """Read a local chunk and compare; a wrong one is no longer local. The object is held.
@@ -273,7 +285,7 @@ class StoredObject:
         """
         presence, view = self._presence, buffer[: self._presence.bounds(chunk).size]
         group = presence.group(chunk)
-        if not group.present(chunk % GROUP):
+        if not self.readable or not group.present(chunk % GROUP):
             return False
         value = self._judge(chunk, view, digest, group)
         if not self._ledger.index.writable:
@@ -325,8 +337,8 @@ class StoredObject:
     def _open(self) -> None:
         """Chunks whose bytes are no longer in the file are forgotten; under the ledger's lock."""
         ledger, presence = self._ledger, self._presence
-        self.fd = ledger.directory.open_backing(self.key, writable=ledger.index.writable)
-        if not ledger.index.writable:
+        self._open_file()
+        if self._sealed or not ledger.index.writable:
             return
         try:
             if presence.present.count == 0:  # what a kill left between bits and bytes
@@ -342,10 +354,22 @@ class StoredObject:
             self.close()
             raise
 
+    def _open_file(self) -> None:
+        ledger = self._ledger
+        try:
+            self.fd = ledger.directory.open_backing(self.key, writable=ledger.index.writable)
+        except OSError as exc:
+            if exc.errno != errno.EROFS or ledger.directory.length(self.key) < 0:
+                raise
+            ledger.health.failed(exc)
+            self.fd = ledger.directory.open_backing(self.key, writable=False)
+            self._sealed = True
+
     def close(self) -> None:
         """Close the descriptor, for Store."""
-        descriptor, self.fd = self.fd, -1
-        os.close(descriptor)
+        descriptor, self.fd, self._sealed = self.fd, -1, False
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def _cut(self, bounds: Range) -> None:
         if self.fd >= 0:

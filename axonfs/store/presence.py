@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from axonfs.manifest import chunk_count
 from axonfs.ranges import Bitmap, Range, chunk_range
+from axonfs.store.health import DISK_FAULTS
 from axonfs.store.index import Change, Index, Table, Transaction
 from axonfs.store.records import GROUP, Group, ObjectRecord, group_key
 
@@ -112,7 +113,7 @@ class Presence:
         local = sum(self.bytes_of(extent).size for extent in extents)
         if local != self.present_bytes and self._index.writable:
             gain = local - self.present_bytes
-            self._index.write(lambda transaction: None, lambda _: self._gain(gain))
+            self._index.apart(lambda: self._gain(gain))
 
     def bounds(self, chunk: int) -> Range:
         """The bytes of one chunk.
@@ -142,7 +143,10 @@ class Presence:
     def confirm(self, chunk: int, value: int) -> bool:
         """The chunk was read and is right; False if it is no longer local."""
         confirmation = _Confirmation(self, chunk, value)
-        self._index.commit(confirmation)
+        try:
+            self._index.commit(confirmation)
+        except DISK_FAULTS:  # then it holds for this process
+            self._index.apart(confirmation.confirm)
         return confirmation.kept
 
     def lose(self, chunk: int, judge: Callable[[Group], bool]) -> bool:
@@ -191,7 +195,10 @@ class Presence:
         return self._index.write(apply, settle)
 
     def amend(self, change: Callable[[ObjectRecord], None]) -> None:
-        """Change the object's record in ways that concern no chunk."""
+        """Change the object's record in ways that concern no chunk.
+
+        Where the index does not take it, it holds for this process.
+        """
 
         def apply(transaction: Transaction) -> ObjectRecord:
             record = self.record()
@@ -204,7 +211,12 @@ class Presence:
             self.quarantined = record.quarantined
             self._tally.mark(self.private_of or self._key.hex(), record.quarantined)
 
-        self._index.write(apply, settle)
+        try:
+            self._index.write(apply, settle)
+        except DISK_FAULTS:
+            record = self.record()
+            change(record)
+            self._index.apart(lambda: settle(record))
 
     def reset(self) -> None:
         """The records were dropped; under the writer lock."""
@@ -319,6 +331,11 @@ class _Confirmation(Change):
             group.settle(slot, self._value)
             transaction.put(Table.GROUPS, key, group.raw)
             self.kept = True
+
+    def confirm(self) -> None:
+        """Without the index; under the writer lock."""
+        self.kept = self._presence.present.test(self._chunk)
+        self.settle()
 
     def settle(self) -> None:
         if self.kept:

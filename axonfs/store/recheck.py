@@ -32,7 +32,8 @@ def recheck(stored: StoredObject, table: ChunkTable | None, start: int, budget: 
     """
     buffer = memoryview(bytearray(min(stored.chunk_size, stored.size)))
     read, wrong = 0, list[int]()
-    for chunk in (chunk for run in stored.local(start) for chunk in range(*run)):
+    local = stored.local(start) if stored.readable else []
+    for chunk in (chunk for run in local for chunk in range(*run)):
         if read >= budget:
             return Recheck(read, tuple(wrong), chunk)
         if stored.adopted(chunk, chunk + 1) and not (table or stored.single):

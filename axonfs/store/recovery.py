@@ -1,6 +1,6 @@
 """An index that a crash of the machine may have torn: checked before it is opened.
 
-Beside index, which it runs as a script in a child process: LMDB may segfault on a torn file, and
+Beside index. It runs walk.py as a script in a child process: LMDB may segfault on a torn file, and
 the child's death is then the answer. Knows nothing of LMDB itself. Only the owner calls it.
 """
 
@@ -13,8 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from axonfs.errors import CorruptError, UnsupportedError
-from axonfs.store import index
+from axonfs import rundir
+from axonfs.errors import CorruptError, NoSpaceError, UnsupportedError
+from axonfs.store import walk
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ def recover(path: Path, boot: bytes) -> None:
 
     Raises:
         UnsupportedError: it could not be checked, which is no reason to give it up.
+        NoSpaceError: nor is a disk that has no room for the copy.
     """
     fresh = Path(f"{path}.new")
     fresh.unlink(missing_ok=True)
@@ -66,18 +68,26 @@ def inspect(path: Path, boot: bytes) -> None:
 
 def _fault(path: Path, boot: bytes, fresh: Path | None) -> str | None:
     """Why LMDB cannot read the index, None if it can."""
-    walk = _walk_in_child(path, boot, fresh)
-    if walk.returncode == 0:
+    child = _walk_in_child(path, boot, fresh)
+    if child.returncode == 0:
         return None
-    cause = walk.stderr.strip()[-500:] or f"the check ended with {walk.returncode}"
-    if walk.returncode != index.TORN and walk.returncode not in _TORN_SIGNALS:
+    if child.returncode == walk.FULL:
+        if fresh is not None:
+            fresh.unlink(missing_ok=True)
+        raise NoSpaceError(
+            "the cache's disk is full, and after a boot its index has to be copied",
+            source=str(path.parent),
+            hint=rundir.FREE_SPACE,
+        )
+    cause = child.stderr.strip()[-500:] or f"the check ended with {child.returncode}"
+    if child.returncode != walk.TORN and child.returncode not in _TORN_SIGNALS:
         raise UnsupportedError(f"the cache's index could not be checked: {cause}", source=str(path))
     return cause
 
 
 def _walk_in_child(path: Path, boot: bytes, fresh: Path | None) -> subprocess.CompletedProcess[str]:
     # By its path and not with -m, so the child imports lmdb and little else: 40 ms.
-    script = index.__file__
+    script = walk.__file__
     paths = [entry for entry in sys.path if entry] + [str(Path(script).parents[2])]
     return subprocess.run(
         [sys.executable, "-P", "-S", "-s", script, str(path), boot.hex(), str(fresh or "")],

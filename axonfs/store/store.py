@@ -19,24 +19,26 @@ Threading: any thread; calls are short and block.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
-import uuid
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Self
 
-from axonfs.errors import BusyError
-from axonfs.manifest import DEFAULT_CHUNK_SIZE, ChunkRef, FileEntry, chunk_count
+from axonfs.errors import BusyError, NoSpaceError
+from axonfs.manifest import FileEntry, chunk_count
 from axonfs.ranges import chunk_range
-from axonfs.rundir import guard, take_lock
+from axonfs.rundir import guard, is_lock, take_lock
 from axonfs.store import backing
 from axonfs.store.backing import Directory
+from axonfs.store.claims import entry_of, new_record, private_key, rules_out
 from axonfs.store.evict import Eviction, choose_victims
+from axonfs.store.health import DISK_FAULTS
 from axonfs.store.index import Index, Table, Transaction, open_owner, open_reader
+from axonfs.store.ledger import Ledger, boot_of
 from axonfs.store.metadata import Metadata
-from axonfs.store.objects import Ledger, StoredObject, suits
+from axonfs.store.objects import StoredObject, suits
 from axonfs.store.recheck import Recheck, recheck
 from axonfs.store.records import (
     FORMAT,
@@ -50,8 +52,6 @@ from axonfs.store.records import (
 )
 from axonfs.store.recovery import inspect, recover
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
 
 class Store(Metadata):
     """One cache directory; `Store.open` makes it."""
@@ -60,8 +60,9 @@ class Store(Metadata):
         super().__init__(index)
         self.directory = directory.root
         self._files = directory
+        directory.enter()
         self._lock = lock
-        self._ledger = Ledger(directory, index, boot)
+        self._ledger = Ledger(directory, index, boot, self.health)
         self._rechecking = threading.Lock()  # outside the ledger's
         index.companion = self._write_accesses
 
@@ -88,14 +89,15 @@ class Store(Metadata):
             UnsupportedError: the directory is not writable, or others can write to it, or a newer
                 axonfs wrote it.
         """
-        files, boot = Directory(directory), _boot(boot_id)
+        files, boot = Directory(directory), boot_of(boot_id)
         if not owner:
             if directory.exists():
                 guard(directory)
             inspect(files.index, boot)
             return cls(files, open_reader(files.index, FORMAT), boot, None)
         files.prepare()
-        lock = take_lock(directory) if lock is None else lock
+        if lock is None or not is_lock(lock, directory):  # the directory was removed and made anew
+            lock = take_lock(directory)
         try:
             recover(files.index, boot)
             index = open_owner(files.index, boot, FORMAT)
@@ -123,11 +125,15 @@ class Store(Metadata):
     def close(self) -> None:
         """Flush and let go; no other thread may be inside a call, and nothing is held after."""
         if self._lock is not None:
-            self.sync()
+            try:
+                self.sync()
+            except DISK_FAULTS as exc:
+                self.health.failed(exc)
         self._index.close()
         for stored in self._ledger.held.values():
             stored.close()
         self._ledger.held.clear()
+        self._files.leave()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -166,7 +172,7 @@ class Store(Metadata):
             record = ObjectRecord.decode(self._index.get(Table.OBJECTS, bytes.fromhex(key)))
             if record is None or not record.chunk_size:
                 return None
-            return self._find(key, _entry_of(key, record))
+            return self._find(key, entry_of(key, record))
 
     def recheck(self, stored: StoredObject, start: int, budget: int) -> Recheck:
         """Read local chunks from `start` on and compare; wrong ones are no longer local.
@@ -177,7 +183,7 @@ class Store(Metadata):
         with self._rechecking:
             stored.hold()
             try:
-                table = self.table(_entry_of(stored.key, stored.presence.record()))
+                table = self.table(entry_of(stored.key, stored.presence.record()))
                 return recheck(stored, table, start, budget)
             finally:
                 stored.release()
@@ -198,9 +204,13 @@ class Store(Metadata):
         with self._rechecking, self._ledger.lock:
             if digest in self._ledger.held:
                 raise BusyError(f"the object {digest[:12]} is in use")
-            freed = self._forget(digest)
+            try:
+                freed = self._forget(digest)
+            except NoSpaceError:
+                self._files.spend_reserve()
+                freed = self._forget(digest)
             binned = self._files.discard(digest)
-        backing.unlink(binned)
+        self._files.unlink(binned)
         return freed
 
     def evict(self, limit: int) -> Eviction:
@@ -227,9 +237,23 @@ class Store(Metadata):
         self._mark(digest, None)
 
     def sync(self) -> None:
-        """Write noted access times, then wait for the disk to have the index."""
+        """Write noted access times, then wait for the disk to have the index.
+
+        Raises:
+            NoSpaceError, OSError: the disk is full or failed.
+        """
         self._index.write(lambda transaction: None)
         self._index.sync()
+
+    def probe(self) -> None:
+        """Try whether a disk that failed works again; `health` has the answer."""
+        try:
+            self._files.probe()
+            self.sync()
+        except DISK_FAULTS as exc:
+            self.health.failed(exc)
+        else:
+            self.health.recovered()
 
     def _find(self, digest: str, entry: FileEntry) -> StoredObject:
         """Under the ledger's lock: the live object, the indexed one, an adopted or a new one."""
@@ -237,8 +261,8 @@ class Store(Metadata):
         if live is not None and live.serves(entry):
             return live
         record = ObjectRecord.decode(self._index.get(Table.OBJECTS, bytes.fromhex(digest)))
-        if live is not None or (record and _rules_out(record, entry)):
-            return self._find(_private_key(entry), entry)
+        if live is not None or (record and rules_out(record, entry)):
+            return self._find(private_key(entry), entry)
         if record is None or not record.chunk_size or not suits(record, entry):
             record = self._claim(digest, entry, record)
         stored = StoredObject(self._ledger, digest, record)
@@ -250,7 +274,14 @@ class Store(Metadata):
 
     def _claim(self, digest: str, entry: FileEntry, old: ObjectRecord | None) -> ObjectRecord:
         """The record of an object that has no fitting one; adopts what its backing file holds."""
-        record = _new_record(digest, entry)
+        try:
+            return self._claimed(digest, entry, old)
+        except DISK_FAULTS as exc:
+            self.health.failed(exc)
+            return new_record(digest, entry)
+
+    def _claimed(self, digest: str, entry: FileEntry, old: ObjectRecord | None) -> ObjectRecord:
+        record = new_record(digest, entry)
         length = self._files.length(digest)
         if not self._index.writable or (old is None and length < 0):
             return record  # written with the first chunk
@@ -285,7 +316,7 @@ class Store(Metadata):
         self, transaction: Transaction, digest: str, record: ObjectRecord, chunks: list[int]
     ) -> None:
         key = bytes.fromhex(digest)
-        _delete(transaction, Table.GROUPS, key)
+        transaction.delete_all(Table.GROUPS, key)
         for number, members in groupby(chunks, key=lambda chunk: chunk // GROUP):
             group = Group(None, self._ledger.boot)
             for chunk in members:
@@ -300,8 +331,8 @@ class Store(Metadata):
         def apply(transaction: Transaction) -> int:
             record = ObjectRecord.decode(transaction.get(Table.OBJECTS, key))
             transaction.delete(Table.OBJECTS, key)
-            _delete(transaction, Table.GROUPS, key)
-            _delete(transaction, Table.TABLES, key)
+            transaction.delete_all(Table.GROUPS, key)
+            transaction.delete_all(Table.TABLES, key)
             return record.present_bytes if record else 0
 
         def settle(freed: int) -> None:
@@ -332,6 +363,8 @@ class Store(Metadata):
     def _take_stock(self) -> None:
         """Sum what is local; where the index is new, count the files it does not know."""
         self._files.empty_trash()
+        with suppress(*DISK_FAULTS):
+            self._files.reserve()
         infos = self.infos()
         if not infos:
             self._index.write(self._count_strays)
@@ -363,41 +396,3 @@ class Store(Metadata):
             if record is not None:
                 record.accessed = max(record.accessed, accessed)
                 transaction.put(Table.OBJECTS, bytes.fromhex(digest), record.encode())
-
-
-def _boot(boot_id: str | None) -> bytes:
-    """This boot's id; where the system has none, one of our own: every chunk is then checked."""
-    try:
-        return uuid.UUID(boot_id or BOOT_ID.read_text().strip()).bytes
-    except OSError:
-        return uuid.uuid4().bytes
-
-
-def _rules_out(record: ObjectRecord, entry: FileEntry) -> bool:
-    """Whether others rely on local chunks that may not be served as those of `entry`."""
-    return record.chunk_size > 0 and record.present_bytes > 0 and not suits(record, entry)
-
-
-def _new_record(digest: str, entry: FileEntry) -> ObjectRecord:
-    private_of = None if digest == entry.digest else entry.digest
-    if entry.chunks is None:
-        return ObjectRecord(entry.size, DEFAULT_CHUNK_SIZE, private_of=private_of)
-    return ObjectRecord(entry.size, entry.chunks.size, entry.chunks.digest, private_of=private_of)
-
-
-def _entry_of(key: str, record: ObjectRecord) -> FileEntry:
-    """An entry that the object under `key` serves."""
-    chunks = ChunkRef(record.chunk_size, record.table) if record.table != NO_TABLE else None
-    return FileEntry("", record.size, record.private_of or key, chunks)
-
-
-def _private_key(entry: FileEntry) -> str:
-    chunks = entry.chunks
-    identity = f"{entry.digest} {entry.size} {chunks.size} {chunks.digest}" if chunks else ""
-    identity = identity or f"{entry.digest} {entry.size}"
-    return hashlib.sha256(identity.encode()).hexdigest()
-
-
-def _delete(transaction: Transaction, table: Table, prefix: bytes) -> None:
-    for key in [key for key, _ in transaction.scan(table, prefix)]:
-        transaction.delete(table, key)

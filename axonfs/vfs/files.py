@@ -6,15 +6,18 @@ that are in the page cache are copied here, everything else in threads.
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import trio
 
-from axonfs.errors import AxonError, BadHandleError
+from axonfs.errors import BadHandleError
 from axonfs.fetch import Feed, Fetcher, Priority
-from axonfs.ranges import Range, chunk_span
+from axonfs.ranges import Range, chunk_range, chunk_span
+from axonfs.store import DISK_FAULTS
 from axonfs.vfs.buffers import Buffers
 from axonfs.vfs.journal import Journal, Kind, KnownHandle
 from axonfs.vfs.places import File, Place, Text, located
@@ -131,20 +134,47 @@ class Files:
     async def _read(self, feed: Feed, offset: int, size: int) -> memoryview:
         stored = feed.object
         chunks = chunk_span(offset, size, stored.chunk_size)
-        if not stored.complete:
+        if not feed.local.complete:
             self._read_ahead(feed, chunks, offset, size)
         stored.touch()
         with self._buffers.borrowed(size) as view:
             while True:
                 epoch = stored.epoch
-                if not feed.present(*chunks):
-                    await feed.need(chunks)
-                # No thread hop where the page cache has the bytes.
-                if read_cached(stored.fd, view, offset) != size:
-                    await trio.to_thread.run_sync(read_all, stored.fd, view, offset)
+                passed = {} if feed.present(*chunks) else await feed.need(chunks)
+                try:
+                    await self._fill(feed, view, offset, passed)
+                    failure = None
+                except DISK_FAULTS as exc:
+                    failure = exc
                 # Bits go before bytes do: with no chunk given up meanwhile, these are the bytes.
-                if stored.epoch == epoch and feed.present(*chunks):
+                if stored.epoch != epoch or not feed.served(chunks, passed):
+                    continue
+                if failure is None:
                     return view
+                feed.local.distrust(chunks, failure)
+
+    async def _fill(
+        self, feed: Feed, view: memoryview, offset: int, passed: Mapping[int, bytes]
+    ) -> None:
+        """`view` with the bytes from `offset` on: off the disk, but for what is in `passed`.
+
+        Raises:
+            OSError: the disk failed, or its file is too short.
+        """
+        stored = feed.object
+        if not passed:
+            # No thread hop where the page cache has the bytes.
+            if read_cached(stored.fd, view, offset) != len(view):
+                await trio.to_thread.run_sync(read_all, stored.fd, view, offset)
+            return
+        for chunk in range(*chunk_span(offset, len(view), stored.chunk_size)):
+            bounds = chunk_range(chunk, stored.chunk_size, stored.size)
+            start, stop = max(bounds.start, offset), min(bounds.stop, offset + len(view))
+            part = view[start - offset : stop - offset]
+            if (data := passed.get(chunk)) is not None:
+                part[:] = data[start - bounds.start : stop - bounds.start]
+            else:
+                await trio.to_thread.run_sync(read_all, stored.fd, part, start)
 
     def _read_ahead(self, feed: Feed, chunks: Range, offset: int, size: int) -> None:
         ahead = feed.readahead.on_read(offset, size, absent=feed.absent(chunks.start))
@@ -195,11 +225,10 @@ def read_all(fd: int, view: memoryview, offset: int) -> None:
     """`view` filled from `offset` on.
 
     Raises:
-        OSError: the disk failed.
-        AxonError: the backing file is shorter than its index says.
+        OSError: the disk failed, or the backing file is shorter than its index says.
     """
     while view:
         count = os.preadv(fd, [view], offset)
         if count == 0:
-            raise AxonError("the backing file is too short", hint="run axonfs verify --repair")
+            raise OSError(errno.EIO, "a backing file is too short")
         view, offset = view[count:], offset + count

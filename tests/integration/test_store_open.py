@@ -23,8 +23,7 @@ from axonfs.errors import (
     UnsupportedError,
 )
 from axonfs.names import Spec
-from axonfs.store import Document, Pin, Store
-from axonfs.store import index as index_module
+from axonfs.store import Document, Pin, Store, walk
 from axonfs.store.index import Table, open_owner
 from tests.support.stores import BOOT, CHUNK, NEXT_BOOT, held, land, read, sample
 
@@ -329,7 +328,7 @@ class TestTorn:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         Store.open(tmp_path).close()
-        monkeypatch.setattr(index_module, "__file__", str(tmp_path / "absent.py"))
+        monkeypatch.setattr(walk, "__file__", str(tmp_path / "absent.py"))
         with pytest.raises(UnsupportedError, match="could not be checked"):
             Store.open(tmp_path)
         monkeypatch.undo()

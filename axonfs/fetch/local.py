@@ -1,0 +1,50 @@
+"""What of an object the disk really gives: its bits, less what could not be read when it was tried.
+
+Below feed, above the store. The index may say that a chunk is here, and the disk refuse it.
+`usable` and `distrusts` may be asked from any thread; the rest is the trio thread's.
+"""
+
+from __future__ import annotations
+
+from axonfs.ranges import Range, runs
+from axonfs.store import StoredObject
+
+
+class Local:
+    """The local chunks of a held object."""
+
+    def __init__(self, stored: StoredObject) -> None:
+        self._stored = stored
+        self._distrusted: set[int] = set()
+
+    def usable(self, start: int, stop: int) -> bool:
+        """Whether the chunks are on the disk, checked, and the disk gives them."""
+        return (
+            self._stored.present(start, stop)
+            and self._stored.readable
+            and (not self._distrusted or self._distrusted.isdisjoint(range(start, stop)))
+        )
+
+    def missing(self, start: int, stop: int) -> list[Range]:
+        """The runs of chunks in `[start, stop)` that have to be fetched."""
+        if not self._stored.readable:
+            return [Range(start, stop)] if start < stop else []
+        missing = self._stored.missing(start, stop)
+        if not self._distrusted:
+            return missing
+        absent = {chunk for run in missing for chunk in range(*run)}
+        return runs(absent | self._distrusted.intersection(range(start, stop)))
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing has to be fetched."""
+        return self._stored.complete and self._stored.readable and not self._distrusted
+
+    def distrust(self, chunks: Range, exc: Exception) -> None:
+        """The disk failed to give the chunks back: readers get them past it from here on."""
+        self._stored.health.failed(exc)
+        self._distrusted.update(range(*chunks))
+
+    def distrusts(self, chunk: int) -> bool:
+        """Whether a chunk is not worth writing, since the disk would not give it back."""
+        return chunk in self._distrusted

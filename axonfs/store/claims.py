@@ -1,0 +1,37 @@
+"""Which object an entry of a manifest gets: its key, its record, and what may not be mixed.
+
+Pure; above records, below store, which says why (two manifests may differ about one digest).
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from axonfs.manifest import DEFAULT_CHUNK_SIZE, ChunkRef, FileEntry
+from axonfs.store.objects import suits
+from axonfs.store.records import NO_TABLE, ObjectRecord
+
+
+def rules_out(record: ObjectRecord, entry: FileEntry) -> bool:
+    """Whether others rely on local chunks that may not be served as those of `entry`."""
+    return record.chunk_size > 0 and record.present_bytes > 0 and not suits(record, entry)
+
+
+def new_record(digest: str, entry: FileEntry) -> ObjectRecord:
+    private_of = None if digest == entry.digest else entry.digest
+    if entry.chunks is None:
+        return ObjectRecord(entry.size, DEFAULT_CHUNK_SIZE, private_of=private_of)
+    return ObjectRecord(entry.size, entry.chunks.size, entry.chunks.digest, private_of=private_of)
+
+
+def entry_of(key: str, record: ObjectRecord) -> FileEntry:
+    """An entry that the object under `key` serves."""
+    chunks = ChunkRef(record.chunk_size, record.table) if record.table != NO_TABLE else None
+    return FileEntry("", record.size, record.private_of or key, chunks)
+
+
+def private_key(entry: FileEntry) -> str:
+    chunks = entry.chunks
+    identity = f"{entry.digest} {entry.size} {chunks.size} {chunks.digest}" if chunks else ""
+    identity = identity or f"{entry.digest} {entry.size}"
+    return hashlib.sha256(identity.encode()).hexdigest()

@@ -1,0 +1,48 @@
+"""What the objects of one store share.
+
+Below objects. Any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+import weakref
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from axonfs.store.backing import Directory
+from axonfs.store.health import Health
+from axonfs.store.index import Index
+from axonfs.store.presence import Tally
+
+if TYPE_CHECKING:
+    from axonfs.store.objects import StoredObject
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What the objects of one store share; `lock` guards `held`, `live` and file names."""
+
+    directory: Directory
+    index: Index
+    boot: bytes
+    health: Health
+    tally: Tally = field(default_factory=Tally)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    touched: dict[str, float] = field(default_factory=dict)
+    held: dict[str, StoredObject] = field(default_factory=dict)
+    live: weakref.WeakValueDictionary[str, StoredObject] = field(
+        default_factory=weakref.WeakValueDictionary
+    )
+
+
+def boot_of(boot_id: str | None = None) -> bytes:
+    """This boot's id; where the system has none, one of our own: every chunk is then checked."""
+    try:
+        return uuid.UUID(boot_id or BOOT_ID.read_text().strip()).bytes
+    except OSError:
+        return uuid.uuid4().bytes
