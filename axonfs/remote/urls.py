@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
@@ -131,7 +132,9 @@ def follow(url: Url, location: str | None) -> Url:
 def next_page(url: str, link: str | None) -> str | None:
     """The URL that a Link header of the answer from `url` calls the next one."""
     found = _NEXT.search(link or "")
-    return urljoin(url, found.group(1)) if found else None
+    with suppress(ValueError):  # no URL: there is no next page
+        return urljoin(url, found.group(1)) if found else None
+    return None
 
 
 def endless(url: str) -> UnavailableError:

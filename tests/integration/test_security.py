@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import resource
 import socket
 import stat
@@ -244,6 +245,39 @@ async def test_any_etag_is_borne(origin: FaultyOrigin, etag: str) -> None:
 def _read_with_etag(bodies: Bodies, url: str, etag: str) -> None:
     location = Location(url, etag=etag)
     bodies.read(location, 0, len(DATA), len(DATA), lambda _offset, _view: None, unit=65536)
+
+
+NAMES = ["Link", "Location", "ETag", "Retry-After", "Content-Range", "Content-Encoding"]
+NAMES += ["Content-Length", "Transfer-Encoding", "Set-Cookie", "Content-Type", "Date", "Connection"]
+PIECES = ["<http://[x>; rel=next", "http://[x", "<", ">", "; rel=next", "//", "bytes 0-", "-1"]
+PIECES += ["\x1b[2J", "é", "xn--", "data:", "file:", "@", ":99999", "%", "/", "*", '"', ",", " "]
+PIECES += ["chunked", "gzip", "\t", "9" * 400]
+
+
+def test_any_header_is_borne(get: Get, origin: FaultyOrigin) -> None:
+    """Whatever stands in its headers, an answer is taken or refused with a safe message."""
+    draw = random.Random(20)
+    for _ in range(150):
+        headers = {
+            draw.choice(NAMES): "".join(draw.choices(PIECES, k=draw.randint(1, 4)))
+            for _ in range(draw.randint(1, 3))
+        }
+        origin.always(_with_headers(draw.choice([200, 206, 302, 401, 404, 503]), headers))
+        try:
+            get(origin.url + "object")
+        except AxonError as exc:
+            if not str(exc).isprintable():
+                raise
+
+
+def _with_headers(status: int, headers: dict[str, str]) -> Callable[[Exchange], None]:
+    def fault(exchange: Exchange) -> None:
+        exchange.status = status
+        exchange.headers |= headers
+        exchange.send()
+        exchange.hang_up()
+
+    return fault
 
 
 # -- what is shown ---------------------------------------------------------------------------
