@@ -257,12 +257,13 @@ PIECES += ["chunked", "gzip", "\t", "9" * 400]
 def test_any_header_is_borne(get: Get, origin: FaultyOrigin) -> None:
     """Whatever stands in its headers, an answer is taken or refused with a safe message."""
     draw = random.Random(20)
-    for _ in range(150):
-        headers = {
-            draw.choice(NAMES): "".join(draw.choices(PIECES, k=draw.randint(1, 4)))
-            for _ in range(draw.randint(1, 3))
-        }
-        origin.always(_with_headers(draw.choice([200, 206, 302, 401, 404, 503]), headers))
+    games = [(200, {name: piece}) for name in NAMES[:6] for piece in PIECES[:10]]
+    for _ in range(90):
+        values = ("".join(draw.choices(PIECES, k=draw.randint(1, 4))) for _ in range(2))
+        headers = dict(zip(draw.sample(NAMES, 2), values, strict=True))
+        games.append((draw.choice([200, 206, 302, 401, 404, 503]), headers))
+    for status, headers in games:
+        origin.always(_with_headers(status, headers))
         try:
             get(origin.url + "object")
         except AxonError as exc:
