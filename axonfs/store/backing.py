@@ -30,6 +30,7 @@ WRITE_BYTES = 256 << 10
 RESERVE_BYTES = 1 << 20
 _TRASH = "trash"
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # fallocate(2)
+_PAST_THE_END = 1 << 20
 
 
 class Directory:
@@ -254,11 +255,13 @@ def cut(descriptor: int, bounds: Range, size: int) -> None:
         os.ftruncate(descriptor, 0)
         extend(descriptor, size)
         return
+    # A last block that is used in part is given back only where the hole reaches to its end.
+    length = bounds.size if bounds.stop < size else bounds.size + _PAST_THE_END
     _libc.fallocate(
         descriptor,
         _KEEP_SIZE | _PUNCH_HOLE,
         ctypes.c_longlong(bounds.start),
-        ctypes.c_longlong(bounds.size),
+        ctypes.c_longlong(length),
     )
 
 

@@ -196,6 +196,7 @@ async def test_a_file_is_closed_while_another_gives_up(
         feeds = [await parts.open(name) for name in SIZES]
         for feed in feeds:
             await parts.read(feed)
+        await settled(lambda: parts.fetcher.statistics()["in_flight"] == 0)
         punch = StoredObject.punch
 
         def closing(stored: StoredObject, start: int, stop: int) -> int:
