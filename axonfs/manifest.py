@@ -20,6 +20,7 @@ from operator import attrgetter
 
 import yaml
 
+from axonfs.distribution import Package, packed_digest, parse_distribution
 from axonfs.errors import MalformedError
 from axonfs.names import (
     LATEST,
@@ -43,6 +44,7 @@ MAX_CHUNK_SIZE = 64 << 20
 MAX_CHUNKS = 1 << 22
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_FILES = 100_000
+MAX_PACKED = 256  # files that wait for the end of their package; each holds a chunk in memory
 MAX_SIZE = 1 << 53
 MAX_TEXT = 4000
 MAX_TAGS = 100
@@ -61,7 +63,8 @@ class FileEntry:
     """One file; `digest` is its sha256 in hex, `chunks` None where there is no chunk table.
 
     Where a hub knows only the git blob id, that is `git`, and `digest` is made from it: a name
-    for the object, which no bytes are compared with.
+    for the object, which no bytes are compared with. So it is where the manifest gives a file no
+    sha256 of its own: `packed` is then the sha256 of the package, which vouches for it.
     """
 
     path: str
@@ -69,6 +72,14 @@ class FileEntry:
     digest: str
     chunks: ChunkRef | None = None
     git: str | None = None
+    packed: str | None = None
+
+    @property
+    def proof(self) -> dict[str, str]:
+        """What its bytes are compared with, by the name of its kind."""
+        if self.packed:
+            return {"package": self.packed}
+        return {"git": self.git} if self.git else {"sha256": self.digest}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +101,7 @@ class Manifest:
     execution_format: str = ""
     raw: bytes = field(default=b"", repr=False)
     kind: str = MODEL
+    package: Package | None = None
     digest: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -146,9 +158,10 @@ def _manifest(raw: bytes, expected: Spec | None) -> Manifest:
     metadata = _mapping(root.get("metadata"), "metadata")
     body = _mapping(root.get("spec"), "spec")
     layout = _mapping(body.get("format"), "spec.format")
+    package = parse_distribution(root.get("distribution")) if kind == MODEL else None
     return Manifest(
         spec=_spec(metadata, expected),
-        files=_files(layout.get("files"), kind == SNAPSHOT),
+        files=_files(layout.get("files"), kind == SNAPSHOT, package),
         description=_text(metadata.get("description")),
         license=_text(metadata.get("license")),
         framework=_named(body.get("framework")),
@@ -158,6 +171,7 @@ def _manifest(raw: bytes, expected: Spec | None) -> Manifest:
         execution_format=_text(layout.get("execution_format")),
         raw=raw,
         kind=str(kind),
+        package=package,
     )
 
 
@@ -208,13 +222,15 @@ def _spec(metadata: dict[str, Node], expected: Spec | None) -> Spec:
     return spec
 
 
-def _files(node: Node, snapshot: bool) -> tuple[FileEntry, ...]:
+def _files(node: Node, snapshot: bool, package: Package | None) -> tuple[FileEntry, ...]:
     if not isinstance(node, list) or not (node or snapshot):
         raise MalformedError("spec.format.files is not a list of files")
     if len(node) > MAX_FILES:
         raise MalformedError(f"it has {len(node)} files, more than {MAX_FILES}")
-    files = sorted((_file(item, snapshot) for item in node), key=attrgetter("path"))
+    files = sorted((_file(item, snapshot, package) for item in node), key=attrgetter("path"))
     _refuse_collisions(files, snapshot)
+    if sum(entry.packed is not None for entry in files) > MAX_PACKED:
+        raise MalformedError(f"more than {MAX_PACKED} files have no sha256")
     if sum(entry.size for entry in files) > MAX_SIZE:
         raise MalformedError("the sum of the sizes is out of bounds")
     return tuple(files)
@@ -238,7 +254,7 @@ def _refuse_collisions(files: Iterable[FileEntry], snapshot: bool) -> None:
         raise MalformedError(f"{printable(min(both))!r} is a file and a directory at once")
 
 
-def _file(node: Node, snapshot: bool) -> FileEntry:
+def _file(node: Node, snapshot: bool, package: Package | None) -> FileEntry:
     item = _mapping(node, "an entry of spec.format.files")
     path = item.get("path")
     if not isinstance(path, str | int):
@@ -252,6 +268,9 @@ def _file(node: Node, snapshot: bool) -> FileEntry:
             return FileEntry(path, size, git_digest(git), git=git)
         chunks = _chunks(item.get("chunks")) if size else None
         _bound_chunks(size, chunks)
+        if package and not chunks and not item.get("sha256"):
+            name = packed_digest(package.digest, path)
+            return FileEntry(path, size, name, packed=package.digest)
         return FileEntry(path, size, _digest(item.get("sha256")), chunks)
     except MalformedError as exc:
         raise MalformedError(f"{exc.what}, in the file {printable(path)!r}") from exc

@@ -108,12 +108,24 @@ class Feed:
     def _judged(self) -> bool:
         """Whether what is local may be served as far as the digest of the whole goes.
 
-        A git blob id is of small files, which are read to their end at once: their bytes wait
-        for the verdict.
+        The bytes of an object that comes `entire` wait for the verdict.
         """
         if self.entry.chunks is not None or self.object.verified:
             return True
-        return self.entry.git is None and not self.local.complete
+        return not self.entire and not self.local.complete
+
+    @property
+    def entire(self) -> bool:
+        """Whether the object is fetched to its end at the first read: one with a git blob id,
+        which is small, or one that comes in a package."""
+        return self.entry.git is not None or self.packed
+
+    @property
+    def packed(self) -> bool:
+        """Whether the object is nowhere but in a package."""
+        if self.entry.packed:
+            return True
+        return any(self._fetcher.packages.needed(origin) for origin in self.origins)
 
     def freeze(self) -> bool:
         """Freeze the object if there is nothing left of it to fetch or check; whether it did."""
@@ -136,7 +148,7 @@ class Feed:
                 # What the disk did is told by the sums, chunk by chunk; the digest is for sources.
                 if not self.object.adopted(0, self.object.count):
                     await self._settle(Range(0, self.object.count))
-                await trio.to_thread.run_sync(verify_whole, self.object, source, self.entry.git)
+                await trio.to_thread.run_sync(verify_whole, self.object, self.entry, source)
             except DISK_FAULTS as exc:
                 self.local.distrust(Range(0, self.object.count), exc)
             finally:
@@ -157,10 +169,10 @@ class Feed:
         Raises:
             AxonError: they cannot be had; the message says why. Cancelling it stops no job.
         """
-        if self.entry.git:
-            chunks = Range(0, self.object.count)  # there is a verdict on all of it, or none
         passed: dict[int, bytes] = {}
         while not self.served(chunks, passed):
+            if self.entire:
+                chunks = Range(0, self.object.count)  # there is a verdict on all of it, or none
             self.raise_if_quarantined()
             if self._unjudged():
                 await self._judge()
@@ -247,10 +259,12 @@ class Feed:
 
     def _check_in_thread(self, run: Range, table: ChunkTable | None) -> list[int]:
         buffer = memoryview(bytearray(self.object.chunk_size))
+        # Nothing but its package tells whether a chunk is right that the index does not know.
+        unknown = b"" if self.entry.packed else None
         wrong = [
             chunk
             for chunk in range(*run)
-            if not self.object.check(chunk, buffer, table.digest_of(chunk) if table else None)
+            if not self.object.check(chunk, buffer, table.digest_of(chunk) if table else unknown)
         ]
         if wrong:
             log.warning(
@@ -317,9 +331,12 @@ class Feed:
         """Give up about `goal` bytes behind the readers; returns what went.
 
         A chunk on its way out counts as on its way in: a reader that wants it meanwhile waits,
-        and asks for it again when it is gone.
+        and asks for it again when it is gone. What comes in a package is not given up: any chunk
+        of it costs the whole package.
         """
         freed = 0
+        if self.packed:
+            return freed
         self._handles += 1  # the last reader may leave between two runs
         try:
             for run in self._behind_readers(goal):
@@ -378,6 +395,11 @@ class Feed:
         if landing := self._landings.pop(chunk, None):
             landing.data = data
             landing.event.set()
+
+    def unpacked(self) -> None:
+        """The object is complete and right: wake its readers."""
+        for chunk in range(self.object.count):
+            self.arrived(chunk)
 
     def ended(self, job: Job, error: AxonError | None) -> None:
         """`job` is over: settle every reader it leaves."""

@@ -25,10 +25,12 @@ from axonfs.errors import (
     DeadlineError,
     OfflineError,
     UnavailableError,
+    VanishedError,
 )
 from axonfs.fetch.feed import Feed
 from axonfs.fetch.job import Job, Priority
 from axonfs.fetch.overflow import Overflow
+from axonfs.fetch.package import Packages
 from axonfs.fetch.schedule import Schedule
 from axonfs.fetch.transfer import Transfer
 from axonfs.flights import Flights
@@ -81,6 +83,7 @@ class Fetcher:
         self._threads = trio.CapacityLimiter(streams)
         self._feeds: dict[_Key, Feed] = {}
         self._schedule = Schedule(streams)
+        self.packages = Packages(self, bodies, self._limits, self._threads)
         self._fetched = 0
         self._requests = 0
 
@@ -160,6 +163,22 @@ class Fetcher:
         job.feed.arrived(chunk, data)
         self._landed()
 
+    # -- what a pass over a package reports -------------------------------------------------
+
+    def asked(self) -> None:
+        """A request went out."""
+        self._requests += 1
+
+    def received(self, size: int) -> None:
+        """Some bytes of a package came."""
+        self._fetched += size
+
+    def unpacked(self, entry: FileEntry) -> None:
+        """The object of `entry` is complete and right."""
+        if feed := self.feed(entry):
+            feed.unpacked()
+        self._landed()
+
     # -- one job ---------------------------------------------------------------------------
 
     async def _run(self, job: Job) -> None:
@@ -216,6 +235,27 @@ class Fetcher:
 
     async def _attempt(self, job: Job, origin: Version) -> None:
         await self._seek_blob(job.feed)
+        entry = job.feed.entry
+        if job.feed.blob is None and (entry.packed or self.packages.needed(origin)):
+            await self._unpack(job, origin)
+            return
+        try:
+            await self._transfer(job, origin)
+        except VanishedError:
+            if not self.packages.need(origin, entry):
+                raise
+            await self._unpack(job, origin)
+
+    async def _unpack(self, job: Job, origin: Version) -> None:
+        """Wait for the package without a stream: the pass has one for all files."""
+        self._schedule.rest(job)
+        self.dispatch()
+        try:
+            await self.packages.unpack(origin)
+        finally:
+            self._schedule.resume(job)
+
+    async def _transfer(self, job: Job, origin: Version) -> None:
         if job.priority is not Priority.DEMAND:
             await self.ensure_table(job.feed, origin)
         elif job.feed.table is None:  # beside the bytes, to spare the reader a round trip

@@ -1,6 +1,7 @@
 """Objects that come without a chunk table: their bytes are judged as a whole.
 
-By their sha256, or by their git blob id where a hub knows no other.
+By their sha256, or by their git blob id where a hub knows no other. What a package vouches for is
+right once it is complete: its last chunk lands when the package was seen to be.
 
 For worker threads.
 """
@@ -13,6 +14,7 @@ import logging
 import os
 
 from axonfs.errors import CorruptError
+from axonfs.manifest import FileEntry
 from axonfs.ranges import Range
 from axonfs.store import StoredObject
 
@@ -21,12 +23,12 @@ log = logging.getLogger(__name__)
 _READ_SIZE = 4 << 20
 
 
-def verify_whole(stored: StoredObject, source: str | None = None, git: str | None = None) -> None:
+def verify_whole(stored: StoredObject, entry: FileEntry, source: str | None = None) -> None:
     """Mark a complete object as verified, or drop its bytes and never serve them again.
 
     Args:
+        entry: says what they are compared with.
         source: the culprit, if the bytes are wrong.
-        git: the git blob id they must have, in place of the object's sha256.
 
     No verdict where chunks were given up meanwhile: it is judged when it is complete again.
 
@@ -36,7 +38,7 @@ def verify_whole(stored: StoredObject, source: str | None = None, git: str | Non
     if stored.verified or not stored.complete:
         return
     epoch = stored.epoch
-    if _is_right(stored, git):
+    if entry.packed or _is_right(stored, entry.git):
         stored.mark_verified()
         return
     # Bits go before bytes, and the epoch moves last: either shows that holes were read as zeros.
@@ -48,7 +50,7 @@ def verify_whole(stored: StoredObject, source: str | None = None, git: str | Non
         )
         stored.discard()
         return
-    cause = f"object {stored.digest[:12]} has the wrong {'git blob id' if git else 'sha256'}"
+    cause = f"object {stored.digest[:12]} has the wrong {'git blob id' if entry.git else 'sha256'}"
     # First the mark: a reader that finds the chunks gone must not fetch them again.
     stored.quarantine(f"{cause}, from {source}" if source else cause)
     stored.discard()

@@ -8,6 +8,7 @@ from axonfs.remote.limits import Limits
 from axonfs.remote.registry import RegistrySource
 from axonfs.remote.routes import Routes
 from axonfs.remote.source import DocumentCache, Hub, Source
+from axonfs.remote.urls import shown
 
 __all__ = [
     "Blob",
@@ -23,4 +24,5 @@ __all__ = [
     "Routes",
     "Source",
     "configured_hubs",
+    "shown",
 ]

@@ -23,6 +23,7 @@ import trio
 
 from axonfs.catalog import Listing, Versions
 from axonfs.chunktable import ChunkTable
+from axonfs.distribution import Package
 from axonfs.errors import (
     AccessDeniedError,
     AxonError,
@@ -192,6 +193,10 @@ class HubSource(ABC):
             signed=True,
             access=self._access(repo),
         )
+
+    def locate_package(self, base: str, package: Package) -> list[Location]:
+        """None: hubs have no packages."""
+        return []
 
     # -- asking ------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import trio
 
@@ -29,6 +29,7 @@ from axonfs.catalog import (
     search,
 )
 from axonfs.chunktable import ChunkTable, parse_table, table_bytes
+from axonfs.distribution import Package
 from axonfs.errors import (
     AxonError,
     MalformedError,
@@ -41,7 +42,7 @@ from axonfs.remote.bodies import Location
 from axonfs.remote.documents import Documents
 from axonfs.remote.kept import KeptDocuments
 from axonfs.remote.source import DocumentCache
-from axonfs.remote.urls import shown, target_of
+from axonfs.remote.urls import parse_url, shown, target_of
 
 log = logging.getLogger(__name__)
 
@@ -181,6 +182,15 @@ class RegistrySource:
     def locate(self, base: str, entry: FileEntry) -> Location:
         return Location(_content_url(base, "objects", entry.digest), self._headers(base))
 
+    def locate_package(self, base: str, package: Package) -> list[Location]:
+        """A URL that has the origin of the registry that the manifest was made for is taken to
+        be where the manifest came from: a registry may be copied, and its manifests are not
+        written anew."""
+        found = [
+            url for listed in package.urls if (url := _rebased(listed, package.registry, base))
+        ]
+        return [Location(url, self._headers(url)) for url in dict.fromkeys(found)]
+
     def _headers(self, base: str) -> dict[str, str]:
         """The token, unless a redirect or another source put `base` elsewhere."""
         return self._secrets if target_of(base).origin == self._origin else {}
@@ -206,6 +216,22 @@ def _bearer(token: str | None) -> dict[str, str]:
 
 def _content_url(base: str, kind: str, digest: str) -> str:
     return f"{base.rstrip('/')}/{kind}/sha256/{digest[:2]}/{digest}"
+
+
+def _rebased(listed: str, registry: str, base: str) -> str | None:
+    """A package's URL as it is to be asked; None if nothing can be asked there."""
+    try:
+        url = parse_url(urljoin(base, listed))
+    except ValueError:
+        return None
+    try:
+        old = parse_url(registry)
+    except ValueError:
+        return str(url)
+    if url.origin != old.origin:
+        return str(url)
+    root = old.target.rstrip("/") + "/"
+    return base.rstrip("/") + "/" + url.target.removeprefix(root).lstrip("/")
 
 
 def _listings(body: bytes, url: str) -> list[Listing]:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from axonfs.catalog import Listing, Versions
 from axonfs.chunktable import ChunkTable
+from axonfs.distribution import Package
 from axonfs.document import Document
 from axonfs.manifest import FileEntry, Manifest
 from axonfs.names import Spec
@@ -58,6 +59,10 @@ class Source(Protocol):
 
     def locate(self, base: str, entry: FileEntry) -> Location:
         """Where the bytes of a file's object are. Sends nothing."""
+        ...
+
+    def locate_package(self, base: str, package: Package) -> list[Location]:
+        """Where the package of a version is, the first to ask first. Sends nothing."""
         ...
 
     async def search(self, query: str) -> list[Listing]:

@@ -159,7 +159,7 @@ def _files(store: Store, manifest: Manifest) -> list[dict[str, Any]]:
         {
             "path": entry.path,
             "size": entry.size,
-            **({"git": entry.git} if entry.git else {"sha256": entry.digest}),
+            **entry.proof,
             "local": _local(store.peek(entry.digest)),
         }
         for entry in manifest.files

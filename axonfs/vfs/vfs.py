@@ -187,8 +187,7 @@ class Vfs:
             return {}
         found = {"spec": str(version.spec), "source": version.base}
         if isinstance(place, File):
-            entry = place.entry
-            found |= {"git": entry.git} if entry.git else {"sha256": entry.digest}
+            found |= place.entry.proof
             found["cached"] = f"{self._local(place)[0]}/{place.entry.size}"
         return {XATTR_PREFIX + key: value for key, value in found.items()}
 

@@ -1,0 +1,188 @@
+"""Versions whose bytes are one tar.gz: a single pass over it fills the objects of all its files.
+
+Beside transfer.py, which brings objects one by one; whoever wants a file of such a version joins
+the pass that is under way, or starts one. A file is served once it is complete and has the sha256
+that the manifest gives it; one that the manifest gives none waits for the sha256 of the package.
+
+`Packages` is for the trio thread. An `Unpacking` belongs to one worker thread at a time and
+reports files through `run_sync_soon`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+import trio
+
+from axonfs.errors import AxonError, ChangedError, MalformedError, NoSpaceError, VanishedError
+from axonfs.fetch.unpacking import PIECE, Unpacking, refuse
+from axonfs.manifest import FileEntry
+from axonfs.remote import Bodies, Limits, Location, shown
+
+if TYPE_CHECKING:
+    from axonfs.fetch.fetcher import Fetcher
+    from axonfs.tree import Version
+
+log = logging.getLogger(__name__)
+
+# A package that could not be had is not asked for again so soon, in seconds: `verify --repair`
+# goes from file to file, and each would fetch all of it.
+REFUSED_TTL = 10.0
+
+
+class Packages:
+    """The packages that versions were found to need.
+
+    Args:
+        threads: what passes share with the transfers of objects.
+    """
+
+    def __init__(
+        self, fetcher: Fetcher, bodies: Bodies, limits: Limits, threads: trio.CapacityLimiter
+    ) -> None:
+        self._fetcher = fetcher
+        self._bodies = bodies
+        self._limits = limits
+        self._threads = threads
+        self._needed: set[str] = set()
+        self._refused: dict[tuple[str, str], tuple[float, AxonError]] = {}
+
+    def needed(self, origin: Version) -> bool:
+        """Whether the objects of `origin` are known to be nowhere but in its package."""
+        package = origin.manifest.package
+        return package is not None and package.digest in self._needed
+
+    def need(self, origin: Version, entry: FileEntry) -> bool:
+        """Take it that `entry` is nowhere but in the package of `origin`; False if it has none."""
+        package = origin.manifest.package
+        if package is None or entry.chunks is not None:
+            return False
+        self._needed.add(package.digest)
+        return True
+
+    async def unpack(self, origin: Version) -> None:
+        """Return when every file of `origin` that its package has was unpacked and checked.
+
+        Raises:
+            AxonError: the package cannot be had, or is not what the manifest says. Files that
+                were checked by their own sha256 before that stay.
+        """
+        assert origin.manifest.package is not None
+        digest = origin.manifest.package.digest
+        await self._fetcher.flights.join(("package", digest), lambda: self._unpack(origin))
+
+    async def _unpack(self, origin: Version) -> None:
+        assert origin.manifest.package is not None
+        key = origin.manifest.package.digest, origin.base
+        until, error = self._refused.get(key, (0.0, None))
+        if error is not None and trio.current_time() < until:
+            raise error.located()
+        try:
+            await _Pass(self._fetcher, self._bodies, self._limits, self._threads, origin).run()
+        except AxonError as exc:
+            if not exc.transient and not isinstance(exc, NoSpaceError):
+                self._refused[key] = trio.current_time() + REFUSED_TTL, exc
+            raise
+
+
+class _Pass:
+    """One pass over a package: mirrors in turn, going on where the last answer broke off."""
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        bodies: Bodies,
+        limits: Limits,
+        threads: trio.CapacityLimiter,
+        origin: Version,
+    ) -> None:
+        assert origin.manifest.package is not None
+        assert origin.source is not None  # Feed.opened keeps only origins that have one
+        self._fetcher = fetcher
+        self._bodies = bodies
+        self._limits = limits
+        self._threads = threads
+        self._manifest = origin.manifest
+        self._package = origin.manifest.package
+        self._mirrors = deque(origin.source.locate_package(origin.base, self._package))
+        self._soon = trio.lowlevel.current_trio_token().run_sync_soon
+
+    async def run(self) -> None:
+        """Unpack it.
+
+        Raises:
+            AxonError: the last mirror's; transient if there was no progress until the deadline.
+        """
+        if not self._mirrors:
+            raise VanishedError("its package has no URL that can be asked")
+        while True:
+            unpacking = Unpacking(self._manifest, self._fetcher.store, self._unpacked)
+            try:
+                return await self._insist(unpacking)
+            except AxonError as exc:
+                if exc.transient or isinstance(exc, NoSpaceError):
+                    raise
+                self._mirrors.popleft()
+                if not self._mirrors:
+                    await self._refuse(exc)
+                    raise
+                log.warning("%s; trying the next mirror of the package", exc)
+            finally:
+                unpacking.close()
+
+    async def _insist(self, unpacking: Unpacking) -> None:
+        """Ask until the package is there: a fault that passes costs only what is still to come."""
+        attempt, since = 1, trio.current_time()
+        while True:
+            before = unpacking.taken
+            try:
+                await trio.to_thread.run_sync(self._read, unpacking, limiter=self._threads)
+                return
+            except AxonError as exc:
+                if unpacking.taken > before:
+                    attempt, since = 1, trio.current_time()
+                if not exc.transient or trio.current_time() - since >= self._limits.deadline:
+                    raise
+                log.info("%s; going on at byte %d (%d)", exc, unpacking.taken, attempt)
+                pause = self._limits.pause(attempt, exc.retry_after)
+            attempt += 1
+            self._mirrors.rotate(-1)
+            await trio.sleep(pause)
+
+    async def _refuse(self, exc: AxonError) -> None:
+        if isinstance(exc, MalformedError):
+            store, manifest = self._fetcher.store, self._manifest
+            await trio.to_thread.run_sync(refuse, manifest, store, f"{exc.what}, from {exc.source}")
+
+    def _read(self, unpacking: Unpacking) -> None:
+        location, size = self._mirrors[0], self._package.size
+        try:
+            if unpacking.taken < size:
+                self._ask(location, unpacking)
+            if not self._fetcher.closing:
+                unpacking.finish()
+        except (ChangedError, MalformedError) as exc:
+            # Anew: neither is about the file that a reader wants, and a reader gets EIO of both.
+            what = f"the package is not what the manifest declares: {exc.what}"
+            raise MalformedError(what, source=exc.source or shown(location.url)) from exc
+
+    def _ask(self, location: Location, unpacking: Unpacking) -> None:
+        def take(offset: int, view: memoryview) -> None:
+            self._soon(self._fetcher.received, unpacking.take(offset, view))
+
+        size = self._package.size
+        self._soon(self._fetcher.asked)
+        self._bodies.read(
+            location,
+            unpacking.taken,
+            size,
+            size,
+            take,
+            unit=PIECE,
+            cancelled=lambda: self._fetcher.closing,
+        )
+
+    def _unpacked(self, entry: FileEntry) -> None:
+        self._soon(self._fetcher.unpacked, entry)

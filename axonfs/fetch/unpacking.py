@@ -1,0 +1,227 @@
+"""The bytes of a package on their way into the store: gzip, tar, then each file's own check.
+
+Below package.py, which fetches them. What a manifest does not declare is refused: members, sizes,
+and more bytes than its files can take. Nothing is written but chunks of the declared files'
+objects, so no name in a package is ever a path on this machine.
+
+How it is safe: the last chunk of an object lands when its bytes were seen to be right, so an object
+that is complete is right, whenever a kill comes. Chunks before it count for nothing until then.
+
+For worker threads; one call at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable
+
+from axonfs.errors import MalformedError
+from axonfs.fetch.untar import Untar
+from axonfs.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, FileEntry, Manifest
+from axonfs.names import printable
+from axonfs.store import Store, StoredObject
+
+# Bytes of a package, and of what is in it, at a time.
+PIECE = 1 << 20
+# What the archive may have beside the bytes of a file: its headers and padding.
+_FILE_OVERHEAD = 4096
+_GZIP = b"\x1f\x8b"
+_GZIP_WINDOW = 31  # zlib's word for: gzip, and nothing else
+
+
+class Unpacking:
+    """One pass over the package of `manifest`; `close` it.
+
+    Args:
+        unpacked: called with each declared file when its object is complete and right.
+    """
+
+    def __init__(
+        self, manifest: Manifest, store: Store, unpacked: Callable[[FileEntry], object]
+    ) -> None:
+        assert manifest.package is not None
+        self.taken = 0  # bytes of the package
+        self._package = manifest.package
+        self._store = store
+        self._unpacked = unpacked
+        self._declared = len(manifest.files)
+        self._due = {entry.path: entry for entry in manifest.files}
+        self._sum = hashlib.sha256()
+        self._inflater = zlib.decompressobj(_GZIP_WINDOW)
+        self._allowed = manifest.size + _FILE_OVERHEAD * self._declared + MAX_MANIFEST_BYTES
+        self._left = self._allowed
+        self._untar = Untar(self._open)
+        self._held: list[_Filling] = []
+
+    def take(self, offset: int, view: memoryview) -> int:
+        """Take the bytes of the package at `offset`; how many were new.
+
+        A source that ignores ranges begins at 0 again after a fault.
+
+        Raises:
+            MalformedError: the package is not what the manifest declares.
+            OSError: the cache's disk refused.
+        """
+        if offset < self.taken:
+            return 0
+        if offset == 0 and bytes(view[:2]) != _GZIP:
+            raise MalformedError(f"it begins with {bytes(view[:2]).hex()}, gzip with 1f8b")
+        self._sum.update(view)
+        self.taken += len(view)
+        self._inflate(view)
+        return len(view)
+
+    def _inflate(self, data: memoryview | bytes) -> None:
+        if self._inflater.eof:
+            raise MalformedError(f"bytes follow the end of its gzip stream, at {self.taken}")
+        plain = bytes(PIECE)
+        while data or len(plain) == PIECE:  # a full piece may have left some behind in zlib
+            try:
+                plain = self._inflater.decompress(data, PIECE)
+            except zlib.error as exc:
+                what = f"its gzip stream is damaged before byte {self.taken}: {exc}"
+                raise MalformedError(what) from exc
+            data = self._inflater.unconsumed_tail
+            self._left -= len(plain)
+            if self._left < 0:
+                what = f"it holds more than the {self._allowed} bytes that its files can take"
+                raise MalformedError(what)
+            self._untar.feed(plain)
+
+    def finish(self) -> None:
+        """The package was taken to its end: have files that waited for that count.
+
+        Raises:
+            MalformedError: as `take`.
+        """
+        if self.taken != self._package.size:
+            raise MalformedError(f"it has {self.taken} bytes, not {self._package.size}")
+        if self._due:
+            count, path = self._declared - len(self._due), printable(min(self._due))
+            what = f"it holds {count} of {self._declared} declared files; {path!r} is missing"
+            raise MalformedError(what)
+        if self._sum.hexdigest() != self._package.digest:
+            what = f"its sha256 is {self._sum.hexdigest()}, not {self._package.digest}"
+            raise MalformedError(what)
+        while self._held:
+            self._held.pop().settle()
+
+    def close(self) -> None:
+        """Let go of what is not complete; its chunks are written anew by another pass."""
+        while self._held:
+            self._held.pop().close()
+
+    def _open(self, path: str, size: int) -> _Filling | _Passed:
+        entry = self._due.pop(path, None)
+        if entry is None and path == MANIFEST_NAME and size <= MAX_MANIFEST_BYTES:
+            return _Passed()
+        if entry is None:
+            raise MalformedError(f"it holds {printable(path)!r}, not declared or there twice")
+        if size != entry.size:
+            what = f"{printable(path)!r} has {size} bytes in it, not {entry.size}"
+            raise MalformedError(what)
+        stored = self._store.object(entry) if size else None
+        if stored is None or entry.chunks is not None or _is_right(stored):
+            return _Passed(lambda: self._unpacked(entry))
+        filling = _Filling(entry, stored, self._ready, self._unpacked)
+        self._held.append(filling)
+        return filling
+
+    def _ready(self, filling: _Filling) -> None:
+        """All bytes of a file are there. The package vouches for it if nothing else does."""
+        if filling.entry.packed is None:
+            filling.check()
+            self._held.remove(filling)
+            filling.settle()
+
+
+def refuse(manifest: Manifest, store: Store, cause: str) -> None:
+    """Serve nobody from what the package of `manifest` should have held, as from any object whose
+    bytes were wrong: `verify` tells, and with `--repair` asks for the package again."""
+    for entry in manifest.files:
+        if not entry.size or entry.chunks is not None or _is_right(stored := store.object(entry)):
+            continue
+        stored.hold()
+        try:
+            stored.quarantine(cause)
+            if stored.present_bytes:
+                stored.discard()
+        finally:
+            stored.release()
+
+
+def _is_right(stored: StoredObject) -> bool:
+    return stored.complete and stored.verified
+
+
+class _Passed:
+    """A file whose bytes nobody needs."""
+
+    unit = PIECE
+
+    def __init__(self, done: Callable[[], object] = bool) -> None:
+        self._done = done
+
+    def write(self, piece: bytes) -> None:
+        pass
+
+    def done(self) -> None:
+        self._done()
+
+
+class _Filling:
+    """A file on its way into its object, which is held until `settle` or `close`."""
+
+    def __init__(
+        self,
+        entry: FileEntry,
+        stored: StoredObject,
+        ready: Callable[[_Filling], None],
+        unpacked: Callable[[FileEntry], object],
+    ) -> None:
+        self.entry = entry
+        self.unit = stored.chunk_size
+        self._object = stored
+        self._ready = ready
+        self._unpacked = unpacked
+        self._sum = hashlib.sha256()
+        self._chunk = 0
+        self._last = b""
+        stored.hold()
+
+    def write(self, piece: bytes) -> None:
+        self._sum.update(piece)
+        if self._chunk == self._object.count - 1:
+            self._last = piece
+        else:
+            self._object.land(self._chunk, memoryview(piece))
+        self._chunk += 1
+
+    def done(self) -> None:
+        self._ready(self)
+
+    def check(self) -> None:
+        """
+        Raises:
+            MalformedError: the bytes are not the ones that the manifest names; they are dropped.
+        """
+        if self._sum.hexdigest() != self.entry.digest:
+            path = printable(self.entry.path)
+            what = f"{path!r} in it has the sha256 {self._sum.hexdigest()}, not {self.entry.digest}"
+            self._object.discard()
+            raise MalformedError(what)
+
+    def settle(self) -> None:
+        """Have the object count: its bytes are right."""
+        try:
+            self._object.land(self._object.count - 1, memoryview(self._last))
+            self._object.mark_verified()
+            if self._object.quarantined:  # by a package before this one
+                self._object.quarantine(None)
+        finally:
+            self.close()
+        self._unpacked(self.entry)
+
+    def close(self) -> None:
+        self._object.release()
