@@ -97,6 +97,8 @@ class Unpacking:
         """
         if self.taken != self._package.size:
             raise MalformedError(f"it has {self.taken} bytes, not {self._package.size}")
+        if not self._inflater.eof:
+            raise MalformedError(f"its gzip stream does not end within its {self.taken} bytes")
         if self._due:
             count, path = self._declared - len(self._due), printable(min(self._due))
             what = f"it holds {count} of {self._declared} declared files; {path!r} is missing"
@@ -113,7 +115,7 @@ class Unpacking:
             self._held.pop().close()
 
     def _open(self, path: str, size: int) -> _Filling | _Passed:
-        entry = self._due.pop(path, None)
+        entry = self._due.get(path)
         if entry is None and path == MANIFEST_NAME and size <= MAX_MANIFEST_BYTES:
             return _Passed()
         if entry is None:
@@ -123,17 +125,22 @@ class Unpacking:
             raise MalformedError(what)
         stored = self._store.object(entry) if size else None
         if stored is None or entry.chunks is not None or _is_right(stored):
-            return _Passed(lambda: self._unpacked(entry))
+            return _Passed(lambda: self._done(entry))
         filling = _Filling(entry, stored, self._ready, self._unpacked)
         self._held.append(filling)
         return filling
 
     def _ready(self, filling: _Filling) -> None:
         """All bytes of a file are there. The package vouches for it if nothing else does."""
+        del self._due[filling.entry.path]
         if filling.entry.packed is None:
             filling.check()
             self._held.remove(filling)
             filling.settle()
+
+    def _done(self, entry: FileEntry) -> None:
+        del self._due[entry.path]
+        self._unpacked(entry)
 
 
 def refuse(manifest: Manifest, store: Store, cause: str) -> None:

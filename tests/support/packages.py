@@ -1,0 +1,71 @@
+"""Registries whose versions are packages, made by hand: a manifest and one tar.gz, no objects."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from axonfs.names import parse_spec
+from tests.support.axon import MANIFEST, axon_manifest
+
+PATH = "packages/model.axon"
+
+
+def package_of(
+    members: Mapping[str, bytes | tarfile.TarInfo], kind: int = tarfile.PAX_FORMAT
+) -> bytes:
+    """A tar.gz with these members, in this order."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", format=kind) as archive:
+        for path, content in members.items():
+            header = tarfile.TarInfo(path) if isinstance(content, bytes) else content
+            data = content if isinstance(content, bytes) else b""
+            header.size = len(data)
+            archive.addfile(header, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def add_package(
+    registry: Path,
+    spec: str,
+    files: Mapping[str, bytes],
+    package: bytes | None = None,
+    *,
+    sums: bool = True,
+    mirrors: tuple[str, ...] = (),
+    declared: bytes | None = None,
+) -> bytes:
+    """One more version in the directory of a registry; returns its package.
+
+    Args:
+        package: what is served, if not the files themselves.
+        sums: whether the manifest has the sha256 of each file.
+        declared: the package that the manifest speaks of, if not the one that is served.
+    """
+    package = package_of(files) if package is None else package
+    document = axon_manifest(parse_spec(spec), files)
+    said: dict[str, Any] = document["distribution"]["package"]
+    about = package if declared is None else declared
+    said["url"] = f"https://registry.example.org/{PATH}"
+    said["size"], said["sha256"] = len(about), hashlib.sha256(about).hexdigest()
+    said["mirrors"] = list(mirrors)
+    for file in document["spec"]["format"]["files"]:
+        if not sums:
+            del file["sha256"]
+    _write(
+        registry / MANIFEST.format(parse_spec(spec).model + "/" + parse_spec(spec).version),
+        yaml.safe_dump(document).encode(),
+    )
+    _write(registry / PATH, package)
+    return package
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
