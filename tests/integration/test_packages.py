@@ -349,7 +349,7 @@ async def test_a_cache_without_room_is_not_the_packages_fault(
     async with rig(tmp_path / "cache", origin.url) as parts:
         with monkeypatch.context() as patch:
             patch.setattr("axonfs.store.backing.write_all", full)
-            with pytest.raises(AxonError, match="cache cannot be written"):
+            with pytest.raises(AxonError, match="disk failed"):
                 await content(parts, "last.bin")
         assert await content(parts, "last.bin") == LAST
 
