@@ -125,7 +125,7 @@ class Feed:
         """Whether the object is nowhere but in a package."""
         if self.entry.packed:
             return True
-        return any(self._fetcher.packages.needed(origin) for origin in self.origins)
+        return any(self._fetcher.packages.needed(origin, self.entry) for origin in self.origins)
 
     def freeze(self) -> bool:
         """Freeze the object if there is nothing left of it to fetch or check; whether it did."""

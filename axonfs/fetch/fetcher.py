@@ -236,7 +236,7 @@ class Fetcher:
     async def _attempt(self, job: Job, origin: Version) -> None:
         await self._seek_blob(job.feed)
         entry = job.feed.entry
-        if job.feed.blob is None and (entry.packed or self.packages.needed(origin)):
+        if job.feed.blob is None and (entry.packed or self.packages.needed(origin, entry)):
             await self._unpack(job, origin)
             return
         try:

@@ -49,10 +49,10 @@ class Packages:
         self._needed: set[str] = set()
         self._refused: dict[tuple[str, str], tuple[float, AxonError]] = {}
 
-    def needed(self, origin: Version) -> bool:
-        """Whether the objects of `origin` are known to be nowhere but in its package."""
+    def needed(self, origin: Version, entry: FileEntry) -> bool:
+        """Whether the object of `entry` is known to be nowhere but in the package of `origin`."""
         package = origin.manifest.package
-        return package is not None and package.digest in self._needed
+        return package is not None and entry.chunks is None and package.digest in self._needed
 
     def need(self, origin: Version, entry: FileEntry) -> bool:
         """Take it that `entry` is nowhere but in the package of `origin`; False if it has none."""
