@@ -11,35 +11,36 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from axonfs.axonconfig import RENAMED, axon_config_path, translated
 from axonfs.errors import UsageError
 from axonfs.names import printable
 from axonfs.units import parse_rate, parse_size
+from axonfs.values import (
+    HUBS,
+    parse_mode,
+    parse_number,
+    parse_optional_path,
+    parse_path,
+    parse_prefetch,
+    parse_seconds,
+    parse_sources,
+    parse_switch,
+    parse_tokens,
+    parse_urls,
+    whole,
+)
 
 MAX_CONFIG_BYTES = 1 << 20
 SYSTEM_CONFIG = Path("/etc/axonfs/config.yaml")
-PREFETCH = ("auto", "off", "all")
 # What `config set KEY` takes to mean "leave it out of the file".
 DEFAULT_WORD = "default"
-
-# Hubs of models; each serves the namespace of its name, and is asked only for what is named there.
-HUBS = ("hf", "modelscope")
-
-_WORDS = {"1": True, "true": True, "yes": True, "on": True} | {
-    "0": False,
-    "false": False,
-    "no": False,
-    "off": False,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,133 +89,6 @@ def default_mountpoint() -> Path:
     return Path("/models") if os.geteuid() == 0 else Path.home() / "models"
 
 
-# The parsers take a string, or what YAML made of one, and raise ValueError with the reason.
-
-
-def parse_url(value: object) -> str:
-    """A registry's URL without its trailing slash; credentials in it are refused."""
-    text = str(value).strip()
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-    if host is None or parts.scheme not in ("http", "https") or port == 0 or not _plain(text):
-        raise ValueError("is not an http:// or https:// URL")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("has credentials in it; use `axonfs registry add URL --with-token`")
-    if parts.query or parts.fragment:
-        raise ValueError("has a query or a fragment; a registry is a plain directory URL")
-    return text.rstrip("/")
-
-
-def _plain(text: str) -> bool:
-    return text.isascii() and text.isprintable() and " " not in text
-
-
-def _urls(value: object) -> tuple[str, ...]:
-    words = value.split() if isinstance(value, str) else value
-    if not isinstance(words, list | tuple):
-        raise ValueError("is not a list of URLs")
-    # One registry named twice is asked once.
-    return tuple(dict.fromkeys(map(parse_url, words)))
-
-
-def _path(value: object) -> Path:
-    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
-        raise ValueError("is not a path")
-    try:
-        return Path(os.path.abspath(Path(value).expanduser()))
-    except RuntimeError as exc:
-        raise ValueError("names a home directory that does not exist") from exc
-
-
-def _optional_path(value: object) -> Path | None:
-    return None if value is None else _path(value)
-
-
-def _switch(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    word = _WORDS.get(str(value).strip().lower())
-    if word is None:
-        raise ValueError("is neither true nor false")
-    return word
-
-
-def _seconds(value: object) -> float:
-    try:
-        seconds = float(str(value))
-    except ValueError:
-        seconds = math.nan
-    if isinstance(value, bool) or not 1 <= seconds <= 86400:
-        raise ValueError("is not a number of seconds from 1 to 86400")
-    return seconds
-
-
-def _whole(low: int, high: int) -> Callable[[object], int]:
-    """A parser of whole numbers from `low` to `high`."""
-
-    def parse(value: object) -> int:
-        text = "" if isinstance(value, bool) else str(value)
-        if not re.fullmatch(r"[0-9]{1,3}", text) or not low <= int(text) <= high:
-            raise ValueError(f"is not a number from {low} to {high}")
-        return int(text)
-
-    return parse
-
-
-def _prefetch(value: object) -> str:
-    word = "off" if value is False else str(value).strip().lower()  # YAML reads off as false
-    if word not in PREFETCH:
-        raise ValueError("is none of " + ", ".join(PREFETCH))
-    return word
-
-
-def _number(value: object) -> int:
-    text = "" if isinstance(value, bool) else str(value)
-    # The largest one stands for none.
-    if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) >= (1 << 32) - 1:
-        raise ValueError("is not a user or group number")
-    return int(text)
-
-
-def _mode(value: object) -> int:
-    # YAML has read an unquoted 0440 as octal already.
-    text = f"{value:o}" if isinstance(value, int) and value > 1 else str(value)
-    if not re.fullmatch(r"0?[0-7]{3,4}", text):
-        raise ValueError("is not an octal mode like 0440")
-    mode = int(text, 8)
-    if mode & ~0o555:
-        raise ValueError("has write, setuid, setgid or sticky bits; models are only read")
-    if not mode & 0o400:
-        raise ValueError("does not let the owner read")
-    return mode
-
-
-def parse_token(value: object) -> str:
-    """A token that can stand in an HTTP header."""
-    text = str(value).strip()
-    if not text or not _plain(text) or len(text) > 8192:
-        raise ValueError("is not a token: it is empty, too long or has blanks or odd characters")
-    return text
-
-
-def _sources(value: object) -> tuple[str, ...]:
-    words = value.split() if isinstance(value, str) else value
-    if words in (["none"], ("none",)):
-        return ()
-    if not isinstance(words, list | tuple) or not set(words) <= set(HUBS):
-        raise ValueError(f"is neither none nor some of {', '.join(HUBS)}")
-    return tuple(name for name in HUBS if name in words)
-
-
-def _tokens(value: object) -> Mapping[str, str]:
-    if not isinstance(value, dict):
-        raise ValueError("is not a mapping of registry URLs to tokens")
-    return {parse_url(url): parse_token(token) for url, token in value.items()}
-
-
 @dataclass(frozen=True, slots=True)
 class Key:
     """One setting: its variable, its parser, and one sentence for people."""
@@ -225,22 +99,24 @@ class Key:
 
 
 KEYS: Mapping[str, Key] = {
-    "registries": Key("AXONFS_REGISTRY", _urls, "Registry URLs; the first that has a model wins."),
-    "cache": Key("AXONFS_CACHE_DIR", _path, "Directory of the local cache."),
+    "registries": Key(
+        "AXONFS_REGISTRY", parse_urls, "Registry URLs; the first that has a model wins."
+    ),
+    "cache": Key("AXONFS_CACHE_DIR", parse_path, "Directory of the local cache."),
     "cache_size": Key(
         "AXONFS_CACHE_SIZE", parse_size, "Limit of the cache, like 200G; auto leaves 10 % free."
     ),
-    "offline": Key("AXONFS_OFFLINE", _switch, "Whether to keep off the network."),
-    "deadline": Key("AXONFS_DEADLINE", _seconds, "Seconds without progress before a read fails."),
-    "streams": Key(
-        "AXONFS_STREAMS", _whole(1, 256), "Connections that fetch at once, at the most."
+    "offline": Key("AXONFS_OFFLINE", parse_switch, "Whether to keep off the network."),
+    "deadline": Key(
+        "AXONFS_DEADLINE", parse_seconds, "Seconds without progress before a read fails."
     ),
+    "streams": Key("AXONFS_STREAMS", whole(1, 256), "Connections that fetch at once, at the most."),
     "retries": Key(
-        "AXONFS_RETRIES", _whole(0, 100), "How often a manifest or an index is asked for again."
+        "AXONFS_RETRIES", whole(0, 100), "How often a manifest or an index is asked for again."
     ),
     "prefetch": Key(
         "AXONFS_PREFETCH",
-        _prefetch,
+        parse_prefetch,
         "What the start of a load fetches: auto, what it will read; all, the version; or off.",
     ),
     "scrub": Key(
@@ -248,24 +124,30 @@ KEYS: Mapping[str, Key] = {
         parse_rate,
         "Bytes per second that a mount reads to check what is cached, like 32M; or off.",
     ),
-    "allow_other": Key("AXONFS_ALLOW_OTHER", _switch, "Whether other users may read the mount."),
-    "uid": Key("AXONFS_UID", _number, "User id that owns the files; by default who mounts."),
-    "gid": Key("AXONFS_GID", _number, "Group id of the files; by default of who mounts."),
-    "mode": Key("AXONFS_MODE", _mode, "Octal mode of the files; directories get x where r is."),
-    "passthrough": Key(
-        "AXONFS_PASSTHROUGH", _switch, "Whether the kernel may read complete files itself."
+    "allow_other": Key(
+        "AXONFS_ALLOW_OTHER", parse_switch, "Whether other users may read the mount."
     ),
-    "mountpoint": Key("AXONFS_MOUNTPOINT", _path, "Where `axonfs mount` mounts by default."),
+    "uid": Key("AXONFS_UID", parse_number, "User id that owns the files; by default who mounts."),
+    "gid": Key("AXONFS_GID", parse_number, "Group id of the files; by default of who mounts."),
+    "mode": Key(
+        "AXONFS_MODE", parse_mode, "Octal mode of the files; directories get x where r is."
+    ),
+    "passthrough": Key(
+        "AXONFS_PASSTHROUGH", parse_switch, "Whether the kernel may read complete files itself."
+    ),
+    "mountpoint": Key("AXONFS_MOUNTPOINT", parse_path, "Where `axonfs mount` mounts by default."),
     "ca_bundle": Key(
-        "AXONFS_CA_BUNDLE", _optional_path, "PEM file of the certificate authorities to trust."
+        "AXONFS_CA_BUNDLE", parse_optional_path, "PEM file of the certificate authorities to trust."
     ),
     "sources": Key(
         "AXONFS_SOURCES",
-        _sources,
+        parse_sources,
         "Hubs whose models are below their name: hf, modelscope; or none.",
     ),
     "tokens": Key(
-        None, _tokens, "Token per registry URL; `axonfs registry add URL --with-token` sets one."
+        None,
+        parse_tokens,
+        "Token per registry URL; `axonfs registry add URL --with-token` sets one.",
     ),
 }
 assert list(KEYS) == [item.name for item in fields(Settings)]

@@ -10,8 +10,8 @@ import click
 from axonfs.cli.client import ask
 from axonfs.cli.options import json_option, source_options, target
 from axonfs.cli.output import echo, echo_json, facts, note, show_note, table
-from axonfs.config import HUBS
 from axonfs.units import share, size
+from axonfs.values import HUBS
 
 
 @click.command

@@ -12,8 +12,9 @@ import click
 
 from axonfs.cli.options import cache_option, registry_option
 from axonfs.cli.output import echo, note
-from axonfs.config import PREFETCH, Settings, load
+from axonfs.config import Settings, load
 from axonfs.errors import AxonError, BusyError, UsageError
+from axonfs.values import PREFETCH
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

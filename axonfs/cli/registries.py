@@ -13,10 +13,11 @@ import click
 from axonfs.cli.options import json_option
 from axonfs.cli.output import echo, echo_json, note, table
 from axonfs.cli.progress import Progress as Display
-from axonfs.config import convert, edit_config, load, parse_token, parse_url, resolve
+from axonfs.config import convert, edit_config, load, resolve
 from axonfs.errors import UsageError
 from axonfs.names import parse_spec, printable
 from axonfs.units import counted, size
+from axonfs.values import parse_token, parse_url
 
 if TYPE_CHECKING:
     from axonfs.publish import Progress

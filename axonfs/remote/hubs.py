@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from axonfs.config import HUBS, Settings, parse_url
+from axonfs.config import Settings
 from axonfs.errors import UsageError
 from axonfs.remote import huggingface, modelscope
 from axonfs.remote.documents import Documents
@@ -16,6 +16,7 @@ from axonfs.remote.hub import HubSource
 from axonfs.remote.huggingface import HuggingFace
 from axonfs.remote.modelscope import ModelScope
 from axonfs.remote.source import DocumentCache, Hub
+from axonfs.values import HUBS, parse_url
 
 
 class _Known(NamedTuple):

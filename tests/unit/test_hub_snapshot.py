@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from axonfs.config import HUBS, convert
+from axonfs.config import convert
 from axonfs.errors import MalformedError, UsageError
 from axonfs.manifest import (
     SNAPSHOT,
@@ -16,6 +16,7 @@ from axonfs.manifest import (
 )
 from axonfs.names import is_commit, parse_spec
 from axonfs.remote.urls import next_page
+from axonfs.values import HUBS
 
 OID, DIGEST = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391", "ab" * 32
 SPEC = parse_spec(f"hf/acme/tiny@{OID}")

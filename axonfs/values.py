@@ -1,0 +1,149 @@
+"""What the values of settings mean: parsers of what a person or YAML wrote.
+
+Below config, above errors and names. Each takes a string, or what YAML made of one, and raises
+ValueError with the reason as the end of a sentence. Pure, but that a path is made absolute.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+PREFETCH = ("auto", "off", "all")
+# Hubs of models; each serves the namespace of its name, and is asked only for what is named there.
+HUBS = ("hf", "modelscope")
+
+_WORDS = {"1": True, "true": True, "yes": True, "on": True} | {
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+
+
+def parse_url(value: object) -> str:
+    """A registry's URL without its trailing slash; credentials in it are refused."""
+    text = str(value).strip()
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if host is None or parts.scheme not in ("http", "https") or port == 0 or not _plain(text):
+        raise ValueError("is not an http:// or https:// URL")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("has credentials in it; use `axonfs registry add URL --with-token`")
+    if parts.query or parts.fragment:
+        raise ValueError("has a query or a fragment; a registry is a plain directory URL")
+    return text.rstrip("/")
+
+
+def _plain(text: str) -> bool:
+    return text.isascii() and text.isprintable() and " " not in text
+
+
+def parse_urls(value: object) -> tuple[str, ...]:
+    words = value.split() if isinstance(value, str) else value
+    if not isinstance(words, list | tuple):
+        raise ValueError("is not a list of URLs")
+    # One registry named twice is asked once.
+    return tuple(dict.fromkeys(map(parse_url, words)))
+
+
+def parse_path(value: object) -> Path:
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise ValueError("is not a path")
+    try:
+        return Path(os.path.abspath(Path(value).expanduser()))
+    except RuntimeError as exc:
+        raise ValueError("names a home directory that does not exist") from exc
+
+
+def parse_optional_path(value: object) -> Path | None:
+    return None if value is None else parse_path(value)
+
+
+def parse_switch(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = _WORDS.get(str(value).strip().lower())
+    if word is None:
+        raise ValueError("is neither true nor false")
+    return word
+
+
+def parse_seconds(value: object) -> float:
+    try:
+        seconds = float(str(value))
+    except ValueError:
+        seconds = math.nan
+    if isinstance(value, bool) or not 1 <= seconds <= 86400:
+        raise ValueError("is not a number of seconds from 1 to 86400")
+    return seconds
+
+
+def whole(low: int, high: int) -> Callable[[object], int]:
+    """A parser of whole numbers from `low` to `high`."""
+
+    def parse(value: object) -> int:
+        text = "" if isinstance(value, bool) else str(value)
+        if not re.fullmatch(r"[0-9]{1,3}", text) or not low <= int(text) <= high:
+            raise ValueError(f"is not a number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def parse_prefetch(value: object) -> str:
+    word = "off" if value is False else str(value).strip().lower()  # YAML reads off as false
+    if word not in PREFETCH:
+        raise ValueError("is none of " + ", ".join(PREFETCH))
+    return word
+
+
+def parse_number(value: object) -> int:
+    text = "" if isinstance(value, bool) else str(value)
+    # The largest one stands for none.
+    if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) >= (1 << 32) - 1:
+        raise ValueError("is not a user or group number")
+    return int(text)
+
+
+def parse_mode(value: object) -> int:
+    # YAML has read an unquoted 0440 as octal already.
+    text = f"{value:o}" if isinstance(value, int) and value > 1 else str(value)
+    if not re.fullmatch(r"0?[0-7]{3,4}", text):
+        raise ValueError("is not an octal mode like 0440")
+    mode = int(text, 8)
+    if mode & ~0o555:
+        raise ValueError("has write, setuid, setgid or sticky bits; models are only read")
+    if not mode & 0o400:
+        raise ValueError("does not let the owner read")
+    return mode
+
+
+def parse_token(value: object) -> str:
+    """A token that can stand in an HTTP header."""
+    text = str(value).strip()
+    if not text or not _plain(text) or len(text) > 8192:
+        raise ValueError("is not a token: it is empty, too long or has blanks or odd characters")
+    return text
+
+
+def parse_sources(value: object) -> tuple[str, ...]:
+    words = value.split() if isinstance(value, str) else value
+    if words in (["none"], ("none",)):
+        return ()
+    if not isinstance(words, list | tuple) or not set(words) <= set(HUBS):
+        raise ValueError(f"is neither none nor some of {', '.join(HUBS)}")
+    return tuple(name for name in HUBS if name in words)
+
+
+def parse_tokens(value: object) -> Mapping[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError("is not a mapping of registry URLs to tokens")
+    return {parse_url(url): parse_token(token) for url, token in value.items()}
