@@ -210,10 +210,9 @@ class HubSource(ABC):
     async def _kept_answer(self, repo: str, url: str, *, offline: bool, allow_stale: bool) -> Any:
         """The JSON at `url`, as it is now or as it is kept; None if there is none."""
         with self._explaining(repo, url):
-            body = await self._kept.get(
-                url, MAX_ANSWER_BYTES, offline=offline, allow_stale=allow_stale
+            return await self._kept.get(
+                url, MAX_ANSWER_BYTES, parse_json, offline=offline, allow_stale=allow_stale
             )
-            return None if body is None else parse_json(body)
 
     async def _page(self, repo: str, url: str) -> Fetched:
         """One document that is asked for once. Its URL may come from the hub."""

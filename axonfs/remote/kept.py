@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import trio
 
 from axonfs.document import Document
 from axonfs.errors import DeadlineError, NotFoundError, UnavailableError
@@ -16,6 +19,8 @@ from axonfs.remote.documents import Documents
 from axonfs.remote.source import DocumentCache
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class KeptDocuments:
@@ -33,29 +38,41 @@ class KeptDocuments:
         self._headers = headers
 
     async def get(
-        self, url: str, limit: int, *, offline: bool = False, allow_stale: bool = False
-    ) -> bytes | None:
-        """The document at `url`, as it is now or as it is kept; None if there is none.
+        self,
+        url: str,
+        limit: int,
+        parse: Callable[[bytes], T],
+        *,
+        offline: bool = False,
+        allow_stale: bool = False,
+    ) -> T | None:
+        """What the document at `url` says, as it is now or as it is kept; None if there is none.
+
+        What does not parse is not kept: a login page that answers for the source would take the
+        place of what the source said.
 
         Args:
             limit: the most bytes it may have.
+            parse: raises what the caller gets; runs in a thread.
             offline: send nothing.
             allow_stale: what is kept will do where the source cannot be reached.
         """
         known = self._cache.document(url) if self._cache else None
         if offline:
-            return known.body if known else None
+            return await _parsed(parse, known.body) if known else None
         try:
-            return await self._confirmed(url, limit, known)
+            return await self._confirmed(url, limit, parse, known)
         except NotFoundError:
             return None
         except (UnavailableError, DeadlineError) as exc:
             if known is None or not allow_stale:
                 raise
             log.info("using what it said earlier: %s", exc)
-            return known.body
+            return await _parsed(parse, known.body)
 
-    async def _confirmed(self, url: str, limit: int, known: Document | None) -> bytes:
+    async def _confirmed(
+        self, url: str, limit: int, parse: Callable[[bytes], T], known: Document | None
+    ) -> T:
         fetched = await self._documents.get(
             url, limit=limit, etag=known.etag if known else None, headers=self._headers
         )
@@ -63,8 +80,13 @@ class KeptDocuments:
             assert known is not None  # only an ETag brings a 304
             if self._cache:
                 self._cache.touch_document(url, time.time())
-            return known.body
+            return await _parsed(parse, known.body)
+        said = await _parsed(parse, fetched.body)
         if self._cache:
             kept = Document(fetched.body, fetched.etag, time.time(), fetched.final_url)
             self._cache.put_document(url, kept)
-        return fetched.body
+        return said
+
+
+async def _parsed(parse: Callable[[bytes], T], body: bytes) -> T:
+    return await trio.to_thread.run_sync(parse, body)

@@ -89,26 +89,34 @@ class RegistrySource:
         if not offline and trio.current_time() < self._no_index_until:
             return None
         url = f"{self.url}{_API}index.json"
-        body = await self._kept.get(url, MAX_INDEX_BYTES, offline=offline, allow_stale=allow_stale)
+        listings = await self._kept.get(
+            url,
+            MAX_INDEX_BYTES,
+            lambda body: _listings(body, url),
+            offline=offline,
+            allow_stale=allow_stale,
+        )
         if not offline:
-            self._indexed = body is not None
-        if body is None:
-            if not offline:
+            self._indexed = listings is not None
+            if listings is None:
                 self._no_index_until = trio.current_time() + NO_INDEX_TTL
-            return None
-        return await trio.to_thread.run_sync(_listings, body, url)
+        return listings
 
     async def versions(
         self, model: str, *, offline: bool = False, allow_stale: bool = False
     ) -> Versions | None:
         url = f"{self._model_url(model)}/versions.json"
-        body = await self._kept.get(
-            url, MAX_VERSIONS_BYTES, offline=offline, allow_stale=allow_stale
-        )
-        if body is None:
-            return None if offline or self._indexed else await self._found(model)
         with _Blaming(url):
-            return await trio.to_thread.run_sync(parse_versions, body)
+            found = await self._kept.get(
+                url,
+                MAX_VERSIONS_BYTES,
+                parse_versions,
+                offline=offline,
+                allow_stale=allow_stale,
+            )
+        if found is None and not offline and not self._indexed:
+            return await self._found(model)
+        return found
 
     async def _found(self, model: str) -> Versions | None:
         """The versions in a registry without any list: by its search, else by its `latest`."""

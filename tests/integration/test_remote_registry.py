@@ -202,6 +202,26 @@ async def test_a_registry_that_is_down(registry: Path, documents: Documents, sto
         await source.versions("nlp/other", allow_stale=True)
 
 
+async def test_what_makes_no_sense_is_not_kept(
+    registry: Path, documents: Documents, store: Store
+) -> None:
+    """A login page that answers for the registry does not take the place of what it said."""
+
+    def login(exchange: faulty.Exchange) -> None:
+        exchange.status, exchange.body = 200, b"<html>Please log in</html>"
+        exchange.headers = {"Content-Length": str(len(exchange.body))}
+
+    with FaultyOrigin(registry) as origin:
+        source = RegistrySource(origin.url, documents, cache=store)
+        said = await source.listings(), await source.versions(TINY.model)
+        origin.always(login)
+        for call in (source.listings, lambda: source.versions(TINY.model)):
+            with pytest.raises(MalformedError, match="not JSON"):
+                await call()
+        assert await source.listings(offline=True) == said[0]
+        assert await source.versions(TINY.model, offline=True) == said[1]
+
+
 async def test_offline_sends_nothing(
     origin: FaultyOrigin, documents: Documents, store: Store
 ) -> None:
