@@ -1,7 +1,8 @@
 """docs/security.md without a mount: what a registry can cost, and what others can do to a cache."""
 
-from __future__ import contextlib
+from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
