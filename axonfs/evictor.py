@@ -24,7 +24,7 @@ HEADROOM = 0.95
 KEEP_FREE = 0.10
 _LIMIT_AGE = 1.0
 # Between two looks at a cache that is over its limit and can give up nothing, in seconds.
-NOTHING_PAUSE = 1.0
+NOTHING_PAUSE = 0.05
 
 
 class Evictor:
