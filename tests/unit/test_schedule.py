@@ -26,6 +26,7 @@ class Fake:
 
     def __init__(self, chunk_size: int = MIB) -> None:
         self.object: Any = Stored(chunk_size)
+        self.local = self.object
 
     def may_start(self, _job: Job) -> bool:
         return True
