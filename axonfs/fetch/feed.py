@@ -264,7 +264,8 @@ class Feed:
         wrong = [
             chunk
             for chunk in range(*run)
-            if not self.object.check(chunk, buffer, table.digest_of(chunk) if table else unknown)
+            if self.object.check(chunk, buffer, table.digest_of(chunk) if table else unknown)
+            is False
         ]
         if wrong:
             log.warning(

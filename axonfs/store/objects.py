@@ -274,8 +274,10 @@ class StoredObject:
                 os.close(descriptor)
                 self._sealed = False
 
-    def check(self, chunk: int, buffer: memoryview, digest: bytes | None = None) -> bool:
+    def check(self, chunk: int, buffer: memoryview, digest: bytes | None = None) -> bool | None:
         """Read a local chunk and compare; a wrong one is no longer local. The object is held.
+
+        None says that the chunk is not local, or was given up meanwhile.
 
         Args:
             buffer: at least a chunk long; starts with the chunk's bytes afterwards.
@@ -285,8 +287,10 @@ class StoredObject:
         """
         presence, view = self._presence, buffer[: self._presence.bounds(chunk).size]
         group = presence.group(chunk)
-        if not self.readable or not group.present(chunk % GROUP):
+        if not self.readable:
             return False
+        if not group.present(chunk % GROUP):
+            return None
         value = self._judge(chunk, view, digest, group)
         if not self._ledger.index.writable:
             return value is not None
@@ -294,10 +298,10 @@ class StoredObject:
             right = presence.lose(
                 chunk, lambda group: self._judge(chunk, view, digest, group) is not None
             )
-            if not right:  # nor may a lost index find its bytes and adopt them
+            if right is False:  # nor may a lost index find its bytes and adopt them
                 self.punch(chunk, chunk + 1)
             return right
-        return presence.usable.test(chunk) or presence.confirm(chunk, value)
+        return presence.usable.test(chunk) or presence.confirm(chunk, value) or None
 
     def discard(self) -> None:
         """Give up every chunk: the digest of the whole was wrong. The object is held."""

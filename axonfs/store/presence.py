@@ -149,10 +149,10 @@ class Presence:
             self._index.apart(confirmation.confirm)
         return confirmation.kept
 
-    def lose(self, chunk: int, judge: Callable[[Group], bool]) -> bool:
+    def lose(self, chunk: int, judge: Callable[[Group], bool]) -> bool | None:
         """Clear a chunk unless `judge`, asked under the writer lock, finds it right after all.
 
-        Returns whether the chunk is local and right.
+        Returns whether it was found right; None if it is no longer local.
         """
         slot = chunk % GROUP
 
@@ -171,7 +171,7 @@ class Presence:
             if right is False:
                 self._clear_memory(Range(chunk, chunk + 1))
 
-        return self._index.write(apply, settle) is True
+        return self._index.write(apply, settle)
 
     def forget(self, chunks: Range, cut: Callable[[Range], None]) -> int:
         """Clear chunks, then have `cut` remove their bytes; returns how many went."""

@@ -39,7 +39,7 @@ def recheck(stored: StoredObject, table: ChunkTable | None, start: int, budget: 
         if stored.adopted(chunk, chunk + 1) and not (table or stored.single):
             continue
         bounds = stored.bytes_of(Range(chunk, chunk + 1))
-        if not _check(stored, chunk, bounds, buffer, table):
+        if _check(stored, chunk, bounds, buffer, table) is False:
             wrong.append(chunk)
         read += bounds.size
     return Recheck(read, tuple(wrong), None)
@@ -47,7 +47,7 @@ def recheck(stored: StoredObject, table: ChunkTable | None, start: int, budget: 
 
 def _check(
     stored: StoredObject, chunk: int, bounds: Range, buffer: memoryview, table: ChunkTable | None
-) -> bool:
+) -> bool | None:
     cached = _is_cached(stored.fd, bounds.stop - 1)
     digest = bytes.fromhex(stored.digest) if stored.single else None
     if table:

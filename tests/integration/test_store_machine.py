@@ -65,7 +65,8 @@ class StoreMachine(RuleBasedStateMachine):
         chunk = number % stored.count
         buffer = memoryview(bytearray(CHUNK))
         right = stored.check(chunk, buffer, what.table.digest_of(chunk))
-        assert right is (chunk in self.local[which] - self.wrong[which])
+        assert bool(right) is (chunk in self.local[which] - self.wrong[which])
+        assert (right is None) is (chunk not in self.local[which])
         self.stale[which].discard(chunk)
         if not right:
             self.local[which].discard(chunk)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from axonfs.errors import BusyError
 from axonfs.manifest import FileEntry
 from axonfs.names import Spec
 from axonfs.ranges import Range
-from axonfs.store import Pin, Store
+from axonfs.store import Pin, Store, StoredObject
 from tests.support.stores import BOOT, CHUNK, NEXT_BOOT, Sample, held, land, read, sample
 
 
@@ -316,6 +317,20 @@ class TestLosing:
             )
             assert kept
             assert stored.present(0, 1)
+
+    def test_a_chunk_that_is_given_up_during_its_check_is_not_wrong(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        what, judge = sample(CHUNK), StoredObject._judge
+
+        def late(stored: StoredObject, chunk: int, *rest: Any) -> int | None:
+            stored.punch(chunk, chunk + 1)  # another thread, between the index and the bytes
+            return judge(stored, chunk, *rest)
+
+        with held(store, what.entry) as stored:
+            land(store, what)
+            monkeypatch.setattr(StoredObject, "_judge", late)
+            assert stored.check(0, memoryview(whole(what))) is None
 
     def test_drop_refuses_what_is_held(self, store: Store) -> None:
         what = sample(2 * CHUNK)
