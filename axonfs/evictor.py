@@ -25,6 +25,7 @@ KEEP_FREE = 0.10
 _LIMIT_AGE = 1.0
 # Between two looks at a cache that is over its limit and can give up nothing, in seconds.
 NOTHING_PAUSE = 0.05
+FULL_PAUSE = 1.0
 
 
 class Evictor:
@@ -100,8 +101,8 @@ class Evictor:
             if digests:
                 log.debug("evicted %d objects", len(digests))
                 self.evicted(digests)
-            else:
-                await trio.sleep(NOTHING_PAUSE)  # there is nothing to give up
+            else:  # there is nothing to give up, and on a full disk each chunk asks again
+                await trio.sleep(FULL_PAUSE if self._store.health.fault else NOTHING_PAUSE)
 
     async def _evict(self, fetcher: Fetcher) -> list[str]:
         """The objects that lost bytes."""

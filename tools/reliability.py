@@ -56,6 +56,14 @@ ROWS: Mapping[str, tuple[str, Callable[[Figures], str]]] = {
         "Stores killed while chunks land and go",
         lambda f: f"{f['rounds']:,.0f} rounds; all that the index said was there, was",
     ),
+    "power_loss": (
+        "Power lost while a cache was filled",
+        lambda f: (
+            f"{f['rounds']:,.0f} caches of pages from several moments: every byte right,"
+            f" {f['fetched']:,.0f} chunks fetched again, {f['kept']:,.0f} that the index knew and"
+            " the disk had kept"
+        ),
+    ),
     "lying_origin": (
         "An origin that lies or fails",
         lambda f: (

@@ -34,16 +34,23 @@ def verify_whole(stored: StoredObject, entry: FileEntry, source: str | None = No
 
     Raises:
         CorruptError: the digest is wrong; the object is quarantined.
+        OSError: the disk failed.
     """
     if stored.verified or not stored.complete:
         return
-    epoch = stored.epoch
-    if entry.packed or _is_right(stored, entry.git):
-        stored.mark_verified()
-        return
-    # Bits go before bytes, and the epoch moves last: either shows that holes were read as zeros.
+    epoch, failure = stored.epoch, None
+    try:
+        if entry.packed or _is_right(stored, entry.git):
+            stored.mark_verified()
+            return
+    except OSError as exc:
+        failure = exc
+    # Bits go before bytes, and the epoch moves last: either shows that holes were read as zeros,
+    # or the file while it was cut.
     if stored.missing(0, stored.count) or stored.epoch != epoch:
         return
+    if failure:
+        raise failure
     if stored.adopted(0, stored.count):  # found without an index: a crash may have spoilt them
         log.warning(
             "what was left of object %s is not whole; fetching it again", stored.digest[:12]

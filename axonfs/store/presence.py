@@ -308,8 +308,9 @@ class _Landing(Change):
             presence = self._presence
             presence.present.set(self._chunk)
             presence.adopted.clear(self._chunk)
-            presence.usable.set(self._chunk)
+            # Usable last: whoever finds the last chunk so must find the object complete as well.
             presence._gain(self._gained)
+            presence.usable.set(self._chunk)
 
 
 class _Confirmation(Change):

@@ -420,7 +420,10 @@ def _log(cache: Path) -> None:
 def _object(cache: Path) -> None:
     store = Store.open(cache)
     try:
-        store.object(FileEntry("x", 8, "ab" * 32)).hold()
+        stored = store.object(FileEntry("x", 8, "ab" * 32))
+        stored.hold()
+        assert not stored.readable
+        stored.land(0, memoryview(bytes(8)))
     finally:
         store.close()
 
