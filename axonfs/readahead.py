@@ -45,6 +45,18 @@ class Readahead:
         self._clock = 0
         self.cursors: list[Cursor] = []
 
+    def near(self, unit: int, behind: int) -> set[int]:
+        """The pieces of `unit` bytes that a reader is at, has asked for ahead, or left less than
+        `behind` bytes ago."""
+        return {
+            piece
+            for cursor in self.cursors
+            for piece in range(
+                max(0, cursor.position - behind) // unit,
+                max(cursor.issued, cursor.position) // unit + 1,
+            )
+        }
+
     def on_read(self, offset: int, length: int, *, absent: bool = False) -> Range | None:
         """The byte range to fetch ahead after a read of `[offset, offset + length)`.
 

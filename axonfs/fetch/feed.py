@@ -15,7 +15,7 @@ import trio
 from axonfs.errors import AxonError, CorruptError, OfflineError
 from axonfs.fetch.job import Job, Landing, Priority
 from axonfs.fetch.local import Local
-from axonfs.fetch.whole import judge_passed, verify_whole
+from axonfs.fetch.whole import judge_passed, verify_whole, wrong_chunks
 from axonfs.manifest import FileEntry
 from axonfs.ranges import Range, runs, split
 from axonfs.readahead import Readahead
@@ -255,25 +255,7 @@ class Feed:
 
     async def _check(self, run: Range) -> list[int]:
         await self._fetcher.ensure_table(self, adopted=bool(self.object.adopted(*run)))
-        return await trio.to_thread.run_sync(self._check_in_thread, run, self.table)
-
-    def _check_in_thread(self, run: Range, table: ChunkTable | None) -> list[int]:
-        buffer = memoryview(bytearray(self.object.chunk_size))
-        # Nothing but its package tells whether a chunk is right that the index does not know.
-        unknown = b"" if self.entry.packed else None
-        wrong = [
-            chunk
-            for chunk in range(*run)
-            if self.object.check(chunk, buffer, table.digest_of(chunk) if table else unknown)
-            is False
-        ]
-        if wrong:
-            log.warning(
-                "%d chunks of object %s were damaged on the disk; fetching them again",
-                len(wrong),
-                self.object.digest[:12],
-            )
-        return wrong
+        return await trio.to_thread.run_sync(wrong_chunks, self.object, run, self.table, self.entry)
 
     def want(self, chunks: Range, priority: Priority = Priority.READAHEAD) -> None:
         """Have the chunks fetched; nobody waits, so errors stay in the log."""
@@ -354,14 +336,7 @@ class Feed:
     def _behind_readers(self, goal: int) -> list[Range]:
         """Runs of local chunks that no reader is at or will come to soon, first ones first."""
         size, chosen = self.object.chunk_size, list[int]()
-        near = {
-            chunk
-            for cursor in self.readahead.cursors
-            for chunk in range(
-                max(0, cursor.position - KEEP_BEHIND) // size,
-                max(cursor.issued, cursor.position) // size + 1,
-            )
-        }
+        near = self.readahead.near(size, KEEP_BEHIND)
         for chunk in range(self.object.count):
             if len(chosen) * size >= goal:
                 break

@@ -1,7 +1,8 @@
-"""Objects that come without a chunk table: their bytes are judged as a whole.
+"""What is local, judged: chunks that nothing vouches for since the boot, and whole objects.
 
-By their sha256, or by their git blob id where a hub knows no other. What a package vouches for is
-right once it is complete: its last chunk lands when the package was seen to be.
+An object that comes without a chunk table is judged by its sha256, or by its git blob id where a
+hub knows no other. What a package vouches for is right once it is complete: its last chunk lands
+when the package was seen to be.
 
 For worker threads.
 """
@@ -13,6 +14,7 @@ import hashlib
 import logging
 import os
 
+from axonfs.chunktable import ChunkTable
 from axonfs.errors import CorruptError
 from axonfs.manifest import FileEntry
 from axonfs.ranges import Range
@@ -21,6 +23,31 @@ from axonfs.store import StoredObject
 log = logging.getLogger(__name__)
 
 _READ_SIZE = 4 << 20
+
+
+def wrong_chunks(
+    stored: StoredObject, chunks: Range, table: ChunkTable | None, entry: FileEntry
+) -> list[int]:
+    """Read local chunks and compare; the wrong ones are dropped and returned.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    buffer = memoryview(bytearray(stored.chunk_size))
+    # Nothing but its package tells whether a chunk is right that the index does not know.
+    unknown = b"" if entry.packed else None
+    wrong = [
+        chunk
+        for chunk in range(*chunks)
+        if stored.check(chunk, buffer, table.digest_of(chunk) if table else unknown) is False
+    ]
+    if wrong:
+        log.warning(
+            "%d chunks of object %s were damaged on the disk; fetching them again",
+            len(wrong),
+            stored.digest[:12],
+        )
+    return wrong
 
 
 def verify_whole(stored: StoredObject, entry: FileEntry, source: str | None = None) -> None:

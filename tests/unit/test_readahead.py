@@ -108,3 +108,13 @@ def test_ranges_stay_inside_the_object(reads: list[tuple[int, int]]) -> None:
 def test_readers_of_one_place_are_no_stream() -> None:
     readahead = Readahead(1 << 30)
     assert [readahead.on_read(8 * MIB, 4 * KIB) for _ in range(16)] == [None] * 16
+
+
+def test_what_is_near_a_reader() -> None:
+    readahead = Readahead(100 * MIB)
+    readahead.on_read(10 * MIB, MIB)
+    readahead.on_read(50 * MIB, MIB)
+    readahead.on_read(51 * MIB, MIB)  # a stream: its window lies ahead of it
+    near = readahead.near(MIB, 2 * MIB)
+    assert {9, 10, 11, 50, 51, 52, 53} <= near
+    assert near.isdisjoint({0, 7, 13, 40, 49, 90})
