@@ -6,17 +6,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
 from axonfs.names import Spec, parse_spec
+from tests.support.serving import QuietHandler, Served
 
 MANIFEST = "api/v1/models/{}/manifest.yaml"
 
@@ -67,7 +66,7 @@ def axon_manifest(spec: Spec, files: Mapping[str, bytes], **metadata: object) ->
     }
 
 
-class AxonRegistry:
+class AxonRegistry(Served):
     """Such a registry in `directory`, served on a free loopback port from `with` on.
 
     Args:
@@ -114,37 +113,14 @@ class AxonRegistry:
         hits = [item for item in self._found if query.lower() in " ".join(item.values()).lower()]
         return json.dumps(hits).encode()
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        return _handler(self)
 
 
 def _handler(registry: AxonRegistry) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:  # noqa: N802
             body = registry.answer(self.path)
-            self.send_response(404 if body is None else 200)
-            self.send_header("Content-Length", str(len(body or b"")))
-            self.end_headers()
-            self.wfile.write(body or b"")
-
-        def log_message(self, *_: object) -> None:
-            pass
+            self.answer(404 if body is None else 200, body or b"")
 
     return Handler

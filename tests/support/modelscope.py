@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.support.hub import Repo, sha256
+from tests.support.serving import Served
 
 DATE = 1_700_000_000
 
 
-class ModelScopeServer:
+class ModelScopeServer(Served):
     """One repository, in a thread, from `with` on.
 
     A file's last change is the commit that first had it as it is now.
@@ -27,21 +27,11 @@ class ModelScopeServer:
         self.requests: list[tuple[str, Mapping[str, str]]] = []
         self.altered: dict[str, bytes] = {}
 
-    def __enter__(self) -> Self:
+    def handler(self) -> type[BaseHTTPRequestHandler]:
         class Bound(_Handler):
-            pass
+            hub = self
 
-        Bound.hub = self
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        return Bound
 
     def files(self, commit: str) -> list[dict[str, Any]]:
         files = self.repo.commits[commit]
