@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import trio
+
 from axonfs.errors import AxonError, BadHandleError, NotFoundError
 from axonfs.fetch import Fetcher
 from axonfs.tree import Tree, Version
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 XATTR_PREFIX = "user.axonfs."
 # `st_blocks` of a file grows while it is fetched, so the kernel may keep that only briefly.
 FILLING_TTL = 1.0
+# The mount does not answer before open files are restored; a source may take its time.
+RESTORE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,16 +211,21 @@ class Vfs:
             self._foresee(place.version, place.entry.path)
 
     async def restore(self) -> None:
-        """Take over the handles that an earlier worker gave the kernel. Sends nothing.
+        """Take over the handles that an earlier worker gave the kernel.
 
-        What cannot be had any more is said in the log, and its readers get EBADF.
+        Asks a source only for what was dropped from the cache while it was open. What cannot be
+        had any more, or not soon, is said in the log, and its readers get EBADF.
         """
         known = self._journal.known
         for number, handle in list(known.handles.items()):
-            try:
-                await self.files.restore(number, handle, await self._at(handle.inode))
-            except AxonError as exc:
-                log.warning("an open file is lost: %s", exc)
+            with trio.move_on_after(RESTORE_SECONDS) as soon:
+                try:
+                    await self.files.restore(number, handle, await self._at(handle.inode))
+                except AxonError as exc:
+                    log.warning("an open file is lost: %s", exc)
+            if soon.cancelled_caught:
+                path = "/".join(self._nodes.path(handle.inode))
+                log.warning("an open file is lost: nobody says what %s is", path)
 
     def inodes_of(self, digests: set[str]) -> list[int]:
         """The known files whose bytes are one of these objects."""
