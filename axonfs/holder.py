@@ -26,6 +26,7 @@ from typing import Any
 
 from axonfs import rundir, systemd
 from axonfs.connection import claimed, connect, detach, parse_offer
+from axonfs.connection.handshake import READ_BYTES
 from axonfs.connection.held import DONE, NO_HANDSHAKE, REPLACE, VARIABLE, Held
 from axonfs.errors import UnsupportedError
 
@@ -43,7 +44,6 @@ LASTING = 60.0
 # After so long without a worker that answers, readers get an error rather than wait on.
 GIVE_UP = 300.0
 KEPT_ENDS = 20
-_INIT_SIZE = (1 << 20) + 4096  # the kernel refuses to be read with less than it may send
 _ADOPT = "AXONFS_ADOPT"
 
 
@@ -137,7 +137,7 @@ def _acquire(cache: Path, mountpoint: Path, *, allow_other: bool) -> Possessions
     with claimed(mountpoint):
         device = connect(mountpoint, allow_other=allow_other)
     try:
-        possessions.init = os.read(device, _INIT_SIZE)
+        possessions.init = os.read(device, READ_BYTES)
         parse_offer(possessions.init)
         possessions.device = device
     except (OSError, ValueError) as exc:
@@ -157,6 +157,10 @@ class Worker:
     ready: int
     started: float = field(default_factory=time.monotonic)
     answered: bool = False
+
+    def patience(self) -> int | None:
+        """Milliseconds that it is still given to answer for the first time; None once it has."""
+        return None if self.answered else int(GIVE_UP * 1000)
 
     def ended(self, seconds: float) -> bool:
         """Whether it has ended, or does within so many seconds."""
@@ -212,16 +216,25 @@ class Holder:
             if code is None:
                 self._unmount(worker)
                 return 0
-            if code == DONE:
+            if code == DONE or self._gone():
                 return 0
             if code == REPLACE and self._possessions.plain is None:
                 self._replace_program()
+            elif self._possessions.answered:
+                if not self._go_on(worker, code, wakeup):
+                    return 0 if STOPPING & set(self._signals) else 1
             elif code == NO_HANDSHAKE and self._possessions.plain is None:
                 self._fall_back()
-            elif not self._possessions.answered:
+            else:
                 return code if code > 0 else 1
-            elif not self._go_on(worker, code, wakeup):
-                return 0 if STOPPING & set(self._signals) else 1
+
+    def _gone(self) -> bool:
+        """Whether the connection has ended: there is nothing left for a worker to serve."""
+        if self._possessions.device < 0:
+            return False
+        device = select.poll()
+        device.register(self._possessions.device, 0)  # POLLERR is always reported
+        return bool(device.poll(0))
 
     def _start(self) -> Worker:
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
@@ -238,6 +251,8 @@ class Holder:
             plain=mine.plain,
             ends=self._ends,
         )
+        # The worker takes SIGHUP when it can; until then it would be the end of it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         try:
             process = subprocess.Popen(
                 self._command,
@@ -246,6 +261,7 @@ class Holder:
                 pass_fds=held.descriptors,
             )
         finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
             os.close(write_end)
         return Worker(process, os.pidfd_open(process.pid), read_end)
 
@@ -255,7 +271,10 @@ class Holder:
         for descriptor in (wakeup, worker.pidfd, worker.ready):
             poll.register(descriptor, select.POLLIN)
         while True:
-            events = {descriptor for descriptor, _ in poll.poll()}
+            events = {descriptor for descriptor, _ in poll.poll(worker.patience())}
+            if not events:
+                log.error("the worker (%d) does not answer; it is killed", worker.process.pid)
+                worker.process.kill()
             if wakeup in events:
                 os.read(wakeup, 4096)
                 if self._heed(worker):

@@ -40,12 +40,21 @@ def work(settings: Settings, mountpoint: Path, held: Held) -> int:
     """
     # A terminal sends it to the holder as well, which unmounts, and sees to the end of this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A second one must not end it while it lets go. Not SIG_IGN, which drops what waits blocked.
+    signal.signal(signal.SIGHUP, lambda *_: None)
     _die_with(held.holder)
     try:
         return trio.run(_serve, settings, mountpoint, held)
     except* HandshakeError as group:
-        log.warning("%s", group.exceptions[0])
+        log.warning("%s", _first(group))
     return NO_HANDSHAKE
+
+
+def _first(exc: BaseException) -> BaseException:
+    """What happened, out of the groups that nurseries wrap it in."""
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return exc
 
 
 def _die_with(holder: int) -> None:
@@ -131,6 +140,7 @@ class Mount:
     async def stop_on_signal(self) -> None:
         """End on SIGTERM, and for another worker on SIGHUP."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the holder blocked it
             async for number in signals:
                 if number == signal.SIGHUP:
                     self.ending = REPLACE

@@ -19,6 +19,8 @@ _OUT_SIZE = 64  # struct fuse_init_out since 7.23
 _FLAGS, _BACKGROUND, _CONGESTION, _PAGES, _FLAGS2, _DEPTH = 12, 16, 18, 28, 32, 36
 
 OPCODE = 26
+# What the device has to be read with: the kernel refuses less than the most that it may send.
+READ_BYTES = (1 << 20) + 4096
 MAX_PAGES = 1 << 22
 INIT_EXT = 1 << 30
 PASSTHROUGH = 1 << 37

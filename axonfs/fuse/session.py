@@ -2,7 +2,7 @@
 
 libfuse is given one end of a socket pair as its connection, the kernel's INIT to read there, and
 its reply is amended before the kernel gets it; then the connection takes the socket's place. Where
-that does not work, libfuse opens and mounts by itself, and `Terms` say why.
+that does not work, libfuse opens and mounts by itself, and `Session.plain` says why.
 """
 
 from __future__ import annotations
@@ -23,17 +23,13 @@ import pyfuse3
 import trio
 
 from axonfs.connection import Terms, amend, clear_dead, parse_offer, readahead_setting
-from axonfs.connection.handshake import opcode_of, refusal, resend_notification
+from axonfs.connection.handshake import READ_BYTES, opcode_of, refusal, resend_notification
 from axonfs.connection.held import Held
 from axonfs.errors import UnsupportedError
 from axonfs.fuse.adapter import Adapter
 from axonfs.fuse.passthrough import Passthrough
 
 log = logging.getLogger(__name__)
-
-
-class HandshakeError(UnsupportedError):
-    """libfuse or the kernel does not go along with a connection of our own."""
 
 
 # How often it is looked whether the connection still is there, in seconds.
@@ -43,9 +39,12 @@ HANDLERS = 512
 # What the kernel asks for at a time: a request of the largest size that it makes, and a quarter of
 # a chunk of the default size, so that three of four page faults need one chunk alone.
 WHOLE_KIB, PARTIAL_KIB = 1024, 256
-_INIT_SIZE = (1 << 20) + 4096  # the kernel refuses to be read with less than it may send
 _NEGOTIATION_SECONDS = 10.0
 _STATFS, _REQUEST_STEP, _LOOK_BACK = 17, 2, 1 << 17
+
+
+class HandshakeError(UnsupportedError):
+    """libfuse or the kernel does not go along with a connection of our own."""
 
 
 @dataclass(slots=True)
@@ -62,20 +61,21 @@ class Session:
     read_ahead_kib: int = 128
     _readahead: Path | None = None
     _handshake: Handshake | None = None
-    _serving: trio.CancelScope = field(default_factory=trio.CancelScope)
+    _stopping: trio.Event = field(default_factory=trio.Event)
 
     async def serve(self) -> None:
-        """Answer requests until the mount ends, those under way included."""
-        with self._serving:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(pyfuse3.main, 1, HANDLERS)
-                if self._handshake is not None:
-                    self.terms = await trio.to_thread.run_sync(self._handshake.finish)
-                    if not self.terms.passthrough:
-                        self.passthrough.deny("this kernel does not offer it")
-                    # A new file has the descriptor now; this has trio's epoll see it.
-                    await trio.lowlevel.wait_writable(self.descriptor)
-                nursery.start_soon(self._stop_when_gone)
+        """Answer requests until the mount ends or `stop`, which waits for the handshake."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pyfuse3.main, 1, HANDLERS)
+            if self._handshake is not None:
+                self.terms = await trio.to_thread.run_sync(self._handshake.finish)
+                if not self.terms.passthrough:
+                    self.passthrough.deny("this kernel does not offer it")
+                # A new file has the descriptor now; this has trio's epoll see it.
+                await trio.lowlevel.wait_writable(self.descriptor)
+            nursery.start_soon(self._stop_when_gone)
+            await self._stopping.wait()
+            nursery.cancel_scope.cancel()
 
     async def find_readahead(self, mountpoint: Path) -> None:
         """Find where the size of the kernel's requests is set; the mount answers already."""
@@ -116,7 +116,7 @@ class Session:
 
     def stop(self) -> None:
         """Have `serve` return."""
-        self._serving.cancel()
+        self._stopping.set()
 
     async def _stop_when_gone(self) -> None:
         """Leave when the connection ended: pyfuse3 would first finish what nobody waits for."""
@@ -154,7 +154,7 @@ class Handshake:
         """
         device = self._held.device
         try:
-            reply = self._ours.recv(_INIT_SIZE)
+            reply = self._ours.recv(READ_BYTES)
             amended, terms = amend(reply, self._offer, passthrough=self._passthrough)
             if self._held.first:
                 os.write(device, amended)
@@ -184,7 +184,7 @@ def refuse_unanswered(device: int, mountpoint: Path) -> None:
     os.set_blocking(device, True)
     opcode = unique = 0
     while opcode != _STATFS:
-        opcode, unique = opcode_of(os.read(device, _INIT_SIZE))
+        opcode, unique = opcode_of(os.read(device, READ_BYTES))
         _refuse(device, unique)
     for number in range(unique - _REQUEST_STEP, max(0, unique - _LOOK_BACK), -_REQUEST_STEP):
         _refuse(device, number)

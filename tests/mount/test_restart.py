@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -226,3 +227,36 @@ def test_nothing_of_a_dead_holder_stays(mount: Mount) -> None:
     ended, _, _ = select.select([descriptor], [], [], 20)
     os.close(descriptor)
     assert ended
+
+
+def test_a_restart_asked_for_at_any_moment(mount: Mount, tmp_path: Path) -> None:
+    """SIGHUP to a worker that is only starting waits until it can be heeded."""
+    old = mount.worker()
+    with (mount.path / MODEL).open("rb") as file:
+        first = file.read(10)
+        for _ in range(2):  # the second one meets the next worker before it answers
+            mount.process.send_signal(signal.SIGHUP)
+            wait_for_another(mount, old)
+        assert first + file.read() == source_bytes(tmp_path, 0, NAME)
+    assert mount.status()["worker"]["ends"] == []
+
+
+def wait_for_another(mount: Mount, old: int) -> None:
+    """Return when the holder has another child than `old`."""
+    children = Path(f"/proc/{mount.process.pid}/task/{mount.process.pid}/children")
+    deadline = time.monotonic() + 20
+    while children.read_text().split() in ([], [str(old)]):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)  # the holder tells nobody that it starts the next one
+
+
+def test_unmounted_while_there_is_no_worker(mount: Mount) -> None:
+    """A mount that is taken away while its worker is being replaced does not come back."""
+    (mount.path / MODEL).read_bytes()
+    mount.process.send_signal(signal.SIGSTOP)
+    worker = int(Path(f"/proc/{mount.process.pid}/task/{mount.process.pid}/children").read_text())
+    os.kill(worker, signal.SIGKILL)
+    subprocess.run(["umount", "--no-canonicalize", "-l", mount.path], check=True)
+    mount.process.send_signal(signal.SIGCONT)
+    assert mount.process.wait(20) == 0
+    assert not os.path.ismount(mount.path)
