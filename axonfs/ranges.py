@@ -7,7 +7,7 @@ bytearray operation); writers must exclude each other, since `count` follows eve
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 
@@ -50,6 +50,15 @@ def runs(numbers: Iterable[int]) -> list[Range]:
     if start is not None and stop is not None:
         found.append(Range(start, stop))
     return found
+
+
+def aligned(whole: Range, unit: int) -> Iterator[Range]:
+    """`whole` in pieces that end at multiples of `unit`, in order; the last one may be shorter."""
+    start = whole.start
+    while start < whole.stop:
+        stop = min(start - start % unit + unit, whole.stop)
+        yield Range(start, stop)
+        start = stop
 
 
 def split(whole: Range, limit: int) -> list[Range]:

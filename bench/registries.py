@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from axonfs.catalog import Versions, render_index, render_versions
-from axonfs.chunktable import ChunkTable
+from axonfs.chunktable import ChunkTable, chunk_digest
 from axonfs.manifest import DEFAULT_CHUNK_SIZE, FileEntry, Manifest, render_manifest
 from axonfs.names import Spec, newest, parse_spec
 from axonfs.publish.registry import Registry, listing_of
@@ -32,7 +32,7 @@ def write_giant(root: Path, spec: str, size: int) -> str:
     count, rest = divmod(size, DEFAULT_CHUNK_SIZE)
     if rest:
         raise ValueError("a giant has whole chunks only")
-    chunk = hashlib.sha256(bytes(DEFAULT_CHUNK_SIZE)).digest()
+    chunk = chunk_digest(bytes(DEFAULT_CHUNK_SIZE))
     table = ChunkTable(size, DEFAULT_CHUNK_SIZE, chunk * count)
     for path in (registry.object(digest), registry.table(digest)):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 import trio
 
-from axonfs.chunktable import ChunkTable
+from axonfs.chunktable import ChunkTable, single_table
 from axonfs.errors import (
     AxonError,
     CorruptError,
@@ -35,6 +35,7 @@ from axonfs.fetch.schedule import Schedule
 from axonfs.fetch.transfer import Transfer
 from axonfs.flights import Flights
 from axonfs.manifest import ChunkRef, FileEntry
+from axonfs.ranges import Range
 from axonfs.remote import Bodies, HubCache, Limits
 from axonfs.store import Store
 from axonfs.tree import Version
@@ -148,19 +149,22 @@ class Fetcher:
             job.running = True
             self._nursery.start_soon(self._run, job)
 
-    def arrived(self, job: Job, chunk: int, size: int, data: bytes | None = None) -> None:
-        """One chunk of `job` is in the store (called in the trio thread by the transfer).
+    def arrived(self, job: Job, chunks: Range, size: int, data: bytes | None = None) -> None:
+        """Chunks of `job` are in the store (called in the trio thread by the transfer).
 
         Args:
-            data: its bytes, where the disk did not take them.
+            data: their bytes, where the disk did not take them.
         """
         self._fetched += size
         job.progress = trio.current_time()
         schedule = self._schedule
         schedule.streams.landed(size, job.progress, short=schedule.short_of_streams())
-        if data is not None:
-            self.overflow.put(job.feed, chunk, data)
-        job.feed.arrived(chunk, data)
+        unit = job.feed.object.chunk_size
+        for chunk in range(*chunks):
+            piece = None if data is None else data[(chunk - chunks.start) * unit :][:unit]
+            if piece is not None:
+                self.overflow.put(job.feed, chunk, piece)
+            job.feed.arrived(chunk, piece)
         self._landed()
 
     # -- what a pass over a package reports -------------------------------------------------
@@ -302,7 +306,8 @@ class Fetcher:
         if feed.table is not None or feed.entry.chunks is None or not adopted:
             return
         if feed.entry.size <= feed.entry.chunks.size:  # its one chunk is the object
-            feed.table = _single(feed.entry, feed.entry.chunks)
+            entry = feed.entry
+            feed.table = single_table(entry.digest, entry.size, feed.entry.chunks.size)
             return
         origin = origin or next(iter(feed.origins), None)
         key = ("table", _key(feed.entry))
@@ -352,10 +357,6 @@ class Fetcher:
 def _key(entry: FileEntry) -> _Key:
     """Entries that agree about everything but the path share a feed."""
     return entry.digest, entry.size, entry.chunks, entry.git
-
-
-def _single(entry: FileEntry, chunks: ChunkRef) -> ChunkTable:
-    return ChunkTable(entry.size, chunks.size, bytes.fromhex(entry.digest))
 
 
 def _deadline(exc: AxonError, waited: float) -> AxonError:

@@ -1,7 +1,7 @@
 """What of an object the disk really gives: its bits, less what could not be read when it was tried.
 
 Below feed, above the store. The index may say that a chunk is here, and the disk refuse it.
-`usable` and `distrusts` may be asked from any thread; the rest is the trio thread's.
+`usable`, `missing` and `distrusts` may be asked from any thread; the rest is the trio thread's.
 """
 
 from __future__ import annotations
@@ -45,6 +45,6 @@ class Local:
         self._stored.health.failed(exc)
         self._distrusted.update(range(*chunks))
 
-    def distrusts(self, chunk: int) -> bool:
-        """Whether a chunk is not worth writing, since the disk would not give it back."""
-        return chunk in self._distrusted
+    def distrusts(self, chunks: Range) -> bool:
+        """Whether chunks are not worth writing, since the disk would not give them all back."""
+        return not self._distrusted.isdisjoint(range(*chunks))

@@ -7,7 +7,6 @@ job's range and the feed's table, which it reads, and what it reports through `r
 from __future__ import annotations
 
 import errno
-import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import trio
 
 from axonfs.errors import CorruptError
 from axonfs.fetch.job import Job, Priority
+from axonfs.ranges import Range
 from axonfs.remote import Bodies, Location
 from axonfs.store import DISK_FAULTS
 
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from axonfs.chunktable import ChunkTable
     from axonfs.fetch.fetcher import Fetcher
     from axonfs.tree import Version
+
+
+# Written at once and aligned, so much gets one folio of the page cache, which a mapping enters with
+# one entry: a mapping is read 12 times as fast as of a file written in pieces of 256 KiB.
+PAGE_BYTES = 2 << 20
 
 
 class Transfer:
@@ -55,8 +60,7 @@ class Transfer:
         start = self._first * stored.chunk_size
         stop = min(self._job.chunks.stop * stored.chunk_size, stored.size)
         if self._blob:
-            unit = stored.chunk_size
-            self._blob.read(start, stop, self._take, unit=unit, cancelled=self._superfluous)
+            self._blob.read(start, stop, self._take, unit=self._unit(), cancelled=self._superfluous)
             return
         feed = self._job.feed
         bodies.read(
@@ -65,10 +69,15 @@ class Transfer:
             stop,
             stored.size,
             self._take,
-            unit=stored.chunk_size,
+            unit=self._unit(),
             cancelled=self._superfluous,
             validated=self._note_etag,
         )
+
+    def _unit(self) -> int:
+        """How many bytes to store at a time: a chunk where a reader waits, else a large page."""
+        size = self._object.chunk_size
+        return size if self._job.priority is Priority.DEMAND else max(size, PAGE_BYTES)
 
     def _note_etag(self, etag: str) -> None:
         """Without a chunk table the ETag ties the ranges of an object together."""
@@ -80,21 +89,23 @@ class Transfer:
         return self._job.superfluous or self._fetcher.closing
 
     def _take(self, offset: int, view: memoryview) -> None:
-        chunk = offset // self._object.chunk_size
+        size = self._object.chunk_size
+        chunk = offset // size
         if not self._first <= chunk < self._job.chunks.stop:
             self._token.run_sync_soon(self._job.feed.without_ranges, self._job)
-        if self._job.feed.local.usable(chunk, chunk + 1):
-            return
-        self._verify(chunk, view)
-        data = self._land(chunk, view)
-        self._token.run_sync_soon(self._fetcher.arrived, self._job, chunk, len(view), data)
+        for run in self._job.feed.local.missing(chunk, chunk + -(-len(view) // size)):
+            part = view[run.start * size - offset : run.stop * size - offset]
+            for number in range(*run):
+                self._verify(number, part[(number - run.start) * size :][:size])
+            data = self._land(run, part)
+            self._token.run_sync_soon(self._fetcher.arrived, self._job, run, len(part), data)
 
-    def _land(self, chunk: int, view: memoryview) -> bytes | None:
-        """Write a chunk; its bytes for the readers where the disk does not take them."""
+    def _land(self, run: Range, view: memoryview) -> bytes | None:
+        """Write chunks; their bytes for the readers where the disk does not take them."""
         try:
-            if self._job.feed.local.distrusts(chunk):
+            if self._job.feed.local.distrusts(run):
                 raise OSError(errno.EIO, "the cache's disk did not give back what it took")
-            self._object.land(chunk, view)
+            self._object.land(run.start, view)
         except DISK_FAULTS as exc:
             self._object.health.failed(exc)
             if self._job.priority is Priority.PREFETCH:
@@ -106,7 +117,7 @@ class Transfer:
         table = self._table()
         if table is None:
             return  # judged as a whole, by whoever wants to read the complete object
-        if hashlib.sha256(view).digest() != table.digest_of(chunk):
+        if not table.right(chunk, view):
             raise CorruptError(
                 f"chunk {chunk} of object {self._object.digest[:12]} has the wrong digest",
                 source=self._location.url,

@@ -34,13 +34,10 @@ def wrong_chunks(
         OSError: the disk failed.
     """
     buffer = memoryview(bytearray(stored.chunk_size))
-    # Nothing but its package tells whether a chunk is right that the index does not know.
-    unknown = b"" if entry.packed else None
-    wrong = [
-        chunk
-        for chunk in range(*chunks)
-        if stored.check(chunk, buffer, table.digest_of(chunk) if table else unknown) is False
-    ]
+    right = table.right if table else None
+    if table is None and entry.packed:  # only its package tells what the index does not know
+        right = _unknown
+    wrong = [chunk for chunk in range(*chunks) if stored.check(chunk, buffer, right) is False]
     if wrong:
         log.warning(
             "%d chunks of object %s were damaged on the disk; fetching them again",
@@ -48,6 +45,10 @@ def wrong_chunks(
             stored.digest[:12],
         )
     return wrong
+
+
+def _unknown(chunk: int, view: memoryview) -> bool:
+    return False
 
 
 def verify_whole(stored: StoredObject, entry: FileEntry, source: str | None = None) -> None:

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from axonfs.chunktable import ChunkTable
+from axonfs.chunktable import ChunkTable, Hash
 from axonfs.errors import AxonError
 from axonfs.manifest import ChunkRef, FileEntry
 from axonfs.names import printable
@@ -97,13 +97,13 @@ class Copier:
 
 
 class _Digests:
-    """The sha256 of the whole and of each chunk, over pieces that never cross a chunk's end."""
+    """The sha256 of the whole and a digest of each chunk, over pieces that cross no chunk's end."""
 
     def __init__(self, chunk_size: int) -> None:
         self.size = 0
         self._chunk_size = chunk_size
         self._whole = hashlib.sha256()
-        self._chunk = hashlib.sha256()
+        self._chunk = Hash.BLAKE3.hasher()
         self._table = bytearray()
 
     @property
@@ -125,7 +125,7 @@ class _Digests:
 
     def _end_chunk(self) -> None:
         self._table += self._chunk.digest()
-        self._chunk = hashlib.sha256()
+        self._chunk = Hash.BLAKE3.hasher()
 
 
 def _open(file: SourceFile) -> int:

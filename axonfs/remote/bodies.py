@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from axonfs.errors import AccessDeniedError, UnavailableError, VanishedError
-from axonfs.ranges import Range
+from axonfs.ranges import Range, aligned
 from axonfs.remote.answers import HEADERS, Answer, body_range, check_status, range_headers
 from axonfs.remote.dial import Dialer
 from axonfs.remote.faults import deadline_passed, fault, network_fault
@@ -116,10 +116,10 @@ class Bodies:
         """Ask once for the bytes `[start, stop)` of an object of `size` bytes.
 
         Args:
-            sink: called with offset and view of each aligned `unit` (the object's last may be
-                short), in order. The view is good until it returns; what it raises passes
-                through. A server that ignores ranges gets its whole object read, and the sink
-                is given every unit of it, from 0 to `size`.
+            sink: called with offset and view of pieces, in order, each of which ends at a
+                multiple of `unit` or with the answer. The view is good until it returns; what it
+                raises passes through. A server that ignores ranges gets its whole object read,
+                and the sink is given all of it, from 0 to `size`.
             cancelled: asked between receives, a few times a second; once it is true the read
                 ends early and without an error. Connecting is not interrupted.
             validated: told the ETag of the answer, if it has one, before any of its bytes.
@@ -127,8 +127,8 @@ class Bodies:
         Raises:
             AxonError: what went wrong, with `transient` and `retry_after` for whoever retries.
         """
-        if not 0 <= start < stop <= size or start % unit or (stop % unit and stop != size):
-            raise ValueError(f"[{start}, {stop}) of {size} is not whole units of {unit}")
+        if not 0 <= start < stop <= size:
+            raise ValueError(f"[{start}, {stop}) is not in an object of {size} bytes")
         with contextlib.suppress(CancelledReadError):
             asked = Range(start, stop)
             reply, url = self._find(location, asked, cancelled)
@@ -235,10 +235,10 @@ class Bodies:
     def _stream(self, reply: _Reply, body: Range, sink: Sink, unit: int) -> None:
         buffer = self._buffers.take(min(unit, body.size))
         try:
-            for offset in range(body.start, body.stop, unit):
-                piece = memoryview(buffer)[: body.stop - offset]
-                self._fill(reply, piece, offset)
-                sink(offset, piece)
+            for part in aligned(body, unit):
+                piece = memoryview(buffer)[: part.size]
+                self._fill(reply, piece, part.start)
+                sink(part.start, piece)
                 reply.wire.progressed()  # the sink's time is not the server's
         finally:
             self._buffers.put(buffer)

@@ -17,9 +17,10 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from axonfs.chunktable import ChunkTable
+from axonfs.chunktable import ChunkTable, chunk_digest
 from axonfs.errors import UnavailableError
 from axonfs.manifest import DEFAULT_CHUNK_SIZE, FileEntry
+from axonfs.ranges import Range, aligned
 from axonfs.remote.bodies import Sink
 from axonfs.remote.faults import fault
 from axonfs.remote.huggingface import home
@@ -117,7 +118,7 @@ def _compared(
         if cancelled():
             return None
         whole.update(piece)
-        chunks += hashlib.sha256(piece).digest()
+        chunks += chunk_digest(piece)
     if whole.hexdigest() != (entry.git or entry.digest):
         log.info("%s is not used: its bytes are not what its name says", path)
         return None
@@ -135,12 +136,12 @@ def _pieces(path: Path, start: int, stop: int, unit: int) -> Iterator[memoryview
     buffer = memoryview(bytearray(min(unit, stop - start)))
     with path.open("rb", buffering=0) as file:
         file.seek(start)
-        for offset in range(start, stop, unit):
-            piece = buffer[: stop - offset]
+        for part in aligned(Range(start, stop), unit):
+            piece = buffer[: part.size]
             filled = 0
             while filled < len(piece):
                 count = file.readinto(piece[filled:])
                 if not count:
-                    raise OSError(f"it ends at byte {offset + filled}")
+                    raise OSError(f"it ends at byte {part.start + filled}")
                 filled += count
             yield piece

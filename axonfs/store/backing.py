@@ -23,9 +23,6 @@ from axonfs.errors import NoSpaceError
 from axonfs.manifest import chunk_count
 from axonfs.ranges import Range
 
-# The page cache takes one folio of memory for each write, as far as it can. Pieces of this size
-# take a fifth of the system time of a MiB at once (1.0 s per GiB; Linux 6.18, virtual machine).
-WRITE_BYTES = 256 << 10
 # Room for so much says that a full disk is full no more; the index grows by less for a while.
 RESERVE_BYTES = 1 << 20
 _TRASH = "trash"
@@ -205,8 +202,7 @@ def write_all(descriptor: int, view: memoryview, offset: int) -> None:
     with no_space():
         written = 0
         while written < len(view):
-            piece = view[written : written + WRITE_BYTES]
-            written += os.pwrite(descriptor, piece, offset + written)
+            written += os.pwrite(descriptor, view[written:], offset + written)
 
 
 def read_all(descriptor: int, view: memoryview, offset: int) -> bool:

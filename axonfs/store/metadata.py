@@ -15,10 +15,11 @@ import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from axonfs.chunktable import ChunkTable
+from axonfs.chunktable import ChunkTable, decode_table
 from axonfs.document import Document
 from axonfs.errors import MalformedError
 from axonfs.manifest import ChunkRef, FileEntry, Manifest, parse_manifest
@@ -36,7 +37,6 @@ PARSED_BYTES = 8 << 20  # of raw manifests whose parsed form is held; parsed is 
 _SCRUB = b"scrub"
 _FETCHED = struct.Struct("<d")
 _LENGTH = struct.Struct("<I")
-_SIZE = struct.Struct("<Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +165,12 @@ class Metadata:
         record = unseal(Kind.TABLE, raw)
         if record is None:
             return None
-        (size,) = _SIZE.unpack_from(record)
-        return ChunkTable(size, entry.chunks.size, record[_SIZE.size :])
+        with suppress(MalformedError):  # one of format 1, which is fetched again
+            return decode_table(record)
+        return None
 
     def put_table(self, digest: str, table: ChunkTable) -> None:
-        record = seal(Kind.TABLE, _SIZE.pack(table.size) + table.digests)
+        record = seal(Kind.TABLE, table.encode())
         key = _table_key(digest, table.ref)
         if self._room_for(len(record)):
             self._keep(lambda txn: txn.put(Table.TABLES, key, record))

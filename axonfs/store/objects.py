@@ -26,11 +26,11 @@ called from any.
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 
 from axonfs.manifest import FileEntry
 from axonfs.ranges import Range, runs
@@ -41,6 +41,8 @@ from axonfs.store.presence import Presence
 from axonfs.store.records import GROUP, NO_TABLE, Group, ObjectRecord, checksum
 
 log = logging.getLogger(__name__)
+
+Right = Callable[[int, memoryview], bool]  # whether a chunk's bytes are what they should be
 
 TOUCH_INTERVAL = 60.0  # seconds between two writes of one object's access time
 
@@ -243,21 +245,26 @@ class StoredObject:
         return self._presence.bytes_of(chunks)
 
     def land(self, chunk: int, view: memoryview) -> None:
-        """Write a verified chunk and make it count. The object is held.
+        """Write verified chunks, from `chunk` on, and make them count. The object is held.
+
+        Args:
+            view: whole chunks; the object's last may be short.
 
         Raises:
-            NoSpaceError, OSError: the disk is full or failed; the chunk does not count.
+            NoSpaceError, OSError: the disk is full or failed; none of the chunks counts.
         """
-        presence, bounds = self._presence, self._presence.bounds(chunk)
+        presence, unit = self._presence, self.chunk_size
+        count = max(-(-len(view) // unit), 1)
+        bounds = Range(presence.bounds(chunk).start, presence.bounds(chunk + count - 1).stop)
         if len(view) != bounds.size:
             raise ValueError(f"chunk {chunk} of {self!r} has {bounds.size} bytes, not {len(view)}")
-        value = checksum(view)
+        values = [checksum(view[start : start + unit]) for start in range(0, len(view), unit)]
         self._reopen()
         while True:
             epoch = presence.epoch
             with self._writing:
                 backing.write_all(self.fd, view, bounds.start)
-            if presence.land(chunk, value, epoch):
+            if presence.land(chunk, values, epoch):
                 self._ledger.health.worked()
                 return
 
@@ -274,16 +281,16 @@ class StoredObject:
                 os.close(descriptor)
                 self._sealed = False
 
-    def check(self, chunk: int, buffer: memoryview, digest: bytes | None = None) -> bool | None:
+    def check(self, chunk: int, buffer: memoryview, right: Right | None = None) -> bool | None:
         """Read a local chunk and compare; a wrong one is no longer local. The object is held.
 
         None says that the chunk is not local, or was given up meanwhile.
 
         Args:
             buffer: at least a chunk long; starts with the chunk's bytes afterwards.
-            digest: the chunk's raw sha256 from the chunk table. An adopted chunk of an object
-                with a table is refused without it; of an object without one it is taken as it
-                is, since the digest of the whole judges it.
+            right: judges an adopted chunk, as its chunk table does. One of an object with a
+                table is refused without it; of an object without one it is taken as it is,
+                since the digest of the whole judges it.
         """
         presence, view = self._presence, buffer[: self._presence.bounds(chunk).size]
         group = presence.group(chunk)
@@ -291,16 +298,16 @@ class StoredObject:
             return False
         if not group.present(chunk % GROUP):
             return None
-        value = self._judge(chunk, view, digest, group)
+        value = self._judge(chunk, view, right, group)
         if not self._ledger.index.writable:
             return value is not None
         if value is None:
-            right = presence.lose(
-                chunk, lambda group: self._judge(chunk, view, digest, group) is not None
+            kept = presence.lose(
+                chunk, lambda group: self._judge(chunk, view, right, group) is not None
             )
-            if right is False:  # nor may a lost index find its bytes and adopt them
+            if kept is False:  # nor may a lost index find its bytes and adopt them
                 self.punch(chunk, chunk + 1)
-            return right
+            return kept
         return presence.usable.test(chunk) or presence.confirm(chunk, value) or None
 
     def discard(self) -> None:
@@ -379,17 +386,15 @@ class StoredObject:
         if self.fd >= 0:
             backing.cut(self.fd, bounds, self.size)
 
-    def _judge(
-        self, chunk: int, view: memoryview, digest: bytes | None, group: Group
-    ) -> int | None:
+    def _judge(self, chunk: int, view: memoryview, right: Right | None, group: Group) -> int | None:
         """Read the chunk into `view`; its sum if it is what it should be, else None."""
         if not backing.read_all(self.fd, view, chunk * self.chunk_size):
             return None
         slot, value = chunk % GROUP, checksum(view)
         if not group.adopted(slot):
-            right = value == group.sum_of(slot)
-        elif digest is None:
-            right = self._presence.table == NO_TABLE
+            same = value == group.sum_of(slot)
+        elif right is None:
+            same = self._presence.table == NO_TABLE
         else:
-            right = hashlib.sha256(view).digest() == digest
-        return value if right else None
+            same = right(chunk, view)
+        return value if same else None

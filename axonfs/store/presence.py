@@ -13,8 +13,9 @@ Threading: any thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from axonfs.manifest import chunk_count
 from axonfs.ranges import Bitmap, Range, chunk_range
@@ -134,9 +135,9 @@ class Presence:
         raw = self._index.get(Table.GROUPS, group_key(self._key, chunk // GROUP))
         return Group(raw, self._boot)
 
-    def land(self, chunk: int, value: int, epoch: int) -> bool:
-        """The chunk's bytes, of sum `value`, were written in `epoch`; False if that has ended."""
-        landing = _Landing(self, chunk, value, epoch)
+    def land(self, chunk: int, values: Sequence[int], epoch: int) -> bool:
+        """Chunks from `chunk` on, of these sums, were written in `epoch`; False if it ended."""
+        landing = _Landing(self, chunk, values, epoch)
         self._index.commit(landing)
         return landing.kept
 
@@ -279,38 +280,43 @@ class Presence:
 
 
 class _Landing(Change):
-    """A chunk whose bytes are in the file and right."""
+    """Chunks whose bytes are in the file and right."""
 
-    __slots__ = ("_chunk", "_epoch", "_gained", "_presence", "_value", "kept")
+    __slots__ = ("_epoch", "_gained", "_presence", "_values", "kept")
 
-    def __init__(self, presence: Presence, chunk: int, value: int, epoch: int) -> None:
+    def __init__(self, presence: Presence, chunk: int, values: Sequence[int], epoch: int) -> None:
         super().__init__()
         self._presence = presence
-        self._chunk = chunk
-        self._value = value
+        self._values = dict(enumerate(values, chunk))
         self._epoch = epoch
         self._gained = 0
         self.kept = False
 
     def apply(self, transaction: Transaction) -> None:
-        presence, (number, slot) = self._presence, divmod(self._chunk, GROUP)
+        presence = self._presence
         if self._epoch != presence.epoch:
             return
-        key, group = presence._group_in(transaction, number)
-        self._gained = 0 if group.present(slot) else presence.bounds(self._chunk).size
-        group.settle(slot, self._value)
-        transaction.put(Table.GROUPS, key, group.raw)
+        self._gained = 0
+        for number, chunks in groupby(self._values, lambda chunk: chunk // GROUP):
+            key, group = presence._group_in(transaction, number)
+            for chunk in chunks:
+                if not group.present(chunk % GROUP):
+                    self._gained += presence.bounds(chunk).size
+                group.settle(chunk % GROUP, self._values[chunk])
+            transaction.put(Table.GROUPS, key, group.raw)
         presence._write(transaction, self._gained)
         self.kept = True
 
     def settle(self) -> None:
         if self.kept:
             presence = self._presence
-            presence.present.set(self._chunk)
-            presence.adopted.clear(self._chunk)
+            for chunk in self._values:
+                presence.present.set(chunk)
+                presence.adopted.clear(chunk)
             # Usable last: whoever finds the last chunk so must find the object complete as well.
             presence._gain(self._gained)
-            presence.usable.set(self._chunk)
+            for chunk in self._values:
+                presence.usable.set(chunk)
 
 
 class _Confirmation(Change):

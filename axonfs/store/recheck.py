@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from axonfs.chunktable import ChunkTable
+from axonfs.chunktable import ChunkTable, single_table
 from axonfs.ranges import Range
 from axonfs.store.objects import StoredObject
 
@@ -49,11 +49,10 @@ def _check(
     stored: StoredObject, chunk: int, bounds: Range, buffer: memoryview, table: ChunkTable | None
 ) -> bool | None:
     cached = _is_cached(stored.fd, bounds.stop - 1)
-    digest = bytes.fromhex(stored.digest) if stored.single else None
-    if table:
-        digest = table.digest_of(chunk)
+    if table is None and stored.single:
+        table = single_table(stored.digest, stored.size, stored.chunk_size)
     try:
-        return stored.check(chunk, buffer, digest)
+        return stored.check(chunk, buffer, table.right if table else None)
     finally:
         if not cached:
             os.posix_fadvise(stored.fd, bounds.start, bounds.size, os.POSIX_FADV_DONTNEED)

@@ -37,7 +37,7 @@ from typing import Self
 
 import xxhash
 
-FORMAT = 1
+FORMAT = 2
 GROUP = 128  # chunks of one group record: 1 KiB of sums keeps a commit to one leaf page
 NO_TABLE = ""
 _OBJECT = struct.Struct("<QIIQd32s32s")

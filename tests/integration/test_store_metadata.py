@@ -122,7 +122,7 @@ class TestTables:
     def test_a_table_comes_back_to_the_entry_that_names_it(self, tmp_path: Path) -> None:
         store = Store.open(tmp_path)
         what = sample(5 * CHUNK + 1)
-        finer = sample(5 * CHUNK + 1, chunk_size=CHUNK // 2)
+        finer = sample(5 * CHUNK + 1, chunk_size=2 * CHUNK)
         lie = ChunkTable(what.table.size, CHUNK, bytes(32 * 6))
         for table in (what.table, finer.table, lie):
             store.put_table(what.digest, table)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from axonfs.chunktable import ChunkTable
+from axonfs.chunktable import ChunkTable, chunk_digest
 from axonfs.manifest import FileEntry
 from axonfs.store import Store, StoredObject
 
@@ -39,8 +39,7 @@ def sample(size: int, *, seed: int = 0, chunk_size: int = CHUNK, table: bool = T
     """`size` random bytes, the same for the same seed."""
     data = random.Random(seed).randbytes(size)
     digests = [
-        hashlib.sha256(data[start : start + chunk_size]).digest()
-        for start in range(0, size, chunk_size)
+        chunk_digest(data[start : start + chunk_size]) for start in range(0, size, chunk_size)
     ]
     chunks = ChunkTable(size, chunk_size, b"".join(digests))
     digest = hashlib.sha256(data).hexdigest()

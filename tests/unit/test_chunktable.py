@@ -7,10 +7,11 @@ import struct
 from dataclasses import replace
 
 import pytest
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axonfs.chunktable import ChunkTable, parse_table, table_bytes
+from axonfs.chunktable import ChunkTable, Hash, parse_table, table_bytes
 from axonfs.errors import CorruptError, MalformedError
 from axonfs.manifest import ChunkRef
 
@@ -25,7 +26,7 @@ def ref_of(raw: bytes, chunk_size: int = CHUNK) -> ChunkRef:
 def test_the_bytes_on_the_wire_are_these() -> None:
     golden = (
         b"AXONCHK1"
-        + bytes.fromhex("05000100000000000000010000000000")
+        + bytes.fromhex("05000100000000000000010001000000")
         + b"\x11" * 32
         + b"\x22" * 32
     )
@@ -42,6 +43,15 @@ def test_a_table_reads_back(size: int, data: st.DataObject) -> None:
     assert len(raw) == table_bytes(size, CHUNK)
     assert parse_table(raw, size=size, chunks=table.ref) == table
     assert b"".join(map(table.digest_of, range(table.count))) == digests
+
+
+def test_each_hash_tells_a_right_chunk_from_a_wrong_one() -> None:
+    sums = {Hash.SHA256: hashlib.sha256(b"abc").digest(), Hash.BLAKE3: blake3(b"abc").digest()}
+    for hash_, of_abc in sums.items():
+        table = ChunkTable(3, CHUNK, of_abc, hash_)
+        assert parse_table(table.encode(), size=3, chunks=table.ref) == table
+        assert table.right(0, memoryview(b"abc"))
+        assert not table.right(0, memoryview(b"abd"))
 
 
 @pytest.mark.parametrize("chunk", [-1, 2])
@@ -72,7 +82,7 @@ DIGESTS = TABLE.digests
         replace(TABLE, size=TABLE.size + 1).encode(),
         replace(TABLE, chunk_size=2 * CHUNK).encode(),
         HEADER.pack(b"AXONCHK2", TABLE.size, CHUNK, 0) + DIGESTS,
-        HEADER.pack(b"AXONCHK1", TABLE.size, CHUNK, 1) + DIGESTS,
+        HEADER.pack(b"AXONCHK1", TABLE.size, CHUNK, 2) + DIGESTS,
     ],
 )
 def test_a_table_that_a_manifest_names_and_that_is_wrong_is_refused(raw: bytes) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axonfs.ranges import Bitmap, Range, chunk_range, chunk_span, runs, split
+from axonfs.ranges import Bitmap, Range, aligned, chunk_range, chunk_span, runs, split
 
 NUMBERS = st.sets(st.integers(0, 60))
 SIZE = 61
@@ -54,6 +54,14 @@ def test_split_tiles_in_order_within_the_limit(start: int, size: int, limit: int
     pieces = split(Range(start, start + size), limit)
     assert members(pieces) == list(range(start, start + size))
     assert all(0 < piece.size <= limit for piece in pieces)
+
+
+@given(st.integers(0, 50), st.integers(0, 300), st.integers(1, 40))
+def test_aligned_pieces_tile_and_end_at_the_unit(start: int, size: int, unit: int) -> None:
+    pieces = list(aligned(Range(start, start + size), unit))
+    assert members(pieces) == list(range(start, start + size))
+    assert all(piece.stop % unit == 0 for piece in pieces[:-1])
+    assert all(0 < piece.size <= unit for piece in pieces)
 
 
 @given(NUMBERS, st.integers(0, SIZE), st.integers(0, SIZE))
