@@ -89,6 +89,7 @@ class Adapter(pyfuse3.Operations):
         self.failures = failures
         self.passthrough = Passthrough(-1, "nothing is mounted yet")
         self.set_readahead: Callable[[bool], None] = lambda whole: None
+        self.drop_pages: Callable[[int], None] = lambda inode: None
         self._vfs = vfs
         self._disk = disk
         self._access = access
@@ -156,8 +157,10 @@ class Adapter(pyfuse3.Operations):
     @answered
     async def release(self, fh: int) -> None:
         # The journal first: a backing id that it still has, but is closed, would fail every open.
-        self._vfs.files.release(fh)
-        self.passthrough.released(fh)
+        whole = self._vfs.files.release(fh)
+        inode = self.passthrough.released(fh)
+        if inode and whole and self.passthrough.why_not is None:
+            self.drop_pages(inode)
 
     @answered
     async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
@@ -201,8 +204,17 @@ class Adapter(pyfuse3.Operations):
 
 def invalidate_attributes(inode: int) -> None:
     """Have the kernel ask for the attributes of `inode` again; unknown inodes are ignored."""
+    _invalidate(inode, attr_only=True)
+
+
+def invalidate_pages(inode: int) -> None:
+    """Have the kernel forget what it has of the bytes of `inode`. For a thread: takes time."""
+    _invalidate(inode, attr_only=False)
+
+
+def _invalidate(inode: int, *, attr_only: bool) -> None:
     try:
-        pyfuse3.invalidate_inode(inode, attr_only=True)
+        pyfuse3.invalidate_inode(inode, attr_only=attr_only)
     except OSError as exc:
         if exc.errno != errno.ENOENT:
             raise

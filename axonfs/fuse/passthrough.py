@@ -78,17 +78,23 @@ class Passthrough:
         found.count += 1
         self._handles[handle] = inode
 
-    def released(self, handle: int) -> None:
-        """Count a handle less; with an inode's last one its backing id is closed."""
-        inode = self._handles.pop(handle, None)
-        if inode is None:
-            return
+    def released(self, handle: int) -> int:
+        """Count a handle less; with an inode's last one its backing id is closed.
+
+        Returns the inode if that was the last of its handles and they were cached, else 0.
+        """
+        inode = self._handles.pop(handle, 0)
+        if not inode:
+            return 0
         found = self._inodes[inode]
         found.count -= 1
-        if found.count == 0:
-            del self._inodes[inode]
-            if found.backing_id:
-                fcntl.ioctl(self._device, _BACKING_CLOSE, _ID.pack(found.backing_id))
+        if found.count:
+            return 0
+        del self._inodes[inode]
+        if not found.backing_id:
+            return inode
+        fcntl.ioctl(self._device, _BACKING_CLOSE, _ID.pack(found.backing_id))
+        return 0
 
     def _register(self, backing: int | None) -> int:
         """A backing id for the file; 0 where the kernel does not want it."""

@@ -182,15 +182,16 @@ class Files:
         if ahead:
             feed.want(chunk_span(ahead.start, ahead.stop - ahead.start, feed.object.chunk_size))
 
-    def release(self, number: int) -> None:
-        """Close a handle."""
+    def release(self, number: int) -> bool:
+        """Close a handle; whether it was of a file that is local as a whole."""
         self._journal.note(Kind.RELEASE, number)
         handle = self._handles.pop(number, None)
         if handle is None or handle.feed is None:
-            return
+            return False
         if handle.frozen:
             handle.feed.object.thaw()
         handle.feed.close()
+        return handle.feed.local.complete
 
     def open_files(self) -> list[dict[str, Any]]:
         """The files that are open, for `status`."""
