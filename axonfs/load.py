@@ -23,7 +23,7 @@ import trio
 from axonfs.errors import AxonError
 from axonfs.fetch import Feed, Fetcher, Priority
 from axonfs.manifest import FileEntry
-from axonfs.plan import CONFIG, Plan, plan
+from axonfs.plan import CONFIG, Plan, plan, starts_load
 from axonfs.ranges import Range, chunk_range
 from axonfs.store import Store
 from axonfs.tree import Version
@@ -97,7 +97,7 @@ class Load:
         """
         folder, _, name = path.rpartition("/")
         if name == CONFIG:
-            known = [*self._before, *self.triggers]
+            known = filter(starts_load, [*self._before, *self.triggers])
             path = next((one for one in known if one.rpartition("/")[0] == folder), path)
         if path not in self.triggers:
             self.triggers.append(path)

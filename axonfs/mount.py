@@ -114,6 +114,7 @@ class Mount:
             self.status,
             self._journal,
             foresee=engine.prefetcher.opened,
+            streamed=engine.prefetcher.streamed,
         )
         self.adapter = Adapter(
             self.vfs, self.failures, _access(engine.settings), str(engine.settings.cache)

@@ -43,6 +43,7 @@ _ALTERNATIVES = (".gguf", ".onnx")
 _SUFFIX = re.compile(r"\.(safetensors|bin|pt|pth|gguf|h5|msgpack|onnx)$")
 _TRAINING = re.compile(r"training_args|optimizer|scheduler|scaler|rng_state|random_states")
 _SHARD = re.compile(r"-[0-9]+-of-[0-9]+")
+_NUMBER = re.compile(r"[-_.][0-9]{3,}(?=-of-|\.)")  # fewer digits are a size or a quantisation
 _MODULE = re.compile(r"[0-9]+_\w+")  # sentence-transformers: 1_Pooling, 2_Dense
 
 
@@ -74,9 +75,10 @@ def plan(
     everything: bool = False,
     texts: Mapping[str, str] | None = None,
 ) -> Plan:
-    """What a load reads that begins with opening `trigger`, a path for which `starts_load` holds.
+    """What a load reads that begins with opening `trigger`, or goes on from it if it is a shard.
 
     Args:
+        trigger: a path for which `starts_load` holds, or one that has a `following` file.
         everything: every file of the version, in whatever format.
         texts: what is in the guides, by path.
     """
@@ -84,6 +86,8 @@ def plan(
         small = [entry for entry in files if _is_small(entry)]
         rest = [entry for entry in files if not _is_small(entry)]
         return Plan(_natural(small), _natural(rest))
+    if shard := following(files, trigger):
+        return Plan(weights=(shard,))
     folders = _by_folder(files)
     home, _, opened = trigger.rpartition("/")
     texts = texts or {}
@@ -96,6 +100,26 @@ def plan(
         tuple(entry for part in parts for entry in part.weights),
         tuple(entry for part in parts for entry in part.guides),
     )
+
+
+def following(files: Sequence[FileEntry], path: str) -> FileEntry | None:
+    """The shard that a loader reads after the one at `path`; None if that is none, or the last."""
+    series, folder = _series(path), path.rpartition("/")[0]
+    if series is None:
+        return None
+    shards = [
+        entry
+        for entry in files
+        if entry.path.rpartition("/")[0] == folder and _series(entry.path) == series
+    ]
+    later = [entry for entry in shards if _order(entry.path) > _order(path)]
+    return min(later, key=lambda entry: _order(entry.path), default=None)
+
+
+def _series(path: str) -> str | None:
+    """The path of a weight file without its number among the shards; None if it has none."""
+    numbered = _NUMBER.search(path) and _format(path.rpartition("/")[2]) is not None
+    return _NUMBER.sub("", path, count=1) if numbered else None
 
 
 _Folder = Mapping[str, FileEntry]

@@ -2,7 +2,8 @@
 
 Sits above load and evictor, below vfs and mount. A loader opens `config.json` long before the first
 weight (vLLM: 20 s), and so does a walk through the versions, which reads no weight at all; this
-module tells them apart. What a load fetches is plan.py's, how it does is load.py's.
+module tells them apart. Whoever streams a shard is loading, config.json or not. What a load fetches
+is plan.py's, how it does is load.py's.
 Trio thread only.
 """
 
@@ -18,7 +19,7 @@ from axonfs.evictor import Evictor
 from axonfs.fetch import Fetcher
 from axonfs.load import Load
 from axonfs.names import Spec
-from axonfs.plan import starts_load
+from axonfs.plan import following, starts_load
 from axonfs.tree import Version
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,17 @@ class Prefetcher:
         self._quiet.deadline = trio.current_time() + QUIET_SECONDS
         if len(self._pending) <= MOST_AT_ONCE:  # one more than that says that it is a walk
             self._pending[version.spec] = version, [path]
+
+    def streamed(self, version: Version, path: str) -> None:
+        """A reader streams a file to its end: it will go on with the next shard, if there is one.
+
+        No checkpoint, and errors stay here.
+        """
+        if self._mode == "off" or self._fetcher.offline or version.source is None:
+            return
+        shard, load = following(version.manifest.files, path), self._loads.get(version.spec)
+        if shard and not (load and load.active and shard.digest in load.digests):
+            self._begin(version, [path])
 
     def evicted(self, digests: Iterable[str]) -> None:
         """Objects lost local bytes: a load that loses its own has nothing to gain."""

@@ -59,8 +59,8 @@ def measure(asked: Question, root: Path, work: Path, size: int, rtt: float) -> N
 
 
 def main() -> None:
-    with question("line", __doc__) as asked, scratch() as work:
-        size = asked.size(256 * MIB, 2 * GIB)
+    with question("line", __doc__, quick_rounds=3) as asked, scratch() as work:
+        size = asked.size(GIB, 2 * GIB)
         asked.figures["bytes"] = size
         publish_model(write_model(work / "model", 1, size), SPEC, work / "registry")
         for rtt in (0.02, 0.08):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,12 @@ from axonfs.errors import BadHandleError
 from axonfs.fetch import Feed, Fetcher, Priority
 from axonfs.ranges import Range, chunk_range, chunk_span
 from axonfs.store import DISK_FAULTS
+from axonfs.tree import Version
 from axonfs.vfs.buffers import Buffers
 from axonfs.vfs.journal import Journal, Kind, KnownHandle
 from axonfs.vfs.places import File, Place, Text, located
+
+Told = Callable[[Version, str], None]
 
 
 @dataclass(slots=True)
@@ -48,10 +51,15 @@ class Handle:
 
 
 class Files:
-    """The open handles of one mount."""
+    """The open handles of one mount.
 
-    def __init__(self, fetcher: Fetcher, journal: Journal) -> None:
+    Args:
+        streamed: told of each file whose end a reader comes to: its version and path.
+    """
+
+    def __init__(self, fetcher: Fetcher, journal: Journal, streamed: Told) -> None:
         self._fetcher = fetcher
+        self._streamed = streamed
         self._journal = journal
         self._handles: dict[int, Handle] = {}
         self._buffers = Buffers()
@@ -122,20 +130,20 @@ class Files:
         handle = self._handles.get(number)
         if handle is None:
             raise BadHandleError(f"handle {number} is not open")
-        if handle.feed is None:
+        if handle.feed is None or isinstance(handle.place, Text):
             return handle.text[offset : offset + size]
         size = min(size, handle.feed.entry.size - offset)
         if size <= 0:
             return b""
         self.reads += 1
         with located(handle.place):
-            return await self._read(handle.feed, offset, size)
+            return await self._read(handle.feed, handle.place, offset, size)
 
-    async def _read(self, feed: Feed, offset: int, size: int) -> memoryview:
+    async def _read(self, feed: Feed, place: File, offset: int, size: int) -> memoryview:
         stored = feed.object
         chunks = chunk_span(offset, size, stored.chunk_size)
         if not feed.local.complete:
-            self._read_ahead(feed, chunks, offset, size)
+            self._read_ahead(feed, place, chunks, Range(offset, offset + size))
         stored.touch()
         with self._buffers.borrowed(size) as view:
             while True:
@@ -176,11 +184,13 @@ class Files:
             else:
                 await trio.to_thread.run_sync(read_all, stored.fd, part, start)
 
-    def _read_ahead(self, feed: Feed, chunks: Range, offset: int, size: int) -> None:
-        ahead = feed.readahead.on_read(offset, size, absent=feed.absent(chunks.start))
+    def _read_ahead(self, feed: Feed, place: File, chunks: Range, read: Range) -> None:
+        ahead = feed.readahead.on_read(read.start, read.size, absent=feed.absent(chunks.start))
         feed.want(chunks, Priority.DEMAND)  # first, so that what is fetched ahead is behind it
         if ahead:
-            feed.want(chunk_span(ahead.start, ahead.stop - ahead.start, feed.object.chunk_size))
+            feed.want(chunk_span(ahead.start, ahead.size, feed.object.chunk_size))
+            if ahead.stop == feed.entry.size:
+                self._streamed(place.version, place.entry.path)
 
     def release(self, number: int) -> bool:
         """Close a handle; whether it was of a file that is local as a whole."""

@@ -17,8 +17,8 @@ import trio
 
 from axonfs.errors import AxonError, BadHandleError, NotFoundError
 from axonfs.fetch import Fetcher
-from axonfs.tree import Tree, Version
-from axonfs.vfs.files import Files, Handle
+from axonfs.tree import Tree
+from axonfs.vfs.files import Files, Handle, Told
 from axonfs.vfs.journal import Journal, Kind
 from axonfs.vfs.nodes import Nodes
 from axonfs.vfs.places import (
@@ -65,6 +65,7 @@ class Vfs:
         status: makes the live state.
         journal: what an earlier worker told the kernel; a new one where there was none.
         foresee: told of each file that is opened the way loaders do: its version and path.
+        streamed: told the same of each file whose end a reader comes to.
     """
 
     def __init__(
@@ -74,7 +75,8 @@ class Vfs:
         status: Callable[[], dict[str, Any]],
         journal: Journal | None = None,
         *,
-        foresee: Callable[[Version, str], None] = lambda version, path: None,
+        foresee: Told = lambda version, path: None,
+        streamed: Told = lambda version, path: None,
     ) -> None:
         self._foresee = foresee
         self._fetcher = fetcher
@@ -83,7 +85,7 @@ class Vfs:
         self._nodes = Nodes(self._journal)
         self._listings: dict[int, list[tuple[str, Place]]] = {}
         self._numbers = itertools.count(self._journal.known.last + 1)
-        self.files = Files(fetcher, self._journal)
+        self.files = Files(fetcher, self._journal, streamed)
 
     async def _at(self, inode: int) -> Place:
         """What is at a known inode; after a takeover found by its path."""

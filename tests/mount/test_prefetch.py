@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from axonfs.names import parse_spec
+from axonfs.publish import publish
 from tests.mount.conftest import FILES, Mount, MountFactory, object_requests, run_axonfs
-from tests.support.registry import CONFIG, RegistryServer
+from tests.support.registry import CONFIG, RegistryServer, make_model
 
 pytestmark = pytest.mark.mount
 
@@ -90,6 +92,23 @@ def test_a_walk(mount: Mount) -> None:
 
     until(loaded_after_the_walk)
     assert list(loads(mount)) == ["nlp/tiny@1.0.0"]
+
+
+def test_shards(start_mount: MountFactory, tmp_path: Path) -> None:
+    """While one of a model's shards is streamed the next is fetched, behind all readers."""
+    shards = {f"weights-0000{number}-of-00003.bin": 4 << 20 for number in (1, 2, 3)}
+    model = make_model(tmp_path / "sharded", shards)
+    publish(model, parse_spec("nlp/sharded@1.0.0"), tmp_path / "shards", chunk_size=64 << 10)
+    first, second, third = shards
+    with RegistryServer(tmp_path / "shards") as server:
+        mount = start_mount(server.url)
+        version = mount.path / "nlp/sharded/1.0.0"
+        with (version / second).open("rb") as header:
+            header.read(1 << 17)
+        assert (version / first).read_bytes() == (model / first).read_bytes()
+        until(lambda: local(version / second) == shards[second])
+        until(lambda: loaded(mount, "nlp/sharded@1.0.0"))
+        assert local(version / third) == 0
 
 
 def test_modes(start_mount: MountFactory, registry: RegistryServer, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axonfs.manifest import FileEntry
-from axonfs.plan import SMALL, Plan, plan, starts_load
+from axonfs.plan import SMALL, Plan, following, plan, starts_load
 
 BIG = 4 << 30
 TOKENIZER = ["special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"]
@@ -291,6 +291,35 @@ def test_a_plan_is_a_part_of_the_version_and_names_nothing_twice(
     assert set(chosen) <= {item.path for item in version}
     assert chosen[0] == "config.json"
     assert not everything or len(chosen) == len(version)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors"),
+        ("model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors"),
+        ("model-00003-of-00003.safetensors", None),
+        ("sub/model-00001-of-00003.safetensors", None),
+        ("model-0009.bin", "model-0010.bin"),
+        ("model.Q4_K_M.gguf", None),
+        ("log-001.txt", None),
+    ],
+)
+def test_the_shard_after_a_shard(path: str, expected: str | None) -> None:
+    version = files(
+        *(f"model-0000{number}-of-00003.safetensors" for number in (3, 1, 2)),
+        "model-0010.bin",
+        "model-0009.bin",
+        "model.Q5_K_M.gguf",
+        "model.Q4_K_M.gguf",
+        "sub/model-00001-of-00003.safetensors",
+        "log-001.txt",
+        "log-002.txt",
+    )
+    found = following(version, path)
+    assert (found and found.path) == expected
+    if expected:
+        assert weights(plan(version, path)) == [expected]
 
 
 @given(st.permutations(range(1, 13)))

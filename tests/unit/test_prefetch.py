@@ -75,6 +75,20 @@ async def later(seconds: float = 2 * QUIET_SECONDS) -> None:
     await trio.testing.wait_all_tasks_blocked()
 
 
+async def test_a_streamed_shard_has_the_next_one_fetched_at_once(
+    nursery: trio.Nursery, autojump_clock: MockClock, loads: list[FakeLoad]
+) -> None:
+    entries = [FileEntry(f"m-0000{n}-of-00002.bin", 5, str(n).ljust(64, "0")) for n in (1, 2)]
+    manifest = Manifest(parse_spec("nlp/one@1"), tuple(entries), raw=b"")
+    one, foreseen = Version(manifest, "http://x", cast(Any, object())), prefetcher(nursery)
+    foreseen.streamed(one, entries[1].path)
+    assert loads == []
+    foreseen.streamed(one, entries[0].path)
+    foreseen.streamed(one, entries[0].path)  # a second reader
+    assert [load.triggers for load in loads] == [[entries[0].path]]
+    loads[0].finish.set()
+
+
 async def test_a_load_begins_a_moment_after_the_open(
     nursery: trio.Nursery, autojump_clock: MockClock, loads: list[FakeLoad]
 ) -> None:
