@@ -113,8 +113,7 @@ class Mount:
             engine.fetcher,
             self.status,
             self._journal,
-            foresee=engine.prefetcher.opened,
-            streamed=engine.prefetcher.streamed,
+            prefetcher=engine.prefetcher,
         )
         self.adapter = Adapter(
             self.vfs, self.failures, _access(engine.settings), str(engine.settings.cache)

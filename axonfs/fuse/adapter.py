@@ -143,7 +143,7 @@ class Adapter(pyfuse3.Operations):
         if not flags & _GLANCE:
             self._vfs.foresee(handle)
         if handle.feed is not None:
-            self.set_readahead(handle.feed.object.complete)
+            self.set_readahead(self._vfs.expects(handle))
         # No checkpoint from here to the answer: what is counted is what the kernel is told.
         backing_id = self.passthrough.opened(inode, handle.number, handle.backing)
         self._vfs.files.opened(handle.number, inode, backing_id)

@@ -90,8 +90,9 @@ class Session:
     def set_readahead(self, whole: bool) -> None:
         """How much the kernel is to ask for at a time of the file that is opened next.
 
-        Of a `whole` file a lot, since each request costs as much as the copy of its bytes; else
-        less, since a page fault asks for so much around it and that should lie in one chunk.
+        Of one that is `whole`, or will be soon, a lot, since each request costs as much as the copy
+        of its bytes; else less, since a page fault asks for so much around it and that should lie
+        in one chunk.
         """
         kib = WHOLE_KIB if whole else PARTIAL_KIB
         if self._readahead is None or kib == self.read_ahead_kib:

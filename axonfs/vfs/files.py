@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +16,12 @@ import trio
 
 from axonfs.errors import BadHandleError
 from axonfs.fetch import Feed, Fetcher, Priority
+from axonfs.prefetch import Prefetcher
 from axonfs.ranges import Range, chunk_range, chunk_span
 from axonfs.store import DISK_FAULTS
-from axonfs.tree import Version
 from axonfs.vfs.buffers import Buffers
 from axonfs.vfs.journal import Journal, Kind, KnownHandle
 from axonfs.vfs.places import File, Place, Text, located
-
-Told = Callable[[Version, str], None]
 
 
 @dataclass(slots=True)
@@ -54,12 +52,14 @@ class Files:
     """The open handles of one mount.
 
     Args:
-        streamed: told of each file whose end a reader comes to: its version and path.
+        prefetcher: told of each file whose end a reader comes to.
     """
 
-    def __init__(self, fetcher: Fetcher, journal: Journal, streamed: Told) -> None:
+    def __init__(
+        self, fetcher: Fetcher, journal: Journal, prefetcher: Prefetcher | None = None
+    ) -> None:
         self._fetcher = fetcher
-        self._streamed = streamed
+        self._prefetcher = prefetcher
         self._journal = journal
         self._handles: dict[int, Handle] = {}
         self._buffers = Buffers()
@@ -189,8 +189,8 @@ class Files:
         feed.want(chunks, Priority.DEMAND)  # first, so that what is fetched ahead is behind it
         if ahead:
             feed.want(chunk_span(ahead.start, ahead.size, feed.object.chunk_size))
-            if ahead.stop == feed.entry.size:
-                self._streamed(place.version, place.entry.path)
+            if self._prefetcher and ahead.stop == feed.entry.size:
+                self._prefetcher.streamed(place.version, place.entry.path)
 
     def release(self, number: int) -> bool:
         """Close a handle; whether it was of a file that is local as a whole."""

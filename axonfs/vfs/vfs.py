@@ -17,8 +17,9 @@ import trio
 
 from axonfs.errors import AxonError, BadHandleError, NotFoundError
 from axonfs.fetch import Fetcher
+from axonfs.prefetch import Prefetcher
 from axonfs.tree import Tree
-from axonfs.vfs.files import Files, Handle, Told
+from axonfs.vfs.files import Files, Handle
 from axonfs.vfs.journal import Journal, Kind
 from axonfs.vfs.nodes import Nodes
 from axonfs.vfs.places import (
@@ -64,8 +65,7 @@ class Vfs:
     Args:
         status: makes the live state.
         journal: what an earlier worker told the kernel; a new one where there was none.
-        foresee: told of each file that is opened the way loaders do: its version and path.
-        streamed: told the same of each file whose end a reader comes to.
+        prefetcher: told of files that are opened as loaders do, and of those that are streamed.
     """
 
     def __init__(
@@ -75,17 +75,16 @@ class Vfs:
         status: Callable[[], dict[str, Any]],
         journal: Journal | None = None,
         *,
-        foresee: Told = lambda version, path: None,
-        streamed: Told = lambda version, path: None,
+        prefetcher: Prefetcher | None = None,
     ) -> None:
-        self._foresee = foresee
+        self._prefetcher = prefetcher
         self._fetcher = fetcher
         self._journal = journal or Journal.new()
         self._places = Places(tree, status)
         self._nodes = Nodes(self._journal)
         self._listings: dict[int, list[tuple[str, Place]]] = {}
         self._numbers = itertools.count(self._journal.known.last + 1)
-        self.files = Files(fetcher, self._journal, streamed)
+        self.files = Files(fetcher, self._journal, prefetcher)
 
     async def _at(self, inode: int) -> Place:
         """What is at a known inode; after a takeover found by its path."""
@@ -209,8 +208,14 @@ class Vfs:
 
     def foresee(self, handle: Handle) -> None:
         """Tell of a file that was opened the way loaders do."""
-        if isinstance(place := handle.place, File):
-            self._foresee(place.version, place.entry.path)
+        if self._prefetcher and isinstance(place := handle.place, File):
+            self._prefetcher.opened(place.version, place.entry.path)
+
+    def expects(self, handle: Handle) -> bool:
+        """Whether a file is local as a whole, or a load that was foreseen brings all of it."""
+        if handle.feed is None or handle.feed.object.complete:
+            return True
+        return self._prefetcher is not None and self._prefetcher.brings(handle.feed.entry)
 
     async def restore(self) -> None:
         """Take over the handles that an earlier worker gave the kernel.

@@ -13,7 +13,13 @@ from trio.testing import MockClock
 import axonfs.prefetch
 from axonfs.manifest import FileEntry, Manifest
 from axonfs.names import parse_spec
-from axonfs.prefetch import QUIET_SECONDS, RUNNING_LOADS, SHOWN_LOADS, Prefetcher
+from axonfs.prefetch import (
+    QUIET_SECONDS,
+    RUNNING_LOADS,
+    SETTLED_SECONDS,
+    SHOWN_LOADS,
+    Prefetcher,
+)
 from axonfs.tree import Version
 
 CONFIG = "config.json"
@@ -87,6 +93,22 @@ async def test_a_streamed_shard_has_the_next_one_fetched_at_once(
     foreseen.streamed(one, entries[0].path)  # a second reader
     assert [load.triggers for load in loads] == [[entries[0].path]]
     loads[0].finish.set()
+
+
+async def test_a_load_brings_its_files_until_long_after_its_end(
+    nursery: trio.Nursery, autojump_clock: MockClock, loads: list[FakeLoad]
+) -> None:
+    one, foreseen = version("one"), prefetcher(nursery)
+    (entry,) = one.manifest.files
+    assert not foreseen.brings(entry)
+    foreseen.opened(one, CONFIG)
+    await later()
+    assert foreseen.brings(entry)
+    loads[0].finish.set()
+    await later(SETTLED_SECONDS - 1)
+    assert foreseen.brings(entry)
+    await later(2)
+    assert not foreseen.brings(entry)
 
 
 async def test_a_load_begins_a_moment_after_the_open(
