@@ -185,6 +185,17 @@ def _name(digest: str) -> str:
     return f"{digest[:2]}/{digest}"
 
 
+def in_memory(path: Path) -> bool:
+    """Whether the files there lie in memory: no read waits, and RWF_NOWAIT is refused."""
+    device = path.stat().st_dev
+    place = f"{os.major(device)}:{os.minor(device)}"
+    with suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
+            if line.split(" ")[2] == place:
+                return line.partition(" - ")[2].split(" ")[0] in ("tmpfs", "ramfs")
+    return False
+
+
 def extend(descriptor: int, size: int) -> None:
     """Give the file its length, without blocks. Where that costs or fails, it grows as it is."""
     with suppress(OSError):

@@ -61,6 +61,7 @@ class Files:
         self._fetcher = fetcher
         self._prefetcher = prefetcher
         self._journal = journal
+        self._in_memory = fetcher.store.in_memory
         self._handles: dict[int, Handle] = {}
         self._buffers = Buffers()
         self.reads = 0  # of objects, that came here rather than to the page cache or a backing file
@@ -172,7 +173,9 @@ class Files:
         stored = feed.object
         if not passed:
             # No thread hop where the page cache has the bytes.
-            if read_cached(stored.fd, view, offset) != len(view):
+            if self._in_memory:
+                read_all(stored.fd, view, offset)
+            elif read_cached(stored.fd, view, offset) != len(view):
                 await trio.to_thread.run_sync(read_all, stored.fd, view, offset)
             return
         for chunk in range(*chunk_span(offset, len(view), stored.chunk_size)):

@@ -47,6 +47,17 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     made.close()
 
 
+def test_a_cache_in_memory_is_known_as_one(tmp_path: Path, disk: Disk) -> None:
+    made = Disk.ext4(tmp_path / "other", 8 * MIB)
+    try:
+        for where, expected in ((disk.path, True), (made.path, False)):
+            store = Store.open(where / "cache", boot_id=BOOT)
+            assert store.in_memory is expected
+            store.close()
+    finally:
+        made.close()
+
+
 def plain(tmp_path: Path, name: str) -> bytes:
     return (tmp_path / "models/nlp/tiny/1.0.0" / name).read_bytes()
 
