@@ -107,8 +107,7 @@ class Places:
                     place = self._in_folder(place, name) if isinstance(place, Folder) else None
                 break
         else:
-            inside = self._hubs.has(path)
-            place = await (self._in_hub(path) if inside else self._walked(path))
+            place = await self._walked(path)
         if place is None:
             raise NotFoundError("it is there no more", path="/".join(path))
         return place

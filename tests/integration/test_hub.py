@@ -388,3 +388,21 @@ async def test_places_are_found_again_by_their_paths(
         assert len(hub.requests) == asked
         with pytest.raises(NotFoundError):
             await places.at((*model, main, "none"))
+
+
+async def test_files_are_found_again_whose_manifest_was_dropped(
+    tmp_path: Path, hub: HubServer, repo: Repo
+) -> None:
+    """The hub is asked for it, as it was when their names were looked up first."""
+    main = repo.branches["main"]
+    version = ("hf", "acme", "tiny", main)
+    async with rig(tmp_path, hubs=at(hub)) as parts:
+        await parts.tree.version(parse_spec(f"{NAME}@main"))
+        assert parts.store.drop_manifest(parse_spec(f"{NAME}@{main}"))
+    async with rig(tmp_path, hubs=at(hub)) as parts:
+        places = Places(parts.tree, dict)
+        found = await places.at((*version, "onnx", "model.onnx"))
+        assert isinstance(found, File)
+        assert found.entry.size == len(FILES["onnx/model.onnx"])
+        with pytest.raises(NotFoundError):
+            await places.at((*version, "none", "deeper"))
