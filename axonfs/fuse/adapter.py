@@ -118,7 +118,7 @@ class Adapter(pyfuse3.Operations):
 
     @answered
     async def opendir(self, inode: int, ctx: Any) -> int:
-        handle, fixed = await self._vfs.opendir(inode)
+        handle, fixed = await self._vfs.opendir(inode, openreply.request())
         if fixed:
             openreply.arm(handle, _KEPT_LISTING)
         return handle
@@ -139,7 +139,10 @@ class Adapter(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: Any) -> pyfuse3.FileInfo:
         if flags & (os.O_WRONLY | os.O_RDWR):
             raise pyfuse3.FUSEError(errno.EROFS)
-        handle = await self._vfs.open(inode)
+        request = openreply.request()
+        if self._vfs.files.noted(request):  # an earlier worker's, which did not come to answer it
+            self._release(request)
+        handle = await self._vfs.open(inode, request)
         if not flags & _GLANCE:
             self._vfs.foresee(handle)
         if handle.feed is not None:
@@ -156,6 +159,9 @@ class Adapter(pyfuse3.Operations):
 
     @answered
     async def release(self, fh: int) -> None:
+        self._release(fh)
+
+    def _release(self, fh: int) -> None:
         # The journal first: a backing id that it still has, but is closed, would fail every open.
         whole = self._vfs.files.release(fh)
         inode = self.passthrough.released(fh)

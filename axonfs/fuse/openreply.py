@@ -1,7 +1,7 @@
-"""The extension that answers an open with flags which pyfuse3 does not know.
+"""The extension that answers an open with flags which pyfuse3 does not know, and numbers requests.
 
 Below the adapter and passthrough. Imports no pyfuse3: the extension has to be loaded before it, so
-that pyfuse3 finds its `fuse_reply_open` first. Trio thread only.
+that pyfuse3 finds its `fuse_reply_open` and `fuse_session_process_buf` first. Trio thread only.
 """
 
 from __future__ import annotations
@@ -40,6 +40,17 @@ def arm(handle: int, flags: int, backing_id: int = 0) -> None:
     """
     if _extension is not None and UNAVAILABLE is None:
         _extension.arm(handle, flags, backing_id)
+
+
+def request() -> int:
+    """The kernel's number for the request that a handler was just called for: even, never used
+    twice on a connection, and the same where the next worker is sent it again.
+
+    0 where there is no extension. To be asked before the handler's first checkpoint.
+    """
+    if _extension is None or UNAVAILABLE is not None:
+        return 0
+    return int(_extension.request())
 
 
 def unanswered() -> bool:

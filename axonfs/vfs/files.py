@@ -107,6 +107,10 @@ class Files:
         # The inode's first handle had it frozen; a chunk that was lost since changes nothing.
         handle.frozen = backing_id > 0 and (handle.frozen or handle.feed.object.freeze())
 
+    def noted(self, number: int) -> bool:
+        """Whether the kernel was told of this handle, or was about to be."""
+        return number in self._journal.known.handles
+
     async def restore(self, number: int, known: KnownHandle, place: Place) -> None:
         """Take a handle over that an earlier worker gave the kernel.
 

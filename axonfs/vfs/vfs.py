@@ -83,7 +83,7 @@ class Vfs:
         self._places = Places(tree, status)
         self._nodes = Nodes(self._journal)
         self._listings: dict[int, list[tuple[str, Place]]] = {}
-        self._numbers = itertools.count(self._journal.known.last + 1)
+        self._odd = itertools.count(self._journal.known.last + 1 | 1, 2)
         self.files = Files(fetcher, self._journal, prefetcher)
 
     async def _at(self, inode: int) -> Place:
@@ -122,12 +122,20 @@ class Vfs:
             raise NotFoundError("not a symlink", path="/".join(place.path))
         return place.target
 
-    async def opendir(self, inode: int) -> tuple[int, bool]:
+    def _number(self, request: int) -> int:
+        """A number for a new handle: that of the request, which is even, or one of our own.
+
+        A request that is sent to the next worker again so has the handle that was noted for it,
+        and not a second one that nobody would ever release.
+        """
+        return request or next(self._odd)
+
+    async def opendir(self, inode: int, request: int = 0) -> tuple[int, bool]:
         """A handle on the listing as it is now, and whether that never changes."""
         place = await self._at(inode)
         with located(place):
             listing = await self._places.listing(place)
-        handle = next(self._numbers)
+        handle = self._number(request)
         self._journal.note(Kind.OPENDIR, handle, inode)
         self._listings[handle] = listing
         return handle, isinstance(place, Folder)
@@ -198,13 +206,16 @@ class Vfs:
 
     # -- files -----------------------------------------------------------------------------
 
-    async def open(self, inode: int) -> Handle:
+    async def open(self, inode: int, request: int = 0) -> Handle:
         """A handle on a file; `opened` has to follow. Sends nothing.
+
+        Args:
+            request: the kernel's number for it, 0 where it is not known.
 
         Raises:
             CorruptError: the file's bytes are known to be wrong.
         """
-        return await self.files.open(next(self._numbers), await self._at(inode))
+        return await self.files.open(self._number(request), await self._at(inode))
 
     def foresee(self, handle: Handle) -> None:
         """Tell of a file that was opened the way loaders do."""

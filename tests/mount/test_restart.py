@@ -84,6 +84,38 @@ def test_passed_through_files_outlive_the_worker(mount: Mount, tmp_path: Path) -
     assert mount.status()["connection"]["passed_through"] == 0
 
 
+DIES_BEFORE_IT_ANSWERS = """
+import os, signal
+from axonfs.vfs.files import Files
+opened = Files.opened
+def die(*call):
+    opened(*call)
+    if os.path.exists({token!r}):
+        os.unlink({token!r})
+        os.kill(os.getpid(), signal.SIGKILL)
+Files.opened = die
+"""
+
+
+def test_an_open_that_is_under_way_is_counted_once(
+    start_mount: MountFactory, registry: RegistryServer, tmp_path: Path
+) -> None:
+    """A worker that dies between noting an open and answering it leaves no handle behind."""
+    token = tmp_path / "die"
+    patch = DIES_BEFORE_IT_ANSWERS.format(token=str(token))
+    mount = start_mount(registry.url, env=patched(tmp_path, patch))
+    for complete in (False, True):
+        token.touch()
+        with (mount.path / MODEL).open("rb") as file:
+            assert not token.exists()
+            (row,) = mount.status()["open"]
+            assert (row["handles"], row["passed_through"]) == (1, complete)
+            assert file.read() == source_bytes(tmp_path, 0, NAME)
+        assert mount.status()["open"] == []
+        assert mount.status()["connection"]["passed_through"] == 0
+    assert len(mount.status()["worker"]["ends"]) == 2
+
+
 def test_what_the_kernel_was_told_holds_without_the_registry(
     start_mount: MountFactory, registry: RegistryServer, tmp_path: Path
 ) -> None:
