@@ -72,6 +72,12 @@ def check_log(mount: Mount) -> None:
     assert [line for line in mount.complaints() if not any(part in line for part in ours)] == []
 
 
+def check_nothing_open(mount: Mount) -> None:
+    """No handle outlives its reader, whichever worker it was that noted it."""
+    settled(lambda: not mount.status()["open"])
+    assert mount.status()["connection"]["passed_through"] == 0
+
+
 def check_cache(cache: Path, plain: dict[str, bytes], chunk: int) -> int:
     """Open the index, compare all that it says is there; how many bytes that were.
 
