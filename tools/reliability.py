@@ -124,7 +124,8 @@ def table(found: Mapping[str, Figures]) -> str:
 def machine() -> str:
     """Where the figures are from."""
     seed = os.environ.get("AXONFS_CHAOS_SEED", "1")
-    return f"Seed {seed}, Linux {platform.release()}, {os.cpu_count()} cores. Nothing was lost."
+    kernel = platform.release().partition("-")[0]
+    return f"Seed {seed}, Linux {kernel}, {os.cpu_count()} cores. Nothing was lost."
 
 
 def written(document: str, found: Mapping[str, Figures]) -> str:
