@@ -21,6 +21,7 @@ import pyfuse3
 from axonfs.errors import AxonError
 from axonfs.failures import Failures
 from axonfs.fuse import openreply
+from axonfs.fuse.pages import Pages
 from axonfs.fuse.passthrough import Passthrough
 from axonfs.vfs import Attributes, Vfs
 
@@ -90,6 +91,7 @@ class Adapter(pyfuse3.Operations):
         self.passthrough = Passthrough(-1, "nothing is mounted yet")
         self.set_readahead: Callable[[bool], None] = lambda whole: None
         self.drop_pages: Callable[[int], None] = lambda inode: None
+        self.pages = Pages(self.passthrough.is_open, invalidate_pages)
         self._vfs = vfs
         self._disk = disk
         self._access = access
@@ -147,6 +149,7 @@ class Adapter(pyfuse3.Operations):
             self._vfs.foresee(handle)
         if handle.feed is not None:
             self.set_readahead(self._vfs.expects(handle))
+        await self.pages.settled(inode)
         # No checkpoint from here to the answer: what is counted is what the kernel is told.
         backing_id = self.passthrough.opened(inode, handle.number, handle.backing)
         self._vfs.files.opened(handle.number, inode, backing_id)

@@ -72,6 +72,10 @@ class Passthrough:
             openreply.arm(handle, _FOPEN_PASSTHROUGH, found.backing_id)
         return found.backing_id
 
+    def is_open(self, inode: int) -> bool:
+        """Whether the kernel has a handle on `inode`, as far as it was told."""
+        return inode in self._inodes
+
     def restore(self, inode: int, handle: int, backing_id: int) -> None:
         """Count a handle that an earlier worker gave the kernel."""
         found = self._inodes.setdefault(inode, _Open(backing_id))

@@ -27,6 +27,7 @@ from axonfs.connection.handshake import READ_BYTES, opcode_of, refusal, resend_n
 from axonfs.connection.held import Held
 from axonfs.errors import UnsupportedError
 from axonfs.fuse.adapter import Adapter, invalidate_pages
+from axonfs.fuse.pages import Pages
 from axonfs.fuse.passthrough import Passthrough
 
 log = logging.getLogger(__name__)
@@ -61,9 +62,12 @@ class Session:
     read_ahead_kib: int = 128
     _readahead: Path | None = None
     _handshake: Handshake | None = None
+    pages: Pages = field(init=False)
     _stopping: trio.Event = field(default_factory=trio.Event)
     _nursery: trio.Nursery | None = None
-    _dropping: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
+
+    def __post_init__(self) -> None:
+        self.pages = Pages(self.passthrough.is_open, invalidate_pages)
 
     async def serve(self) -> None:
         """Answer requests until the mount ends or `stop`, which waits for the handshake."""
@@ -105,18 +109,9 @@ class Session:
             self._readahead = None
 
     def drop_pages(self, inode: int) -> None:
-        """Have the kernel forget its pages of a file that it reads itself from the next open on.
-
-        That open would have it do so, and wait for it: 0.2 s per GiB (Linux 6.18).
-        """
+        """Have the kernel forget its pages of a file that it reads itself from the next open on."""
         if self._nursery is not None:
-            self._nursery.start_soon(self._drop_pages, inode)
-
-    async def _drop_pages(self, inode: int) -> None:
-        try:
-            await trio.to_thread.run_sync(invalidate_pages, inode, limiter=self._dropping)
-        except OSError as exc:
-            log.debug("pages of inode %d stay: %s", inode, exc)
+            self._nursery.start_soon(self.pages.drop, inode)
 
     def state(self) -> dict[str, Any]:
         """The connection, for `status`."""
@@ -239,7 +234,7 @@ def serving(
         session = _own(adapter, held, mountpoint, passthrough=passthrough)
     adapter.passthrough = session.passthrough
     adapter.set_readahead = session.set_readahead
-    adapter.drop_pages = session.drop_pages
+    adapter.drop_pages, adapter.pages = session.drop_pages, session.pages
     try:
         yield session
     finally:

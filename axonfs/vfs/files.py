@@ -207,8 +207,9 @@ class Files:
             return False
         if handle.frozen:
             handle.feed.object.thaw()
+        whole = handle.feed.local.complete  # the last to close it closes the backing file too
         handle.feed.close()
-        return handle.feed.local.complete
+        return whole
 
     def open_files(self) -> list[dict[str, Any]]:
         """The files that are open, for `status`."""

@@ -116,6 +116,47 @@ def test_an_open_that_is_under_way_is_counted_once(
     assert len(mount.status()["worker"]["ends"]) == 2
 
 
+DROPS_PAGES_LATE = """
+import os
+from axonfs.fuse import session
+drop = session.invalidate_pages
+def late(inode):
+    if os.path.exists({began!r}):
+        os.close(os.open({began!r}, os.O_WRONLY))
+        os.close(os.open({go!r}, os.O_RDONLY))
+    drop(inode)
+session.invalidate_pages = late
+"""
+
+
+def test_an_open_waits_while_the_pages_of_its_file_are_dropped(
+    start_mount: MountFactory, registry_dir: Path, tmp_path: Path
+) -> None:
+    """A worker that was killed while the kernel waits for a reader's page would never end."""
+    began, go = tmp_path / "began", tmp_path / "go"
+    os.mkfifo(began)
+    os.mkfifo(go)
+    gate, found = Gate(), list[bytes]()
+    with FaultyOrigin(registry_dir) as origin:
+        patch = DROPS_PAGES_LATE.format(began=str(began), go=str(go))
+        mount = start_mount(origin.url, env=patched(tmp_path, patch))
+        want = (mount.path / MODEL).read_bytes()
+        began.open("rb").close()  # once it was closed and its pages are about to be dropped
+        began.unlink()
+        run_axonfs("cache", "clean", "--all", "--cache", mount.cache)
+        origin.always(on_objects(gate))
+        reader = threading.Thread(target=lambda: found.append((mount.path / MODEL).read_bytes()))
+        reader.start()
+        assert not gate.arrived.wait(0.5)
+        go.open("wb").close()
+        assert gate.arrived.wait(20)
+        mount.kill_worker()
+        origin.always(None)
+        gate.open.set()
+        reader.join(30)
+    assert found == [want] == [source_bytes(tmp_path, 0, NAME)]
+
+
 def test_what_the_kernel_was_told_holds_without_the_registry(
     start_mount: MountFactory, registry: RegistryServer, tmp_path: Path
 ) -> None:
