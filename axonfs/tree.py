@@ -21,7 +21,7 @@ from axonfs.catalog import Listing, Versions, ranked, search
 from axonfs.errors import AxonError, NotFoundError, OfflineError
 from axonfs.flights import Flights
 from axonfs.manifest import FileEntry, Manifest
-from axonfs.names import LATEST, Spec
+from axonfs.names import LATEST, Spec, parse_spec
 from axonfs.remote import Hub, Source
 from axonfs.shelves import Catalog, Shelf
 from axonfs.store import Store
@@ -116,11 +116,10 @@ class Tree:
         """
         known = self._answers.get(key)
         age = trio.current_time() - known.asked if known else math.inf
-        if known and age < (MIN_AGE if fresh else TTL):
-            return cast(T, known.value)
-        if known and not fresh:
-            known.asked = trio.current_time()
-            self._nursery.start_soon(self._ask_quietly, key, call)
+        if known and (age < MIN_AGE or not fresh):
+            if age >= TTL:
+                known.asked = trio.current_time()
+                self._nursery.start_soon(self._ask_quietly, key, call)
             return cast(T, known.value)
         return await self._ask(key, call)
 
@@ -277,6 +276,8 @@ class Tree:
     def unknown(self, model: str) -> NotFoundError:
         """What to tell of a model of which no version is known."""
         hint = "try axonfs search" if self.indexed else "try axonfs search, or name its @VERSION"
+        if not self.sources and "hf" in self.hubs:
+            hint = f"no registry is configured; on the Hugging Face Hub it is hf/{model}"
         return NotFoundError("no such model", spec=model, hint=hint)
 
     async def versions(self, model: str, *, fresh: bool = False) -> Versions:
@@ -300,7 +301,8 @@ class Tree:
         names, latest, failure = set(shelf.versions), None, None
         for source in self.sources:
             try:
-                answer = await source.versions(model, offline=self._silent(source))
+                silent = self.offline or self.states[source.url].error is not None  # it is down
+                answer = await source.versions(model, offline=silent)
             except AxonError as exc:
                 self.answered(source, exc)
                 failure, answer = exc, await _kept(source.versions(model, offline=True))
@@ -359,11 +361,11 @@ class Tree:
         local = (await self.local()).shelves.get(tuple(model.split("/")), Shelf()).versions
         found = await hub.versions(model, offline=self.offline, allow_stale=not fresh)
         found = found or Versions((), None)
+        if fresh:  # whoever asks for a branch is to hear the same
+            now = trio.current_time()
+            for name, commit in {**found.aliases, LATEST: found.latest}.items():
+                self._answers["target", parse_spec(f"{model}@{name}")] = _Answer(commit, now)
         return replace(found, versions=tuple(sorted({*found.versions, *local})))
-
-    def _silent(self, source: Source) -> bool:
-        """Whether a source is not to be asked for what may be stored: offline, or it is down."""
-        return self.offline or self.states[source.url].error is not None
 
     async def search(self, query: str) -> list[Listing]:
         """Listings that match, best first: from the index, else from a source's own search.

@@ -113,7 +113,7 @@ def _facts(found: dict[str, object]) -> list[tuple[str, str]]:
         ("files", str(len(files))),
         ("size", size(total)),
         ("local", f"{size(local)} ({share(local, total)})"),
-        ("pinned", "yes" if found["pinned"] else ""),
+        ("pinned", _pin_word(found)),
         ("manifest", f"sha256:{found['digest']}"),
         ("from", str(found["source"])),
         ("path", str(found["path"] or "")),

@@ -112,8 +112,10 @@ def _of_limit(used: int, limit: int | None) -> str:
 def _fetched(fetch: dict[str, Any] | None) -> str:
     if not fetch:
         return ""
+    copied = fetch.get("copied", 0)
+    copied = f" {size(copied)} copied from Hugging Face's cache," if copied else ""
     return (
-        f"{size(fetch.get('bytes', 0))} in {fetch.get('requests', 0)} requests,"
+        f"{size(fetch.get('bytes', 0))} in {fetch.get('requests', 0)} requests,{copied}"
         f" {fetch.get('in_flight', 0)} under way, {fetch.get('queued', 0)} waiting,"
         f" {size(fetch.get('rate', 0))}/s"
     )

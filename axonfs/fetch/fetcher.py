@@ -85,7 +85,7 @@ class Fetcher:
         self._feeds: dict[_Key, Feed] = {}
         self._schedule = Schedule(streams)
         self.packages = Packages(self, bodies, self._limits, self._threads)
-        self._fetched = 0
+        self._fetched = self._copied = 0
         self._requests = 0
 
     def open(self, version: Version, entry: FileEntry) -> Feed:
@@ -117,12 +117,14 @@ class Fetcher:
         return self._schedule.running > 0 or self._schedule.waiting > 0
 
     def statistics(self) -> dict[str, Any]:
-        """Figures for `status`: bytes and requests since the mount, jobs under way and waiting,
-        what these jobs have yet to bring, streams for bulk work, and bytes per second of late.
+        """Figures for `status`: bytes and requests since the mount, bytes copied from a place on
+        this machine, jobs under way and waiting, what these jobs have yet to bring, streams for
+        bulk work, and bytes per second of late.
         """
         schedule = self._schedule
         return {
             "bytes": self._fetched,
+            "copied": self._copied,
             "requests": self._requests,
             "in_flight": schedule.running,
             "queued": schedule.waiting,
@@ -155,7 +157,10 @@ class Fetcher:
         Args:
             data: their bytes, where the disk did not take them.
         """
-        self._fetched += size
+        if job.feed.blob:
+            self._copied += size
+        else:
+            self._fetched += size
         job.progress = trio.current_time()
         schedule = self._schedule
         schedule.streams.landed(size, job.progress, short=schedule.short_of_streams())

@@ -66,6 +66,7 @@ class HubSource(ABC):
     namespace: str
     default_branch: str
     token_variable: str
+    log_in = ""  # another way to have a token, if its client has one
 
     def __init__(
         self,
@@ -205,7 +206,8 @@ class HubSource(ABC):
         page = f"{self._endpoint}/{repo}"
         if self._secrets:
             return f"the token must be of an account that may read it: see {page}"
-        return f"ask for access at {page}, then set {self.token_variable} to a token of yours"
+        token = f"set {self.token_variable} to a token of yours{self.log_in}"
+        return f"ask for access at {page}, then {token}; a mount reads it when it starts"
 
     async def _kept_answer(self, repo: str, url: str, *, offline: bool, allow_stale: bool) -> Any:
         """The JSON at `url`, as it is now or as it is kept; None if there is none."""

@@ -59,6 +59,7 @@ class HuggingFace(HubSource):
     namespace = "hf"
     default_branch = "main"
     token_variable = "HF_TOKEN"
+    log_in = ", or log in with hf auth login"
 
     async def _commit(
         self, repo: str, revision: str, *, offline: bool = False, allow_stale: bool = False
@@ -69,7 +70,9 @@ class HuggingFace(HubSource):
         except AccessDeniedError as exc:
             # The Hub answers so for what is private and for what is not there, without a token.
             if exc.code == "RepoNotFound":
-                exc.what = "there is no such model, or it is private"
+                exc.spec = f"{self.namespace}/{repo}"
+                exc.what = "no such model, or it is private"
+                exc.hint = f"look for it with axonfs search --source hf, or {exc.hint}"
             raise
         return None if info is None else _commit_of(info, url)
 

@@ -116,11 +116,15 @@ class Vfs:
         self._nodes.forget(inode, count)
 
     async def readlink(self, inode: int) -> str:
-        """The target of a symlink."""
+        """The target of a symlink, as it is now: the kernel asks for it each time."""
         place = await self._at(inode)
         if not isinstance(place, Alias):
             raise NotFoundError("not a symlink", path="/".join(place.path))
-        return place.target
+        try:
+            moved = await self._places.lookup(Directory(place.path[:-1]), place.path[-1])
+        except AxonError:
+            return place.target
+        return moved.target if isinstance(moved, Alias) else place.target
 
     def _number(self, request: int) -> int:
         """A number for a new handle: that of the request, which is even, or one of our own.

@@ -212,6 +212,33 @@ def test_update_follows_the_branch(axonfs: Command, hub: HubServer, repo: Repo) 
     assert local(axonfs) == []
 
 
+def test_an_update_moves_the_symlink_at_once(
+    models: Path, axonfs: Command, hub: HubServer, repo: Repo
+) -> None:
+    """Although the kernel may keep what it was told of `main` for a while."""
+    axonfs("pin", "hf/acme/tiny")
+    assert os.readlink(models / "hf/acme/tiny/main") == repo.branches["main"]
+    new = repo.commit({"config.json": b"{ }\n"})
+    axonfs("update")
+    for name in ("main", "latest"):
+        assert os.readlink(models / "hf/acme/tiny" / name) == new
+    assert (models / "hf/acme/tiny/main/config.json").read_bytes() == b"{ }\n"
+
+
+def test_a_refused_pin_is_not_said_to_be_one(axonfs: Command, hub: HubServer, repo: Repo) -> None:
+    repo.gated = "manual"
+    assert "a mount reads it when it starts" in axonfs("pin", "hf/acme/tiny", check=False).stderr
+    assert "pinned: under way" in " ".join(axonfs("info", "hf/acme/tiny").stdout.split())
+
+
+def test_a_name_without_its_hub(axonfs: Command) -> None:
+    """What somebody types who knows the model's id."""
+    told = axonfs("info", "acme/tiny", check=False).stderr
+    assert "on the Hugging Face Hub it is hf/acme/tiny" in told
+    told = axonfs("info", "hf/acme/tyni", check=False).stderr
+    assert told.startswith("axonfs: hf/acme/tyni: no such model, or it is private")
+
+
 def test_info_versions_and_search(axonfs: Command, hub: HubServer, repo: Repo) -> None:
     text = axonfs("info", "hf/acme/tiny", "--files").stdout
     for word in ("apache-2.0", "1234567", "gated", "transformers", "model.safetensors"):

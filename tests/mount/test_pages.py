@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,12 +12,21 @@ import pytest
 from tests.mount.conftest import run_axonfs
 from tests.support.axon import AxonRegistry
 from tests.support.core import Core
-from tests.support.transcript import Step, Terminal, steps
+from tests.support.hub import TOKEN, HubServer, Repo, git_oid, sha256
+from tests.support.modelscope import ModelScopeServer
+from tests.support.transcript import Meanwhile, Step, Terminal, steps
 
 pytestmark = pytest.mark.mount
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ("axon.md", "versions.md")
+PAGES = ("axon.md", "versions.md", "huggingface.md")
+MIB = 1 << 20
 WEIGHTS = bytes(range(256)) * (25 << 12)
+STORY = {
+    "config.json": b'{"model_type": "llama"}\n',
+    "model.safetensors": WEIGHTS,
+    "tokenizer.json": b'{"version": "1.0"}\n',
+    "onnx/model.onnx": WEIGHTS[: 3 << 20],
+}
 
 
 @pytest.fixture
@@ -39,7 +48,53 @@ def registry(tmp_path: Path) -> Iterator[AxonRegistry]:
 
 
 @pytest.fixture
-def terminal(registry: AxonRegistry, tmp_path: Path) -> Iterator[Terminal]:
+def hub() -> Iterator[HubServer]:
+    """What the pages call https://huggingface.co."""
+    story = Repo("acme/story", large=frozenset({"model.safetensors"}))
+    story.commit(STORY)
+    story.tags["v1.0"] = story.branches["main"]
+    story.commit({**STORY, "README.md": b"# Story\n\nA small model that tells stories.\n"})
+    plain = Repo("gpt2", large=frozenset({"model.safetensors"}))
+    plain.commit({"config.json": b'{"model_type": "gpt2"}\n', "model.safetensors": WEIGHTS[:MIB]})
+    gated = Repo("acme/gated", large=frozenset({"model.safetensors"}), gated="manual")
+    gated.commit({"config.json": b'{"model_type": "gated"}\n', "model.safetensors": WEIGHTS[::-1]})
+    with HubServer(story, plain, gated) as server:
+        yield server
+
+
+@pytest.fixture
+def modelscope() -> Iterator[ModelScopeServer]:
+    """What the pages call https://modelscope.cn."""
+    repo = Repo("acme/story", large=frozenset({"model.safetensors"}))
+    repo.commit(STORY, branch="master")
+    with ModelScopeServer(repo) as server:
+        yield server
+
+
+@pytest.fixture
+def events(hub: HubServer, tmp_path: Path) -> Mapping[str, Callable[[], object]]:
+    """What happens on the pages between commands."""
+
+    def push() -> None:
+        story = hub.repos["acme/story"]
+        files = story.commits[story.branches["main"]]
+        story.commit({**files, "generation_config.json": b"{}\n"})
+
+    def download() -> None:
+        blobs = tmp_path / "home/.cache/huggingface/hub/models--gpt2/blobs"
+        blobs.mkdir(parents=True)
+        (commit,) = hub.repos["gpt2"].commits.values()
+        for body in commit.values():
+            for name in (sha256(body), git_oid(body)):
+                (blobs / name).write_bytes(body)
+
+    return {"push": push, "download": download}
+
+
+@pytest.fixture
+def terminal(
+    registry: AxonRegistry, hub: HubServer, modelscope: ModelScopeServer, tmp_path: Path
+) -> Iterator[Terminal]:
     home = tmp_path / "home"
     home.mkdir()
     with Core() as core:
@@ -50,9 +105,14 @@ def terminal(registry: AxonRegistry, tmp_path: Path) -> Iterator[Terminal]:
             "TZ": "UTC",
             "AXONFS_CACHE_DIR": str(home / ".cache/axonfs"),
             "MLOS_CORE_ENDPOINT": core.url,
+            "HF_ENDPOINT": hub.url,
+            "MODELSCOPE_ENDPOINT": modelscope.url,
         }
         names = {
             "http://models.example.org": registry.url,
+            "https://huggingface.co": hub.url,
+            "https://modelscope.cn": modelscope.url,
+            "hf_yourtoken": TOKEN,
             "http://localhost:8080": core.url,
             "/home/you": str(home),
         }
@@ -62,11 +122,16 @@ def terminal(registry: AxonRegistry, tmp_path: Path) -> Iterator[Terminal]:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_says_what_its_commands_say(name: str, terminal: Terminal) -> None:
+def test_a_page_says_what_its_commands_say(
+    name: str, terminal: Terminal, events: Mapping[str, Callable[[], object]]
+) -> None:
     """Every command of the page, in order, in one home directory."""
     shown = list(steps((DOCS / name).read_text(encoding="utf-8")))
     assert len(shown) > 5
     for step in shown:
+        if isinstance(step, Meanwhile):
+            events[step.event]()
+            continue
         code, printed = terminal.run(step)
         assert step.matches(printed), f"$ {step.command}\n{printed}"
         assert (code != 0) == step.fails, f"$ {step.command}\n{printed}"
@@ -74,7 +139,8 @@ def test_a_page_says_what_its_commands_say(name: str, terminal: Terminal) -> Non
 
 def test_a_page_that_lags_is_noticed() -> None:
     """The comparison itself: `…`, blanks, and nothing else is let through."""
-    (step,) = steps("```console\n$ ls\na  b …\n…\nend\n```\n")
+    event, step = steps("<!-- meanwhile: push -->\n\n```console\n$ ls\na  b …\n…\nend\n```\n")
+    assert event == Meanwhile("push")
     assert step == Step("ls", "a  b …\n…\nend\n")
     assert step.matches("a     b 1 2\nx\ny\nend\n")
     assert step.matches("a  b 1\nend\n")

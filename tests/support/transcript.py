@@ -2,8 +2,11 @@
 
 A block marked `console` has lines that begin with `$ ` and what each prints, standard output and
 error together. In what is printed `…` stands for anything, on a line of its own for any number of
-lines; more than one blank is as good as two. A command fails if and only if the page shows an
-`axonfs: ` line for it. The blocks of a page share one shell's environment and directory.
+lines; more than one blank is as good as two. A command fails if and only if the page shows a
+complaint of its own for it, a line like `axonfs: …` or `cat: …`. The blocks of a page share one
+shell's environment and directory.
+
+Between two blocks `<!-- meanwhile: NAME -->` is what somebody else does, which the test knows.
 """
 
 from __future__ import annotations
@@ -14,7 +17,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-_BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_PART = re.compile(
+    r"^```console\n(?P<block>.*?)^```$|^<!-- meanwhile: (?P<event>\w+) -->$",
+    re.MULTILINE | re.DOTALL,
+)
 SECONDS = 60
 
 
@@ -27,11 +33,19 @@ class Step:
 
     @property
     def fails(self) -> bool:
-        return any(line.startswith("axonfs: ") for line in self.printed.splitlines())
+        complaints = ("axonfs: ", f"{self.command.split()[0]}: ")
+        return any(line.startswith(complaints) for line in self.printed.splitlines())
 
     def matches(self, printed: str) -> bool:
         pattern = "".join(map(_line_pattern, _squeezed(self.printed).splitlines(keepends=True)))
         return re.fullmatch(pattern, _squeezed(printed)) is not None
+
+
+@dataclass(frozen=True)
+class Meanwhile:
+    """What somebody else does between two commands, by its name."""
+
+    event: str
 
 
 def _line_pattern(line: str) -> str:
@@ -42,11 +56,14 @@ def _squeezed(text: str) -> str:
     return re.sub(r" +$", "", re.sub(r" {2,}", "  ", text), flags=re.MULTILINE)
 
 
-def steps(page: str) -> Iterator[Step]:
-    """The commands of a page, in order."""
-    for block in _BLOCK.findall(page):
-        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, _, printed = part.partition("\n")
+def steps(page: str) -> Iterator[Step | Meanwhile]:
+    """The commands of a page and what happens between them, in order."""
+    for part in _PART.finditer(page):
+        if event := part["event"]:
+            yield Meanwhile(event)
+            continue
+        for text in re.split(r"^\$ ", part["block"], flags=re.MULTILINE)[1:]:
+            command, _, printed = text.partition("\n")
             yield Step(command, printed)
 
 
