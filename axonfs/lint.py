@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
@@ -50,7 +51,8 @@ def lint_manifest(raw: bytes) -> list[Violation]:
         root = parse_yaml(raw, limit=MAX_MANIFEST_BYTES)
     except MalformedError as exc:
         return [Violation("", exc.what)]
-    found = [Violation(key.lstrip("."), problem) for key, problem in _DOCUMENT(root)]
+    rules = chain(_DOCUMENT(root), _vouched(root))
+    found = [Violation(key.lstrip("."), problem) for key, problem in rules]
     if not found:  # rules that span the document, such as the sum of the sizes
         try:
             parse_manifest(raw)
@@ -200,8 +202,8 @@ def _chunk_size(node: Node) -> Iterator[Problem]:
 
 
 _FILE = _mapping(
-    {"path": _path, "size": _whole, "sha256": _digest},
-    {"chunks": _mapping({"size": _chunk_size, "sha256": _digest})},
+    {"path": _path, "size": _whole},
+    {"sha256": _digest, "chunks": _mapping({"size": _chunk_size, "sha256": _digest})},
 )
 
 
@@ -324,3 +326,28 @@ _DOCUMENT = _mapping(
         "distribution": _DISTRIBUTION,
     }
 )
+
+
+def _vouched(root: Node) -> Iterator[Problem]:
+    """Something has to tell whether a file's bytes are right: its own sha256, or its package's.
+
+    What has a chunk table is an object of its own, which no package brings.
+    """
+    package = _at(root, "distribution", "package", "sha256")
+    packed = package is not None and not any(_digest(package))
+    files = _at(root, "spec", "format", "files")
+    for number, item in enumerate(files if isinstance(files, list) else []):
+        if not isinstance(item, dict) or item.get("sha256") is not None:
+            continue
+        key = f".spec.format.files[{number}].sha256"
+        if item.get("chunks") is not None:
+            yield key, "is missing beside its chunks"
+        elif not packed:
+            yield key, "is missing, and no package has one"
+
+
+def _at(node: Node, *keys: str) -> Node:
+    """What is below `node` at the path `keys`; None if nothing is."""
+    for key in keys:
+        node = node.get(key) if isinstance(node, dict) else None
+    return node

@@ -192,7 +192,7 @@ def list_command(form: str, registries: tuple[str, ...], cache: str | None) -> N
 
 
 def _pin_word(item: dict[str, object]) -> str:
-    return {"complete": "yes", "incomplete": "under way"}.get(str(item["pinned"]), "")
+    return {"complete": "yes", "incomplete": "not whole"}.get(str(item["pinned"]), "")
 
 
 def _listed(item: dict[str, object]) -> dict[str, object]:

@@ -3,6 +3,8 @@
 Beside transfer.py, which brings objects one by one; whoever wants a file of such a version joins
 the pass that is under way, or starts one. A file is served once it is complete and has the sha256
 that the manifest gives it; one that the manifest gives none waits for the sha256 of the package.
+That a package is needed is kept in the index: what a pass left of a file is judged by it, in the
+next process too.
 
 `Packages` is for the trio thread. An `Unpacking` belongs to one worker thread at a time and
 reports files through `run_sync_soon`.
@@ -11,11 +13,13 @@ reports files through `run_sync_soon`.
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
 import trio
 
+from axonfs.document import Document
 from axonfs.errors import AxonError, ChangedError, MalformedError, NoSpaceError, VanishedError
 from axonfs.fetch.unpacking import PIECE, Unpacking, refuse
 from axonfs.manifest import FileEntry
@@ -46,20 +50,25 @@ class Packages:
         self._bodies = bodies
         self._limits = limits
         self._threads = threads
-        self._needed: set[str] = set()
+        self._needed: dict[str, bool] = {}
         self._refused: dict[tuple[str, str], tuple[float, AxonError]] = {}
 
     def needed(self, origin: Version, entry: FileEntry) -> bool:
         """Whether the object of `entry` is known to be nowhere but in the package of `origin`."""
         package = origin.manifest.package
-        return package is not None and entry.chunks is None and package.digest in self._needed
+        return package is not None and entry.chunks is None and self._is_needed(package.digest)
+
+    def _is_needed(self, digest: str) -> bool:
+        if digest not in self._needed:
+            self._needed[digest] = self._fetcher.store.document(_note(digest)) is not None
+        return self._needed[digest]
 
     def need(self, origin: Version, entry: FileEntry) -> bool:
         """Take it that `entry` is nowhere but in the package of `origin`; False if it has none."""
         package = origin.manifest.package
         if package is None or entry.chunks is not None:
             return False
-        self._needed.add(package.digest)
+        self._needed[package.digest] = True
         return True
 
     async def unpack(self, origin: Version) -> None:
@@ -79,12 +88,19 @@ class Packages:
         until, error = self._refused.get(key, (0.0, None))
         if error is not None and trio.current_time() < until:
             raise error.located()
+        noted = Document(b"", None, time.time(), "")
+        await trio.to_thread.run_sync(self._fetcher.store.put_document, _note(key[0]), noted)
         try:
             await _Pass(self._fetcher, self._bodies, self._limits, self._threads, origin).run()
         except AxonError as exc:
             if not exc.transient and not isinstance(exc, NoSpaceError):
                 self._refused[key] = trio.current_time() + REFUSED_TTL, exc
             raise
+
+
+def _note(digest: str) -> str:
+    """What the index has a document under if the package with this digest was ever needed."""
+    return f"package:{digest}"
 
 
 class _Pass:

@@ -4,8 +4,9 @@ Below package.py, which fetches them. What a manifest does not declare is refuse
 and more bytes than its files can take. Nothing is written but chunks of the declared files'
 objects, so no name in a package is ever a path on this machine.
 
-How it is safe: the last chunk of an object lands when its bytes were seen to be right, so an object
-that is complete is right, whenever a kill comes. Chunks before it count for nothing until then.
+How it is safe: of each object one chunk that was not there is held back until all its bytes were
+seen to be right, so an object that is complete is right, whenever a kill comes. The others count
+for nothing until then.
 
 For worker threads; one call at a time.
 """
@@ -20,6 +21,7 @@ from axonfs.errors import MalformedError
 from axonfs.fetch.untar import Untar
 from axonfs.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, FileEntry, Manifest
 from axonfs.names import printable
+from axonfs.ranges import Range
 from axonfs.store import Store, StoredObject
 
 # Bytes of a package, and of what is in it, at a time.
@@ -126,6 +128,9 @@ class Unpacking:
         stored = self._store.object(entry) if size else None
         if stored is None or entry.chunks is not None or _is_right(stored):
             return _Passed(lambda: self._done(entry))
+        if entry.packed and _is_whole(stored):  # a kill came before that was noted
+            stored.mark_verified()
+            return _Passed(lambda: self._done(entry))
         filling = _Filling(entry, stored, self._ready, self._unpacked)
         self._held.append(filling)
         return filling
@@ -162,6 +167,11 @@ def _is_right(stored: StoredObject) -> bool:
     return stored.complete and stored.verified
 
 
+def _is_whole(stored: StoredObject) -> bool:
+    """Whether all of it landed: what was only found in its file proves nothing."""
+    return stored.complete and not stored.adopted(0, stored.count)
+
+
 class _Passed:
     """A file whose bytes nobody needs."""
 
@@ -194,13 +204,17 @@ class _Filling:
         self._unpacked = unpacked
         self._sum = hashlib.sha256()
         self._chunk = 0
-        self._last = b""
+        self._kept = b""
         stored.hold()
+        if stored.complete:  # nothing vouches for it
+            stored.discard()
+        absent = stored.missing(0, stored.count) or [Range(0, stored.count)]
+        self._back = absent[-1].stop - 1
 
     def write(self, piece: bytes) -> None:
         self._sum.update(piece)
-        if self._chunk == self._object.count - 1:
-            self._last = piece
+        if self._chunk == self._back:
+            self._kept = piece
         else:
             self._object.land(self._chunk, memoryview(piece))
         self._chunk += 1
@@ -222,8 +236,9 @@ class _Filling:
     def settle(self) -> None:
         """Have the object count: its bytes are right."""
         try:
-            self._object.land(self._object.count - 1, memoryview(self._last))
-            self._object.mark_verified()
+            self._object.land(self._back, memoryview(self._kept))
+            if self._object.complete:  # no chunk was lost meanwhile
+                self._object.mark_verified()
             if self._object.quarantined:  # by a package before this one
                 self._object.quarantine(None)
         finally:

@@ -7,7 +7,6 @@ import hashlib
 import os
 import random
 import tarfile
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -24,9 +23,9 @@ from axonfs.ranges import Range
 from axonfs.remote import Documents, RegistrySource
 from tests.support import faulty
 from tests.support.commands import Run
-from tests.support.faulty import Exchange, FaultyOrigin
+from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import FAST, Rig, objects_asked, rig, settled
-from tests.support.packages import PATH, add_package, package_of
+from tests.support.packages import PATH, Pause, add_package, package_of, stored
 
 SPEC = "vision/resnet50@1.0.0"
 CONFIG = b'{"layers": 50}\n'
@@ -60,21 +59,6 @@ async def content(parts: Rig, path: str) -> bytes:
         return await parts.read(feed)
     finally:
         feed.close()
-
-
-class Pause:
-    """Sends most of an answer, and the rest once it is let through."""
-
-    def __init__(self) -> None:
-        self.open = threading.Event()
-
-    def __call__(self, exchange: Exchange) -> None:
-        exchange.answered = True
-        middle = len(exchange.body) * 3 // 4
-        exchange.head()
-        exchange.write(exchange.body[:middle])
-        self.open.wait(20)
-        exchange.write(exchange.body[middle:])
 
 
 async def test_one_pass_brings_every_file(
@@ -322,10 +306,6 @@ async def test_a_wrong_package_has_no_say_about_files_without_a_sha256(
             with pytest.raises(CorruptError):
                 await content(parts, path)
         assert sum(info.present_bytes for info in parts.store.infos()) == 0
-
-
-def stored(files: dict[str, bytes]) -> bytes:
-    return gzip.compress(gzip.decompress(package_of(files)), 0, mtime=0)
 
 
 async def test_a_package_that_is_not_there(

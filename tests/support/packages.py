@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import tarfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import yaml
 
 from axonfs.names import parse_spec
 from tests.support.axon import MANIFEST, axon_manifest
+from tests.support.faulty import Exchange
 
 PATH = "packages/model.axon"
 
@@ -29,6 +32,26 @@ def package_of(
             header.size = len(data)
             archive.addfile(header, io.BytesIO(data))
     return buffer.getvalue()
+
+
+def stored(files: Mapping[str, bytes]) -> bytes:
+    """A package of these files that is as long as any other of files as long as these."""
+    return gzip.compress(gzip.decompress(package_of(files)), 0, mtime=0)
+
+
+class Pause:
+    """An answer that stops in its third quarter and goes on once it is let through."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+
+    def __call__(self, exchange: Exchange) -> None:
+        exchange.answered = True
+        middle = len(exchange.body) * 3 // 4
+        exchange.head()
+        exchange.write(exchange.body[:middle])
+        self.open.wait(20)
+        exchange.write(exchange.body[middle:])
 
 
 def add_package(

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from axonfs.cli.main import main
 from axonfs.lint import lint_manifest
+from axonfs.manifest import parse_manifest
 from axonfs.names import parse_spec
 from tests.support.axon import axon_manifest
 
@@ -136,6 +137,38 @@ def test_a_broken_rule_is_named_with_its_key(key: str, value: object, problem: s
     (found,) = changed(key, value)
     assert found.startswith(key)
     assert problem is None or found == f"{key} {problem}"
+
+
+def without_sums() -> dict[str, Any]:
+    document = whole()
+    for file in document["spec"]["format"]["files"]:
+        del file["sha256"]
+    return document
+
+
+def test_a_package_vouches_for_files_without_a_sha256() -> None:
+    """As a mount takes them: Axon's schema has the sha256 of the package alone."""
+    document = without_sums()
+    assert lint(document) == []
+    assert parse_manifest(json.dumps(document).encode()).files[0].packed
+    document["distribution"]["package"]["sha256"] = "abc"
+    assert [line.partition(" ")[0] for line in lint(document)] == [
+        "distribution.package.sha256",
+        "spec.format.files[0].sha256",
+        "spec.format.files[1].sha256",
+    ]
+    del document["distribution"]
+    assert lint(document) == [
+        "distribution is missing",
+        "spec.format.files[0].sha256 is missing, and no package has one",
+        "spec.format.files[1].sha256 is missing, and no package has one",
+    ]
+
+
+def test_a_package_vouches_for_no_file_with_chunks() -> None:
+    document = without_sums()
+    document["spec"]["format"]["files"][0]["chunks"] = {"size": 1 << 20, "sha256": "ab" * 32}
+    assert lint(document) == ["spec.format.files[0].sha256 is missing beside its chunks"]
 
 
 def test_all_violations_are_listed_at_once() -> None:

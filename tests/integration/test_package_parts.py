@@ -1,0 +1,129 @@
+"""Parts of a package's files that a pass left behind: nobody is served from them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from axonfs.errors import CorruptError, MalformedError, OfflineError
+from axonfs.fetch import Feed
+from axonfs.ranges import Range
+from tests.support.faulty import FaultyOrigin
+from tests.support.fetching import FAST, Rig, objects_asked, rig, settled
+from tests.support.packages import PATH, Pause, add_package, stored
+from tests.support.registry import SPEC
+
+PIECE = 1 << 20
+FIRST, LAST = (random.Random(size).randbytes(size) for size in (PIECE + 5, 3 * PIECE + 5))
+FILES = {"first.bin": FIRST, "last.bin": LAST}
+PATIENT = replace(FAST, first_byte=10, stall=10, deadline=20)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Path:
+    (tmp_path / "registry").mkdir()
+    return tmp_path / "registry"
+
+
+@pytest.fixture
+def origin(registry: Path) -> Iterator[FaultyOrigin]:
+    with FaultyOrigin(registry) as origin:
+        yield origin
+
+
+async def taken(parts: Rig, size: int) -> None:
+    """Return when the pass has gone through so many bytes."""
+    await settled(lambda: parts.fetcher.statistics()["bytes"] >= size)
+
+
+@pytest.mark.parametrize("sums", [True, False])
+async def test_what_a_broken_pass_left_is_not_served(
+    tmp_path: Path, registry: Path, origin: FaultyOrigin, sums: bool
+) -> None:
+    """Whoever comes after it: the next process knows no more than the index."""
+    size = len(add_package(registry, SPEC, FILES, sums=sums))
+    origin.plan(pause := Pause(), of="/packages/")
+    async with rig(tmp_path / "cache", origin.url, limits=PATIENT) as parts:
+        feed = await parts.open("last.bin", SPEC)
+        with trio.move_on_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(feed.need, Range(0, 1))
+                await taken(parts, size // 2)
+                await settled(lambda: feed.object.present_bytes > 0)
+                nursery.cancel_scope.cancel()
+        assert not feed.present(0, 1)
+        pause.open.set()
+        parts.fetcher.closing = True
+    async with rig(tmp_path / "cache", origin.url, offline=True) as parts:
+        feed = await parts.open("last.bin", SPEC)
+        assert feed.object.present_bytes
+        assert not feed.present(0, 1)
+        with pytest.raises(OfflineError):
+            await feed.need(Range(0, 1))
+        feed.close()
+    async with rig(tmp_path / "cache", origin.url) as parts:
+        feed = await parts.open("last.bin", SPEC)
+        assert await parts.read(feed) == LAST
+        feed.close()
+    assert objects_asked(origin) <= 1
+
+
+def lost(feed: Feed) -> None:
+    """The disk lost the first chunk."""
+    feed.object.punch(0, 1)
+
+
+@pytest.mark.parametrize("sums", [True, False])
+async def test_a_lost_chunk_is_not_filled_by_a_package_that_is_wrong(
+    tmp_path: Path, registry: Path, origin: FaultyOrigin, sums: bool
+) -> None:
+    """Nobody is served before the package is seen to be right, although one chunk alone is absent
+    and all others are those of a package that was."""
+    good = stored(FILES)
+    add_package(registry, SPEC, FILES, good, sums=sums)
+    async with rig(tmp_path / "cache", origin.url, limits=PATIENT) as parts:
+        feed = await parts.open("last.bin", SPEC)
+        assert await parts.read(feed) == LAST
+        lost(feed)
+        (registry / PATH).write_bytes(stored({**FILES, "last.bin": LAST[::-1]}))
+        origin.plan(pause := Pause(), of="/packages/")
+        with pytest.RaisesGroup(MalformedError):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(feed.need, Range(0, 1))
+                await taken(parts, len(good) + 3 * PIECE)
+                await feed.prepare()
+                assert not feed.present(0, 1)
+                assert not feed.object.verified
+                pause.open.set()
+        with pytest.raises(CorruptError):
+            await parts.read(feed)
+        feed.close()
+
+
+async def test_a_pass_that_ended_before_it_was_noted_counts(
+    tmp_path: Path, registry: Path, origin: FaultyOrigin
+) -> None:
+    """The last chunk of a file landed, and a kill came: another pass writes nothing over it."""
+    good = stored(FILES)
+    add_package(registry, SPEC, FILES, good, sums=False)
+    async with rig(tmp_path / "cache", origin.url) as parts:
+        feed = await parts.open("last.bin", SPEC)
+        assert await parts.read(feed) == LAST
+        lost(feed)
+        feed.object.land(0, memoryview(LAST[:PIECE]))
+        assert feed.object.complete
+        assert not feed.object.verified
+        other = await parts.open("first.bin", SPEC)
+        lost(other)
+        (registry / PATH).write_bytes(stored({**FILES, "last.bin": LAST[::-1]}))
+        with pytest.raises(MalformedError):
+            await other.need(Range(0, 1))
+        await feed.prepare()
+        assert await parts.read(feed) == LAST
+        other.close()
+        feed.close()
