@@ -63,6 +63,7 @@ def add_package(
     sums: bool = True,
     mirrors: tuple[str, ...] = (),
     declared: bytes | None = None,
+    path: str = PATH,
 ) -> bytes:
     """One more version in the directory of a registry; returns its package.
 
@@ -70,12 +71,13 @@ def add_package(
         package: what is served, if not the files themselves.
         sums: whether the manifest has the sha256 of each file.
         declared: the package that the manifest speaks of, if not the one that is served.
+        path: where the registry has it.
     """
     package = package_of(files) if package is None else package
     document = axon_manifest(parse_spec(spec), files)
     said: dict[str, Any] = document["distribution"]["package"]
     about = package if declared is None else declared
-    said["url"] = f"https://registry.example.org/{PATH}"
+    said["url"] = f"https://registry.example.org/{path}"
     said["size"], said["sha256"] = len(about), hashlib.sha256(about).hexdigest()
     said["mirrors"] = list(mirrors)
     for file in document["spec"]["format"]["files"]:
@@ -85,7 +87,7 @@ def add_package(
         registry / MANIFEST.format(parse_spec(spec).model + "/" + parse_spec(spec).version),
         yaml.safe_dump(document).encode(),
     )
-    _write(registry / PATH, package)
+    _write(registry / path, package)
     return package
 
 

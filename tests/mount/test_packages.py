@@ -1,0 +1,170 @@
+"""docs/axon.md on packages, on a real mount: versions whose bytes are one tar.gz."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.mount.conftest import Mount, MountFactory, run_axonfs
+from tests.support.faulty import FaultyOrigin
+from tests.support.packages import PATH, Pause, add_package, package_of, stored
+
+pytestmark = pytest.mark.mount
+
+PIECE = 1 << 20
+SPEC = "vision/resnet50@1.0.0"
+# Noise does not shrink, so that three quarters of the package hold the first file whole.
+FIRST, LAST = (random.Random(size).randbytes(size) for size in (PIECE + 77, 3 * PIECE + 5))
+FILES = {"config.json": b'{"layers": 50}\n', "sub/first.bin": FIRST, "last.bin": LAST}
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Path:
+    (tmp_path / "registry").mkdir()
+    return tmp_path / "registry"
+
+
+@pytest.fixture
+def origin(registry: Path) -> Iterator[FaultyOrigin]:
+    with FaultyOrigin(registry) as origin:
+        yield origin
+
+
+def version(mount: Mount) -> Path:
+    return mount.path / "vision/resnet50/1.0.0"
+
+
+def asked(origin: FaultyOrigin, part: str = "/packages/") -> int:
+    return sum(part in seen.path for seen in origin.requests)
+
+
+def came(mount: Mount, size: int) -> None:
+    """Return when the mount has fetched so many bytes."""
+    deadline = time.monotonic() + 20
+    while mount.fetched() < size:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_the_first_read_of_any_file_brings_them_all(
+    start_mount: MountFactory, registry: Path, origin: FaultyOrigin
+) -> None:
+    """Looking starts nothing; afterwards the package is asked for no more, by the next mount
+    neither."""
+    add_package(registry, SPEC, FILES)
+    mount = start_mount(origin.url)
+    for path, data in FILES.items():
+        assert (version(mount) / path).stat().st_size == len(data)
+    assert asked(origin) == 0
+    for path in reversed(FILES):
+        assert (version(mount) / path).read_bytes() == FILES[path]
+        assert asked(origin) == 1
+    cache = mount.cache
+    mount.stop()
+    mount = start_mount(origin.url, cache=cache, options=("--offline",))
+    for path, data in FILES.items():
+        assert (version(mount) / path).read_bytes() == data
+
+
+def test_a_file_is_readable_once_it_is_complete(
+    start_mount: MountFactory, registry: Path, origin: FaultyOrigin
+) -> None:
+    """While its package is on its way; one that is not complete has its readers wait."""
+    size = len(add_package(registry, SPEC, FILES))
+    origin.plan(pause := Pause(), of="/packages/")
+    mount = start_mount(origin.url)
+    with ThreadPoolExecutor() as pool:
+        last = pool.submit((version(mount) / "last.bin").read_bytes)
+        assert (version(mount) / "sub/first.bin").read_bytes() == FIRST
+        came(mount, size // 2)
+        assert not last.done()
+        pause.open.set()
+        assert last.result(20) == LAST
+    assert asked(origin) == 1
+
+
+@pytest.mark.complains
+@pytest.mark.parametrize("sums", [True, False])
+def test_what_a_killed_worker_unpacked_of_a_file_is_not_served(
+    start_mount: MountFactory, registry: Path, origin: FaultyOrigin, sums: bool
+) -> None:
+    """It was of a package that is wrong, which nobody had noticed yet."""
+    good, bad = stored(FILES), stored({**FILES, "last.bin": LAST[::-1]})
+    add_package(registry, SPEC, FILES, bad, sums=sums, declared=good)
+    origin.plan(pause := Pause(), of="/packages/")
+    mount = start_mount(origin.url)
+    file = version(mount) / "last.bin"
+    with ThreadPoolExecutor() as pool:
+        reader = pool.submit(file.read_bytes)
+        came(mount, 3 * PIECE)
+        mount.kill_worker()
+        (registry / PATH).write_bytes(good)
+        pause.open.set()
+        assert reader.result(30) == LAST
+    assert file.read_bytes() == LAST
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A model whose package is not what its manifest declares, and what the log says of it."""
+
+    files: dict[str, bytes]
+    package: bytes
+    declared: bytes
+    cause: str
+
+
+def wrong_packages() -> dict[str, Wrong]:
+    """By the model's name, which is in its files: no two share an object."""
+    made = {}
+    for name in ("notgzip", "short", "lacking", "changed"):
+        files = {path: name.encode() + data for path, data in FILES.items()}
+        good, last = package_of(files), files["last.bin"]
+        came, cause = {
+            "notgzip": (b"PK\x03\x04" + good[4:], "it begins with 504b, gzip with 1f8b"),
+            "short": (good[:-1000], f"it has {len(good) - 1000} bytes now, not {len(good)}"),
+            "lacking": (
+                package_of({"config.json": files["config.json"]}),
+                "it holds 1 of 3 declared files; 'last.bin' is missing",
+            ),
+            "changed": (
+                package_of({**files, "last.bin": last[::-1]}),
+                f"'last.bin' in it has the sha256 {hashlib.sha256(last[::-1]).hexdigest()},"
+                f" not {hashlib.sha256(last).hexdigest()}",
+            ),
+        }[name]
+        made[name] = Wrong(files, came, good if name == "short" else came, cause)
+    return made
+
+
+@pytest.mark.complains
+def test_a_wrong_package_fails_its_readers_at_once(
+    start_mount: MountFactory, registry: Path, origin: FaultyOrigin
+) -> None:
+    """EIO, with what was declared and what came in the log; it is asked for once, and `install` and
+    `verify` exit with 1."""
+    bad = wrong_packages()
+    for name, made in bad.items():
+        spec, path = f"bad/{name}@1.0.0", f"packages/{name}.axon"
+        add_package(registry, spec, made.files, made.package, declared=made.declared, path=path)
+    mount = start_mount(origin.url)
+    for name, made in bad.items():
+        file = mount.path / "bad" / name / "1.0.0/last.bin"
+        for _ in range(2):
+            with pytest.raises(OSError, match="Input/output error"):
+                file.read_bytes()
+        log = mount.log.read_text()
+        assert re.search(f"bad/{name}@1.0.0 last.bin: .*{re.escape(made.cause)}", log), log
+        assert asked(origin, f"/{name}.axon") == 1
+    for command in ("install", "verify"):
+        for name in bad:
+            spec = f"bad/{name}@1.0.0"
+            assert run_axonfs(command, spec, "--cache", mount.cache, check=False).returncode == 1
