@@ -11,6 +11,7 @@ import os
 import time
 from typing import Any
 
+from axonfs.cli.output import said
 from axonfs.names import printable
 
 
@@ -38,6 +39,7 @@ class _Message(_Safe):
     def format(self, record: logging.LogRecord) -> str:
         if os.environ.get("AXONFS_DEBUG"):
             return super().format(record)
+        said.add(record.getMessage())
         return f"axonfs: {printable(record.getMessage(), 1000)}"
 
 

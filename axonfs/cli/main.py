@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
+from axonfs.cli.output import said
 from axonfs.errors import AxonError
 from axonfs.names import printable
 
@@ -93,6 +94,7 @@ def cli() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code. Nothing but a bug under AXONFS_DEBUG=1 shows a trace."""
+    said.clear()
     try:
         result = cli.main(argv, prog_name="axonfs", standalone_mode=False)
         sys.stdout.flush()
@@ -130,7 +132,7 @@ def _report(exc: BaseException) -> int:
         _silence_stdout()
         return 1
     if isinstance(exc, AxonError):
-        return _say(str(exc), exc.exit_code)
+        return exc.exit_code if str(exc) in said else _say(str(exc), exc.exit_code)
     if isinstance(exc, click.exceptions.NoArgsIsHelpError):
         click.echo(exc.format_message(), err=True)
         return exc.exit_code

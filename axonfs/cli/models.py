@@ -39,7 +39,7 @@ def search(
     words = " ".join(query)
     place = target(registries, cache)
     request = {"op": "search", "query": words, "sources": list(sources)}
-    found = ask(place, request)["models"]
+    found = ask(place, request, show_note)["models"]
     if as_json:
         echo_json(found)
         return

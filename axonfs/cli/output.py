@@ -15,6 +15,9 @@ import click
 
 from axonfs.names import printable
 
+# What was told as a warning or a note, so that an error does not say it again.
+said: set[str] = set()
+
 
 def echo_json(value: Any) -> None:
     """`value` on stdout; non-ASCII is escaped, so any terminal and any locale can take it."""
@@ -28,7 +31,9 @@ def echo(text: str) -> None:
 
 def note(text: str) -> None:
     """One line on stderr: what a person may want to know while stdout stays the result."""
-    click.echo(printable(text, 4000), err=True)
+    if text not in said:
+        said.add(text)
+        click.echo(printable(text, 4000), err=True)
 
 
 def show_note(event: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import trio
 
 from axonfs.catalog import Listing
 from axonfs.catalog import search as matching
-from axonfs.errors import AxonError, UsageError
+from axonfs.errors import AxonError, UnavailableError, UsageError
 from axonfs.manifest import Manifest
 from axonfs.names import Spec, parse_spec, printable, version_key
 from axonfs.remote import Hub
@@ -57,6 +57,9 @@ async def search(context: Context, request: Event) -> Event:
     """Listings that match `query`, best first; where an index is not known, what is local too.
 
     `sources` names what to ask: `registry`, or hubs.
+
+    Raises:
+        UnavailableError: nothing matches, but a registry could not be asked.
     """
     query, tree = str(request.get("query", "")), context.tree
     sources = [str(name) for name in request.get("sources") or (REGISTRY,)]
@@ -66,6 +69,11 @@ async def search(context: Context, request: Event) -> Event:
         local = await trio.to_thread.run_sync(_local_listings, context.store)
         known = {listing.spec for listing in found}
         found += [item for item in matching(local, query) if item.spec not in known]
+    errors = [state.error for state in tree.states.values() if state.error]
+    if errors and not found and REGISTRY in sources:
+        raise UnavailableError(errors[0], hint="nothing that is known here matches")
+    for error in errors:
+        await context.note(error)
     return {"models": [_listing(listing) for listing in found]}
 
 

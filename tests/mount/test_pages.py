@@ -14,6 +14,7 @@ from tests.support.axon import AxonRegistry
 from tests.support.core import Core
 from tests.support.hub import TOKEN, HubServer, Repo, git_oid, sha256
 from tests.support.modelscope import ModelScopeServer
+from tests.support.packages import add_package
 from tests.support.transcript import Meanwhile, Step, Terminal, steps
 
 pytestmark = pytest.mark.mount
@@ -43,6 +44,10 @@ def registry(tmp_path: Path) -> Iterator[AxonRegistry]:
         {"model.onnx": WEIGHTS[: 3 << 20]},
         description="Extractive question answering",
     )
+    for name, package in (("mobilenet", None), ("broken", b"no package")):
+        spec, path = f"vision/{name}@1.0.0", f"packages/{name}.axon"
+        packed = {"model.onnx": name.encode() * 150_000, "labels.txt": b"cat\n"}
+        add_package(made.directory, spec, packed, package, path=path)
     with made:
         yield made
 
