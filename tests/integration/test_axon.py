@@ -129,6 +129,24 @@ def test_a_registry_without_a_search_does_not_hide_the_others(
         assert home("search", "nothing-like-it").code == 1
 
 
+def test_a_search_that_could_not_ask_is_no_empty_list(home: Run, registry: AxonRegistry) -> None:
+    """Whatever else is known here: a registry that is down may have what was looked for."""
+    home("install", "vision/resnet50@1.0.0")
+    home("registry", "add", "http://127.0.0.1:9")
+    done = home("search", "nothing-like-it")
+    assert (done.code, done.out) == (1, "")
+    assert "Connection refused" in done.err.splitlines()[-1]
+    done = home("search", "resnet50", "--json")
+    assert done.code == 0
+    assert json.loads(done.out)
+    assert done.err.count("Connection refused") == 1
+
+
+def test_what_was_a_warning_is_not_said_again_as_the_error(run: Run) -> None:
+    done = run("search", "--registry", "http://127.0.0.1:9", "resnet50")
+    assert (done.code, done.err.count("Connection refused")) == (1, 1)
+
+
 def test_a_latest_that_calls_itself_latest_is_not_a_version(run: Run, tmp_path: Path) -> None:
     registry = AxonRegistry(tmp_path / "axon", searches=False)
     registry.add("audio/whisper@3.1.0", {"m.bin": b"1"}, latest=True)

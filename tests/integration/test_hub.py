@@ -235,6 +235,19 @@ async def test_ranges_of_a_large_file_ask_the_hub_once(tmp_path: Path, hub: HubS
         feed.close()
 
 
+async def test_whoever_asks_for_a_branch_hears_what_an_update_heard(
+    tmp_path: Path, hub: HubServer, repo: Repo
+) -> None:
+    async with rig(tmp_path, hubs=at(hub)) as parts:
+        branch = parse_spec(f"{NAME}@main")
+        assert await parts.tree.target(branch) == repo.branches["main"]
+        new = repo.commit(FILES)
+        parts.tree.invalidate()
+        assert (await parts.tree.versions(NAME, fresh=True)).latest == new
+        assert await parts.tree.target(branch) == new
+        assert await parts.tree.target(parse_spec(NAME)) == new
+
+
 async def test_a_signed_url_that_is_refused_at_once_is_asked_for_again(
     tmp_path: Path, hub: HubServer
 ) -> None:

@@ -59,7 +59,9 @@ async def test_what_is_there_is_not_asked_for(tmp_path: Path, hub: HubServer, bl
     async with rig(tmp_path / "c", hubs=at(hub), blobs=HubCache(tmp_path / "hub")) as parts:
         for path, body in FILES.items():
             assert await content(parts, path) == body
-        assert parts.fetcher.statistics()["requests"] == 0
+        figures = parts.fetcher.statistics()
+        assert (figures["requests"], figures["bytes"]) == (0, 0)
+        assert figures["copied"] == len(LARGE) + len(SMALL)
     assert not hub.asked("/resolve/")
     assert (blobs / sha256(LARGE)).read_bytes() == LARGE
 
