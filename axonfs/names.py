@@ -70,7 +70,7 @@ def parse_spec(text: str) -> Spec:
     return Spec(segments[0], "/".join(segments[1:]), version)
 
 
-_FORM = "write namespace/name or namespace/name@version, for example nlp/llama-2-7b@1.0.0"
+_FORM = "write namespace/name or namespace/name@version, such as nlp/llama-2-7b@1.0.0 or hf/gpt2"
 
 
 def spec_of(segments: tuple[str, ...]) -> Spec | None:

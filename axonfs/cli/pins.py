@@ -115,10 +115,11 @@ def _show_pins(result: Event, as_json: bool) -> None:
         echo_json(result["pins"])
         return
     for item in result["pins"]:
-        known = item["total"] - item["fetched"]
+        known = item["total"] - item["fetched"] - item["copied"]
+        copied = f" {size(item['copied'])} from Hugging Face's cache," if item["copied"] else ""
         echo(
             f"{item['spec']} is pinned: {counted(item['files'], 'file')}, {size(item['total'])}"
-            f" ({size(item['fetched'])} fetched, {size(known)} was local)"
+            f" ({size(item['fetched'])} fetched,{copied} {size(known)} was local)"
         )
         echo(f"  {_receipt(item['receipt'])}")
 

@@ -6,7 +6,8 @@ objects, so no name in a package is ever a path on this machine.
 
 How it is safe: of each object one chunk that was not there is held back until all its bytes were
 seen to be right, so an object that is complete is right, whenever a kill comes. The others count
-for nothing until then.
+for nothing until then. What the kernel reads itself is not written over before that at all: only
+what rot took of it is kept back.
 
 For worker threads; one call at a time.
 """
@@ -21,7 +22,6 @@ from axonfs.errors import MalformedError
 from axonfs.fetch.untar import Untar
 from axonfs.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, FileEntry, Manifest
 from axonfs.names import printable
-from axonfs.ranges import Range
 from axonfs.store import Store, StoredObject
 
 # Bytes of a package, and of what is in it, at a time.
@@ -204,18 +204,18 @@ class _Filling:
         self._unpacked = unpacked
         self._sum = hashlib.sha256()
         self._chunk = 0
-        self._kept = b""
+        self._kept: dict[int, bytes] = {}
         stored.hold()
         if stored.complete:  # nothing vouches for it
             stored.discard()
-        absent = stored.missing(0, stored.count) or [Range(0, stored.count)]
-        self._back = absent[-1].stop - 1
+        absent = [chunk for run in stored.missing(0, stored.count) for chunk in range(*run)]
+        self._back = set(absent if stored.frozen else absent[-1:])
 
     def write(self, piece: bytes) -> None:
         self._sum.update(piece)
-        if self._chunk == self._back:
-            self._kept = piece
-        else:
+        if self._chunk in self._back:
+            self._kept[self._chunk] = piece
+        elif not (self._object.frozen or self._object.verified):  # by a pass beside this one
             self._object.land(self._chunk, memoryview(piece))
         self._chunk += 1
 
@@ -236,8 +236,9 @@ class _Filling:
     def settle(self) -> None:
         """Have the object count: its bytes are right."""
         try:
-            self._object.land(self._back, memoryview(self._kept))
-            if self._object.complete:  # no chunk was lost meanwhile
+            for chunk, piece in self._kept.items():
+                self._object.land(chunk, memoryview(piece))
+            if self._kept and self._object.complete:  # no chunk was lost meanwhile
                 self._object.mark_verified()
             if self._object.quarantined:  # by a package before this one
                 self._object.quarantine(None)

@@ -80,7 +80,8 @@ async def _keep_one(context: Context, selection: Selection) -> dict[str, Any]:
         "manifest": receipt.manifest_digest,
         "files": len(selection.entries),
         "total": selection.size,
-        "fetched": work.fetched,
+        "fetched": work.fetched - work.copied,
+        "copied": work.copied,
         "receipt": _shown(receipt),
         "path": context.path_of(spec),
     }

@@ -72,6 +72,8 @@ async def search(context: Context, request: Event) -> Event:
     errors = [state.error for state in tree.states.values() if state.error]
     if errors and not found and REGISTRY in sources:
         raise UnavailableError(errors[0], hint="nothing that is known here matches")
+    if tree.offline and sources != [REGISTRY]:
+        errors.append("offline, so no hub was asked")
     for error in errors:
         await context.note(error)
     return {"models": [_listing(listing) for listing in found]}

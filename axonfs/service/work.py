@@ -29,7 +29,9 @@ class Work:
             entry.digest: entry.size - missing_bytes(entry, store.peek(entry.digest))
             for entry in selection.objects
         }
+        self._begun = dict(self._local)
         self._before = sum(self._local.values())
+        self.copied = 0  # bytes of `fetched` that came from Hugging Face's cache
         self._open: dict[Feed, int] = {}  # parts that are not done yet
         self._path = ""
 
@@ -72,7 +74,10 @@ class Work:
             self._let_go(feed)
 
     def _let_go(self, feed: Feed) -> None:
-        self._local[feed.entry.digest] = feed.object.present_bytes
+        digest = feed.entry.digest
+        self._local[digest] = feed.object.present_bytes
+        if feed.blob:
+            self.copied += self._local[digest] - self._begun[digest]
         del self._open[feed]
         feed.close()
 

@@ -13,6 +13,7 @@ import trio
 from axonfs.errors import CorruptError, MalformedError, OfflineError
 from axonfs.fetch import Feed
 from axonfs.ranges import Range
+from axonfs.service.pins import backing_file
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import FAST, Rig, objects_asked, rig, settled
 from tests.support.packages import PATH, Pause, add_package, stored
@@ -102,6 +103,44 @@ async def test_a_lost_chunk_is_not_filled_by_a_package_that_is_wrong(
                 pause.open.set()
         with pytest.raises(CorruptError):
             await parts.read(feed)
+        feed.close()
+
+
+async def test_what_the_kernel_reads_is_not_written_over_by_a_package_that_is_wrong(
+    tmp_path: Path, registry: Path, origin: FaultyOrigin
+) -> None:
+    add_package(registry, SPEC, FILES, stored(FILES))
+    async with rig(tmp_path / "cache", origin.url) as parts:
+        feed = await parts.open("last.bin", SPEC)
+        assert await parts.read(feed) == LAST
+        assert feed.freeze()
+        backing = backing_file(tmp_path / "cache", feed.entry.digest)
+        with backing.open("r+b") as file:
+            file.write(b"rot")
+        assert await feed.check(Range(0, feed.object.count)) == [0]
+        (registry / PATH).write_bytes(stored({**FILES, "last.bin": LAST[::-1]}))
+        with pytest.raises(MalformedError):
+            await feed.need(Range(0, 1))
+        assert backing.read_bytes() == b"rot" + LAST[3:]
+        feed.object.thaw()
+        feed.close()
+
+
+async def test_what_rot_took_of_what_the_kernel_reads_is_put_back(
+    tmp_path: Path, registry: Path, origin: FaultyOrigin
+) -> None:
+    add_package(registry, SPEC, FILES)
+    async with rig(tmp_path / "cache", origin.url) as parts:
+        feed = await parts.open("last.bin", SPEC)
+        assert await parts.read(feed) == LAST
+        assert feed.freeze()
+        backing = backing_file(tmp_path / "cache", feed.entry.digest)
+        with backing.open("r+b") as file:
+            file.write(b"rot")
+        assert await feed.check(Range(0, feed.object.count)) == [0]
+        await feed.need(Range(0, 1))
+        assert backing.read_bytes() == LAST
+        feed.object.thaw()
         feed.close()
 
 
