@@ -12,6 +12,7 @@ import trio
 
 from axonfs.errors import CorruptError, MalformedError, OfflineError
 from axonfs.fetch import Feed
+from axonfs.names import parse_spec
 from axonfs.ranges import Range
 from axonfs.service.pins import backing_file
 from tests.support.faulty import FaultyOrigin
@@ -142,6 +143,34 @@ async def test_what_rot_took_of_what_the_kernel_reads_is_put_back(
         assert backing.read_bytes() == LAST
         feed.object.thaw()
         feed.close()
+
+
+async def test_two_packages_with_one_file_do_not_write_it_at_once(
+    tmp_path: Path, registry: Path, origin: FaultyOrigin
+) -> None:
+    """The second one says something else in its place, and breaks off: the first is not spoilt."""
+    add_package(registry, SPEC, FILES, stored(FILES))
+    other, files = "vision/other@1.0.0", {"new.bin": b"new", "last.bin": LAST}
+    broken = stored({**files, "last.bin": LAST[::-1]})[: 2 * PIECE]
+    add_package(registry, other, files, broken, path="other.axon")
+    origin.plan(pause := Pause(), of="/packages/")
+    async with rig(tmp_path / "cache", origin.url, limits=PATIENT) as parts:
+        feed = await parts.open("last.bin", SPEC)
+        second = await parts.open("new.bin", other)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed.need, Range(0, feed.object.count))
+            await taken(parts, 3 * PIECE)
+            await second.need(Range(0, 1))
+            pause.open.set()
+        assert await parts.read(feed) == LAST
+        assert await parts.read(second) == b"new"
+        version = await parts.tree.version(parse_spec(other))
+        with pytest.raises(MalformedError):
+            await parts.fetcher.packages.unpack(version)
+        assert await parts.read(feed) == LAST
+        assert sum("/packages/" in seen.path for seen in origin.requests) == 1
+        feed.close()
+        second.close()
 
 
 async def test_a_pass_that_ended_before_it_was_noted_counts(
