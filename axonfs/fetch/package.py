@@ -52,6 +52,7 @@ class Packages:
         self._threads = threads
         self._needed: dict[str, bool] = {}
         self._refused: dict[tuple[str, str], tuple[float, AxonError]] = {}
+        self._running: dict[trio.Event, frozenset[str]] = {}  # until when, which contents
 
     def needed(self, origin: Version, entry: FileEntry) -> bool:
         """Whether the object of `entry` is known to be nowhere but in the package of `origin`."""
@@ -91,11 +92,25 @@ class Packages:
         noted = Document(b"", None, time.time(), "")
         await trio.to_thread.run_sync(self._fetcher.store.put_document, _note(key[0]), noted)
         try:
-            await _Pass(self._fetcher, self._bodies, self._limits, self._threads, origin).run()
+            await self._pass(origin)
         except AxonError as exc:
             if not exc.transient and not isinstance(exc, NoSpaceError):
                 self._refused[key] = trio.current_time() + REFUSED_TTL, exc
             raise
+
+    async def _pass(self, origin: Version) -> None:
+        """One pass, after those over packages that hold a file of this one as well: one of them may
+        be wrong, and would write into what the other has proven."""
+        contents = frozenset(entry.digest for entry in origin.manifest.files)
+        while before := [end for end, theirs in self._running.items() if theirs & contents]:
+            await before[0].wait()
+        ended = trio.Event()
+        self._running[ended] = contents
+        try:
+            await _Pass(self._fetcher, self._bodies, self._limits, self._threads, origin).run()
+        finally:
+            del self._running[ended]
+            ended.set()
 
 
 def _note(digest: str) -> str:

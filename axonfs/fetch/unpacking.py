@@ -7,8 +7,7 @@ objects, so no name in a package is ever a path on this machine.
 How it is safe: of each object one chunk that was not there is held back until all its bytes were
 seen to be right, so an object that is complete is right, whenever a kill comes. The others count
 for nothing until then. What the kernel reads itself is not written over before that at all: only
-what rot took of it is kept back. Two packages may hold the same file, and one of them be wrong: an
-object is filled by one pass at a time, and the other waits.
+what rot took of it is kept back. An object is filled by one pass at a time (package.py).
 
 For worker threads; one call at a time.
 """
@@ -16,7 +15,6 @@ For worker threads; one call at a time.
 from __future__ import annotations
 
 import hashlib
-import threading
 import zlib
 from collections.abc import Callable
 
@@ -31,8 +29,6 @@ PIECE = 1 << 20
 # What the archive may have beside the bytes of a file: its headers and padding.
 _FILE_OVERHEAD = 4096
 _GZIP = b"\x1f\x8b"
-# Whoever fills an object has the lock that its key picks, and no other: nobody waits in a circle.
-_FILLING = tuple(threading.Lock() for _ in range(64))
 _GZIP_WINDOW = 31  # zlib's word for: gzip, and nothing else
 
 
@@ -132,14 +128,10 @@ class Unpacking:
         stored = self._store.object(entry) if size else None
         if stored is None or entry.chunks is not None or _is_right(stored):
             return _Passed(lambda: self._done(entry))
-        claim = None if entry.packed else _claimed(stored)  # of this package's alone
-        if claim and _is_right(stored):
-            claim.release()
-            return _Passed(lambda: self._done(entry))
         if entry.packed and _is_whole(stored):  # a kill came before that was noted
             stored.mark_verified()
             return _Passed(lambda: self._done(entry))
-        filling = _Filling(entry, stored, claim, self._ready, self._unpacked)
+        filling = _Filling(entry, stored, self._ready, self._unpacked)
         self._held.append(filling)
         filling.begin()
         return filling
@@ -176,12 +168,6 @@ def _is_right(stored: StoredObject) -> bool:
     return stored.complete and stored.verified
 
 
-def _claimed(stored: StoredObject) -> threading.Lock:
-    lock = _FILLING[int(stored.key[:8], 16) % len(_FILLING)]
-    lock.acquire()
-    return lock
-
-
 def _is_whole(stored: StoredObject) -> bool:
     """Whether all of it landed: what was only found in its file proves nothing."""
     return stored.complete and not stored.adopted(0, stored.count)
@@ -209,14 +195,12 @@ class _Filling:
         self,
         entry: FileEntry,
         stored: StoredObject,
-        claim: threading.Lock | None,
         ready: Callable[[_Filling], None],
         unpacked: Callable[[FileEntry], object],
     ) -> None:
         self.entry = entry
         self.unit = stored.chunk_size
         self._object = stored
-        self._claim = claim
         self._ready = ready
         self._unpacked = unpacked
         self._sum = hashlib.sha256()
@@ -274,5 +258,3 @@ class _Filling:
 
     def close(self) -> None:
         self._object.release()
-        if self._claim:
-            self._claim.release()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from axonfs.errors import CorruptError, MalformedError, OfflineError
 from axonfs.fetch import Feed
@@ -145,10 +146,10 @@ async def test_what_rot_took_of_what_the_kernel_reads_is_put_back(
         feed.close()
 
 
-async def test_two_packages_with_one_file_do_not_write_it_at_once(
+async def test_packages_that_hold_one_file_are_unpacked_one_after_the_other(
     tmp_path: Path, registry: Path, origin: FaultyOrigin
 ) -> None:
-    """The second one says something else in its place, and breaks off: the first is not spoilt."""
+    """The second one has something else in its place, and breaks off: the first is not spoilt."""
     add_package(registry, SPEC, FILES, stored(FILES))
     other, files = "vision/other@1.0.0", {"new.bin": b"new", "last.bin": LAST}
     broken = stored({**files, "last.bin": LAST[::-1]})[: 2 * PIECE]
@@ -160,7 +161,8 @@ async def test_two_packages_with_one_file_do_not_write_it_at_once(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(feed.need, Range(0, feed.object.count))
             await taken(parts, 3 * PIECE)
-            await second.need(Range(0, 1))
+            nursery.start_soon(second.need, Range(0, 1))
+            await trio.testing.wait_all_tasks_blocked(0.05)
             pause.open.set()
         assert await parts.read(feed) == LAST
         assert await parts.read(second) == b"new"
