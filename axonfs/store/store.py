@@ -118,11 +118,6 @@ class Store(Metadata):
         return self._index.writable
 
     @property
-    def in_memory(self) -> bool:
-        """Whether the cache lies in memory rather than on a disk."""
-        return backing.in_memory(self._ledger.directory.root)
-
-    @property
     def boot(self) -> str:
         """This boot's id, in hex."""
         return self._ledger.boot.hex()

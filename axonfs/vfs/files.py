@@ -18,7 +18,7 @@ from axonfs.errors import BadHandleError
 from axonfs.fetch import Feed, Fetcher, Priority
 from axonfs.prefetch import Prefetcher
 from axonfs.ranges import Range, chunk_range, chunk_span
-from axonfs.store import DISK_FAULTS
+from axonfs.store import DISK_FAULTS, in_memory
 from axonfs.vfs.buffers import Buffers
 from axonfs.vfs.journal import Journal, Kind, KnownHandle
 from axonfs.vfs.places import File, Place, Text, located
@@ -61,7 +61,7 @@ class Files:
         self._fetcher = fetcher
         self._prefetcher = prefetcher
         self._journal = journal
-        self._in_memory = fetcher.store.in_memory
+        self._in_memory = in_memory(fetcher.store.directory)
         self._handles: dict[int, Handle] = {}
         self._buffers = Buffers()
         self.reads = 0  # of objects, that came here rather than to the page cache or a backing file

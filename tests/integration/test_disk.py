@@ -23,7 +23,7 @@ from axonfs.fetch.overflow import Overflow
 from axonfs.fetch.whole import judge_passed
 from axonfs.ranges import Range, chunk_span
 from axonfs.service import Service
-from axonfs.store import Store, StoredObject
+from axonfs.store import Store, StoredObject, in_memory
 from tests.support.disks import MIB, Disk
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import Rig, open_files, rig, settled
@@ -51,9 +51,7 @@ def test_a_cache_in_memory_is_known_as_one(tmp_path: Path, disk: Disk) -> None:
     made = Disk.ext4(tmp_path / "other", 8 * MIB)
     try:
         for where, expected in ((disk.path, True), (made.path, False)):
-            store = Store.open(where / "cache", boot_id=BOOT)
-            assert store.in_memory is expected
-            store.close()
+            assert in_memory(where) is expected
     finally:
         made.close()
 
