@@ -28,7 +28,7 @@ def through_mount(origin: Origin, work: Path, size: int) -> Mapping[str, float]:
     with cold_mount(origin.url, work) as mount:
         file = mount.version(SPEC) / "model-00000.safetensors"
         file.stat()
-        settle(2 * size)
+        settle(size)
         return {"mbit_per_second": size * 8e-6 / seconds(lambda: dd(file))}
 
 

@@ -216,11 +216,11 @@ def touch_memory(size: int) -> None:
 
 
 def settle(size: int) -> None:
-    """Before a timed run: nothing left to write back, and `size` bytes of memory at hand.
+    """Before a timed run that fills `size` bytes of memory: they are at hand, no write is due.
 
-    At most a third of the machine's: others need theirs.
+    Twice as much, since the kernel hands out other blocks as well; at most a third of it all.
     """
     os.sync()
     third = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 3
     if size:
-        touch_memory(min(size, third))
+        touch_memory(min(2 * size, third))
