@@ -209,7 +209,7 @@ def touch_memory(size: int) -> None:
     In large pages, since it gives back blocks of that size and a write of the cache takes one.
     """
     code = (
-        "import mmap, sys\nm = mmap.mmap(-1, int(sys.argv[1]))\n"
+        "import mmap, sys\nm = mmap.mmap(-1, int(sys.argv[1]), flags=mmap.MAP_PRIVATE)\n"
         "m.madvise(mmap.MADV_HUGEPAGE)\nm[::4096] = bytes(len(m) // 4096)"
     )
     subprocess.run([sys.executable, "-c", code, str(-(-size // 4096) * 4096)], check=True)
