@@ -67,6 +67,7 @@ class Prefetcher:
         if self._mode == "off" or self._fetcher.offline or version.source is None:
             return
         if not starts_load(path):
+            self._go_on(version, path)
             return
         if version.spec in self._pending:
             self._pending[version.spec][1].append(path)
@@ -77,6 +78,14 @@ class Prefetcher:
         self._quiet.deadline = trio.current_time() + QUIET_SECONDS
         if len(self._pending) <= MOST_AT_ONCE:  # one more than that says that it is a walk
             self._pending[version.spec] = version, [path]
+
+    def _go_on(self, version: Version, path: str) -> None:
+        """If this is the shard that was fetched since the one before it was streamed: the next."""
+        load, files = self._loads.get(version.spec), version.manifest.files
+        before = load.triggers[-1] if load else path
+        shard = following(files, before)
+        if shard and shard.path == path and not starts_load(before):
+            self.streamed(version, path)
 
     def streamed(self, version: Version, path: str) -> None:
         """A reader streams a file to its end: it will go on with the next shard, if there is one.

@@ -84,14 +84,21 @@ async def later(seconds: float = 2 * QUIET_SECONDS) -> None:
 async def test_a_streamed_shard_has_the_next_one_fetched_at_once(
     nursery: trio.Nursery, autojump_clock: MockClock, loads: list[FakeLoad]
 ) -> None:
-    entries = [FileEntry(f"m-0000{n}-of-00002.bin", 5, str(n).ljust(64, "0")) for n in (1, 2)]
+    entries = [FileEntry(f"m-0000{n}-of-00003.bin", 5, str(n).ljust(64, "0")) for n in (1, 2, 3)]
     manifest = Manifest(parse_spec("nlp/one@1"), tuple(entries), raw=b"")
     one, foreseen = Version(manifest, "http://x", cast(Any, object())), prefetcher(nursery)
-    foreseen.streamed(one, entries[1].path)
+    paths = [entry.path for entry in entries]
+    foreseen.streamed(one, paths[2])
+    foreseen.opened(one, paths[1])
     assert loads == []
-    foreseen.streamed(one, entries[0].path)
-    foreseen.streamed(one, entries[0].path)  # a second reader
-    assert [load.triggers for load in loads] == [[entries[0].path]]
+    foreseen.streamed(one, paths[0])
+    foreseen.streamed(one, paths[0])  # a second reader
+    assert [load.triggers for load in loads] == [[paths[0]]]
+    foreseen.opened(one, paths[2])
+    assert loads[-1].triggers == [paths[0]]
+    loads[0].digests = {entries[1].digest}
+    foreseen.opened(one, paths[1])  # it is local by now: nobody sees it being streamed
+    assert loads[-1].triggers == paths[:2]
     loads[0].finish.set()
 
 
