@@ -166,6 +166,6 @@ def machine() -> dict[str, Any]:
         "cpu": cpu[0] if cpu else platform.machine(),
         "cores": os.cpu_count(),
         "memory_gib": round(memory / (1 << 30)),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "python": platform.python_version(),
     }
