@@ -25,6 +25,7 @@ from axonfs.errors import (
 from axonfs.names import Spec
 from axonfs.store import Document, Pin, Store, walk
 from axonfs.store.index import Table, open_owner
+from axonfs.store.records import FORMAT
 from tests.support.stores import BOOT, CHUNK, NEXT_BOOT, held, land, read, sample
 
 REPOSITORY = Path(__file__).parents[2]
@@ -138,10 +139,12 @@ class TestOwner:
             lmdb.open(str(tmp_path / "index.lmdb"), subdir=False, max_dbs=16) as env,
             env.begin(db=env.open_db(b"meta"), write=True) as raw,
         ):
-            raw.put(b"format", b"2")
+            raw.put(b"format", b"%d" % (FORMAT + 1))
         before = (tmp_path / "index.lmdb").read_bytes()
         for owner in (True, False):
-            with pytest.raises(UnsupportedError, match=r"newer axonfs.*format 2.*upgrade"):
+            with pytest.raises(
+                UnsupportedError, match=rf"newer axonfs.*format {FORMAT + 1}.*upgrade"
+            ):
                 Store.open(tmp_path, owner=owner)
         assert (tmp_path / "index.lmdb").read_bytes() == before
 

@@ -57,7 +57,11 @@ def test_the_kernel_names_holder_and_worker(mount: Mount) -> None:
 def test_a_wedged_mount_is_freed_by_force(mount: Mount, which: str) -> None:
     """`axonfs umount --force` frees a mount whose processes are stopped, and ends them."""
     holder, worker = mount.process.pid, mount.worker()
-    reader = subprocess.Popen(["sleep", "60"], cwd=mount.path / "nlp", stdin=subprocess.DEVNULL)
+    # Not by `cwd`: Popen waits with the interpreter's lock held, and the registry needs it.
+    command = ["sh", "-c", 'cd "$0" && echo && exec sleep 60', str(mount.path / "nlp")]
+    reader = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert reader.stdout
+    reader.stdout.readline()
     try:
         with watched([holder, worker]) as descriptors:
             for pid in {"holder": [holder], "worker": [worker], "both": [holder, worker]}[which]:
@@ -68,7 +72,7 @@ def test_a_wedged_mount_is_freed_by_force(mount: Mount, which: str) -> None:
         assert not os.path.ismount(mount.path)
     finally:
         reader.kill()
-        reader.wait()
+        reader.communicate()
 
 
 def test_sigterm_while_the_worker_is_stopped(mount: Mount) -> None:
