@@ -308,15 +308,15 @@ class Fetcher:
         Args:
             adopted: False where only the index's own sums are needed, so that nothing is sent.
         """
-        if feed.table is not None or feed.entry.chunks is None or not adopted:
+        entry = feed.entry
+        if feed.table is not None or entry.chunks is None or not adopted:
             return
-        if feed.entry.size <= feed.entry.chunks.size:  # its one chunk is the object
-            entry = feed.entry
-            feed.table = single_table(entry.digest, entry.size, feed.entry.chunks.size)
+        if entry.size <= entry.chunks.size:  # its one chunk is the object
+            feed.table = single_table(entry.digest, entry.size, entry.chunks.size)
             return
         origin = origin or next(iter(feed.origins), None)
-        key = ("table", _key(feed.entry))
-        feed.table = await self.flights.join(key, lambda: self._table(feed.entry, origin))
+        key = ("table", _key(entry))
+        feed.table = await self.flights.join(key, lambda: self._table(entry, origin))
 
     async def _table(self, entry: FileEntry, origin: Version | None) -> ChunkTable:
         table = await trio.to_thread.run_sync(self.store.table, entry)

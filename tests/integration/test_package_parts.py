@@ -39,6 +39,15 @@ def origin(registry: Path) -> Iterator[FaultyOrigin]:
         yield origin
 
 
+async def frozen_and_rotten(parts: Rig, feed: Feed, backing: Path) -> None:
+    """The kernel reads `last.bin`, and its first chunk is found to be damaged."""
+    assert await parts.read(feed) == LAST
+    assert feed.freeze()
+    with backing.open("r+b") as file:
+        file.write(b"rot")
+    assert await feed.check(Range(0, feed.object.count)) == [0]
+
+
 async def taken(parts: Rig, size: int) -> None:
     """Return when the pass has gone through so many bytes."""
     await settled(lambda: parts.fetcher.statistics()["bytes"] >= size)
@@ -114,12 +123,8 @@ async def test_what_the_kernel_reads_is_not_written_over_by_a_package_that_is_wr
     add_package(registry, SPEC, FILES, stored(FILES))
     async with rig(tmp_path / "cache", origin.url) as parts:
         feed = await parts.open("last.bin", SPEC)
-        assert await parts.read(feed) == LAST
-        assert feed.freeze()
         backing = backing_file(tmp_path / "cache", feed.entry.digest)
-        with backing.open("r+b") as file:
-            file.write(b"rot")
-        assert await feed.check(Range(0, feed.object.count)) == [0]
+        await frozen_and_rotten(parts, feed, backing)
         (registry / PATH).write_bytes(stored({**FILES, "last.bin": LAST[::-1]}))
         with pytest.raises(MalformedError):
             await feed.need(Range(0, 1))
@@ -134,12 +139,8 @@ async def test_what_rot_took_of_what_the_kernel_reads_is_put_back(
     add_package(registry, SPEC, FILES)
     async with rig(tmp_path / "cache", origin.url) as parts:
         feed = await parts.open("last.bin", SPEC)
-        assert await parts.read(feed) == LAST
-        assert feed.freeze()
         backing = backing_file(tmp_path / "cache", feed.entry.digest)
-        with backing.open("r+b") as file:
-            file.write(b"rot")
-        assert await feed.check(Range(0, feed.object.count)) == [0]
+        await frozen_and_rotten(parts, feed, backing)
         await feed.need(Range(0, 1))
         assert backing.read_bytes() == LAST
         feed.object.thaw()

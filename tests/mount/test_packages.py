@@ -51,7 +51,7 @@ def came(mount: Mount, size: int) -> None:
     deadline = time.monotonic() + 20
     while mount.fetched() < size:
         assert time.monotonic() < deadline
-        time.sleep(0.01)
+        time.sleep(0.01)  # a mount tells nobody how much it has fetched
 
 
 def test_the_first_read_of_any_file_brings_them_all(
