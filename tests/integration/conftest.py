@@ -1,4 +1,4 @@
-"""What tests of commands share."""
+"""What tests of commands and of the store share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from axonfs.cli.main import main
+from axonfs.store import Store
 from tests.support.commands import Done, Run
+from tests.support.stores import BOOT
 
 
 @pytest.fixture
@@ -34,3 +36,11 @@ def run(
     yield command
     logger.handlers[:] = handlers
     logger.setLevel(level)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty store, of a machine that was started once."""
+    opened = Store.open(tmp_path / "cache", boot_id=BOOT)
+    yield opened
+    opened.close()

@@ -1,8 +1,8 @@
 """What is listed and every byte, compared with what Hugging Face's own client gets.
 
 From the tests' hub, from olah before it, and from olah's mirror of a git repository. hf-local-hub
-(3.0.0, and every version before) is no such server: it has no tree, revision or refs, answers 404
-for each repository with a slash in its name, and the client can list nothing of it either.
+3.0.0 is no server to compare with: it has no tree, revision or refs, and answers 404 for a model
+that has an owner, so that the client cannot list a model's files either.
 """
 
 from __future__ import annotations

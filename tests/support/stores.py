@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from axonfs.chunktable import ChunkTable, chunk_digest
 from axonfs.manifest import FileEntry
@@ -70,3 +71,13 @@ def read(stored: StoredObject, what: Sample, chunk: int) -> bool:
     expected = what.chunk(chunk)
     assert stored.present(chunk, chunk + 1)
     return os.pread(stored.fd, len(expected), chunk * stored.chunk_size) == expected
+
+
+def backing(store: Store, digest: str) -> Path:
+    """The file that has an object's bytes."""
+    return store.directory / "objects" / digest[:2] / digest
+
+
+def whole(what: Sample) -> bytearray:
+    """A buffer for a chunk."""
+    return bytearray(what.table.chunk_size)
