@@ -20,6 +20,7 @@ from axonfs.engine import Engine, open_engine
 from axonfs.failures import Failures
 from axonfs.fuse import Adapter, HandshakeError, Session, serving
 from axonfs.fuse.adapter import Access, invalidate_attributes
+from axonfs.names import Spec
 from axonfs.service import Service
 from axonfs.service.queries import quarantine
 from axonfs.vfs import Vfs
@@ -120,6 +121,8 @@ class Mount:
         )
         self.service = Service(engine, self.status)
         engine.evictor.evicted = self._evicted
+        engine.fetcher.began = self._changed
+        engine.tree.found = self._found
 
     async def restore(self) -> None:
         """Answer for what earlier workers told the kernel."""
@@ -149,9 +152,20 @@ class Mount:
 
     def _evicted(self, digests: list[str]) -> None:
         self._engine.prefetcher.evicted(digests)
+        self._changed(digests)
+
+    def _changed(self, digests: list[str]) -> None:
+        """How much is local of these objects."""
+        self._ask_again(self.vfs.inodes_of(set(digests)))
+
+    def _found(self, spec: Spec) -> None:
+        """What is listed above a version."""
+        self._ask_again(self.vfs.inodes_above(spec))
+
+    def _ask_again(self, inodes: list[int]) -> None:
         if self.session is None:  # the engine ends after the session, and may evict until then
             return
-        for inode in self.vfs.inodes_of(set(digests)):
+        for inode in inodes:
             invalidate_attributes(inode)
 
     def status(self) -> dict[str, Any]:

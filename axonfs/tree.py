@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import trio
@@ -76,7 +77,7 @@ class SourceState:
 
 
 class Tree:
-    """The names of all sources.
+    """The names of all sources. `found` is told of a hub's version that is known from then on.
 
     Args:
         sources: the registries, in order of preference.
@@ -97,6 +98,7 @@ class Tree:
         self.hubs = hubs or {}
         self.store = store
         self.offline = offline
+        self.found: Callable[[Spec], None] = lambda spec: None
         self.states = {source.url: SourceState() for source in sources}
         self._nursery = nursery
         self._flights = Flights(nursery)
@@ -109,11 +111,7 @@ class Tree:
     async def _recent(
         self, key: Hashable, call: Callable[[], Awaitable[T]], *, fresh: bool = False
     ) -> T:
-        """The answer to `key`, asked again in the background when it is older than the TTL.
-
-        Args:
-            fresh: wait for a new answer unless the known one is a moment old.
-        """
+        """The answer to `key`, asked again in the background when it is older than the TTL."""
         known = self._answers.get(key)
         age = trio.current_time() - known.asked if known else math.inf
         if known and (age < MIN_AGE or not fresh):
@@ -135,6 +133,10 @@ class Tree:
             await self._ask(key, call)
         except AxonError as exc:
             log.info("keeping what was known: %s", exc)
+
+    def heard(self, model: str | None = None) -> bool:
+        """Whether the catalog, or what versions `model` has, is known: asking does not wait."""
+        return (("versions", model) if model else "catalog") in self._answers
 
     def invalidate(self) -> None:
         """Have everything that changes asked for again (a pin added a version, say)."""
@@ -268,10 +270,10 @@ class Tree:
         return self.sources[0] if self.sources else None
 
     async def _latest_spec(self, spec: Spec) -> Spec:
-        versions = await self.versions(spec.model)
-        if versions.latest is not None:
-            return Spec(spec.namespace, spec.name, versions.latest)
-        raise self.unknown(spec.model)
+        latest = (await self.versions(spec.model)).latest
+        if latest is None:
+            raise self.unknown(spec.model)
+        return Spec(spec.namespace, spec.name, latest)
 
     def unknown(self, model: str) -> NotFoundError:
         """What to tell of a model of which no version is known."""
@@ -333,11 +335,8 @@ class Tree:
 
     async def local(self) -> Catalog:
         """What is known locally, of hubs and registries; sends nothing."""
-        return await self._recent("local", self._list_local)
-
-    async def _list_local(self) -> Catalog:
-        specs = await trio.to_thread.run_sync(self.store.specs)
-        return await trio.to_thread.run_sync(Catalog, (), specs)
+        read = partial(trio.to_thread.run_sync, lambda: Catalog((), self.store.specs()))
+        return await self._recent("local", read)
 
     async def _commit_spec(self, spec: Spec) -> Spec:
         commit = await self.target(spec)
@@ -354,13 +353,14 @@ class Tree:
             raise NotFoundError("no such model or commit", spec=str(spec))
         await trio.to_thread.run_sync(self.store.put_manifest, *found)
         self._answers.pop("local", None)
+        self.found(spec)
         return Version(*found, hub)
 
     async def _hub_versions(self, hub: Hub, model: str, fresh: bool) -> Versions:
         """The commits that the hub's branches and tags are at, and those that are local."""
         local = (await self.local()).shelves.get(tuple(model.split("/")), Shelf()).versions
-        found = await hub.versions(model, offline=self.offline, allow_stale=not fresh)
-        found = found or Versions((), None)
+        asked = await hub.versions(model, offline=self.offline, allow_stale=not fresh)
+        found = asked or Versions((), None)
         if fresh:  # whoever asks for a branch is to hear the same
             now = trio.current_time()
             for name, commit in {**found.aliases, LATEST: found.latest}.items():
@@ -373,16 +373,14 @@ class Tree:
         Raises:
             AxonError: nothing matches, and a source could not search.
         """
-        listings = (await self.catalog()).listings
-        hits = await trio.to_thread.run_sync(search, listings, query)
+        hits = await trio.to_thread.run_sync(search, (await self.catalog()).listings, query)
         found = {listing.spec: listing for listing in hits}
         failures: list[AxonError] = []
         for source in self.sources:
             if self.states[source.url].indexed or self.offline:
                 continue
             try:
-                for listing in await source.search(query):
-                    found.setdefault(listing.spec, listing)
+                found = {listing.spec: listing for listing in await source.search(query)} | found
             except AxonError as exc:
                 failures.append(exc)
         if failures and not found:

@@ -22,6 +22,7 @@ OPCODE = 26
 # What the device has to be read with: the kernel refuses less than the most that it may send.
 READ_BYTES = (1 << 20) + 4096
 MAX_PAGES = 1 << 22
+NO_OPENDIR_SUPPORT = 1 << 24
 INIT_EXT = 1 << 30
 PASSTHROUGH = 1 << 37
 RESEND = 1 << 39

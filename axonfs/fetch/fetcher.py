@@ -51,6 +51,8 @@ _Key = tuple[str, int, ChunkRef | None, str | None]
 class Fetcher:
     """The feeds of all objects in use, and the streams that fill them.
 
+    `began` is called in the trio thread with objects that are in use from now on, and not whole.
+
     Args:
         streams: ranged GETs at a time over all objects, at the most; fewer where they are enough.
         limits: timeouts, and the deadline in seconds without progress.
@@ -73,6 +75,7 @@ class Fetcher:
     ) -> None:
         self.store = store
         self.offline = offline
+        self.began: Callable[[list[str]], None] = lambda digests: None
         self.closing = False  # read by worker threads, which then end within a moment
         self.flights = Flights(nursery)
         self.overflow = Overflow()
@@ -93,6 +96,8 @@ class Fetcher:
         feed = self.feed(entry)
         if feed is None:
             feed = self._feeds[_key(entry)] = Feed(entry, self.store.object(entry), self)
+            if not feed.local.complete:
+                self.began([entry.digest])
         feed.opened(version)
         return feed
 

@@ -1,11 +1,12 @@
-/* Answers an open or opendir with flags that pyfuse3 does not know, nor libfuse before 3.17, and says
- * which request it is, which pyfuse3 does not tell.
+/* Answers an open with flags that pyfuse3 does not know, nor libfuse before 3.17, and says which
+ * request it is and of which inode, which pyfuse3 does not tell.
  *
  * Imported with RTLD_GLOBAL before pyfuse3, so that its fuse_reply_open() and its
  * fuse_session_process_buf() are the ones below. `arm` names one handle, its flags and its backing id;
  * the reply that carries that handle is answered with them, every other one as libfuse does. One is
  * enough: pyfuse3 replies right after the handler returned, in the same thread. As it starts the
- * handler right after a request was read, `request` is that one's number until the first checkpoint.
+ * handler right after a request was read, `request` and `inode` are that one's until the first
+ * checkpoint.
  * Source: fuse_open_out and fuse_in_header of linux/fuse.h, protocol 7.40. */
 #define PY_SSIZE_T_CLEAN
 #define _GNU_SOURCE
@@ -26,6 +27,7 @@ struct in_header {
     uint32_t length;
     uint32_t opcode;
     uint64_t unique;
+    uint64_t inode;
 };
 
 /* The top bit of the number of a request that the kernel sends again. */
@@ -33,7 +35,7 @@ static const uint64_t resent = 1ULL << 63;
 
 static int armed;
 static struct open_out answer;
-static uint64_t latest;
+static uint64_t latest, latest_inode;
 
 int fuse_reply_open(fuse_req_t request, const struct fuse_file_info *info)
 {
@@ -52,9 +54,13 @@ void fuse_session_process_buf(struct fuse_session *session, const struct fuse_bu
 {
     static void (*libfuse)(struct fuse_session *, const struct fuse_buf *);
 
-    latest = 0;
-    if (!(buffer->flags & FUSE_BUF_IS_FD) && buffer->size >= sizeof(struct in_header))
-        latest = ((const struct in_header *)buffer->mem)->unique & ~resent;
+    latest = latest_inode = 0;
+    if (!(buffer->flags & FUSE_BUF_IS_FD) && buffer->size >= sizeof(struct in_header)) {
+        const struct in_header *header = buffer->mem;
+
+        latest = header->unique & ~resent;
+        latest_inode = header->inode;
+    }
     if (!libfuse)
         *(void **)&libfuse = dlsym(RTLD_NEXT, "fuse_session_process_buf");
     if (!libfuse)
@@ -93,10 +99,18 @@ static PyObject *request(PyObject *module, PyObject *args)
     return PyLong_FromUnsignedLongLong(latest);
 }
 
+static PyObject *inode(PyObject *module, PyObject *args)
+{
+    (void)module;
+    (void)args;
+    return PyLong_FromUnsignedLongLong(latest_inode);
+}
+
 static PyMethodDef methods[] = {
     {"arm", arm, METH_VARARGS, "arm(handle, flags, backing_id): answer this handle's open with them."},
     {"disarm", disarm, METH_NOARGS, "disarm(): whether the armed answer was never given."},
     {"request", request, METH_NOARGS, "request(): the number of the request that was read last, or 0."},
+    {"inode", inode, METH_NOARGS, "inode(): that of the request that was read last, or 0."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -32,8 +32,6 @@ T = TypeVar("T")
 _BILLION = 1_000_000_000
 # Loaders open plainly; `file`, `grep -r`, tar, backup and desktop indexers with one of these.
 _GLANCE = os.O_NONBLOCK | os.O_NOATIME
-# FOPEN_CACHE_DIR and FOPEN_KEEP_CACHE: the kernel keeps a listing that never changes.
-_KEPT_LISTING = 1 << 3 | 1 << 1
 NAME_MAX = 255  # bytes, as statfs says
 BLOCK_SIZE = 128 << 10  # what the kernel asks for by default; readers size their buffers by it
 
@@ -89,6 +87,7 @@ class Adapter(pyfuse3.Operations):
         super().__init__()
         self.failures = failures
         self.passthrough = Passthrough(-1, "nothing is mounted yet")
+        self.keeps_listings = False
         self.set_readahead: Callable[[bool], None] = lambda whole: None
         self.drop_pages: Callable[[int], None] = lambda inode: None
         self.pages = Pages(self.passthrough.is_open, invalidate_pages)
@@ -120,22 +119,24 @@ class Adapter(pyfuse3.Operations):
 
     @answered
     async def opendir(self, inode: int, ctx: Any) -> int:
-        handle, fixed = await self._vfs.opendir(inode, openreply.request())
-        if fixed:
-            openreply.arm(handle, _KEPT_LISTING)
-        return handle
+        """With the inode, or not at all: a kernel that may do without asks no more, and keeps what
+        it was told of a directory until its time is another one."""
+        if self.keeps_listings and openreply.inode() == inode:
+            raise pyfuse3.FUSEError(errno.ENOSYS)
+        return inode
 
     @answered
     async def readdir(self, fh: int, start_id: int, token: Any) -> None:
-        for number, (name, place) in enumerate(await self._vfs.readdir(fh, start_id), start_id + 1):
+        inode = openreply.inode() or fh  # a directory that was not asked to be opened has no handle
+        for position, name, place in await self._vfs.readdir(inode, start_id):
             attributes = self._entry(await self._vfs.entry(place))
-            if not pyfuse3.readdir_reply(token, name.encode(), attributes, number):
+            if not pyfuse3.readdir_reply(token, name.encode(), attributes, position):
                 return
             self._vfs.remember(place)
 
     @answered
     async def releasedir(self, fh: int) -> None:
-        self._vfs.releasedir(fh)
+        pass
 
     @answered
     async def open(self, inode: int, flags: int, ctx: Any) -> pyfuse3.FileInfo:

@@ -1,4 +1,4 @@
-"""The extension that answers an open with flags which pyfuse3 does not know, and numbers requests.
+"""The extension that answers an open with flags which pyfuse3 does not know, and knows requests.
 
 Below the adapter and passthrough. Imports no pyfuse3: the extension has to be loaded before it, so
 that pyfuse3 finds its `fuse_reply_open` and `fuse_session_process_buf` first. Trio thread only.
@@ -51,6 +51,13 @@ def request() -> int:
     if _extension is None or UNAVAILABLE is not None:
         return 0
     return int(_extension.request())
+
+
+def inode() -> int:
+    """The inode of the request that a handler was just called for; as `request`."""
+    if _extension is None or UNAVAILABLE is not None:
+        return 0
+    return int(_extension.inode())
 
 
 def unanswered() -> bool:

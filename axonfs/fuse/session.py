@@ -23,7 +23,13 @@ import pyfuse3
 import trio
 
 from axonfs.connection import Terms, amend, clear_dead, parse_offer, readahead_setting
-from axonfs.connection.handshake import READ_BYTES, opcode_of, refusal, resend_notification
+from axonfs.connection.handshake import (
+    NO_OPENDIR_SUPPORT,
+    READ_BYTES,
+    opcode_of,
+    refusal,
+    resend_notification,
+)
 from axonfs.connection.held import Held
 from axonfs.errors import UnsupportedError
 from axonfs.fuse.adapter import Adapter, invalidate_pages
@@ -53,6 +59,7 @@ class Session:
     """A mounted file system; `serve` answers until `stop` or an unmount from outside.
 
     `descriptor` is the connection's. `plain` says why libfuse made it, None where it is our own.
+    `keeps_listings`: the kernel may do without opening directories, and then keeps their listings.
     """
 
     descriptor: int
@@ -60,6 +67,7 @@ class Session:
     terms: Terms | None = None
     plain: str | None = None
     read_ahead_kib: int = 128
+    keeps_listings: bool = False
     _readahead: Path | None = None
     _handshake: Handshake | None = None
     pages: Pages = field(init=False)
@@ -152,7 +160,7 @@ class Handshake:
         self._held = held
         self._mountpoint = mountpoint
         self._passthrough = passthrough
-        self._offer = parse_offer(held.init)
+        self.offer = parse_offer(held.init)
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ours.settimeout(_NEGOTIATION_SECONDS)
         self.descriptor = theirs.detach()
@@ -168,7 +176,7 @@ class Handshake:
         device = self._held.device
         try:
             reply = self._ours.recv(READ_BYTES)
-            amended, terms = amend(reply, self._offer, passthrough=self._passthrough)
+            amended, terms = amend(reply, self.offer, passthrough=self._passthrough)
             if self._held.first:
                 os.write(device, amended)
             elif not terms.resend:
@@ -233,6 +241,7 @@ def serving(
     else:
         session = _own(adapter, held, mountpoint, passthrough=passthrough)
     adapter.passthrough = session.passthrough
+    adapter.keeps_listings = session.keeps_listings
     adapter.set_readahead = session.set_readahead
     adapter.drop_pages, adapter.pages = session.drop_pages, session.pages
     try:
@@ -250,7 +259,8 @@ def _own(adapter: Adapter, held: Held, mountpoint: Path, *, passthrough: bool) -
     except RuntimeError as exc:
         raise HandshakeError(f"libfuse does not take the connection: {exc}") from exc
     backing = Passthrough(handshake.descriptor, why_not)
-    return Session(handshake.descriptor, backing, _handshake=handshake)
+    keeps = handshake.offer.has(NO_OPENDIR_SUPPORT)
+    return Session(handshake.descriptor, backing, keeps_listings=keeps, _handshake=handshake)
 
 
 def _plain(adapter: Adapter, mountpoint: Path, why: str, *, allow_other: bool) -> Session:

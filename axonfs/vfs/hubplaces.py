@@ -66,6 +66,14 @@ class HubPlaces:
             names[version] = await self._revision((*path, version))
         return names
 
+    async def names(self, path: Path) -> set[str]:
+        """What `listing` names, as far as it is known; waits for no hub."""
+        shelf = (await self._tree.local()).shelves.get(path, Shelf())
+        names, model = shelf.children | shelf.versions, "/".join(path)
+        if self._tree.heard(model):
+            names |= (await self._tree.versions(model)).aliases.keys()
+        return names
+
     async def _aliases(self, path: Path, *, known: bool) -> dict[str, Found]:
         try:
             versions = await self._tree.versions("/".join(path))

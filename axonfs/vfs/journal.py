@@ -8,7 +8,6 @@ number that it does not know. What a kill cuts off is a record that the kernel w
     NODE       inode, 0, the path's segments joined by NUL
     LOOKUP     inode, references more (FORGET: less)
     OPEN       handle, inode, the backing id in decimal (0: none)
-    OPENDIR    handle, inode
     RELEASE    handle, 0
     SNAPSHOT   0, 0, records: everything before it counts no more
 
@@ -39,7 +38,6 @@ class Kind(IntEnum):
     LOOKUP = 2
     FORGET = 3
     OPEN = 4
-    OPENDIR = 5
     RELEASE = 6
     SNAPSHOT = 7
 
@@ -66,7 +64,6 @@ class Known:
 
     nodes: dict[int, KnownNode] = field(default_factory=dict)
     handles: dict[int, KnownHandle] = field(default_factory=dict)
-    listings: dict[int, int] = field(default_factory=dict)
     last: int = 0
 
     def apply(self, kind: int, one: int, two: int, text: bytes) -> None:
@@ -80,14 +77,10 @@ class Known:
             case Kind.OPEN:
                 self.handles[one] = KnownHandle(two, int(text))
                 self.last = max(self.last, one)
-            case Kind.OPENDIR:
-                self.listings[one] = two
-                self.last = max(self.last, one)
             case Kind.RELEASE:
                 self.handles.pop(one, None)
-                self.listings.pop(one, None)
             case Kind.SNAPSHOT:
-                self.nodes, self.handles, self.listings = {}, {}, {}
+                self.nodes, self.handles = {}, {}
                 _apply_all(self, text)
 
     def _count(self, inode: int, change: int) -> None:
@@ -100,15 +93,13 @@ class Known:
 
     def records(self) -> Iterator[bytes]:
         """What a journal says that says just this."""
-        yield _record(Kind.OPENDIR, self.last, 0)
+        yield _record(Kind.OPEN, self.last, 0, b"0")
         yield _record(Kind.RELEASE, self.last)
         for inode, node in self.nodes.items():
             yield _record(Kind.NODE, inode, 0, "\0".join(node.path).encode())
             yield _record(Kind.LOOKUP, inode, node.lookups)
         for number, handle in self.handles.items():
             yield _record(Kind.OPEN, number, handle.inode, str(handle.backing_id).encode())
-        for number, inode in self.listings.items():
-            yield _record(Kind.OPENDIR, number, inode)
 
 
 class Journal:

@@ -11,7 +11,7 @@ import xxhash
 
 from axonfs.errors import NotFoundError
 from axonfs.vfs.journal import Journal, Kind
-from axonfs.vfs.places import Directory, Place
+from axonfs.vfs.places import Directory, File, Place
 
 ROOT = 1
 # Numbers below this are the kernel's and ours; 2^63 and above upset programs with signed inodes.
@@ -25,6 +25,7 @@ class Nodes:
         self._journal = journal
         self._known = journal.known
         self._places: dict[int, Place] = {ROOT: Directory(())}
+        self._files: dict[str, set[int]] = {}  # by the digest of their object
 
     def path(self, inode: int) -> tuple[str, ...]:
         """The path of a number the kernel was given.
@@ -46,10 +47,12 @@ class Nodes:
     def settle(self, inode: int, place: Place) -> None:
         """`place` is what is at the path of `inode`."""
         self._places[inode] = place
+        if isinstance(place, File):
+            self._files.setdefault(place.entry.digest, set()).add(inode)
 
-    def places(self) -> list[tuple[int, Place]]:
-        """Every inode whose place is known."""
-        return list(self._places.items())
+    def files(self, digest: str) -> set[int]:
+        """Every inode of a file whose bytes are that object."""
+        return self._files.get(digest, set())
 
     def number(self, place: Place) -> int:
         """The number for `place`, the same each time."""
@@ -70,7 +73,7 @@ class Nodes:
         if inode not in self._known.nodes:
             self._journal.note(Kind.NODE, inode, 0, "\0".join(place.path).encode())
         self._journal.note(Kind.LOOKUP, inode, 1)
-        self._places[inode] = place
+        self.settle(inode, place)
 
     def forget(self, inode: int, count: int) -> None:
         """The kernel dropped `count` references."""
@@ -78,7 +81,15 @@ class Nodes:
             return
         self._journal.note(Kind.FORGET, inode, count)
         if inode not in self._known.nodes:
-            self._places.pop(inode, None)
+            self._drop(inode)
+
+    def _drop(self, inode: int) -> None:
+        place = self._places.pop(inode, None)
+        if isinstance(place, File):
+            inodes = self.files(place.entry.digest)
+            inodes.discard(inode)
+            if not inodes:
+                del self._files[place.entry.digest]
 
 
 def _hash(key: str) -> int:

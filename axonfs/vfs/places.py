@@ -10,12 +10,14 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+import xxhash
 
 from axonfs.errors import AxonError, NotFoundError
 from axonfs.manifest import FileEntry
 from axonfs.names import LATEST, Spec, spec_of, valid_segment, version_key
-from axonfs.shelves import Shelf
+from axonfs.shelves import Shelf, moment
 from axonfs.tree import Tree, Version
 from axonfs.vfs.hubplaces import Found, HubPlaces
 
@@ -23,9 +25,11 @@ MANIFEST = "manifest.yaml"
 CONTROL = ".axonfs"
 STATUS = "status.json"
 
-# Seconds the kernel may keep what it was told. A version never changes; the shelves above do.
+# Seconds the kernel may keep what it was told. A version never changes; the shelves above do, and
+# it drops what it keeps of their listings when their time is another one.
 FOREVER = 3600.0
 SHELF_TTL = 60.0
+LISTING_TTL = 1.0
 ABSENT_TTL = 10.0
 
 
@@ -75,6 +79,14 @@ class Text:
 
 
 Place = Directory | Folder | File | Alias | Text
+
+
+class Entry(NamedTuple):
+    """A name in a listing. A reader goes on behind a position, whatever came or went meanwhile."""
+
+    position: int
+    name: str
+    place: Place
 
 
 class Places:
@@ -137,28 +149,48 @@ class Places:
             return await self._in_directory(parent, name)
         return None
 
-    async def listing(self, place: Place) -> list[tuple[str, Place]]:
-        """The entries of a directory, sorted by name.
+    async def listing(self, place: Place) -> list[Entry]:
+        """The entries of a directory by position: in a version, which never changes, by name.
 
         Raises:
             NotFoundError: a directory that exists only because a name below it might resolve.
         """
         if place == Directory((CONTROL,)):
-            return [(STATUS, self._status_file())]
+            return [Entry(1, STATUS, self._status_file())]
         place = await self._entered(place)
         if isinstance(place, Folder):
             children = self._children(place)
-            return [(name, self._child(place, name, children[name])) for name in sorted(children)]
+            return [
+                Entry(number, name, self._child(place, name, children[name]))
+                for number, name in enumerate(sorted(children), 1)
+            ]
         assert isinstance(place, Directory)
-        return await self._list_directory(place)
+        found = await self._list_directory(place)
+        return sorted(Entry(_position(name), name, found[name]) for name in found)
 
-    async def published(self, place: Directory) -> float:
-        """When the version at `place` was published, 0.0 where it is none or not listed."""
-        spec = spec_of(place.path)
-        if spec is None or self._hubs.has(place.path):
-            return 0.0
-        listing = (await self._tree.catalog()).by_spec.get(spec)
-        return listing.published if listing else 0.0
+    async def dated(self, place: Directory) -> tuple[float, float]:
+        """The time that a directory shows, and for how many seconds the kernel may keep it.
+
+        When the version was published. Of what is above the versions the newest one's, and within
+        that second another moment whenever there are other names. Waits for no hub, nor for a
+        catalog to tell what is no version.
+        """
+        path = place.path
+        if self._hubs.has(path):
+            return moment(await self._hubs.names(path)), LISTING_TTL
+        spec = spec_of(path)
+        if spec is None and not self._tree.heard():
+            return 0.0, LISTING_TTL
+        catalog = await self._tree.catalog()
+        if spec and (listing := catalog.by_spec.get(spec)):
+            return listing.published, FOREVER
+        if shelf := catalog.shelves.get(path):
+            hubs = await self._hubs.known() if path == () else set()
+            names = shelf.children | shelf.versions | hubs
+            return shelf.published // 1 + moment(names), LISTING_TTL
+        if self._tree.heard(model := "/".join(path)):
+            return moment((await self._tree.versions(model)).versions), LISTING_TTL
+        return 0.0, LISTING_TTL
 
     # -- above the versions ------------------------------------------------------------------
 
@@ -220,10 +252,10 @@ class Places:
         latest = (await self._tree.versions("/".join(parent.path))).latest
         return Alias((*parent.path, LATEST), latest) if latest is not None else None
 
-    async def _list_directory(self, place: Directory) -> list[tuple[str, Place]]:
+    async def _list_directory(self, place: Directory) -> dict[str, Place]:
         if self._hubs.has(place.path):
             found = await self._hubs.listing(place.path)
-            return [(name, _hub_place((*place.path, name), found[name])) for name in sorted(found)]
+            return {name: _hub_place((*place.path, name), found[name]) for name in found}
         shelf = (await self._tree.catalog()).shelves.get(place.path)
         if shelf is None:
             shelf = await self._unlisted_shelf(place)
@@ -235,7 +267,7 @@ class Places:
         if place.path == ():
             names |= {name: Directory((name,)) for name in await self._hubs.known()}
             names[CONTROL] = Directory((CONTROL,))
-        return sorted(names.items())
+        return names
 
     async def _unlisted_shelf(self, place: Directory) -> Shelf:
         versions = (await self._tree.versions("/".join(place.path))).versions
@@ -270,6 +302,10 @@ class Places:
             return json.dumps(self._status(), indent=1).encode() + b"\n"
 
         return Text((CONTROL, STATUS), render, 0, time.time(), live=True)
+
+
+def _position(name: str) -> int:
+    return xxhash.xxh3_64_intdigest(name.encode()) >> 1 or 1
 
 
 def _hub_place(path: tuple[str, ...], found: Found) -> Place:

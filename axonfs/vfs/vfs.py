@@ -6,8 +6,10 @@ Trio thread only.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import logging
+import operator
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +17,13 @@ from typing import Any
 
 import trio
 
-from axonfs.errors import AxonError, BadHandleError, NotFoundError
+from axonfs.errors import AxonError, NotFoundError
 from axonfs.fetch import Fetcher
+from axonfs.names import Spec
 from axonfs.prefetch import Prefetcher
 from axonfs.tree import Tree
 from axonfs.vfs.files import Files, Handle
-from axonfs.vfs.journal import Journal, Kind
+from axonfs.vfs.journal import Journal
 from axonfs.vfs.nodes import Nodes
 from axonfs.vfs.places import (
     ABSENT_TTL,
@@ -28,6 +31,7 @@ from axonfs.vfs.places import (
     SHELF_TTL,
     Alias,
     Directory,
+    Entry,
     File,
     Folder,
     Place,
@@ -39,8 +43,11 @@ from axonfs.vfs.places import (
 log = logging.getLogger(__name__)
 
 XATTR_PREFIX = "user.axonfs."
-# `st_blocks` of a file grows while it is fetched, so the kernel may keep that only briefly.
-FILLING_TTL = 1.0
+# `st_blocks` of a file grows while it is fetched, so the kernel may keep that only briefly; and not
+# for long of one that another process might fetch.
+FILLING_TTL, IDLE_TTL = 1.0, 10.0
+# Listings that a reader has not come to the end of.
+KEPT_LISTINGS = 64
 # The mount does not answer before open files are restored; a source may take its time.
 RESTORE_SECONDS = 5.0
 
@@ -82,7 +89,7 @@ class Vfs:
         self._journal = journal or Journal.new()
         self._places = Places(tree, status)
         self._nodes = Nodes(self._journal)
-        self._listings: dict[int, list[tuple[str, Place]]] = {}
+        self._listings: dict[int, list[Entry]] = {}
         self._odd = itertools.count(self._journal.known.last + 1 | 1, 2)
         self.files = Files(fetcher, self._journal, prefetcher)
 
@@ -134,24 +141,23 @@ class Vfs:
         """
         return request or next(self._odd)
 
-    async def opendir(self, inode: int, request: int = 0) -> tuple[int, bool]:
-        """A handle on the listing as it is now, and whether that never changes."""
-        place = await self._at(inode)
-        with located(place):
-            listing = await self._places.listing(place)
-        handle = self._number(request)
-        self._journal.note(Kind.OPENDIR, handle, inode)
-        self._listings[handle] = listing
-        return handle, isinstance(place, Folder)
+    async def readdir(self, inode: int, start: int) -> list[Entry]:
+        """The entries of a directory behind the position `start`; 0 is before the first.
 
-    async def readdir(self, handle: int, start: int) -> list[tuple[str, Place]]:
-        """The entries of an open listing from the `start`th on."""
-        if handle not in self._listings:
-            inode = self._journal.known.listings.get(handle)
-            if inode is None:
-                raise BadHandleError(f"listing {handle} is not open")
-            self._listings[handle] = await self._places.listing(await self._at(inode))
-        return self._listings[handle][start:]
+        There are no handles of directories: positions mean the same to every reader, and to the
+        next worker.
+        """
+        listing = self._listings.pop(inode, None) if start else None
+        if listing is None:
+            place = await self._at(inode)
+            with located(place):
+                listing = await self._places.listing(place)
+        rest = listing[bisect.bisect_right(listing, start, key=operator.itemgetter(0)) :]
+        if rest:
+            while len(self._listings) >= KEPT_LISTINGS:
+                del self._listings[next(iter(self._listings))]
+            self._listings[inode] = listing
+        return rest
 
     async def entry(self, place: Place) -> Attributes:
         """The attributes of a listed entry; does not count as known to the kernel."""
@@ -161,17 +167,12 @@ class Vfs:
         """A listed entry was given to the kernel."""
         self._nodes.remember(place)
 
-    def releasedir(self, handle: int) -> None:
-        """Drop a listing."""
-        self._journal.note(Kind.RELEASE, handle)
-        self._listings.pop(handle, None)
-
     async def _attributes(self, place: Place) -> Attributes:
         inode = self._nodes.number(place)
         match place:
             case File(entry=entry, version=version):
                 local, complete = self._local(place)
-                ttl = FOREVER if complete else FILLING_TTL
+                ttl = FOREVER if complete else self._until_it_grows(place)
                 mode, mtime = stat.S_IFREG | 0o444, version.manifest.created
                 return Attributes(inode, mode, entry.size, -(-local // 512), mtime, 1, ttl, FOREVER)
             case Text(size=size, mtime=mtime, live=live):
@@ -183,9 +184,12 @@ class Vfs:
             case Folder(version=version):
                 mtime, ttl = version.manifest.created, FOREVER
             case Directory():
-                mtime = await self._places.published(place)
-                ttl = FOREVER if mtime else SHELF_TTL
-        return Attributes(inode, stat.S_IFDIR | 0o555, 0, 0, mtime, 2, ttl, ttl)
+                mtime, ttl = await self._places.dated(place)
+        known_for = max(ttl, SHELF_TTL)
+        return Attributes(inode, stat.S_IFDIR | 0o555, 0, 0, mtime, 2, ttl, known_for)
+
+    def _until_it_grows(self, place: File) -> float:
+        return FILLING_TTL if self._fetcher.feed(place.entry) else IDLE_TTL
 
     def _local(self, place: File) -> tuple[int, bool]:
         """Local bytes of a file, and whether that is all of it."""
@@ -249,13 +253,14 @@ class Vfs:
                 path = "/".join(self._nodes.path(handle.inode))
                 log.warning("an open file is lost: nobody says what %s is", path)
 
+    def inodes_above(self, spec: Spec) -> list[int]:
+        """The directories above a version, known or not."""
+        path = spec.segments
+        return [self._nodes.number(Directory(path[:depth])) for depth in range(len(path))]
+
     def inodes_of(self, digests: set[str]) -> list[int]:
         """The known files whose bytes are one of these objects."""
-        return [
-            inode
-            for inode, place in self._nodes.places()
-            if isinstance(place, File) and place.entry.digest in digests
-        ]
+        return [inode for digest in digests for inode in self._nodes.files(digest)]
 
 
 def _absent(parent: Place) -> Attributes:

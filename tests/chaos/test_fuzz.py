@@ -245,7 +245,6 @@ def journal_bytes() -> bytes:
     journal.note(Fact.NODE, 5, 0, b"nlp\0tiny")
     journal.note(Fact.LOOKUP, 5, 2)
     journal.note(Fact.OPEN, 1, 5, b"3")
-    journal.note(Fact.OPENDIR, 2, 5)
     journal.note(Fact.SNAPSHOT, 0, 0, b"".join(journal.known.records()))
     journal.note(Fact.FORGET, 5, 1)
     journal.note(Fact.RELEASE, 1)

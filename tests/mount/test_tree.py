@@ -95,8 +95,8 @@ def test_absent(mount: Mount, registry: RegistryServer) -> None:
 
 
 def test_sorted(mount: Mount) -> None:
-    """Entries are listed in sorted order."""
-    for place in (".", "nlp", "nlp/tiny", "nlp/tiny/1.0.0"):
+    """Entries of a version are listed in sorted order."""
+    for place in ("nlp/tiny/1.0.0", "nlp/tiny/1.0.0/sub"):
         names = os.listdir(mount.path / place)
         assert names == sorted(names)
 
@@ -129,12 +129,16 @@ def wait_for_blocks(file: Path, least: int) -> int:
 
 
 def test_mtime(mount: Mount) -> None:
-    """`mtime` is the time the version was published."""
+    """`mtime` is the time the version was published; of what is above the versions, the newest
+    one's."""
     version = mount.path / "nlp/tiny/1.0.0"
     manifest = (version / "manifest.yaml").stat()
     assert abs(manifest.st_mtime - mount.path.parent.stat().st_mtime) < 600
     assert version.stat().st_mtime == pytest.approx(manifest.st_mtime, abs=1)
     assert (version / "vocab.txt").stat().st_mtime == manifest.st_mtime
+    newest = (mount.path / "nlp/tiny/1.1.0").stat().st_mtime
+    os.listdir(mount.path)  # the index is known from here on
+    assert (mount.path / "nlp/tiny").stat().st_mtime == pytest.approx(newest, abs=1)
 
 
 def test_inodes(mount: Mount, start_mount: MountFactory, registry: RegistryServer) -> None:

@@ -1,0 +1,74 @@
+"""Listings on a real mount: what changes while it is read, and what the kernel keeps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from axonfs.catalog import Listing, render_index
+from axonfs.names import Spec
+from tests.mount.conftest import Mount, MountFactory
+from tests.mount.test_passthrough import patched
+from tests.support.registry import RegistryServer
+
+pytestmark = [pytest.mark.mount, pytest.mark.complains]
+
+# An index counts as current for a moment, so that a test sees it change.
+SHORT_TTL = "from axonfs import tree\ntree.TTL = 0.1\n"
+
+
+def list_versions(registry_dir: Path, versions: range) -> set[str]:
+    """Have the index name those versions of one model; nobody looks into them."""
+    names = [f"1.{number}.0" for number in versions]
+    listings = [Listing(Spec("nlp", "many", name), published=1e9) for name in names]
+    (registry_dir / "api/v1/index.json").write_bytes(render_index(listings))
+    return {*names, "latest"}
+
+
+def wait_for_listing(folder: Path, names: set[str]) -> None:
+    deadline = time.monotonic() + 20
+    while set(os.listdir(folder)) != names:
+        assert time.monotonic() < deadline, "the listing stays as it was"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_names_come_and_go_while_they_are_listed(
+    start_mount: MountFactory, registry_dir: Path, tmp_path: Path, killed: bool
+) -> None:
+    """Above the versions no name is missed or told twice while others come and go."""
+    before = list_versions(registry_dir, range(3000))
+    with RegistryServer(registry_dir) as registry:
+        mount = start_mount(registry.url, env=patched(tmp_path, SHORT_TTL))
+        folder = mount.path / "nlp/many"
+        wait_for_listing(folder, before)
+        with os.scandir(folder) as listing:
+            seen = [next(listing).name]
+            after = list_versions(registry_dir, range(1500, 4500))
+            wait_for_listing(folder, after)
+            if killed:
+                mount.kill_worker()
+            seen += [entry.name for entry in listing]
+    assert len(seen) == len(set(seen))
+    assert before & after <= set(seen) <= before | after
+
+
+def test_the_kernel_keeps_listings(mount: Mount) -> None:
+    """What was listed once is listed again without the mount's process, as `ls -R` needs it."""
+    version = mount.path / "nlp/tiny/1.0.0"
+    names = os.listdir(version)
+    found: list[list[str]] = []
+    again = threading.Thread(target=lambda: found.append(os.listdir(version)), daemon=True)
+    worker = mount.worker()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        again.start()
+        again.join(5)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert found == [names]
