@@ -23,7 +23,7 @@ SHORT_TTL = "from axonfs import tree\ntree.TTL = 0.1\n"
 
 
 def list_versions(registry_dir: Path, versions: range) -> set[str]:
-    """Have the index name those versions of one model; nobody looks into them."""
+    """Have the index name those versions of one model, more than one request lists."""
     names = [f"1.{number}.0" for number in versions]
     listings = [Listing(Spec("nlp", "many", name), published=1e9) for name in names]
     (registry_dir / "api/v1/index.json").write_bytes(render_index(listings))
@@ -42,14 +42,14 @@ def test_names_come_and_go_while_they_are_listed(
     start_mount: MountFactory, registry_dir: Path, tmp_path: Path, killed: bool
 ) -> None:
     """Above the versions no name is missed or told twice while others come and go."""
-    before = list_versions(registry_dir, range(3000))
+    before = list_versions(registry_dir, range(9000))
     with RegistryServer(registry_dir) as registry:
         mount = start_mount(registry.url, env=patched(tmp_path, SHORT_TTL))
         folder = mount.path / "nlp/many"
         wait_for_listing(folder, before)
         with os.scandir(folder) as listing:
             seen = [next(listing).name]
-            after = list_versions(registry_dir, range(1500, 4500))
+            after = list_versions(registry_dir, range(4500, 13500))
             wait_for_listing(folder, after)
             if killed:
                 mount.kill_worker()
