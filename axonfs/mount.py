@@ -82,7 +82,7 @@ async def _serve(settings: Settings, mountpoint: Path, held: Held) -> int:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(control.serve, listening, mount.service.handle)
                     nursery.start_soon(mount.stop_on_signal)
-                    nursery.start_soon(mount.announce)
+                    nursery.start_soon(mount.announce, session)
                     nursery.start_soon(engine.scrub.run, lambda: mount.vfs.files.reads)
                     await session.serve()
                     nursery.cancel_scope.cancel()
@@ -108,6 +108,8 @@ class Mount:
         self._journal = Journal(held.journal)
         self.ending = DONE
         self.session: Session | None = None
+        self._answers = False
+        self._outdated: set[int] = set()
         self.failures = Failures()
         self.vfs = Vfs(
             engine.tree,
@@ -130,12 +132,14 @@ class Mount:
             self.adapter.passthrough.restore(handle.inode, number, handle.backing_id)
         await self.vfs.restore()
 
-    async def announce(self) -> None:
+    async def announce(self, session: Session) -> None:
         """Tell the holder once the mount answers."""
+        await session.agreed.wait()  # what follows may be known to the kernel from another worker
         probe = self._mountpoint / ".axonfs"
         await trio.to_thread.run_sync(os.stat, probe, abandon_on_cancel=True)
-        if self.session is not None:
-            await self.session.find_readahead(self._mountpoint)
+        self._answers = True
+        self._ask_again([])
+        await session.find_readahead(self._mountpoint)
         log.info("mounted at %s", self._mountpoint)
         os.write(self._held.ready, b"1")
         os.close(self._held.ready)
@@ -163,10 +167,11 @@ class Mount:
         self._ask_again(self.vfs.inodes_above(spec))
 
     def _ask_again(self, inodes: list[int]) -> None:
-        if self.session is None:  # the engine ends after the session, and may evict until then
-            return
-        for inode in inodes:
-            invalidate_attributes(inode)
+        """Have the kernel ask for these attributes again, once libfuse may tell it."""
+        self._outdated.update(inodes)
+        # The engine ends after the session, and may evict until then.
+        while self._outdated and self._answers and self.session is not None:
+            invalidate_attributes(self._outdated.pop())
 
     def status(self) -> dict[str, Any]:
         """The live state, as `status --json` and status.json show it."""

@@ -60,6 +60,7 @@ class Session:
 
     `descriptor` is the connection's. `plain` says why libfuse made it, None where it is our own.
     `keeps_listings`: the kernel may do without opening directories, and then keeps their listings.
+    `agreed` is set once the handshake is over: before that nothing can be told to the kernel.
     """
 
     descriptor: int
@@ -71,6 +72,7 @@ class Session:
     _readahead: Path | None = None
     _handshake: Handshake | None = None
     pages: Pages = field(init=False)
+    agreed: trio.Event = field(default_factory=trio.Event)
     _stopping: trio.Event = field(default_factory=trio.Event)
     _nursery: trio.Nursery | None = None
 
@@ -88,6 +90,7 @@ class Session:
                     self.passthrough.deny("this kernel does not offer it")
                 # A new file has the descriptor now; this has trio's epoll see it.
                 await trio.lowlevel.wait_writable(self.descriptor)
+            self.agreed.set()
             nursery.start_soon(self._stop_when_gone)
             await self._stopping.wait()
             nursery.cancel_scope.cancel()

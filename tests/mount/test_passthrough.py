@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -150,6 +151,7 @@ def test_falls_back(
     mount = start_mount(registry.url, env=patched(tmp_path, fault))
     for _ in range(2):
         assert (mount.path / MODEL).read_bytes() == source_bytes(tmp_path, 0, NAME)
+        assert NAME in os.listdir((mount.path / MODEL).parent)
     assert mount.status()["connection"]["why_no_passthrough"] == why
     doctor = run_axonfs("doctor", "--cache", mount.cache, "--registry", registry.url, check=False)
     assert why.rpartition(": ")[2] in doctor.stdout
