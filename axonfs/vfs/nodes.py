@@ -86,10 +86,9 @@ class Nodes:
     def _drop(self, inode: int) -> None:
         place = self._places.pop(inode, None)
         if isinstance(place, File):
-            inodes = self.files(place.entry.digest)
-            inodes.discard(inode)
-            if not inodes:
-                del self._files[place.entry.digest]
+            self.files(place.entry.digest).discard(inode)
+            if not self.files(place.entry.digest):
+                self._files.pop(place.entry.digest, None)
 
 
 def _hash(key: str) -> int:
