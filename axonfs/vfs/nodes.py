@@ -7,14 +7,12 @@ it has their places.
 
 from __future__ import annotations
 
-import xxhash
-
 from axonfs.errors import NotFoundError
 from axonfs.vfs.journal import Journal, Kind
-from axonfs.vfs.places import Directory, File, Place
+from axonfs.vfs.places import Directory, File, Place, hashed
 
 ROOT = 1
-# Numbers below this are the kernel's and ours; 2^63 and above upset programs with signed inodes.
+# Numbers below this are the kernel's and ours.
 _RESERVED = 16
 
 
@@ -59,10 +57,10 @@ class Nodes:
         if place.path == ():
             return ROOT
         key = "\0".join(place.path)
-        inode = _hash(key)
+        inode = max(hashed(key), _RESERVED)
         # Two paths with one hash: about 1e-8 likely at a million files, so probing may be plain.
         while (node := self._known.nodes.get(inode)) and node.path != place.path:
-            inode = _hash(f"{key}\0{inode}")
+            inode = max(hashed(f"{key}\0{inode}"), _RESERVED)
         return inode
 
     def remember(self, place: Place) -> None:
@@ -89,7 +87,3 @@ class Nodes:
             self.files(place.entry.digest).discard(inode)
             if not self.files(place.entry.digest):
                 self._files.pop(place.entry.digest, None)
-
-
-def _hash(key: str) -> int:
-    return max(xxhash.xxh3_64_intdigest(key.encode()) >> 1, _RESERVED)

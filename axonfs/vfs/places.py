@@ -166,14 +166,14 @@ class Places:
             ]
         assert isinstance(place, Directory)
         found = await self._list_directory(place)
-        return sorted(Entry(_position(name), name, found[name]) for name in found)
+        return sorted(Entry(hashed(name), name, found[name]) for name in found)
 
     async def dated(self, place: Directory) -> tuple[float, float]:
         """The time that a directory shows, and for how many seconds the kernel may keep it.
 
         When the version was published. Of what is above the versions the newest one's, and within
-        that second another moment whenever there are other names. Waits for no hub, nor for a
-        catalog to tell what is no version.
+        that second another moment whenever there are other names. Waits for no hub, and for a
+        catalog only where there may be a version.
         """
         path = place.path
         if self._hubs.has(path):
@@ -304,8 +304,9 @@ class Places:
         return Text((CONTROL, STATUS), render, 0, time.time(), live=True)
 
 
-def _position(name: str) -> int:
-    return xxhash.xxh3_64_intdigest(name.encode()) >> 1 or 1
+def hashed(text: str) -> int:
+    """A number for `text`: 63 bits, since programs with signed numbers are upset by 64; never 0."""
+    return xxhash.xxh3_64_intdigest(text.encode()) >> 1 or 1
 
 
 def _hub_place(path: tuple[str, ...], found: Found) -> Place:
