@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from axonfs import control
-from tests.chaos.workers import Footprint, settled
-from tests.mount.conftest import Mount, MountFactory
+from tests.chaos.workers import Footprint
+from tests.mount.conftest import Mount, MountFactory, settled
 from tests.support import faulty
 from tests.support.faulty import Exchange, Fault, FaultyOrigin
 from tests.support.profile import SEED, report, scaled

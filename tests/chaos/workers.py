@@ -8,13 +8,12 @@ import select
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from axonfs.store import Store, StoredObject
-from tests.mount.conftest import Mount
+from tests.mount.conftest import Mount, settled
 
 
 def next_worker(mount: Mount, dead: int) -> int:
@@ -124,11 +123,3 @@ class Footprint:
                 continue
             kinds["object" if "/objects/" in target else target.partition(":")[0]] += 1
         return cls(kinds, len(os.listdir(f"/proc/{pid}/task")))
-
-
-def settled(done: Callable[[], bool], seconds: float = 60) -> None:
-    """Return once `done`, for what tells nobody when it is."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, "it does not settle"
-        time.sleep(0.1)

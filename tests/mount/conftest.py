@@ -38,6 +38,14 @@ def run_axonfs(*args: str | Path, check: bool = True) -> subprocess.CompletedPro
     )
 
 
+def settled(done: Callable[[], bool], seconds: float = 60) -> None:
+    """Return once `done`, for what tells nobody when it is."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, "it does not settle"
+        time.sleep(0.1)
+
+
 @dataclass
 class Mount:
     """One `axonfs mount --foreground` process."""

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 import stat
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 
 from axonfs.names import parse_spec
 from axonfs.publish import publish
-from tests.mount.conftest import FILES, Mount, MountFactory, object_requests
+from tests.mount.conftest import FILES, Mount, MountFactory, object_requests, settled
 from tests.support.registry import RegistryServer, make_model
 
 pytestmark = pytest.mark.mount
@@ -121,11 +120,8 @@ def test_blocks(mount: Mount) -> None:
 
 def wait_for_blocks(file: Path, least: int) -> int:
     """The kernel keeps attributes of an incomplete file for a second."""
-    deadline = time.monotonic() + 5
-    while (local := file.stat().st_blocks * 512) < least:
-        assert time.monotonic() < deadline, local
-        time.sleep(0.05)
-    return local
+    settled(lambda: file.stat().st_blocks * 512 >= least, 5)
+    return file.stat().st_blocks * 512
 
 
 def test_mtime(mount: Mount) -> None:
