@@ -64,31 +64,54 @@ async def _check_room(context: Context, selections: Sequence[Selection]) -> None
 async def _keep_one(context: Context, selection: Selection) -> dict[str, Any]:
     store, spec = context.store, selection.version.spec
     receipt = await trio.to_thread.run_sync(_receipt, store, selection)
-    with closing(Work(context.fetcher, store, selection)) as work:
-        if work.missing:
-            await trio.to_thread.run_sync(store.put_pin, receipt)
-        await _fetch(context, work)
-    proof = await prove(context, selection.version, _pinned_files(selection.version, receipt))
+    works = [await _bring(context, selection, receipt)]
+    proof = await _prove(context, selection, receipt)
+    if _lost(proof, selection):  # to an eviction that had chosen it before it was pinned
+        works.append(await _bring(context, selection, receipt))
+        proof = await _prove(context, selection, receipt)
     receipt = await trio.to_thread.run_sync(_settle, store, receipt, proof)
+    for item in _lost(proof, selection):
+        what = f"was lost while it was being pinned: {item['why']}"
+        raise AxonError(what, spec=str(spec), path=item["path"], hint="pin it again")
     for item in proof.missing:
-        if item["path"] in {entry.path for entry in selection.entries}:
-            what = f"was lost while it was being pinned: {item['why']}"
-            raise AxonError(what, spec=str(spec), path=item["path"], hint="pin it again")
         await context.note(f"{spec} {item['path']}: {item['why']}; it was pinned earlier")
     return {
         "spec": str(spec),
         "manifest": receipt.manifest_digest,
         "files": len(selection.entries),
         "total": selection.size,
-        "fetched": work.fetched - work.copied,
-        "copied": work.copied,
+        "fetched": sum(work.fetched - work.copied for work in works),
+        "copied": sum(work.copied for work in works),
         "receipt": _shown(receipt),
         "path": context.path_of(spec),
     }
 
 
-def _pinned_files(version: Version, pin: Pin) -> list[FileEntry]:
-    return [entry for entry in version.manifest.files if entry.digest in pin.files]
+async def _bring(context: Context, selection: Selection, receipt: Pin) -> Work:
+    """Have the pin noted, so that no eviction takes what is local, and the rest fetched."""
+    with closing(Work(context.fetcher, context.store, selection)) as work:
+        await trio.to_thread.run_sync(_note, context.store, receipt, work.missing)
+        await _fetch(context, work)
+    return work
+
+
+def _note(store: Store, receipt: Pin, missing: int) -> None:
+    """Write the pin to be, unless one says the same already and nothing is missing of it."""
+    same = [pin for pin in store.pins() if pin.spec == receipt.spec and pin.files == receipt.files]
+    if missing or not same or same[0].manifest_digest != receipt.manifest_digest:
+        store.put_pin(receipt)
+
+
+async def _prove(context: Context, selection: Selection, receipt: Pin) -> Proof:
+    entries = selection.version.manifest.files
+    pinned = [entry for entry in entries if entry.digest in receipt.files]
+    return await prove(context, selection.version, pinned)
+
+
+def _lost(proof: Proof, selection: Selection) -> list[dict[str, str]]:
+    """What is missing of the files that are being pinned."""
+    paths = {entry.path for entry in selection.entries}
+    return [item for item in proof.missing if item["path"] in paths]
 
 
 def _shown(receipt: Pin) -> dict[str, Any]:
