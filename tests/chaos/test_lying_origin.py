@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from axonfs import control
-from tests.chaos.workers import Footprint
+from tests.chaos.workers import Footprint, is_idle
 from tests.mount.conftest import Mount, MountFactory, settled
 from tests.support import faulty
 from tests.support.faulty import Exchange, Fault, FaultyOrigin
@@ -161,13 +161,6 @@ def held_after_deletion(disk: Path) -> int:
     usage = os.statvfs(disk)
     named = sum(len(folders) + len(files) for _, folders, files in os.walk(disk))
     return usage.f_files - usage.f_ffree - named
-
-
-def is_idle(mount: Mount) -> bool:
-    """Whether nothing is under way, nothing open and nothing passed through."""
-    status = mount.status()
-    busy = status["fetch"]["in_flight"] or status["fetch"]["queued"] or status["open"]
-    return not (busy or status["connection"]["passed_through"])
 
 
 def test_right_bytes_or_a_documented_errno(

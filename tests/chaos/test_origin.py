@@ -20,7 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import Mount, MountFactory
+from tests.chaos.workers import is_idle
+from tests.mount.conftest import Mount, MountFactory, settled
 from tests.support import faulty
 from tests.support.faulty import Fault, FaultyOrigin
 from tests.support.fetching import on_objects
@@ -315,13 +316,6 @@ def threads(mount: Mount) -> int:
     return len(os.listdir(f"/proc/{mount.process.pid}/task"))
 
 
-def eventually(done: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)  # another process: there is nothing to wait on
-
-
 @pytest.mark.slow
 @pytest.mark.complains
 def test_chaos(tmp_path: Path, start: Start) -> None:
@@ -356,9 +350,8 @@ def test_chaos(tmp_path: Path, start: Start) -> None:
     site.origin.always(None)
     for name, size in MANY.items():
         assert site.read(0, size, name) == site.expected(0, size, name)
-    eventually(lambda: backing_files(site.mount) == 0, 5)
-    status = site.mount.status()
-    assert (status["fetch"]["in_flight"], status["fetch"]["queued"], status["open"]) == (0, 0, [])
+    settled(lambda: is_idle(site.mount))
+    settled(lambda: backing_files(site.mount) == 0, 5)
     # Trio keeps idle threads for ten seconds; the pool keeps a few connections.
-    eventually(lambda: threads(site.mount) <= before[0] + 2, 15)
+    settled(lambda: threads(site.mount) <= before[0] + 2, 15)
     assert sockets(site.mount) <= before[1] + 16

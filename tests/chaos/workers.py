@@ -71,6 +71,13 @@ def check_log(mount: Mount) -> None:
     assert [line for line in mount.complaints() if not any(part in line for part in ours)] == []
 
 
+def is_idle(mount: Mount) -> bool:
+    """Whether nothing is under way, nothing open and nothing passed through."""
+    status = mount.status()
+    busy = status["fetch"]["in_flight"] or status["fetch"]["queued"] or status["open"]
+    return not (busy or status["connection"]["passed_through"])
+
+
 def check_nothing_open(mount: Mount) -> None:
     """No handle outlives its reader, whichever worker it was that noted it."""
     settled(lambda: not mount.status()["open"])

@@ -16,16 +16,19 @@ from axonfs.engine import open_engine
 from axonfs.names import parse_spec
 from axonfs.ranges import Range
 from axonfs.service import Service
+from axonfs.service.context import Context
 from axonfs.service.pins import backing_file
+from axonfs.service.proof import Proof, prove
 from axonfs.store import Store
 from tests.support.commands import Run
 from tests.support.fetching import without_tables
-from tests.support.registry import SPEC, RegistryServer, published
+from tests.support.registry import CONFIG, SPEC, RegistryServer, published
 from tests.support.stores import BOOT, NEXT_BOOT
 
 CHUNK = 1 << 16
 SIZES = {"model.safetensors": 20 * CHUNK + 123, "part/two.safetensors": 9 * CHUNK, "empty.txt": 0}
 CHUNKS = 21 + 9 + 1  # and config.json
+TOTAL = sum(SIZES.values()) + len(CONFIG)
 
 
 @pytest.fixture
@@ -286,3 +289,28 @@ def test_the_commands_show_the_receipt(run: Run, registry: RegistryServer, tmp_p
         assert lost.out == f"{SPEC} model.safetensors: 1.2 MiB of 1.3 MiB are missing\n"
     finally:
         registry.__enter__()
+
+
+@pytest.mark.parametrize("chosen_before", [False, True])
+async def test_an_eviction_during_a_pin_takes_nothing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, chosen_before: bool
+) -> None:
+    """Neither one that comes when all is local and nothing proven, nor one that had chosen its
+    objects before they were pinned."""
+    evictions = iter([True])
+
+    async def evict_and_prove(context: Context, *asked: Any) -> Proof:
+        if next(evictions, False):
+            store = context.store
+            digests = [info.digest for info in store.infos()] if chosen_before else []
+            dropped = [*map(store.drop, digests), store.evict(0).freed]
+            assert sum(dropped) == (TOTAL if chosen_before else 0)
+        return await prove(context, *asked)
+
+    async with service(settings, monkeypatch) as answering:
+        await ask(answering, "pin", specs=[SPEC])
+        await ask(answering, "unpin", specs=[SPEC])
+        monkeypatch.setattr("axonfs.service.pins.prove", evict_and_prove)
+        answer = await ask(answering, "pin", specs=[SPEC])
+        assert answer["pins"][0]["fetched"] == (TOTAL if chosen_before else 0)
+        assert (await ask(answering, "pin_check"))["pins"][0]["whole"]

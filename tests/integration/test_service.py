@@ -16,9 +16,7 @@ from axonfs.engine import open_engine
 from axonfs.names import parse_spec
 from axonfs.ranges import Range
 from axonfs.service import Service
-from axonfs.service.context import Context
 from axonfs.service.pins import backing_file
-from axonfs.service.proof import Proof, prove
 from tests.support.registry import CONFIG, SPEC, RegistryServer, published
 
 CHUNK = 1 << 16
@@ -87,31 +85,6 @@ async def test_pin_fetches_everything_once_and_proves_it(
         (checked,) = (await ask(answering, "pin_check"))["pins"]
         assert checked["whole"]
         assert checked["missing"] == []
-
-
-@pytest.mark.parametrize("chosen_before", [False, True])
-async def test_an_eviction_during_a_pin_takes_nothing(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, chosen_before: bool
-) -> None:
-    """Neither one that comes when all is local and nothing proven, nor one that had chosen its
-    objects before they were pinned."""
-    evictions = iter([True])
-
-    async def evict_and_prove(context: Context, *asked: Any) -> Proof:
-        if next(evictions, False):
-            store = context.store
-            digests = [info.digest for info in store.infos()] if chosen_before else []
-            dropped = [*map(store.drop, digests), store.evict(0).freed]
-            assert sum(dropped) == (TOTAL if chosen_before else 0)
-        return await prove(context, *asked)
-
-    async with service(settings) as answering:
-        await ask(answering, "pin", specs=[SPEC])
-        await ask(answering, "unpin", specs=[SPEC])
-        monkeypatch.setattr("axonfs.service.pins.prove", evict_and_prove)
-        answer = await ask(answering, "pin", specs=[SPEC])
-        assert answer["pins"][0]["fetched"] == (TOTAL if chosen_before else 0)
-        assert (await ask(answering, "pin_check"))["pins"][0]["whole"]
 
 
 async def test_a_pin_needs_no_registry_afterwards(
