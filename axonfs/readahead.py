@@ -15,9 +15,10 @@ from axonfs.ranges import Range
 
 FIRST_WINDOW = 1 << 20
 # Twice what a dozen streams have under way, so that they never wait for the reader to move on.
-# The readers of one object share it.
+# The readers of one object share it, but for what each needs so that a refill is worth a request.
 LARGEST_WINDOW = 256 << 20
-# What one refill asks for, as a part of the window: enough to be worth a request of its own.
+SMALLEST_SHARE = 16 << 20
+# What one refill asks for, as a part of the window.
 REFILL = 4
 # The kernel's own readahead delivers requests of one stream slightly out of order.
 SLACK = 2 << 20
@@ -39,9 +40,8 @@ class Cursor:
 class Readahead:
     """The cursors of one object of `size` bytes."""
 
-    def __init__(self, size: int, *, largest: int = LARGEST_WINDOW) -> None:
+    def __init__(self, size: int) -> None:
         self._size = size
-        self._largest = largest
         self._clock = 0
         self.cursors: list[Cursor] = []
 
@@ -106,4 +106,4 @@ class Readahead:
         """The largest window of each cursor that is a stream."""
         since = self._clock - RECENT_READS
         opened = sum(cursor.window > 0 and cursor.used > since for cursor in self.cursors)
-        return max(self._largest // max(opened, 1), FIRST_WINDOW)
+        return max(LARGEST_WINDOW // max(opened, 1), SMALLEST_SHARE)

@@ -10,6 +10,7 @@ from axonfs.readahead import (
     MAX_CURSORS,
     RECENT_READS,
     REFILL,
+    SMALLEST_SHARE,
     Readahead,
 )
 
@@ -74,8 +75,19 @@ def test_many_readers_keep_a_stream_each_and_share_the_window() -> None:
             readahead.on_read(reader * GIB + step * MIB, MIB)
     assert len(readahead.cursors) == MAX_CURSORS
     ahead = [cursor.issued - cursor.position for cursor in readahead.cursors]
-    assert min(ahead) >= MIB
-    assert sum(ahead) <= LARGEST_WINDOW
+    assert min(ahead) >= SMALLEST_SHARE - SMALLEST_SHARE // REFILL
+    assert max(ahead) <= SMALLEST_SHARE
+
+
+def test_however_many_share_the_window_a_refill_is_worth_a_request() -> None:
+    readahead = Readahead(1 << 40)
+    refills: list[int] = []
+    for step in range(256):
+        for reader in range(MAX_CURSORS):
+            ahead = readahead.on_read(reader * GIB + step * MIB, MIB)
+            if ahead and step >= 64:
+                refills.append(ahead.size)
+    assert min(refills) >= SMALLEST_SHARE // REFILL
 
 
 def test_requests_of_one_stream_may_come_out_of_order() -> None:
