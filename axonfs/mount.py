@@ -139,7 +139,7 @@ class Mount:
         await trio.to_thread.run_sync(os.stat, probe, abandon_on_cancel=True)
         self._answers = True
         self._ask_again([])
-        await session.find_readahead(self._mountpoint)
+        await session.set_readahead(self._mountpoint)
         log.info("mounted at %s", self._mountpoint)
         os.write(self._held.ready, b"1")
         os.close(self._held.ready)

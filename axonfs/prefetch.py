@@ -18,7 +18,6 @@ import trio
 from axonfs.evictor import Evictor
 from axonfs.fetch import Fetcher
 from axonfs.load import Load
-from axonfs.manifest import FileEntry
 from axonfs.names import Spec
 from axonfs.plan import following, starts_load
 from axonfs.tree import Version
@@ -97,13 +96,6 @@ class Prefetcher:
         shard, load = following(version.manifest.files, path), self._loads.get(version.spec)
         if shard and not (load and load.active and shard.digest in load.digests):
             self._begin(version, [path])
-
-    def brings(self, entry: FileEntry) -> bool:
-        """Whether a load under way, or one that lately ended, has a file in its plan."""
-        since = trio.current_time() - SETTLED_SECONDS
-        return any(
-            load.ended > since and entry.digest in load.digests for load in self._loads.values()
-        )
 
     def evicted(self, digests: Iterable[str]) -> None:
         """Objects lost local bytes: a load that loses its own has nothing to gain."""

@@ -276,6 +276,12 @@ class Feed:
             and self._fetcher.overflow.get(self, chunk) is None
         )
 
+    def stray(self, offset: int, chunks: Range) -> bool:
+        """Whether a read from `offset` follows no other, and needs several chunks, some absent."""
+        if self.local.complete or chunks.size < 2 or self.readahead.follows(offset):
+            return False
+        return any(map(self.absent, range(*chunks)))
+
     def _request(self, run: Range, priority: Priority) -> None:
         if not self.origins:
             raise AxonError("no source is known to have this object", hint="check the registry")

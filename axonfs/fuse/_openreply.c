@@ -1,13 +1,13 @@
 /* Answers an open with flags that pyfuse3 does not know, nor libfuse before 3.17, and says which
- * request it is and of which inode, which pyfuse3 does not tell.
+ * request it is, of which inode and, of a read, how the file was opened, which pyfuse3 does not tell.
  *
  * Imported with RTLD_GLOBAL before pyfuse3, so that its fuse_reply_open() and its
  * fuse_session_process_buf() are the ones below. `arm` names one handle, its flags and its backing id;
  * the reply that carries that handle is answered with them, every other one as libfuse does. One is
  * enough: pyfuse3 replies right after the handler returned, in the same thread. As it starts the
- * handler right after a request was read, `request` and `inode` are that one's until the first
- * checkpoint.
- * Source: fuse_open_out and fuse_in_header of linux/fuse.h, protocol 7.40. */
+ * handler right after a request was read, `request`, `inode` and `flags` are that one's until the
+ * first checkpoint.
+ * Source: fuse_open_out, fuse_in_header and fuse_read_in of linux/fuse.h, protocol 7.40. */
 #define PY_SSIZE_T_CLEAN
 #define _GNU_SOURCE
 #define FUSE_USE_VERSION 312
@@ -28,7 +28,20 @@ struct in_header {
     uint32_t opcode;
     uint64_t unique;
     uint64_t inode;
+    uint64_t owner[2];
 };
+
+struct read_in {
+    struct in_header header;
+    uint64_t fh;
+    uint64_t offset;
+    uint32_t size;
+    uint32_t read_flags;
+    uint64_t lock_owner;
+    uint32_t flags;
+};
+
+static const uint32_t read_opcode = 15;
 
 /* The top bit of the number of a request that the kernel sends again. */
 static const uint64_t resent = 1ULL << 63;
@@ -36,6 +49,7 @@ static const uint64_t resent = 1ULL << 63;
 static int armed;
 static struct open_out answer;
 static uint64_t latest, latest_inode;
+static uint32_t latest_flags;
 
 int fuse_reply_open(fuse_req_t request, const struct fuse_file_info *info)
 {
@@ -54,12 +68,14 @@ void fuse_session_process_buf(struct fuse_session *session, const struct fuse_bu
 {
     static void (*libfuse)(struct fuse_session *, const struct fuse_buf *);
 
-    latest = latest_inode = 0;
+    latest = latest_inode = latest_flags = 0;
     if (!(buffer->flags & FUSE_BUF_IS_FD) && buffer->size >= sizeof(struct in_header)) {
         const struct in_header *header = buffer->mem;
 
         latest = header->unique & ~resent;
         latest_inode = header->inode;
+        if (header->opcode == read_opcode && buffer->size >= sizeof(struct read_in))
+            latest_flags = ((const struct read_in *)buffer->mem)->flags;
     }
     if (!libfuse)
         *(void **)&libfuse = dlsym(RTLD_NEXT, "fuse_session_process_buf");
@@ -106,11 +122,19 @@ static PyObject *inode(PyObject *module, PyObject *args)
     return PyLong_FromUnsignedLongLong(latest_inode);
 }
 
+static PyObject *flags(PyObject *module, PyObject *args)
+{
+    (void)module;
+    (void)args;
+    return PyLong_FromUnsignedLong(latest_flags);
+}
+
 static PyMethodDef methods[] = {
     {"arm", arm, METH_VARARGS, "arm(handle, flags, backing_id): answer this handle's open with them."},
     {"disarm", disarm, METH_NOARGS, "disarm(): whether the armed answer was never given."},
     {"request", request, METH_NOARGS, "request(): the number of the request that was read last, or 0."},
     {"inode", inode, METH_NOARGS, "inode(): that of the request that was read last, or 0."},
+    {"flags", flags, METH_NOARGS, "flags(): O_* of the file, if a read was read last, or 0."},
     {NULL, NULL, 0, NULL},
 };
 

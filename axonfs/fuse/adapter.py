@@ -32,6 +32,9 @@ T = TypeVar("T")
 _BILLION = 1_000_000_000
 # Loaders open plainly; `file`, `grep -r`, tar, backup and desktop indexers with one of these.
 _GLANCE = os.O_NONBLOCK | os.O_NOATIME
+# What the kernel reads at a time, ahead of a reader and around a page fault: its largest request,
+# since each costs as much as the copy of its bytes.
+WINDOW = 1 << 20
 NAME_MAX = 255  # bytes, as statfs says
 BLOCK_SIZE = 128 << 10  # what the kernel asks for by default; readers size their buffers by it
 
@@ -88,7 +91,6 @@ class Adapter(pyfuse3.Operations):
         self.failures = failures
         self.passthrough = Passthrough(-1, "nothing is mounted yet")
         self.keeps_listings = False
-        self.set_readahead: Callable[[bool], None] = lambda whole: None
         self.drop_pages: Callable[[int], None] = lambda inode: None
         self.pages = Pages(self.passthrough.is_open, invalidate_pages)
         self._vfs = vfs
@@ -148,8 +150,6 @@ class Adapter(pyfuse3.Operations):
         handle = await self._vfs.open(inode, request)
         if not flags & _GLANCE:
             self._vfs.foresee(handle)
-        if handle.feed is not None:
-            self.set_readahead(self._vfs.expects(handle))
         await self.pages.settled(inode)
         # No checkpoint from here to the answer: what is counted is what the kernel is told.
         backing_id = self.passthrough.opened(inode, handle.number, handle.backing)
@@ -158,6 +158,8 @@ class Adapter(pyfuse3.Operations):
 
     @answered
     async def read(self, fh: int, off: int, size: int) -> bytes:
+        if _guessed(off, size) and self._vfs.files.declines(fh, off, size):
+            raise pyfuse3.FUSEError(errno.EAGAIN)  # the kernel asks for the page alone
         # pyfuse3 takes any contiguous buffer, which spares a copy; its annotation says less.
         return cast(bytes, await self._vfs.files.read(fh, off, size))
 
@@ -210,6 +212,18 @@ class Adapter(pyfuse3.Operations):
             when = int(attributes.mtime * _BILLION)
             entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = when
         return entry
+
+
+def _guessed(offset: int, size: int) -> bool:
+    """Whether the kernel may have made up the extent of the read that a handler was called for.
+
+    It tells nobody of an error of such a read, as it would of one with O_DIRECT, or of a single
+    folio, which lies at a multiple of its size.
+    """
+    if size != WINDOW or offset % WINDOW == 0:
+        return False
+    flags = openreply.flags()
+    return flags is not None and not flags & os.O_DIRECT
 
 
 def invalidate_attributes(inode: int) -> None:

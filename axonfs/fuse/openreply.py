@@ -60,6 +60,16 @@ def inode() -> int:
     return int(_extension.inode())
 
 
+def flags() -> int | None:
+    """How the file was opened (O_*) that a handler was just called to read; as `request`.
+
+    None where there is no extension.
+    """
+    if _extension is None or UNAVAILABLE is not None:
+        return None
+    return int(_extension.flags())
+
+
 def unanswered() -> bool:
     """Whether what was armed was never said, which shows that libfuse goes past the extension."""
     return _extension is not None and _extension.disarm()

@@ -32,7 +32,7 @@ from axonfs.connection.handshake import (
 )
 from axonfs.connection.held import Held
 from axonfs.errors import UnsupportedError
-from axonfs.fuse.adapter import Adapter, invalidate_pages
+from axonfs.fuse.adapter import WINDOW, Adapter, invalidate_pages
 from axonfs.fuse.pages import Pages
 from axonfs.fuse.passthrough import Passthrough
 
@@ -43,9 +43,6 @@ log = logging.getLogger(__name__)
 GONE_INTERVAL = 0.5
 # Requests handled at a time. Readers that wait for a slow source must not keep a `stat` waiting.
 HANDLERS = 512
-# What the kernel asks for at a time: a request of the largest size that it makes, and a quarter of
-# a chunk of the default size, so that three of four page faults need one chunk alone.
-WHOLE_KIB, PARTIAL_KIB = 1024, 256
 _NEGOTIATION_SECONDS = 10.0
 _STATFS, _REQUEST_STEP, _LOOK_BACK = 17, 2, 1 << 17
 
@@ -69,7 +66,6 @@ class Session:
     plain: str | None = None
     read_ahead_kib: int = 128
     keeps_listings: bool = False
-    _readahead: Path | None = None
     _handshake: Handshake | None = None
     pages: Pages = field(init=False)
     agreed: trio.Event = field(default_factory=trio.Event)
@@ -95,29 +91,16 @@ class Session:
             await self._stopping.wait()
             nursery.cancel_scope.cancel()
 
-    async def find_readahead(self, mountpoint: Path) -> None:
-        """Find where the size of the kernel's requests is set; the mount answers already."""
-        self._readahead = await trio.to_thread.run_sync(
+    async def set_readahead(self, mountpoint: Path) -> None:
+        """Have the kernel read `WINDOW` at a time; the mount answers already."""
+        setting = await trio.to_thread.run_sync(
             readahead_setting, mountpoint, abandon_on_cancel=True
         )
-        self.set_readahead(False)
-
-    def set_readahead(self, whole: bool) -> None:
-        """How much the kernel is to ask for at a time of the file that is opened next.
-
-        Of one that is `whole`, or will be soon, a lot, since each request costs as much as the copy
-        of its bytes; else less, since a page fault asks for so much around it and that should lie
-        in one chunk.
-        """
-        kib = WHOLE_KIB if whole else PARTIAL_KIB
-        if self._readahead is None or kib == self.read_ahead_kib:
-            return
         try:
-            self._readahead.write_text(f"{kib}")
-            self.read_ahead_kib = kib
+            setting.write_text(f"{WINDOW >> 10}")
+            self.read_ahead_kib = WINDOW >> 10
         except OSError as exc:
             log.debug("requests stay as they are: %s", exc)
-            self._readahead = None
 
     def drop_pages(self, inode: int) -> None:
         """Have the kernel forget its pages of a file that it reads itself from the next open on."""
@@ -245,7 +228,6 @@ def serving(
         session = _own(adapter, held, mountpoint, passthrough=passthrough)
     adapter.passthrough = session.passthrough
     adapter.keeps_listings = session.keeps_listings
-    adapter.set_readahead = session.set_readahead
     adapter.drop_pages, adapter.pages = session.drop_pages, session.pages
     try:
         yield session

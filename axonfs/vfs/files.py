@@ -29,6 +29,7 @@ class Handle:
     """An open file: the feed of its object, or the bytes of a made-up file.
 
     `frozen` says that the backing file is whole and stays so: the kernel may read it itself.
+    `mapped` says that what it was declined last, at `declined`, may have been a page fault's.
     """
 
     number: int
@@ -36,6 +37,8 @@ class Handle:
     feed: Feed | None
     text: bytes = b""
     frozen: bool = False
+    mapped: bool = True
+    declined: int = -1
 
     @property
     def live(self) -> bool:
@@ -124,6 +127,23 @@ class Files:
             handle.feed.object.thaw()
             handle.frozen = False
 
+    def declines(self, number: int, offset: int, size: int) -> bool:
+        """Whether a read that the kernel may have made up around a page fault is not worth it.
+
+        Not worth it is one that follows no other and needs several chunks, of which some are
+        absent. Where it turns out that somebody does read all of it, by asking next for the first
+        page and not for one in the middle, a handle is declined nothing any more: that costs him
+        a request for each page.
+        """
+        handle = self._handles.get(number)
+        if handle is None or handle.feed is None or not handle.mapped or offset == handle.declined:
+            return False
+        chunks = chunk_span(offset, size, handle.feed.object.chunk_size)
+        if not handle.feed.stray(offset, chunks):
+            return False
+        handle.declined = offset
+        return True
+
     async def read(self, number: int, offset: int, size: int) -> bytes | memoryview:
         """Up to `size` bytes at `offset`; short only at the end of the file.
 
@@ -140,6 +160,7 @@ class Files:
         size = min(size, handle.feed.entry.size - offset)
         if size <= 0:
             return b""
+        handle.mapped = handle.mapped and offset != handle.declined
         self.reads += 1
         with located(handle.place):
             return await self._read(handle.feed, handle.place, offset, size)

@@ -230,12 +230,6 @@ class Vfs:
         if self._prefetcher and isinstance(place := handle.place, File):
             self._prefetcher.opened(place.version, place.entry.path)
 
-    def expects(self, handle: Handle) -> bool:
-        """Whether a file is local as a whole, or a load that was foreseen brings all of it."""
-        if handle.feed is None or handle.feed.object.complete:
-            return True
-        return self._prefetcher is not None and self._prefetcher.brings(handle.feed.entry)
-
     async def restore(self) -> None:
         """Take over the handles that an earlier worker gave the kernel.
 

@@ -16,7 +16,6 @@ from axonfs.names import parse_spec
 from axonfs.prefetch import (
     QUIET_SECONDS,
     RUNNING_LOADS,
-    SETTLED_SECONDS,
     SHOWN_LOADS,
     Prefetcher,
 )
@@ -100,22 +99,6 @@ async def test_a_streamed_shard_has_the_next_one_fetched_at_once(
     foreseen.opened(one, paths[1])  # it is local by now: nobody sees it being streamed
     assert loads[-1].triggers == paths[:2]
     loads[0].finish.set()
-
-
-async def test_a_load_brings_its_files_until_long_after_its_end(
-    nursery: trio.Nursery, autojump_clock: MockClock, loads: list[FakeLoad]
-) -> None:
-    one, foreseen = version("one"), prefetcher(nursery)
-    (entry,) = one.manifest.files
-    assert not foreseen.brings(entry)
-    foreseen.opened(one, CONFIG)
-    await later()
-    assert foreseen.brings(entry)
-    loads[0].finish.set()
-    await later(SETTLED_SECONDS - 1)
-    assert foreseen.brings(entry)
-    await later(2)
-    assert not foreseen.brings(entry)
 
 
 async def test_a_load_begins_a_moment_after_the_open(
