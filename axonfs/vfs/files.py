@@ -136,7 +136,9 @@ class Files:
         a request for each page.
         """
         handle = self._handles.get(number)
-        if handle is None or handle.feed is None or not handle.mapped or offset == handle.declined:
+        if handle is None or handle.feed is None or not handle.mapped:
+            return False
+        if offset in (handle.declined, handle.declined + size):  # it insists, or this is the rest
             return False
         chunks = chunk_span(offset, size, handle.feed.object.chunk_size)
         if not handle.feed.stray(offset, chunks):
