@@ -17,7 +17,7 @@ from axonfs.fetch.job import Job, Landing, Priority
 from axonfs.fetch.local import Local
 from axonfs.fetch.whole import judge_passed, verify_whole, wrong_chunks
 from axonfs.manifest import FileEntry
-from axonfs.ranges import Range, runs, split
+from axonfs.ranges import Range, chunk_span, runs, split
 from axonfs.readahead import Readahead
 from axonfs.store import DISK_FAULTS, StoredObject
 
@@ -276,11 +276,11 @@ class Feed:
             and self._fetcher.overflow.get(self, chunk) is None
         )
 
-    def stray(self, offset: int, chunks: Range) -> bool:
-        """Whether a read from `offset` follows no other, and needs several chunks, some absent."""
-        if self.local.complete or chunks.size < 2 or self.readahead.follows(offset):
-            return False
-        return any(map(self.absent, range(*chunks)))
+    def stray(self, offset: int, size: int) -> bool:
+        """Whether a read follows no other, and would have more fetched than its middle's chunk."""
+        unit = self.object.chunk_size
+        around = set(range(*chunk_span(offset, size, unit))) - {(offset + size // 2) // unit}
+        return not self.readahead.follows(offset) and any(map(self.absent, around))
 
     def _request(self, run: Range, priority: Priority) -> None:
         if not self.origins:

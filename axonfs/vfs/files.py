@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import trio
@@ -20,6 +20,7 @@ from axonfs.prefetch import Prefetcher
 from axonfs.ranges import Range, chunk_range, chunk_span
 from axonfs.store import DISK_FAULTS, in_memory
 from axonfs.vfs.buffers import Buffers
+from axonfs.vfs.guesses import Guesses
 from axonfs.vfs.journal import Journal, Kind, KnownHandle
 from axonfs.vfs.places import File, Place, Text, located
 
@@ -29,7 +30,6 @@ class Handle:
     """An open file: the feed of its object, or the bytes of a made-up file.
 
     `frozen` says that the backing file is whole and stays so: the kernel may read it itself.
-    `mapped` says that what it was declined last, at `declined`, may have been a page fault's.
     """
 
     number: int
@@ -37,8 +37,7 @@ class Handle:
     feed: Feed | None
     text: bytes = b""
     frozen: bool = False
-    mapped: bool = True
-    declined: int = -1
+    guesses: Guesses = field(default_factory=Guesses)
 
     @property
     def live(self) -> bool:
@@ -128,23 +127,11 @@ class Files:
             handle.frozen = False
 
     def declines(self, number: int, offset: int, size: int) -> bool:
-        """Whether a read that the kernel may have made up around a page fault is not worth it.
-
-        Not worth it is one that follows no other and needs several chunks, of which some are
-        absent. Where it turns out that somebody does read all of it, by asking next for the first
-        page and not for one in the middle, a handle is declined nothing any more: that costs him
-        a request for each page.
-        """
+        """Whether to decline a read that the kernel may have made up around a page fault."""
         handle = self._handles.get(number)
-        if handle is None or handle.feed is None or not handle.mapped:
+        if handle is None or handle.feed is None or not handle.feed.stray(offset, size):
             return False
-        if offset in (handle.declined, handle.declined + size):  # it insists, or this is the rest
-            return False
-        chunks = chunk_span(offset, size, handle.feed.object.chunk_size)
-        if not handle.feed.stray(offset, chunks):
-            return False
-        handle.declined = offset
-        return True
+        return handle.guesses.decline(Range(offset, offset + size))
 
     async def read(self, number: int, offset: int, size: int) -> bytes | memoryview:
         """Up to `size` bytes at `offset`; short only at the end of the file.
@@ -162,8 +149,8 @@ class Files:
         size = min(size, handle.feed.entry.size - offset)
         if size <= 0:
             return b""
-        handle.mapped = handle.mapped and offset != handle.declined
         self.reads += 1
+        handle.guesses.on_read(Range(offset, offset + size))
         with located(handle.place):
             return await self._read(handle.feed, handle.place, offset, size)
 

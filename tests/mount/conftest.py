@@ -79,8 +79,8 @@ class Mount:
             self.kill()
             raise
         finally:
-            if os.path.ismount(self.path):
-                subprocess.run(["umount", "-l", self.path], check=False)
+            # Whatever is left: of what a killed mount left `ismount` says that it is none.
+            subprocess.run(["umount", "-lq", self.path], check=False)
 
     def kill(self) -> None:
         """SIGKILL; returns when the worker is gone as well."""
