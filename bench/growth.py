@@ -123,7 +123,7 @@ def versions(asked: Question, work: Path) -> None:
 
 
 def main() -> None:
-    with question("growth", __doc__, quick_rounds=3) as asked, scratch() as work:
+    with question("growth", __doc__, quick_rounds=2) as asked, scratch() as work:
         for part in (sizes, readers, versions):
             part(asked, work)
 

@@ -113,7 +113,7 @@ def compare(asked: Question, loads: Loading, origin: Origin, model: Path, loader
 
 def main() -> None:
     with (
-        question("loaders", __doc__, quick_rounds=3) as asked,
+        question("loaders", __doc__, quick_rounds=2) as asked,
         scratch() as work,
         loading(work) as loads,
     ):

@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 from bench.measure import digits
 
 RESULTS = Path(__file__).parent / "results"
-ROUNDS = 5
+ROUNDS, QUICK = 5, 3
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -115,11 +115,11 @@ class Question:
 
 
 @contextlib.contextmanager
-def question(name: str, about: str | None, *, quick_rounds: int = ROUNDS) -> Iterator[Question]:
+def question(name: str, about: str | None, *, quick_rounds: int = QUICK) -> Iterator[Question]:
     """Ask one question and write `results/NAME.json`.
 
     Args:
-        quick_rounds: how many --quick has time for.
+        quick_rounds: how many --quick has time for, where a round takes long.
     """
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--quick", action="store_true", help="smaller sizes, fewer slow rounds")

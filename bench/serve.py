@@ -47,7 +47,7 @@ def ready(model: Path, work: Path) -> float:
     """Seconds from the start of the command to its first healthy answer."""
     logs = work / f"vllm-{next(_numbers)}"
     logs.mkdir()
-    with vllm_serving(program(), model, logs) as server:
+    with vllm_serving(program(), model, logs, dtype="auto") as server:
         took = server.ready_seconds
     shutil.rmtree(logs)
     return took

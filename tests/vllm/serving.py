@@ -24,7 +24,8 @@ READY_SECONDS = 400.0
 STOP_SECONDS = 30.0
 MODEL = "m"
 # In bfloat16 a processor with AMX has a model as small as SmolLM2 say something else.
-FLAGS = ("--dtype", "float32", "--max-model-len", "512", "--enforce-eager", "--max-num-seqs", "4")
+DTYPE = "float32"
+FLAGS = ("--max-model-len", "512", "--enforce-eager", "--max-num-seqs", "4")
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,13 @@ class Vllm:
 
 
 @contextlib.contextmanager
-def vllm_serving(program: Path, model: Path, scratch: Path) -> Iterator[Vllm]:
+def vllm_serving(
+    program: Path, model: Path, scratch: Path, dtype: str = DTYPE
+) -> Iterator[Vllm]:
     """Serve the directory `model`; `scratch` takes the log and vLLM's own caches."""
     port = free_port()
     command = [str(program), "serve", str(model), "--served-model-name", MODEL]
-    command += ["--host", "127.0.0.1", "--port", str(port), *FLAGS]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", dtype, *FLAGS]
     log = scratch / "vllm.log"
     with log.open("wb") as output, process_group(command, environment(scratch), output) as process:
         start = time.monotonic()
