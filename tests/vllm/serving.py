@@ -74,9 +74,7 @@ class Vllm:
 
 
 @contextlib.contextmanager
-def vllm_serving(
-    program: Path, model: Path, scratch: Path, dtype: str = DTYPE
-) -> Iterator[Vllm]:
+def vllm_serving(program: Path, model: Path, scratch: Path, dtype: str = DTYPE) -> Iterator[Vllm]:
     """Serve the directory `model`; `scratch` takes the log and vLLM's own caches."""
     port = free_port()
     command = [str(program), "serve", str(model), "--served-model-name", MODEL]
