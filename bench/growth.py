@@ -22,7 +22,7 @@ from bench.rig import GIB, MIB, Mount, cold_mount, scratch, settle
 
 SPEC = "bench/giant@1.0.0"
 FLAT = 1.25
-READERS = (1, 4, 16, 64)
+READERS = (1, 8, 64)
 ENTRIES_PER_VERSION = 5  # its files
 CACHE = "--cache-size=20G"
 
@@ -123,7 +123,7 @@ def versions(asked: Question, work: Path) -> None:
 
 
 def main() -> None:
-    with question("growth", __doc__, quick_rounds=2) as asked, scratch() as work:
+    with question("growth", __doc__, quick_rounds=1) as asked, scratch() as work:
         for part in (sizes, readers, versions):
             part(asked, work)
 

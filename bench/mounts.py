@@ -70,7 +70,7 @@ def answer(asked: Question, found: Found, figure: str) -> None:
 
 def main() -> None:
     with (
-        question("mounts", __doc__) as asked,
+        question("mounts", __doc__, quick_rounds=2) as asked,
         scratch() as work,
         contextlib.ExitStack() as stack,
     ):

@@ -77,7 +77,7 @@ def wanted_of(origin: Origin, spec: str) -> list[Wanted]:
 
 
 def main() -> None:
-    with question("tensors", __doc__) as asked, scratch() as work:
+    with question("tensors", __doc__, quick_rounds=2) as asked, scratch() as work:
         size = asked.size(256 * MIB, GIB)
         asked.figures["bytes"] = size
         publish_model(write_tensors(work / "model", size), SPEC, work / "registry")
