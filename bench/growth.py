@@ -81,7 +81,7 @@ def answer(
 
 
 def sizes(asked: Question, work: Path) -> None:
-    steps = [256 * MIB, GIB, 2 * GIB] if asked.quick else [GIB, 10 * GIB, 100 * GIB]
+    steps = [256 * MIB, 512 * MIB, GIB] if asked.quick else [GIB, 10 * GIB, 100 * GIB]
     names = [f"{size / GIB:g} GiB" for size in steps]
     ways = {}
     for name, size in zip(names, steps, strict=True):

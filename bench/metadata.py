@@ -72,7 +72,7 @@ def on_disk(copy: Path) -> Figures:
 
 
 def main() -> None:
-    with question("metadata", __doc__) as asked, scratch() as work:
+    with question("metadata", __doc__, quick_rounds=2) as asked, scratch() as work:
         write_versions(work / "registry", MODELS, VERSIONS)
         with serving(work / "registry", work) as origin:
             copy = work / "copy"
