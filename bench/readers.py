@@ -47,12 +47,18 @@ def at_random(path: Path) -> None:
 
 
 def direct(path: Path) -> None:
-    """O_DIRECT, a MiB at a time."""
-    with mmap.mmap(-1, MIB) as buffer:  # aligned to a page, as it must be
+    """O_DIRECT, a MiB at a time.
+
+    Into one large page: a disk takes twice as long for a MiB that lies in 256 places of memory,
+    and whether it does is chance.
+    """
+    with mmap.mmap(-1, 2 * MIB, flags=mmap.MAP_PRIVATE) as page:
+        page.madvise(mmap.MADV_HUGEPAGE)
         fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
         try:
-            while os.readv(fd, [buffer]):
-                pass
+            with memoryview(page)[:MIB] as buffer:
+                while os.readv(fd, [buffer]):
+                    pass
         finally:
             os.close(fd)
 
