@@ -236,7 +236,7 @@ class Bodies:
         buffer = self._buffers.take(min(unit, body.size))
         try:
             for part in aligned(body, unit):
-                piece = memoryview(buffer)[: part.size]
+                piece = buffer[: part.size]
                 self._fill(reply, piece, part.start)
                 sink(part.start, piece)
                 reply.wire.progressed()  # the sink's time is not the server's

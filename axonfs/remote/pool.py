@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 
+from axonfs import memory
 from axonfs.remote.urls import Origin
 from axonfs.remote.wire import Wire
 
@@ -76,16 +77,16 @@ class Buffers:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._idle: list[bytearray] = []
+        self._idle: list[memoryview] = []
 
-    def take(self, size: int) -> bytearray:
+    def take(self, size: int) -> memoryview:
         with self._lock:
             for number, buffer in enumerate(self._idle):
                 if len(buffer) == size:
                     return self._idle.pop(number)
-        return bytearray(size)
+        return memory.buffer(size)
 
-    def put(self, buffer: bytearray) -> None:
+    def put(self, buffer: memoryview) -> None:
         """Keep `buffer`, and forget the ones that were idle the longest beyond IDLE_BYTES."""
         with self._lock:
             self._idle.insert(0, buffer)

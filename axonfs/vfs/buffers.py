@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from axonfs import memory
+
 BUFFER_SIZE = 1 << 20
 KEPT = 32
 
@@ -35,4 +37,8 @@ class Buffers:
     def _take(self, size: int) -> memoryview:
         if size > BUFFER_SIZE:
             return memoryview(bytearray(size))
-        return self._free.pop() if self._free else memoryview(bytearray(BUFFER_SIZE))
+        if not self._free:
+            several = memory.buffer(memory.LARGE_PAGE)
+            starts = range(0, len(several), BUFFER_SIZE)
+            self._free += [several[start : start + BUFFER_SIZE] for start in starts]
+        return self._free.pop()
