@@ -352,8 +352,8 @@ class StoredObject:
         if self._sealed or not ledger.index.writable:
             return
         try:
-            if presence.present.count == 0:  # what a kill left between bits and bytes
-                os.ftruncate(self.fd, 0)
+            if presence.present.count == 0:
+                backing.clear(self.fd, self.size)  # what a kill left between bits and bytes
             length = os.fstat(self.fd).st_size
             first = length // self.chunk_size
             if length < self.size and presence.present.extents(first, self.count):

@@ -229,6 +229,37 @@ class TestReopening:
         store.close()
 
 
+class TestFiles:
+    def test_no_file_is_cut_to_nothing_before_it_is_filled(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else ext4 and XFS write all of it to the disk before its close returns."""
+        cuts: list[int] = []
+        cut = os.ftruncate
+
+        def noted(descriptor: int, length: int) -> None:
+            cuts.append(length)
+            cut(descriptor, length)
+
+        monkeypatch.setattr(os, "ftruncate", noted)
+        what = sample(3 * CHUNK)
+        for chunk in range(3):
+            land(store, what, chunk)
+        assert cuts == [3 * CHUNK]
+
+    @pytest.mark.parametrize("left", [CHUNK, 3 * CHUNK, 5 * CHUNK])
+    def test_what_a_kill_left_between_bits_and_bytes_goes(self, store: Store, left: int) -> None:
+        what = sample(3 * CHUNK)
+        with held(store, what.entry) as stored:
+            stored.land(0, what.chunk(0))
+            stored.discard()
+        backing(store, what.digest).write_bytes(b"x" * left)
+        with held(store, what.entry) as stored:
+            assert os.fstat(stored.fd).st_blocks == 0
+            assert os.fstat(stored.fd).st_size == 3 * CHUNK
+            assert stored.missing(0, 3) == [(0, 3)]
+
+
 class TestEviction:
     def test_least_recently_used_first_but_what_is_kept(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
