@@ -16,7 +16,7 @@ def buffer(size: int) -> memoryview:
     """`size` writable bytes, in large pages if that is at least one."""
     if size < LARGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return memoryview(bytearray(size))
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE)
     with suppress(OSError):  # a kernel may be built without
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return memoryview(memory)
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(pages)

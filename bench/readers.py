@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from axonfs import memory
 from bench.rig import MIB
 
 PAGE = 4096
@@ -52,15 +53,13 @@ def direct(path: Path) -> None:
     Into one large page: a disk takes twice as long for a MiB that lies in 256 places of memory,
     and whether it does is chance.
     """
-    with mmap.mmap(-1, 2 * MIB, flags=mmap.MAP_PRIVATE) as page:
-        page.madvise(mmap.MADV_HUGEPAGE)
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
-        try:
-            with memoryview(page)[:MIB] as buffer:
-                while os.readv(fd, [buffer]):
-                    pass
-        finally:
-            os.close(fd)
+    buffer = memory.buffer(memory.LARGE_PAGE)[:MIB]
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    try:
+        while os.readv(fd, [buffer]):
+            pass
+    finally:
+        os.close(fd)
 
 
 def sweep(path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from axonfs import memory
 from axonfs.errors import CorruptError
 from axonfs.fetch.job import Job, Priority
 from axonfs.ranges import Range
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 # Written at once and aligned, so much gets one folio of the page cache, which a mapping enters with
 # one entry: a mapping is read 12 times as fast as of a file written in pieces of 256 KiB.
-PAGE_BYTES = 2 << 20
+PIECE = memory.LARGE_PAGE
 
 
 class Transfer:
@@ -77,7 +78,7 @@ class Transfer:
     def _unit(self) -> int:
         """How many bytes to store at a time: a chunk where a reader waits, else a large page."""
         size = self._object.chunk_size
-        return size if self._job.priority is Priority.DEMAND else max(size, PAGE_BYTES)
+        return size if self._job.priority is Priority.DEMAND else max(size, PIECE)
 
     def _note_etag(self, etag: str) -> None:
         """Without a chunk table the ETag ties the ranges of an object together."""

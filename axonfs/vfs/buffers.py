@@ -38,7 +38,6 @@ class Buffers:
         if size > BUFFER_SIZE:
             return memoryview(bytearray(size))
         if not self._free:
-            several = memory.buffer(memory.LARGE_PAGE)
-            starts = range(0, len(several), BUFFER_SIZE)
-            self._free += [several[start : start + BUFFER_SIZE] for start in starts]
+            two = memory.buffer(2 * BUFFER_SIZE)  # a large page
+            self._free += [two[:BUFFER_SIZE], two[BUFFER_SIZE:]]
         return self._free.pop()
