@@ -204,14 +204,12 @@ def extend(descriptor: int, size: int) -> None:
 
 
 def clear(descriptor: int, size: int) -> None:
-    """Cut a file to nothing if it has blocks, or more than `size` bytes.
-
-    Not any other: where a file was cut to nothing, ext4 and XFS write all that it then gets to the
-    disk before its close returns.
-    """
+    """Leave a file no block, and no more than `size` bytes."""
     found = os.fstat(descriptor)
-    if found.st_blocks or found.st_size > size:
-        os.ftruncate(descriptor, 0)
+    if found.st_size > size:
+        os.ftruncate(descriptor, size)
+    if found.st_blocks:
+        cut(descriptor, Range(0, size), size)
 
 
 def write_all(descriptor: int, view: memoryview, offset: int) -> None:
@@ -267,20 +265,20 @@ def whole_chunks(extents: list[Range], chunk_size: int, size: int) -> list[int]:
 def cut(descriptor: int, bounds: Range, size: int) -> None:
     """Give the blocks of `bounds` back to the disk, as far as the file system can.
 
-    `size` is the object's: the file keeps that length.
+    `size` is the object's: the file keeps that length. It is cut to nothing only where it cannot
+    have holes: ext4 and XFS write all that such a file then gets before its close returns.
     """
-    if bounds == (0, size):
-        os.ftruncate(descriptor, 0)
-        extend(descriptor, size)
-        return
     # A last block that is used in part is given back only where the hole reaches to its end.
     length = bounds.size if bounds.stop < size else bounds.size + _PAST_THE_END
-    _libc.fallocate(
+    failed = _libc.fallocate(
         descriptor,
         _KEEP_SIZE | _PUNCH_HOLE,
         ctypes.c_longlong(bounds.start),
         ctypes.c_longlong(length),
     )
+    if failed and bounds == (0, size):
+        os.ftruncate(descriptor, 0)
+        extend(descriptor, size)
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -9,6 +9,7 @@ import stat
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -243,9 +244,25 @@ class TestFiles:
 
         monkeypatch.setattr(os, "ftruncate", noted)
         what = sample(3 * CHUNK)
-        for chunk in range(3):
-            land(store, what, chunk)
+        with held(store, what.entry) as stored:
+            for chunk in range(3):
+                stored.land(chunk, what.chunk(chunk))
+            stored.discard()
+            assert os.fstat(stored.fd).st_blocks == 0
+            stored.land(0, what.chunk(0))
         assert cuts == [3 * CHUNK]
+
+    def test_a_file_that_cannot_have_holes_gives_up_all_of_itself(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        refuses = SimpleNamespace(fallocate=lambda *_: -1)
+        monkeypatch.setattr("axonfs.store.backing._libc", refuses)
+        what = sample(3 * CHUNK)
+        with held(store, what.entry) as stored:
+            stored.land(0, what.chunk(0))
+            stored.discard()
+            found = os.fstat(stored.fd)
+            assert (found.st_blocks, found.st_size) == (0, 3 * CHUNK)
 
     @pytest.mark.parametrize("left", [CHUNK, 3 * CHUNK, 5 * CHUNK])
     def test_what_a_kill_left_between_bits_and_bytes_goes(self, store: Store, left: int) -> None:
