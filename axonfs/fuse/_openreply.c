@@ -1,7 +1,9 @@
 /* Answers an open with flags that pyfuse3 does not know, nor libfuse before 3.17, and says which
  * request it is, of which inode and, of a read, how the file was opened, which pyfuse3 does not tell.
+ * It also writes large replies without the interpreter's lock, which pyfuse3 holds meanwhile: a
+ * copy of 1 MiB takes as long as a thread that fetches needs the interpreter for as many bytes.
  *
- * Imported with RTLD_GLOBAL before pyfuse3, so that its fuse_reply_open() and its
+ * Imported with RTLD_GLOBAL before pyfuse3, so that its fuse_reply_open(), fuse_reply_buf() and
  * fuse_session_process_buf() are the ones below. `arm` names one handle, its flags and its backing id;
  * the reply that carries that handle is answered with them, every other one as libfuse does. One is
  * enough: pyfuse3 replies right after the handler returned, in the same thread. As it starts the
@@ -16,6 +18,7 @@
 #include <errno.h>
 #include <fuse3/fuse_lowlevel.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 struct open_out {
     uint64_t fh;
@@ -46,10 +49,24 @@ static const uint32_t read_opcode = 15;
 /* The top bit of the number of a request that the kernel sends again. */
 static const uint64_t resent = 1ULL << 63;
 
+/* What is copied faster than the lock changes hands. */
+static const size_t large = 64 << 10;
+
 static int armed;
 static struct open_out answer;
 static uint64_t latest, latest_inode;
 static uint32_t latest_flags;
+
+int fuse_reply_buf(fuse_req_t request, const char *bytes, size_t size)
+{
+    const struct iovec whole = {(void *)bytes, size};
+    PyThreadState *state = size >= large && PyGILState_Check() ? PyEval_SaveThread() : NULL;
+    int result = fuse_reply_iov(request, &whole, 1);
+
+    if (state)
+        PyEval_RestoreThread(state);
+    return result;
+}
 
 int fuse_reply_open(fuse_req_t request, const struct fuse_file_info *info)
 {
