@@ -277,7 +277,8 @@ class Fetcher:
         assert origin.source is not None  # Feed.opened keeps only origins that have one
         location = origin.source.locate(origin.base, origin.holding(job.feed.entry))
         self._requests += job.feed.blob is None
-        transfer = Transfer(job, origin, location, self, trio.lowlevel.current_trio_token())
+        piece = self._schedule.streams.piece(trio.current_time())
+        transfer = Transfer(job, origin, location, self, trio.lowlevel.current_trio_token(), piece)
         try:
             await trio.to_thread.run_sync(transfer.run, self._bodies, limiter=self._threads)
         except AxonError:
