@@ -176,7 +176,6 @@ class _Inlet(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         if self._dry:
             return None
-        # TLS comes in records of 16 KiB, 65,000 a GiB: this path makes two cheap calls beside it.
         asked = time.monotonic()
         self._look_up(asked)
         try:
@@ -232,8 +231,21 @@ def _plain_receive(sock: socket.socket) -> Callable[[memoryview], int]:
 
 def _tls_receive(sock: ssl.SSLSocket) -> Callable[[memoryview], int]:
     def receive(buffer: memoryview) -> int:
-        # Given a buffer, `read` returns the count; typeshed knows only of bytes.
-        count: Any = sock.read(len(buffer), buffer)
-        return int(count)
+        # A read brings one record, of 16 KiB at the most. What reads headers must take what there
+        # is; a body gets as many as come in a tick, since looking up costs as much as a record.
+        most = len(buffer) if len(buffer) > _BUFFER_SIZE else 1
+        received, until = 0, time.monotonic() + TICK
+        while received < most and time.monotonic() < until:
+            try:
+                # Given a buffer, `read` returns the count; typeshed knows only of bytes.
+                count: Any = sock.read(len(buffer) - received, buffer[received:])
+            except TimeoutError:
+                if not received:
+                    raise
+                break
+            if not count:
+                break
+            received += count
+        return received
 
     return receive

@@ -166,7 +166,10 @@ def test_a_dead_proxy_is_an_error(get: Get) -> None:
         get("http://registry.invalid/x", None, {"http": "http://127.0.0.1:1"})
 
 
-def test_a_body_over_tls_meets_the_same_faults(secure: FaultyOrigin, authority: Authority) -> None:
+@pytest.mark.parametrize("unit", [65536, 1 << 20])
+def test_a_body_over_tls_meets_the_same_faults(
+    secure: FaultyOrigin, authority: Authority, unit: int
+) -> None:
     limits = Limits(connect=2, first_byte=0.3, stall=0.3, deadline=0.8)
     with Bodies(limits, authority.bundle, routes=Routes({})) as bodies:
         faults = [faulty.stall_within, faulty.short, faulty.reset_within, faulty.drip(0.02)]
@@ -175,7 +178,7 @@ def test_a_body_over_tls_meets_the_same_faults(secure: FaultyOrigin, authority: 
             with pytest.raises(AxonError) as caught:
                 bodies.read(
                     Location(secure.url + "object"), 0, len(DATA), len(DATA),
-                    lambda _offset, _view: None, unit=65536,
+                    lambda _offset, _view: None, unit=unit,
                 )  # fmt: skip
             assert caught.value.transient
     assert len(secure.requests) == len(faults)
