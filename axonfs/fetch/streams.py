@@ -1,7 +1,7 @@
 """How many streams to use: more while that brings more, fewer when a source finds it too many.
 
-Pure: bytes and times in, a number out. The fetcher tells what landed and what was refused, and
-starts no more bulk jobs than `limit`.
+And how much of what one brings to store at a time. Pure: bytes and times in, numbers out. The
+fetcher tells what landed and what was refused, and starts no more bulk jobs than `limit`.
 
 It climbs: while jobs wait for a stream, the rate of a period is compared with that of the period
 before the last step. A step that did not pay is taken back, and the next try waits twice as long.

@@ -1,7 +1,7 @@
 /* Answers an open with flags that pyfuse3 does not know, nor libfuse before 3.17, and says which
  * request it is, of which inode and, of a read, how the file was opened, which pyfuse3 does not tell.
- * It also writes large replies without the interpreter's lock, which pyfuse3 holds meanwhile: a
- * copy of 1 MiB takes as long as a thread that fetches needs the interpreter for as many bytes.
+ * It also writes large replies without the interpreter's lock, which pyfuse3 would keep while the
+ * kernel copies them, and which every thread that fetches needs.
  *
  * Imported with RTLD_GLOBAL before pyfuse3, so that its fuse_reply_open(), fuse_reply_buf() and
  * fuse_session_process_buf() are the ones below. `arm` names one handle, its flags and its backing id;
@@ -49,7 +49,7 @@ static const uint32_t read_opcode = 15;
 /* The top bit of the number of a request that the kernel sends again. */
 static const uint64_t resent = 1ULL << 63;
 
-/* What is copied faster than the lock changes hands. */
+/* A smaller reply is copied faster than the lock changes hands. */
 static const size_t large = 64 << 10;
 
 static int armed;

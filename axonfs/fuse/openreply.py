@@ -1,7 +1,8 @@
 """The extension that answers an open with flags which pyfuse3 does not know, and knows requests.
 
-Below the adapter and passthrough. Imports no pyfuse3: the extension has to be loaded before it, so
-that pyfuse3 finds its `fuse_reply_open` and `fuse_session_process_buf` first. Trio thread only.
+It has no function here for large replies, which it writes without the interpreter's lock. Below the
+adapter and passthrough. Imports no pyfuse3: the extension has to be loaded before it, so that
+pyfuse3 finds its functions first. Trio thread only.
 """
 
 from __future__ import annotations
