@@ -12,6 +12,7 @@ from axonfs.errors import OfflineError
 from axonfs.fetch import Priority
 from axonfs.fetch import feed as feed_module
 from axonfs.ranges import Range
+from axonfs.store import StoredObject
 from tests.support import faulty
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import (
@@ -235,6 +236,38 @@ async def test_a_reader_far_ahead_of_a_running_job_has_its_chunk_fetched_apart(
         feed.close()
         await settled(parts.idle)
     assert asked(origin) == [Range(0, 20), chunks_of(12)]
+
+
+@pytest.mark.parametrize(
+    ("priority", "sizes"),
+    [
+        (Priority.DEMAND, [CHUNK] * 6),
+        (Priority.READAHEAD, [2 * CHUNK, 4 * CHUNK]),
+        (Priority.PREFETCH, [2 * CHUNK, 4 * CHUNK]),
+    ],
+)
+async def test_chunks_land_one_by_one_where_a_reader_waits_and_else_in_aligned_pieces(
+    tmp_path: Path,
+    server: RegistryServer,
+    monkeypatch: pytest.MonkeyPatch,
+    priority: Priority,
+    sizes: list[int],
+) -> None:
+    monkeypatch.setattr("axonfs.fetch.streams.SMALLEST_PIECE", 4 * CHUNK)
+    landed: list[int] = []
+    land = StoredObject.land
+
+    def noted(stored: StoredObject, chunk: int, view: memoryview) -> None:
+        landed.append(len(view))
+        land(stored, chunk, view)
+
+    monkeypatch.setattr(StoredObject, "land", noted)
+    async with rig(tmp_path / "cache", server.url) as parts:
+        feed = await parts.open()
+        await feed.need(Range(2, 8), priority)
+        feed.close()
+        await settled(parts.idle)
+    assert landed == sizes
 
 
 async def test_readahead_leaves_streams_to_demand(tmp_path: Path, origin: FaultyOrigin) -> None:

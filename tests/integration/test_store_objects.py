@@ -244,9 +244,9 @@ class TestFiles:
 
         monkeypatch.setattr(os, "ftruncate", noted)
         what = sample(3 * CHUNK)
+        for chunk in range(3):
+            land(store, what, chunk)
         with held(store, what.entry) as stored:
-            for chunk in range(3):
-                stored.land(chunk, what.chunk(chunk))
             stored.discard()
             assert os.fstat(stored.fd).st_blocks == 0
             stored.land(0, what.chunk(0))
