@@ -24,6 +24,7 @@ from axonfs.remote import (
     Limits,
     RegistrySource,
     Source,
+    Trust,
     configured_hubs,
 )
 from axonfs.scrub import Scrub
@@ -73,8 +74,9 @@ async def open_engine(
     async with AsyncExitStack() as stack:
         store = stack.enter_context(closing(Store.open(settings.cache, owner=owner, lock=lock)))
         limits = Limits.within(settings.deadline, settings.retries)
-        documents = await stack.enter_async_context(Documents(limits, settings.ca_bundle))
-        bodies = stack.enter_context(Bodies(limits, settings.ca_bundle))
+        trust = Trust(settings.ca_bundle)
+        documents = await stack.enter_async_context(Documents(limits, trust))
+        bodies = stack.enter_context(Bodies(limits, trust))
         nursery = await stack.enter_async_context(trio.open_nursery())
         engine = _compose(settings, store, documents, bodies, limits, nursery)
         if owner:

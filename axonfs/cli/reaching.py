@@ -15,7 +15,7 @@ import trio
 from axonfs.cli.checks import FAIL, OK, WARN, Check
 from axonfs.config import Settings
 from axonfs.errors import AccessDeniedError, AxonError, NotFoundError
-from axonfs.remote import Documents, Limits, RegistrySource
+from axonfs.remote import Documents, Limits, RegistrySource, Trust
 from axonfs.units import counted
 
 PATIENCE = 15.0
@@ -37,7 +37,7 @@ def registry_checks(settings: Settings) -> Iterator[Check]:
 async def _ask_all(settings: Settings) -> list[Check]:
     checks: dict[str, Check] = {}
     async with (
-        Documents(_LIMITS, settings.ca_bundle) as documents,
+        Documents(_LIMITS, Trust(settings.ca_bundle)) as documents,
         trio.open_nursery() as nursery,
     ):
         for url in settings.registries:

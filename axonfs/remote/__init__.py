@@ -6,7 +6,7 @@ from axonfs.remote.hubcache import Blob, HubCache
 from axonfs.remote.hubs import configured as configured_hubs
 from axonfs.remote.limits import Limits
 from axonfs.remote.registry import RegistrySource
-from axonfs.remote.routes import Routes
+from axonfs.remote.routes import Routes, Trust
 from axonfs.remote.source import DocumentCache, Hub, Source
 from axonfs.remote.urls import shown
 
@@ -23,6 +23,7 @@ __all__ = [
     "RegistrySource",
     "Routes",
     "Source",
+    "Trust",
     "configured_hubs",
     "shown",
 ]

@@ -14,7 +14,6 @@ import http.client
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Self
 
 from axonfs.errors import AccessDeniedError, UnavailableError, VanishedError
@@ -74,19 +73,19 @@ class Bodies:
     """Reads ranges of objects over kept-alive connections; `with` closes them.
 
     Args:
-        ca_bundle: a PEM file of the authorities to trust, instead of the system's.
+        trust: whom to trust, where it is not the system's choice.
     """
 
     def __init__(
         self,
         limits: Limits | None = None,
-        ca_bundle: Path | None = None,
+        trust: Trust | None = None,
         *,
         routes: Routes | None = None,
     ) -> None:
         self.limits = limits or Limits()
         routes = routes or Routes.of_environment()
-        self._dialer = Dialer(self.limits, routes, Trust(ca_bundle))
+        self._dialer = Dialer(self.limits, routes, trust or Trust())
         self._pool = Pool()
         self._buffers = Buffers()
         self._signed: dict[str, Url] = {}  # where a signed location's URL led to last

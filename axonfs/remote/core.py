@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import httpx
 import trio
 
 from axonfs.errors import AccessDeniedError, AxonError, UnavailableError, UsageError
 from axonfs.names import plain
 from axonfs.remote.dial import proxy_authorization
 from axonfs.remote.faults import fault, network_fault
+from axonfs.remote.leanhttpx import httpx
 from axonfs.remote.routes import Routes, Trust
 from axonfs.remote.urls import Url, parse_url, shown
 

@@ -13,10 +13,8 @@ import random
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Self
 
-import httpx
 import trio
 
 from axonfs.errors import AxonError, MalformedError, NotFoundError, UnavailableError
@@ -24,6 +22,7 @@ from axonfs.names import printable
 from axonfs.remote.answers import HEADERS, Answer, check_status, content_length
 from axonfs.remote.dial import proxy_authorization
 from axonfs.remote.faults import deadline_passed, fault, network_fault
+from axonfs.remote.leanhttpx import httpx
 from axonfs.remote.limits import (
     DEADLINES_MAX,
     DRAIN_BYTES,
@@ -86,21 +85,21 @@ class Documents:
     """An HTTP client for documents; `async with` closes its connections.
 
     Args:
-        ca_bundle: a PEM file of the authorities to trust, instead of the system's.
+        trust: whom to trust, where it is not the system's choice.
         draw: the jitter of pauses between attempts, in [0, 1).
     """
 
     def __init__(
         self,
         limits: Limits | None = None,
-        ca_bundle: Path | None = None,
+        trust: Trust | None = None,
         *,
         routes: Routes | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.limits = limits or Limits()
         self._routes = routes or Routes.of_environment()
-        self._trust = Trust(ca_bundle)
+        self._trust = trust or Trust()
         self._draw = draw
         self._slots = trio.CapacityLimiter(CONCURRENT)
         self._clients: dict[tuple[bool, Url | None], httpx.AsyncClient] = {}

@@ -76,7 +76,7 @@ class Trust:
     def __init__(self, ca_bundle: Path | None = None) -> None:
         self._named = str(ca_bundle) if ca_bundle else os.environ.get("SSL_CERT_FILE")
         if self._named:
-            self._load(self._named)
+            _ = self.context  # a file that is no good is said now, not at the first connection
 
     @cached_property
     def context(self) -> ssl.SSLContext:

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from axonfs.errors import AxonError, UnavailableError
-from axonfs.remote import Bodies, Documents, Limits, Location, Routes
+from axonfs.remote import Bodies, Documents, Limits, Location, Routes, Trust
 from tests.support import faulty
 from tests.support.faulty import FaultyOrigin
 from tests.support.wiring import Authority
@@ -48,7 +48,7 @@ Get = Callable[[str, Path | None, dict[str, str]], bytes]
 
 def by_documents(url: str, bundle: Path | None, proxies: dict[str, str]) -> bytes:
     async def get() -> bytes:
-        async with Documents(FAST, bundle, routes=Routes(proxies)) as documents:
+        async with Documents(FAST, Trust(bundle), routes=Routes(proxies)) as documents:
             fetched = await documents.get(url, limit=len(DATA))
             assert fetched is not None
             return fetched.body
@@ -58,7 +58,7 @@ def by_documents(url: str, bundle: Path | None, proxies: dict[str, str]) -> byte
 
 def by_bodies(url: str, bundle: Path | None, proxies: dict[str, str]) -> bytes:
     taken = bytearray()
-    with Bodies(FAST, bundle, routes=Routes(proxies)) as bodies:
+    with Bodies(FAST, Trust(bundle), routes=Routes(proxies)) as bodies:
         for _ in range(2):  # the second time on a kept connection
             taken.clear()
             bodies.read(
@@ -171,7 +171,7 @@ def test_a_body_over_tls_meets_the_same_faults(
     secure: FaultyOrigin, authority: Authority, unit: int
 ) -> None:
     limits = Limits(connect=2, first_byte=0.3, stall=0.3, deadline=0.8)
-    with Bodies(limits, authority.bundle, routes=Routes({})) as bodies:
+    with Bodies(limits, Trust(authority.bundle), routes=Routes({})) as bodies:
         faults = [faulty.stall_within, faulty.short, faulty.reset_within, faulty.drip(0.02)]
         secure.plan(*faults)
         for _ in faults:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -188,6 +189,19 @@ def test_version_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_an_engine_does_not_bring_the_command_line_of_httpx() -> None:
+    assert importlib.util.find_spec("rich"), "import-linter brings it: without it this says nothing"
+    code = (
+        "import sys, axonfs.engine;"
+        "print([name for name in ('rich', 'pygments', 'httpx._main') if name in sys.modules]);"
+        "from httpx._main import main"  # whoever wants it has it
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stdout == "[]\n"
 
 
 def test_interrupted_is_what_shells_expect() -> None:
