@@ -49,7 +49,7 @@ def into_new(work: Path, size: int, fetch: Callable[[Path], None]) -> Mapping[st
 
 def main() -> None:
     with question("pin", __doc__) as asked, scratch() as work:
-        size = asked.size(2 * GIB, 4 * GIB)
+        size = asked.size(GIB, 4 * GIB)
         asked.figures |= {"bytes": size, "files": FILES}
         publish_model(write_model(work / "model", FILES, size // FILES), SPEC, work / "registry")
         with serving(work / "registry", work) as origin:
