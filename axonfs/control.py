@@ -1,7 +1,7 @@
-"""The control socket: commands ask the running mount, JSON lines over a Unix socket.
+"""The mount's end of the control socket: requests of commands, answered as JSON lines.
 
-One request per connection: the client sends one line, the mount answers with event lines and
-closes. Only root and the owner of the mount may connect. `serve` is trio, `call` blocks.
+One request per connection: the command sends one line, the mount answers with event lines and
+closes. Only root and the owner of the mount may connect. The other end is call.py. Trio.
 """
 
 from __future__ import annotations
@@ -10,23 +10,18 @@ import json
 import logging
 import os
 import socket
-import struct
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from pathlib import Path
-from typing import Any
 
 import trio
 
+from axonfs.call import Event, peer
 from axonfs.errors import AxonError
-from axonfs.rundir import SOCKET, reachable
 
 log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES = 1 << 20
-MAX_EVENT_BYTES = 256 << 20
 
-Event = dict[str, Any]
 Handler = Callable[[Event], AsyncIterator[Event]]
 
 
@@ -105,33 +100,4 @@ def _parsed(line: bytes) -> Event:
 
 
 def _allowed(stream: trio.SocketStream) -> bool:
-    return _peer(stream.socket) in (0, os.getuid())
-
-
-def _peer(connected: socket.socket | trio.socket.SocketType) -> int:
-    """Whose process is at the other end, as the kernel says: a user id."""
-    size = struct.calcsize("3i")
-    credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    uid: int = struct.unpack("3i", credentials)[1]
-    return uid
-
-
-def call(cache: Path, request: Event) -> Iterator[Event]:
-    """The events a running mount answers `request` with.
-
-    Raises:
-        OSError: no mount answers for this cache (FileNotFoundError, ConnectionRefusedError), or
-            it is another user's (PermissionError).
-        AxonError: it does not speak as a mount does.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        with reachable(cache / SOCKET) as address:
-            connection.connect(address)
-        if os.geteuid() != 0 and _peer(connection) not in (0, os.geteuid()):
-            raise PermissionError("another user listens there")
-        connection.sendall(json.dumps(request).encode() + b"\n")
-        with connection.makefile("rb") as lines:
-            while line := lines.readline(MAX_EVENT_BYTES):
-                if not line.endswith(b"\n"):
-                    raise AxonError("the mount's answer is too long", source=str(cache))
-                yield json.loads(line)
+    return peer(stream.socket) in (0, os.getuid())

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+from axonfs.call import Event, call
 from axonfs.cli.options import Target
 from axonfs.cli.output import note
 from axonfs.errors import AxonError, BusyError
@@ -19,7 +20,6 @@ from axonfs.errors import AxonError, BusyError
 if TYPE_CHECKING:
     from axonfs.config import Settings
 
-Event: TypeAlias = "dict[str, Any]"
 Sink: TypeAlias = Callable[[Event], None]
 
 # What these do needs no lock on the cache: they work beside an owner that does not answer.
@@ -75,8 +75,6 @@ def cache_of_only_mount() -> Path | None:
 
 def _events_of_worker(cache: Path, request: Event) -> Iterator[Event] | None:
     """The worker's events; None if no worker runs on this cache that would answer this user."""
-    from axonfs.control import call
-
     events = iter(call(cache, request))
     try:
         first = next(events)

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from axonfs.cli.client import Event, ask
+from axonfs.call import Event
+from axonfs.cli.client import ask
 from axonfs.cli.locks import read_lock
 from axonfs.cli.options import Target, cache_option, json_option, source_options, target
 from axonfs.cli.output import clock, echo, echo_json, note, show_note

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from axonfs import control
+from axonfs.call import call
 from tests.chaos.test_kill_mount import chunks_of
 from tests.chaos.workers import Killer, check_cache, check_log, check_nothing_open
 from tests.mount.conftest import Mount, MountFactory
@@ -180,7 +180,7 @@ class Commander(threading.Thread):
     def _order(self, request: dict[str, Any]) -> None:
         last: dict[str, Any] = {}
         try:
-            for event in control.call(self._cache, request):
+            for event in call(self._cache, request):
                 last = event
         except OSError:  # its worker died
             last = {}
@@ -250,7 +250,7 @@ def test_what_was_dropped_is_found_again(
     mount.kill_worker()  # so that the kernel's closing of the file is done with
     assert mount.status()["open"] == []
     spec = "nlp/m0@1.0.0"
-    list(control.call(mount.cache, {"op": "unpin", "specs": [spec], "drop": True}))
+    list(call(mount.cache, {"op": "unpin", "specs": [spec], "drop": True}))
     mount.kill_worker()
     assert (mount.path / path).stat().st_size == plain.stat().st_size
     assert (mount.path / path).read_bytes() == plain.read_bytes()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from axonfs import control
+from axonfs.call import call
 from tests.chaos.workers import Footprint, is_idle
 from tests.mount.conftest import Mount, MountFactory, settled
 from tests.support import faulty
@@ -204,7 +204,7 @@ def test_right_bytes_or_a_documented_errno(
     assert _read_all(mount, pairs) == worker
     _check_nothing_leaked(mount, worker, before)
     # A backing id that was not closed would keep its file, which nothing else shows.
-    list(control.call(mount.cache, {"op": "cache_clean", "all": True}))
+    list(call(mount.cache, {"op": "cache_clean", "all": True}))
     assert held_after_deletion(disk) == held
     assert untrusted.requests == []
     survived = {name.replace(" ", "_"): count for name, count in liar.given.items()}

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from axonfs import control
+from axonfs.call import call
 from tests.mount.conftest import Mount, MountFactory
 from tests.support import faulty
 from tests.support.faulty import Fault, FaultyOrigin
@@ -98,7 +98,7 @@ class MountMachine(RuleBasedStateMachine):
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """The last event of a request."""
-        *_, last = control.call(self.mount.cache, request)
+        *_, last = call(self.mount.cache, request)
         nothing = "nothing of it is local" in last.get("message", "")
         assert last["event"] == "result" or nothing or not self.healthy, last
         return last

@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from axonfs import control, rundir
+from axonfs.call import Event
 from axonfs.cli.background import LOG, _open_log
 from axonfs.config import edit_config, load
 from axonfs.errors import AxonError, UnsupportedError
@@ -163,7 +164,7 @@ def _ask_as_others(cache: Path, listening: socket.socket) -> None:
             directory.chmod(directory.stat().st_mode | 0o011)
 
     async def ask(uid: int) -> str:
-        async def handle(request: control.Event) -> AsyncIterator[control.Event]:
+        async def handle(request: Event) -> AsyncIterator[Event]:
             yield {"event": "result", "secret": 42}
 
         program = (

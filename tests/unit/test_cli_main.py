@@ -179,29 +179,31 @@ def test_a_closed_pipe_is_no_error_worth_a_word(tmp_path: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
+def imported(code: str, heavy: list[str]) -> str:
+    """Which of `heavy` a new interpreter has after `code`, as the repr of a list."""
+    tail = f";import sys; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code + tail], capture_output=True, text=True, check=True, timeout=30
+    )
+    return done.stdout.splitlines()[-1]
+
+
 def test_version_imports_nothing_heavy() -> None:
     heavy = ["trio", "httpx", "lmdb", "yaml", "pyfuse3", "axonfs.engine", "axonfs.store"]
-    code = (
-        "import sys; from axonfs.cli.main import main; main(['version']);"
-        f"print([name for name in {heavy} if name in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
-    )
-    assert done.stdout.splitlines()[-1] == "[]"
+    code = "from axonfs.cli.main import main; main(['version'])"
+    assert imported(code, heavy) == "[]"
+
+
+def test_to_ask_a_mount_takes_no_engine() -> None:
+    heavy = ["trio", "httpx", "lmdb", "pyfuse3", "axonfs.engine", "axonfs.store"]
+    assert imported("import axonfs.cli.models, axonfs.cli.pins, axonfs.cli.status", heavy) == "[]"
 
 
 def test_an_engine_does_not_bring_the_command_line_of_httpx() -> None:
     assert importlib.util.find_spec("rich"), "import-linter brings it: without it this says nothing"
-    code = (
-        "import sys, axonfs.engine;"
-        "print([name for name in ('rich', 'pygments', 'httpx._main') if name in sys.modules]);"
-        "from httpx._main import main"  # whoever wants it has it
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
-    )
-    assert done.stdout == "[]\n"
+    assert imported("import axonfs.engine", ["rich", "pygments", "httpx._main"]) == "[]"
+    # Whoever wants it has it.
+    assert imported("import axonfs.engine, httpx._main", ["httpx._main"]) == "['httpx._main']"
 
 
 def test_interrupted_is_what_shells_expect() -> None:
