@@ -62,7 +62,7 @@ def measure(asked: Question, root: Path, work: Path, size: int, rtt: float) -> N
 
 
 def main() -> None:
-    with question("line", __doc__, quick_rounds=2) as asked, scratch() as work:
+    with question("line", __doc__, quick_rounds=1) as asked, scratch() as work:
         for rtt, quick in QUICK.items():
             size, registry = asked.size(quick, 2 * GIB), work / f"registry-{rtt}"
             publish_model(write_model(work / "model", 1, size), SPEC, registry)
