@@ -1,6 +1,6 @@
 """httpx without its command line, which imports rich and pygments wherever those are installed.
 
-They would cost every start of a command or a mount 0.1 s, and memory for as long as it runs.
+They would cost each start of a mount a fifth of its time, and 5 MB for as long as it runs.
 """
 
 from __future__ import annotations
