@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import certifi
 import pytest
 
 from axonfs.errors import UsageError
@@ -63,6 +64,14 @@ def test_a_missing_ca_bundle_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
         Trust()
     with pytest.raises(UsageError, match="other"):
         Trust(tmp_path / "other.pem")
+
+
+def test_a_ca_bundle_that_is_named_is_read_once(tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.write_bytes(Path(certifi.where()).read_bytes())
+    trust = Trust(bundle)
+    bundle.unlink()
+    assert trust.context.cert_store_stats()["x509_ca"] > 0
 
 
 def test_the_system_s_authorities_are_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
