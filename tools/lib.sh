@@ -241,7 +241,7 @@ need_venv() {
     [[ ! -x $VENV/bin/uv || $(cat "$stamp" 2>/dev/null) != "$key" ]] || return 0
     "$VENV/bin/python" -m pip install -qq --disable-pip-version-check "$(grep '^uv==' "$lock")" >&2 ||
         die "could not install uv into $VENV; $network_hint."
-    # pyfuse3 comes as C; what a debugger would want of it takes longer than the rest of this together.
+    # pyfuse3 comes as C; more than half of its compilation goes into what only a debugger wants.
     CFLAGS=${CFLAGS--g0} uv_install "$VENV" -r "$lock" || die "could not install $lock; $network_hint."
     uv_install "$VENV" --no-deps -e "$ROOT" || die "could not install AxonFS itself; $network_hint."
     printf '%s' "$key" >"$stamp"
