@@ -117,7 +117,7 @@ def main() -> None:
         scratch() as work,
         loading(work) as loads,
     ):
-        layers = asked.size(8, 44)
+        layers = asked.size(16, 44)
         size = Size(hidden=1024, layers=layers, intermediate=2816)
         model = work / "model"
         bytes_ = 2 * layers * 13_000_000
