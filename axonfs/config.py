@@ -24,6 +24,8 @@ from axonfs.names import printable
 from axonfs.units import parse_rate, parse_size
 from axonfs.values import (
     HUBS,
+    parse_log_format,
+    parse_log_level,
     parse_mode,
     parse_number,
     parse_optional_path,
@@ -67,6 +69,8 @@ class Settings:
     gid: int | None = None
     mode: int = 0o444
     passthrough: bool = True
+    log_format: str = "text"
+    log_level: str = "info"
     mountpoint: Path = field(default_factory=lambda: default_mountpoint())
     ca_bundle: Path | None = None
     sources: tuple[str, ...] = HUBS
@@ -134,6 +138,14 @@ KEYS: Mapping[str, Key] = {
     ),
     "passthrough": Key(
         "AXONFS_PASSTHROUGH", parse_switch, "Whether the kernel may read complete files itself."
+    ),
+    "log_format": Key(
+        "AXONFS_LOG_FORMAT", parse_log_format, "Lines of a mount's log: text, or json."
+    ),
+    "log_level": Key(
+        "AXONFS_LOG_LEVEL",
+        parse_log_level,
+        "The least severe messages in a mount's log: debug, info, warning or error.",
     ),
     "mountpoint": Key("AXONFS_MOUNTPOINT", parse_path, "Where `axonfs mount` mounts by default."),
     "ca_bundle": Key(

@@ -37,7 +37,7 @@ class Failures:
         self._logged = {key: at for key, at in self._logged.items() if now - at < REPEAT_AFTER}
         self._logged[text] = now
         self._recent.append({"time": time.time(), "errno": error.errno, "message": text})
-        log.error("%s [%s]", text, errno.errorcode.get(error.errno, str(error.errno)))
+        log.error("%s [%s]", error, errno.errorcode.get(error.errno, str(error.errno)))
 
     def recent(self) -> list[dict[str, Any]]:
         """The faults kept, oldest first."""

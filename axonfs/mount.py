@@ -91,6 +91,14 @@ async def _serve(settings: Settings, mountpoint: Path, held: Held) -> int:
     return mount.ending
 
 
+def _log_place() -> str | None:
+    """Where this process's log goes: a file or terminal, or the journal; None for a pipe."""
+    place = os.readlink("/proc/self/fd/2")
+    if os.environ.get("JOURNAL_STREAM") and place.startswith("socket:"):
+        return "the journal"
+    return place if place.startswith("/") else None
+
+
 def _access(settings: Settings) -> Access:
     uid = os.getuid() if settings.uid is None else settings.uid
     gid = os.getgid() if settings.gid is None else settings.gid
@@ -187,6 +195,7 @@ class Mount:
                 {"url": url, "error": state.error, "since": state.since, "indexed": state.indexed}
                 for url, state in engine.tree.states.items()
             ],
+            "log": _log_place(),
             "cache": str(engine.settings.cache),
             "cache_used": engine.store.usage(),
             "cache_limit": engine.evictor.limit(),

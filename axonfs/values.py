@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 PREFETCH = ("auto", "off", "all")
+LOG_FORMATS = ("text", "json")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 # Hubs of models; each serves the namespace of its name, and is asked only for what is named there.
 HUBS = ("hf", "modelscope")
 
@@ -98,11 +100,21 @@ def whole(low: int, high: int) -> Callable[[object], int]:
     return parse
 
 
-def parse_prefetch(value: object) -> str:
-    word = "off" if value is False else str(value).strip().lower()  # YAML reads off as false
-    if word not in PREFETCH:
-        raise ValueError("is none of " + ", ".join(PREFETCH))
-    return word
+def one_of(words: Sequence[str]) -> Callable[[object], str]:
+    """A parser of one of `words`, in any case."""
+
+    def parse(value: object) -> str:
+        word = "off" if value is False else str(value).strip().lower()  # YAML reads off as false
+        if word not in words:
+            raise ValueError("is none of " + ", ".join(words))
+        return word
+
+    return parse
+
+
+parse_prefetch = one_of(PREFETCH)
+parse_log_format = one_of(LOG_FORMATS)
+parse_log_level = one_of(LOG_LEVELS)
 
 
 def parse_number(value: object) -> int:

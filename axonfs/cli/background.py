@@ -16,14 +16,13 @@ from pathlib import Path
 
 import axonfs
 from axonfs import rundir
+from axonfs.cli.logfile import LOG, open_log
 from axonfs.config import Settings
 from axonfs.errors import AxonError, NoSpaceError
 from axonfs.rundir import FREE_SPACE
 
 READY_VARIABLE = "AXONFS_READY_FD"
 READY_TIMEOUT = 60.0
-LOG = Path("run", "mount.log")
-MAX_LOG_BYTES = 10 << 20
 LITTLE_SPACE = 1 << 20
 # A relative path in one of these would mean another file in the mount's own directory, `/`.
 _PATH_VARIABLES = ("AXONFS_CONFIG", "AXONFS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -39,8 +38,8 @@ def start(settings: Settings, mountpoint: Path) -> int:
     log = settings.cache / LOG
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     try:
-        with _open_log(log) as output:
-            start_of_run = os.fstat(output).st_size
+        with os.fdopen(open_log(log), "ab") as output:
+            start_of_run = os.fstat(output.fileno()).st_size
             process = subprocess.Popen(
                 mount_command(settings, mountpoint),
                 stdin=subprocess.DEVNULL,
@@ -91,6 +90,7 @@ def _flags(settings: Settings) -> list[str]:
     for name, number in (("--uid", settings.uid), ("--gid", settings.gid)):
         flags += [] if number is None else [name, str(number)]
     flags.append("--passthrough" if settings.passthrough else "--no-passthrough")
+    flags += ["--log-format", settings.log_format, "--log-level", settings.log_level]
     return flags
 
 
@@ -109,28 +109,6 @@ def _find_checkout() -> None:
     path = os.environ.get("PYTHONPATH", "")
     if Path(checkout, "pyproject.toml").exists() and checkout not in path.split(os.pathsep):
         os.environ["PYTHONPATH"] = f"{checkout}{os.pathsep}{path}" if path else checkout
-
-
-class _open_log:  # noqa: N801 - reads as a phrase
-    """The log, appended to; one that has grown large is set aside as mount.log.1."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> int:
-        path = self._path
-        try:
-            if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
-                path.replace(path.with_suffix(".log.1"))
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._descriptor = os.open(path, flags, 0o600)
-        except OSError as exc:
-            what = f"the cache cannot be written: {exc.strerror}"
-            raise AxonError(what, path=str(path), hint="choose another with --cache DIR") from exc
-        return self._descriptor
-
-    def __exit__(self, *exc_info: object) -> None:
-        os.close(self._descriptor)
 
 
 def _wait(descriptor: int, timeout: float) -> bytes | None:

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from axonfs.cli.mounts import health
 from axonfs.config import Settings
@@ -195,12 +196,19 @@ def mount_check(mount: Mount) -> Check:
     if failures:
         last = str(failures[-1].get("message", ""))
         return Check(
-            name, WARN, f"{len(failures)} recent failures, the last: {last}", "see axonfs status"
+            name, WARN, f"{len(failures)} recent failures, the last: {last}", _see(answer.status)
         )
     connection = answer.status.get("connection") or {}
     if why := connection.get("why_not_own"):
         return Check(name, WARN, f"answers, but libfuse made its connection: {why}")
     text = f"answers (pid {answer.pid}), cache {answer.status.get('cache')}"
+    if log := answer.status.get("log"):
+        text += f", log {log}"
     if why := connection.get("why_no_passthrough"):
         text += f"; no passthrough: {why}"
     return Check(name, OK, text)
+
+
+def _see(status: dict[str, Any]) -> str:
+    """Where more is said of a mount's failures."""
+    return "see axonfs status" + (f", and {status['log']}" if status.get("log") else "")

@@ -14,7 +14,7 @@ from axonfs.cli.options import cache_option, registry_option
 from axonfs.cli.output import echo, note
 from axonfs.config import Settings, load
 from axonfs.errors import AxonError, BusyError, UsageError
-from axonfs.values import PREFETCH
+from axonfs.values import LOG_FORMATS, LOG_LEVELS, PREFETCH
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -63,6 +63,17 @@ def mount_options(function: Command) -> Command:
             help="Whether the kernel may read complete files itself, where it can: for root,"
             " from Linux 6.9 on. [env: AXONFS_PASSTHROUGH]",
         ),
+        click.option(
+            "--log-format",
+            type=click.Choice(LOG_FORMATS),
+            help="Log lines for people (text, the default) or one JSON object a line."
+            " [env: AXONFS_LOG_FORMAT]",
+        ),
+        click.option(
+            "--log-level",
+            type=click.Choice(LOG_LEVELS),
+            help="The least severe messages in the log; info by default. [env: AXONFS_LOG_LEVEL]",
+        ),
     ]
     for option in reversed(options):
         function = option(function)
@@ -76,7 +87,8 @@ def mount_options(function: Command) -> Command:
 def mount(mountpoint: str | None, foreground: bool, **flags: object) -> None:
     """Show all models as files below MOUNTPOINT.
 
-    It goes on in the background; the command returns once the mount answers. Without MOUNTPOINT it
+    It goes on in the background; the command returns once the mount answers. Its log is
+    run/mount.log in the cache directory: `axonfs status` names it. Without MOUNTPOINT it
     is the setting `mountpoint`, which is /models for root and ~/models for anyone else. Stop it
     with `axonfs umount`.
     """
@@ -108,8 +120,9 @@ def worker(mountpoint: str, **flags: object) -> None:
     held = Held.take()
     if held is None:
         raise UsageError("only a mount starts its worker", hint="axonfs mount")
-    log_to_stderr()
+    log_to_stderr()  # for what is wrong with the settings
     settings = load({**flags, "mountpoint": mountpoint})
+    log_to_stderr(settings.log_format, settings.log_level, settings.cache)
     click.get_current_context().exit(work(settings, settings.mountpoint, held))
 
 
@@ -183,7 +196,7 @@ def _hold(settings: Settings, place: Path) -> int:
     from axonfs.cli.logs import log_to_stderr
     from axonfs.holder import hold
 
-    log_to_stderr()
+    log_to_stderr(settings.log_format, settings.log_level, settings.cache)
     command = worker_command(settings, place)
     allow_other, ready = settings.allow_other, take_ready_pipe()
     return hold(command, settings.cache, place, allow_other=allow_other, ready=ready)

@@ -90,6 +90,7 @@ def _show(state: dict[str, Any]) -> None:
             ("since", clock(state["since"]) if state.get("since") else ""),
             ("offline", "yes" if state.get("offline") else ""),
             ("cache", f"{state.get('cache')}, {size(used)}{_of_limit(used, limit)}"),
+            ("log", str(state.get("log") or "")),
             ("disk", _disk(state.get("disk"))),
             ("fetched", _fetched(state.get("fetch"))),
             ("kernel", _connection(state.get("connection"))),

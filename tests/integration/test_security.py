@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import resource
@@ -277,11 +278,14 @@ def _with_headers(status: int, headers: dict[str, str]) -> Callable[[Exchange], 
 # -- what is shown ---------------------------------------------------------------------------
 
 
-def test_no_line_of_a_log_commands_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    """A log line is one line and printable, whoever the text in it is from; tracebacks as well."""
+@pytest.mark.parametrize(("form", "lines_each"), [("text", 2), ("json", 0)])
+def test_no_line_of_a_log_commands_a_terminal(
+    form: str, lines_each: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A log line is one line and printable, whatever text is in it; tracebacks as well."""
     logger = logging.getLogger("axonfs")
     handlers, level = logger.handlers[:], logger.level
-    log_to_stderr()
+    log_to_stderr(form)
     try:
         logger.error("from a registry: %s", f"{ESCAPE}\n2026-01-01T00:00:00Z INFO forged\u202e")
         try:
@@ -293,7 +297,8 @@ def test_no_line_of_a_log_commands_a_terminal(capfd: pytest.CaptureFixture[str])
         logger.setLevel(level)
     lines = capfd.readouterr().err.splitlines()
     assert all(line.isprintable() for line in lines)
-    assert len([line for line in lines if line.startswith("20")]) == 2
+    assert len([line for line in lines if line.startswith("20")]) == lines_each
+    assert form == "text" or [json.loads(line)["level"] for line in lines] == ["error"] * 2
 
 
 def test_a_debugging_traceback_is_safe_too(

@@ -14,7 +14,7 @@ import trio
 
 from axonfs import control, rundir
 from axonfs.call import Event
-from axonfs.cli.background import LOG, _open_log
+from axonfs.cli.logfile import LOG, open_log
 from axonfs.config import edit_config, load
 from axonfs.errors import AxonError, UnsupportedError
 from axonfs.manifest import FileEntry
@@ -110,8 +110,7 @@ def _lock(cache: Path) -> None:
 
 
 def _log(cache: Path) -> None:
-    with _open_log(cache / LOG):
-        pass
+    os.close(open_log(cache / LOG))
 
 
 def _object(cache: Path) -> None:

@@ -49,7 +49,22 @@ def test_the_background_mount(place: Path, registry: RegistryServer, tmp_path: P
     run_axonfs("umount", place)
     assert not os.path.ismount(place)
     assert not alive(status["pid"])
-    assert (tmp_path / "cache/run/mount.log").stat().st_mode & 0o777 == 0o600
+    log = tmp_path / "cache/run/mount.log"
+    assert status["log"] == str(log)
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
+def test_where_the_log_is_and_what_form_it_has(
+    place: Path, registry: RegistryServer, tmp_path: Path
+) -> None:
+    log = tmp_path / "cache/run/mount.log"
+    options = ("--registry", registry.url, "--log-format", "json")
+    run_axonfs("mount", place, *options)
+    shown = [line.split() for line in run_axonfs("status", place).stdout.splitlines()]
+    assert ["log:", str(log)] in shown
+    assert f"log {log}" in run_axonfs("doctor", "--registry", registry.url).stdout
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert f"mounted at {place}" in [line["message"] for line in lines]
 
 
 def alive(pid: int) -> bool:
