@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -55,3 +56,13 @@ def test_systemd_accepts_a_unit(path: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert path.name not in done.stderr
+
+
+def test_the_readme_names_the_packages_that_the_tools_install() -> None:
+    root = Path(__file__).parents[2]
+    library = (root / "tools/lib.sh").read_text()
+    function = library.partition("missing_packages() {")[2].partition("for part in")[0]
+    installed = set(re.findall(r"\b(?:fuse3|lib\w+-dev|pkg-config|gcc|python3-\w+)\b", function))
+    assert {"libfuse3-dev", "libc6-dev", "python3-venv"} <= installed
+    line = next(line for line in (root / "README.md").read_text().splitlines() if "apt " in line)
+    assert set(line.split("`")[1].split()[2:]) == installed
