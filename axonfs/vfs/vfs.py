@@ -46,6 +46,8 @@ XATTR_PREFIX = "user.axonfs."
 # `st_blocks` of a file grows while it is fetched, so the kernel may keep that only briefly; and not
 # for long of one that another process might fetch.
 FILLING_TTL, IDLE_TTL = 1.0, 10.0
+# Programs that copy take a file without blocks for one hole: tar -S stores zeros and reads nothing.
+LEAST_BLOCKS = 8
 # Listings that a reader has not come to the end of.
 KEPT_LISTINGS = 64
 # The mount does not answer before open files are restored; a source may take its time.
@@ -174,9 +176,10 @@ class Vfs:
                 local, complete = self._local(place)
                 ttl = FOREVER if complete else self._until_it_grows(place)
                 mode, mtime = stat.S_IFREG | 0o444, version.manifest.created
-                return Attributes(inode, mode, entry.size, -(-local // 512), mtime, 1, ttl, FOREVER)
+                blocks = _blocks(entry.size, local)
+                return Attributes(inode, mode, entry.size, blocks, mtime, 1, ttl, FOREVER)
             case Text(size=size, mtime=mtime, live=live):
-                ttl, blocks = 0.0 if live else FOREVER, -(-size // 512)
+                ttl, blocks = 0.0 if live else FOREVER, _blocks(size, size)
                 return Attributes(inode, stat.S_IFREG | 0o444, size, blocks, mtime, 1, ttl, ttl)
             case Alias(target=target):
                 mode, ttl = stat.S_IFLNK | 0o777, ABSENT_TTL
@@ -255,6 +258,11 @@ class Vfs:
     def inodes_of(self, digests: set[str]) -> list[int]:
         """The known files whose bytes are one of these objects."""
         return [inode for digest in digests for inode in self._nodes.files(digest)]
+
+
+def _blocks(size: int, local: int) -> int:
+    """`st_blocks` of a file of `size` bytes, of which `local` are local."""
+    return max(-(-local // 512), LEAST_BLOCKS) if size else 0
 
 
 def _absent(parent: Place) -> Attributes:
