@@ -170,7 +170,7 @@ class Feed:
             AxonError: they cannot be had; the message says why. Cancelling it stops no job.
         """
         passed: dict[int, bytes] = {}
-        while not self.served(chunks, passed):
+        while not await self._may_serve(chunks, passed):
             if self.entire:
                 chunks = Range(0, self.object.count)  # there is a verdict on all of it, or none
             self.raise_if_quarantined()
@@ -183,9 +183,13 @@ class Feed:
             for run in absent:
                 self._request(run, priority)
             await self._landed(absent, passed)
-        if self.entry.git and passed:
-            await trio.to_thread.run_sync(judge_passed, self.object, passed, self.entry.git)
         return passed
+
+    async def _may_serve(self, chunks: Range, passed: dict[int, bytes]) -> bool:
+        """Whether chunks are there and right, in memory too where the disk did not take them."""
+        if self.served(chunks, passed) and self.entry.git and passed:
+            await trio.to_thread.run_sync(judge_passed, self.object, passed, self.entry.git)
+        return self.served(chunks, passed)
 
     def served(self, chunks: Range, passed: Mapping[int, bytes]) -> bool:
         """Whether each chunk is either on the disk or in `passed`."""

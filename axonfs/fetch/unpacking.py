@@ -128,8 +128,9 @@ class Unpacking:
         stored = self._store.object(entry) if size else None
         if stored is None or entry.chunks is not None or _is_right(stored):
             return _Passed(lambda: self._done(entry))
-        if entry.packed and _is_whole(stored):  # a kill came before that was noted
-            stored.mark_verified()
+        generation = stored.generation()
+        if entry.packed and _is_whole(stored) and stored.mark_verified(generation):
+            # A kill came before that was noted.
             return _Passed(lambda: self._done(entry))
         filling = _Filling(entry, stored, self._ready, self._unpacked)
         self._held.append(filling)
@@ -207,6 +208,7 @@ class _Filling:
         self._chunk = 0
         self._kept: dict[int, bytes] = {}
         self._back: set[int] = set()
+        self._generation = stored.generation()
         stored.hold()
 
     def begin(self) -> None:
@@ -220,14 +222,20 @@ class _Filling:
             stored.discard()
         absent = [chunk for run in stored.missing(0, stored.count) for chunk in range(*run)]
         self._back = set(absent if stored.frozen else absent[-1:])
+        self._generation = stored.generation()
 
     def write(self, piece: bytes) -> None:
         self._sum.update(piece)
         if self._chunk in self._back:
             self._kept[self._chunk] = piece
         elif not self._object.frozen:
-            self._object.land(self._chunk, memoryview(piece))
+            self._land(self._chunk, piece)
         self._chunk += 1
+
+    def _land(self, chunk: int, piece: bytes) -> None:
+        self._object.land(chunk, memoryview(piece))
+        epoch, writes = self._generation
+        self._generation = epoch, writes + 1  # ours; others' show when it is compared
 
     def done(self) -> None:
         self._ready(self)
@@ -247,9 +255,9 @@ class _Filling:
         """Have the object count: its bytes are right."""
         try:
             for chunk, piece in self._kept.items():
-                self._object.land(chunk, memoryview(piece))
-            if self._kept and self._object.complete:  # no chunk was lost meanwhile
-                self._object.mark_verified()
+                self._land(chunk, piece)
+            if self._kept:
+                self._object.mark_verified(self._generation)
             if self._object.quarantined:  # by a package before this one
                 self._object.quarantine(None)
         finally:

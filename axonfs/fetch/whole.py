@@ -58,24 +58,25 @@ def verify_whole(stored: StoredObject, entry: FileEntry, source: str | None = No
         entry: says what they are compared with.
         source: the culprit, if the bytes are wrong.
 
-    No verdict where chunks were given up meanwhile: it is judged when it is complete again.
+    No verdict where chunks were given up or written meanwhile: it is judged when it is complete
+    again.
 
     Raises:
         CorruptError: the digest is wrong; the object is quarantined.
         OSError: the disk failed.
     """
+    generation, failure = stored.generation(), None
     if stored.verified or not stored.complete:
         return
-    epoch, failure = stored.epoch, None
     try:
         if entry.packed or _is_right(stored, entry.git):
-            stored.mark_verified()
+            stored.mark_verified(generation)
             return
     except OSError as exc:
         failure = exc
     # Bits go before bytes, and the epoch moves last: either shows that holes were read as zeros,
     # or the file while it was cut.
-    if stored.missing(0, stored.count) or stored.epoch != epoch:
+    if stored.missing(0, stored.count) or stored.generation() != generation:
         return
     if failure:
         raise failure
@@ -98,17 +99,23 @@ def judge_passed(stored: StoredObject, passed: dict[int, bytes], git: str) -> No
     Args:
         passed: gets the chunks that are on the disk as well.
 
+    Chunks that were given up meanwhile are in `passed` no more.
+
     Raises:
         CorruptError: its git blob id is wrong.
         OSError: the disk failed.
     """
+    on_disk = [chunk for chunk in range(stored.count) if chunk not in passed]
     whole = hashlib.sha1(b"blob %d\0" % stored.size, usedforsecurity=False)
     for chunk in range(stored.count):
         if chunk not in passed:
             start, stop = stored.bytes_of(Range(chunk, chunk + 1))
             passed[chunk] = os.pread(stored.fd, stop - start, start)
         whole.update(passed[chunk])
-    if whole.hexdigest() != git:
+    given_up = [chunk for chunk in on_disk if not stored.present(chunk, chunk + 1)]
+    for chunk in given_up:
+        del passed[chunk]
+    if whole.hexdigest() != git and not given_up:
         raise CorruptError(f"object {stored.digest[:12]} has the wrong git blob id")
 
 

@@ -1,6 +1,7 @@
 """Which object an entry of a manifest gets: its key, its record, and what may not be mixed.
 
-Pure; above records, below store, which says why (two manifests may differ about one digest).
+Pure; above records, below objects and store, which says why (two manifests may differ about one
+digest).
 """
 
 from __future__ import annotations
@@ -8,8 +9,19 @@ from __future__ import annotations
 import hashlib
 
 from axonfs.manifest import DEFAULT_CHUNK_SIZE, ChunkRef, FileEntry
-from axonfs.store.objects import suits
+from axonfs.store.presence import Presence
 from axonfs.store.records import NO_TABLE, ObjectRecord
+
+
+def suits(known: ObjectRecord | Presence, entry: FileEntry) -> bool:
+    """Whether chunks of `known` may be served as chunks of `entry`."""
+    if known.size != entry.size:
+        return False
+    if entry.chunks is None:
+        return known.verified or known.table == NO_TABLE
+    return known.chunk_size == entry.chunks.size and (
+        known.verified or known.table == entry.chunks.digest
+    )
 
 
 def rules_out(record: ObjectRecord, entry: FileEntry) -> bool:

@@ -15,12 +15,14 @@ How it is safe:
 - The first `hold` opens the file and the last `release` closes it, under the ledger's lock, which
   `Store.drop` takes as well: a hold meets the file with its bits, or neither.
 - A frozen object's file is read past us, by the kernel: its bytes are written over, never cut.
+- A verdict on the whole object is about one generation of its bytes: it does not count if a chunk
+  was given up or written since. Once it counts nothing is written, until a chunk is lost.
 - Bits go before bytes: where `discard` or `punch` may run beside it, a reader of the descriptor
   asks `present` again after it has read.
 
-Lock order: the ledger's lock, the index's writer lock, an object's own; `_writing` is held for one
-write and nothing else. `land` and `check` belong in worker threads; the rest is short and may be
-called from any.
+Lock order: the ledger's lock, an object's `_writing`, the index's writer lock, an object's other.
+`_writing` is held for one write to the file, or for the commit of a verdict. `land` and `check`
+belong in worker threads; the rest is short and may be called from any.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from collections.abc import Callable
 from axonfs.manifest import FileEntry
 from axonfs.ranges import Range, runs
 from axonfs.store import backing
+from axonfs.store.claims import suits
 from axonfs.store.health import DISK_FAULTS, Health
 from axonfs.store.ledger import Ledger
 from axonfs.store.presence import Presence
@@ -42,20 +45,10 @@ from axonfs.store.records import GROUP, NO_TABLE, Group, ObjectRecord, checksum
 
 log = logging.getLogger(__name__)
 
+Generation = tuple[int, int]  # moves when chunks are given up or written
 Right = Callable[[int, memoryview], bool]  # whether a chunk's bytes are what they should be
 
 TOUCH_INTERVAL = 60.0  # seconds between two writes of one object's access time
-
-
-def suits(known: ObjectRecord | Presence, entry: FileEntry) -> bool:
-    """Whether chunks of `known` may be served as chunks of `entry`."""
-    if known.size != entry.size:
-        return False
-    if entry.chunks is None:
-        return known.verified or known.table == NO_TABLE
-    return known.chunk_size == entry.chunks.size and (
-        known.verified or known.table == entry.chunks.digest
-    )
 
 
 class StoredObject:
@@ -75,6 +68,7 @@ class StoredObject:
         "_noted",
         "_presence",
         "_sealed",
+        "_writes",
         "_writing",
         "chunk_size",
         "count",
@@ -91,7 +85,7 @@ class StoredObject:
             ledger.index, ledger.boot, ledger.tally, bytes.fromhex(key), record
         )
         self._noted = record.accessed
-        self._holds = self._freezes = self._cuts = 0
+        self._holds = self._freezes = self._cuts = self._writes = 0
         self._sealed = False  # its file could only be opened for reading
         self._freezing = threading.Lock()  # innermost; guards the two counts above
         # The kernel lets one thread write to a file at a time, and the others spin meanwhile.
@@ -144,7 +138,7 @@ class StoredObject:
 
     @property
     def verified(self) -> bool:
-        """Whether the digest of the whole was seen to be right (`mark_verified`)."""
+        """Whether the bytes that are here were seen to have the object's digest."""
         return self._presence.verified
 
     @property
@@ -159,7 +153,7 @@ class StoredObject:
 
     @property
     def epoch(self) -> int:
-        """How often bytes were cut from the file: a read that saw it move is done again."""
+        """How often chunks were given up: a read that saw it move is done again."""
         return self._presence.epoch
 
     def serves(self, entry: FileEntry) -> bool:
@@ -252,6 +246,8 @@ class StoredObject:
 
         Raises:
             NoSpaceError, OSError: the disk is full or failed; none of the chunks counts.
+
+        A verified object takes none: it is complete, and its bytes stay as they were compared.
         """
         presence, unit = self._presence, self.chunk_size
         count = max(-(-len(view) // unit), 1)
@@ -261,8 +257,11 @@ class StoredObject:
         values = [checksum(view[start : start + unit]) for start in range(0, len(view), unit)]
         self._reopen()
         while True:
-            epoch = presence.epoch
             with self._writing:
+                if presence.verified:
+                    return
+                epoch = presence.epoch
+                self._writes += 1
                 backing.write_all(self.fd, view, bounds.start)
             if presence.land(chunk, values, epoch):
                 self._ledger.health.worked()
@@ -329,9 +328,21 @@ class StoredObject:
             with self._freezing:
                 self._cuts -= 1
 
-    def mark_verified(self) -> None:
-        """The bytes of the whole were seen to have the object's digest."""
-        self._presence.amend(lambda record: setattr(record, "verified", True))
+    def generation(self) -> Generation:
+        """Which bytes are here, for `mark_verified`: the epoch, and the number of landings."""
+        with self._writing:  # none is under way
+            return self._presence.epoch, self._writes
+
+    def mark_verified(self, generation: Generation) -> bool:
+        """The bytes of the whole were seen to have the object's digest; whether that counts.
+
+        Args:
+            generation: as it was before the bytes were read; with another one, or where the object
+                is not complete, the verdict does not count.
+        """
+        epoch, writes = generation
+        with self._writing:
+            return self._writes == writes and self._presence.verify(epoch)
 
     def quarantine(self, cause: str | None) -> None:
         """Mark the object as one that nobody is to be served from; None takes that back."""

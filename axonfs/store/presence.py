@@ -5,8 +5,8 @@ lock only: a change is applied to the records, committed, and then settled in th
 a reader sees in memory is in the index. Readers take no lock: a look at a bitmap is one bytearray
 operation.
 
-`epoch` counts the times that bytes were cut from the file. A landing names the epoch in which its
-bytes were written and does not count if another has begun.
+`epoch` counts the times that chunks were given up. A landing names the epoch in which its bytes
+were written and does not count if another has begun; nor does a verdict on the whole object.
 
 Threading: any thread.
 """
@@ -171,6 +171,7 @@ class Presence:
         def settle(right: bool | None) -> None:
             if right is False:
                 self._clear_memory(Range(chunk, chunk + 1))
+                self.epoch += 1
 
         return self._index.write(apply, settle)
 
@@ -196,7 +197,8 @@ class Presence:
         return self._index.write(apply, settle)
 
     def amend(self, change: Callable[[ObjectRecord], None]) -> None:
-        """Change the object's record in ways that concern no chunk.
+        """Change the object's record in ways that concern no chunk; `change` is called under the
+        writer lock.
 
         Where the index does not take it, it holds for this process.
         """
@@ -212,12 +214,24 @@ class Presence:
             self.quarantined = record.quarantined
             self._tally.mark(self.private_of or self._key.hex(), record.quarantined)
 
+        def settle_apart() -> None:
+            record = self.record()
+            change(record)
+            settle(record)
+
         try:
             self._index.write(apply, settle)
         except DISK_FAULTS:
-            record = self.record()
-            change(record)
-            self._index.apart(lambda: settle(record))
+            self._index.apart(settle_apart)
+
+    def verify(self, epoch: int) -> bool:
+        """The object is verified if it is complete and still in `epoch`; whether it is."""
+
+        def change(record: ObjectRecord) -> None:
+            record.verified = self.epoch == epoch and self.present_bytes == self.size
+
+        self.amend(change)
+        return self.verified
 
     def reset(self) -> None:
         """The records were dropped; under the writer lock."""

@@ -32,13 +32,13 @@ from axonfs.ranges import chunk_range
 from axonfs.rundir import guard, is_lock, take_lock
 from axonfs.store import backing
 from axonfs.store.backing import Directory
-from axonfs.store.claims import entry_of, new_record, private_key, rules_out
+from axonfs.store.claims import entry_of, new_record, private_key, rules_out, suits
 from axonfs.store.evict import Eviction, choose_victims
 from axonfs.store.health import DISK_FAULTS
 from axonfs.store.index import Index, Table, Transaction, open_owner, open_reader
 from axonfs.store.ledger import Ledger, boot_of
 from axonfs.store.metadata import Metadata
-from axonfs.store.objects import StoredObject, suits
+from axonfs.store.objects import StoredObject
 from axonfs.store.recheck import Recheck, recheck
 from axonfs.store.records import (
     FORMAT,

@@ -27,7 +27,7 @@ class TestLosing:
         what = sample(3 * CHUNK)
         with held(store, what.entry) as stored:
             land(store, what)
-            stored.mark_verified()
+            assert stored.mark_verified(stored.generation())
             stored.discard()
             assert stored.missing(0, 3) == [(0, 3)]
             assert not stored.verified
@@ -301,7 +301,8 @@ class TestEntriesThatDisagree:
         land(store, what)
         plain = FileEntry("plain", what.entry.size, what.digest, None)
         assert store.object(plain).key != what.digest
-        store.object(what.entry).mark_verified()
+        stored = store.object(what.entry)
+        assert stored.mark_verified(stored.generation())
         gc.collect()
         stored = store.object(plain)
         assert stored.key == what.digest
