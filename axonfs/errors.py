@@ -97,6 +97,10 @@ class ChangedError(AxonError):
     errno = errno.ESTALE
 
 
+class EtagError(ChangedError):
+    """An answer has another ETag than the one before, or none: its bytes may be others too."""
+
+
 class CorruptError(AxonError):
     """Bytes do not match their digest; they were dropped."""
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from axonfs.errors import AxonError, CorruptError, OfflineError
+from axonfs.fetch.answers import Answers
 from axonfs.fetch.job import Job, Landing, Priority
 from axonfs.fetch.local import Local
 from axonfs.fetch.whole import judge_passed, verify_whole, wrong_chunks
@@ -49,7 +51,7 @@ class Feed:
         self.local = Local(stored)
         self.table: ChunkTable | None = None
         self.origins: list[Version] = []
-        self.etags: dict[str, str] = {}  # by URL, where no chunk table ties the ranges together
+        self.answers = Answers(stored)
         self.readahead = Readahead(entry.size)
         self.blob: Blob | None = None  # the same bytes in a file that is no part of the cache
         self.blob_sought = False
@@ -110,15 +112,18 @@ class Feed:
 
         The bytes of an object that comes `entire` wait for the verdict.
         """
-        if self.entry.chunks is not None or self.object.verified:
-            return True
-        return not self.entire and not self.local.complete
+        return self.compared or (not self.entire and not self.local.complete)
+
+    @property
+    def compared(self) -> bool:
+        """Whether what is served was compared with a digest before."""
+        return self.entry.chunks is not None or self.object.verified
 
     @property
     def entire(self) -> bool:
         """Whether the object is fetched to its end at the first read: one with a git blob id,
-        which is small, or one that comes in a package."""
-        return self.entry.git is not None or self.packed
+        which is small, one that comes in a package, or one that comes from several answers."""
+        return self.entry.git is not None or self.packed or self.answers.differ is not None
 
     @property
     def packed(self) -> bool:
@@ -140,21 +145,32 @@ class Feed:
         return self.entry.chunks is None and self.local.complete and not self.object.verified
 
     async def _judge(self) -> None:
-        source = self.origins[0].base if self.origins else None
-
         async def judge() -> None:
             self.object.hold()  # whoever asked may leave, and the feed with them
             try:
                 # What the disk did is told by the sums, chunk by chunk; the digest is for sources.
                 if not self.object.adopted(0, self.object.count):
                     await self._settle(Range(0, self.object.count))
-                await trio.to_thread.run_sync(verify_whole, self.object, self.entry, source)
+                await self._compare()
             except DISK_FAULTS as exc:
                 self.local.distrust(Range(0, self.object.count), exc)
             finally:
                 self.object.release()
 
         await self._fetcher.flights.join(("whole", self), judge)
+
+    async def _compare(self) -> None:
+        """Compare the whole; where its bytes are wrong, none that readers have of it are kept."""
+        source = self.origins[0].base if self.origins else None
+        verify = partial(verify_whole, final=self.answers.final)
+        try:
+            right = await trio.to_thread.run_sync(verify, self.object, self.entry, source)
+        except CorruptError:
+            self._fetcher.withdrawn.add(self.entry.digest)
+            raise
+        if not right:
+            self._fetcher.withdrawn.add(self.entry.digest)
+            self.answers.begin_again()
 
     # -- asking ----------------------------------------------------------------------------
 
@@ -183,6 +199,8 @@ class Feed:
             for run in absent:
                 self._request(run, priority)
             await self._landed(absent, passed)
+            if passed and self.answers.differ:
+                raise self.answers.undecided(self.object.health.fault)
         return passed
 
     async def _may_serve(self, chunks: Range, passed: dict[int, bytes]) -> bool:
@@ -291,6 +309,8 @@ class Feed:
             raise AxonError("no source is known to have this object", hint="check the registry")
         fresh = [chunk for chunk in range(*run) if not self._brought(chunk, run.start, priority)]
         per_job = max(1, JOB_BYTES // self.object.chunk_size)
+        if self.answers.one:
+            per_job = self.object.count
         for part in (part for piece in runs(fresh) for part in split(piece, per_job)):
             self._fetcher.submit(self._begun(Job(self, part, priority)))
 
@@ -325,11 +345,12 @@ class Feed:
 
         A chunk on its way out counts as on its way in: a reader that wants it meanwhile waits,
         and asks for it again when it is gone. What comes in a package is not given up: any chunk
-        of it costs the whole package.
+        of it costs the whole package. Nor is what a digest has yet to decide about.
         """
         freed = 0
-        if self.packed:
+        if self.packed or self.answers.differ:
             return freed
+        self.answers.punched |= not self.compared
         self._handles += 1  # the last reader may leave between two runs
         try:
             for run in self._behind_readers(goal):

@@ -23,6 +23,7 @@ from axonfs.errors import (
     AxonError,
     CorruptError,
     DeadlineError,
+    EtagError,
     OfflineError,
     UnavailableError,
     VanishedError,
@@ -43,6 +44,8 @@ from axonfs.tree import Version
 log = logging.getLogger(__name__)
 
 MAX_CORRUPT = 3
+# How often a job looks for the node of a source whose answers its object began with.
+MAX_NODES = 8
 
 
 _Key = tuple[str, int, ChunkRef | None, str | None]
@@ -76,6 +79,7 @@ class Fetcher:
         self.store = store
         self.offline = offline
         self.began: Callable[[list[str]], None] = lambda digests: None
+        self.withdrawn: set[str] = set()  # digests of objects some bytes of which proved wrong
         self.closing = False  # read by worker threads, which then end within a moment
         self.flights = Flights(nursery)
         self.overflow = Overflow()
@@ -212,7 +216,7 @@ class Fetcher:
             self.dispatch()
 
     async def _attempts(self, job: Job) -> None:
-        attempt = corrupt = 0
+        attempt = corrupt = nodes = 0
         job.progress = trio.current_time()
         while job.remaining():
             origin = job.feed.origins[attempt % len(job.feed.origins)]
@@ -222,6 +226,9 @@ class Fetcher:
                 return
             except AxonError as exc:
                 attempt = 1 if job.progress > before else attempt + 1
+                if isinstance(exc, EtagError) and (job.feed.answers.mix(exc) or nodes < MAX_NODES):
+                    nodes += 1
+                    continue
                 corrupt += isinstance(exc, CorruptError)
                 if exc.overloaded:
                     self._schedule.streams.refused(trio.current_time())

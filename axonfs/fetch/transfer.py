@@ -1,7 +1,8 @@
 """One ranged GET on its way into the store: check each chunk, write it, tell the trio thread.
 
 Runs in a worker thread from start to end; the only state it shares with the trio thread is the
-job's range and the feed's table, which it reads, and what it reports through `run_sync_soon`.
+job's range and the feed's table and ETags, which it reads, and what it reports through
+`run_sync_soon`.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Transfer:
             return
         feed = self._job.feed
         bodies.read(
-            replace(self._location, etag=self._location.etag or feed.etags.get(self._location.url)),
+            replace(self._location, etag=feed.answers.etag(self._location.url)),
             start,
             stop,
             stored.size,
@@ -83,7 +84,7 @@ class Transfer:
     def _note_etag(self, etag: str) -> None:
         """Without a chunk table the ETag ties the ranges of an object together."""
         if self._job.feed.entry.chunks is None:
-            self._job.feed.etags.setdefault(self._location.url, etag)
+            self._job.feed.answers.note(self._location.url, etag)
 
     def _superfluous(self) -> bool:
         """Whether nobody needs this any more: another job brings it, or the mount is ending."""

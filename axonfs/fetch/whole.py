@@ -51,33 +51,36 @@ def _unknown(chunk: int, view: memoryview) -> bool:
     return False
 
 
-def verify_whole(stored: StoredObject, entry: FileEntry, source: str | None = None) -> None:
-    """Mark a complete object as verified, or drop its bytes and never serve them again.
+def verify_whole(
+    stored: StoredObject, entry: FileEntry, source: str | None = None, *, final: bool = True
+) -> bool:
+    """Mark a complete object as verified, or drop its bytes; False if they were wrong.
 
     Args:
         entry: says what they are compared with.
         source: the culprit, if the bytes are wrong.
+        final: whether wrong bytes are never served again, rather than fetched once more.
 
     No verdict where chunks were given up or written meanwhile: it is judged when it is complete
     again.
 
     Raises:
-        CorruptError: the digest is wrong; the object is quarantined.
+        CorruptError: the digest is wrong, for good; the object is quarantined.
         OSError: the disk failed.
     """
     generation, failure = stored.generation(), None
     if stored.verified or not stored.complete:
-        return
+        return True
     try:
         if entry.packed or _is_right(stored, entry.git):
             stored.mark_verified(generation)
-            return
+            return True
     except OSError as exc:
         failure = exc
     # Bits go before bytes, and the epoch moves last: either shows that holes were read as zeros,
     # or the file while it was cut.
     if stored.missing(0, stored.count) or stored.generation() != generation:
-        return
+        return True
     if failure:
         raise failure
     if stored.adopted(0, stored.count):  # found without an index: a crash may have spoilt them
@@ -85,8 +88,12 @@ def verify_whole(stored: StoredObject, entry: FileEntry, source: str | None = No
             "what was left of object %s is not whole; fetching it again", stored.digest[:12]
         )
         stored.discard()
-        return
+        return True
     cause = f"object {stored.digest[:12]} has the wrong {'git blob id' if entry.git else 'sha256'}"
+    if not final:
+        log.info("%s, from %s; fetching it again from one answer", cause, source or "its source")
+        stored.discard()
+        return False
     # First the mark: a reader that finds the chunks gone must not fetch them again.
     stored.quarantine(f"{cause}, from {source}" if source else cause)
     stored.discard()

@@ -154,7 +154,9 @@ class Adapter(pyfuse3.Operations):
         # No checkpoint from here to the answer: what is counted is what the kernel is told.
         backing_id = self.passthrough.opened(inode, handle.number, handle.backing)
         self._vfs.files.opened(handle.number, inode, backing_id)
-        return pyfuse3.FileInfo(fh=handle.number, keep_cache=not handle.live, direct_io=handle.live)
+        return pyfuse3.FileInfo(
+            fh=handle.number, keep_cache=handle.keeps_pages, direct_io=handle.live
+        )
 
     @answered
     async def read(self, fh: int, off: int, size: int) -> bytes:

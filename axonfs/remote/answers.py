@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from axonfs import __version__
-from axonfs.errors import AccessDeniedError, AxonError, ChangedError, UnavailableError
+from axonfs.errors import AccessDeniedError, AxonError, ChangedError, EtagError, UnavailableError
 from axonfs.names import printable
 from axonfs.ranges import Range
 from axonfs.remote.faults import fault
@@ -119,14 +119,14 @@ def body_range(answer: Answer, asked: Range, size: int, etag: str | None) -> Ran
     """Which bytes of an object of `size` bytes the body of a 200 or 206 holds.
 
     Raises:
-        ChangedError: size or ETag are not the object's.
+        EtagError: it has another ETag, or none.
+        ChangedError: the size is not the object's.
         UnavailableError: the answer is not one to the question asked.
     """
     theirs = answer.headers.get("etag")
-    if etag and theirs and not same_etag(etag, theirs):
-        raise answer.fault(
-            ChangedError, f"its ETag is {printable(theirs, 80)}, it was {printable(etag, 80)}"
-        )
+    if etag and not (theirs and same_etag(etag, theirs)):
+        found = f"its ETag is {printable(theirs, 80)}" if theirs else "it has no ETag"
+        raise answer.fault(EtagError, f"{found}, it was {printable(etag, 80)}")
     if answer.status == 206:
         return _partial(answer, asked, size)
     length = content_length(answer.headers)

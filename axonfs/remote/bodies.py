@@ -47,7 +47,7 @@ class Location:
 
     Args:
         headers: credentials, sent to this URL's origin only.
-        etag: the validator that the bytes were listed with, if any.
+        etag: that of an answer whose bytes these have to be of, if any.
         signed: it redirects to a URL on another host that may be asked until it is refused, as
             a hub's do. Only `url` is then asked again, and an ETag means nothing.
         access: what a person can do where access is denied.

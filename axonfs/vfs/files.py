@@ -14,7 +14,7 @@ from typing import Any
 
 import trio
 
-from axonfs.errors import BadHandleError
+from axonfs.errors import BadHandleError, CorruptError
 from axonfs.fetch import Feed, Fetcher, Priority
 from axonfs.prefetch import Prefetcher
 from axonfs.ranges import Range, chunk_range, chunk_span
@@ -37,12 +37,33 @@ class Handle:
     feed: Feed | None
     text: bytes = b""
     frozen: bool = False
+    fresh: bool = False  # the kernel is to drop what it has of the file
+    uncompared: int | None = None  # at which restart of the feed bytes were read uncompared
     guesses: Guesses = field(default_factory=Guesses)
 
     @property
     def live(self) -> bool:
         """Whether each open has other bytes, which the kernel must not keep."""
         return isinstance(self.place, Text) and self.place.live
+
+    @property
+    def keeps_pages(self) -> bool:
+        """Whether the kernel may go on with the bytes that it has of the file."""
+        return not (self.live or self.fresh)
+
+    def served(self) -> None:
+        """Bytes are about to be given to the reader.
+
+        Raises:
+            CorruptError: the reader was given others before, which proved to be wrong.
+        """
+        if self.feed is None:
+            return
+        restarts = self.feed.answers.restarts
+        if self.uncompared not in (None, restarts):
+            what = "its source sent different bytes, and this reader was given wrong ones"
+            raise CorruptError(what, hint="open the file again; what is local now was compared")
+        self.uncompared = None if self.feed.compared else restarts
 
     @property
     def backing(self) -> int | None:
@@ -91,7 +112,8 @@ class Files:
             except BaseException:
                 feed.close()
                 raise
-        return Handle(number, place, feed, frozen=feed.freeze())
+        fresh = place.entry.digest in self._fetcher.withdrawn
+        return Handle(number, place, feed, frozen=feed.freeze(), fresh=fresh)
 
     def opened(self, number: int, inode: int, backing_id: int) -> None:
         """How the kernel is about to be answered: with a backing file it reads itself, or 0.
@@ -152,7 +174,9 @@ class Files:
         self.reads += 1
         handle.guesses.on_read(Range(offset, offset + size))
         with located(handle.place):
-            return await self._read(handle.feed, handle.place, offset, size)
+            view = await self._read(handle.feed, handle.place, offset, size)
+            handle.served()
+            return view
 
     async def _read(self, feed: Feed, place: File, offset: int, size: int) -> memoryview:
         stored = feed.object

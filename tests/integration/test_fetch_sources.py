@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from axonfs.errors import ChangedError, VanishedError
+from axonfs.errors import VanishedError
 from axonfs.fetch import Feed
 from axonfs.ranges import Range
 from tests.support import faulty
@@ -113,20 +113,6 @@ async def test_the_last_origin_s_fault_is_told_when_all_fail(
 
 
 # -- objects without a chunk table -----------------------------------------------------------
-
-
-async def test_another_etag_between_two_ranges_is_another_object(
-    tmp_path: Path, registry: Path, origin: FaultyOrigin, whole: bytes
-) -> None:
-    without_tables(registry)
-    async with rig(tmp_path / "cache", origin.url) as parts:
-        feed = await parts.open()
-        assert await parts.read(feed, 0, 1000) == whole[:1000]
-        origin.always(on_objects(faulty.changed_etag))
-        with pytest.raises(ChangedError):
-            await feed.need(chunks_of(1))
-        feed.close()
-        await settled(parts.idle)
 
 
 @asynccontextmanager

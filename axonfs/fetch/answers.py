@@ -1,0 +1,69 @@
+"""Which answers the bytes of an object come from, where no chunk table ties their ranges together.
+
+Below feed. Nodes of one source may have different ETags for the same bytes, or different bytes.
+While all answers have one ETag their chunks are served as they land. From the first other ETag on
+(`differ`) nothing is served before the digest of the whole was seen to match, and no ETag matters.
+Where the digest is wrong the object is fetched again in one request, so that it is of one answer.
+
+Trio thread only, but for `etag` and `note`, which transfers call.
+"""
+
+from __future__ import annotations
+
+from axonfs.errors import EtagError
+from axonfs.store import StoredObject
+
+# How often an object whose answers differ is fetched again before its digest counts as wrong.
+MAX_RESTARTS = 2
+
+
+class Answers:
+    """The answers for one object in use."""
+
+    def __init__(self, stored: StoredObject) -> None:
+        self.differ: EtagError | None = None  # the first answer that was another one
+        self.restarts = 0
+        self.punched = False  # bytes were given up that readers may have had
+        self._etags: dict[str, str] = {}  # by URL
+        self._untied = stored.present_bytes > 0  # of answers that nobody remembers
+
+    def etag(self, url: str) -> str | None:
+        """The ETag that the next answer from `url` must have, if any."""
+        return None if self.differ else self._etags.get(url)
+
+    def note(self, url: str, etag: str) -> None:
+        """An answer from `url` has this ETag."""
+        self._etags.setdefault(url, etag)
+
+    def mix(self, other: EtagError) -> bool:
+        """Take any answer from here on, and have the digest decide.
+
+        False where it could not decide about bytes that were given up.
+        """
+        if self.punched:
+            other.hint = "its servers differ, and what was read of it is gone: open it again"
+        elif self.differ is None:
+            self.differ = other
+        return self.differ is not None
+
+    def undecided(self, fault: str | None) -> EtagError:
+        """What a reader gets where the disk does not take the object that is to be compared."""
+        assert self.differ is not None
+        what = f"{self.differ.what}, and the disk does not take it to be compared"
+        return EtagError(what, source=self.differ.source, hint=fault)
+
+    @property
+    def final(self) -> bool:
+        """Whether a wrong digest is the source's fault, rather than that of several answers."""
+        return self.restarts == MAX_RESTARTS or not (self.differ or self._untied)
+
+    @property
+    def one(self) -> bool:
+        """Whether the object is to come in one answer."""
+        return self.restarts > 0
+
+    def begin_again(self) -> None:
+        """The bytes from several answers were wrong and are gone."""
+        self.restarts += 1
+        self.differ = self.differ or EtagError("its bytes are of several answers")
+        self._untied = self.punched = False
