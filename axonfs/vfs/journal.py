@@ -5,17 +5,22 @@ open; a worker writes each fact before the kernel learns of it, so the next work
 number that it does not know. What a kill cuts off is a record that the kernel was not told yet.
 
     record     u8 kind, 3 zero, u32 bytes of text, u64, u64, then the text; native byte order
-    NODE       inode, 0, the path's segments joined by NUL
+    NODE       inode, references more, the path's segments joined by NUL
     LOOKUP     inode, references more (FORGET: less)
     OPEN       handle, inode, the backing id in decimal (0: none)
     RELEASE    handle, 0
     SNAPSHOT   0, 0, records: everything before it counts no more
+
+A new inode and its first reference are one record: between two, a snapshot or a kill would leave an
+inode that has no reference, which replay takes for a forgotten one.
 
 Trio thread only; a write is a copy of some 50 bytes and blocks for no longer.
 """
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import struct
 from collections.abc import Iterator
@@ -25,6 +30,8 @@ from enum import IntEnum
 
 from axonfs.ranges import Range
 from axonfs.store.backing import cut
+
+log = logging.getLogger(__name__)
 
 _HEAD = struct.Struct("=B3xIQQ")
 # A journal is written anew when it has grown by so much, and again by as much as it then has.
@@ -71,7 +78,7 @@ class Known:
         match kind:
             case Kind.NODE:
                 path = tuple(text.decode().split("\0")) if text else ()
-                self.nodes.setdefault(one, KnownNode(path))
+                self.nodes.setdefault(one, KnownNode(path)).lookups += two
             case Kind.LOOKUP | Kind.FORGET:
                 self._count(one, two if kind == Kind.LOOKUP else -two)
             case Kind.OPEN:
@@ -96,8 +103,7 @@ class Known:
         yield _record(Kind.OPEN, self.last, 0, b"0")
         yield _record(Kind.RELEASE, self.last)
         for inode, node in self.nodes.items():
-            yield _record(Kind.NODE, inode, 0, "\0".join(node.path).encode())
-            yield _record(Kind.LOOKUP, inode, node.lookups)
+            yield _record(Kind.NODE, inode, node.lookups, "\0".join(node.path).encode())
         for number, handle in self.handles.items():
             yield _record(Kind.OPEN, number, handle.inode, str(handle.backing_id).encode())
 
@@ -122,20 +128,38 @@ class Journal:
 
     def note(self, kind: Kind, one: int, two: int = 0, text: bytes = b"") -> None:
         """Write one fact; the kernel may be told when it returns."""
-        record = _record(kind, one, two, text)
-        os.pwrite(self._descriptor, record, self._end)
-        self._end += len(record)
+        self._append(_record(kind, one, two, text))
         self.known.apply(kind, one, two, text)
         if self._end >= self._rewrite_at:
             self._rewrite()
 
+    def _append(self, record: bytes) -> None:
+        """Write all of a record, or nothing: what is behind the end would spoil the next replay.
+
+        Raises:
+            OSError: memory is short.
+        """
+        try:
+            if os.pwrite(self._descriptor, record, self._end) != len(record):
+                raise OSError(errno.ENOSPC, "a record of the journal is cut off")
+        except OSError:
+            os.ftruncate(self._descriptor, self._end)
+            raise
+        self._end += len(record)
+
     def _rewrite(self) -> None:
-        """Say the same in fewer words behind what there is, then let that go: a kill leaves one."""
+        """Append a snapshot, then free everything before it: a kill leaves at least one of the two.
+
+        Where memory is too short for a snapshot the journal stays as it is, and goes on growing.
+        """
         start = self._end
         snapshot = _record(Kind.SNAPSHOT, 0, 0, b"".join(self.known.records()))
-        os.pwrite(self._descriptor, snapshot, start)
-        self._end = start + len(snapshot)
-        self._rewrite_at = self._end + max(GROWTH, len(snapshot))
+        self._rewrite_at = start + len(snapshot) + max(GROWTH, len(snapshot))
+        try:
+            self._append(snapshot)
+        except OSError as exc:
+            log.warning("the journal of the mount cannot be shortened: %s", exc)
+            return
         cut(self._descriptor, Range(0, start), self._end)
 
 

@@ -69,8 +69,9 @@ class Nodes:
         if inode == ROOT:
             return
         if inode not in self._known.nodes:
-            self._journal.note(Kind.NODE, inode, 0, "\0".join(place.path).encode())
-        self._journal.note(Kind.LOOKUP, inode, 1)
+            self._journal.note(Kind.NODE, inode, 1, "\0".join(place.path).encode())
+        else:
+            self._journal.note(Kind.LOOKUP, inode, 1)
         self.settle(inode, place)
 
     def forget(self, inode: int, count: int) -> None:

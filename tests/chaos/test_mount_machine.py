@@ -23,6 +23,8 @@ from hypothesis.stateful import (
 
 from axonfs.call import call
 from tests.mount.conftest import Mount, MountFactory
+from tests.mount.test_journal import SHORTENED
+from tests.mount.test_passthrough import patched
 from tests.support import faulty
 from tests.support.faulty import Fault, FaultyOrigin
 from tests.support.fetching import on_objects
@@ -63,9 +65,12 @@ class MountMachine(RuleBasedStateMachine):
     reads = 0
     deaths = 0
 
-    def __init__(self, start: MountFactory, origin: FaultyOrigin, plain: Path) -> None:
+    def __init__(
+        self, start: MountFactory, origin: FaultyOrigin, plain: Path, shortening: dict[str, str]
+    ) -> None:
         super().__init__()
         MountMachine.number += 1
+        self.shortening = shortening
         self.plain = [(plain / file).read_bytes() for file in FILES]
         self.start = start
         self.origin = origin
@@ -80,7 +85,8 @@ class MountMachine(RuleBasedStateMachine):
         config = self.origin.directory.parent / "config.yaml"
         config.write_text(f"deadline: {DEADLINE}\n")
         cache = cache or self.origin.directory.parent / f"cache{MountMachine.number}"
-        mount = self.start(self.origin.url, cache=cache, env={"AXONFS_CONFIG": str(config)})
+        env = {"AXONFS_CONFIG": str(config), **self.shortening}
+        mount = self.start(self.origin.url, cache=cache, env=env)
         os.listdir(mount.path)  # from here on the list of names is known in any weather
         return mount
 
@@ -247,11 +253,11 @@ def test_any_order_of_things(tmp_path: Path, start_mount: MountFactory) -> None:
         suppress_health_check=list(HealthCheck),
     )
     with FaultyOrigin(registry) as origin:
-        plain = tmp_path / "models"
+        plain, shortening = tmp_path / "models", patched(tmp_path, SHORTENED)
 
         class Machine(MountMachine):
             def __init__(self) -> None:
-                super().__init__(start_mount, origin, plain)
+                super().__init__(start_mount, origin, plain, shortening)
 
         run_state_machine_as_test(Machine, settings=limits)
     counts = {"reads": MountMachine.reads, "deaths": MountMachine.deaths}

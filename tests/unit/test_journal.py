@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given
@@ -17,7 +19,7 @@ FACTS = st.lists(
         st.tuples(
             st.just(Kind.NODE),
             st.integers(1, 9),
-            st.just(0),
+            st.integers(0, 2),
             st.sampled_from([b"", b"nlp", "nlp\0ö".encode()]),
         ),
         st.tuples(
@@ -44,16 +46,15 @@ def memory() -> Iterator[int]:
 
 def test_what_is_said(memory: int) -> None:
     journal = Journal(memory)
-    journal.note(Kind.NODE, 5, 0, b"nlp\0tiny")
+    journal.note(Kind.NODE, 5, 1, b"nlp\0tiny")
     journal.note(Kind.LOOKUP, 5, 2)
-    journal.note(Kind.NODE, 6, 0, b"nlp")
-    journal.note(Kind.LOOKUP, 6, 1)
+    journal.note(Kind.NODE, 6, 1, b"nlp")
     journal.note(Kind.FORGET, 6, 1)
     journal.note(Kind.OPEN, 1, 5, b"3")
     journal.note(Kind.OPEN, 2, 5, b"0")
     journal.note(Kind.RELEASE, 2)
     known = Journal(memory).known
-    assert known == Known({5: KnownNode(("nlp", "tiny"), 2)}, {1: KnownHandle(5, 3)}, 2)
+    assert known == Known({5: KnownNode(("nlp", "tiny"), 3)}, {1: KnownHandle(5, 3)}, 2)
 
 
 @given(FACTS, st.data())
@@ -82,8 +83,7 @@ def test_it_does_not_grow_without_end(memory: int, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "GROWTH", 64 << 10)
     journal = Journal(memory)
     for number in range(1, 40):
-        journal.note(Kind.NODE, number, 0, f"model{number}".encode())
-        journal.note(Kind.LOOKUP, number, 1)
+        journal.note(Kind.NODE, number, 1, f"model{number}".encode())
     for number in range(20_000):
         journal.note(Kind.OPEN, number, 7, b"0")
         journal.note(Kind.RELEASE, number)
@@ -91,3 +91,37 @@ def test_it_does_not_grow_without_end(memory: int, monkeypatch: pytest.MonkeyPat
     assert os.fstat(memory).st_blocks * 512 < 256 << 10
     assert Journal(memory).known == journal.known
     assert len(journal.known.nodes) == 39
+
+
+@contextmanager
+def at_most(size: int) -> Iterator[None]:
+    """Files of this process grow no further: a write that reaches beyond is cut off."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_record_that_is_cut_off_leaves_nothing(memory: int) -> None:
+    journal = Journal(memory)
+    journal.note(Kind.NODE, 5, 1, b"nlp")
+    with at_most(os.fstat(memory).st_size + 10), pytest.raises(OSError, match="cut off"):
+        journal.note(Kind.NODE, 6, 1, b"x" * 300)
+    journal.note(Kind.LOOKUP, 5, 1)  # shorter than what was cut off
+    assert journal.known == Journal(memory).known == Known({5: KnownNode(("nlp",), 2)})
+
+
+def test_a_snapshot_that_is_cut_off_leaves_the_records(
+    memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(memory)
+    for number in range(1, 40):
+        journal.note(Kind.NODE, number, 1, f"model{number}".encode())
+    monkeypatch.setattr(journal, "_rewrite_at", 0)
+    with at_most(os.fstat(memory).st_size + 200):
+        journal.note(Kind.LOOKUP, 5, 1)
+    journal.note(Kind.FORGET, 6, 1)
+    assert Journal(memory).known == journal.known
+    assert len(journal.known.nodes) == 38
