@@ -123,12 +123,15 @@ def body_range(answer: Answer, asked: Range, size: int, etag: str | None) -> Ran
         ChangedError: the size is not the object's.
         UnavailableError: the answer is not one to the question asked.
     """
+    held = _partial(answer, asked, size) if answer.status == 206 else _all(answer, size)
     theirs = answer.headers.get("etag")
     if etag and not (theirs and same_etag(etag, theirs)):
         found = f"its ETag is {printable(theirs, 80)}" if theirs else "it has no ETag"
         raise answer.fault(EtagError, f"{found}, it was {printable(etag, 80)}")
-    if answer.status == 206:
-        return _partial(answer, asked, size)
+    return held
+
+
+def _all(answer: Answer, size: int) -> Range:
     length = content_length(answer.headers)
     if length is not None and length != size:
         raise answer.fault(ChangedError, f"it has {length} bytes now, not {size}")

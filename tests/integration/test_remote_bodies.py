@@ -18,6 +18,7 @@ from axonfs.errors import (
     AxonError,
     ChangedError,
     DeadlineError,
+    EtagError,
     UnavailableError,
     VanishedError,
 )
@@ -248,7 +249,7 @@ FAULTS: list[tuple[faulty.Fault, type[AxonError], bool]] = [
     (faulty.status(503), UnavailableError, True),
     (faulty.status(302), UnavailableError, False),
     (faulty.redirect("file:///etc/passwd"), UnavailableError, False),
-    (faulty.changed_etag, ChangedError, False),
+    (faulty.changed_etag, EtagError, False),
     (faulty.changed_size, ChangedError, False),
     (faulty.wrong_range, UnavailableError, True),
     (faulty.unreadable_range, UnavailableError, True),
