@@ -36,6 +36,7 @@ from axonfs.values import (
     parse_switch,
     parse_tokens,
     parse_urls,
+    separated,
     whole,
 )
 
@@ -50,7 +51,7 @@ class Settings:
     """Everything a command or a mount can be told; times in seconds, sizes in bytes.
 
     `cache_size` None means: leave 10 % of the disk free. `prefetch` is one of PREFETCH. `scrub` is
-    in bytes per second, 0 for never. `tokens`
+    in bytes per second, 0 for never. `allow_unverified` are URLs of registries. `tokens`
     maps a registry's URL to the token that goes to this registry alone; it is not part of the repr,
     so no log can show it.
     """
@@ -74,6 +75,7 @@ class Settings:
     mountpoint: Path = field(default_factory=lambda: default_mountpoint())
     ca_bundle: Path | None = None
     sources: tuple[str, ...] = HUBS
+    allow_unverified: tuple[str, ...] = ()
     tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def token(self, registry: str) -> str | None:
@@ -155,6 +157,11 @@ KEYS: Mapping[str, Key] = {
         "AXONFS_SOURCES",
         parse_sources,
         "Hubs whose models are below their name: hf, modelscope; or none.",
+    ),
+    "allow_unverified": Key(
+        "AXONFS_ALLOW_UNVERIFIED",
+        parse_urls,
+        "URLs of registries whose files may be read even where they have no sha256.",
     ),
     "tokens": Key(
         None,
@@ -277,6 +284,10 @@ def read_config(path: Path) -> dict[str, Any]:
         UsageError: unreadable, not a mapping, or a key that does not exist.
     """
     document = _read(path)
+    try:
+        document = separated(document)
+    except ValueError as exc:
+        raise UsageError(f"registries: {exc}", source=str(path)) from exc
     for name in document:
         check_key(str(name), str(path))
     return document

@@ -126,7 +126,14 @@ def _sources(
     settings: Settings, registries: tuple[str, ...], documents: Documents, store: Store
 ) -> list[Source]:
     return [
-        RegistrySource(url, documents, token=settings.token(url), cache=store) for url in registries
+        RegistrySource(
+            url,
+            documents,
+            token=settings.token(url),
+            cache=store,
+            allow_unverified=url in settings.allow_unverified,
+        )
+        for url in registries
     ]
 
 

@@ -105,6 +105,10 @@ class CorruptError(AxonError):
     """Bytes do not match their digest; they were dropped."""
 
 
+class UnverifiedError(AxonError):
+    """Nothing tells whether a file's bytes are right, and the user did not allow to read it."""
+
+
 class MalformedError(AxonError):
     """A manifest, index or chunk table that breaks the format's rules; nothing of it is used."""
 

@@ -20,7 +20,7 @@ from operator import attrgetter
 
 import yaml
 
-from axonfs.distribution import Package, packed_digest, parse_distribution
+from axonfs.distribution import Package, packed_digest, parse_distribution, unverified_digest
 from axonfs.errors import MalformedError
 from axonfs.names import (
     LATEST,
@@ -31,6 +31,7 @@ from axonfs.names import (
     plain,
     printable,
     valid_segment,
+    vouching_digest,
 )
 from axonfs.yamldoc import Node, parse_yaml
 
@@ -48,6 +49,7 @@ MAX_PACKED = 256  # files that wait for the end of their package; each holds a c
 MAX_SIZE = 1 << 53
 MAX_TEXT = 4000
 MAX_TAGS = 100
+_NOTHING = hashlib.sha256().hexdigest()  # of a file with bytes it is a placeholder
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,8 @@ class FileEntry:
 
     Where a hub knows only the git blob id, that is `git`, and `digest` is made from it: a name
     for the object, which no bytes are compared with. So it is where the manifest gives a file no
-    sha256 of its own: `packed` is then the sha256 of the package, which vouches for it.
+    sha256 of its own: `packed` is then the sha256 of the package, which vouches for it. Where the
+    package has none either the file is `unverified`: nothing tells whether its bytes are right.
     """
 
     path: str
@@ -73,10 +76,18 @@ class FileEntry:
     chunks: ChunkRef | None = None
     git: str | None = None
     packed: str | None = None
+    unverified: bool = False
+
+    @property
+    def named(self) -> bool:
+        """Whether `digest` is a name only, and the bytes come in a package or not at all."""
+        return self.unverified or self.packed is not None
 
     @property
     def proof(self) -> dict[str, str]:
         """What its bytes are compared with, by the name of its kind."""
+        if self.unverified:
+            return {"unverified": "no sha256"}
         if self.packed:
             return {"package": self.packed}
         return {"git": self.git} if self.git else {"sha256": self.digest}
@@ -129,10 +140,11 @@ def git_digest(git: str) -> str:
     return hashlib.sha256(f"git blob {git}".encode()).hexdigest()
 
 
-def parse_manifest(raw: bytes, expected: Spec | None = None) -> Manifest:
+def parse_manifest(raw: bytes, expected: Spec | None = None, base: str = "") -> Manifest:
     """The manifest in `raw`, YAML or JSON.
 
     Args:
+        base: where it comes from, which names the objects that nothing vouches for.
         expected: what was asked for; the manifest must be of that version (any version, where
             `latest` was asked for).
 
@@ -140,7 +152,7 @@ def parse_manifest(raw: bytes, expected: Spec | None = None) -> Manifest:
         MalformedError: the message names the rule that is broken, and the file where one does.
     """
     try:
-        return _manifest(raw, expected)
+        return _manifest(raw, expected, base)
     except MalformedError as exc:
         # Built anew: the message reads as one about the manifest, whichever helper found it.
         raise MalformedError(
@@ -148,7 +160,7 @@ def parse_manifest(raw: bytes, expected: Spec | None = None) -> Manifest:
         ) from exc
 
 
-def _manifest(raw: bytes, expected: Spec | None) -> Manifest:
+def _manifest(raw: bytes, expected: Spec | None, base: str) -> Manifest:
     root = _mapping(parse_yaml(raw, limit=MAX_MANIFEST_BYTES), "the document")
     if root.get("apiVersion") not in (API_VERSION, "v1"):
         raise MalformedError(f"apiVersion is not {API_VERSION}")
@@ -159,9 +171,10 @@ def _manifest(raw: bytes, expected: Spec | None) -> Manifest:
     body = _mapping(root.get("spec"), "spec")
     layout = _mapping(body.get("format"), "spec.format")
     package = parse_distribution(root.get("distribution")) if kind == MODEL else None
+    origin = _Origin(hashlib.sha256(raw).hexdigest(), base, kind == SNAPSHOT, package)
     return Manifest(
         spec=_spec(metadata, expected),
-        files=_files(layout.get("files"), kind == SNAPSHOT, package),
+        files=_files(layout.get("files"), origin),
         description=_text(metadata.get("description")),
         license=_text(metadata.get("license")),
         framework=_named(body.get("framework")),
@@ -222,14 +235,32 @@ def _spec(metadata: dict[str, Node], expected: Spec | None) -> Spec:
     return spec
 
 
-def _files(node: Node, snapshot: bool, package: Package | None) -> tuple[FileEntry, ...]:
-    if not isinstance(node, list) or not (node or snapshot):
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What the entries of a document's files have in common."""
+
+    digest: str  # of the document
+    base: str
+    snapshot: bool
+    package: Package | None
+
+    def without_digest(self, path: str, size: int) -> FileEntry:
+        """A file of which the manifest gives no sha256: its package vouches for it, or nothing."""
+        if self.package and self.package.digest:
+            name = packed_digest(self.package.digest, path)
+            return FileEntry(path, size, name, packed=self.package.digest)
+        name = unverified_digest(self.base, self.digest, path)
+        return FileEntry(path, size, name, unverified=True)
+
+
+def _files(node: Node, origin: _Origin) -> tuple[FileEntry, ...]:
+    if not isinstance(node, list) or not (node or origin.snapshot):
         raise MalformedError("spec.format.files is not a list of files")
     if len(node) > MAX_FILES:
         raise MalformedError(f"it has {len(node)} files, more than {MAX_FILES}")
-    files = sorted((_file(item, snapshot, package) for item in node), key=attrgetter("path"))
-    _refuse_collisions(files, snapshot)
-    if sum(entry.packed is not None for entry in files) > MAX_PACKED:
+    files = sorted((_file(item, origin) for item in node), key=attrgetter("path"))
+    _refuse_collisions(files, origin.snapshot)
+    if origin.package and sum(entry.named for entry in files) > MAX_PACKED:
         raise MalformedError(f"more than {MAX_PACKED} files have no sha256")
     if sum(entry.size for entry in files) > MAX_SIZE:
         raise MalformedError("the sum of the sizes is out of bounds")
@@ -254,7 +285,7 @@ def _refuse_collisions(files: Iterable[FileEntry], snapshot: bool) -> None:
         raise MalformedError(f"{printable(min(both))!r} is a file and a directory at once")
 
 
-def _file(node: Node, snapshot: bool, package: Package | None) -> FileEntry:
+def _file(node: Node, origin: _Origin) -> FileEntry:
     item = _mapping(node, "an entry of spec.format.files")
     path = item.get("path")
     if not isinstance(path, str | int):
@@ -262,16 +293,18 @@ def _file(node: Node, snapshot: bool, package: Package | None) -> FileEntry:
     path = check_path(str(path))
     try:
         size = _size(item.get("size"), "size")
-        if snapshot and "git" in item:
+        if origin.snapshot and "git" in item:
             git = check_git(item["git"])
             _bound_chunks(size, None)
             return FileEntry(path, size, git_digest(git), git=git)
         chunks = _chunks(item.get("chunks")) if size else None
         _bound_chunks(size, chunks)
-        if package and not chunks and not item.get("sha256"):
-            name = packed_digest(package.digest, path)
-            return FileEntry(path, size, name, packed=package.digest)
-        return FileEntry(path, size, _digest(item.get("sha256")), chunks)
+        if origin.snapshot or chunks:  # made by a program, which knew the bytes
+            return FileEntry(path, size, _digest(item.get("sha256")), chunks)
+        digest = vouching_digest(item.get("sha256"))
+        if not size or digest == _NOTHING:
+            digest = None if size else _NOTHING
+        return FileEntry(path, size, digest) if digest else origin.without_digest(path, size)
     except MalformedError as exc:
         raise MalformedError(f"{exc.what}, in the file {printable(path)!r}") from exc
 

@@ -113,6 +113,15 @@ def check_digest(text: object) -> str:
     raise MalformedError(f"{printable(str(text))!r} is not a sha256 digest")
 
 
+def vouching_digest(text: object) -> str | None:
+    """`text` in lower case if it can tell what some bytes are: a sha256, and no placeholder.
+
+    Registries are filled in by hand: words, and one digit 64 times, stand for "not known".
+    """
+    digest = text.lower() if isinstance(text, str) else ""
+    return digest if _DIGEST.fullmatch(digest) and len(set(digest)) > 1 else None
+
+
 def is_commit(text: object) -> bool:
     """Whether `text` is a git object id in full: a revision that cannot move."""
     return isinstance(text, str) and bool(_GIT.fullmatch(text))

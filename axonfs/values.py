@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 PREFETCH = ("auto", "off", "all")
@@ -54,6 +55,35 @@ def parse_urls(value: object) -> tuple[str, ...]:
         raise ValueError("is not a list of URLs")
     # One registry named twice is asked once.
     return tuple(dict.fromkeys(map(parse_url, words)))
+
+
+def separated(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A config file's settings, with what stands beside a registry's URL as settings of their own.
+
+    An item of `registries` may be a mapping {url, token, allow_unverified}.
+    """
+    items = document.get("registries")
+    if not isinstance(items, list) or not any(isinstance(item, dict) for item in items):
+        return dict(document)
+    rows = [item if isinstance(item, dict) else {"url": item} for item in items]
+    for row in rows:
+        if unknown := row.keys() - {"url", "token", "allow_unverified"}:
+            raise ValueError(
+                f"one has the key {min(map(str, unknown))!r}, which is none of a registry's"
+            )
+    urls = [parse_url(row.get("url", "")) for row in rows]
+    tokens = {url: row["token"] for url, row in zip(urls, rows, strict=True) if row.get("token")}
+    allowed = [
+        url
+        for url, row in zip(urls, rows, strict=True)
+        if parse_switch(row.get("allow_unverified", False))
+    ]
+    found = {**document, "registries": urls}
+    if tokens:
+        found["tokens"] = {**(document.get("tokens") or {}), **tokens}
+    if allowed:
+        found["allow_unverified"] = [*parse_urls(document.get("allow_unverified") or []), *allowed]
+    return found
 
 
 def parse_path(value: object) -> Path:

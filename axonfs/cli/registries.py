@@ -17,7 +17,7 @@ from axonfs.config import convert, edit_config, load, resolve
 from axonfs.errors import UsageError
 from axonfs.names import parse_spec, printable
 from axonfs.units import counted, size
-from axonfs.values import parse_token, parse_url
+from axonfs.values import parse_token, parse_url, parse_urls
 
 if TYPE_CHECKING:
     from axonfs.publish import Progress
@@ -150,28 +150,54 @@ def list_registries(as_json: bool) -> None:
     origin = resolve({})["registries"][1]
     if as_json:
         echo_json(
-            [{"url": url, "token": settings.token(url) is not None} for url in settings.registries]
+            [
+                {
+                    "url": url,
+                    "token": settings.token(url) is not None,
+                    "allow_unverified": url in settings.allow_unverified,
+                }
+                for url in settings.registries
+            ]
         )
     elif settings.registries:
         table(
-            ("URL", "TOKEN", "FROM"),
-            [(url, "set" if settings.token(url) else "", origin) for url in settings.registries],
+            ("URL", "TOKEN", "UNVERIFIED", "FROM"),
+            [
+                (
+                    url,
+                    "set" if settings.token(url) else "",
+                    "allowed" if url in settings.allow_unverified else "",
+                    origin,
+                )
+                for url in settings.registries
+            ],
             widest=200,
         )
     else:
         note("no registry is configured; axonfs registry add URL adds one")
 
 
-@registry.command
-@click.argument("url")
-@click.option(
+_token_option = click.option(
     "--with-token",
     is_flag=True,
     help="Read the registry's token from standard input (asked for on a terminal).",
 )
-def add(url: str, with_token: bool) -> None:
+_unverified_option = click.option(
+    "--allow-unverified/--no-allow-unverified",
+    "unverified",
+    default=None,
+    help="Whether files of it are read of which it gives no sha256, so that nothing tells whether"
+    " their bytes are right. By default they give an error.",
+)
+
+
+@registry.command
+@click.argument("url")
+@_token_option
+@_unverified_option
+def add(url: str, with_token: bool, unverified: bool | None) -> None:
     """Add a registry behind those that are there."""
-    _edit(url, with_token, first=False)
+    _edit(url, with_token, unverified, first=False)
 
 
 @registry.group("set")
@@ -181,17 +207,14 @@ def set_group() -> None:
 
 @set_group.command("default")
 @click.argument("url")
-@click.option(
-    "--with-token",
-    is_flag=True,
-    help="Read the registry's token from standard input (asked for on a terminal).",
-)
-def set_default(url: str, with_token: bool) -> None:
+@_token_option
+@_unverified_option
+def set_default(url: str, with_token: bool, unverified: bool | None) -> None:
     """Make a registry the first that is asked; it is added if it is new."""
-    _edit(url, with_token, first=True)
+    _edit(url, with_token, unverified, first=True)
 
 
-def _edit(url: str, with_token: bool, *, first: bool) -> None:
+def _edit(url: str, with_token: bool, unverified: bool | None, *, first: bool) -> None:
     (url,) = convert("registries", [url], "the command line")
     # Read before the file is locked: a person may take their time to type.
     token = _read_token() if with_token else None
@@ -200,9 +223,18 @@ def _edit(url: str, with_token: bool, *, first: bool) -> None:
         document["registries"] = [url, *others] if first else list(dict.fromkeys([*others, url]))
         if token:
             document["tokens"] = {**(document.get("tokens") or {}), url: token}
+        if unverified is not None:
+            _set_unverified(document, url, unverified)
     place = "the default registry" if first else "a registry"
     echo(f"{url} is {place} now")
     _warn_if_hidden()
+
+
+def _set_unverified(document: dict[str, Any], url: str, allowed: bool) -> None:
+    before = parse_urls(document.pop("allow_unverified", None) or [])
+    urls = [other for other in before if other != url] + [url] * allowed
+    if urls:
+        document["allow_unverified"] = urls
 
 
 def _known(document: dict[str, Any]) -> list[str]:
@@ -230,7 +262,7 @@ def _warn_if_hidden() -> None:
 @registry.command
 @click.argument("url")
 def remove(url: str) -> None:
-    """Remove a registry and its token."""
+    """Remove a registry, its token and what it is allowed."""
     try:
         wanted = parse_url(url)
     except ValueError:
@@ -248,4 +280,5 @@ def remove(url: str) -> None:
         document.pop("tokens", None)
         if tokens:
             document["tokens"] = tokens
+        _set_unverified(document, wanted, allowed=False)
     echo(f"{wanted} is removed")

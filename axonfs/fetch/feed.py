@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from axonfs.errors import AxonError, CorruptError, OfflineError
+from axonfs.errors import AxonError, CorruptError, OfflineError, UnverifiedError
 from axonfs.fetch.answers import Answers
 from axonfs.fetch.job import Job, Landing, Priority
 from axonfs.fetch.local import Local
@@ -107,11 +107,21 @@ class Feed:
         """
         return self.local.usable(start, stop) and self._judged()
 
+    @property
+    def allowed(self) -> bool:
+        """Whether the object may be read: its digest will tell, or its registry may do without."""
+        return not self.entry.unverified or any(
+            origin.source is not None and origin.source.allows_unverified(origin.base)
+            for origin in self.origins
+        )
+
     def _judged(self) -> bool:
         """Whether what is local may be served as far as the digest of the whole goes.
 
         The bytes of an object that comes `entire` wait for the verdict.
         """
+        if self.entry.unverified:
+            return self.allowed and self.local.complete
         return self.compared or (not self.entire and not self.local.complete)
 
     @property
@@ -128,7 +138,7 @@ class Feed:
     @property
     def packed(self) -> bool:
         """Whether the object is nowhere but in a package."""
-        if self.entry.packed:
+        if self.entry.named:
             return True
         return any(self._fetcher.packages.needed(origin, self.entry) for origin in self.origins)
 
@@ -142,7 +152,8 @@ class Feed:
         return False
 
     def _unjudged(self) -> bool:
-        return self.entry.chunks is None and self.local.complete and not self.object.verified
+        judged = self.entry.chunks is not None or self.entry.unverified or self.object.verified
+        return self.local.complete and not judged
 
     async def _judge(self) -> None:
         async def judge() -> None:
@@ -189,7 +200,7 @@ class Feed:
         while not await self._may_serve(chunks, passed):
             if self.entire:
                 chunks = Range(0, self.object.count)  # there is a verdict on all of it, or none
-            self.raise_if_quarantined()
+            self.raise_if_refused()
             if self._unjudged():
                 await self._judge()
             await self._settle(chunks)
@@ -250,6 +261,16 @@ class Feed:
             if landing.data is not None:
                 passed[chunk] = landing.data
 
+    def raise_if_refused(self) -> None:
+        """Raise if the object's bytes are known to be wrong, or may not be read."""
+        if not self.allowed:
+            raise UnverifiedError(
+                "cannot be verified: neither the file nor its package has a sha256",
+                source=self.origins[0].base if self.origins else None,
+                hint="axonfs registry add URL --allow-unverified has it read all the same",
+            )
+        self.raise_if_quarantined()
+
     def raise_if_quarantined(self) -> None:
         """Raise if the object's bytes are known to be wrong."""
         if cause := self.object.quarantined:
@@ -281,7 +302,8 @@ class Feed:
 
     def want(self, chunks: Range, priority: Priority = Priority.READAHEAD) -> None:
         """Have the chunks fetched; nobody waits, so errors stay in the log."""
-        if self._fetcher.offline or self.object.quarantined or not self.origins:
+        refused = self.object.quarantined or not self.allowed
+        if self._fetcher.offline or refused or not self.origins:
             return  # `need` says why
         if priority is not Priority.DEMAND and self.object.health.fault:
             # Memory is short, and what is fetched too early goes from it unread.

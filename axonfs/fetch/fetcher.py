@@ -48,7 +48,7 @@ MAX_CORRUPT = 3
 MAX_NODES = 8
 
 
-_Key = tuple[str, int, ChunkRef | None, str | None]
+_Key = tuple[str, int, ChunkRef | None, str | None, bool]
 
 
 class Fetcher:
@@ -257,7 +257,7 @@ class Fetcher:
     async def _attempt(self, job: Job, origin: Version) -> None:
         await self._seek_blob(job.feed)
         entry = job.feed.entry
-        if job.feed.blob is None and (entry.packed or self.packages.needed(origin, entry)):
+        if job.feed.blob is None and (entry.named or self.packages.needed(origin, entry)):
             await self._unpack(job, origin)
             return
         try:
@@ -374,7 +374,7 @@ class Fetcher:
 
 def _key(entry: FileEntry) -> _Key:
     """Entries that agree about everything but the path share a feed."""
-    return entry.digest, entry.size, entry.chunks, entry.git
+    return entry.digest, entry.size, entry.chunks, entry.git, entry.named
 
 
 def _deadline(exc: AxonError, waited: float) -> AxonError:

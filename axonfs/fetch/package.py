@@ -2,7 +2,8 @@
 
 Beside transfer.py, which brings objects one by one; whoever wants a file of such a version joins
 the pass that is under way, or starts one. A file is served once it is complete and has the sha256
-that the manifest gives it; one that the manifest gives none waits for the sha256 of the package.
+that the manifest gives it; one that the manifest gives none waits for the sha256 of the package,
+and if there is none for its end.
 That a package is needed is kept in the index: what a pass left of a file is judged by it, in the
 next process too.
 
@@ -56,8 +57,8 @@ class Packages:
 
     def needed(self, origin: Version, entry: FileEntry) -> bool:
         """Whether the object of `entry` is known to be nowhere but in the package of `origin`."""
-        package = origin.manifest.package
-        return package is not None and entry.chunks is None and self._is_needed(package.digest)
+        has_one = origin.manifest.package is not None
+        return has_one and entry.chunks is None and self._is_needed(_identity(origin))
 
     def _is_needed(self, digest: str) -> bool:
         if digest not in self._needed:
@@ -66,10 +67,9 @@ class Packages:
 
     def need(self, origin: Version, entry: FileEntry) -> bool:
         """Take it that `entry` is nowhere but in the package of `origin`; False if it has none."""
-        package = origin.manifest.package
-        if package is None or entry.chunks is not None:
+        if origin.manifest.package is None or entry.chunks is not None:
             return False
-        self._needed[package.digest] = True
+        self._needed[_identity(origin)] = True
         return True
 
     async def unpack(self, origin: Version) -> None:
@@ -79,13 +79,13 @@ class Packages:
             AxonError: the package cannot be had, or is not what the manifest says. Files that
                 were checked by their own sha256 before that stay.
         """
-        assert origin.manifest.package is not None
-        digest = origin.manifest.package.digest
-        await self._fetcher.flights.join(("package", digest), lambda: self._unpack(origin))
+        if origin.manifest.package is None:
+            raise VanishedError("its manifest gives neither a sha256 nor a package that has it")
+        key = "package", _identity(origin)
+        await self._fetcher.flights.join(key, lambda: self._unpack(origin))
 
     async def _unpack(self, origin: Version) -> None:
-        assert origin.manifest.package is not None
-        key = origin.manifest.package.digest, origin.base
+        key = _identity(origin), origin.base
         until, error = self._refused.get(key, (0.0, None))
         if error is not None and trio.current_time() < until:
             raise error.located()
@@ -113,9 +113,17 @@ class Packages:
             ended.set()
 
 
-def _note(digest: str) -> str:
-    """What the index has a document under if the package with this digest was ever needed."""
-    return f"package:{digest}"
+def _identity(origin: Version) -> str:
+    """What tells the package of a version from others: its sha256, else where it is of."""
+    package = origin.manifest.package
+    if package and package.digest:
+        return package.digest
+    return f"{origin.base} {origin.spec}"
+
+
+def _note(identity: str) -> str:
+    """What the index has a document under if this package was ever needed."""
+    return f"package:{identity}"
 
 
 class _Pass:
@@ -131,6 +139,7 @@ class _Pass:
     ) -> None:
         assert origin.manifest.package is not None
         assert origin.source is not None  # Feed.opened keeps only origins that have one
+        self._allowed = origin.source.allows_unverified(origin.base)
         self._fetcher = fetcher
         self._bodies = bodies
         self._limits = limits
@@ -149,7 +158,9 @@ class _Pass:
         if not self._mirrors:
             raise VanishedError("its package has no URL that can be asked")
         while True:
-            unpacking = Unpacking(self._manifest, self._fetcher.store, self._unpacked)
+            unpacking = Unpacking(
+                self._manifest, self._fetcher.store, self._unpacked, unverified=self._allowed
+            )
             try:
                 return await self._insist(unpacking)
             except AxonError as exc:

@@ -37,16 +37,23 @@ class Unpacking:
 
     Args:
         unpacked: called with each declared file when its object is complete and right.
+        unverified: whether files count of which nothing tells that their bytes are right.
     """
 
     def __init__(
-        self, manifest: Manifest, store: Store, unpacked: Callable[[FileEntry], object]
+        self,
+        manifest: Manifest,
+        store: Store,
+        unpacked: Callable[[FileEntry], object],
+        *,
+        unverified: bool = False,
     ) -> None:
         assert manifest.package is not None
         self.taken = 0  # bytes of the package
         self._package = manifest.package
         self._store = store
         self._unpacked = unpacked
+        self._unverified = unverified
         self._declared = len(manifest.files)
         self._due = {entry.path: entry for entry in manifest.files}
         self._sum = hashlib.sha256()
@@ -105,7 +112,7 @@ class Unpacking:
             count, path = self._declared - len(self._due), printable(min(self._due))
             what = f"it holds {count} of {self._declared} declared files; {path!r} is missing"
             raise MalformedError(what)
-        if self._sum.hexdigest() != self._package.digest:
+        if self._package.digest and self._sum.hexdigest() != self._package.digest:
             what = f"its sha256 is {self._sum.hexdigest()}, not {self._package.digest}"
             raise MalformedError(what)
         while self._held:
@@ -125,8 +132,10 @@ class Unpacking:
         if size != entry.size:
             what = f"{printable(path)!r} has {size} bytes in it, not {entry.size}"
             raise MalformedError(what)
+        if entry.unverified and not self._unverified:
+            return _Passed(lambda: self._due.pop(path))
         stored = self._store.object(entry) if size else None
-        if stored is None or entry.chunks is not None or _is_right(stored):
+        if stored is None or entry.chunks is not None or _is_right(stored, entry):
             return _Passed(lambda: self._done(entry))
         generation = stored.generation()
         if entry.packed and _is_whole(stored) and stored.mark_verified(generation):
@@ -140,7 +149,7 @@ class Unpacking:
     def _ready(self, filling: _Filling) -> None:
         """All bytes of a file are there. The package vouches for it if nothing else does."""
         del self._due[filling.entry.path]
-        if filling.entry.packed is None:
+        if not filling.entry.named:
             filling.check()
             self._held.remove(filling)
             filling.settle()
@@ -154,7 +163,11 @@ def refuse(manifest: Manifest, store: Store, cause: str) -> None:
     """Serve nobody from what the package of `manifest` should have held, as from any object whose
     bytes were wrong: `verify` tells, and with `--repair` asks for the package again."""
     for entry in manifest.files:
-        if not entry.size or entry.chunks is not None or _is_right(stored := store.object(entry)):
+        if (
+            not entry.size
+            or entry.chunks is not None
+            or _is_right(stored := store.object(entry), entry)
+        ):
             continue
         stored.hold()
         try:
@@ -165,8 +178,9 @@ def refuse(manifest: Manifest, store: Store, cause: str) -> None:
             stored.release()
 
 
-def _is_right(stored: StoredObject) -> bool:
-    return stored.complete and stored.verified
+def _is_right(stored: StoredObject, entry: FileEntry) -> bool:
+    """Whether there is nothing left to do for a file, as far as it can be known."""
+    return stored.complete and (stored.verified or (entry.unverified and _is_whole(stored)))
 
 
 def _is_whole(stored: StoredObject) -> bool:
@@ -256,7 +270,7 @@ class _Filling:
         try:
             for chunk, piece in self._kept.items():
                 self._land(chunk, piece)
-            if self._kept:
+            if self._kept and not self.entry.unverified:
                 self._object.mark_verified(self._generation)
             if self._object.quarantined:  # by a package before this one
                 self._object.quarantine(None)

@@ -35,7 +35,7 @@ def wrong_chunks(
     """
     buffer = memoryview(bytearray(stored.chunk_size))
     right = table.right if table else None
-    if table is None and entry.packed:  # only its package tells what the index does not know
+    if table is None and entry.named:  # only its package tells what the index does not know
         right = _unknown
     wrong = [chunk for chunk in range(*chunks) if stored.check(chunk, buffer, right) is False]
     if wrong:

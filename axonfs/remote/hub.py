@@ -185,6 +185,10 @@ class HubSource(ABC):
         """None: hubs have no chunk tables."""
         return None
 
+    def allows_unverified(self, base: str) -> bool:
+        """False: hubs have a digest of every file."""
+        return False
+
     def locate(self, base: str, entry: FileEntry) -> Location:
         """Where a file's bytes are; `base` is one of this hub's."""
         repo, _, commit = base.removeprefix(f"{self.namespace}://").rstrip("/").rpartition("@")

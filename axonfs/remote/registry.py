@@ -58,6 +58,7 @@ class RegistrySource:
     Args:
         token: sent as a bearer token, to the origin of `url` only.
         cache: documents of earlier runs, for conditional requests and for when it is down.
+        allow_unverified: whether files may be read of which it gives no digest.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class RegistrySource:
         token: str | None = None,
         *,
         cache: DocumentCache | None = None,
+        allow_unverified: bool = False,
     ) -> None:
         root = target_of(url)
         self.url = str(root).rstrip("/") + "/"
@@ -75,6 +77,7 @@ class RegistrySource:
         self._secrets = {**root.credentials, **_bearer(token)}
         self._documents = documents
         self._kept = KeptDocuments(documents, cache, self._secrets)
+        self._allow_unverified = allow_unverified
         self._no_index_until = float("-inf")
         self._indexed = True  # until it was asked for its index and had none
 
@@ -169,9 +172,13 @@ class RegistrySource:
         except NotFoundError:
             return None
         assert fetched is not None  # no ETag was sent
+        base = base_of(fetched.final_url, spec.model) or self.url
         with _Blaming(fetched.final_url):
-            manifest = await trio.to_thread.run_sync(parse_manifest, fetched.body, spec)
-        return manifest, base_of(fetched.final_url, spec.model) or self.url
+            manifest = await trio.to_thread.run_sync(parse_manifest, fetched.body, spec, base)
+        return manifest, base
+
+    def allows_unverified(self, base: str) -> bool:
+        return self._allow_unverified and base.rstrip("/") == self.url.rstrip("/")
 
     async def table(self, base: str, entry: FileEntry) -> ChunkTable | None:
         if entry.chunks is None:

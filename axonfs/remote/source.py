@@ -57,6 +57,10 @@ class Source(Protocol):
         """The chunk table of a file's object; None if its manifest names none."""
         ...
 
+    def allows_unverified(self, base: str) -> bool:
+        """Whether files below `base` may be read though nothing tells if their bytes are right."""
+        ...
+
     def locate(self, base: str, entry: FileEntry) -> Location:
         """Where the bytes of a file's object are. Sends nothing."""
         ...

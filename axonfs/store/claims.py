@@ -17,6 +17,8 @@ def suits(known: ObjectRecord | Presence, entry: FileEntry) -> bool:
     """Whether chunks of `known` may be served as chunks of `entry`."""
     if known.size != entry.size:
         return False
+    if known.named != entry.named and not known.verified:
+        return False  # a registry may give a file of its own the name of another's
     if entry.chunks is None:
         return known.verified or known.table == NO_TABLE
     return known.chunk_size == entry.chunks.size and (
@@ -32,18 +34,22 @@ def rules_out(record: ObjectRecord, entry: FileEntry) -> bool:
 def new_record(digest: str, entry: FileEntry) -> ObjectRecord:
     private_of = None if digest == entry.digest else entry.digest
     if entry.chunks is None:
-        return ObjectRecord(entry.size, DEFAULT_CHUNK_SIZE, private_of=private_of)
+        return ObjectRecord(
+            entry.size, DEFAULT_CHUNK_SIZE, private_of=private_of, named=entry.named
+        )
     return ObjectRecord(entry.size, entry.chunks.size, entry.chunks.digest, private_of=private_of)
 
 
 def entry_of(key: str, record: ObjectRecord) -> FileEntry:
     """An entry that the object under `key` serves."""
     chunks = ChunkRef(record.chunk_size, record.table) if record.table != NO_TABLE else None
-    return FileEntry("", record.size, record.private_of or key, chunks)
+    digest = record.private_of or key
+    return FileEntry("", record.size, digest, chunks, unverified=record.named)
 
 
-def private_key(entry: FileEntry) -> str:
+def private_key(key: str, entry: FileEntry) -> str:
+    """Where the object of `entry` is if that under `key` is another's."""
     chunks = entry.chunks
-    identity = f"{entry.digest} {entry.size} {chunks.size} {chunks.digest}" if chunks else ""
-    identity = identity or f"{entry.digest} {entry.size}"
+    identity = f"{key} {entry.size} {chunks.size} {chunks.digest}" if chunks else ""
+    identity = identity or f"{key} {entry.size}"
     return hashlib.sha256(identity.encode()).hexdigest()

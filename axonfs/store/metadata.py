@@ -52,7 +52,8 @@ class Pin:
     """A version exempt from eviction; `files` are object digests, `pinned_at` unix seconds.
 
     It is a receipt as well: `complete` says that at that time all `chunks` of the files, of `size`
-    bytes, were local and had been checked since the machine was started.
+    bytes, were local and had been checked since the machine was started. The bytes of `unverified`
+    of its files were compared with no digest, since the registry has none.
     """
 
     spec: Spec
@@ -62,6 +63,7 @@ class Pin:
     complete: bool
     chunks: int = 0
     size: int = 0
+    unverified: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,11 +233,11 @@ class Metadata:
 
     def _parse(self, record: bytes) -> StoredManifest | None:
         spec, base, raw = _split(record)
-        digest = hashlib.sha256(raw).digest()
+        digest = hashlib.sha256(base.encode() + b"\0" + raw).digest()
         manifest = self._parsed.get(digest)
         if manifest is None:
             try:
-                manifest = parse_manifest(raw, spec)
+                manifest = parse_manifest(raw, spec, base)
             except MalformedError as exc:
                 # A stricter axonfs than the one that stored it: asked for again, refused by name.
                 log.info("the cached manifest is not used: %s", exc)
@@ -245,7 +247,8 @@ class Metadata:
 
 
 class _ParsedManifests:
-    """The manifests parsed last, by digest, within a budget of raw bytes; always the newest one."""
+    """The manifests parsed last, by the digest of base and document, within a budget of raw bytes;
+    always the newest one."""
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
@@ -299,6 +302,7 @@ def _encode_pin(pin: Pin) -> bytes:
         "complete": pin.complete,
         "chunks": pin.chunks,
         "size": pin.size,
+        "unverified": pin.unverified,
     }
     return json.dumps(value, separators=(",", ":")).encode()
 
@@ -313,4 +317,5 @@ def _decode_pin(record: bytes) -> Pin:
         value["complete"],
         value.get("chunks", 0),
         value.get("size", 0),
+        value.get("unverified", 0),
     )

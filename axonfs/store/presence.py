@@ -61,6 +61,7 @@ class Presence:
         "chunk_size",
         "count",
         "epoch",
+        "named",
         "present",
         "present_bytes",
         "private_of",
@@ -84,6 +85,7 @@ class Presence:
         self.count = chunk_count(record.size, record.chunk_size)
         self.table = record.table
         self.private_of = record.private_of
+        self.named = record.named
         self.verified = record.verified
         self.quarantined = record.quarantined
         self.present_bytes = record.present_bytes
@@ -250,6 +252,7 @@ class Presence:
             self.accessed,
             self.quarantined,
             self.private_of,
+            self.named,
         )
 
     def _write(self, transaction: Transaction, gain: int) -> None:

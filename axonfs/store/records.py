@@ -3,7 +3,8 @@
 Pure; the bottom of the store. Little endian, except for keys, whose order LMDB compares:
 
     objects    key: digest (32 bytes)
-               sealed: u64 size, u32 chunk size, u32 flags (1 = whole digest verified),
+               sealed: u64 size, u32 chunk size, u32 flags (1 = whole digest verified,
+               2 = its key is a name, not the digest of its bytes),
                u64 present bytes, f64 accessed (unix seconds), 32 digest of the chunk table (zeros:
                none), 32 digest of the content where the key is another (zeros: the key is it),
                then the cause of a quarantine in UTF-8 (nothing: none)
@@ -42,7 +43,7 @@ GROUP = 128  # chunks of one group record: 1 KiB of sums keeps a commit to one l
 NO_TABLE = ""
 _OBJECT = struct.Struct("<QIIQd32s32s")
 _SUM = struct.Struct("<Q")
-_VERIFIED = 1
+_VERIFIED, _NAMED = 1, 2
 _BITS = GROUP // 8
 _PRESENT, _CHECKED, _ADOPTED, _SUMS = 16, 16 + _BITS, 16 + 2 * _BITS, 16 + 3 * _BITS
 GROUP_BYTES = _SUMS + 8 * GROUP
@@ -84,7 +85,8 @@ class ObjectRecord:
     """What is known of one object; a chunk size of 0 means a stray that no entry claimed yet.
 
     `table` is the digest of the chunk table its chunks were checked against, NO_TABLE if none.
-    A private object (store.py) names the digest of its content in `private_of`.
+    A private object (store.py) names the digest of its content in `private_of`. `named`: as in
+    FileEntry.
     """
 
     size: int
@@ -95,12 +97,13 @@ class ObjectRecord:
     accessed: float = 0.0
     quarantined: str | None = None
     private_of: str | None = None
+    named: bool = False
 
     def encode(self) -> bytes:
         head = _OBJECT.pack(
             self.size,
             self.chunk_size,
-            _VERIFIED if self.verified else 0,
+            (_VERIFIED if self.verified else 0) | (_NAMED if self.named else 0),
             self.present_bytes,
             self.accessed,
             bytes.fromhex(self.table),
@@ -123,6 +126,7 @@ class ObjectRecord:
             accessed,
             payload[_OBJECT.size :].decode() or None,
             content.hex() if any(content) else None,
+            bool(flags & _NAMED),
         )
 
 

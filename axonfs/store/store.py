@@ -262,7 +262,7 @@ class Store(Metadata):
             return live
         record = ObjectRecord.decode(self._index.get(Table.OBJECTS, bytes.fromhex(digest)))
         if live is not None or (record and rules_out(record, entry)):
-            return self._find(private_key(entry), entry)
+            return self._find(private_key(digest, entry), entry)
         if record is None or not record.chunk_size or not suits(record, entry):
             record = self._claim(digest, entry, record)
         stored = StoredObject(self._ledger, digest, record)
