@@ -123,6 +123,11 @@ class Manifest:
         """Bytes of all files."""
         return sum(entry.size for entry in self.files)
 
+    @property
+    def unverified(self) -> int:
+        """How many files have no digest that could tell whether their bytes are right."""
+        return sum(entry.unverified for entry in self.files)
+
     def file(self, path: str) -> FileEntry | None:
         at = bisect_left(self.files, path, key=attrgetter("path"))
         if at < len(self.files) and self.files[at].path == path:

@@ -192,7 +192,13 @@ class Mount:
             "since": self._since,
             "offline": engine.settings.offline,
             "registries": [
-                {"url": url, "error": state.error, "since": state.since, "indexed": state.indexed}
+                {
+                    "url": url,
+                    "error": state.error,
+                    "since": state.since,
+                    "indexed": state.indexed,
+                    "allow_unverified": url.rstrip("/") in engine.settings.allow_unverified,
+                }
                 for url, state in engine.tree.states.items()
             ],
             "log": _log_place(),

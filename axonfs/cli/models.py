@@ -10,7 +10,7 @@ import click
 from axonfs.cli.client import ask
 from axonfs.cli.options import json_option, source_options, target
 from axonfs.cli.output import echo, echo_json, facts, note, show_note, table
-from axonfs.units import share, size
+from axonfs.units import counted, share, size
 from axonfs.values import HUBS
 
 
@@ -46,12 +46,17 @@ def search(
     table(
         ("SPEC", "SIZE", "FRAMEWORK", "DESCRIPTION"),
         (
-            (item["spec"], _known(item["size"]), item["framework"], item["description"])
+            (item["spec"], _known(item["size"]), item["framework"], _described(item))
             for item in found
         ),
     ) if found else note("nothing matches")
     if not (found or sources or place.settings.registries):
         note("no registry is configured; --source hf searches the Hugging Face Hub")
+
+
+def _described(item: dict[str, Any]) -> str:
+    doubt = "(cannot be verified) " if item["unverified"] else ""
+    return f"{doubt}{item['description']}"
 
 
 def _known(count: int | None) -> str:
@@ -85,12 +90,31 @@ def info(
                     item["path"],
                     size(item["size"]),
                     share(item["local"], item["size"]),
-                    item.get("sha256") or f"git:{item['git']}",
+                    _digest(item),
                 )
                 for item in found["files"]
             ),
             widest=120,
         )
+
+
+def _digest(item: dict[str, Any]) -> str:
+    """What the bytes of a file are compared with."""
+    if "unverified" in item:
+        return "none"
+    kind = next(kind for kind in ("sha256", "git", "package") if kind in item)
+    return str(item[kind]) if kind == "sha256" else f"{kind}:{item[kind]}"
+
+
+def _verified(found: dict[str, object]) -> str:
+    """Empty where all bytes can be verified, as nearly always."""
+    if not found["unverified"]:
+        return ""
+    files = counted(int(str(found["unverified"])), "file")
+    what = f"{files} cannot be verified: neither the file nor its package has a sha256"
+    if found["unverified_allowed"]:
+        return f"{what}; reading is allowed"
+    return f"{what}; reading gives an error, see axonfs registry add --allow-unverified"
 
 
 def _facts(found: dict[str, object]) -> list[tuple[str, str]]:
@@ -114,6 +138,7 @@ def _facts(found: dict[str, object]) -> list[tuple[str, str]]:
         ("size", size(total)),
         ("local", f"{size(local)} ({share(local, total)})"),
         ("pinned", _pin_word(found)),
+        ("verified", _verified(found)),
         ("manifest", f"sha256:{found['digest']}"),
         ("from", str(found["source"])),
         ("path", str(found["path"] or "")),
@@ -149,7 +174,8 @@ def versions(model: str, registries: tuple[str, ...], cache: str | None, as_json
 
 def _aliases(item: dict[str, Any], latest: str | None) -> str:
     names = ["latest"] if item["version"] == latest else []
-    return ", ".join([*names, *item["aliases"]])
+    unverified = ["cannot be verified"] if item["unverified"] else []
+    return ", ".join([*names, *item["aliases"], *unverified])
 
 
 @click.command("list")

@@ -131,7 +131,14 @@ def _receipt(receipt: dict[str, Any]) -> str:
         f"{counted(receipt['chunks'], 'chunk')} of {counted(receipt['objects'], 'object')},"
         f" {size(receipt['bytes'])}, manifest sha256:{receipt['manifest'][:12]}"
     )
-    return f"{'proven' if receipt['complete'] else 'not whole'} {clock(receipt['time'])}: {proven}"
+    word = "proven" if receipt["complete"] else "not whole"
+    if receipt["unverified"]:
+        word = f"{_unverified(receipt['unverified'])}; {'local' if receipt['complete'] else word}"
+    return f"{word} {clock(receipt['time'])}: {proven}"
+
+
+def _unverified(files: int) -> str:
+    return f"{counted(files, 'file')} cannot be verified"
 
 
 def _check(
@@ -151,6 +158,7 @@ def _check(
                 f"{item['spec']} is whole: {counted(item['files'], 'file')},"
                 f" {counted(item['chunks'], 'chunk')}, {size(item['total'])},"
                 f" pinned {clock(item['receipt']['time'])}"
+                f"{', ' + _unverified(item['unverified']) if item['unverified'] else ''}"
             )
         for missing in item["missing"]:
             place_of = " ".join(part for part in (item["spec"], missing["path"]) if part)
@@ -258,12 +266,13 @@ def verify(
     request: Event = {"op": "verify", "specs": _checked(specs), "repair": repair}
     result = _with_progress(target(registries, cache), request)
     if as_json:
-        echo_json({key: result[key] for key in ("files", "bytes", "bad")})
+        echo_json({key: result[key] for key in ("files", "bytes", "bad", "unverified")})
     for item in () if as_json else result["bad"]:
         echo(f"{item['spec']} {item['path']}: {_fate(item)}")
     if not as_json:
         files = counted(result["files"], "file")
-        echo(f"{files}, {size(result['bytes'])} checked, {len(result['bad'])} bad")
+        unverified = f", {_unverified(result['unverified'])}" if result["unverified"] else ""
+        echo(f"{files}, {size(result['bytes'])} checked, {len(result['bad'])} bad{unverified}")
     if not all(item["repaired"] for item in result["bad"]):
         click.get_current_context().exit(1)
 

@@ -168,7 +168,10 @@ def _registry_state(item: dict[str, Any], *, mounted: bool) -> str:
         return f"does not answer: {item['error']}"
     if not mounted:
         return ""
-    return "ok" if item.get("indexed", True) else "ok, but it has no index: names work, ls does not"
+    state = (
+        "ok" if item.get("indexed", True) else "ok, but it has no index: names work, ls does not"
+    )
+    return f"{state}; what cannot be verified is read" if item.get("allow_unverified") else state
 
 
 def _show_loads(loads: list[dict[str, Any]]) -> None:

@@ -264,10 +264,12 @@ class Feed:
     def raise_if_refused(self) -> None:
         """Raise if the object's bytes are known to be wrong, or may not be read."""
         if not self.allowed:
+            base = self.origins[0].base if self.origins else None
             raise UnverifiedError(
                 "cannot be verified: neither the file nor its package has a sha256",
-                source=self.origins[0].base if self.origins else None,
-                hint="axonfs registry add URL --allow-unverified has it read all the same",
+                source=base,
+                hint=f"axonfs registry add {(base or 'URL').rstrip('/')} --allow-unverified"
+                " has it read all the same",
             )
         self.raise_if_quarantined()
 

@@ -122,6 +122,7 @@ def _shown(receipt: Pin) -> dict[str, Any]:
         "objects": len(receipt.files),
         "chunks": receipt.chunks,
         "bytes": receipt.size,
+        "unverified": receipt.unverified,
         "time": receipt.pinned_at,
     }
 
@@ -172,6 +173,7 @@ def _settle(store: Store, pin: Pin, proof: Proof) -> Pin:
         complete=not proof.missing,
         chunks=proof.chunks,
         size=proof.size,
+        unverified=proof.unverified,
     )
     store.put_pin(receipt)
     store.sync()
@@ -217,6 +219,7 @@ async def _check_pin(
         "chunks": proof.chunks,
         "total": proof.size,
         "whole": not proof.missing,
+        "unverified": proof.unverified,
         "missing": proof.missing,
         "receipt": _shown(pin) if pin else None,
     }

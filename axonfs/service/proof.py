@@ -32,12 +32,14 @@ STEP_BYTES = 64 << 20
 class Proof:
     """What was found: `missing` has the path of each file that is not whole, and why.
 
-    `chunks` and `size` count the objects of the whole ones, each once.
+    `chunks` and `size` count the objects of the whole ones, each once; `unverified` the files among
+    them whose bytes no digest can be compared with.
     """
 
     files: int = 0
     chunks: int = 0
     size: int = 0
+    unverified: int = 0
     missing: list[dict[str, str]] = field(default_factory=list)
 
     def lack(self, path: str, why: str) -> None:
@@ -57,6 +59,7 @@ async def prove(context: Context, version: Version, entries: Iterable[FileEntry]
                 proof.chunks += context.store.object(entry).count
         if (why := seen[entry.digest]) is not None:
             proof.lack(entry.path, why)
+        proof.unverified += entry.unverified and why is None
     return proof
 
 
@@ -94,7 +97,7 @@ async def _fault_of(context: Context, version: Version, feed: Feed) -> str | Non
     absent = sum(stored.bytes_of(run).size for run in stored.missing(*everything))
     lacks = [f"{counted(damaged, 'chunk')} damaged on the disk"] if damaged else []
     lacks += [f"{size(absent)} of {size(feed.entry.size)} are missing"] if absent else []
-    if not lacks and not feed.present(*everything):
+    if not (lacks or feed.entry.unverified or feed.present(*everything)):
         return "its bytes changed while they were compared"
     return ", ".join(lacks) or None
 

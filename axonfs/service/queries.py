@@ -76,7 +76,7 @@ async def search(context: Context, request: Event) -> Event:
         errors.append("offline, so no hub was asked")
     for error in errors:
         await context.note(error)
-    return {"models": [_listing(listing) for listing in found]}
+    return {"models": await trio.to_thread.run_sync(_listings, context.store, found)}
 
 
 async def _search_hubs(tree: Tree, query: str, names: list[str]) -> list[Listing]:
@@ -105,6 +105,16 @@ def _local_listings(store: Store) -> list[Listing]:
         )
         for manifest, _, _ in local_versions(store)
     ]
+
+
+def _listings(store: Store, found: Iterable[Listing]) -> list[dict[str, Any]]:
+    """`unverified` is how many files nothing vouches for, None where no manifest is here."""
+    items = []
+    for listing in found:
+        stored = store.manifest(listing.spec)
+        unverified = stored.manifest.unverified if stored else None
+        items.append({**_listing(listing), "unverified": unverified})
+    return items
 
 
 def _listing(listing: Listing) -> dict[str, Any]:
@@ -152,6 +162,10 @@ async def info(context: Context, request: Event) -> Event:
             "size": manifest.size,
             "local": sum(item["local"] for item in files),
             "facts": await _facts(hub, manifest.spec, context.tree.offline) if hub else {},
+            "unverified": manifest.unverified,
+            "unverified_allowed": bool(
+                version.source and version.source.allows_unverified(version.base)
+            ),
             "files": files,
         }
     }
@@ -244,6 +258,7 @@ def _version_items(
                 "size": stored.manifest.size if stored else listed.get(spec) or None,
                 "local": sum(item["local"] for item in files),
                 "pinned": _pin_state(pins.get(spec)),
+                "unverified": stored.manifest.unverified if stored else None,
             }
         )
     return items

@@ -134,7 +134,13 @@ async def verify(context: Context, request: Event) -> Event:
     for spec, entry, local in targets:
         await check.file(spec, entry, local)
     await context.events.send(check.event("", ""))
-    return {"files": len(targets), "bytes": check.done, "bad": check.bad}
+    unverified = sum(entry.unverified for _, entry, _ in targets)
+    return {
+        "files": len(targets),
+        "bytes": check.done,
+        "bad": check.bad,
+        "unverified": unverified,
+    }
 
 
 async def _local_version(context: Context, wanted: Wanted) -> Spec:

@@ -260,6 +260,7 @@ class Files:
                     "local": handle.feed.object.present_bytes,
                     "handles": 0,
                     "passed_through": handle.frozen,
+                    "unverified": handle.feed.entry.unverified,
                 },
             )
             row["handles"] += 1
