@@ -24,7 +24,14 @@ from axonfs.manifest import (
     check_chunk_size,
     parse_manifest,
 )
-from axonfs.names import LATEST, check_digest, check_path, printable, valid_segment
+from axonfs.names import (
+    LATEST,
+    check_digest,
+    check_path,
+    printable,
+    valid_segment,
+    vouching_digest,
+)
 from axonfs.versions import precedence
 from axonfs.yamldoc import Node, parse_yaml
 
@@ -130,6 +137,12 @@ def _refused_by(check: Callable[[str], object]) -> Rule:
     return rule
 
 
+def _check_digest(text: str) -> None:
+    check_digest(text.lower())
+    if vouching_digest(text) is None:
+        raise MalformedError("zeros are a placeholder")
+
+
 def _is_text(node: Node) -> bool:
     return isinstance(node, str | int) and str(node).strip() != ""
 
@@ -186,7 +199,7 @@ _count = _that(
 )
 _url = _that(_is_url, "is not an http:// or https:// URL")
 _time = _that(_is_time, "is not a time as in RFC 3339")
-_digest = _refused_by(lambda text: check_digest(text.lower()))
+_digest = _refused_by(_check_digest)
 _path = _refused_by(check_path)
 _anything = _mapping({})
 

@@ -306,10 +306,14 @@ def _file(node: Node, origin: _Origin) -> FileEntry:
         _bound_chunks(size, chunks)
         if origin.snapshot or chunks:  # made by a program, which knew the bytes
             return FileEntry(path, size, _digest(item.get("sha256")), chunks)
+        if "git" in item:
+            raise MalformedError("a git blob id is for snapshots")
         digest = vouching_digest(item.get("sha256"))
-        if not size or digest == _NOTHING:
-            digest = None if size else _NOTHING
-        return FileEntry(path, size, digest) if digest else origin.without_digest(path, size)
+        if size == 0:
+            return FileEntry(path, size, digest or _NOTHING)
+        if digest is None or digest == _NOTHING:
+            return origin.without_digest(path, size)
+        return FileEntry(path, size, digest)
     except MalformedError as exc:
         raise MalformedError(f"{exc.what}, in the file {printable(path)!r}") from exc
 

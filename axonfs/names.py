@@ -116,10 +116,10 @@ def check_digest(text: object) -> str:
 def vouching_digest(text: object) -> str | None:
     """`text` in lower case if it can tell what some bytes are: a sha256, and no placeholder.
 
-    Registries are filled in by hand: words, and one digit 64 times, stand for "not known".
+    Placeholders are words, zeros, and whatever else is not 64 hex digits.
     """
     digest = text.lower() if isinstance(text, str) else ""
-    return digest if _DIGEST.fullmatch(digest) and len(set(digest)) > 1 else None
+    return digest if _DIGEST.fullmatch(digest) and digest.strip("0") else None
 
 
 def is_commit(text: object) -> bool:

@@ -132,8 +132,8 @@ def _receipt(receipt: dict[str, Any]) -> str:
         f" {size(receipt['bytes'])}, manifest sha256:{receipt['manifest'][:12]}"
     )
     word = "proven" if receipt["complete"] else "not whole"
-    if receipt["unverified"]:
-        word = f"{_unverified(receipt['unverified'])}; {'local' if receipt['complete'] else word}"
+    if unverified := receipt.get("unverified", 0):
+        word = f"{_unverified(unverified)}; {'local' if receipt['complete'] else word}"
     return f"{word} {clock(receipt['time'])}: {proven}"
 
 

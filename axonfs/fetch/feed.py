@@ -151,9 +151,13 @@ class Feed:
         self.object.thaw()
         return False
 
+    @property
+    def uncompared(self) -> bool:
+        """Whether a digest can tell whether the whole is right, and was not compared with it."""
+        return not (self.compared or self.entry.unverified)
+
     def _unjudged(self) -> bool:
-        judged = self.entry.chunks is not None or self.entry.unverified or self.object.verified
-        return self.local.complete and not judged
+        return self.local.complete and self.uncompared
 
     async def _judge(self) -> None:
         async def judge() -> None:

@@ -116,13 +116,14 @@ def _lost(proof: Proof, selection: Selection) -> list[dict[str, str]]:
 
 def _shown(receipt: Pin) -> dict[str, Any]:
     """A receipt as answers have it; sizes in bytes, `time` in unix seconds."""
+    doubt = {"unverified": receipt.unverified} if receipt.unverified else {}
     return {
         "complete": receipt.complete,
         "manifest": receipt.manifest_digest,
         "objects": len(receipt.files),
         "chunks": receipt.chunks,
         "bytes": receipt.size,
-        "unverified": receipt.unverified,
+        **doubt,
         "time": receipt.pinned_at,
     }
 

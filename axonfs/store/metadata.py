@@ -302,8 +302,9 @@ def _encode_pin(pin: Pin) -> bytes:
         "complete": pin.complete,
         "chunks": pin.chunks,
         "size": pin.size,
-        "unverified": pin.unverified,
     }
+    if pin.unverified:
+        value["unverified"] = pin.unverified
     return json.dumps(value, separators=(",", ":")).encode()
 
 

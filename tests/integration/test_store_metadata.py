@@ -94,9 +94,9 @@ class TestManifests:
     def test_only_a_few_stay_parsed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         parsed: list[Spec] = []
 
-        def parse(raw: bytes, spec: Spec) -> Manifest:
+        def parse(raw: bytes, spec: Spec, base: str) -> Manifest:
             parsed.append(spec)
-            return parse_manifest(raw, spec)
+            return parse_manifest(raw, spec, base)
 
         monkeypatch.setattr(metadata_module, "parse_manifest", parse)
         monkeypatch.setattr(metadata_module, "PARSED_BYTES", 3 * len(manifest(1).raw))

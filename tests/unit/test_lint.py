@@ -118,6 +118,7 @@ def test_what_is_required_is_named_when_it_is_missing(key: str) -> None:
         ("spec.format.files[0].size", "12", None),
         ("spec.format.files[0].size", 1 << 60, None),
         ("spec.format.files[0].sha256", "abc", "is refused: 'abc' is not a sha256 digest"),
+        ("spec.format.files[0].sha256", "0" * 64, "is refused: zeros are a placeholder"),
         ("spec.format.files[0].chunks", {"size": 3, "sha256": "ab" * 32}, None),
         ("spec.format.execution_files", ["a/model.onnx", "other.onnx"], None),
         ("spec.io.inputs", [], "is empty"),

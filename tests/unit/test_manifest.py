@@ -30,7 +30,7 @@ SPEC = Spec("nlp", "llama", "1.0.0")
 DIGEST = "ab" * 32
 
 SEGMENTS = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,8}", fullmatch=True)
-DIGESTS = st.binary(min_size=32, max_size=32).map(bytes.hex) | st.just("1" * 64)
+DIGESTS = st.binary(min_size=32, max_size=32).filter(any).map(bytes.hex) | st.just("1" * 64)
 TEXTS = st.text(max_size=30).map(plain)
 CHUNKS = st.builds(ChunkRef, st.integers(16, 26).map(lambda power: 1 << power), DIGESTS)
 PLAIN_PATHS = st.lists(
@@ -198,8 +198,6 @@ def test_the_chunks_of_an_empty_file_do_not_matter() -> None:
         (file(size=MAX_SIZE + 1), "whole number"),
         (file(size=10**30), "whole number"),
         (file(size=(MAX_CHUNKS << 20) + 1), "chunks"),
-        (file(sha256=None), "sha256"),
-        (file(sha256="ab"), "sha256"),
         (file(chunks="x"), "not a mapping"),
         (file(chunks={"size": 1 << 20}), "sha256"),
         (file(chunks={"size": 1 << 15, "sha256": DIGEST}), "power of two"),
@@ -212,6 +210,47 @@ def test_a_file_that_breaks_a_rule_refuses_the_whole_manifest(entry: object, rul
     with pytest.raises(MalformedError, match=rule) as refusal:
         parse(tree(file(path="other"), entry))
     assert str(refusal.value).isprintable()
+
+
+PLACEHOLDERS = (
+    None,
+    "",
+    "placeholder-sha256-checksum",
+    "ab",
+    "0" * 64,
+    hashlib.sha256().hexdigest(),
+    ["a"],
+)
+
+
+@pytest.mark.parametrize("placeholder", PLACEHOLDERS)
+def test_a_placeholder_is_no_sha256(placeholder: object) -> None:
+    """The package vouches for the file if its own sha256 is one, else nothing does."""
+    document = tree(file(sha256=placeholder), file(path="empty", size=0, sha256=placeholder))
+    found = parse(document).file("a")
+    assert found is not None
+    assert (found.unverified, found.packed) == (True, None)
+    assert found.proof == {"unverified": "no sha256"}
+    assert parse(document).unverified == 1, "of an empty file there is nothing to verify"
+    document["distribution"] = {"package": {"url": "p.axon", "size": 1, "sha256": DIGEST}}
+    found = parse(document).file("a")
+    assert found is not None
+    assert (found.unverified, found.packed) == (False, DIGEST)
+    document["distribution"]["package"]["sha256"] = placeholder
+    assert parse(document).unverified == (0 if placeholder == PLACEHOLDERS[-2] else 1)
+
+
+def test_what_nothing_vouches_for_is_of_its_registry_and_manifest_alone() -> None:
+    raw = json.dumps(tree(file(sha256="?"), file(path="b", sha256="?"))).encode()
+    other = raw.replace(b"llama", b"llamb")
+    names = {
+        entry.digest
+        for document, base in ((raw, "http://a/"), (raw, "http://b/"), (other, "http://a/"))
+        for entry in parse_manifest(document, base=base).files
+    }
+    assert len(names) == 6
+    again = parse_manifest(raw, base="http://a")
+    assert again.files[0].digest in names
 
 
 @pytest.mark.parametrize(
