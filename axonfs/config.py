@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from axonfs.axonconfig import RENAMED, axon_config_path, translated
 from axonfs.errors import UsageError
@@ -44,6 +44,9 @@ MAX_CONFIG_BYTES = 1 << 20
 SYSTEM_CONFIG = Path("/etc/axonfs/config.yaml")
 # What `config set KEY` takes to mean "leave it out of the file".
 DEFAULT_WORD = "default"
+
+# What a config file says: each value as YAML has it, and where it stands.
+Document: TypeAlias = dict[str, tuple[Any, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +202,15 @@ def load(flags: Mapping[str, object] | None = None) -> Settings:
     return Settings(**{name: value for name, (value, _) in resolve(flags or {}).items()})
 
 
-def resolve(flags: Mapping[str, object]) -> dict[str, tuple[Any, str]]:
-    """Each setting's value and where it comes from, those left to their default included."""
-    document = file_settings()
-    if "tokens" in document:
-        _check_private(Path(document["tokens"][1]))
+def resolve(
+    flags: Mapping[str, object], document: Document | None = None
+) -> dict[str, tuple[Any, str]]:
+    """Each setting's value and where it comes from, those left to their default included.
+
+    Args:
+        document: what the config file says; by default it is read.
+    """
+    document = read_document() if document is None else document
     plain = Settings()
     found: dict[str, tuple[Any, str]] = {}
     for name, key in KEYS.items():
@@ -219,6 +226,18 @@ def resolve(flags: Mapping[str, object]) -> dict[str, tuple[Any, str]]:
         else:
             found[name] = getattr(plain, name), "default"
     return _with_variable_token(found)
+
+
+def read_document() -> Document:
+    """What the file in effect says, not yet checked, and that its tokens are closed to others.
+
+    Raises:
+        UsageError: it cannot be read, is invalid, or shows tokens to others.
+    """
+    document = file_settings()
+    if "tokens" in document:
+        _check_private(Path(document["tokens"][1]))
+    return document
 
 
 def _with_variable_token(found: dict[str, tuple[Any, str]]) -> dict[str, tuple[Any, str]]:
@@ -259,7 +278,7 @@ def config_path() -> Path:
     return own
 
 
-def file_settings() -> dict[str, tuple[Any, str]]:
+def file_settings() -> Document:
     """What the file in effect says, not yet checked, and where each value stands.
 
     Raises:

@@ -11,7 +11,6 @@ itself by what is installed now; the mount stays. Blocking; main thread.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import select
@@ -19,15 +18,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from axonfs import rundir, systemd
-from axonfs.connection import claimed, connect, detach, parse_offer
-from axonfs.connection.handshake import READ_BYTES
-from axonfs.connection.held import DONE, NO_HANDSHAKE, REPLACE, VARIABLE, Held
+from axonfs.connection import clear_dead, release
+from axonfs.connection.held import DONE, NO_HANDSHAKE, RELOAD, REPLACE, VARIABLE, Held
+from axonfs.connection.mountinfo import top_at
+from axonfs.connection.possessions import Possessions, leave_to_libfuse
 from axonfs.errors import UnsupportedError
 
 log = logging.getLogger(__name__)
@@ -44,108 +44,22 @@ LASTING = 60.0
 # After so long without a worker that answers, readers get an error rather than wait on.
 GIVE_UP = 300.0
 KEPT_ENDS = 20
-_ADOPT = "AXONFS_ADOPT"
 
 
-@dataclass(slots=True)
-class Possessions:
-    """What outlives a worker: descriptors, and the kernel's INIT message.
-
-    `state` is a file in memory with what is no descriptor, so that all of it can be kept by others.
-    """
-
-    lock: int
-    control: int
-    journal: int
-    state: int
-    device: int = -1
-    init: bytes = b""
-    plain: str | None = None
-    answered: bool = False
-
-    NAMES = ("lock", "control", "journal", "state", "device")
-
-    @property
-    def descriptors(self) -> dict[str, int]:
-        found = {name: getattr(self, name) for name in self.NAMES}
-        return {name: number for name, number in found.items() if number >= 0}
-
-    def save(self) -> None:
-        """Write what is no descriptor to `state`."""
-        text = json.dumps({"init": self.init.hex(), "plain": self.plain})
-        os.pwrite(self.state, text.encode(), 0)
-
-    @classmethod
-    def adopt(cls, descriptors: dict[str, int]) -> Possessions:
-        """What a holder before this one had."""
-        text = os.pread(descriptors["state"], 1 << 20, 0)
-        saved = json.loads(text)
-        return cls(
-            **descriptors, init=bytes.fromhex(saved["init"]), plain=saved["plain"], answered=True
-        )
+def block_signals() -> None:
+    """Have a signal that arrives while there is no mount yet to take away wait for `hold`."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)
 
 
-def hold(
-    command: list[str],
-    cache: Path,
-    mountpoint: Path,
-    *,
-    allow_other: bool,
-    ready: Callable[[], None],
-) -> int:
-    """Mount at `mountpoint` and have `command` serve it until it is unmounted; the exit code.
+def hold(possessions: Possessions, command: list[str], parent: int = -1) -> int:
+    """Have `command` serve the mount until it is unmounted; the exit code.
 
     Args:
         command: starts a worker.
-        ready: called once the mount answers.
-
-    Raises:
-        AxonError: it cannot be mounted; nothing is left behind.
+        parent: a pipe on which a byte says that the mount answers. If its other end is closed
+            before that, nobody wants the mount any more.
     """
-    # Whoever stops it meanwhile is heard once there is a mount to take away.
-    signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)
-    found = _inherited()
-    if {"lock", "control", "journal", "state", "device"} <= set(found):
-        possessions = Possessions.adopt(found)
-        log.info("going on with the mount at %s", mountpoint)
-    else:
-        possessions = _acquire(cache, mountpoint, allow_other=allow_other)
-    return Holder(possessions, command, cache, mountpoint, ready).run()
-
-
-def adopting() -> bool:
-    """Whether this program goes on with a mount, rather than make one."""
-    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
-    return _ADOPT in os.environ or "device" in names
-
-
-def _inherited() -> dict[str, int]:
-    """Descriptors from before this program was replaced, or that systemd kept."""
-    text = os.environ.pop(_ADOPT, "")
-    found: dict[str, int] = json.loads(text) if text else {}
-    for descriptor in found.values():
-        os.set_inheritable(descriptor, False)
-    return found or systemd.stored()
-
-
-def _acquire(cache: Path, mountpoint: Path, *, allow_other: bool) -> Possessions:
-    rundir.prepare(cache)
-    lock = rundir.take_lock(cache)
-    journal, state = (os.memfd_create(f"axonfs-{name}") for name in ("journal", "state"))
-    control = rundir.listen(cache).detach()
-    possessions = Possessions(lock, control, journal, state)
-    with claimed(mountpoint):
-        device = connect(mountpoint, allow_other=allow_other)
-    try:
-        possessions.init = os.read(device, READ_BYTES)
-        parse_offer(possessions.init)
-        possessions.device = device
-    except (OSError, ValueError) as exc:
-        os.close(device)
-        detach(mountpoint, lazy=True)
-        possessions.plain = str(exc)
-    possessions.save()
-    return possessions
+    return Holder(possessions, command, parent).run()
 
 
 @dataclass(slots=True)
@@ -178,19 +92,11 @@ class Worker:
 class Holder:
     """Keeps a worker running; `run` returns when the mount is over."""
 
-    def __init__(
-        self,
-        possessions: Possessions,
-        command: list[str],
-        cache: Path,
-        mountpoint: Path,
-        ready: Callable[[], None],
-    ) -> None:
+    def __init__(self, possessions: Possessions, command: list[str], parent: int) -> None:
         self._possessions = possessions
-        self._socket = cache / rundir.SOCKET
         self._command = command
-        self._mountpoint = mountpoint
-        self._announce = ready
+        self._mountpoint = Path(possessions.known.mountpoint)
+        self._parent = parent
         self._ends: list[dict[str, Any]] = []
         self._brief = 0  # workers in a row that did not last
         self._answered_at = time.monotonic()
@@ -198,12 +104,12 @@ class Holder:
 
     def run(self) -> int:
         """Start a worker, replace it whenever it ends, unmount when asked to."""
-        wakeup, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        for number in HEEDED:
-            signal.signal(number, lambda number, frame: self._signals.append(number))
-        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)
         try:
+            wakeup, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            for number in HEEDED:
+                signal.signal(number, lambda number, frame: self._signals.append(number))
+            signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)
             return self._keep(wakeup)
         finally:
             signal.set_wakeup_fd(-1)
@@ -211,22 +117,41 @@ class Holder:
 
     def _keep(self, wakeup: int) -> int:
         while True:
-            worker = self._start()
+            try:
+                worker = self._start()
+            except OSError as exc:  # the machine is out of memory or processes
+                if not self._possessions.answered:
+                    raise
+                if not self._go_on(f"not started: {exc.strerror}", wakeup):
+                    return self._given_up()
+                continue
             code = self._watch(worker, wakeup)
             if code is None:
                 self._unmount(worker)
                 return 0
             if code == DONE or self._gone():
                 return 0
-            if code == REPLACE and self._possessions.plain is None:
-                self._replace_program()
-            elif self._possessions.answered:
-                if not self._go_on(worker, code, wakeup):
-                    return 0 if STOPPING & set(self._signals) else 1
-            elif code == NO_HANDSHAKE and self._possessions.plain is None:
-                self._fall_back()
-            else:
-                return code if code > 0 else 1
+            if (end := self._after(worker, code, wakeup)) is not None:
+                return end
+
+    def _after(self, worker: Worker, code: int, wakeup: int) -> int | None:
+        """What follows on a worker's end: the holder's own exit code, or None and a next worker."""
+        own = self._possessions.known.plain is None
+        if code == REPLACE and own:
+            self._replace_program()
+        elif code == RELOAD and own:
+            log.info("the next worker starts with other settings")
+        elif self._possessions.answered:
+            if not self._go_on(self._note_end(worker, code), wakeup):
+                return self._given_up()
+        elif code == NO_HANDSHAKE and own:
+            leave_to_libfuse(self._possessions, "libfuse does not go along with the handshake")
+        else:
+            return code if code > 0 else 1
+        return None
+
+    def _given_up(self) -> int:
+        return 0 if STOPPING & set(self._signals) else 1
 
     def _gone(self) -> bool:
         """Whether the connection has ended: there is nothing left for a worker to serve."""
@@ -244,11 +169,13 @@ class Holder:
             lock=mine.lock,
             control=mine.control,
             journal=mine.journal,
+            settings=mine.settings,
             ready=write_end,
             device=mine.device,
+            connection=mine.known.connection,
             init=mine.init,
             first=not mine.answered,
-            plain=mine.plain,
+            plain=mine.known.plain,
             ends=self._ends,
         )
         # The worker takes SIGHUP when it can; until then it would be the end of it.
@@ -270,6 +197,8 @@ class Holder:
         poll = select.poll()
         for descriptor in (wakeup, worker.pidfd, worker.ready):
             poll.register(descriptor, select.POLLIN)
+        if self._parent >= 0:
+            poll.register(self._parent, 0)  # POLLERR is always reported
         while True:
             events = {descriptor for descriptor, _ in poll.poll(worker.patience())}
             if not events:
@@ -279,8 +208,13 @@ class Holder:
                 os.read(wakeup, 4096)
                 if self._heed(worker):
                     return None
+            if self._parent in events:
+                log.warning("the command that asked for the mount has ended; unmounting")
+                return None
             if worker.ready in events:
                 poll.unregister(worker.ready)
+                if self._parent >= 0:
+                    poll.unregister(self._parent)
                 self._on_ready(worker)
             if worker.pidfd in events:
                 return worker.reap()
@@ -299,47 +233,56 @@ class Holder:
         if not answered:
             return
         worker.answered = True
-        if not self._possessions.answered:
-            self._possessions.answered = True
-            self._announce()
-        kept = self._possessions.descriptors if self._possessions.plain is None else {}
+        self._possessions.answered = True
+        known = self._possessions.known
+        if known.plain is not None and (top := top_at(self._mountpoint)) is not None:
+            known.connection = top.device
+            self._possessions.save()
+        self._announce()
+
+    def _announce(self) -> None:
+        """Tell those who wait for the mount that it answers."""
+        if self._parent >= 0:
+            with suppress(BrokenPipeError):  # ended in this very moment; the mount answers
+                os.write(self._parent, b"1")
+            os.close(self._parent)
+            self._parent = -1
+        kept = self._possessions.descriptors if self._possessions.known.plain is None else {}
         systemd.notify(f"READY=1\nMAINPID={os.getpid()}", kept)
 
-    def _go_on(self, worker: Worker, code: int, wakeup: int) -> bool:
-        """Note how a worker ended, and wait before the next one; False if there is none."""
+    def _note_end(self, worker: Worker, code: int) -> str:
+        """Note whether a worker lasted; how it ended, in words."""
         now = time.monotonic()
         self._answered_at = now if worker.answered else self._answered_at
-        self._brief = 0 if now - worker.started > LASTING else self._brief + 1
+        self._brief = 0 if now - worker.started > LASTING else self._brief
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+        log.warning("the worker (%d) was %s", worker.process.pid, how)
+        return how
+
+    def _go_on(self, how: str, wakeup: int) -> bool:
+        """Note that there is no worker, and wait before the next one; False if there is none."""
+        self._brief += 1
         self._ends = [*self._ends, {"time": time.time(), "how": how}][-KEPT_ENDS:]
-        if now - self._answered_at > GIVE_UP:
+        if time.monotonic() - self._answered_at > GIVE_UP:
             log.error("no worker answered for %.0f s; readers get an error now", GIVE_UP)
             return False
         pause = backoff(self._brief)
-        log.warning("the worker (%d) was %s; the next in %.2g s", worker.process.pid, how, pause)
+        log.warning("worker %s; the next one in %.2g s", how, pause)
         if select.select([wakeup], [], [], pause)[0]:
             return not STOPPING & set(self._signals)
         return True
 
-    def _fall_back(self) -> None:
-        """Have libfuse mount: it does not go along with a connection of ours."""
-        mine = self._possessions
-        os.close(mine.device)
-        detach(self._mountpoint, lazy=True)
-        mine.device, mine.init, mine.plain = -1, b"", "libfuse does not go along with the handshake"
-        mine.save()
-
     def _replace_program(self) -> None:
-        """Become what is installed now; descriptors and pid stay."""
-        mine = self._possessions
+        """Become what is installed now; descriptors and pid stay. Returns only if that fails."""
         log.info("replacing the program; the mount at %s stays", self._mountpoint)
-        descriptors = mine.descriptors
-        for descriptor in descriptors.values():
-            os.set_inheritable(descriptor, True)
-        os.environ[_ADOPT] = json.dumps(descriptors)
-        signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        self._possessions.hand_over()
+        try:
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        except OSError as exc:
+            log.error("cannot start %s: %s; this program goes on", sys.executable, exc.strerror)
+        self._possessions.take_back()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)
 
     # -- leaving -----------------------------------------------------------------------------
 
@@ -355,7 +298,10 @@ class Holder:
             worker.process.send_signal(signal.SIGCONT)  # one that was stopped heeds nothing else
             if not worker.ended(END_SECONDS):
                 worker.process.kill()
-        worker.reap()
+        if worker.ended(END_SECONDS):
+            worker.reap()
+        else:
+            log.error("the worker (%d) does not end; it is left behind", worker.process.pid)
 
     def _detached_within(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
@@ -366,12 +312,11 @@ class Holder:
         return True
 
     def _detach(self, *, lazy: bool) -> str | None:
+        """Unmount our own connection: something else may be mounted there by now."""
         try:
-            complaint = detach(self._mountpoint, lazy=lazy)
+            return release(self._possessions.known.connection, lazy=lazy)
         except UnsupportedError as exc:
             return str(exc)
-        gone = complaint and ("not mounted" in complaint or "not found" in complaint)
-        return None if gone else complaint
 
     def _leave(self) -> None:
         """Unmount if that is still to do, and give everything back."""
@@ -380,7 +325,9 @@ class Holder:
             log.warning("%s is still mounted: %s", self._mountpoint, complaint)
         else:
             log.info("unmounted %s", self._mountpoint)
-        self._socket.unlink(missing_ok=True)
+        if self._possessions.known.plain is not None:
+            clear_dead(self._mountpoint)  # a worker that libfuse mounted for may have been killed
+        Path(self._possessions.known.cache, rundir.SOCKET).unlink(missing_ok=True)
 
 
 def backoff(brief: int) -> float:

@@ -14,7 +14,9 @@ from typing import Any
 import trio
 
 from axonfs import __version__, control
+from axonfs.applied import Applied
 from axonfs.config import Settings
+from axonfs.connection.mountinfo import shown
 from axonfs.connection.held import DONE, NO_HANDSHAKE, REPLACE, Held
 from axonfs.engine import Engine, open_engine
 from axonfs.failures import Failures
@@ -31,7 +33,7 @@ log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 
 
-def work(settings: Settings, mountpoint: Path, held: Held) -> int:
+def work(applied: Applied, held: Held) -> int:
     """Serve the mount until it is unmounted or a signal says otherwise; how it ended.
 
     SIGTERM ends it; SIGHUP leaves what is unanswered to the next worker.
@@ -45,7 +47,7 @@ def work(settings: Settings, mountpoint: Path, held: Held) -> int:
     signal.signal(signal.SIGHUP, lambda *_: None)
     _die_with(held.holder)
     try:
-        return trio.run(_serve, settings, mountpoint, held)
+        return trio.run(_serve, applied, held)
     except* HandshakeError as group:
         log.warning("%s", _first(group))
     return NO_HANDSHAKE
@@ -65,9 +67,10 @@ def _die_with(holder: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def _serve(settings: Settings, mountpoint: Path, held: Held) -> int:
+async def _serve(applied: Applied, held: Held) -> int:
+    settings, mountpoint = applied.settings, applied.settings.mountpoint
     async with open_engine(settings, lock=held.lock) as engine:
-        mount = Mount(engine, mountpoint, held)
+        mount = Mount(engine, applied, held)
         listening = socket.socket(fileno=held.control)
         with serving(
             mount.adapter,
@@ -108,9 +111,10 @@ def _access(settings: Settings) -> Access:
 class Mount:
     """The parts of one mount that need each other."""
 
-    def __init__(self, engine: Engine, mountpoint: Path, held: Held) -> None:
+    def __init__(self, engine: Engine, applied: Applied, held: Held) -> None:
         self._engine = engine
-        self._mountpoint = mountpoint
+        self._applied = applied
+        self._mountpoint = applied.settings.mountpoint
         self._held = held
         self._since = time.time()
         self._journal = Journal(held.journal)
@@ -143,14 +147,20 @@ class Mount:
     async def announce(self, session: Session) -> None:
         """Tell the holder once the mount answers."""
         await session.agreed.wait()  # what follows may be known to the kernel from another worker
-        probe = self._mountpoint / ".axonfs"
-        await trio.to_thread.run_sync(os.stat, probe, abandon_on_cancel=True)
+        connection = await trio.to_thread.run_sync(self._probe, abandon_on_cancel=True)
         self._answers = True
         self._ask_again([])
-        await session.set_readahead(self._mountpoint)
+        if connection is not None:
+            session.set_readahead(connection)
         log.info("mounted at %s", self._mountpoint)
         os.write(self._held.ready, b"1")
         os.close(self._held.ready)
+
+    def _probe(self) -> int | None:
+        """Have the mount answer once: its connection. None if another mount lies on top of it."""
+        if not shown(self._mountpoint, self._held.connection):
+            return None
+        return os.minor(os.stat(self._mountpoint / ".axonfs").st_dev)
 
     async def stop_on_signal(self) -> None:
         """End on SIGTERM, and for another worker on SIGHUP."""

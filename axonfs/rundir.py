@@ -102,12 +102,26 @@ def take_lock(cache: Path) -> int:
         what = f"the cache is in use by process {pid or 'unknown'}"
         raise BusyError(what, source=str(cache)) from exc
     try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        sign_lock(descriptor)
     except OSError as exc:
         os.close(descriptor)
         raise unusable(exc, cache) from exc
     return descriptor
+
+
+def sign_lock(descriptor: int) -> None:
+    """Say in the lock whose it is now: this process's."""
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+
+def owner_of(cache: Path) -> int | None:
+    """The process that the lock names, which is the owner's as long as somebody has the lock."""
+    try:
+        text = (cache / LOCK).read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() and int(text) > 0 else None
 
 
 def is_lock(descriptor: int, cache: Path) -> bool:

@@ -1,38 +1,57 @@
 """A mount in the background: a process of its own that says when it answers, and where it logs.
 
 The parent starts `axonfs mount --foreground` in a new session with the write end of a pipe. One
-byte on it means that the mount answers; its end without one means that the process gave up.
+byte on it means that the mount answers; its end without one means that the process gave up. A
+parent that ends before the byte takes the mount with it.
 """
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
 import select
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import axonfs
 from axonfs import rundir
 from axonfs.cli.logfile import LOG, open_log
 from axonfs.config import Settings
+from axonfs.connection import clear_dead
 from axonfs.errors import AxonError, NoSpaceError
 from axonfs.rundir import FREE_SPACE
 
 READY_VARIABLE = "AXONFS_READY_FD"
 READY_TIMEOUT = 60.0
+# A holder that is told to end takes its mount away, and sees to the end of its worker.
+END_TIMEOUT = 45.0
 LITTLE_SPACE = 1 << 20
 # A relative path in one of these would mean another file in the mount's own directory, `/`.
 _PATH_VARIABLES = ("AXONFS_CONFIG", "AXONFS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
+# The flags of `axonfs mount` beside --cache and --registry.
+_SWITCHES = {
+    "offline": ("--offline", "--online"),
+    "allow_other": ("--allow-other", "--only-me"),
+    "passthrough": ("--passthrough", "--no-passthrough"),
+}
+_VALUES = ("cache_size", "prefetch", "uid", "gid", "mode", "log_format", "log_level")
 
-def start(settings: Settings, mountpoint: Path) -> int:
+Flags: TypeAlias = Mapping[str, Any]
+
+
+def start(flags: Flags, settings: Settings, mountpoint: Path) -> int:
     """Start the mount and return its pid once it answers.
 
+    Args:
+        flags: what the command line said; the rest is read anew by each worker.
+
     Raises:
-        AxonError: it ended or did not answer in time; the message has the last lines of its log.
+        AxonError: it ended or did not answer in time, and is not mounted; the message has the last
+            lines of its log.
     """
     rundir.prepare(settings.cache)
     log = settings.cache / LOG
@@ -41,7 +60,7 @@ def start(settings: Settings, mountpoint: Path) -> int:
         with os.fdopen(open_log(log), "ab") as output:
             start_of_run = os.fstat(output.fileno()).st_size
             process = subprocess.Popen(
-                mount_command(settings, mountpoint),
+                mount_command(flags, settings.cache, mountpoint),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -54,23 +73,27 @@ def start(settings: Settings, mountpoint: Path) -> int:
         os.close(write_end)
     try:
         answer = _wait(read_end, READY_TIMEOUT)
+    except BaseException:  # Ctrl-C: nobody wants the mount any more
+        _end(process, mountpoint)
+        raise
     finally:
         os.close(read_end)
     if answer == b"1":
         process.returncode = 0  # it lives on without this process; that is no leak to warn of
         return process.pid
-    raise _failed(process, answer is None, log, start_of_run)
+    _end(process, mountpoint, at_once=answer is None)
+    raise _failed(answer is None, log, start_of_run)
 
 
-def mount_command(settings: Settings, mountpoint: Path) -> list[str]:
-    """The foreground mount with these settings; tokens travel in the config or a variable only."""
-    return [*_program("mount"), "--foreground", *_flags(settings), "--", str(mountpoint)]
+def mount_command(flags: Flags, cache: Path, mountpoint: Path) -> list[str]:
+    """The foreground mount; tokens travel in the config or a variable only."""
+    return [*_program("mount"), "--foreground", *_words(flags, cache), "--", str(mountpoint)]
 
 
-def worker_command(settings: Settings, mountpoint: Path) -> list[str]:
+def worker_command(flags: Flags, cache: Path, mountpoint: Path) -> list[str]:
     """The worker of that mount."""
     _find_checkout()
-    return [*_program("worker"), *_flags(settings), "--", str(mountpoint)]
+    return [*_program("worker"), *_words(flags, cache), "--", str(mountpoint)]
 
 
 def _program(name: str) -> list[str]:
@@ -78,20 +101,28 @@ def _program(name: str) -> list[str]:
     return [sys.executable, "-P", "-m", "axonfs", name]
 
 
-def _flags(settings: Settings) -> list[str]:
-    flags = ["--cache", str(settings.cache)]
-    flags += [part for url in settings.registries for part in ("--registry", url)]
-    if settings.cache_size is not None:
-        flags += ["--cache-size", str(settings.cache_size)]
-    flags.append("--offline" if settings.offline else "--online")
-    flags += ["--prefetch", settings.prefetch]
-    flags.append("--allow-other" if settings.allow_other else "--only-me")
-    flags += ["--mode", f"{settings.mode:04o}"]
-    for name, number in (("--uid", settings.uid), ("--gid", settings.gid)):
-        flags += [] if number is None else [name, str(number)]
-    flags.append("--passthrough" if settings.passthrough else "--no-passthrough")
-    flags += ["--log-format", settings.log_format, "--log-level", settings.log_level]
-    return flags
+def _words(flags: Flags, cache: Path) -> list[str]:
+    """The flags as a command line has them. The cache is that of the mount for good."""
+    words = ["--cache", str(cache)]
+    words += [part for url in flags.get("registries") or () for part in ("--registry", str(url))]
+    for name, (on, off) in _SWITCHES.items():
+        if flags.get(name) is not None:
+            words.append(on if flags[name] else off)
+    for name in _VALUES:
+        if flags.get(name) is not None:
+            words += [f"--{name.replace('_', '-')}", str(flags[name])]
+    return words
+
+
+def frozen(settings: Settings) -> dict[str, str | bool]:
+    """What holds until it is mounted anew, as flags: the kernel was told of it."""
+    found: dict[str, str | bool] = {
+        "allow_other": settings.allow_other,
+        "passthrough": settings.passthrough,
+        "mode": f"{settings.mode:04o}",
+    }
+    owner = {"uid": settings.uid, "gid": settings.gid}
+    return found | {name: str(number) for name, number in owner.items() if number is not None}
 
 
 def _environment(ready: int) -> dict[str, str]:
@@ -117,16 +148,20 @@ def _wait(descriptor: int, timeout: float) -> bytes | None:
     return os.read(descriptor, 1) if ready else None
 
 
-def _failed(
-    process: subprocess.Popen[bytes], timed_out: bool, log: Path, start_of_run: int
-) -> AxonError:
-    if timed_out:
+def _end(process: subprocess.Popen[bytes], mountpoint: Path, *, at_once: bool = True) -> None:
+    """See to the end of a mount that did not come up, and that nothing of it stays mounted."""
+    if at_once:
         process.terminate()
     try:
-        process.wait(10)
+        process.wait(END_TIMEOUT)
     except subprocess.TimeoutExpired:
         process.kill()
-        process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(END_TIMEOUT)
+    clear_dead(mountpoint)
+
+
+def _failed(timed_out: bool, log: Path, start_of_run: int) -> AxonError:
     if timed_out:
         hint = f"see {log}"
         return AxonError(f"the mount did not answer within {READY_TIMEOUT:.0f} s", hint=hint)
@@ -150,19 +185,10 @@ def _last_error(log: Path, start_of_run: int) -> str:
     return " | ".join(lines[-5:])
 
 
-def take_ready_pipe() -> Callable[[], None]:
-    """What the mount calls once it answers; the pipe of the parent is kept from other programs."""
+def take_ready_pipe() -> int:
+    """The pipe of the parent, which other programs are not to have; -1 if there is no parent."""
     number = os.environ.pop(READY_VARIABLE, "")
     if not number.isdigit():
-        return lambda: None
-    descriptor = int(number)
-    os.set_inheritable(descriptor, False)
-
-    def ready() -> None:
-        try:
-            os.write(descriptor, b"1")
-        except BrokenPipeError:
-            logging.getLogger(__name__).info("nobody waits for the mount any more")
-        os.close(descriptor)
-
-    return ready
+        return -1
+    os.set_inheritable(int(number), False)
+    return int(number)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import click
 
@@ -16,7 +17,11 @@ from axonfs.config import Settings, load
 from axonfs.errors import AxonError, BusyError, UsageError
 from axonfs.values import LOG_FORMATS, LOG_LEVELS, PREFETCH
 
+if TYPE_CHECKING:
+    from axonfs.connection.possessions import Possessions
+
 Command = TypeVar("Command", bound=Callable[..., Any])
+Flags: TypeAlias = Mapping[str, Any]
 
 
 def mount_options(function: Command) -> Command:
@@ -92,19 +97,19 @@ def mount(mountpoint: str | None, foreground: bool, **flags: object) -> None:
     is the setting `mountpoint`, which is /models for root and ~/models for anyone else. Stop it
     with `axonfs umount`.
     """
-    from axonfs.holder import adopting
+    from axonfs.connection.possessions import inherited
 
+    if (possessions := inherited()) is not None:
+        click.get_current_context().exit(_go_on(possessions, {**flags, "mountpoint": mountpoint}))
     settings = load({**flags, "mountpoint": mountpoint})
-    place = settings.mountpoint
-    if not adopting():
-        check_sources(settings)
-        check_owner(settings)
-        place = prepare_mountpoint(settings.mountpoint, create=mountpoint is None)
+    check_sources(settings)
+    check_owner(settings)
+    place = prepare_mountpoint(settings.mountpoint, create=mountpoint is None)
     if foreground:
-        click.get_current_context().exit(_hold(settings, place))
+        click.get_current_context().exit(_hold(flags, settings, place))
     from axonfs.cli.background import start
 
-    pid = start(settings, place)
+    pid = start(flags, settings, place)
     echo(f"mounted at {place} (pid {pid})")
 
 
@@ -113,6 +118,7 @@ def mount(mountpoint: str | None, foreground: bool, **flags: object) -> None:
 @mount_options
 def worker(mountpoint: str, **flags: object) -> None:
     """Serve a connection that `axonfs mount` holds; it starts this itself."""
+    from axonfs.applied import apply
     from axonfs.cli.logs import log_to_stderr
     from axonfs.connection.held import Held
     from axonfs.mount import work
@@ -121,9 +127,10 @@ def worker(mountpoint: str, **flags: object) -> None:
     if held is None:
         raise UsageError("only a mount starts its worker", hint="axonfs mount")
     log_to_stderr()  # for what is wrong with the settings
-    settings = load({**flags, "mountpoint": mountpoint})
+    applied = apply({**flags, "mountpoint": mountpoint}, held.settings)
+    settings = applied.settings
     log_to_stderr(settings.log_format, settings.log_level, settings.cache)
-    click.get_current_context().exit(work(settings, settings.mountpoint, held))
+    click.get_current_context().exit(work(applied, held))
 
 
 def check_sources(settings: Settings) -> None:
@@ -191,15 +198,40 @@ def _unusable(place: Path, exc: OSError) -> AxonError:
     return AxonError(f"cannot be mounted on: {exc.strerror}", path=str(place))
 
 
-def _hold(settings: Settings, place: Path) -> int:
-    from axonfs.cli.background import take_ready_pipe, worker_command
+def _hold(flags: Flags, settings: Settings, place: Path) -> int:
+    """Make the mount and keep it."""
+    from axonfs.cli.background import frozen, take_ready_pipe, worker_command
     from axonfs.cli.logs import log_to_stderr
-    from axonfs.holder import hold
+    from axonfs.connection.possessions import acquire
+    from axonfs.holder import block_signals, hold
 
     log_to_stderr(settings.log_format, settings.log_level, settings.cache)
-    command = worker_command(settings, place)
-    allow_other, ready = settings.allow_other, take_ready_pipe()
-    return hold(command, settings.cache, place, allow_other=allow_other, ready=ready)
+    parent, cache, fixed = take_ready_pipe(), settings.cache, frozen(settings)
+    command = worker_command({**flags, **fixed}, cache, place)
+    block_signals()
+    possessions = acquire(cache, place, allow_other=settings.allow_other, frozen=fixed)
+    return hold(possessions, command, parent)
+
+
+def _go_on(possessions: Possessions, flags: Flags) -> int:
+    """Keep the mount that this program had before it was replaced. No setting is read for that: a
+    config file that is invalid by now must not cost the mount."""
+    from axonfs.cli.background import worker_command
+    from axonfs.cli.logs import log_to_stderr
+    from axonfs.connection.possessions import settle
+    from axonfs.holder import hold
+
+    log_to_stderr()
+    known = possessions.known
+    if not known.cache:  # a holder of an earlier version did not say
+        settings = load(flags)
+        known.cache, known.mountpoint = str(settings.cache), str(settings.mountpoint)
+    settle(possessions)
+    cache, place = Path(known.cache), Path(known.mountpoint)
+    with suppress(UsageError):  # the worker tells of it
+        settings = load(flags)
+        log_to_stderr(settings.log_format, settings.log_level, cache)
+    return hold(possessions, worker_command({**flags, **known.frozen}, cache, place))
 
 
 @click.command

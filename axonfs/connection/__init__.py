@@ -10,8 +10,11 @@ from axonfs.connection.mounting import (
     claimed,
     clear_dead,
     connect,
+    connection_of,
     detach,
     readahead_setting,
+    release,
+    release_at,
     user_allow_other,
 )
 
@@ -23,8 +26,11 @@ __all__ = [
     "claimed",
     "clear_dead",
     "connect",
+    "connection_of",
     "detach",
     "parse_offer",
     "readahead_setting",
+    "release",
+    "release_at",
     "user_allow_other",
 ]

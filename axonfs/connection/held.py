@@ -12,7 +12,8 @@ from typing import Any
 
 VARIABLE = "AXONFS_HELD"
 # How a worker ends: done, to be replaced by a new one, or unable to shake hands with libfuse.
-DONE, REPLACE, NO_HANDSHAKE = 0, 75, 76
+# RELOAD is for the same program with other settings.
+DONE, REPLACE, NO_HANDSHAKE, RELOAD = 0, 75, 76, 77
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +21,19 @@ class Held:
     """What a worker is given.
 
     `device` is the connection, -1 where libfuse is to make one because of `plain`. `init` is the
-    kernel's INIT message; the `first` worker answers it. `lock`, `control`, `journal` and `ready`
-    are descriptors too; a byte on `ready` says that the mount answers.
+    kernel's INIT message; the `first` worker answers it. `lock`, `control`, `journal`, `settings`
+    and `ready` are descriptors too; a byte on `ready` says that the mount answers. `connection` is
+    the connection's number, -1 if it is not known.
     """
 
     holder: int
     lock: int
     control: int
     journal: int
+    settings: int
     ready: int
     device: int = -1
+    connection: int = -1
     init: bytes = b""
     first: bool = True
     plain: str | None = None
@@ -38,7 +42,7 @@ class Held:
 
     @property
     def descriptors(self) -> list[int]:
-        found = [self.lock, self.control, self.journal, self.ready, self.device]
+        found = [self.lock, self.control, self.journal, self.settings, self.ready, self.device]
         return [descriptor for descriptor in found if descriptor >= 0]
 
     def encode(self) -> str:

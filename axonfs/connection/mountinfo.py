@@ -1,13 +1,14 @@
-"""Which AxonFS mounts this process sees, and which processes serve each.
+"""Which AxonFS mounts there are: in this process's mount namespace, and in those of others.
 
-Reads /proc and touches no mount: one whose worker is gone or stuck can hold whoever does in an
-uninterruptible sleep.
+Reads /proc and touches no mount: one whose worker is gone or stuck can hold a process that touches
+it in an uninterruptible sleep. Beside holders.py, which knows the processes. Blocking.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,79 +18,136 @@ FILESYSTEM = "fuse.axonfs"
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One line of mountinfo; `connection` is the FUSE connection's number, `owner` a user id."""
+    """One AxonFS mount; `connection` is the FUSE connection's number, `owner` a user id.
+
+    A bind mount of it is a mount of the same connection.
+    """
 
     mountpoint: Path
     connection: int
     owner: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of mountinfo, of any file system. `device` is the minor number: of a FUSE mount,
+    the number of its connection."""
+
+    number: int
+    parent: int
+    mountpoint: Path
+    device: int
+    filesystem: str
+    owner: int
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A place in another mount namespace, and one process that lives in it."""
+
+    mountpoint: Path
+    pid: int
+    program: str
+
+    def __str__(self) -> str:
+        return f"{self.mountpoint} in the mount namespace of process {self.pid} ({self.program})"
+
+
 def parse_mountinfo(text: str) -> list[Mount]:
-    """The AxonFS mounts in `text`, the topmost of several at one place only.
+    """The AxonFS mounts in `text`, the topmost of several at one place only."""
+    found = {entry.mountpoint: entry for entry in _topmost(entries(text))}
+    return [
+        Mount(entry.mountpoint, entry.device, entry.owner)
+        for entry in found.values()
+        if entry.filesystem == FILESYSTEM
+    ]
+
+
+def entries(text: str) -> Iterator[Entry]:
+    """What each line of `text` says.
 
     Source: proc_pid_mountinfo(5).
     """
-    found: dict[Path, Mount | None] = {}
     for line in text.splitlines():
         left, _, right = line.partition(" - ")
         fields, (filesystem, *rest) = left.split(" "), right.split(" ")
         if len(fields) < 5:
             continue
-        mountpoint = Path(_unescape(fields[4]))
-        minor = int(fields[2].partition(":")[2])
         owner = re.search(r"\buser_id=(\d+)", rest[-1]) if rest else None
-        mount = Mount(mountpoint, minor, int(owner[1]) if owner else 0)
-        # A mount of another kind on top hides the one below it.
-        found[mountpoint] = mount if filesystem == FILESYSTEM else None
-    return [mount for mount in found.values() if mount is not None]
+        yield Entry(
+            number=int(fields[0]),
+            parent=int(fields[1]),
+            mountpoint=Path(_unescape(fields[4])),
+            device=int(fields[2].partition(":")[2]),
+            filesystem=filesystem,
+            owner=int(owner[1]) if owner else 0,
+        )
+
+
+def _topmost(found: Iterator[Entry]) -> list[Entry]:
+    """Those that no other one at the same place is mounted on: a path leads to these."""
+    listed = list(found)
+    below = {(entry.parent, entry.mountpoint) for entry in listed}
+    return [entry for entry in listed if (entry.number, entry.mountpoint) not in below]
 
 
 def _unescape(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), text)
 
 
+def _text(process: str | int = "self") -> str:
+    path = Path("/proc", str(process), "mountinfo")
+    return path.read_text(encoding="utf-8", errors="surrogateescape")
+
+
 def mounts() -> list[Mount]:
     """The AxonFS mounts that this process sees."""
-    return parse_mountinfo(
-        Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
-    )
+    return parse_mountinfo(_text())
 
 
-def serving(mount: Mount) -> list[int]:
-    """The processes of its owner that have its connection open: holder and worker.
-
-    Needs no answer of them. Empty where the kernel does not say whose connection a descriptor is
-    (`fuse_connection` in fdinfo). systemd may keep the descriptor too, and is not meant.
-    """
-    return [
-        int(process.name)
-        for process in Path("/proc").glob("[0-9]*")
-        if owned(int(process.name), mount) and _is_ours(process) and _has_open(process, mount)
-    ]
+def top_at(mountpoint: Path) -> Entry | None:
+    """The file system that a path to `mountpoint` leads to, None if none is mounted there."""
+    found = [entry for entry in _topmost(entries(_text())) if entry.mountpoint == mountpoint]
+    return found[-1] if found else None
 
 
-def owned(pid: int, mount: Mount) -> bool:
-    """Whether a process is of the user who mounted: what a mount says of itself may be a lie."""
+def shown(mountpoint: Path, connection: int) -> bool:
+    """Whether a path to `mountpoint` leads to `connection`; where its number is -1, to an AxonFS."""
+    top = top_at(mountpoint)
+    return top is not None and top.filesystem == FILESYSTEM and connection in (-1, top.device)
+
+
+def places_of(connection: int) -> list[Path]:
+    """Where this process sees the mount of `connection`, the latest first: bind mounts too."""
+    found = [entry for entry in entries(_text()) if _is_of(entry, connection)]
+    return [entry.mountpoint for entry in reversed(found)]
+
+
+def _is_of(entry: Entry, connection: int) -> bool:
+    return entry.device == connection and entry.filesystem == FILESYSTEM
+
+
+def elsewhere(connection: int) -> list[Elsewhere]:
+    """Where processes of other mount namespaces see the mount of `connection`."""
+    found, seen = [], {_namespace("self"), _text()}
+    for process in sorted(int(path.name) for path in Path("/proc").glob("[0-9]*")):
+        with suppress(OSError):  # it has ended, or is closed to this user
+            if (namespace := _namespace(process)) in seen:
+                continue
+            text = _text(process)
+            if text not in seen:  # a namespace that this user may not identify
+                program = Path(f"/proc/{process}/comm").read_text(errors="replace").strip()
+                found += [
+                    Elsewhere(entry.mountpoint, process, program)
+                    for entry in entries(text)
+                    if _is_of(entry, connection)
+                ]
+            seen |= {namespace, text} - {None}
+    return found
+
+
+def _namespace(process: str | int) -> str | None:
     try:
-        return os.stat(f"/proc/{pid}").st_uid == mount.owner
-    except OSError:
-        return False
-
-
-def _is_ours(process: Path) -> bool:
-    with suppress(OSError):
-        words = (process / "cmdline").read_bytes().split(b"\0")
-        return any(word.rpartition(b"/")[2] == b"axonfs" for word in words)
-    return False
-
-
-def _has_open(process: Path, mount: Mount) -> bool:
-    wanted = f"fuse_connection:\t{mount.connection}"
-    with suppress(OSError):
-        for descriptor in (process / "fd").iterdir():
-            with suppress(OSError):
-                if os.readlink(descriptor) == "/dev/fuse":
-                    info = (process / "fdinfo" / descriptor.name).read_text()
-                    if wanted in info.splitlines():
-                        return True
-    return False
+        return os.readlink(f"/proc/{process}/ns/mnt")
+    except PermissionError:
+        return None

@@ -12,12 +12,13 @@ import fcntl
 import os
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from axonfs.connection.mountinfo import mounts
+from axonfs.connection.mountinfo import FILESYSTEM, places_of, top_at
 from axonfs.errors import AxonError, BusyError, UnsupportedError
 
 DEVICE = Path("/dev/fuse")
@@ -27,6 +28,10 @@ _TYPE = b"fuse.axonfs"
 # What a mount says whose process has ended, or whose connection was aborted.
 DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
 CLAIM_SECONDS = 3.0
+# A helper program takes milliseconds; one that is stuck in the kernel is left behind.
+HELPER_SECONDS = 20.0
+# How long a mount may take to say that it is dead; one that says nothing is not dead.
+DEAD_SECONDS = 3.0
 _RDONLY, _NOSUID, _NODEV = 1, 2, 4  # mount(2)
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -67,25 +72,53 @@ def _mount_as_user(mountpoint: Path, *, allow_other: bool) -> int:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours:
         with theirs:
-            try:
-                done = subprocess.run(
-                    ["fusermount3", "-o", options, "--", str(mountpoint)],
-                    env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno()), "LC_ALL": "C"},
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    check=False,
-                )
-            except FileNotFoundError as exc:
-                raise UnsupportedError("fusermount3 is missing", hint="install fuse3") from exc
-        # Their end is closed now: a fusermount3 that failed leaves nobody waiting here.
-        return _received(ours) or _refused(mountpoint, done.stderr, allow_other=allow_other)
+            complaint = run_helper(
+                ["fusermount3", "-o", options, "--", str(mountpoint)],
+                variables={"_FUSE_COMMFD": str(theirs.fileno())},
+                pass_fds=[theirs.fileno()],
+            )
+        # Their end is closed now: a fusermount3 that failed sent nothing.
+        return _received(ours) or _refused(mountpoint, complaint or "", allow_other=allow_other)
+
+
+def run_helper(
+    command: Sequence[str],
+    *,
+    variables: dict[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> str | None:
+    """Run a program of the system, for `HELPER_SECONDS` at most; its complaint if it failed.
+
+    Raises:
+        UnsupportedError: the program is not installed.
+    """
+    try:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, "LC_ALL": "C", **(variables or {})},
+            pass_fds=pass_fds,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+    except FileNotFoundError as exc:
+        raise UnsupportedError(f"{command[0]} is not installed", hint="install fuse3") from exc
+    try:
+        _, complaint = process.communicate(timeout=HELPER_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()  # not waited for: what is stuck in the kernel does not end by that
+        return f"{command[0]} did not end within {HELPER_SECONDS:.0f} s"
+    return (complaint.strip() or f"exit {process.returncode}") if process.returncode else None
 
 
 def _received(sock: socket.socket) -> int | None:
-    _, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+    sock.setblocking(False)  # what was sent is there; a helper that is stuck sends nothing
+    try:
+        _, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+    except BlockingIOError:
+        return None
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             return array.array("i", data)[0]
@@ -121,6 +154,20 @@ def user_allow_other(config: Path = FUSE_CONFIG) -> bool:
     return any(line.strip() == "user_allow_other" for line in lines)
 
 
+def connection_of(device: int, mountpoint: Path) -> int:
+    """The number of the connection that was just mounted at `mountpoint`; -1 if it is not there.
+
+    The kernel says it of the descriptor (Linux 6.16), before that what is mounted there does.
+    """
+    with suppress(OSError):
+        for line in Path(f"/proc/self/fdinfo/{device}").read_text().splitlines():
+            name, _, number = line.partition(":")
+            if name == "fuse_connection":
+                return int(number)
+    top = top_at(mountpoint)
+    return top.device if top is not None and top.filesystem == FILESYSTEM else -1
+
+
 def detach(mountpoint: Path, *, lazy: bool = False) -> str | None:
     """Unmount with umount (root) or fusermount3; what it complained of, None if nothing.
 
@@ -131,41 +178,75 @@ def detach(mountpoint: Path, *, lazy: bool = False) -> str | None:
     command = ["umount", "--no-canonicalize"] if root else ["fusermount3", "-u"]
     if lazy:
         command.append("-l" if root else "-z")
-    try:
-        done = subprocess.run(
-            [*command, "--", str(mountpoint)],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "LC_ALL": "C"},
-            check=False,
-        )
-    except FileNotFoundError as exc:
-        raise UnsupportedError(f"{command[0]} is not installed", hint="install fuse3") from exc
-    return (done.stderr.strip() or f"exit {done.returncode}") if done.returncode else None
+    return run_helper([*command, "--", str(mountpoint)])
 
 
-def readahead_setting(mountpoint: Path) -> Path:
-    """The file that says how many KiB the kernel asks for at a time; the mount answers already.
+def release(connection: int, *, lazy: bool = False) -> str | None:
+    """Unmount `connection` from every place where this process sees it, and nothing else.
+
+    Returns:
+        Why it is still mounted somewhere, None if it is not.
+
+    Raises:
+        UnsupportedError: the program that unmounts is not installed.
+    """
+    complaint = None
+    for place in places_of(connection):
+        complaint = release_at(place, connection, lazy=lazy) or complaint
+    return complaint
+
+
+def release_at(mountpoint: Path, connection: int, *, lazy: bool = False) -> str | None:
+    """Unmount `connection` from one place, unless something else is mounted on top of it there.
+
+    The kernel unmounts what is topmost, and nothing below that can be named.
+    """
+    top = top_at(mountpoint)
+    if top is not None and top.device != connection:
+        return covered(mountpoint, top.filesystem)
+    complaint = detach(mountpoint, lazy=lazy)
+    gone = complaint and ("not mounted" in complaint or "not found" in complaint)
+    return None if gone else complaint
+
+
+def covered(mountpoint: Path, filesystem: str) -> str:
+    """What to say of a mount that another one lies on."""
+    return f"a {filesystem} file system is mounted on top of it; unmount that first: umount {mountpoint}"
+
+
+def readahead_setting(connection: int) -> Path:
+    """The file that says how many KiB the kernel asks for at a time.
 
     An open takes the value of its moment; root alone may change it. Source: sysfs-class-bdi.
     """
-    device = os.stat(mountpoint).st_dev
-    return Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+    return Path(f"/sys/class/bdi/0:{connection}/read_ahead_kb")
 
 
 def clear_dead(mountpoint: Path) -> None:
-    """Unmount what killed mounts left at `mountpoint` (every access says ENOTCONN)."""
+    """Unmount what killed AxonFS mounts left at `mountpoint`; another file system stays."""
     with suppress(UnsupportedError):
         while _is_dead(mountpoint) and detach(mountpoint, lazy=True) is None:
             pass  # there may be another below
 
 
 def _is_dead(mountpoint: Path) -> bool:
+    """Whether an AxonFS is topmost there and every access to it says that it has no process."""
+    top = top_at(mountpoint)
+    if top is None or top.filesystem != FILESYSTEM:
+        return False
+    codes: list[int | None] = []
+    asking = threading.Thread(target=lambda: codes.append(_fault(mountpoint)), daemon=True)
+    asking.start()
+    asking.join(DEAD_SECONDS)
+    return bool(codes) and codes[0] in DEAD
+
+
+def _fault(mountpoint: Path) -> int | None:
     try:
         os.statvfs(mountpoint)  # stat may still be answered from the kernel's cache
     except OSError as exc:
-        return exc.errno in DEAD
-    return False
+        return exc.errno
+    return None
 
 
 @contextmanager
@@ -173,9 +254,10 @@ def claimed(mountpoint: Path) -> Iterator[None]:
     """Clear `mountpoint` and keep others of this program from mounting there meanwhile.
 
     Raises:
-        BusyError: another was faster.
+        BusyError: something is mounted there: another process was faster.
     """
     clear_dead(mountpoint)
+    _refuse_taken(mountpoint)  # before the directory is opened: its mount may not answer
     try:
         descriptor = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as exc:
@@ -183,12 +265,18 @@ def claimed(mountpoint: Path) -> Iterator[None]:
         raise BusyError(what, path=str(mountpoint), hint="see axonfs doctor") from exc
     try:
         _lock(descriptor)
-        if any(mount.mountpoint == mountpoint for mount in mounts()):
-            hint = f"axonfs umount {mountpoint}"
-            raise BusyError("another process has just mounted it", path=str(mountpoint), hint=hint)
+        _refuse_taken(mountpoint)
         yield
     finally:
         os.close(descriptor)
+
+
+def _refuse_taken(mountpoint: Path) -> None:
+    """An AxonFS there is another process's; any other file system may be mounted over."""
+    top = top_at(mountpoint)
+    if top is not None and top.filesystem == FILESYSTEM:
+        hint = f"axonfs umount {mountpoint}"
+        raise BusyError("another process has just mounted it", path=str(mountpoint), hint=hint)
 
 
 def _lock(directory: int) -> None:

@@ -31,6 +31,7 @@ from axonfs.connection.handshake import (
     resend_notification,
 )
 from axonfs.connection.held import Held
+from axonfs.connection.mountinfo import shown
 from axonfs.errors import UnsupportedError
 from axonfs.fuse.adapter import WINDOW, Adapter, invalidate_pages
 from axonfs.fuse.pages import Pages
@@ -91,13 +92,10 @@ class Session:
             await self._stopping.wait()
             nursery.cancel_scope.cancel()
 
-    async def set_readahead(self, mountpoint: Path) -> None:
-        """Have the kernel read `WINDOW` at a time; the mount answers already."""
-        setting = await trio.to_thread.run_sync(
-            readahead_setting, mountpoint, abandon_on_cancel=True
-        )
+    def set_readahead(self, connection: int) -> None:
+        """Have the kernel read `WINDOW` at a time."""
         try:
-            setting.write_text(f"{WINDOW >> 10}")
+            readahead_setting(connection).write_text(f"{WINDOW >> 10}")
             self.read_ahead_kib = WINDOW >> 10
         except OSError as exc:
             log.debug("requests stay as they are: %s", exc)
@@ -165,7 +163,7 @@ class Handshake:
             amended, terms = amend(reply, self.offer, passthrough=self._passthrough)
             if self._held.first:
                 os.write(device, amended)
-            elif not terms.resend:
+            elif not terms.resend and shown(self._mountpoint, self._held.connection):
                 refuse_unanswered(device, self._mountpoint)
         except (OSError, ValueError) as exc:
             raise HandshakeError(f"the FUSE handshake failed: {exc}") from exc
@@ -211,9 +209,7 @@ def _ask_statfs(mountpoint: Path) -> None:
 def serving(
     adapter: Adapter, held: Held, mountpoint: Path, *, allow_other: bool, passthrough: bool
 ) -> Iterator[Session]:
-    """A session on a held connection, which stays mounted at the end.
-
-    Where libfuse has to make the connection itself it is unmounted at the end.
+    """A session on a held connection, or on one that libfuse makes; it stays mounted at the end.
 
     Args:
         passthrough: let the kernel read complete files itself where it can.
@@ -232,7 +228,7 @@ def serving(
     try:
         yield session
     finally:
-        pyfuse3.close(unmount=session.plain is not None)
+        pyfuse3.close(unmount=False)  # the holder does that: libfuse unmounts what lies on top too
 
 
 def _own(adapter: Adapter, held: Held, mountpoint: Path, *, passthrough: bool) -> Session:

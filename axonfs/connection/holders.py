@@ -1,0 +1,153 @@
+"""The processes that keep AxonFS mounts: which there are, and what each says of its mount.
+
+A holder keeps what it knows in a file in memory (`State`). Others of its user and root read that
+through /proc, so nothing has to answer: the processes may be stopped, and the mountpoint may be
+gone. Beside mountinfo.py. Blocking.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from axonfs.connection.mountinfo import Mount
+
+STATE_NAME = "axonfs-state"
+_LINK = f"/memfd:{STATE_NAME} (deleted)"
+_MAX_STATE_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class State:
+    """What a holder keeps beside its descriptors.
+
+    `init` is the kernel's INIT message in hexadecimal digits; `plain` says why libfuse made the
+    connection, None where it is the holder's own. `connection` is -1 while it is not known.
+    `frozen` are the settings that hold until it is mounted anew, as flags have them.
+    """
+
+    mountpoint: str
+    cache: str
+    init: str = ""
+    plain: str | None = None
+    connection: int = -1
+    frozen: dict[str, str | bool] = field(default_factory=dict)
+
+    def save(self, descriptor: int) -> None:
+        """Write it, in place of what was there."""
+        text = json.dumps(asdict(self)).encode()
+        os.pwrite(descriptor, text, 0)
+        os.ftruncate(descriptor, len(text))
+
+    @classmethod
+    def load(cls, descriptor: int) -> State:
+        """
+        Raises:
+            ValueError: it is not what a holder writes.
+        """
+        found = json.loads(os.pread(descriptor, _MAX_STATE_BYTES, 0))
+        # A holder of an earlier version wrote less.
+        return cls(**{"mountpoint": "", "cache": "", **found})
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A holder that runs. `owner` is the user of its process, which the kernel says; the rest is
+    what the process says."""
+
+    pid: int
+    owner: int
+    mountpoint: Path
+    cache: Path
+    connection: int
+
+    @property
+    def workers(self) -> list[int]:
+        """Its worker, or none while that is being replaced."""
+        return [
+            pid
+            for path in Path("/proc").glob("[0-9]*")
+            if _parent(pid := int(path.name)) == self.pid and _is_ours(pid)
+        ]
+
+
+def running() -> list[Running]:
+    """The holders that this user may look into."""
+    found = (_running(int(path.name)) for path in Path("/proc").glob("[0-9]*"))
+    return [holder for holder in found if holder is not None]
+
+
+def holder_of(mount: Mount) -> Running | None:
+    """The holder of the mount's connection; one of another user than its owner is not believed."""
+    return next(
+        (
+            holder
+            for holder in running()
+            if holder.connection == mount.connection and holder.owner == mount.owner
+        ),
+        None,
+    )
+
+
+def holder_at(mountpoint: Path) -> Running | None:
+    """The holder whose mount is, or was, at `mountpoint`."""
+    found = [holder for holder in running() if holder.mountpoint == mountpoint]
+    own = [holder for holder in found if holder.owner == os.geteuid()]
+    return next(iter(own or found), None)
+
+
+def serving(mount: Mount) -> list[int]:
+    """The processes of the mount: holder and worker. Empty if this user may not look into them."""
+    holder = holder_of(mount)
+    return [holder.pid, *holder.workers] if holder else []
+
+
+def _running(pid: int) -> Running | None:
+    with suppress(OSError, ValueError, TypeError):  # it has ended, or is closed to this user
+        if _is_ours(pid) and (link := _state_file(pid)) is not None:
+            state, owner = _state(link), os.stat(f"/proc/{pid}").st_uid
+            places = Path(state.mountpoint), Path(state.cache)
+            return Running(pid, owner, *places, int(state.connection))
+    return None
+
+
+def _state_file(pid: int) -> Path | None:
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if os.readlink(link) == _LINK:
+                return link
+    return None
+
+
+def _state(link: Path) -> State:
+    descriptor = os.open(link, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return State.load(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_ours(pid: int) -> bool:
+    """Whether it runs this program. systemd keeps the same descriptors, and is not meant."""
+    with suppress(OSError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return any(word.rpartition(b"/")[2] == b"axonfs" for word in words)
+    return False
+
+
+def _parent(pid: int) -> int:
+    with suppress(OSError, IndexError, ValueError):
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+    return 0
+
+
+def state_of_process(pid: int) -> str:
+    """One word for people: stopped, waiting for a disk, a zombie, or running."""
+    letters = {b"T": "stopped", b"t": "stopped", b"D": "waiting for the kernel", b"Z": "ended"}
+    with suppress(OSError, IndexError):
+        letter = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+        return letters.get(letter, "running")
+    return "ended"
