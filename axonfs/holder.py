@@ -255,9 +255,7 @@ class Holder:
         now = time.monotonic()
         self._answered_at = now if worker.answered else self._answered_at
         self._brief = 0 if now - worker.started > LASTING else self._brief
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-        log.warning("the worker (%d) was %s", worker.process.pid, how)
-        return how
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
 
     def _go_on(self, how: str, wakeup: int) -> bool:
         """Note that there is no worker, and wait before the next one; False if there is none."""
@@ -267,7 +265,7 @@ class Holder:
             log.error("no worker answered for %.0f s; readers get an error now", GIVE_UP)
             return False
         pause = backoff(self._brief)
-        log.warning("worker %s; the next one in %.2g s", how, pause)
+        log.warning("the worker was %s; the next in %.2g s", how, pause)
         if select.select([wakeup], [], [], pause)[0]:
             return not STOPPING & set(self._signals)
         return True

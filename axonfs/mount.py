@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import time
-from pathlib import Path
 from typing import Any
 
 import trio
@@ -16,8 +15,8 @@ import trio
 from axonfs import __version__, control
 from axonfs.applied import Applied
 from axonfs.config import Settings
-from axonfs.connection.mountinfo import shown
 from axonfs.connection.held import DONE, NO_HANDSHAKE, REPLACE, Held
+from axonfs.connection.mountinfo import shown
 from axonfs.engine import Engine, open_engine
 from axonfs.failures import Failures
 from axonfs.fuse import Adapter, HandshakeError, Session, serving

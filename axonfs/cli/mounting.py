@@ -244,17 +244,18 @@ def _go_on(possessions: Possessions, flags: Flags) -> int:
 def umount(mountpoint: str, force: bool) -> None:
     """Unmount MOUNTPOINT.
 
-    The command returns when the mount's process has ended.
+    The command returns when the mount's processes have ended. They go on while the same mount is
+    elsewhere too, as a bind mount or in another mount namespace: then the command says where, and
+    --force ends them, also when nothing is mounted at MOUNTPOINT any more.
     """
     from axonfs.cli import unmounting
-    from axonfs.cli.mounts import mount_at, settled
+    from axonfs.cli.mounts import settled
 
     place = settled(Path(mountpoint))
-    found = mount_at(place)
-    if found is None:
-        raise AxonError("no AxonFS is mounted there", path=str(place), hint="see axonfs status")
-    unmounting.unmount(found, force=force)
+    remarks = unmounting.unmount(place, force=force)
     note(f"unmounted {place}")
+    for remark in remarks:
+        note(remark)
 
 
 @click.command

@@ -1,4 +1,4 @@
-"""Taking a mount away: the polite way, and by force.
+"""Taking a mount away: the polite way, and by force. Also replacing its processes.
 
 Blocking. Never touches the mounted tree itself: a wedged one would hold this process too.
 """
@@ -9,53 +9,128 @@ import contextlib
 import os
 import select
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from axonfs.cli.mounts import Health, health
-from axonfs.connection import detach
-from axonfs.connection.mountinfo import Mount, owned, serving
+from axonfs.connection import release, release_at
+from axonfs.connection.holders import Running, holder_at, holder_of, silence
+from axonfs.connection.mountinfo import Mount, axonfs_at, elsewhere, places_of, top_at
+from axonfs.connection.mounting import run_helper
 from axonfs.errors import AxonError, BusyError
 
 CONNECTIONS = Path("/sys/fs/fuse/connections")
 # The worker flushes its index and ends; a cache on a slow disk takes a moment.
 END_TIMEOUT = 20.0
 RESTART_TIMEOUT = 60.0
+# A holder looks twice a second whether its connection is gone.
+MOMENT = 3.0
 
 
-def unmount(mount: Mount, *, force: bool) -> None:
-    """Unmount, and return when holder and worker have ended.
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is to be taken away: a place, the connection that is or was mounted there, and who
+    keeps that; None where it has no process any more, or one that this user may not look into."""
+
+    place: Path
+    connection: int
+    holder: Running | None
+
+    @classmethod
+    def at(cls, place: Path) -> Target:
+        """
+        Raises:
+            AxonError: no AxonFS is mounted there, and no process keeps one that was.
+        """
+        if (mount := axonfs_at(place)) is not None:
+            return cls(place, mount.connection, holder_of(mount))
+        if (holder := holder_at(place)) is not None:
+            return cls(place, holder.connection, holder)
+        raise AxonError("no AxonFS is mounted there", path=str(place), hint="see axonfs status")
+
+    @property
+    def processes(self) -> list[int]:
+        return [self.holder.pid, *self.holder.workers] if self.holder else []
+
+    def others(self) -> list[str]:
+        """Every other place where it is still mounted, in words."""
+        found = [*places_of(self.connection), *elsewhere(self.connection)]
+        return [str(place) for place in found]
+
+
+def unmount(place: Path, *, force: bool) -> list[str]:
+    """Unmount, and return when holder and worker have ended; what else is to be said.
 
     Raises:
-        BusyError: somebody uses it; the message says how to see who.
+        BusyError: it is in use; the message says where, or how to see by whom.
     """
-    with _watched(_processes(mount)) as descriptors:
-        if force:
-            abort(mount)
-        complaint = detach(mount.mountpoint, lazy=force)
-        if complaint:
-            raise _failure(mount.mountpoint, complaint)
-        if force:
-            _send(descriptors, signal.SIGCONT)  # one that was stopped ends as well
-        if _ended(descriptors, END_TIMEOUT):
-            return
-        if force:
-            _send(descriptors, signal.SIGKILL)
-        if not (force and _ended(descriptors, END_TIMEOUT)):
-            raise AxonError(
-                f"it is unmounted, but its process has not ended within {END_TIMEOUT:.0f} s",
-                hint="see the mount's log with axonfs doctor",
-            )
+    target = Target.at(place)
+    with _watched(target.processes) as descriptors:
+        if _is_bind(target):
+            return _detach_bind(target, lazy=force)
+        return _by_force(target, descriptors) if force else _politely(target, descriptors)
 
 
-def _processes(mount: Mount) -> list[int]:
-    """Holder and worker, as the kernel names them, else as the mount does."""
-    if found := serving(mount):
-        return found
-    pid = health(mount).pid
-    return [pid] if pid is not None and owned(pid, mount) else []
+def _is_bind(target: Target) -> bool:
+    """Whether it is mounted where its holder mounted it as well, and so goes on there."""
+    home = target.holder.mountpoint if target.holder else target.place
+    return home != target.place and home in places_of(target.connection)
+
+
+def _detach_bind(target: Target, *, lazy: bool) -> list[str]:
+    if complaint := release_at(target.place, target.connection, lazy=lazy):
+        raise _failure(target.place, complaint)
+    assert target.holder is not None
+    return [f"the mount goes on at {target.holder.mountpoint}"]
+
+
+def _politely(target: Target, descriptors: list[int]) -> list[str]:
+    if top_at(target.place) is None:  # only its holder is left of it, and may be ending
+        if _ended(descriptors, MOMENT):
+            return []
+        raise _kept(target, "it is not mounted there any more")
+    if complaint := release_at(target.place, target.connection):
+        raise _failure(target.place, complaint)
+    if target.others():
+        raise _kept(target, "it is unmounted there")
+    if not _ended(descriptors, END_TIMEOUT):
+        raise _lingering(target, "it is unmounted")
+    return []
+
+
+def _kept(target: Target, what: str) -> BusyError:
+    """Why the process of a mount goes on without its mountpoint, and how to end it."""
+    others, hint = target.others(), f"axonfs umount --force {target.place} ends it"
+    why = f"the same mount is at {', and at '.join(others)}" if others else "it is still in use"
+    if others:
+        hint = f"unmount that too, or {hint}"
+    if (holder := target.holder) is not None:
+        what += f", but process {holder.pid} goes on and has the cache {holder.cache}"
+    return BusyError(f"{what}, since {why}", path=str(target.place), hint=hint)
+
+
+def _lingering(target: Target, what: str) -> AxonError:
+    """A process does not end although nothing keeps it."""
+    pid = target.holder.pid if target.holder else None
+    why, hint = silence(pid)
+    what = f"{what}, but process {pid} has not ended within {END_TIMEOUT:.0f} s: {why}"
+    return AxonError(what, path=str(target.place), hint=hint)
+
+
+def _by_force(target: Target, descriptors: list[int]) -> list[str]:
+    _abort(target)
+    complaint = release(target.connection, lazy=True)
+    _send(descriptors, signal.SIGCONT)  # one that was stopped ends as well
+    _send(descriptors[:1], signal.SIGTERM)  # the holder may not see that its connection has ended
+    if not _ended(descriptors, END_TIMEOUT):
+        _send(descriptors, signal.SIGKILL)
+        if not _ended(descriptors, END_TIMEOUT):
+            raise _lingering(target, "it is taken away")
+    if complaint is not None:
+        raise _failure(target.place, f"its processes have ended, but {complaint}")
+    return [f"what is left at {other} has no process any more" for other in target.others()]
 
 
 def restart(mount: Mount) -> int:
@@ -64,12 +139,12 @@ def restart(mount: Mount) -> int:
     Raises:
         AxonError: it does not answer, or not again.
     """
-    before = health(mount)
+    before, holder = health(mount), holder_of(mount)
     worker = _worker_of(before)
-    if before.pid is None or worker is None or not owned(before.pid, mount):
-        hint = f"axonfs umount --force {mount.mountpoint}"
-        raise AxonError("the mount does not answer", path=str(mount.mountpoint), hint=hint)
-    os.kill(before.pid, signal.SIGHUP)
+    if holder is None or worker is None:
+        what, hint = silence(holder.pid if holder else None)
+        raise AxonError(what, path=str(mount.mountpoint), hint=hint)
+    os.kill(holder.pid, signal.SIGHUP)
     deadline = time.monotonic() + RESTART_TIMEOUT
     while (now := _worker_of(health(mount, deadline - time.monotonic()))) in (None, worker):
         if time.monotonic() > deadline:
@@ -99,18 +174,19 @@ def _failure(mountpoint: Path, complaint: str) -> AxonError:
     return AxonError(f"cannot be unmounted: {complaint}", path=str(mountpoint))
 
 
-def abort(mount: Mount) -> None:
-    """End the FUSE connection, so that whoever waits for an answer gets an error now.
+def _abort(target: Target) -> None:
+    """End the FUSE connection, so that a process that waits for an answer gets an error now.
 
     Containers often lack the control file system: root mounts it where it belongs. Without it
-    there is the lazy unmount alone, which frees all but those who are waiting already.
+    there is the lazy unmount alone, which frees all but those that wait already.
     """
-    control = CONNECTIONS / str(mount.connection) / "abort"
+    control = CONNECTIONS / str(target.connection)
     if not control.exists() and os.geteuid() == 0:
-        mounting = ["mount", "-t", "fusectl", "fusectl", str(CONNECTIONS)]
-        subprocess.run(mounting, capture_output=True, check=False)
+        run_helper(["mount", "-t", "fusectl", "fusectl", str(CONNECTIONS)])
     with contextlib.suppress(OSError):
-        control.write_text("1")
+        # The number is what a process says of itself; the kernel says whose connection that is.
+        if target.holder is None or control.stat().st_uid == target.holder.owner:
+            (control / "abort").write_text("1")
 
 
 @contextlib.contextmanager

@@ -67,11 +67,13 @@ class Running:
     @property
     def workers(self) -> list[int]:
         """Its worker, or none while that is being replaced."""
-        return [
-            pid
-            for path in Path("/proc").glob("[0-9]*")
-            if _parent(pid := int(path.name)) == self.pid and _is_ours(pid)
-        ]
+        return workers_of(self.pid)
+
+
+def workers_of(holder: int) -> list[int]:
+    """The processes of this program that the holder started."""
+    processes = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
+    return [pid for pid in processes if _parent(pid) == holder and _is_ours(pid)]
 
 
 def running() -> list[Running]:
@@ -144,10 +146,25 @@ def _parent(pid: int) -> int:
     return 0
 
 
-def state_of_process(pid: int) -> str:
-    """One word for people: stopped, waiting for a disk, a zombie, or running."""
-    letters = {b"T": "stopped", b"t": "stopped", b"D": "waiting for the kernel", b"Z": "ended"}
+_STATES = {b"T": "stopped", b"t": "stopped", b"D": "waiting for the kernel", b"Z": "ended"}
+
+
+def _state_of(pid: int) -> str:
     with suppress(OSError, IndexError):
         letter = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
-        return letters.get(letter, "running")
+        return _STATES.get(letter, "running")
     return "ended"
+
+
+def silence(holder: int | None) -> tuple[str, str]:
+    """Why a mount does not answer, and what to do about it; `holder` is its process if known."""
+    if holder is None:
+        return "the mount does not answer", "see axonfs doctor"
+    worker = next(iter(workers_of(holder)), None)
+    for name, pid in (("holder", holder), ("worker", worker)):
+        if pid is not None and _state_of(pid) == "stopped":
+            return f"the mount's {name} (pid {pid}) is stopped", f"kill -CONT {pid} continues it"
+    if worker is None:
+        return f"the mount (pid {holder}) has no worker now", "wait a moment: it starts another one"
+    what = f"the mount's worker (pid {worker}) does not answer: it is {_state_of(worker)}"
+    return what, f"kill -KILL {worker} has another one take over, and readers see a pause"

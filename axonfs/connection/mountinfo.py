@@ -111,8 +111,18 @@ def top_at(mountpoint: Path) -> Entry | None:
     return found[-1] if found else None
 
 
+def axonfs_at(mountpoint: Path) -> Mount | None:
+    """The AxonFS at `mountpoint`, also where another file system is mounted on top of it."""
+    found = [
+        Mount(entry.mountpoint, entry.device, entry.owner)
+        for entry in entries(_text())
+        if entry.mountpoint == mountpoint and entry.filesystem == FILESYSTEM
+    ]
+    return found[-1] if found else None
+
+
 def shown(mountpoint: Path, connection: int) -> bool:
-    """Whether a path to `mountpoint` leads to `connection`; where its number is -1, to an AxonFS."""
+    """Whether a path to `mountpoint` leads to `connection`, or to any AxonFS if that is -1."""
     top = top_at(mountpoint)
     return top is not None and top.filesystem == FILESYSTEM and connection in (-1, top.device)
 

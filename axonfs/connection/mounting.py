@@ -203,15 +203,11 @@ def release_at(mountpoint: Path, connection: int, *, lazy: bool = False) -> str 
     """
     top = top_at(mountpoint)
     if top is not None and top.device != connection:
-        return covered(mountpoint, top.filesystem)
+        what = f"a {top.filesystem} file system is mounted on top of it"
+        return f"{what}; unmount that first: umount {mountpoint}"
     complaint = detach(mountpoint, lazy=lazy)
     gone = complaint and ("not mounted" in complaint or "not found" in complaint)
     return None if gone else complaint
-
-
-def covered(mountpoint: Path, filesystem: str) -> str:
-    """What to say of a mount that another one lies on."""
-    return f"a {filesystem} file system is mounted on top of it; unmount that first: umount {mountpoint}"
 
 
 def readahead_setting(connection: int) -> Path:

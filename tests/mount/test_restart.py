@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from axonfs.connection.possessions import Possessions
 from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs, source_bytes
 from tests.mount.test_passthrough import MODEL, NAME, passed_through, patched
 from tests.support.faulty import FaultyOrigin
@@ -230,7 +231,7 @@ def systemd(tmp_path: Path) -> Iterator[socket.socket]:
 def stored_descriptors(systemd: socket.socket) -> dict[str, int]:
     """The descriptors that a service gives away until it says no more of them."""
     found: dict[str, int] = {}
-    while len(found) < 5:
+    while len(found) < len(Possessions.NAMES):
         data, descriptors, _, _ = socket.recv_fds(systemd, 4096, 4)
         fields = dict(line.split("=", 1) for line in data.decode().splitlines())
         if fields.get("FDSTORE") == "1":

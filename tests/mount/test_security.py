@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from axonfs.connection.mountinfo import mounts, owned, serving
+from axonfs.connection.holders import holder_of, serving
+from axonfs.connection.mountinfo import mounts
 from axonfs.names import parse_spec
 from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs
 from tests.mount.test_passthrough import MODEL
@@ -203,12 +204,13 @@ def test_a_private_authority(registry_dir: Path, start_mount: MountFactory, tmp_
 
 
 def test_what_a_mount_says_of_itself_is_not_believed(mount: Mount) -> None:
-    """A pid that a mount names is signalled only if it is a process of the mount's owner."""
+    """A process that says that a mount is its own is signalled only if it is the owner's."""
     (found,) = [one for one in mounts() if one.mountpoint == mount.path]
     assert found.owner == os.getuid()
-    assert owned(mount.process.pid, found)
-    assert not owned(mount.process.pid, replace(found, owner=OTHER))
-    assert not owned(1 << 22, found)
+    holder = holder_of(found)
+    assert holder is not None
+    assert holder.pid == mount.process.pid
+    assert holder_of(replace(found, owner=OTHER)) is None
 
 
 def test_specs_that_climb_out_are_not_specs(mount: Mount) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from axonfs.connection import connect
-from axonfs.connection.mountinfo import mounts, serving
+from axonfs.connection.holders import serving
+from axonfs.connection.mountinfo import mounts
 from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs
 from tests.mount.test_passthrough import MODEL, patched
 from tests.support.registry import RegistryServer
