@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     import trio
 
 MAX_EVENT_BYTES = 256 << 20
+# A request may take hours and say nothing meanwhile. After so many seconds without an event the
+# mount is asked whether it is alive, which takes a worker milliseconds; a new one takes its time.
+SILENCE = 3.0
+ALIVE = 10.0
 
 Event: TypeAlias = dict[str, Any]
 
@@ -29,21 +35,70 @@ def call(cache: Path, request: Event) -> Iterator[Event]:
     """The events a running mount answers `request` with.
 
     Raises:
-        OSError: no mount answers for this cache (FileNotFoundError, ConnectionRefusedError), or
-            it is another user's (PermissionError).
+        OSError: no mount answers for this cache (FileNotFoundError, ConnectionRefusedError), it is
+            another user's (PermissionError), or its worker is stopped or stuck (TimeoutError).
         AxonError: it does not speak as a mount does.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+    with _connected(cache, request) as connection:
+        for line in _lines(connection, cache):
+            yield json.loads(line)
+
+
+def alive(cache: Path) -> None:
+    """Return if the mount of this cache answers.
+
+    Raises:
+        OSError: it does not; TimeoutError, if its worker is stopped or stuck.
+    """
+    with _connected(cache, {"op": "ping"}) as connection:
+        connection.recv(1)  # an error is an answer as well
+
+
+def _connected(cache: Path, request: Event) -> socket.socket:
+    """A connection on which the request was sent."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(ALIVE)
         with reachable(cache / SOCKET) as address:
-            connection.connect(address)
+            _connect(connection, address)
         if os.geteuid() != 0 and peer(connection) not in (0, os.geteuid()):
             raise PermissionError("another user listens there")
         connection.sendall(json.dumps(request).encode() + b"\n")
-        with connection.makefile("rb") as lines:
-            while line := lines.readline(MAX_EVENT_BYTES):
-                if not line.endswith(b"\n"):
-                    raise AxonError("the mount's answer is too long", source=str(cache))
-                yield json.loads(line)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect(connection: socket.socket, address: str) -> None:
+    """Connect, although a worker that accepts nothing may have left its backlog full."""
+    deadline = time.monotonic() + ALIVE
+    while True:
+        try:
+            return connection.connect(address)
+        except BlockingIOError as exc:  # a full backlog does not wait where there is a time limit
+            if time.monotonic() > deadline:
+                raise TimeoutError("the mount accepts no command") from exc
+        time.sleep(0.1)
+
+
+def _lines(connection: socket.socket, cache: Path) -> Iterator[bytes]:
+    pieces: list[bytes] = []
+    while data := _received(connection, cache):
+        pieces.append(data)
+        if b"\n" in data:
+            *lines, rest = b"".join(pieces).split(b"\n")
+            yield from lines
+            pieces = [rest]
+        elif sum(map(len, pieces)) > MAX_EVENT_BYTES:
+            raise AxonError("the mount's answer is too long", source=str(cache))
+
+
+def _received(connection: socket.socket, cache: Path) -> bytes:
+    """What comes next, for as long as the mount is alive; b"" at its end."""
+    while not select.select([connection], [], [], SILENCE)[0]:
+        alive(cache)
+    return connection.recv(1 << 20)
 
 
 def peer(connected: socket.socket | trio.socket.SocketType) -> int:

@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -41,6 +42,8 @@ from axonfs.values import (
 )
 
 MAX_CONFIG_BYTES = 1 << 20
+# An edit takes milliseconds; a process that is stopped in the middle of one keeps the lock.
+LOCK_SECONDS = 10.0
 SYSTEM_CONFIG = Path("/etc/axonfs/config.yaml")
 # What `config set KEY` takes to mean "leave it out of the file".
 DEFAULT_WORD = "default"
@@ -369,10 +372,22 @@ def _locked(directory: Path) -> Iterator[None]:
     # The directory carries the lock, since the file itself is replaced by each edit.
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        deadline = time.monotonic() + LOCK_SECONDS
+        while not _lock(descriptor):
+            if time.monotonic() > deadline:
+                what = f"another process has had it locked for {LOCK_SECONDS:.0f} s"
+                raise UsageError(what, source=str(directory), hint=f"fuser -v {directory} shows it")
+            time.sleep(0.05)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def _replace(path: Path, document: Mapping[str, Any]) -> None:

@@ -197,8 +197,9 @@ class Holder:
         poll = select.poll()
         for descriptor in (wakeup, worker.pidfd, worker.ready):
             poll.register(descriptor, select.POLLIN)
-        if self._parent >= 0:
-            poll.register(self._parent, 0)  # POLLERR is always reported
+        for descriptor in (self._parent, self._possessions.device):
+            if descriptor >= 0:
+                poll.register(descriptor, 0)  # POLLERR is always reported
         while True:
             events = {descriptor for descriptor, _ in poll.poll(worker.patience())}
             if not events:
@@ -211,6 +212,8 @@ class Holder:
             if self._parent in events:
                 log.warning("the command that asked for the mount has ended; unmounting")
                 return None
+            if self._possessions.device in events:
+                return None  # unmounted: a worker that is stopped or stuck does not see it
             if worker.ready in events:
                 poll.unregister(worker.ready)
                 if self._parent >= 0:

@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from axonfs.call import Event, call
 from axonfs.cli.options import Target
 from axonfs.cli.output import note
-from axonfs.errors import AxonError, BusyError
+from axonfs.errors import AxonError, BusyError, UnavailableError
+from axonfs.rundir import owner_of
 
 if TYPE_CHECKING:
     from axonfs.config import Settings
+    from axonfs.connection.mountinfo import Mount
 
 Sink: TypeAlias = Callable[[Event], None]
 
-# What these do needs no lock on the cache: they work beside an owner that does not answer.
+# What these do needs no lock on the cache: they work beside an owner that does not answer, but for
+# `status`, which is about that owner.
 READ_ONLY = frozenset(
     {
         "status",
@@ -47,12 +51,18 @@ def ask(target: Target, request: Event, sink: Sink = lambda event: None) -> Even
     if target.registries:
         request = {**request, "registries": list(target.registries)}
     for cache in _caches(target):
-        events = _events_of_worker(cache, request)
+        try:
+            events = _events_of_worker(cache, request)
+        except TimeoutError as exc:
+            if request["op"] not in READ_ONLY - {"status"}:
+                raise _silent(cache) from exc
+            note(f"{_silent(cache)}; this is from its cache")
+            return _ask_here(replace(target.settings, cache=cache), request, sink)
         if events is None:
             continue
         if cache != target.settings.cache and request["op"] not in READ_ONLY:
             note(f"using the cache of the mount, {cache}")
-        return _result(events, sink)
+        return _result(events, sink, cache)
     return _ask_here(target.settings, request, sink)
 
 
@@ -65,12 +75,20 @@ def _caches(target: Target) -> Iterator[Path]:
 
 def cache_of_only_mount() -> Path | None:
     """The cache of this user's one mount, if there is just one: another's may say what it likes."""
-    from axonfs.cli.mounts import health
     from axonfs.connection.mountinfo import mounts
 
     own = [mount for mount in mounts() if mount.owner == os.geteuid()]
-    caches = {cache for mount in own if (cache := health(mount).status.get("cache"))}
+    caches = {cache for mount in own if (cache := _cache_of(mount))}
     return Path(caches.pop()) if len(caches) == 1 else None
+
+
+def _cache_of(mount: Mount) -> str | None:
+    """As its holder says, which need not answer; else, in a container say, as the mount does."""
+    from axonfs.cli.mounts import health
+    from axonfs.connection.holders import holder_of
+
+    holder = holder_of(mount)
+    return str(holder.cache) if holder else health(mount).status.get("cache")
 
 
 def _events_of_worker(cache: Path, request: Event) -> Iterator[Event] | None:
@@ -90,11 +108,27 @@ def _chain(first: Event, rest: Iterator[Event]) -> Iterator[Event]:
     yield from rest
 
 
-def _result(events: Iterator[Event], sink: Sink) -> Event:
-    for event in events:
-        if (result := settle(event, sink)) is not None:
-            return result
-    raise AxonError("the mount went away before it was done", hint="run the command again to go on")
+def _silent(cache: Path) -> AxonError:
+    """What to say of a mount whose worker is stopped or stuck."""
+    from axonfs.connection.holders import silence
+
+    what, hint = silence(owner_of(cache))
+    return UnavailableError(what, source=str(cache), hint=hint)
+
+
+def _result(events: Iterator[Event], sink: Sink, cache: Path) -> Event:
+    try:
+        for event in events:
+            if (result := settle(event, sink)) is not None:
+                return result
+    except TimeoutError as exc:
+        raise _silent(cache) from exc
+    except ConnectionError as exc:
+        raise AxonError(_WENT_AWAY, hint=_AGAIN) from exc
+    raise AxonError(_WENT_AWAY, hint=_AGAIN)
+
+
+_WENT_AWAY, _AGAIN = "the mount went away before it was done", "run the command again to go on"
 
 
 def settle(event: Event, sink: Sink) -> Event | None:

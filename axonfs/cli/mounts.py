@@ -23,6 +23,7 @@ STATUS_PATH = Path(".axonfs", "status.json")
 # A worker that is busy still answers within a few milliseconds.
 PATIENCE = 3.0
 _MAX_STATUS_BYTES = 16 << 20
+_MAX_STEPS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +50,27 @@ def mount_at(mountpoint: Path) -> Mount | None:
 
 
 def settled(mountpoint: Path) -> Path:
-    """The absolute path with links followed, but for the last segment, which may not answer."""
-    absolute = Path(os.path.abspath(mountpoint))
-    if absolute.name == "":
-        return absolute
-    place = Path(os.path.realpath(absolute.parent)) / absolute.name
-    if any(mount.mountpoint == place for mount in mounts()):
-        return place
-    return Path(os.path.realpath(place))
+    """The absolute path with links followed, but for what lies in a mount, which may not answer."""
+    places = {mount.mountpoint for mount in mounts()}
+    path, rest = Path("/"), list(Path(os.path.abspath(mountpoint)).parts[1:])
+    for _ in range(_MAX_STEPS):
+        if not rest or path in places:
+            return path.joinpath(*rest)
+        name = rest.pop(0)
+        target = _link(path / name) if path / name not in places else None
+        if target is None:
+            path = path.parent if name == ".." else path / name
+        else:
+            path = Path("/") if target.is_absolute() else path
+            rest = [part for part in target.parts if part != "/"] + rest
+    return path.joinpath(*rest)  # links that go round in circles
+
+
+def _link(path: Path) -> Path | None:
+    try:
+        return Path(os.readlink(path))
+    except OSError:
+        return None
 
 
 def health(mount: Mount, patience: float = PATIENCE) -> Health:

@@ -31,6 +31,11 @@ REPAIR = "axonfs verify --repair fetches it again"
 LEARNT = 50  # manifests that `versions` asks for at most
 
 
+async def ping(context: Context, request: Event) -> Event:
+    """Nothing: that it answers is what a command wants to know."""
+    return {}
+
+
 async def status(context: Context, request: Event) -> Event:
     """The mount's state, or that of the cache where nothing is mounted.
 

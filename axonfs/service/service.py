@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 Operation = Callable[[Context, Event], Awaitable[Event]]
 
 OPERATIONS: Mapping[str, Operation] = {
+    "ping": queries.ping,
     "status": queries.status,
     "search": queries.search,
     "info": queries.info,
