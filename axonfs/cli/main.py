@@ -94,6 +94,7 @@ def cli() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code. Nothing but a bug under AXONFS_DEBUG=1 shows a trace."""
+    _open_standard_descriptors()
     said.clear()
     try:
         result = cli.main(argv, prog_name="axonfs", standalone_mode=False)
@@ -101,6 +102,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return result if isinstance(result, int) else 0
     except BaseException as exc:
         return _report(_cause(exc))
+
+
+def _open_standard_descriptors() -> None:
+    """Have 0, 1 and 2 be something: cron and supervisors may close them, and what is opened next
+    would take their numbers, a connection or an index, and be written to as standard error."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def _cause(exc: BaseException) -> BaseException:

@@ -96,7 +96,12 @@ def test_a_worker_that_says_nothing_for_long(
     """While it works for a command it is asked whether it is alive, and waited for."""
     gate, asked = Gate(), threading.Semaphore(0)
     alive = call.alive
-    monkeypatch.setattr(call, "alive", lambda cache: (alive(cache), asked.release()))
+
+    def watched(cache: Path) -> None:
+        alive(cache)
+        asked.release()
+
+    monkeypatch.setattr(call, "alive", watched)
     with FaultyOrigin(registry_dir) as origin:
         mount = start_mount(origin.url)
         origin.always(gate)

@@ -1,0 +1,158 @@
+"""Starts that fail, at whatever point, leave nothing mounted; and starts without descriptors."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from axonfs.connection.holders import running
+from axonfs.connection.mountinfo import axonfs_at, top_at
+from tests.mount.conftest import FILES, MountFactory, run_axonfs, settled
+from tests.mount.test_passthrough import patched
+from tests.support.registry import RegistryServer
+
+pytestmark = [pytest.mark.mount, pytest.mark.complains]
+FILE = "nlp/tiny/1.0.0/vocab.txt"
+ALL = [f"{number:03b}" for number in range(1, 8)]
+CLOSED = [
+    pytest.param(word, marks=[] if word.count("1") != 1 else pytest.mark.slow) for word in ALL
+]
+
+
+@pytest.fixture
+def place(
+    tmp_path: Path, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """A mountpoint, and settings for commands that take none."""
+    monkeypatch.setenv("AXONFS_CONFIG", str(tmp_path / "none.yaml"))
+    monkeypatch.setenv("AXONFS_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("AXONFS_REGISTRY", registry.url)
+    path = tmp_path / "m"
+    path.mkdir()
+    yield path
+    subprocess.run(["umount", "-lq", path], check=False)
+
+
+def without(closed: str, *words: str | Path) -> list[str]:
+    """A command that has some of the standard descriptors closed, as `100` says for input."""
+    redirections = ("<&-", ">&-", "2>&-")
+    wanted = " ".join(text for text, bit in zip(redirections, closed, strict=True) if bit == "1")
+    axonfs = [sys.executable, "-m", "axonfs", *map(str, words)]
+    return ["sh", "-c", f'exec "$@" {wanted}', "sh", *axonfs]
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_standard_descriptors_that_are_closed(place: Path, closed: str) -> None:
+    """As some supervisors and cron have them: every command works, and the mount as well."""
+    for words in (("mount", place), ("pin", "nlp/tiny@1.0.0"), ("status",)):
+        done = subprocess.run(without(closed, *words), check=False, capture_output=True)
+        assert done.returncode == 0, (words, done)
+        assert b"bug" not in done.stderr
+    assert (place / FILE).stat().st_size == FILES["vocab.txt"]
+    assert subprocess.run(without(closed, "umount", place), check=False).returncode == 0
+    assert top_at(place) is None
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_a_mount_in_the_foreground_without_descriptors(place: Path, closed: str) -> None:
+    process = subprocess.Popen(without(closed, "mount", place, "--foreground"))
+    settled(lambda: (place / FILE).exists(), 20)
+    process.terminate()
+    assert process.wait(20) == 0
+    assert top_at(place) is None
+
+
+def test_no_standard_descriptor_becomes_something_else(place: Path) -> None:
+    """What Python opens first would have the number of one that is closed, and be written to."""
+    process = subprocess.Popen(without("111", "mount", place, "--foreground"))
+    settled(lambda: (place / FILE).exists(), 20)
+    (holder,) = [one for one in running() if one.mountpoint == place]
+    for pid in (holder.pid, *holder.workers):
+        assert {os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)} == {"/dev/null"}
+    process.terminate()
+    assert process.wait(20) == 0
+
+
+NEVER_ANSWERS = """
+from axonfs.mount import Mount
+import trio
+async def announce(self, session):
+    await trio.sleep_forever()
+Mount.announce = announce
+from axonfs.cli import background
+background.READY_TIMEOUT = 3.0
+"""
+CANNOT_START = """
+import os, subprocess, sys
+made = subprocess.Popen
+class Popen(made):
+    def __init__(self, command, **options):
+        if "worker" in command and os.path.exists(os.environ.get("OUT", "/")):
+            raise OSError(11, "Resource temporarily unavailable")
+        super().__init__(command, **options)
+subprocess.Popen = Popen
+"""
+DIES = "import sys\nif 'worker' in sys.argv: raise SystemExit(9)"
+
+
+@pytest.mark.parametrize("foreground", [(), ("--foreground",)])
+@pytest.mark.parametrize("patch", [CANNOT_START, DIES])
+def test_a_worker_that_does_not_start(
+    place: Path, tmp_path: Path, foreground: tuple[str, ...], patch: str
+) -> None:
+    """A mount that does not come up leaves nothing mounted, whatever the reason."""
+    environment = {**os.environ, **patched(tmp_path, patch)}
+    command = [sys.executable, "-m", "axonfs", "mount", str(place), *foreground]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert top_at(place) is None
+    assert [one for one in running() if one.mountpoint == place] == []
+
+
+def test_a_mount_that_does_not_answer_in_time(place: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, **patched(tmp_path, NEVER_ANSWERS)}
+    command = [sys.executable, "-m", "axonfs", "mount", str(place)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "did not answer within 3 s" in done.stderr
+    assert top_at(place) is None
+    assert run_axonfs("mount", place).returncode == 0  # and nothing is in its way
+    run_axonfs("umount", place)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_ends_before_its_mount_answers(
+    place: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Nobody has heard of such a mount, so it goes."""
+    environment = {**os.environ, **patched(tmp_path, NEVER_ANSWERS)}
+    command = [sys.executable, "-m", "axonfs", "mount", str(place)]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    settled(lambda: axonfs_at(place) is not None, 20)
+    process.send_signal(number)
+    assert process.wait(30) != 0
+    settled(lambda: top_at(place) is None, 20)
+    settled(lambda: not [one for one in running() if one.mountpoint == place], 20)
+
+
+def test_a_worker_that_cannot_be_started_again(
+    start_mount: MountFactory, registry: RegistryServer, tmp_path: Path
+) -> None:
+    """A machine that is out of processes for a moment does not cost the mount."""
+    token = tmp_path / "out of processes"
+    environment = {"OUT": str(token), **patched(tmp_path, CANNOT_START)}
+    mount = start_mount(registry.url, env=environment)
+    token.touch()
+    mount.kill_worker()
+    while "not started: Resource temporarily unavailable" not in mount.log.read_text():
+        assert mount.process.poll() is None
+        time.sleep(0.01)
+    token.unlink()
+    assert len((mount.path / FILE).read_bytes()) == FILES["vocab.txt"]
