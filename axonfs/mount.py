@@ -85,6 +85,7 @@ async def _serve(applied: Applied, held: Held) -> int:
                     await nursery.start(control.serve, listening, mount.service.handle)
                     nursery.start_soon(mount.stop_on_signal)
                     nursery.start_soon(mount.announce, session)
+                    nursery.start_soon(mount.adapter.interrupts.watch)
                     nursery.start_soon(engine.scrub.run, lambda: mount.vfs.files.reads)
                     await session.serve()
                     nursery.cancel_scope.cancel()

@@ -7,9 +7,16 @@
  * fuse_session_process_buf() are the ones below. `arm` names one handle, its flags and its backing id;
  * the reply that carries that handle is answered with them, every other one as libfuse does. One is
  * enough: pyfuse3 replies right after the handler returned, in the same thread. As it starts the
- * handler right after a request was read, `request`, `inode` and `flags` are that one's until the
- * first checkpoint.
- * Source: fuse_open_out, fuse_in_header and fuse_read_in of linux/fuse.h, protocol 7.40. */
+ * handler right after a request was read, `request`, `inode`, `flags` and `thread` are that one's
+ * until the first checkpoint.
+ *
+ * libfuse keeps FUSE_INTERRUPT to itself: `on_interrupt` names who is told of each. That is called in
+ * the thread that reads requests, before the next one is read. As one thread reads them all, and the
+ * kernel sends an interrupt only after its request was read, an interrupt whose request is not known
+ * is of one that was answered. pyfuse3 calls all of this with the interpreter's lock, which guards
+ * what is static here.
+ * Source: fuse_open_out, fuse_in_header, fuse_read_in and fuse_interrupt_in of linux/fuse.h, protocol
+ * 7.40. */
 #define PY_SSIZE_T_CLEAN
 #define _GNU_SOURCE
 #define FUSE_USE_VERSION 312
@@ -31,7 +38,10 @@ struct in_header {
     uint32_t opcode;
     uint64_t unique;
     uint64_t inode;
-    uint64_t owner[2];
+    uint32_t uid;
+    uint32_t gid;
+    uint32_t thread; /* that asks, 0 if it is in no namespace of ours; the kernel's word is pid */
+    uint32_t padding;
 };
 
 struct read_in {
@@ -44,7 +54,13 @@ struct read_in {
     uint32_t flags;
 };
 
+struct interrupt_in {
+    struct in_header header;
+    uint64_t unique; /* of the request that is interrupted */
+};
+
 static const uint32_t read_opcode = 15;
+static const uint32_t interrupt_opcode = 36;
 
 /* The top bit of the number of a request that the kernel sends again. */
 static const uint64_t resent = 1ULL << 63;
@@ -55,7 +71,8 @@ static const size_t large = 64 << 10;
 static int armed;
 static struct open_out answer;
 static uint64_t latest, latest_inode;
-static uint32_t latest_flags;
+static uint32_t latest_flags, latest_thread;
+static PyObject *on_interrupted; /* owned; NULL while nobody asks to be told */
 
 int fuse_reply_buf(fuse_req_t request, const char *bytes, size_t size)
 {
@@ -81,18 +98,35 @@ int fuse_reply_open(fuse_req_t request, const struct fuse_file_info *info)
     return libfuse ? libfuse(request, info) : -ENOSYS;
 }
 
+static void tell(uint64_t unique)
+{
+    PyObject *callback = on_interrupted, *result;
+
+    if (!callback)
+        return;
+    Py_INCREF(callback); /* it may name another one */
+    result = PyObject_CallFunction(callback, "K", (unsigned long long)unique);
+    if (!result)
+        PyErr_WriteUnraisable(callback);
+    Py_XDECREF(result);
+    Py_DECREF(callback);
+}
+
 void fuse_session_process_buf(struct fuse_session *session, const struct fuse_buf *buffer)
 {
     static void (*libfuse)(struct fuse_session *, const struct fuse_buf *);
 
-    latest = latest_inode = latest_flags = 0;
+    latest = latest_inode = latest_flags = latest_thread = 0;
     if (!(buffer->flags & FUSE_BUF_IS_FD) && buffer->size >= sizeof(struct in_header)) {
         const struct in_header *header = buffer->mem;
 
         latest = header->unique & ~resent;
         latest_inode = header->inode;
+        latest_thread = header->thread;
         if (header->opcode == read_opcode && buffer->size >= sizeof(struct read_in))
             latest_flags = ((const struct read_in *)buffer->mem)->flags;
+        if (header->opcode == interrupt_opcode && buffer->size >= sizeof(struct interrupt_in))
+            tell(((const struct interrupt_in *)buffer->mem)->unique & ~resent);
     }
     if (!libfuse)
         *(void **)&libfuse = dlsym(RTLD_NEXT, "fuse_session_process_buf");
@@ -146,12 +180,33 @@ static PyObject *flags(PyObject *module, PyObject *args)
     return PyLong_FromUnsignedLong(latest_flags);
 }
 
+static PyObject *thread(PyObject *module, PyObject *args)
+{
+    (void)module;
+    (void)args;
+    return PyLong_FromUnsignedLong(latest_thread);
+}
+
+static PyObject *on_interrupt(PyObject *module, PyObject *callback)
+{
+    (void)module;
+    if (!PyCallable_Check(callback)) {
+        PyErr_SetString(PyExc_TypeError, "on_interrupt() takes a function");
+        return NULL;
+    }
+    Py_INCREF(callback);
+    Py_XSETREF(on_interrupted, callback);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"arm", arm, METH_VARARGS, "arm(handle, flags, backing_id): answer this handle's open with them."},
     {"disarm", disarm, METH_NOARGS, "disarm(): whether the armed answer was never given."},
     {"request", request, METH_NOARGS, "request(): the number of the request that was read last, or 0."},
     {"inode", inode, METH_NOARGS, "inode(): that of the request that was read last, or 0."},
     {"flags", flags, METH_NOARGS, "flags(): O_* of the file, if a read was read last, or 0."},
+    {"thread", thread, METH_NOARGS, "thread(): that asked for what was read last, or 0."},
+    {"on_interrupt", on_interrupt, METH_O, "on_interrupt(call): call(number) for each interrupted request."},
     {NULL, NULL, 0, NULL},
 };
 

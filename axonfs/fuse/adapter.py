@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import pyfuse3
+import trio
 
 from axonfs.errors import AxonError
 from axonfs.failures import Failures
 from axonfs.fuse import openreply
+from axonfs.fuse.interrupts import Interrupts
 from axonfs.fuse.pages import Pages
 from axonfs.fuse.passthrough import Passthrough
 from axonfs.vfs import Attributes, Vfs
@@ -78,6 +80,20 @@ def answered(
     return wrapper
 
 
+def interruptible(
+    handler: Callable[Concatenate[Adapter, P], Awaitable[T]],
+) -> Callable[Concatenate[Adapter, P], Coroutine[Any, Any, T]]:
+    """Answer EINTR when the reader gets a signal. A handler must be safe to cancel at each of its
+    checkpoints: what the kernel is told is counted behind the last one, and nothing is left open.
+    """
+
+    @functools.wraps(handler)
+    async def wrapper(self: Adapter, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.interrupts.heeded(lambda: handler(self, *args, **kwargs))
+
+    return wrapper
+
+
 class Adapter(pyfuse3.Operations):
     """One mounted Vfs.
 
@@ -89,6 +105,7 @@ class Adapter(pyfuse3.Operations):
     def __init__(self, vfs: Vfs, failures: Failures, access: Access, disk: str) -> None:
         super().__init__()
         self.failures = failures
+        self.interrupts = Interrupts()
         self.passthrough = Passthrough(-1, "nothing is mounted yet")
         self.keeps_listings = False
         self.drop_pages: Callable[[int], None] = lambda inode: None
@@ -98,6 +115,7 @@ class Adapter(pyfuse3.Operations):
         self._access = access
 
     @answered
+    @interruptible
     async def lookup(self, parent_inode: int, name: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
         if len(name) > NAME_MAX:  # the kernel lets FUSE have up to 1024 bytes
             raise pyfuse3.FUSEError(errno.ENAMETOOLONG)
@@ -108,6 +126,7 @@ class Adapter(pyfuse3.Operations):
         return self._entry(await self._vfs.lookup(parent_inode, text))
 
     @answered
+    @interruptible
     async def getattr(self, inode: int, ctx: Any) -> pyfuse3.EntryAttributes:
         return self._entry(await self._vfs.getattr(inode))
 
@@ -116,6 +135,7 @@ class Adapter(pyfuse3.Operations):
             self._vfs.forget(inode, count)
 
     @answered
+    @interruptible
     async def readlink(self, inode: int, ctx: Any) -> bytes:
         return (await self._vfs.readlink(inode)).encode()
 
@@ -128,12 +148,17 @@ class Adapter(pyfuse3.Operations):
         return inode
 
     @answered
+    @interruptible
     async def readdir(self, fh: int, start_id: int, token: Any) -> None:
         inode = openreply.inode() or fh  # a directory that was not asked to be opened has no handle
+        told = []
         for position, name, place in await self._vfs.readdir(inode, start_id):
             attributes = self._entry(await self._vfs.entry(place))
             if not pyfuse3.readdir_reply(token, name.encode(), attributes, position):
-                return
+                break
+            told.append(place)
+        # No checkpoint from here to the answer: of a listing that fails the kernel is told nothing.
+        for place in told:
             self._vfs.remember(place)
 
     @answered
@@ -141,6 +166,7 @@ class Adapter(pyfuse3.Operations):
         pass
 
     @answered
+    @interruptible
     async def open(self, inode: int, flags: int, ctx: Any) -> pyfuse3.FileInfo:
         if flags & (os.O_WRONLY | os.O_RDWR):
             raise pyfuse3.FUSEError(errno.EROFS)
@@ -148,9 +174,13 @@ class Adapter(pyfuse3.Operations):
         if self._vfs.files.noted(request):  # an earlier worker's, which did not come to answer it
             self._release(request)
         handle = await self._vfs.open(inode, request)
+        try:
+            await self.pages.settled(inode)
+        except trio.Cancelled:
+            self._vfs.files.release(handle.number)
+            raise
         if not flags & _GLANCE:
             self._vfs.foresee(handle)
-        await self.pages.settled(inode)
         # No checkpoint from here to the answer: what is counted is what the kernel is told.
         backing_id = self.passthrough.opened(inode, handle.number, handle.backing)
         self._vfs.files.opened(handle.number, inode, backing_id)
@@ -163,7 +193,12 @@ class Adapter(pyfuse3.Operations):
         if _guessed(off, size) and self._vfs.files.declines(fh, off, size):
             raise pyfuse3.FUSEError(errno.EAGAIN)  # the kernel asks for the page alone
         # pyfuse3 takes any contiguous buffer, which spares a copy; its annotation says less.
-        return cast(bytes, await self._vfs.files.read(fh, off, size))
+        return cast(bytes, await self._read(fh, off, size))
+
+    def _read(self, fh: int, off: int, size: int) -> Awaitable[bytes | memoryview]:
+        read = functools.partial(self._vfs.files.read, fh, off, size)
+        # What is local takes no time: to be ready for a signal would cost a tenth of it.
+        return self.interrupts.read(off, read) if self._vfs.files.waits(fh, off, size) else read()
 
     @answered
     async def release(self, fh: int) -> None:
@@ -177,6 +212,7 @@ class Adapter(pyfuse3.Operations):
             self.drop_pages(inode)
 
     @answered
+    @interruptible
     async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
         if not name.startswith(b"user."):  # `ls -l` then asks once and not for every file
             raise pyfuse3.FUSEError(errno.ENOTSUP)
@@ -186,6 +222,7 @@ class Adapter(pyfuse3.Operations):
         return value.encode()
 
     @answered
+    @interruptible
     async def listxattr(self, inode: int, ctx: Any) -> list[bytes]:
         return [name.encode() for name in await self._vfs.xattrs(inode)]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable
 from types import ModuleType
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,22 @@ def flags() -> int | None:
     if _extension is None or UNAVAILABLE is not None:
         return None
     return int(_extension.flags())
+
+
+def thread() -> int:
+    """The id of the thread that asked; as `request`. 0 also for one in another pid namespace."""
+    if _extension is None or UNAVAILABLE is not None:
+        return 0
+    return int(_extension.thread())
+
+
+def on_interrupt(call: Callable[[int], object]) -> None:
+    """Have `call` told the number of each request whose reader got a signal; as `request`.
+
+    It is called in the trio thread and must not block. Never where there is no extension.
+    """
+    if _extension is not None and UNAVAILABLE is None:
+        _extension.on_interrupt(call)
 
 
 def unanswered() -> bool:

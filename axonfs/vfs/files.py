@@ -155,6 +155,14 @@ class Files:
             return False
         return handle.guesses.decline(Range(offset, offset + size))
 
+    def waits(self, number: int, offset: int, size: int) -> bool:
+        """Whether a read would wait for bytes that are not local, or not checked."""
+        handle = self._handles.get(number)
+        if handle is None or handle.feed is None or offset >= handle.feed.entry.size:
+            return False
+        size = min(size, handle.feed.entry.size - offset)
+        return not handle.feed.present(*chunk_span(offset, size, handle.feed.object.chunk_size))
+
     async def read(self, number: int, offset: int, size: int) -> bytes | memoryview:
         """Up to `size` bytes at `offset`; short only at the end of the file.
 
