@@ -62,7 +62,9 @@ def test_where_the_log_is_and_what_form_it_has(
     run_axonfs("mount", place, *options)
     shown = [line.split() for line in run_axonfs("status", place).stdout.splitlines()]
     assert ["log:", str(log)] in shown
-    assert f"log {log}" in run_axonfs("doctor", "--registry", registry.url).stdout
+    # Another mount of this machine may fail its check.
+    doctor = run_axonfs("doctor", "--registry", registry.url, check=False).stdout
+    assert f"log {log}" in doctor
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert f"mounted at {place}" in [line["message"] for line in lines]
 
