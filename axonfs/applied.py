@@ -1,8 +1,9 @@
-"""The settings that a mount applies: the file's as they are now, or as they last were valid.
+"""The settings that a mount applies: the file's as they are now, or those that last worked.
 
-Each worker reads them anew, and again when a command asks for it. A config file that is invalid or
-closed by then must not cost a mount that runs: what it last said is kept in a file in memory, which
-the holder hands from worker to worker, and `fault` says what is wrong. Just above config. Blocking.
+Each worker reads them anew, and again when a command asks for that. A config file that is invalid
+or closed by then, or says what no worker can start with, must not cost a mount that runs: the last
+document with which a worker answered is kept in a file in memory, which the holder hands from
+worker to worker, and `fault` says what is wrong. Just above config. Blocking.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,22 @@ log = logging.getLogger(__name__)
 
 # What the kernel or the holder was told: it stays as it is until the directory is mounted anew.
 FROZEN = frozenset({"cache", "mountpoint", "allow_other", "uid", "gid", "mode", "passthrough"})
-_MAX_BYTES = 4 << 20
+_MAX_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
     """The settings of a mount, and where each comes from: flag, a variable, a file, or default.
 
-    `file` is the config file in effect; `fault` says why it is not used as it is now.
+    `file` is the config file in effect and `document` what it says, or said when it last worked;
+    `fault` says why it is not used as it is now.
     """
 
     settings: Settings
     flags: Mapping[str, object]
     origins: Mapping[str, str]
     file: Path
+    document: Document
     fault: str | None = None
 
     def changed(self, other: Applied) -> list[str]:
@@ -51,44 +54,87 @@ class Applied:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What the file in memory has: the document that works, and one that a worker is trying.
+
+    `why` says how the worker ended that tried it, if that had to do with its settings.
+    """
+
+    works: Document | None = None
+    tried: Document | None = None
+    why: str | None = None
+
+    @classmethod
+    def read(cls, descriptor: int) -> _Kept:
+        text = os.pread(descriptor, _MAX_BYTES, 0)
+        return cls(**json.loads(text)) if text else cls()
+
+    def write(self, descriptor: int) -> None:
+        text = json.dumps(asdict(self)).encode()
+        os.pwrite(descriptor, text, 0)
+        os.ftruncate(descriptor, len(text))
+
+
 def apply(flags: Mapping[str, object], kept: int) -> Applied:
-    """What a worker is to apply.
+    """What a worker that starts is to apply.
 
     Args:
         flags: what the mount's command line said.
-        kept: the file in memory with the last valid document; it is written where that changed.
+        kept: the file in memory.
 
     Raises:
-        UsageError: the settings are invalid, and there are none that were valid before.
+        UsageError: the settings are invalid, and none has worked before.
     """
-    fault = None
+    known = _Kept.read(kept)
     try:
-        document = read_document()
-        found = resolve(flags, document)
-        _keep(kept, document)
+        found = look(flags)
+        if known.works is not None and found.document == known.tried:
+            raise UsageError(known.why or "a worker ended with it", source=str(found.file))
     except UsageError as exc:
-        last = _kept(kept)
-        if last is None:
+        if known.works is None:
             raise
-        fault = str(exc)
-        log.warning("the mount keeps the settings that it had: %s", fault)
-        found = resolve(flags, last)
+        log.warning("the mount keeps the settings that it had: %s", exc)
+        return replace(_applied(flags, known.works), fault=str(exc))
+    if found.document != known.works:
+        replace(known, tried=found.document, why=None).write(kept)
+    return found
+
+
+def look(flags: Mapping[str, object]) -> Applied:
+    """The settings as they are now.
+
+    Raises:
+        UsageError: they are invalid.
+    """
+    # As it is kept, so that the two can be compared.
+    document = json.loads(json.dumps(read_document(), default=str))
+    return _applied(flags, document)
+
+
+def _applied(flags: Mapping[str, object], document: Document) -> Applied:
+    found = resolve(flags, document)
     settings = Settings(**{name: value for name, (value, _) in found.items()})
     origins = {name: origin for name, (_, origin) in found.items()}
-    return Applied(settings, flags, origins, config_path(), fault)
+    return Applied(settings, flags, origins, config_path(), document)
 
 
-def _keep(descriptor: int, document: Document) -> None:
-    text = json.dumps(document, default=str).encode()
-    os.pwrite(descriptor, text, 0)
-    os.ftruncate(descriptor, len(text))
+def works(applied: Applied, kept: int) -> None:
+    """Note that the mount answers with these settings."""
+    if applied.fault is None:
+        _Kept(works=applied.document).write(kept)
 
 
-def _kept(descriptor: int) -> Document | None:
-    text = os.pread(descriptor, _MAX_BYTES, 0)
-    if not text:
-        return None
-    return {name: (value, where) for name, (value, where) in json.loads(text).items()}
+def fails(why: str, kept: int) -> None:
+    """Note that no worker can start with the settings that are being tried."""
+    known = _Kept.read(kept)
+    if known.tried is not None:
+        replace(known, why=why).write(kept)
+
+
+def try_again(kept: int) -> None:
+    """Have the next worker try the file, also if one has failed with it."""
+    replace(_Kept.read(kept), tried=None, why=None).write(kept)
 
 
 def plain(name: str, value: Any) -> Any:

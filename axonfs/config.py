@@ -271,12 +271,10 @@ def _check_private(path: Path) -> None:
 
 def config_path() -> Path:
     """The config file in effect, or where the first edit will create it."""
-    named = os.environ.get("AXONFS_CONFIG")
-    if named:
-        return Path(os.path.abspath(named))
-    own = _own_config()
+    own = own_config()
     # A system file that this user may not read says nothing to them.
-    if not own.exists() and os.access(SYSTEM_CONFIG, os.R_OK):
+    named = os.environ.get("AXONFS_CONFIG")
+    if not named and not own.exists() and os.access(SYSTEM_CONFIG, os.R_OK):
         return SYSTEM_CONFIG
     return own
 
@@ -294,7 +292,10 @@ def file_settings() -> Document:
     return {name: (value, f"{axon} ({key})") for name, (value, key) in found.items()}
 
 
-def _own_config() -> Path:
+def own_config() -> Path:
+    """The config file that AXONFS_CONFIG names, else that of this user; it may not exist."""
+    if named := os.environ.get("AXONFS_CONFIG"):
+        return Path(os.path.abspath(named))
     base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(base) / "axonfs" / "config.yaml"
 
@@ -354,7 +355,7 @@ def edit_config() -> Iterator[dict[str, Any]]:
     """
     path = config_path()
     if path == SYSTEM_CONFIG and os.geteuid() != 0:
-        path = _own_config()
+        path = own_config()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(path.parent):

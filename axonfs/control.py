@@ -10,8 +10,8 @@ import json
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 
 import trio
 
@@ -22,12 +22,48 @@ log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES = 1 << 20
 
+# A command sends its request at once; one that was stopped before that holds nothing for ever.
+REQUEST_SECONDS = 60.0
+
 Handler = Callable[[Event], AsyncIterator[Event]]
+_LEFT = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+
+
+class UnderWay:
+    """What commands are being answered."""
+
+    def __init__(self) -> None:
+        self._requests: dict[object, str] = {}
+        self._ended = trio.Event()
+
+    @property
+    def names(self) -> list[str]:
+        """The names of their requests, each once."""
+        return list(dict.fromkeys(self._requests.values()))
+
+    @contextmanager
+    def noting(self, name: str) -> Iterator[None]:
+        """Have a request count as under way in the block."""
+        key = object()
+        self._requests[key] = name
+        try:
+            yield
+        finally:
+            del self._requests[key]
+            if not self._requests:
+                self._ended.set()
+                self._ended = trio.Event()
+
+    async def idle(self) -> None:
+        """Return when no request is under way."""
+        while self._requests:
+            await self._ended.wait()
 
 
 async def serve(
     listening: socket.socket,
     handle: Handler,
+    under_way: UnderWay,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer requests until cancelled; the socket stays open, for the next one to go on."""
@@ -36,21 +72,27 @@ async def serve(
         task_status.started()
         while True:
             connection, _ = await accepting.accept()
-            nursery.start_soon(_answer, trio.SocketStream(connection), handle)
+            nursery.start_soon(_answer, trio.SocketStream(connection), handle, under_way)
 
 
-async def _answer(stream: trio.SocketStream, handle: Handler) -> None:
+async def _answer(stream: trio.SocketStream, handle: Handler, under_way: UnderWay) -> None:
     async with stream:
         try:
             if not _allowed(stream):
                 return
-            request = _parsed(await _line(stream))
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_leave_with_client, stream, nursery.cancel_scope)
-                await _send_events(stream, handle(request))
-                nursery.cancel_scope.cancel()
-        except* (trio.BrokenResourceError, trio.ClosedResourceError, ValueError) as group:
+            with trio.fail_after(REQUEST_SECONDS):
+                request = _parsed(await _line(stream))
+            with under_way.noting(str(request.get("op"))):
+                await _answer_one(stream, handle(request))
+        except* (*_LEFT, ValueError) as group:
             log.debug("a command left: %s", group.exceptions[0])
+
+
+async def _answer_one(stream: trio.SocketStream, events: AsyncIterator[Event]) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_leave_with_client, stream, nursery.cancel_scope)
+        await _send_events(stream, events)
+        nursery.cancel_scope.cancel()
 
 
 async def _send_events(stream: trio.SocketStream, events: AsyncIterator[Event]) -> None:

@@ -8,14 +8,17 @@ import os
 import signal
 import socket
 import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 import trio
 
 from axonfs import __version__, control
-from axonfs.applied import Applied
+from axonfs.applied import Applied, look, try_again, works
+from axonfs.call import Event
 from axonfs.config import Settings
-from axonfs.connection.held import DONE, NO_HANDSHAKE, REPLACE, Held
+from axonfs.connection.held import DONE, NO_HANDSHAKE, RELOAD, REPLACE, Held
 from axonfs.connection.mountinfo import shown
 from axonfs.engine import Engine, open_engine
 from axonfs.failures import Failures
@@ -82,7 +85,7 @@ async def _serve(applied: Applied, held: Held) -> int:
             try:
                 await mount.restore()
                 async with trio.open_nursery() as nursery:
-                    await nursery.start(control.serve, listening, mount.service.handle)
+                    await nursery.start(control.serve, listening, mount.answer, mount.under_way)
                     nursery.start_soon(mount.stop_on_signal)
                     nursery.start_soon(mount.announce, session)
                     nursery.start_soon(mount.adapter.interrupts.watch)
@@ -133,7 +136,8 @@ class Mount:
         self.adapter = Adapter(
             self.vfs, self.failures, _access(engine.settings), str(engine.settings.cache)
         )
-        self.service = Service(engine, self.status)
+        self.under_way = control.UnderWay()
+        self._service = Service(engine, self.status)
         engine.evictor.evicted = self._evicted
         engine.fetcher.began = self._changed
         engine.tree.found = self._found
@@ -152,6 +156,7 @@ class Mount:
         self._ask_again([])
         if connection is not None:
             session.set_readahead(connection)
+        await trio.to_thread.run_sync(works, self._applied, self._held.settings)
         log.info("mounted at %s", self._mountpoint)
         os.write(self._held.ready, b"1")
         os.close(self._held.ready)
@@ -161,6 +166,44 @@ class Mount:
         if not shown(self._mountpoint, self._held.connection):
             return None
         return os.minor(os.stat(self._mountpoint / ".axonfs").st_dev)
+
+    async def answer(self, request: Event) -> AsyncGenerator[Event, None]:
+        """The events of a command's request."""
+        if request.get("op") == "reload":
+            yield {"event": "result", **await self._reload()}
+            return
+        async with aclosing(self._service.handle(request)) as events:
+            async for event in events:
+                yield event
+
+    async def _reload(self) -> Event:
+        """Look at the settings again, and have another worker apply them if they are others.
+
+        Raises:
+            AxonError: they are invalid; the mount keeps those that it has.
+        """
+        found = await trio.to_thread.run_sync(look, self._applied.flags)
+        changed = self._applied.changed(found)
+        waits_for = [name for name in self.under_way.names if name != "reload"]
+        if self._held.plain is None and (changed or self._applied.fault):
+            await trio.to_thread.run_sync(try_again, self._held.settings)
+            self._engine.nursery.start_soon(self._give_way)
+        return {
+            "mountpoint": str(self._mountpoint),
+            "worker": os.getpid(),
+            "changed": changed,
+            "origins": found.origins,
+            "file": str(found.file),
+            "applied": self._held.plain is None,
+            "waits_for": waits_for,
+        }
+
+    async def _give_way(self) -> None:
+        """End for the next worker, once no command is being answered: it would be cut off."""
+        await self.under_way.idle()
+        self.ending = RELOAD
+        if self.session is not None:
+            self.session.stop()
 
     async def stop_on_signal(self) -> None:
         """End on SIGTERM, and for another worker on SIGHUP."""
@@ -201,6 +244,8 @@ class Mount:
             "mountpoint": str(self._mountpoint),
             "since": self._since,
             "offline": engine.settings.offline,
+            "settings": self._applied.shown(),
+            "settings_fault": self._applied.fault,
             "registries": [
                 {
                     "url": url,

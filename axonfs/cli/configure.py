@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
+from axonfs.applied import plain
+from axonfs.cli.applying import apply_to_mounts
 from axonfs.cli.options import json_option
 from axonfs.cli.output import echo, echo_json, note, table
 from axonfs.config import (
@@ -31,7 +32,7 @@ def list_settings(as_json: bool) -> None:
     """Show every setting with where it comes from: a variable, a file, or the default."""
     found = resolve({})
     if as_json:
-        echo_json({name: _plain(name, value) for name, (value, _) in found.items()})
+        echo_json({name: plain(name, value) for name, (value, _) in found.items()})
         return
     table(
         ("KEY", "VALUE", "FROM"),
@@ -70,23 +71,14 @@ def set_setting(key: str, values: tuple[str, ...]) -> None:
     echo(f"{key} is {_text(key, value)}")
     if origin.startswith("AXONFS_"):
         note(f"{origin} is set and goes before the file")
+    apply_to_mounts((key,))
 
 
 def _stored(key: str, text: str, value: Any) -> Any:
     """What the file says: sizes as they were typed, everything else as its own type."""
     if key == "cache_size":
         return text
-    return _plain(key, value)
-
-
-def _plain(key: str, value: Any) -> Any:
-    if key == "tokens":
-        return dict.fromkeys(value, "set")
-    if isinstance(value, tuple):
-        return list(value)
-    if key == "mode":
-        return f"{value:04o}"
-    return str(value) if isinstance(value, Path) else value
+    return plain(key, value)
 
 
 def _text(key: str, value: Any) -> str:
@@ -94,7 +86,7 @@ def _text(key: str, value: Any) -> str:
         return "auto" if key == "cache_size" else ""
     if isinstance(value, bool):
         return str(value).lower()
-    plain = _plain(key, value)
-    if isinstance(plain, dict):
-        return " ".join(f"{url} ({word})" for url, word in plain.items())
-    return " ".join(plain) if isinstance(plain, list) else f"{plain}"
+    shown = plain(key, value)
+    if isinstance(shown, dict):
+        return " ".join(f"{url} ({word})" for url, word in shown.items())
+    return " ".join(shown) if isinstance(shown, list) else f"{shown}"

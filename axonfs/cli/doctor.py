@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import click
 
 from axonfs.cli.checks import FAIL, Check, cache_checks, machine_checks, mount_checks
+from axonfs.cli.differences import settings_checks
 from axonfs.cli.options import json_option, source_options, target
 from axonfs.cli.output import echo_json
 from axonfs.config import Settings
@@ -49,6 +50,7 @@ def _all_checks(settings: Settings) -> Iterator[Check]:
         cache_checks,
         registry_checks,
         mount_checks,
+        settings_checks,
     ]
     for part in parts:
         yield from part(settings)

@@ -118,7 +118,7 @@ def mount(mountpoint: str | None, foreground: bool, **flags: object) -> None:
 @mount_options
 def worker(mountpoint: str, **flags: object) -> None:
     """Serve a connection that `axonfs mount` holds; it starts this itself."""
-    from axonfs.applied import apply
+    from axonfs.applied import apply, fails
     from axonfs.cli.logs import log_to_stderr
     from axonfs.connection.held import Held
     from axonfs.mount import work
@@ -130,7 +130,12 @@ def worker(mountpoint: str, **flags: object) -> None:
     applied = apply({**flags, "mountpoint": mountpoint}, held.settings)
     settings = applied.settings
     log_to_stderr(settings.log_format, settings.log_level, settings.cache)
-    click.get_current_context().exit(work(applied, held))
+    try:
+        code = work(applied, held)
+    except AxonError as exc:
+        fails(str(exc), held.settings)
+        raise
+    click.get_current_context().exit(code)
 
 
 def check_sources(settings: Settings) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from axonfs.cli.applying import apply_to_mounts
 from axonfs.cli.options import json_option
 from axonfs.cli.output import echo, echo_json, note, table
 from axonfs.cli.progress import Progress as Display
@@ -228,6 +229,7 @@ def _edit(url: str, with_token: bool, unverified: bool | None, *, first: bool) -
     place = "the default registry" if first else "a registry"
     echo(f"{url} is {place} now")
     _warn_if_hidden()
+    apply_to_mounts(("registries", "tokens") if token else ("registries",))
 
 
 def _set_unverified(document: dict[str, Any], url: str, allowed: bool) -> None:
@@ -282,3 +284,4 @@ def remove(url: str) -> None:
             document["tokens"] = tokens
         _set_unverified(document, wanted, allowed=False)
     echo(f"{wanted} is removed")
+    apply_to_mounts(("registries",))

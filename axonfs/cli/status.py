@@ -89,6 +89,7 @@ def _show(state: dict[str, Any]) -> None:
             ("mount", f"{where} (pid {state.get('pid')})" if where else "not mounted"),
             ("since", clock(state["since"]) if state.get("since") else ""),
             ("offline", "yes" if state.get("offline") else ""),
+            ("settings", _settings(state.get("settings_fault"))),
             ("cache", f"{state.get('cache')}, {size(used)}{_of_limit(used, limit)}"),
             ("log", str(state.get("log") or "")),
             ("disk", _disk(state.get("disk"))),
@@ -108,6 +109,10 @@ def _show(state: dict[str, Any]) -> None:
 
 def _of_limit(used: int, limit: int | None) -> str:
     return f" of {size(limit)} ({share(used, limit)})" if limit else ""
+
+
+def _settings(fault: str | None) -> str:
+    return f"those from before: {printable(fault, 1000)}" if fault else ""
 
 
 def _fetched(fetch: dict[str, Any] | None) -> str:

@@ -26,7 +26,8 @@ class State:
 
     `init` is the kernel's INIT message in hexadecimal digits; `plain` says why libfuse made the
     connection, None where it is the holder's own. `connection` is -1 while it is not known.
-    `frozen` are the settings that hold until it is mounted anew, as flags have them.
+    `frozen` are the settings that hold until it is mounted anew, as flags have them; `config` is
+    its user's own config file, which may not exist.
     """
 
     mountpoint: str
@@ -35,6 +36,7 @@ class State:
     plain: str | None = None
     connection: int = -1
     frozen: dict[str, str | bool] = field(default_factory=dict)
+    config: str = ""
 
     def save(self, descriptor: int) -> None:
         """Write it, in place of what was there."""
@@ -63,6 +65,7 @@ class Running:
     mountpoint: Path
     cache: Path
     connection: int
+    config: Path
 
     @property
     def workers(self) -> list[int]:
@@ -112,7 +115,7 @@ def _running(pid: int) -> Running | None:
         if _is_ours(pid) and (link := _state_file(pid)) is not None:
             state, owner = _state(link), os.stat(f"/proc/{pid}").st_uid
             places = Path(state.mountpoint), Path(state.cache)
-            return Running(pid, owner, *places, int(state.connection))
+            return Running(pid, owner, *places, int(state.connection), Path(state.config))
     return None
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from axonfs import rundir, systemd
+from axonfs.config import own_config
 from axonfs.connection.handshake import READ_BYTES, parse_offer
 from axonfs.connection.holders import STATE_NAME, State
 from axonfs.connection.mounting import claimed, connect, connection_of, release
@@ -85,6 +86,7 @@ def inherited() -> Possessions | None:
 def settle(possessions: Possessions) -> None:
     """Complete what the holder before this one left, which may have been another process."""
     known = possessions.known
+    known.config = str(own_config())
     if known.connection < 0:  # it was of a version that did not note it
         known.connection = connection_of(possessions.device, Path(known.mountpoint))
     possessions.save()
@@ -102,7 +104,8 @@ def acquire(
     rundir.prepare(cache)
     lock = rundir.take_lock(cache)
     control = rundir.listen(cache).detach()
-    known = State(str(mountpoint), str(cache), frozen=dict(frozen))
+    config = str(own_config())
+    known = State(str(mountpoint), str(cache), frozen=dict(frozen), config=config)
     files = (_memory("journal"), _memory("settings"), os.memfd_create(STATE_NAME))
     possessions = Possessions(lock, control, *files, known)
     with claimed(mountpoint):

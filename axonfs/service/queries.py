@@ -32,8 +32,8 @@ LEARNT = 50  # manifests that `versions` asks for at most
 
 
 async def ping(context: Context, request: Event) -> Event:
-    """Nothing: that it answers is what a command wants to know."""
-    return {}
+    """Which worker it is: that it answers is what a command wants to know."""
+    return {"worker": os.getpid()}
 
 
 async def status(context: Context, request: Event) -> Event:

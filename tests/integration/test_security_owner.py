@@ -171,7 +171,7 @@ def _ask_as_others(cache: Path, listening: socket.socket) -> None:
             "s.sendall(b'{}\\n'); print(s.makefile().read())"
         )
         async with trio.open_nursery() as nursery:
-            await nursery.start(control.serve, listening, handle)
+            await nursery.start(control.serve, listening, handle, control.UnderWay())
             done = await trio.run_process(
                 ["/usr/bin/python3", "-c", program, str(path)],
                 capture_stdout=True, user=uid, group=uid, check=False,

@@ -1,0 +1,105 @@
+"""What a change of the settings means for the mounts that run: they are asked to apply it.
+
+After an edit each mount of this user looks at its settings again, and the command says for each
+whether the change applies, and if not, why and what to do. Blocking.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from axonfs.applied import FROZEN
+from axonfs.call import Event, call
+from axonfs.cli.output import note
+from axonfs.config import config_path, load, own_config
+from axonfs.connection.holders import Running, running, silence
+from axonfs.errors import AxonError
+
+# A worker that starts takes a second, on a busy machine a few.
+PATIENCE = 60.0
+
+
+def apply_to_mounts(names: Collection[str]) -> None:
+    """Have the mounts of this user apply their settings, of which `names` were edited; say how.
+
+    Meant are those with this config file, and the one that commands use.
+    """
+    cache, config = load().cache, own_config()
+    for holder in running():
+        mine = holder.owner == os.geteuid()
+        if mine and (holder.config == config or holder.cache == cache):
+            for remark in _apply_to(holder, names):
+                note(remark)
+
+
+def _apply_to(holder: Running, names: Collection[str]) -> Iterator[str]:
+    place = holder.mountpoint
+    try:
+        answer = ask_mount(holder, {"op": "reload"})
+    except AxonError as exc:
+        yield f"the mount at {place} keeps its settings: {exc}"
+        return
+    outcomes = {name: outcome(name, answer) for name in names}
+    if "now" in outcomes.values() and not _replaced(holder, answer["worker"]):
+        what, hint = silence(holder.pid)
+        yield f"the mount at {place} has not started again: {what}; {hint}"
+        return
+    for text in dict.fromkeys(outcomes.values()):
+        yield {"now": f"applies now to the mount at {place}"}.get(text, text.format(place=place))
+
+
+def ask_mount(holder: Running, request: Event) -> Event:
+    """The result of a request to one mount.
+
+    Raises:
+        AxonError: it fails, or the mount does not answer.
+    """
+    from axonfs.cli.client import settle
+
+    try:
+        for event in call(holder.cache, request):
+            if (result := settle(event, lambda event: None)) is not None:
+                return result
+    except OSError as exc:
+        what, hint = silence(holder.pid)
+        raise AxonError(what, hint=hint) from exc
+    raise AxonError("its worker is being replaced", hint=f"axonfs restart {holder.mountpoint}")
+
+
+def outcome(name: str, answer: Event) -> str:
+    """Whether the setting `name` applies to a mount that answered a reload: `now`, or a sentence
+    about the mount at {place}."""
+    origin = str(answer["origins"].get(name))
+    if name in FROZEN:
+        return f"the mount at {{place}} keeps its own {name} until it is mounted anew"
+    if origin == "flag":
+        flag = "--registry" if name == "registries" else f"--{name.replace('_', '-')}"
+        return f"the mount at {{place}} was started with {flag}, so it keeps its own"
+    if origin.startswith("AXONFS_"):
+        return f"the mount at {{place}} was started with {origin} set, so it keeps its own"
+    if Path(answer["file"]) != config_path():
+        return f"the mount at {{place}} has another config file, {answer['file']}"
+    if name not in answer["changed"]:
+        return "the mount at {place} has it already"
+    if not answer["applied"]:
+        return "applies after: axonfs restart {place}"
+    if answer["waits_for"]:
+        what = f"when it has answered other commands ({', '.join(answer['waits_for'])})"
+        return f"applies to the mount at {{place}} {what}; at once after: axonfs restart {{place}}"
+    return "now"
+
+
+def _replaced(holder: Running, worker: int) -> bool:
+    """Whether another worker answers."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            if ask_mount(holder, {"op": "ping"}).get("worker") != worker:
+                return True
+        except AxonError:
+            pass  # the worker that is asked is about to end
+        time.sleep(0.05)  # nothing says that it has ended
+    return False

@@ -1,0 +1,72 @@
+"""The checks of `axonfs doctor` that compare a mount's settings with those of the config.
+
+A setting of the mount's own command line or environment goes before the config file, so it may
+differ; any other that differs is one that the mount was not told of, or cannot apply.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from axonfs.applied import FROZEN, plain
+from axonfs.cli.applying import ask_mount
+from axonfs.cli.checks import OK, WARN, Check
+from axonfs.config import Settings, resolve
+from axonfs.connection.holders import Running, running
+from axonfs.errors import AxonError
+
+# Each mount has its own.
+_OWN = {"cache", "mountpoint"}
+
+
+def settings_checks(settings: Settings) -> Iterator[Check]:
+    """Whether each mount of this user has the settings that the config has."""
+    configured = {name: plain(name, value) for name, (value, _) in resolve({}).items()}
+    for holder in running():
+        if holder.owner == os.geteuid():
+            yield _compared(holder, configured)
+
+
+def _compared(holder: Running, configured: dict[str, Any]) -> Check:
+    name, restart = f"settings of {holder.mountpoint}", f"axonfs restart {holder.mountpoint}"
+    try:
+        state = ask_mount(holder, {"op": "status"})["status"]
+    except AxonError as exc:
+        return Check(name, WARN, exc.what, exc.hint or "")
+    if fault := state.get("settings_fault"):
+        return Check(
+            name, WARN, f"it keeps those from before: {fault}", f"mend that, then {restart}"
+        )
+    theirs = state.get("settings") or {}
+    differing = [
+        (key, item)
+        for key, item in theirs.items()
+        if key not in _OWN and key in configured and item["value"] != configured[key]
+    ]
+    if not differing:
+        return Check(name, OK, "as configured")
+    text = "; ".join(_difference(key, item, configured[key]) for key, item in differing)
+    if all(_goes_before(key, item) for key, item in differing):
+        return Check(name, OK, text)
+    return Check(name, WARN, text, restart)
+
+
+def _goes_before(key: str, item: dict[str, Any]) -> bool:
+    return key in FROZEN or item["from"] == "flag" or str(item["from"]).startswith("AXONFS_")
+
+
+def _difference(key: str, item: dict[str, Any], configured: Any) -> str:
+    origin = "from when it was mounted" if key in FROZEN else f"from {_origin(item['from'])}"
+    return f"{key} is {_text(item['value'])} ({origin}), configured is {_text(configured)}"
+
+
+def _origin(origin: str) -> str:
+    return "its command line" if origin == "flag" else origin
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | dict):
+        return " ".join(map(str, value)) or "none"
+    return "not set" if value is None else str(value)
