@@ -6,9 +6,9 @@ over both, and the fetcher.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -16,6 +16,7 @@ from axonfs.config import Settings
 from axonfs.errors import AxonError
 from axonfs.evictor import Evictor
 from axonfs.fetch import Fetcher
+from axonfs.names import Spec
 from axonfs.prefetch import Prefetcher
 from axonfs.remote import (
     Bodies,
@@ -26,6 +27,7 @@ from axonfs.remote import (
     Source,
     Trust,
     configured_hubs,
+    hub_tokens,
 )
 from axonfs.scrub import Scrub
 from axonfs.store import DISK_FAULTS, Store
@@ -48,12 +50,36 @@ class Engine:
     scrub: Scrub
     documents: Documents
     nursery: trio.Nursery
+    hub_tokens: Mapping[str, str] = field(repr=False)
 
-    def tree_of(self, registries: tuple[str, ...]) -> Tree:
-        """A tree over other registries, for one request."""
-        sources = _sources(self.settings, registries, self.documents, self.store)
-        offline = self.settings.offline
-        return Tree(sources, self.store, self.nursery, offline=offline, hubs=self.tree.hubs)
+    def tree_for(self, registries: tuple[str, ...], tokens: Mapping[str, str]) -> Tree:
+        """The tree for one request: over other registries, or with other tokens, where it has some.
+
+        Args:
+            tokens: by the URL of a registry or the name of a hub; "" stands for the first registry.
+        """
+        registries = registries or self.settings.registries
+        given = dict(tokens)
+        if (first := given.pop("", None)) is not None and registries:
+            given.setdefault(registries[0], first)
+        settings = replace(self.settings, tokens={**self.settings.tokens, **given})
+        # The hubs' own clients may have logged in since this process started.
+        now = hub_tokens(settings, given)
+        same = now == self.hub_tokens and all(
+            settings.token(url) == self.settings.token(url) for url in registries
+        )
+        if same and registries == self.settings.registries:
+            return self.tree
+        sources = _sources(settings, registries, self.documents, self.store)
+        hubs = configured_hubs(settings, self.documents, self.store, now)
+        tree = Tree(sources, self.store, self.nursery, offline=settings.offline, hubs=hubs)
+        tree.found = self._learnt
+        return tree
+
+    def _learnt(self, spec: Spec) -> None:
+        """Have the mount list what another tree found."""
+        self.tree.invalidate()
+        self.tree.found(spec)
 
 
 @asynccontextmanager
@@ -103,7 +129,8 @@ def _compose(
 ) -> Engine:
     sources = _sources(settings, settings.registries, documents, store)
     evictor = Evictor(store, settings.cache, settings.cache_size)
-    hubs = configured_hubs(settings, documents, store)
+    tokens = hub_tokens(settings)
+    hubs = configured_hubs(settings, documents, store, tokens)
     tree = Tree(sources, store, nursery, offline=settings.offline, hubs=hubs)
     fetcher = Fetcher(
         store,
@@ -119,7 +146,9 @@ def _compose(
         fetcher, evictor, nursery, mode=settings.prefetch, width=settings.streams
     )
     scrub = Scrub(store, tree, fetcher, settings.scrub)
-    return Engine(settings, store, tree, fetcher, evictor, prefetcher, scrub, documents, nursery)
+    return Engine(
+        settings, store, tree, fetcher, evictor, prefetcher, scrub, documents, nursery, tokens
+    )
 
 
 def _sources(

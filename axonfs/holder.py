@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from axonfs import rundir, systemd
-from axonfs.connection import clear_dead, release
+from axonfs.connection import clear_dead, release, release_dead
 from axonfs.connection.held import DONE, NO_HANDSHAKE, RELOAD, REPLACE, VARIABLE, Held
 from axonfs.connection.mountinfo import top_at
 from axonfs.connection.possessions import Possessions, leave_to_libfuse
@@ -312,17 +312,22 @@ class Holder:
             time.sleep(0.1)  # the kernel does not say when a mount is no longer used
         return True
 
-    def _detach(self, *, lazy: bool) -> str | None:
-        """Unmount our own connection: something else may be mounted there by now."""
+    def _detach(self, *, lazy: bool, ended: bool = False) -> str | None:
+        """Unmount our own connection: something else may be mounted there by now, and another
+        mount may have the number of one that has ended."""
+        connection = self._possessions.known.connection
         try:
-            return release(self._possessions.known.connection, lazy=lazy)
+            if ended or self._gone():
+                return release_dead(connection)
+            return release(connection, lazy=lazy)
         except UnsupportedError as exc:
             return str(exc)
 
     def _leave(self) -> None:
         """Unmount if that is still to do, and give everything back."""
         systemd.drop(list(Possessions.NAMES))
-        if (complaint := self._detach(lazy=True)) is not None:
+        ended = self._possessions.device < 0  # libfuse's connection ends with the worker
+        if (complaint := self._detach(lazy=True, ended=ended)) is not None:
             log.warning("%s is still mounted: %s", self._mountpoint, complaint)
         else:
             log.info("unmounted %s", self._mountpoint)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from axonfs.applied import FROZEN
@@ -43,9 +44,8 @@ def _apply_to(holder: Running, names: Collection[str]) -> Iterator[str]:
         yield f"the mount at {place} keeps its settings: {exc}"
         return
     outcomes = {name: outcome(name, answer) for name in names}
-    if "now" in outcomes.values() and not _replaced(holder, answer["worker"]):
-        what, hint = silence(holder.pid)
-        yield f"the mount at {place} has not started again: {what}; {hint}"
+    if "now" in outcomes.values() and (complaint := _complaint(holder, answer["worker"])):
+        yield f"the mount at {place} keeps its settings: {complaint}"
         return
     for text in dict.fromkeys(outcomes.values()):
         yield {"now": f"applies now to the mount at {place}"}.get(text, text.format(place=place))
@@ -92,14 +92,13 @@ def outcome(name: str, answer: Event) -> str:
     return "now"
 
 
-def _replaced(holder: Running, worker: int) -> bool:
-    """Whether another worker answers."""
+def _complaint(holder: Running, worker: int) -> str | None:
+    """Why the settings do not apply although another worker was to start with them."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        try:
+        with suppress(AxonError):  # the worker that is asked may be about to end
             if ask_mount(holder, {"op": "ping"}).get("worker") != worker:
-                return True
-        except AxonError:
-            pass  # the worker that is asked is about to end
+                fault = ask_mount(holder, {"op": "status"})["status"].get("settings_fault")
+                return None if fault is None else str(fault)
         time.sleep(0.05)  # nothing says that it has ended
-    return False
+    return "; ".join(silence(holder.pid))

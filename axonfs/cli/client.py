@@ -41,6 +41,12 @@ READ_ONLY = frozenset(
     }
 )
 
+# The variables of the hubs' own clients. Their files are the mount's to read as well.
+_HUB_VARIABLES = {
+    "hf": ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
+    "modelscope": ("MODELSCOPE_API_TOKEN",),
+}
+
 
 def ask(target: Target, request: Event, sink: Sink = lambda event: None) -> Event:
     """The result of `request`; everything that happens before it goes to `sink`.
@@ -50,6 +56,8 @@ def ask(target: Target, request: Event, sink: Sink = lambda event: None) -> Even
     """
     if target.registries:
         request = {**request, "registries": list(target.registries)}
+    if tokens := own_tokens(target.settings):
+        request = {**request, "tokens": tokens}
     for cache in _caches(target):
         try:
             events = _events_of_worker(cache, request)
@@ -64,6 +72,17 @@ def ask(target: Target, request: Event, sink: Sink = lambda event: None) -> Even
             note(f"using the cache of the mount, {cache}")
         return _result(events, sink, cache)
     return _ask_here(target.settings, request, sink)
+
+
+def own_tokens(settings: Settings) -> dict[str, str]:
+    """The tokens that this command would use by itself: a mount's environment may have others."""
+    found = {
+        hub: next((os.environ[name] for name in names if os.environ.get(name)), "").strip()
+        for hub, names in _HUB_VARIABLES.items()
+    }
+    if not settings.registries:  # then it is for the first one of the mount
+        found[""] = os.environ.get("AXONFS_TOKEN", "").strip()
+    return {**settings.tokens, **{name: token for name, token in found.items() if token}}
 
 
 def _caches(target: Target) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from axonfs.cli.mounts import Health, health
-from axonfs.connection import release, release_at
+from axonfs.connection import release, release_at, release_dead
 from axonfs.connection.holders import Running, holder_at, holder_of, silence
 from axonfs.connection.mountinfo import Mount, axonfs_at, elsewhere, places_of, top_at
 from axonfs.connection.mounting import run_helper
@@ -120,14 +120,17 @@ def _lingering(target: Target, what: str) -> AxonError:
 
 
 def _by_force(target: Target, descriptors: list[int]) -> list[str]:
-    _abort(target)
-    complaint = release(target.connection, lazy=True)
+    complaint = None
+    if axonfs_at(target.place) is not None:  # else the number may be another mount's by now
+        _abort(target.connection)
+        complaint = release(target.connection, lazy=True)
     _send(descriptors, signal.SIGCONT)  # one that was stopped ends as well
     _send(descriptors[:1], signal.SIGTERM)  # the holder may not see that its connection has ended
     if not _ended(descriptors, END_TIMEOUT):
         _send(descriptors, signal.SIGKILL)
         if not _ended(descriptors, END_TIMEOUT):
             raise _lingering(target, "it is taken away")
+    complaint = release_dead(target.connection) or complaint
     if complaint is not None:
         raise _failure(target.place, f"its processes have ended, but {complaint}")
     return [f"what is left at {other} has no process any more" for other in target.others()]
@@ -174,19 +177,17 @@ def _failure(mountpoint: Path, complaint: str) -> AxonError:
     return AxonError(f"cannot be unmounted: {complaint}", path=str(mountpoint))
 
 
-def _abort(target: Target) -> None:
-    """End the FUSE connection, so that a process that waits for an answer gets an error now.
+def _abort(connection: int) -> None:
+    """End a FUSE connection, so that a process that waits for an answer gets an error now.
 
     Containers often lack the control file system: root mounts it where it belongs. Without it
     there is the lazy unmount alone, which frees all but those that wait already.
     """
-    control = CONNECTIONS / str(target.connection)
+    control = CONNECTIONS / str(connection) / "abort"
     if not control.exists() and os.geteuid() == 0:
         run_helper(["mount", "-t", "fusectl", "fusectl", str(CONNECTIONS)])
     with contextlib.suppress(OSError):
-        # The number is what a process says of itself; the kernel says whose connection that is.
-        if target.holder is None or control.stat().st_uid == target.holder.owner:
-            (control / "abort").write_text("1")
+        control.write_text("1")
 
 
 @contextlib.contextmanager

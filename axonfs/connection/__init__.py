@@ -15,6 +15,7 @@ from axonfs.connection.mounting import (
     readahead_setting,
     release,
     release_at,
+    release_dead,
     user_allow_other,
 )
 
@@ -32,5 +33,6 @@ __all__ = [
     "readahead_setting",
     "release",
     "release_at",
+    "release_dead",
     "user_allow_other",
 ]

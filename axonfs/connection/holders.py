@@ -86,15 +86,17 @@ def running() -> list[Running]:
 
 
 def holder_of(mount: Mount) -> Running | None:
-    """The holder of the mount's connection; one of another user than its owner is not believed."""
-    return next(
-        (
-            holder
-            for holder in running()
-            if holder.connection == mount.connection and holder.owner == mount.owner
-        ),
-        None,
-    )
+    """The holder of the mount's connection; one of another user than its owner is not believed.
+
+    The number may have been that of an earlier mount, whose holder has not noticed its end yet.
+    """
+    found = [
+        holder
+        for holder in running()
+        if holder.connection == mount.connection and holder.owner == mount.owner
+    ]
+    found.sort(key=lambda holder: holder.mountpoint != mount.mountpoint)
+    return next(iter(found), None)
 
 
 def holder_at(mountpoint: Path) -> Running | None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from axonfs.connection.mountinfo import FILESYSTEM, places_of, top_at
+from axonfs.connection.mountinfo import FILESYSTEM, places_of, shown, top_at
 from axonfs.errors import AxonError, BusyError, UnsupportedError
 
 DEVICE = Path("/dev/fuse")
@@ -184,6 +184,8 @@ def detach(mountpoint: Path, *, lazy: bool = False) -> str | None:
 def release(connection: int, *, lazy: bool = False) -> str | None:
     """Unmount `connection` from every place where this process sees it, and nothing else.
 
+    It has to be mounted: the kernel gives the number of one that is not to the next mount.
+
     Returns:
         Why it is still mounted somewhere, None if it is not.
 
@@ -193,6 +195,18 @@ def release(connection: int, *, lazy: bool = False) -> str | None:
     complaint = None
     for place in places_of(connection):
         complaint = release_at(place, connection, lazy=lazy) or complaint
+    return complaint
+
+
+def release_dead(connection: int) -> str | None:
+    """What is left of a connection that has ended: like `release`, where nothing answers any more.
+
+    A mount that answers is another one, which has the number now.
+    """
+    complaint = None
+    for place in places_of(connection):
+        if not shown(place, connection) or _is_dead(place):
+            complaint = release_at(place, connection, lazy=True) or complaint
     return complaint
 
 

@@ -4,6 +4,7 @@ from axonfs.remote.bodies import Bodies, Location
 from axonfs.remote.documents import Documents, Fetched
 from axonfs.remote.hubcache import Blob, HubCache
 from axonfs.remote.hubs import configured as configured_hubs
+from axonfs.remote.hubs import hub_tokens
 from axonfs.remote.limits import Limits
 from axonfs.remote.registry import RegistrySource
 from axonfs.remote.routes import Routes, Trust
@@ -25,5 +26,6 @@ __all__ = [
     "Source",
     "Trust",
     "configured_hubs",
+    "hub_tokens",
     "shown",
 ]

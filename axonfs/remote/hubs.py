@@ -5,7 +5,7 @@ A further hub is a subclass of HubSource in a module of its own, and one line he
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from axonfs.config import Settings
@@ -33,10 +33,30 @@ _KNOWN = {
 assert tuple(_KNOWN) == HUBS
 
 
-def configured(settings: Settings, documents: Documents, cache: DocumentCache) -> dict[str, Hub]:
+def hub_tokens(settings: Settings, given: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The token of each hub that has one, by the hub's name.
+
+    One in this program's settings goes before those that are `given` (by the hub's name), and these
+    before the one of the hub's own client.
+    """
+    found = {}
+    for name in settings.sources:
+        known = _KNOWN[name]
+        own = settings.token(known.endpoint().rstrip("/"))
+        found[name] = own or (given or {}).get(name) or known.token()
+    return {name: token for name, token in found.items() if token}
+
+
+def configured(
+    settings: Settings,
+    documents: Documents,
+    cache: DocumentCache,
+    tokens: Mapping[str, str],
+) -> dict[str, Hub]:
     """The hubs that `sources` names; making one sends nothing.
 
-    A token in this program's settings goes before the one of the hub's own client.
+    Args:
+        tokens: by the name of the hub.
 
     Raises:
         UsageError: an endpoint is no URL.
@@ -48,6 +68,5 @@ def configured(settings: Settings, documents: Documents, cache: DocumentCache) -
             endpoint = parse_url(known.endpoint())
         except ValueError as exc:
             raise UsageError(f"{known.variable} {exc}") from exc
-        token = settings.token(endpoint) or known.token()
-        hubs[name] = known.kind(endpoint, documents, token, cache=cache)
+        hubs[name] = known.kind(endpoint, documents, tokens.get(name), cache=cache)
     return hubs

@@ -20,6 +20,7 @@ from axonfs.errors import AxonError, UsageError
 from axonfs.names import printable
 from axonfs.service import locks, pins, queries, upkeep
 from axonfs.service.context import Context, Event, texts_of
+from axonfs.values import parse_token
 
 log = logging.getLogger(__name__)
 
@@ -94,9 +95,7 @@ class Service:
 
     def _context(self, request: Event, send: trio.MemorySendChannel[Event]) -> Context:
         registries = tuple(texts_of(request, "registries"))
-        tree = self._engine.tree
-        if registries and registries != self._engine.settings.registries:
-            tree = self._engine.tree_of(registries)
+        tree = self._engine.tree_for(registries, _tokens_of(request))
         return Context(self._engine, tree, self._live, send)
 
     def _unmounted(self) -> dict[str, Any]:
@@ -114,6 +113,15 @@ class Service:
             "quarantined": queries.quarantine(engine.store),
             "failures": [],
         }
+
+
+def _tokens_of(request: Event) -> dict[str, str]:
+    """The tokens of whoever asks: they are used for this request alone."""
+    tokens = request.get("tokens") or {}
+    try:
+        return {str(name): parse_token(token) for name, token in tokens.items()}
+    except (ValueError, AttributeError) as exc:
+        raise UsageError("the request's tokens are malformed") from exc
 
 
 def _fault(exc: BaseException) -> AxonError | None:

@@ -146,6 +146,26 @@ def test_a_gated_model(models: Path, hub: HubServer, repo: Repo, start_mount: Mo
     assert f"ask for access at {hub.url}/acme/tiny, then set HF_TOKEN" in log
 
 
+@pytest.mark.complains
+def test_the_token_of_a_command_beside_a_mount(
+    hub: HubServer, repo: Repo, start_mount: MountFactory, env: dict[str, str]
+) -> None:
+    """It is used for what the command asks for, and for nothing else that the mount does."""
+    repo.gated = "manual"
+    mount = start_mount(env=env, options=("--prefetch", "off"))
+    pin = [sys.executable, "-m", "axonfs", "pin", "hf/acme/tiny@v1.0", "--cache", str(mount.cache)]
+    refused = subprocess.run(pin, env={**os.environ, **env}, capture_output=True, check=False)
+    assert refused.returncode == 1
+    asked = {**os.environ, **env, "HF_TOKEN": TOKEN}
+    done = subprocess.run(pin, env=asked, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (mount.path / "hf/acme/tiny/v1.0/config.json").read_bytes() == b"{}\n"
+    with pytest.raises(PermissionError):
+        (mount.path / "hf/acme/tiny/main/config.json").read_bytes()
+    for secret in (mount.log, mount.path / ".axonfs/status.json"):
+        assert TOKEN not in secret.read_text()
+
+
 def test_a_token_from_the_file_of_huggingface_hub(
     start_mount: MountFactory, env: dict[str, str], repo: Repo, hub: HubServer
 ) -> None:

@@ -66,6 +66,20 @@ def test_what_others_mounted_in_the_place_of_a_mount_stays(mount: Mount) -> None
         assert (mount.path / "theirs").exists()
 
 
+def test_another_mount_with_the_same_number_stays(
+    start_mount: MountFactory, registry: RegistryServer, tmp_path: Path
+) -> None:
+    """The kernel gives the number of a connection that has ended to the next one."""
+    first = start_mount(registry.url)
+    first.process.send_signal(signal.SIGSTOP)
+    shell("umount", first.path)
+    second = start_mount(registry.url, cache=tmp_path / "second")
+    first.process.send_signal(signal.SIGCONT)
+    assert first.process.wait(20) == 0
+    assert len((second.path / FILE).read_bytes()) == FILES["vocab.txt"]
+    assert second.process.poll() is None
+
+
 def test_what_others_mounted_on_top_stays(mount: Mount) -> None:
     """The mount below cannot be reached then: the command and the log say so."""
     with tmpfs(mount.path):
