@@ -151,15 +151,15 @@ def test_a_second_mount_while_the_worker_is_replaced(
 TOGETHER = """
 import os, time
 from pathlib import Path
-from axonfs import holder
-claimed = holder.claimed
+from axonfs.connection import possessions
+claimed = possessions.claimed
 def late(mountpoint):
     scratch = Path(os.environ["SCRATCH"])
     (scratch / f"arrived-{os.getpid()}").touch()
     while not (scratch / "gate").exists():
         time.sleep(0.001)
     return claimed(mountpoint)
-holder.claimed = late
+possessions.claimed = late
 """
 
 
