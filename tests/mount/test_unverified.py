@@ -97,6 +97,8 @@ def test_allowed(start_mount: MountFactory, origin: FaultyOrigin, tmp_path: Path
     assert "reading is allowed" in info
     assert "cannot be verified" in run_axonfs("versions", parse_spec(first).model, *at).stdout
     assert "cannot be verified" in run_axonfs("verify", first, *at).stdout
+    searched = run_axonfs("search", "gpt-neo", *at).stdout.splitlines()
+    assert "cannot be verified" in next(line for line in searched if first in line)
     found = json.loads(run_axonfs("pin", "--check", "--json", *at).stdout)
     assert (found[0]["whole"], found[0]["unverified"]) == (True, 1)
 

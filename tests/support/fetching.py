@@ -69,11 +69,13 @@ async def rig(
     boot: str | None = None,
     hubs: Callable[[Documents, Store], dict[str, Hub]] = lambda documents, store: {},
     blobs: HubCache | None = None,
+    allow_unverified: bool = False,
 ) -> AsyncIterator[Rig]:
     """The parts over the registries at `urls` and `hubs`, until the block is left.
 
     Args:
         boot: a boot id to believe in.
+        allow_unverified: whether the registries may give files without a sha256.
     """
     async with Documents(limits, routes=Routes({})) as documents:
         with (
@@ -81,7 +83,10 @@ async def rig(
             Bodies(limits, routes=Routes({})) as bodies,
         ):
             async with trio.open_nursery() as nursery:
-                sources = [RegistrySource(url, documents, cache=store) for url in urls]
+                sources = [
+                    RegistrySource(url, documents, cache=store, allow_unverified=allow_unverified)
+                    for url in urls
+                ]
                 known = hubs(documents, store)
                 tree = Tree(sources, store, nursery, offline=offline, hubs=known)
                 fetcher = Fetcher(

@@ -7,6 +7,7 @@ small, and the ten packages hold what they should.
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 from axonfs.names import parse_spec
@@ -151,7 +152,12 @@ def bytes_of(spec: str) -> bytes:
 
 
 def write_registry(directory: Path) -> None:
-    """All 62 versions, each with its package."""
+    """All 62 versions, each with its package, and an answer to any search, which has them all."""
+    found = [
+        {"namespace": item.namespace, "name": item.name, "version": item.version}
+        for item in map(parse_spec, SPECS)
+    ]
+    _write(directory / "api/v1/search", json.dumps(found).encode())
     for spec in SPECS:
         parsed, package = parse_spec(spec), package_of({FILE: bytes_of(spec)})
         path = f"packages/{parsed.namespace}-{parsed.name}-{parsed.version}.axon"
