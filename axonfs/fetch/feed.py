@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -16,12 +15,13 @@ import trio
 from axonfs.errors import AxonError, CorruptError, OfflineError, UnverifiedError
 from axonfs.fetch.answers import Answers
 from axonfs.fetch.job import Job, Landing, Priority
+from axonfs.fetch.judge import Judge
 from axonfs.fetch.local import Local
-from axonfs.fetch.whole import judge_passed, verify_whole, wrong_chunks
+from axonfs.fetch.whole import judge_passed
 from axonfs.manifest import FileEntry
 from axonfs.ranges import Range, chunk_span, runs, split
 from axonfs.readahead import Readahead
-from axonfs.store import DISK_FAULTS, StoredObject
+from axonfs.store import StoredObject
 
 if TYPE_CHECKING:
     from axonfs.chunktable import ChunkTable
@@ -52,6 +52,7 @@ class Feed:
         self.table: ChunkTable | None = None
         self.origins: list[Version] = []
         self.answers = Answers(stored)
+        self.judge = Judge(self, fetcher)
         self.readahead = Readahead(entry.size)
         self.blob: Blob | None = None  # the same bytes in a file that is no part of the cache
         self.blob_sought = False
@@ -96,8 +97,8 @@ class Feed:
             CorruptError: its bytes are known to be wrong.
         """
         self.raise_if_quarantined()
-        if self._unjudged():  # a kill came between the last landing and the digest
-            await self._judge()
+        if self.judge.due:  # a kill came between the last landing and the digest
+            await self.judge.whole()
 
     def present(self, start: int, stop: int) -> bool:
         """Whether the chunks may be served now.
@@ -122,12 +123,7 @@ class Feed:
         """
         if self.entry.unverified:
             return self.allowed and self.local.complete
-        return self.compared or (not self.entire and not self.local.complete)
-
-    @property
-    def compared(self) -> bool:
-        """Whether what is served was compared with a digest before."""
-        return self.entry.chunks is not None or self.object.verified
+        return self.judge.compared or (not self.entire and not self.local.complete)
 
     @property
     def entire(self) -> bool:
@@ -151,42 +147,6 @@ class Feed:
         self.object.thaw()
         return False
 
-    @property
-    def uncompared(self) -> bool:
-        """Whether a digest can tell whether the whole is right, and was not compared with it."""
-        return not (self.compared or self.entry.unverified)
-
-    def _unjudged(self) -> bool:
-        return self.local.complete and self.uncompared
-
-    async def _judge(self) -> None:
-        async def judge() -> None:
-            self.object.hold()  # whoever asked may leave, and the feed with them
-            try:
-                # What the disk did is told by the sums, chunk by chunk; the digest is for sources.
-                if not self.object.adopted(0, self.object.count):
-                    await self._settle(Range(0, self.object.count))
-                await self._compare()
-            except DISK_FAULTS as exc:
-                self.local.distrust(Range(0, self.object.count), exc)
-            finally:
-                self.object.release()
-
-        await self._fetcher.flights.join(("whole", self), judge)
-
-    async def _compare(self) -> None:
-        """Compare the whole; where its bytes are wrong, none that readers have of it are kept."""
-        source = self.origins[0].base if self.origins else None
-        verify = partial(verify_whole, final=self.answers.final)
-        try:
-            right = await trio.to_thread.run_sync(verify, self.object, self.entry, source)
-        except CorruptError:
-            self._fetcher.withdrawn.add(self.entry.digest)
-            raise
-        if not right:
-            self._fetcher.withdrawn.add(self.entry.digest)
-            self.answers.begin_again()
-
     # -- asking ----------------------------------------------------------------------------
 
     async def need(
@@ -205,9 +165,9 @@ class Feed:
             if self.entire:
                 chunks = Range(0, self.object.count)  # there is a verdict on all of it, or none
             self.raise_if_refused()
-            if self._unjudged():
-                await self._judge()
-            await self._settle(chunks)
+            if self.judge.due:
+                await self.judge.whole()
+            await self.judge.settle(chunks)
             absent = self._absent(chunks, passed)
             if absent and self._fetcher.offline:
                 raise self._offline()
@@ -282,29 +242,9 @@ class Feed:
         if cause := self.object.quarantined:
             raise CorruptError(cause, hint="axonfs verify --repair fetches it again")
 
-    async def _settle(self, chunks: Range) -> None:
-        """Check local chunks that nothing vouches for since the machine was started."""
-        if not self.object.readable:
-            return
-        for run in self.object.unchecked(*chunks):
-            try:
-                await self._check(run)
-            except DISK_FAULTS as exc:
-                self.local.distrust(run, exc)
-
     async def check(self, chunks: Range) -> list[int]:
         """Read local chunks again and compare; the wrong ones are dropped and returned."""
-        wrong: list[int] = []
-        if self._unjudged():
-            await self._judge()
-        for chunk in range(*chunks):
-            if not self.object.missing(chunk, chunk + 1):
-                wrong += await self._check(Range(chunk, chunk + 1))
-        return wrong
-
-    async def _check(self, run: Range) -> list[int]:
-        await self._fetcher.ensure_table(self, adopted=bool(self.object.adopted(*run)))
-        return await trio.to_thread.run_sync(wrong_chunks, self.object, run, self.table, self.entry)
+        return await self.judge.check(chunks)
 
     def want(self, chunks: Range, priority: Priority = Priority.READAHEAD) -> None:
         """Have the chunks fetched; nobody waits, so errors stay in the log."""
@@ -378,7 +318,7 @@ class Feed:
         freed = 0
         if self.packed or self.answers.differ:
             return freed
-        self.answers.punched |= not self.compared
+        self.answers.punched |= not self.judge.compared
         self._handles += 1  # the last reader may leave between two runs
         try:
             for run in self._behind_readers(goal):

@@ -63,7 +63,7 @@ class Handle:
         if self.uncompared not in (None, restarts):
             what = "its source sent different bytes, and this reader was given wrong ones"
             raise CorruptError(what, hint="open the file again; what is local now was compared")
-        self.uncompared = None if self.feed.compared else restarts
+        self.uncompared = None if self.feed.judge.compared else restarts
 
     @property
     def backing(self) -> int | None:
