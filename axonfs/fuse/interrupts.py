@@ -29,8 +29,8 @@ T = TypeVar("T")
 
 # How often `watch` looks, in seconds; a look at one thread takes 30 µs.
 INTERVAL = 0.2
-# A page fault of the kernel's own, in write(2) of a mapping say, is tried twice, the second time
-# within this many seconds. An error of that one would be the program's EFAULT.
+# A page fault within a system call, write(2) of a mapping say, is tried twice, the second time within
+# so many seconds. An error of that one would be the program's EFAULT.
 AGAIN = 0.05
 _KEPT = 64
 
@@ -94,10 +94,11 @@ class Interrupts:
         waiting = self._waiting.get(request)
         if waiting is None:
             return
-        if waiting.page and self._tried_again(waiting.page):
+        again = waiting.page is not None and self._tried_again(waiting.page)
+        if again and not signals.faults(waiting.thread):
             waiting.insists = True
-            return
-        waiting.scope.cancel()
+        else:
+            waiting.scope.cancel()
 
     def _tried_again(self, page: _Page) -> bool:
         """Whether the read of `page` was answered EINTR a moment ago."""

@@ -32,6 +32,15 @@ def heeds(thread: int, *, only_fatal: bool = False) -> bool:
     return bool(pending & ~blocked & (_FATAL if only_fatal else -1))
 
 
+def faults(thread: int) -> bool:
+    """Whether a thread that is asleep is in a page fault of its program, and not in a system call;
+    False where that is hidden."""
+    try:
+        return Path(f"/proc/{thread}/syscall").read_text().startswith("-1 ")
+    except OSError:
+        return False
+
+
 def is_gone(thread: int) -> bool:
     """Whether there is no such thread any more."""
     try:

@@ -167,10 +167,11 @@ class Gate:
     arrived: threading.Event = field(default_factory=threading.Event)
     open: threading.Event = field(default_factory=threading.Event)
     then: Fault | None = None
+    seconds: float = 20
 
     def __call__(self, exchange: Exchange) -> None:
         self.arrived.set()
-        self.open.wait(20)
+        self.open.wait(self.seconds)
         if self.then:
             self.then(exchange)
 

@@ -1,0 +1,156 @@
+"""Readers that get a signal while the origin says nothing."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.mount.conftest import CHUNK, FILES, Mount, MountFactory, settled, source_bytes
+from tests.mount.test_passthrough import MODEL, NAME
+from tests.support.faulty import FaultyOrigin
+from tests.support.fetching import Gate, on_objects
+from tests.support.stuck import HANDLED, stuck
+
+pytestmark = pytest.mark.mount
+READS = ("read", "page", "direct", "mmap", "mmap-page")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+
+
+@pytest.fixture
+def gate(request: pytest.FixtureRequest) -> Iterator[Gate]:
+    """Holds what the origin would answer until the test opens it."""
+    gate = Gate(seconds=60)
+    yield gate
+    gate.open.set()
+
+
+@pytest.fixture
+def origin(registry_dir: Path) -> Iterator[FaultyOrigin]:
+    with FaultyOrigin(registry_dir) as origin:
+        yield origin
+
+
+def ended(process: subprocess.Popen[bytes], gate: Gate) -> int:
+    """The exit code of a reader that ends while the origin says nothing."""
+    code = process.wait(10)
+    assert not gate.open.is_set()
+    return code
+
+
+@pytest.mark.parametrize("how", READS)
+def test_a_reader_that_is_killed(
+    how: str, start_mount: MountFactory, origin: FaultyOrigin, gate: Gate, tmp_path: Path
+) -> None:
+    """A signal ends a reader at once, whatever it waits for; who reads the same chunk gets it."""
+    mount = start_mount(origin.url)
+    os.listdir((mount.path / MODEL).parent)
+    origin.always(on_objects(gate))
+    with stuck(how, mount.path / MODEL) as other, ThreadPoolExecutor() as pool:
+        for number in SIGNALS:
+            with stuck(how, mount.path / MODEL) as reader:
+                reader.send_signal(number)
+                assert ended(reader, gate) == -number
+        reading = pool.submit((mount.path / MODEL).read_bytes)
+        gate.open.set()
+        assert other.wait(20) == 0
+        assert reading.result(20) == source_bytes(tmp_path, 0, NAME)
+    settled(lambda: mount.status()["open"] == [])
+    ranges = [seen.headers["range"] for seen in origin.requests if "/objects/" in seen.path]
+    assert len(ranges) == len(set(ranges)), "a chunk was asked for twice"
+
+
+@pytest.mark.parametrize("how", ("read", "page", "direct"))
+def test_a_reader_that_handles_signals(
+    how: str, start_mount: MountFactory, origin: FaultyOrigin, gate: Gate
+) -> None:
+    """A signal with a handler ends a read with EINTR, at once or within a moment."""
+    mount = start_mount(origin.url)
+    os.listdir((mount.path / MODEL).parent)
+    origin.always(on_objects(gate))
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        with stuck(how, mount.path / MODEL, handled=True) as reader:
+            reader.send_signal(number)
+            assert ended(reader, gate) == HANDLED
+    settled(lambda: mount.status()["open"] == [])
+
+
+@pytest.mark.parametrize("how", ("mmap", "mmap-page", "send"))
+def test_a_handler_runs_during_a_page_fault(
+    how: str, start_mount: MountFactory, origin: FaultyOrigin, gate: Gate
+) -> None:
+    """A handler runs during a page fault of a program, which is then tried again; one of the
+    kernel's own, in write(2) of a mapping say, goes on."""
+    mount = start_mount(origin.url)
+    os.listdir((mount.path / MODEL).parent)
+    origin.always(on_objects(gate))
+    with stuck(how, mount.path / MODEL, handled=True) as reader:
+        assert reader.stderr
+        for number in (signal.SIGUSR1, signal.SIGUSR1):
+            reader.send_signal(number)
+            if how != "send":
+                assert os.read(reader.stderr.fileno(), 1) == bytes([number])
+        assert not select.select([reader.stderr], [], [], 0.5)[0]
+        assert reader.poll() is None
+        gate.open.set()
+        assert reader.wait(20) == 0
+
+
+def test_a_fault_that_goes_on_is_killed(
+    start_mount: MountFactory, origin: FaultyOrigin, gate: Gate
+) -> None:
+    """Although the kernel tells of one signal only."""
+    mount = start_mount(origin.url)
+    os.listdir((mount.path / MODEL).parent)
+    origin.always(on_objects(gate))
+    with stuck("send", mount.path / MODEL, handled=True) as reader:
+        reader.send_signal(signal.SIGUSR1)
+        assert not select.select([reader.stderr], [], [], 0.5)[0]
+        reader.kill()
+        assert ended(reader, gate) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("how", ("stat", "readdir"))
+@pytest.mark.parametrize("handled", (False, True))
+def test_names_that_are_waited_for(
+    how: str, handled: bool, start_mount: MountFactory, origin: FaultyOrigin, gate: Gate
+) -> None:
+    """A signal ends a lookup or a listing at once; what is looked up comes all the same."""
+    mount = start_mount(origin.url)
+    folder = mount.path / "nlp/tiny/1.0.0"
+    os.stat(folder)
+    origin.always(gate)
+    with ThreadPoolExecutor() as pool:
+        for number in SIGNALS if not handled else SIGNALS[:2]:
+            path = folder if how == "readdir" else folder / NAME
+            with stuck(how, path, handled=handled) as reader:
+                reader.send_signal(number)
+                assert ended(reader, gate) == (HANDLED if handled else -number)
+        looking = pool.submit(os.listdir, folder)
+        gate.open.set()
+        assert set(FILES) & set(looking.result(20)) == {NAME, "vocab.txt"}
+    assert len([seen for seen in origin.requests if "manifest" in seen.path]) == 1
+
+
+def test_a_read_ahead_that_nobody_waits_for(
+    start_mount: MountFactory, origin: FaultyOrigin, gate: Gate
+) -> None:
+    """The handle of a reader that was killed is closed while what it asked for is still awaited."""
+    mount = start_mount(origin.url)
+    os.listdir((mount.path / MODEL).parent)
+    origin.always(on_objects(gate))
+    with stuck("read", mount.path / MODEL) as reader:
+        reader.kill()
+        assert ended(reader, gate) == -signal.SIGKILL
+    settled(lambda: mount.status()["open"] == [], 10)
+    assert not gate.open.is_set()
+
+
+def test_unaligned_direct_reads(mount: Mount, tmp_path: Path) -> None:
+    """placeholder"""
