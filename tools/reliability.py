@@ -72,6 +72,13 @@ ROWS: Mapping[str, tuple[str, Callable[[Figures], str]]] = {
             " errno; no descriptor, thread, connection or backing id left behind"
         ),
     ),
+    "interrupts": (
+        "Readers that got a signal at any moment",
+        lambda f: (
+            f"{f['rounds']:,.0f} readers, {f['signalled']:,.0f} of them before they were done,"
+            f" {f['restarts']:,.0f} restarts meanwhile; no handle, inode or descriptor left behind"
+        ),
+    ),
     "machine": (
         "A mount against plain bytes, in any order",
         lambda f: (

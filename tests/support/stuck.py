@@ -1,8 +1,9 @@
-"""Readers that get stuck in one system call or page fault, each a process: for tests that signal them.
+"""Readers that get stuck in one system call or page fault, each a process, to be signalled.
 
-Run as a program: HOW PATH HANDLED OFFSET. Says `ready` right before it. Ends with 0 when it got what it
-asked for, with 7 from the handler of a signal in a call, with 8 and the errno on any other failure. The
-number of a signal is written to standard error as soon as it is delivered, before any Python runs.
+Run as a program: HOW PATH HANDLED OFFSET. Says `ready` right before the call. Ends with 0 when it
+got what it asked for, with 7 from the handler of a signal in a call, with 8 and the errno on any
+other failure. A handled signal's number is written to standard error as soon as it is delivered,
+before any Python runs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 # Where the kernel has a reader asleep.
 ASLEEP = ("request_wait_answer", "folio_wait", "fuse_direct", "wait_for_completion")
 HANDLED = 7
+PROGRAM = __file__
 
 
 @contextlib.contextmanager
@@ -27,7 +29,7 @@ def stuck(
     how: str, path: Path, offset: int = 0, *, handled: bool = False
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A reader that is asleep in the kernel; killed when the block is left."""
-    command = [sys.executable, "-I", "-S", __file__, how, path, str(int(handled)), str(offset)]
+    command = [sys.executable, "-I", "-S", PROGRAM, how, str(path), str(int(handled)), str(offset)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe) as process:
         try:
@@ -49,7 +51,11 @@ def _until_asleep(process: subprocess.Popen[bytes]) -> None:
 
 def main(how: str, path: str, handled: str, offset: str) -> None:
     if handled == "1":
-        at_once = how not in ("mmap", "mmap-page", "send")  # the others run no Python until it is over
+        at_once = how not in (
+            "mmap",
+            "mmap-page",
+            "send",
+        )  # the others run no Python until it is over
         os.set_blocking(2, False)
         signal.set_wakeup_fd(2, warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
@@ -87,7 +93,7 @@ def prepared(how: str, path: str, offset: int) -> Callable[[], object]:
         mapping.madvise(mmap.MADV_RANDOM)
         return lambda: mapping[offset]
     assert how == "send", how  # the kernel's own page fault
-    other, end = os.pipe()
+    _, end = os.pipe()
     return lambda: sent(end, mapping, offset)
 
 
