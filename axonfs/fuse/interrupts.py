@@ -29,8 +29,8 @@ T = TypeVar("T")
 
 # How often `watch` looks, in seconds; a look at one thread takes 30 µs.
 INTERVAL = 0.2
-# A page fault within a system call, write(2) of a mapping say, is tried twice, the second time within
-# so many seconds. An error of that one would be the program's EFAULT.
+# A page fault within a system call, write(2) of a mapping say, is tried twice, the second time
+# within this many seconds. An error of that one would be the program's EFAULT.
 AGAIN = 0.05
 _KEPT = 64
 

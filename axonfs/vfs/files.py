@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,13 +75,19 @@ class Files:
     """The open handles of one mount.
 
     Args:
+        at: finds the place of an inode; may ask a source.
         prefetcher: told of each file whose end a reader comes to.
     """
 
     def __init__(
-        self, fetcher: Fetcher, journal: Journal, prefetcher: Prefetcher | None = None
+        self,
+        fetcher: Fetcher,
+        journal: Journal,
+        at: Callable[[int], Awaitable[Place]],
+        prefetcher: Prefetcher | None = None,
     ) -> None:
         self._fetcher = fetcher
+        self._at = at
         self._prefetcher = prefetcher
         self._journal = journal
         self._in_memory = in_memory(fetcher.store.directory)
@@ -135,18 +141,40 @@ class Files:
         """Whether the kernel was told of this handle, or was about to be."""
         return number in self._journal.known.handles
 
-    async def restore(self, number: int, known: KnownHandle, place: Place) -> None:
-        """Take a handle over that an earlier worker gave the kernel.
+    def restore(self, number: int, known: KnownHandle, place: Place) -> Handle:
+        """Take a handle over that an earlier worker gave the kernel. Sends nothing.
 
         Raises:
-            AxonError: its file is not what it was.
+            BadHandleError: what is at its path now is no file.
         """
-        handle = await self.open(number, place)
-        if handle.feed and known.backing_id and not handle.frozen:
-            handle.frozen = handle.feed.object.freeze()
-        elif handle.feed and handle.frozen and not known.backing_id:
-            handle.feed.object.thaw()
-            handle.frozen = False
+        if isinstance(place, Text):
+            handle = Handle(number, place, None, place.render())
+        elif isinstance(place, File):
+            feed = self._fetcher.open(place.version, place.entry)
+            frozen = known.backing_id > 0 and feed.object.freeze()
+            handle = Handle(number, place, feed, frozen=frozen)
+        else:
+            raise BadHandleError("not a file", path="/".join(place.path))
+        self._handles[number] = handle
+        return handle
+
+    async def _handle(self, number: int) -> Handle:
+        """An open handle; one that could not be restored when this worker started is tried again.
+
+        Raises:
+            BadHandleError: the kernel has no such handle.
+            AxonError: a source that may have its file could not be asked.
+        """
+        if handle := self._handles.get(number):
+            return handle
+        if known := self._journal.known.handles.get(number):
+            place = await self._at(known.inode)
+            # Meanwhile another read may have restored it, or the kernel released it.
+            if handle := self._handles.get(number):
+                return handle
+            if self.noted(number):
+                return self.restore(number, known, place)
+        raise BadHandleError(f"handle {number} is not open")
 
     def declines(self, number: int, offset: int, size: int) -> bool:
         """Whether to decline a read that the kernel may have made up around a page fault."""
@@ -158,7 +186,9 @@ class Files:
     def waits(self, number: int, offset: int, size: int) -> bool:
         """Whether a read would wait for bytes that are not local, or not checked."""
         handle = self._handles.get(number)
-        if handle is None or handle.feed is None or offset >= handle.feed.entry.size:
+        if handle is None:
+            return self.noted(number)
+        if handle.feed is None or offset >= handle.feed.entry.size:
             return False
         size = min(size, handle.feed.entry.size - offset)
         return not handle.feed.present(*chunk_span(offset, size, handle.feed.object.chunk_size))
@@ -171,9 +201,7 @@ class Files:
         Raises:
             AxonError: the bytes cannot be had; names the spec and the path.
         """
-        handle = self._handles.get(number)
-        if handle is None:
-            raise BadHandleError(f"handle {number} is not open")
+        handle = await self._handle(number)
         if handle.feed is None or isinstance(handle.place, Text):
             return handle.text[offset : offset + size]
         size = min(size, handle.feed.entry.size - offset)

@@ -103,32 +103,34 @@ class Places:
     async def at(self, path: tuple[str, ...]) -> Place:
         """What is at a path that was looked up before, by an earlier worker say.
 
-        What is local is asked of nobody: the manifest of a version that was entered is.
-
         Raises:
             NotFoundError: it is there no more.
+            AxonError: a source could not be asked for what is not local.
         """
+        place = await self.local(path) or await self._walked(path)
+        if place is None:
+            raise NotFoundError("it is there no more", path="/".join(path))
+        return place
+
+    async def local(self, path: tuple[str, ...]) -> Place | None:
+        """As `at`, as far as the manifests in the cache say: that of a version which was entered
+        mostly is there. Sends nothing."""
         if path[:1] == (CONTROL,):
             return self._status_file() if path[1:] else Directory(path)
-        place: Place | None = None
         for depth in range(len(path), 2, -1):
             spec = spec_of(path[:depth])
             if spec and (version := await self._tree.known(spec)):
-                place = Folder(path[:depth], version, "")
-                for name in path[depth:]:
-                    place = self._in_folder(place, name) if isinstance(place, Folder) else None
-                break
-        else:
-            place = await self._walked(path)
-        if place is None:
-            raise NotFoundError("it is there no more", path="/".join(path))
+                return self._below(Folder(path[:depth], version, ""), path[depth:])
+        return Directory(path) if len(path) < 3 else None
+
+    def _below(self, place: Place | None, names: tuple[str, ...]) -> Place | None:
+        for name in names:
+            place = self._in_folder(place, name) if isinstance(place, Folder) else None
         return place
 
     async def _walked(self, path: tuple[str, ...]) -> Place | None:
         """What lookups find, name by name: the cache may have dropped the version's manifest, and
         a file that is taken for a directory is one that the kernel never opens again."""
-        if len(path) < 3:
-            return Directory(path)
         place: Place | None = self.root
         for name in path:
             place = await self.lookup(place, name) if place else None

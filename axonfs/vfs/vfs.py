@@ -15,8 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import trio
-
 from axonfs.errors import AxonError, NotFoundError
 from axonfs.fetch import Fetcher
 from axonfs.names import Spec
@@ -50,8 +48,6 @@ FILLING_TTL, IDLE_TTL = 1.0, 10.0
 LEAST_BLOCKS = 8
 # Listings that a reader has not come to the end of.
 KEPT_LISTINGS = 64
-# The mount does not answer before open files are restored; a source may take its time.
-RESTORE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +89,7 @@ class Vfs:
         self._nodes = Nodes(self._journal)
         self._listings: dict[int, list[Entry]] = {}
         self._odd = itertools.count(self._journal.known.last + 1 | 1, 2)
-        self.files = Files(fetcher, self._journal, prefetcher)
+        self.files = Files(fetcher, self._journal, self._at, prefetcher)
 
     async def _at(self, inode: int) -> Place:
         """What is at a known inode; after a takeover found by its path."""
@@ -234,21 +230,21 @@ class Vfs:
             self._prefetcher.opened(place.version, place.entry.path)
 
     async def restore(self) -> None:
-        """Take over the handles that an earlier worker gave the kernel.
+        """Take over the handles that an earlier worker gave the kernel. Sends nothing.
 
-        Asks a source only for what was dropped from the cache while it was open. What cannot be
-        had any more, or not soon, is said in the log, and its readers get EBADF.
+        A file whose manifest is no longer local stays open: its source is asked when it is read.
         """
-        known = self._journal.known
-        for number, handle in list(known.handles.items()):
-            with trio.move_on_after(RESTORE_SECONDS) as soon:
-                try:
-                    await self.files.restore(number, handle, await self._at(handle.inode))
-                except AxonError as exc:
-                    log.warning("an open file is lost: %s", exc)
-            if soon.cancelled_caught:
-                path = "/".join(self._nodes.path(handle.inode))
-                log.warning("an open file is lost: nobody says what %s is", path)
+        for number, handle in list(self._journal.known.handles.items()):
+            try:
+                path = self._nodes.path(handle.inode)
+                place = self._nodes.place(handle.inode) or await self._places.local(path)
+                if place is None:
+                    log.warning("%s is open and not in the cache's index", "/".join(path))
+                    continue
+                self._nodes.settle(handle.inode, place)
+                self.files.restore(number, handle, place)
+            except AxonError as exc:
+                log.warning("an open file is lost: %s", exc)
 
     def inodes_above(self, spec: Spec) -> list[int]:
         """The directories above a version, known or not."""
