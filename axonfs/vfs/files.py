@@ -141,7 +141,7 @@ class Files:
         """Whether the kernel was told of this handle, or was about to be."""
         return number in self._journal.known.handles
 
-    def restore(self, number: int, known: KnownHandle, place: Place) -> Handle:
+    def restore(self, number: int, known: KnownHandle, place: Place) -> None:
         """Take a handle over that an earlier worker gave the kernel. Sends nothing.
 
         Raises:
@@ -156,24 +156,24 @@ class Files:
         else:
             raise BadHandleError("not a file", path="/".join(place.path))
         self._handles[number] = handle
-        return handle
 
     async def _handle(self, number: int) -> Handle:
-        """An open handle; one that could not be restored when this worker started is tried again.
+        """An open handle; those of a file that was not known when this worker started are restored.
 
         Raises:
             BadHandleError: the kernel has no such handle.
             AxonError: a source that may have its file could not be asked.
         """
+        known = self._journal.known.handles
+        if number in known and number not in self._handles:
+            inode = known[number].inode
+            place = await self._at(inode)
+            # Meanwhile another read may have restored some, and the kernel released some.
+            for other, told in known.items():
+                if told.inode == inode and other not in self._handles:
+                    self.restore(other, told, place)
         if handle := self._handles.get(number):
             return handle
-        if known := self._journal.known.handles.get(number):
-            place = await self._at(known.inode)
-            # Meanwhile another read may have restored it, or the kernel released it.
-            if handle := self._handles.get(number):
-                return handle
-            if self.noted(number):
-                return self.restore(number, known, place)
         raise BadHandleError(f"handle {number} is not open")
 
     def declines(self, number: int, offset: int, size: int) -> bool:
