@@ -73,7 +73,10 @@ async def _drop_version(context: Context, spec: Spec) -> int:
     pinned = await trio.to_thread.run_sync(store.pinned_digests)
     digests = {entry.digest for entry in stored.manifest.files} - pinned
     freed, _, kept = await _drop(context, sorted(digests))
-    if kept:
+    # Of an open file nothing may be local, or another version's pin keeps it: the next worker could
+    # not say what it is without the manifest.
+    opened = sum(context.engine.fetcher.feed(entry) is not None for entry in stored.manifest.files)
+    if kept := max(kept, opened):
         await context.note(f"{spec}: {kept} files are open, so they stay until they are evicted")
     else:
         await trio.to_thread.run_sync(store.drop_manifest, spec)

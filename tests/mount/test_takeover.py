@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from axonfs.call import call
 from tests.mount.conftest import FILES, Mount, MountFactory, settled, source_bytes
 from tests.mount.test_journal import end
 from tests.mount.test_passthrough import MODEL, NAME, passed_through
@@ -125,3 +126,19 @@ def test_many_files_at_once(mount: Mount, tmp_path: Path) -> None:
             name = list(FILES)[number // 20 % len(FILES)]
             assert file.read() == source_bytes(tmp_path, number // 20 // len(FILES), name)
     settled(lambda: mount.status()["open"] == [])
+
+
+def test_an_open_file_keeps_its_manifest(
+    start_mount: MountFactory, registry_dir: Path, tmp_path: Path
+) -> None:
+    """`unpin --drop` leaves the manifest of a file that is open, also if nothing of it is local."""
+    with FaultyOrigin(registry_dir) as origin:
+        mount = start_mount(origin.url)
+        (mount.path / MODEL).with_name("vocab.txt").read_bytes()
+        with (mount.path / MODEL).open("rb") as file:
+            *_, last = call(mount.cache, {"op": "unpin", "specs": ["nlp/tiny@1.0.0"], "drop": True})
+            assert last["event"] == "result", last
+            end(mount.worker())
+            assert [row["path"] for row in mount.status()["open"]] == [MODEL]
+            assert file.read() == source_bytes(tmp_path, 0, NAME)
+    assert len([seen for seen in origin.requests if "1.0.0/manifest" in seen.path]) == 1
