@@ -14,6 +14,7 @@ import pytest
 
 from tests.mount.conftest import FILES, MountFactory, settled, source_bytes
 from tests.mount.test_passthrough import MODEL, NAME
+from tests.mount.test_takeover import index_lost
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import Gate, on_objects
 from tests.support.stuck import HANDLED, stuck
@@ -48,7 +49,7 @@ def ended(process: subprocess.Popen[bytes], gate: Gate) -> int:
 def test_a_reader_that_is_killed(
     how: str, start_mount: MountFactory, origin: FaultyOrigin, gate: Gate, tmp_path: Path
 ) -> None:
-    """A signal ends a reader at once, whatever it waits for; who reads the same chunk gets it."""
+    """A signal ends a program that waits for bytes at once; others that wait for the same go on."""
     mount = start_mount(origin.url)
     os.listdir((mount.path / MODEL).parent)
     origin.always(on_objects(gate))
@@ -70,7 +71,8 @@ def test_a_reader_that_is_killed(
 def test_a_reader_that_handles_signals(
     how: str, start_mount: MountFactory, origin: FaultyOrigin, gate: Gate
 ) -> None:
-    """A signal with a handler ends a read with EINTR, at once or within a moment."""
+    """A signal with a handler ends a read, a lookup or a listing with EINTR, at once or within a
+    moment."""
     mount = start_mount(origin.url)
     os.listdir((mount.path / MODEL).parent)
     origin.always(on_objects(gate))
@@ -85,8 +87,8 @@ def test_a_reader_that_handles_signals(
 def test_a_handler_runs_during_a_page_fault(
     how: str, start_mount: MountFactory, origin: FaultyOrigin, gate: Gate
 ) -> None:
-    """A handler runs during a page fault of a program, which is then tried again; one of the
-    kernel's own, in write(2) of a mapping say, goes on."""
+    """A handler runs during a page fault of its program, which is then tried again; a page fault
+    within a system call goes on."""
     mount = start_mount(origin.url)
     os.listdir((mount.path / MODEL).parent)
     origin.always(on_objects(gate))
@@ -122,7 +124,8 @@ def test_a_fault_that_goes_on_is_killed(
 def test_names_that_are_waited_for(
     how: str, handled: bool, start_mount: MountFactory, origin: FaultyOrigin, gate: Gate
 ) -> None:
-    """A signal ends a lookup or a listing at once; what is looked up comes all the same."""
+    """A signal with a handler ends a read, a lookup or a listing with EINTR, at once or within a
+    moment."""
     mount = start_mount(origin.url)
     folder = mount.path / "nlp/tiny/1.0.0"
     os.stat(folder)
@@ -137,6 +140,28 @@ def test_names_that_are_waited_for(
         gate.open.set()
         assert set(FILES) & set(looking.result(20)) == {NAME, "vocab.txt"}
     assert len([seen for seen in origin.requests if "manifest" in seen.path]) == 1
+
+
+@pytest.mark.complains
+def test_what_a_new_worker_asks_for(
+    start_mount: MountFactory, origin: FaultyOrigin, gate: Gate
+) -> None:
+    """A worker that takes over may have to ask what the kernel knows, and be interrupted then."""
+    mount = start_mount(origin.url)
+    link = mount.path / "nlp/tiny/latest"
+    os.stat(mount.path / MODEL)
+    os.readlink(link)
+    with index_lost(mount):
+        origin.always(gate)
+    for how in ("open", "getxattr", "readlink"):
+        path = link if how == "readlink" else mount.path / MODEL
+        for handled in (False, True):
+            with stuck(how, path, handled=handled) as reader:
+                reader.send_signal(signal.SIGINT)
+                assert ended(reader, gate) == (HANDLED if handled else -signal.SIGINT)
+    gate.open.set()
+    assert os.getxattr(mount.path / MODEL, "user.axonfs.spec") == b"nlp/tiny@1.0.0"
+    assert mount.status()["open"] == []
 
 
 def test_a_read_ahead_that_nobody_waits_for(

@@ -74,8 +74,14 @@ def main(how: str, path: str, handled: str, offset: str) -> None:
 
 def prepared(how: str, path: str, offset: int) -> Callable[[], object]:
     """What waits; all that comes before it is done."""
-    if how == "stat":
-        return lambda: os.stat(path)
+    calls: dict[str, Callable[[], object]] = {
+        "stat": lambda: os.stat(path),
+        "open": lambda: os.open(path, os.O_RDONLY),
+        "readlink": lambda: os.readlink(path),
+        "getxattr": lambda: os.getxattr(path, "user.axonfs.spec"),
+    }
+    if how in calls:
+        return calls[how]
     if how == "readdir":
         descriptor = os.open(path, os.O_RDONLY)
         return lambda: os.listdir(descriptor)
