@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 # A package that could not be had is not asked for again so soon, in seconds: `verify --repair`
 # goes from file to file, and each would fetch all of it.
 REFUSED_TTL = 10.0
+# How often a package is taken anew that was put together of several answers and is wrong: they may
+# be of different bytes.
+MAX_RESTARTS = 2
 
 
 class Packages:
@@ -147,6 +150,7 @@ class _Pass:
         self._manifest = origin.manifest
         self._package = origin.manifest.package
         self._mirrors = deque(origin.source.locate_package(origin.base, self._package))
+        self._answers = self._restarts = 0
         self._soon = trio.lowlevel.current_trio_token().run_sync_soon
 
     async def run(self) -> None:
@@ -158,6 +162,7 @@ class _Pass:
         if not self._mirrors:
             raise VanishedError("its package has no URL that can be asked")
         while True:
+            self._answers = 0
             unpacking = Unpacking(
                 self._manifest, self._fetcher.store, self._unpacked, unverified=self._allowed
             )
@@ -166,6 +171,9 @@ class _Pass:
             except AxonError as exc:
                 if exc.transient or isinstance(exc, NoSpaceError):
                     raise
+                if self._pieced(exc):
+                    log.info("%s; taking it anew from one answer", exc)
+                    continue
                 self._mirrors.popleft()
                 if not self._mirrors:
                     await self._refuse(exc)
@@ -173,6 +181,12 @@ class _Pass:
                 log.warning("%s; trying the next mirror of the package", exc)
             finally:
                 unpacking.close()
+
+    def _pieced(self, exc: AxonError) -> bool:
+        """Whether what is wrong may be that the bytes are of several answers."""
+        self._restarts += 1
+        several = isinstance(exc, MalformedError) and self._answers > 1
+        return several and self._restarts <= MAX_RESTARTS
 
     async def _insist(self, unpacking: Unpacking) -> None:
         """Ask until the package is there: a fault that passes costs only what is still to come."""
@@ -215,6 +229,7 @@ class _Pass:
             self._soon(self._fetcher.received, unpacking.take(offset, view))
 
         size = self._package.size
+        self._answers += 1
         self._soon(self._fetcher.asked)
         self._bodies.read(
             location,

@@ -16,7 +16,7 @@ from axonfs.fetch import Feed
 from axonfs.names import parse_spec
 from axonfs.ranges import Range
 from axonfs.service.pins import backing_file
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty import Exchange, FaultyOrigin
 from tests.support.fetching import FAST, Rig, objects_asked, rig, settled
 from tests.support.packages import PATH, Pause, add_package, stored
 from tests.support.registry import SPEC
@@ -198,3 +198,24 @@ async def test_a_pass_that_ended_before_it_was_noted_counts(
         assert await parts.read(feed) == LAST
         other.close()
         feed.close()
+
+
+async def test_a_package_of_two_answers_that_differ_is_taken_anew(
+    tmp_path: Path, registry: Path, origin: FaultyOrigin
+) -> None:
+    """A server that has another one hangs up half-way, and another server goes on."""
+    add_package(registry, SPEC, FILES, stored(FILES))
+    other = stored({**FILES, "last.bin": LAST[::-1]})
+
+    def half_of_another(exchange: Exchange) -> None:
+        exchange.body = other[: len(other) * 2 // 3]
+        exchange.send()
+        exchange.hang_up()
+
+    origin.plan(half_of_another, of="/packages/")
+    async with rig(tmp_path / "cache", origin.url, limits=PATIENT) as parts:
+        feed = await parts.open("last.bin", SPEC)
+        assert await parts.read(feed) == LAST
+        assert feed.object.verified
+        feed.close()
+    assert sum("/packages/" in seen.path for seen in origin.requests) == 3
