@@ -220,8 +220,10 @@ def _edit(url: str, with_token: bool, unverified: bool | None, *, first: bool) -
     # Read before the file is locked: a person may take their time to type.
     token = _read_token() if with_token else None
     with edit_config() as document:
-        others = [other for other in _known(document) if other != url or not first]
+        known = _known(document)
+        others = [other for other in known if other != url or not first]
         document["registries"] = [url, *others] if first else list(dict.fromkeys([*others, url]))
+        moved = document["registries"] != known
         if token:
             document["tokens"] = {**(document.get("tokens") or {}), url: token}
         if unverified is not None:
@@ -229,7 +231,9 @@ def _edit(url: str, with_token: bool, unverified: bool | None, *, first: bool) -
     place = "the default registry" if first else "a registry"
     echo(f"{url} is {place} now")
     _warn_if_hidden()
-    apply_to_mounts(("registries", "tokens") if token else ("registries",))
+    edited = {"tokens": token is not None, "allow_unverified": unverified is not None}
+    names = [name for name, given in edited.items() if given]
+    apply_to_mounts(["registries", *names] if moved or not names else names)
 
 
 def _set_unverified(document: dict[str, Any], url: str, allowed: bool) -> None:

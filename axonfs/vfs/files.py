@@ -118,7 +118,7 @@ class Files:
             except BaseException:
                 feed.close()
                 raise
-        fresh = place.entry.digest in self._fetcher.withdrawn
+        fresh = place.entry.digest in self._fetcher.withdrawn or not feed.allowed
         return Handle(number, place, feed, frozen=feed.freeze(), fresh=fresh)
 
     def opened(self, number: int, inode: int, backing_id: int) -> None:

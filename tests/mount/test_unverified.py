@@ -118,6 +118,27 @@ def test_what_is_no_longer_allowed_is_not_read_from_the_cache(
 
 
 @pytest.mark.complains
+def test_the_setting_applies_at_once(
+    start_mount: MountFactory,
+    origin: FaultyOrigin,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    env = config(tmp_path, origin, allowed=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    mount = start_mount(env=env)
+    with pytest.raises(OSError, match="Input/output"):
+        file_of(mount, UNVERIFIED[0]).read_bytes()
+    done = run_axonfs("registry", "add", origin.url, "--allow-unverified")
+    assert f"applies now to the mount at {mount.path}" in done.stderr
+    assert file_of(mount, UNVERIFIED[0]).read_bytes() == bytes_of(UNVERIFIED[0])
+    run_axonfs("registry", "add", origin.url, "--no-allow-unverified")
+    with pytest.raises(OSError, match="Input/output"):
+        file_of(mount, UNVERIFIED[0]).read_bytes()
+
+
+@pytest.mark.complains
 def test_a_package_that_is_not_what_was_declared_is_refused_all_the_same(
     start_mount: MountFactory, origin: FaultyOrigin, tmp_path: Path
 ) -> None:
