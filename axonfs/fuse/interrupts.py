@@ -2,8 +2,8 @@
 
 Beside the adapter. For most requests the kernel says so (FUSE_INTERRUPT). For what it reads ahead
 of a reader, which then waits for a page, and for O_DIRECT it does not, so `watch` looks at the
-threads whose reads take long. No program sees an error of what was read ahead: the kernel asks for
-the page alone, and interrupts that.
+threads whose requests take long. No program sees an error of what was read ahead: the kernel asks
+for the page alone, and interrupts that.
 
 A handler that is cancelled stops nothing that others wait for: fetches and documents come in the
 engine's nursery. One that is behind its last checkpoint is not stopped, and its answer counts.
@@ -39,18 +39,28 @@ _Page = tuple[int, int, int]  # thread, inode, offset
 
 @dataclass(slots=True)
 class _Waiting:
-    """A request under way; of a read the thread that asked, and what for."""
+    """A request under way and the thread that asked, 0 if that is in another pid namespace.
+
+    `page` is what a read may be for, unless it is `direct`. `insists` says that an error would be
+    one of a page fault within a system call, so that only a fatal signal is heeded.
+    """
 
     scope: trio.CancelScope
-    thread: int = 0
+    thread: int
     page: _Page | None = None
     direct: bool = False
     insists: bool = False
 
     def look(self) -> None:
-        """Cancel a read whose thread got a signal, or ended and left a read ahead behind."""
-        gone = not self.direct and signals.is_gone(self.thread)
-        if gone or signals.heeds(self.thread, only_fatal=self.insists):
+        """Cancel if the thread got a signal that the kernel does not tell of, or has ended and left
+        a read ahead behind."""
+        found = signals.pending(self.thread)
+        if found is None:
+            gone = not self.direct and signals.is_gone(self.thread)
+        else:
+            mine = found.own | (found.shared if found.first else 0)
+            gone = found.asleep and bool(mine & (signals.FATAL if self.insists else -1))
+        if gone:
             self.scope.cancel()
 
 
@@ -68,7 +78,7 @@ class Interrupts:
         Raises:
             FUSEError: EINTR, the reader got a signal.
         """
-        return await self._until(_Waiting(trio.CancelScope()), handler)
+        return await self._until(_Waiting(trio.CancelScope(), openreply.thread()), handler)
 
     async def read(self, offset: int, handler: Callable[[], Awaitable[T]]) -> T:
         """As `heeded`, for a read."""
@@ -94,6 +104,9 @@ class Interrupts:
         waiting = self._waiting.get(request)
         if waiting is None:
             return
+        found = signals.pending(waiting.thread)
+        if found and not found.own | found.shared:
+            return  # it is stopped, traced or frozen; `watch` sees a signal that comes later
         again = waiting.page is not None and self._tried_again(waiting.page)
         if again and not signals.faults(waiting.thread):
             waiting.insists = True
@@ -110,7 +123,7 @@ class Interrupts:
         return again
 
     async def watch(self) -> None:
-        """Cancel reads whose threads got a signal that the kernel does not tell of."""
+        """Cancel requests whose threads got a signal that the kernel does not tell of."""
         while True:
             await trio.sleep(INTERVAL)
             for waiting in list(self._waiting.values()):

@@ -1,7 +1,8 @@
-"""Whether a thread that waits for a read got a signal, as /proc says.
+"""Which signals a thread that waits for a request has yet to act on, as /proc says.
 
-Beside interrupts. For what the kernel reads ahead and for O_DIRECT it sends no interrupt, but the
-thread is asleep in the read and the signal stays pending.
+Beside interrupts. The kernel tells of an interrupted request also when its thread is to be stopped,
+traced or frozen, and an error would then be the program's, which did not ask for it. For what is
+read ahead and for O_DIRECT it tells of nothing, but the signals of a sleeping thread stay pending.
 """
 
 from __future__ import annotations
@@ -9,27 +10,47 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import NamedTuple
 
-_FATAL = 1 << signal.SIGKILL - 1
+
+def _mask(*numbers: int) -> int:
+    return sum(1 << number - 1 for number in numbers)
 
 
-def heeds(thread: int, *, only_fatal: bool = False) -> bool:
-    """Whether a thread is asleep in the kernel and has a signal to act on.
+FATAL = _mask(signal.SIGKILL)  # each thread of a process that has to die gets one of its own
+_STOPS = _mask(signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
-    The kernel gives each thread of a process that has to die a SIGKILL of its own, and what is for
-    the whole process nearly always to its first thread.
+
+class Pending(NamedTuple):
+    """Signals that end a program or that it handles, as masks: for one thread, and for its process.
+
+    The kernel gives what is for the process to the `first` thread, unless that one blocks it.
+    `asleep` says that the thread waits for something in the kernel which no handler interrupts.
     """
+
+    own: int
+    shared: int
+    first: bool
+    asleep: bool
+
+
+def pending(thread: int) -> Pending | None:
+    """What a thread has yet to act on; None if it is gone, or hidden from this process."""
     try:
         text = Path(f"/proc/{thread}/status").read_text()
-    except OSError:  # it is gone, or hidden
-        return False
-    fields = dict(line.partition(":")[::2] for line in text.splitlines())
-    if not fields["State"].strip().startswith("D"):
-        return False
-    pending, shared, blocked = (int(fields[name], 16) for name in ("SigPnd", "ShdPnd", "SigBlk"))
-    if fields["Tgid"] == fields["Pid"]:
-        pending |= shared
-    return bool(pending & ~blocked & (_FATAL if only_fatal else -1))
+    except OSError:
+        return None
+    fields = {name: value.strip() for name, _, value in _parts(text)}
+    own, shared, blocked, caught = (
+        int(fields[name], 16) for name in ("SigPnd", "ShdPnd", "SigBlk", "SigCgt")
+    )
+    passing = ~blocked & (caught | ~_STOPS)
+    first = fields["Tgid"] == fields["Pid"]
+    return Pending(own & passing, shared & passing, first, fields["State"].startswith("D"))
+
+
+def _parts(text: str) -> list[tuple[str, str, str]]:
+    return [line.partition(":") for line in text.splitlines()]
 
 
 def faults(thread: int) -> bool:

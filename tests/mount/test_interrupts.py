@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.mount.test_passthrough import MODEL, NAME
 from tests.mount.test_takeover import index_lost
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import Gate, on_objects
-from tests.support.stuck import HANDLED, stuck
+from tests.support.stuck import HANDLED, stuck, until_asleep
 
 pytestmark = pytest.mark.mount
 READS = ["read", "page", "direct", "mmap", "mmap-page"]
@@ -162,6 +163,26 @@ def test_what_a_new_worker_asks_for(
     gate.open.set()
     assert os.getxattr(mount.path / MODEL, "user.axonfs.spec") == b"nlp/tiny@1.0.0"
     assert mount.status()["open"] == []
+
+
+@pytest.mark.parametrize("program", ["sha256sum", "stat", "cmp"])
+def test_a_reader_that_is_stopped(
+    program: str, start_mount: MountFactory, origin: FaultyOrigin, gate: Gate, tmp_path: Path
+) -> None:
+    """And goes on sees no error: it did not ask for one, and may not try again."""
+    mount = start_mount(origin.url)
+    os.stat((mount.path / MODEL).parent)
+    origin.always(gate)
+    files = [mount.path / MODEL, *([tmp_path / "source0" / NAME] if program == "cmp" else [])]
+    with subprocess.Popen([program, *files], stdout=subprocess.PIPE) as reader:
+        until_asleep(reader)
+        for _ in range(3):
+            reader.send_signal(signal.SIGSTOP)
+            time.sleep(0.3)  # longer than the mount takes to notice
+            reader.send_signal(signal.SIGCONT)
+        assert reader.poll() is None
+        gate.open.set()
+        assert reader.wait(20) == 0
 
 
 def test_a_read_ahead_that_nobody_waits_for(

@@ -35,13 +35,14 @@ def stuck(
         try:
             assert process.stdout
             assert process.stdout.readline() == b"ready\n"
-            _until_asleep(process)
+            until_asleep(process)
             yield process
         finally:
             process.kill()
 
 
-def _until_asleep(process: subprocess.Popen[bytes]) -> None:
+def until_asleep(process: subprocess.Popen[bytes]) -> None:
+    """Return when the program waits for a file system in the kernel."""
     deadline = time.monotonic() + 20
     while not (where := Path(f"/proc/{process.pid}/wchan").read_text()).startswith(ASLEEP):
         assert process.poll() is None, "the reader did not wait"
