@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from axonfs.config import KEYS, Document, Settings, config_path, read_document, resolve
+from axonfs.config import KEYS, Document, Settings, config_path, read_document, resolve, settings_of
 from axonfs.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def look(flags: Mapping[str, object]) -> Applied:
 
 def _applied(flags: Mapping[str, object], document: Document) -> Applied:
     found = resolve(flags, document)
-    settings = Settings(**{name: value for name, (value, _) in found.items()})
+    settings = settings_of(found)
     origins = {name: origin for name, (_, origin) in found.items()}
     return Applied(settings, flags, origins, config_path(), document)
 

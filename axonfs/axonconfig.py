@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from axonfs.homes import below_home
+
 # The one origin that the Hub's token is sent to.
 HUB = "https://huggingface.co"
 
@@ -28,9 +30,9 @@ RENAMED: Mapping[str, str] = {
 }
 
 
-def axon_config_path() -> Path:
-    """Where Axon keeps its file."""
-    return Path.home() / ".axon" / "config.yaml"
+def axon_config_path() -> Path | None:
+    """Where Axon keeps its file; None for a user without a home directory."""
+    return below_home(".axon", "config.yaml")
 
 
 def translated(document: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:

@@ -12,19 +12,21 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from axonfs.axonconfig import RENAMED, axon_config_path, translated
 from axonfs.errors import UsageError
+from axonfs.homes import below_home, default_cache, default_mountpoint, homeless
 from axonfs.names import printable
 from axonfs.units import parse_rate, parse_size
 from axonfs.values import (
     HUBS,
+    InvalidItemError,
+    as_written,
     parse_log_format,
     parse_log_level,
     parse_mode,
@@ -63,7 +65,7 @@ class Settings:
     """
 
     registries: tuple[str, ...] = ()
-    cache: Path = field(default_factory=lambda: default_cache())
+    cache: Path = field(default_factory=default_cache)
     cache_size: int | None = None
     offline: bool = False
     deadline: float = 60.0
@@ -78,7 +80,7 @@ class Settings:
     passthrough: bool = True
     log_format: str = "text"
     log_level: str = "info"
-    mountpoint: Path = field(default_factory=lambda: default_mountpoint())
+    mountpoint: Path = field(default_factory=default_mountpoint)
     ca_bundle: Path | None = None
     sources: tuple[str, ...] = HUBS
     allow_unverified: tuple[str, ...] = ()
@@ -87,18 +89,6 @@ class Settings:
     def token(self, registry: str) -> str | None:
         """The token of the registry at this URL."""
         return self.tokens.get(registry)
-
-
-def default_cache() -> Path:
-    """Where the cache is if nothing says otherwise."""
-    if os.geteuid() == 0:
-        return Path("/var/cache/axonfs")
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "axonfs"
-
-
-def default_mountpoint() -> Path:
-    """Where `axonfs mount` mounts if nothing says otherwise."""
-    return Path("/models") if os.geteuid() == 0 else Path.home() / "models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +177,8 @@ def convert(name: str, value: object, where: str) -> Any:
     try:
         return KEYS[name].parse(value)
     except ValueError as exc:
-        # A password in a URL is as secret as a token.
-        text = re.sub(r"//\S*@", "//…@", printable(str(value)))
-        shown = "" if name == "tokens" else f"{text!r} "
+        item = exc.item if isinstance(exc, InvalidItemError) else value
+        shown = "" if name == "tokens" and item is value else f"{as_written(item)} "
         raise UsageError(f"{name}: {shown}{exc}", source=where) from exc
 
 
@@ -202,7 +191,19 @@ def load(flags: Mapping[str, object] | None = None) -> Settings:
     Raises:
         UsageError: a value does not make sense; the message names key and flag, variable or file.
     """
-    return Settings(**{name: value for name, (value, _) in resolve(flags or {}).items()})
+    return settings_of(resolve(flags or {}))
+
+
+def settings_of(found: Mapping[str, tuple[Any, str]]) -> Settings:
+    """The settings that `resolve` found.
+
+    Raises:
+        UsageError: there is no cache: this user has no home directory, and nothing names one.
+    """
+    values = {name: value for name, (value, _) in found.items()}
+    if values["cache"] is None:
+        del values["cache"]  # its default says why
+    return Settings(**values)
 
 
 def resolve(
@@ -210,11 +211,12 @@ def resolve(
 ) -> dict[str, tuple[Any, str]]:
     """Each setting's value and where it comes from, those left to their default included.
 
+    The cache is None if it is left to its default and this user has no home directory.
+
     Args:
         document: what the config file says; by default it is read.
     """
     document = read_document() if document is None else document
-    plain = Settings()
     found: dict[str, tuple[Any, str]] = {}
     for name, key in KEYS.items():
         flag = flags.get(name)
@@ -227,7 +229,7 @@ def resolve(
             value, where = document[name]
             found[name] = convert(name, value, where), where
         else:
-            found[name] = getattr(plain, name), "default"
+            found[name] = _default(name), "default"
     return _with_variable_token(found)
 
 
@@ -241,6 +243,16 @@ def read_document() -> Document:
     if "tokens" in document:
         _check_private(Path(document["tokens"][1]))
     return document
+
+
+def _default(name: str) -> Any:
+    (item,) = (item for item in fields(Settings) if item.name == name)
+    if item.default_factory is MISSING:
+        return item.default
+    try:
+        return item.default_factory()
+    except UsageError:
+        return None
 
 
 def _with_variable_token(found: dict[str, tuple[Any, str]]) -> dict[str, tuple[Any, str]]:
@@ -274,7 +286,7 @@ def config_path() -> Path:
     own = own_config()
     # A system file that this user may not read says nothing to them.
     named = os.environ.get("AXONFS_CONFIG")
-    if not named and not own.exists() and os.access(SYSTEM_CONFIG, os.R_OK):
+    if own is None or (not named and not own.exists() and os.access(SYSTEM_CONFIG, os.R_OK)):
         return SYSTEM_CONFIG
     return own
 
@@ -286,18 +298,24 @@ def file_settings() -> Document:
         UsageError: see `read_config`.
     """
     path, axon = config_path(), axon_config_path()
-    if os.environ.get("AXONFS_CONFIG") or path.exists() or not os.access(axon, os.R_OK):
+    if os.environ.get("AXONFS_CONFIG") or path.exists() or not (axon and os.access(axon, os.R_OK)):
         return {name: (value, str(path)) for name, value in read_config(path).items()}
     found = translated(_read(axon))
     return {name: (value, f"{axon} ({key})") for name, (value, key) in found.items()}
 
 
-def own_config() -> Path:
-    """The config file that AXONFS_CONFIG names, else that of this user; it may not exist."""
-    if named := os.environ.get("AXONFS_CONFIG"):
-        return Path(os.path.abspath(named))
-    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(base) / "axonfs" / "config.yaml"
+def own_config() -> Path | None:
+    """The config file that AXONFS_CONFIG names, else that of this user; it may not exist.
+
+    None for a user without a home directory.
+    """
+    named = os.environ.get("AXONFS_CONFIG")
+    if not named:
+        return below_home(".config", "axonfs", "config.yaml", variable="XDG_CONFIG_HOME")
+    try:
+        return parse_path(named)
+    except ValueError as exc:
+        raise UsageError(f"{as_written(named)} {exc}", source="AXONFS_CONFIG") from exc
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -353,9 +371,11 @@ def edit_config() -> Iterator[dict[str, Any]]:
     starts with them, so that no edit hides what was in effect. An exception in the block writes
     nothing.
     """
-    path = config_path()
+    path: Path | None = config_path()
     if path == SYSTEM_CONFIG and os.geteuid() != 0:
         path = own_config()
+    if path is None:
+        raise homeless("a config file", "AXONFS_CONFIG")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(path.parent):

@@ -112,7 +112,12 @@ async def _send_events(stream: trio.SocketStream, events: AsyncIterator[Event]) 
 
 def error_event(exc: AxonError) -> Event:
     """The last event of a request that failed."""
-    return {"event": "error", "message": str(exc), "exit_code": exc.exit_code}
+    return {
+        "event": "error",
+        "message": str(exc),
+        "exit_code": exc.exit_code,
+        "facts": exc.facts(),
+    }
 
 
 async def _leave_with_client(stream: trio.SocketStream, scope: trio.CancelScope) -> None:

@@ -57,6 +57,16 @@ class AxonError(Exception):
             text += f" (from {self.source})"
         return f"{text}; {self.hint}" if self.hint else text
 
+    def facts(self) -> dict[str, str | None]:
+        """The parts of the message by name, as JSON has them."""
+        return {
+            "message": self.what,
+            "spec": self.spec,
+            "path": self.path,
+            "source": self.source,
+            "hint": self.hint,
+        }
+
     def located(self, *, spec: str | None = None, path: str | None = None) -> Self:
         """A copy that names `spec` and `path` where this one does not; its cause is this one."""
         twin = copy.copy(self)
@@ -154,3 +164,10 @@ class UsageError(AxonError):
 
     errno = errno.EINVAL
     exit_code = 2
+
+
+class StoppedError(AxonError):
+    """Ctrl-C ended the work; the message says what there is of it and how to go on."""
+
+    errno = errno.EINTR
+    exit_code = 130  # 128 + SIGINT, as shells expect it

@@ -85,7 +85,7 @@ def check_path(path: str) -> str:
 
     Raises:
         MalformedError: absolute, empty, `.` or `..` segments, NUL, control or formatting
-            characters, too long or too deep.
+            characters, not UTF-8, too long or too deep.
     """
     encoded = path.encode("utf-8", "surrogatepass")
     segments = path.split("/")
@@ -97,7 +97,9 @@ def check_path(path: str) -> str:
             or len(segment.encode("utf-8", "replace")) > MAX_SEGMENT_BYTES
         ):
             raise MalformedError(f"the path {printable(path)!r} is not a plain relative path")
-    if any(unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") for char in path):
+    if any(unicodedata.category(char) == "Cs" for char in path):
+        raise MalformedError(f"the path {printable(path)!r} is not UTF-8")
+    if any(unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp") for char in path):
         raise MalformedError(f"the path {printable(path)!r} has control characters")
     return path
 

@@ -64,3 +64,20 @@ def share(part: int, whole: int) -> str:
     if part >= whole:
         return "100 %"
     return f"{min(part * 100 // whole, 99)} %"
+
+
+def part_of(part: int, whole: int) -> str:
+    """`37 %` of what is not whole: never 100 %, also where every byte is there but not proven."""
+    return share(min(part, whole - 1), whole) if whole else "0 %"
+
+
+def duration(seconds: float) -> str:
+    """A time for people: `7 s`, `3 min`, `2 h 5 min`, `4 d`; at least 1 s."""
+    whole = max(round(seconds), 1)
+    if whole < 120:
+        return f"{whole} s"
+    minutes = round(whole / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d"

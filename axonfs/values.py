@@ -1,7 +1,8 @@
 """What the values of settings mean: parsers of what a person or YAML wrote.
 
 Below config, above errors and names. Each takes a string, or what YAML made of one, and raises
-ValueError with the reason as the end of a sentence. Pure, but that a path is made absolute.
+ValueError with the reason as the end of a sentence. Pure, except for paths: those depend on the
+working directory and on where home directories are.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
+
+from axonfs.names import printable
 
 PREFETCH = ("auto", "off", "all")
 LOG_FORMATS = ("text", "json")
@@ -28,16 +31,44 @@ _WORDS = {"1": True, "true": True, "yes": True, "on": True} | {
 }
 
 
+# One slash is enough: pathlib makes `http:/host` of `http://host`.
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+
+
+class InvalidItemError(ValueError):
+    """One item of a list is invalid: `item`, as it was written."""
+
+    def __init__(self, item: object, reason: str) -> None:
+        super().__init__(reason)
+        self.item = item
+
+
+def as_written(value: object) -> str:
+    """`value` in quotes, as a person wrote it; without the password of a URL."""
+    if isinstance(value, dict):
+        return "a mapping"
+    items = value if isinstance(value, list | tuple) else [value]
+    words = {None: "null", True: "true", False: "false"}
+    text = " ".join(
+        words[item] if item is None or isinstance(item, bool) else str(item) for item in items
+    )
+    return "'" + re.sub(r"//\S*@", "//…@", printable(text)) + "'"
+
+
 def parse_url(value: object) -> str:
     """A registry's URL without its trailing slash; credentials in it are refused."""
     text = str(value).strip()
+    if text.startswith(("/", "./", "../", "~", "file:")):
+        raise ValueError("is a directory; `axonfs registry serve DIR` gives it a URL")
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
-    if host is None or parts.scheme not in ("http", "https") or port == 0 or not _plain(text):
+    if host is None or parts.scheme not in ("http", "https") or port == 0:
         raise ValueError("is not an http:// or https:// URL")
+    if not _plain(text):
+        raise ValueError("has blanks or other characters that a URL has only percent-encoded")
     if parts.username is not None or parts.password is not None:
         raise ValueError("has credentials in it; use `axonfs registry add URL --with-token`")
     if parts.query or parts.fragment:
@@ -54,7 +85,14 @@ def parse_urls(value: object) -> tuple[str, ...]:
     if not isinstance(words, list | tuple):
         raise ValueError("is not a list of URLs")
     # One registry named twice is asked once.
-    return tuple(dict.fromkeys(map(parse_url, words)))
+    return tuple(dict.fromkeys(map(_listed_url, words)))
+
+
+def _listed_url(word: object) -> str:
+    try:
+        return parse_url(word)
+    except ValueError as exc:
+        raise InvalidItemError(word, str(exc)) from exc
 
 
 def separated(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,12 +125,33 @@ def separated(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_path(value: object) -> Path:
-    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+    """An absolute path; see `local_path`."""
+    return Path(os.path.abspath(local_path(value)))
+
+
+def local_path(value: object) -> Path:
+    """A path on this machine: as it is, below a home directory (`~`), or as a file:// URL.
+
+    Any other URL is refused: as a relative path it would name a directory called `http:`.
+    """
+    text = str(value) if isinstance(value, str | Path) else ""
+    if match := _SCHEME.match(text):
+        text = _path_of_url(text, match.group(1).lower())
+    if not text or "\0" in text:
         raise ValueError("is not a path")
     try:
-        return Path(os.path.abspath(Path(value).expanduser()))
+        return Path(text).expanduser()
     except RuntimeError as exc:
         raise ValueError("names a home directory that does not exist") from exc
+
+
+def _path_of_url(url: str, scheme: str) -> str:
+    if scheme != "file":
+        raise ValueError("is a URL; only a path or a file:// URL names something on this machine")
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
+        raise ValueError("is not a file URL of this machine, like file:///srv/models")
+    return os.fsdecode(unquote(parts.path, errors="surrogateescape"))
 
 
 def parse_optional_path(value: object) -> Path | None:
@@ -188,4 +247,4 @@ def parse_sources(value: object) -> tuple[str, ...]:
 def parse_tokens(value: object) -> Mapping[str, str]:
     if not isinstance(value, dict):
         raise ValueError("is not a mapping of registry URLs to tokens")
-    return {parse_url(url): parse_token(token) for url, token in value.items()}
+    return {_listed_url(url): parse_token(token) for url, token in value.items()}

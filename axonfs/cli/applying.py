@@ -15,7 +15,7 @@ from pathlib import Path
 from axonfs.applied import FROZEN
 from axonfs.call import Event, call
 from axonfs.cli.output import note
-from axonfs.config import config_path, load, own_config
+from axonfs.config import config_path, own_config, resolve
 from axonfs.connection.holders import Running, running, silence
 from axonfs.errors import AxonError
 
@@ -28,7 +28,7 @@ def apply_to_mounts(names: Collection[str]) -> None:
 
     Meant are those with this config file, and the one that commands use.
     """
-    cache, config = load().cache, own_config()
+    cache, config = resolve({})["cache"][0], own_config()
     for holder in running():
         mine = holder.owner == os.geteuid()
         if mine and (holder.config == config or holder.cache == cache):

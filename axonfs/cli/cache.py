@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import click
 
+from axonfs.call import Event
 from axonfs.cli.client import ask
+from axonfs.cli.hints import Group
 from axonfs.cli.options import cache_option, json_option, target
 from axonfs.cli.output import echo, echo_json, facts, note, table
+from axonfs.errors import AxonError, UsageError
+from axonfs.names import printable
 from axonfs.units import counted, share, size
 
 
-@click.group
+@click.group(cls=Group)
 def cache() -> None:
     """Look at the local cache, and clean it."""
 
@@ -76,16 +81,55 @@ def cache_stats(cache: str | None, as_json: bool) -> None:
 
 @cache.command("clean")
 @click.option("--all", "everything", is_flag=True, help="Drop pinned versions too.")
+@click.option("--dry-run", is_flag=True, help="Say what would go, and drop nothing.")
+@click.option("--yes", "-y", is_flag=True, help="Drop pinned versions without a question.")
 @cache_option
 @json_option
-def cache_clean(everything: bool, cache: str | None, as_json: bool) -> None:
-    """Drop everything that is neither pinned nor open."""
-    found = ask(target((), cache), {"op": "cache_clean", "all": everything})
+def cache_clean(
+    everything: bool, dry_run: bool, yes: bool, cache: str | None, as_json: bool
+) -> None:
+    """Drop everything that is neither pinned nor open.
+
+    Before --all drops pinned versions it asks; where no terminal is there to answer, it wants
+    --yes.
+    """
+    place = target((), cache)
+    if dry_run:
+        _show_clean(ask(place, {"op": "cache_clean_plan", "all": everything}), as_json, dry=True)
+        return
+    if everything and not yes:
+        _ask_first(ask(place, {"op": "cache_clean_plan", "all": True}))
+    _show_clean(ask(place, {"op": "cache_clean", "all": everything}), as_json)
+
+
+def _ask_first(plan: Event) -> None:
+    """Have a person confirm that pinned versions go.
+
+    Raises:
+        UsageError: there is nobody to ask.
+        click.Abort: they do not want it.
+    """
+    pins = plan["unpinned"]
+    if not pins:
+        return
+    what = f"{counted(len(pins), 'pinned version')} would go: {printable(', '.join(pins), 1000)}"
+    if not sys.stdin.isatty():
+        raise UsageError(what, hint="add --yes if that is meant, --dry-run to see what it frees")
+    note(what)
+    if not click.confirm(f"drop them, {size(plan['freed'])} in all?", err=True):
+        raise AxonError("nothing was dropped")
+
+
+def _show_clean(found: Event, as_json: bool, *, dry: bool = False) -> None:
     if as_json:
         echo_json({key: found[key] for key in ("freed", "objects", "kept", "unpinned")})
         return
-    echo(f"{size(found['freed'])} freed, {counted(found['objects'], 'object')} dropped")
+    would = "would be " if dry else ""
+    dropped = counted(found["objects"], "object")
+    echo(f"{size(found['freed'])} {would}freed, {dropped} {would}dropped")
     if found["unpinned"]:
-        echo(f"no longer pinned: {', '.join(found['unpinned'])}")
+        echo(
+            f"{'would no longer be' if dry else 'no longer'} pinned: {', '.join(found['unpinned'])}"
+        )
     if found["kept"]:
         echo(f"{counted(found['kept'], 'object')} kept: they are pinned or open")

@@ -8,6 +8,7 @@ Ctrl-C belong to it.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from axonfs.errors import AxonError, BusyError, UnavailableError
 from axonfs.rundir import owner_of
 
 if TYPE_CHECKING:
+    import trio
+
     from axonfs.config import Settings
     from axonfs.connection.mountinfo import Mount
 
@@ -37,6 +40,7 @@ READ_ONLY = frozenset(
         "lock",
         "cache_list",
         "cache_stats",
+        "cache_clean_plan",
         "pin_check",
     }
 )
@@ -156,9 +160,7 @@ def settle(event: Event, sink: Sink) -> Event | None:
     if kind == "result":
         return event
     if kind == "error":
-        error = AxonError(str(event.get("message", "failed without a cause")))
-        error.exit_code = int(event.get("exit_code", 1))
-        raise error
+        raise _told(event)
     sink(event)
     return None
 
@@ -169,18 +171,54 @@ def _ask_here(settings: Settings, request: Event, sink: Sink) -> Event:
     from axonfs.cli.logs import log_like_messages
 
     log_like_messages()
+    heeds_ctrl_c = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     try:
-        return trio.run(_serve_one, settings, request, sink, True)
+        return trio.run(_interruptible, settings, request, sink, True, heeds_ctrl_c)
     except BaseException as exc:
         if request["op"] not in READ_ONLY or not _is_busy(exc):
             raise
-    return trio.run(_serve_one, settings, request, sink, False)
+    return trio.run(_interruptible, settings, request, sink, False, heeds_ctrl_c)
 
 
 def _is_busy(exc: BaseException) -> bool:
     if isinstance(exc, BaseExceptionGroup):
         return exc.subgroup(BusyError) is not None
     return isinstance(exc, BusyError)
+
+
+def _told(event: Event) -> AxonError:
+    """The error of an event; the worker may be of a version that tells its message alone."""
+    facts = event.get("facts") or {"message": event.get("message", "failed without a cause")}
+    parts = {name: facts.get(name) for name in ("spec", "path", "source", "hint")}
+    error = AxonError(str(facts.get("message")), **parts)
+    error.exit_code = int(event.get("exit_code", 1))
+    return error
+
+
+async def _interruptible(
+    settings: Settings, request: Event, sink: Sink, owner: bool, heeds_ctrl_c: bool
+) -> Event:
+    """The result of `_serve_one`, which Ctrl-C cancels: raised in the midst of trio's own work,
+    KeyboardInterrupt would leave coroutines behind that nothing awaits.
+    """
+    import trio
+
+    async with trio.open_nursery() as nursery:
+        if heeds_ctrl_c:
+            await nursery.start(_cancel_on_ctrl_c, nursery.cancel_scope)
+        result = await _serve_one(settings, request, sink, owner)
+        nursery.cancel_scope.cancel()
+        return result
+    raise KeyboardInterrupt
+
+
+async def _cancel_on_ctrl_c(scope: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
+    import trio
+
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
+        task_status.started()
+        await anext(aiter(signals))
+    scope.cancel()  # a second Ctrl-C is Python's again
 
 
 async def _serve_one(settings: Settings, request: Event, sink: Sink, owner: bool) -> Event:

@@ -8,6 +8,7 @@ import click
 
 from axonfs.applied import plain
 from axonfs.cli.applying import apply_to_mounts
+from axonfs.cli.hints import Group
 from axonfs.cli.options import json_option
 from axonfs.cli.output import echo, echo_json, note, table
 from axonfs.config import (
@@ -21,7 +22,7 @@ from axonfs.config import (
 from axonfs.errors import UsageError
 
 
-@click.group
+@click.group(cls=Group)
 def config() -> None:
     """Look at the settings and change them."""
 

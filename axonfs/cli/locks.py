@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from axonfs.cli.client import ask
-from axonfs.cli.options import source_options, target
+from axonfs.cli.options import LocalPath, source_options, target
 from axonfs.cli.output import echo, show_note
 from axonfs.errors import AxonError, MalformedError, UsageError
 from axonfs.lockfile import MAX_LOCK_BYTES, parse_lock
@@ -17,7 +17,7 @@ from axonfs.versions import parse_wanted
 
 
 @click.command
-@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
+@click.argument("file", type=LocalPath("the lock file", dir_okay=False, allow_dash=True))
 @click.argument("specs", metavar="[SPEC]...", nargs=-1)
 @source_options
 def lock(

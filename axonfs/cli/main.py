@@ -7,19 +7,22 @@ AXONFS_DEBUG=1 asks for it.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import click
 
-from axonfs.cli.output import said
-from axonfs.errors import AxonError
+from axonfs import __version__
+from axonfs.cli import streams
+from axonfs.cli.hints import Group
+from axonfs.cli.output import complain, echo_json, said
+from axonfs.errors import AxonError, StoppedError
 from axonfs.names import printable
-
-INTERRUPTED = 130  # 128 + SIGINT, as shells expect it
 
 # Command → module below axonfs.cli, in the order that `axonfs --help` shows them. The function
 # has the command's name, with `_command` where the plain name would shadow something.
@@ -30,6 +33,7 @@ COMMANDS: Mapping[str, str] = {
     "status": "status:status",
     "search": "models:search",
     "info": "models:info",
+    "path": "models:path",
     "versions": "models:versions",
     "list": "models:list_command",
     "pin": "pins:pin",
@@ -52,7 +56,7 @@ COMMANDS: Mapping[str, str] = {
 INTERNAL: Mapping[str, str] = {"worker": "mounting:worker"}
 
 
-class Commands(click.Group):
+class Commands(Group):
     """The group of `COMMANDS`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -67,23 +71,13 @@ class Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        import difflib
-
-        if args[0] not in {*COMMANDS, *INTERNAL} and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], COMMANDS, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            ctx.fail(f"there is no command {printable(args[0])!r}{hint}")
-        return super().resolve_command(ctx, args)
-
 
 @click.group(
     cls=Commands,
     name="axonfs",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+@click.version_option(__version__, message="axonfs %(version)s", help="Show the version.")
 def cli() -> None:
     """Every version of every model of your registries, as plain files.
 
@@ -94,26 +88,18 @@ def cli() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code. Nothing but a bug under AXONFS_DEBUG=1 shows a trace."""
-    _open_standard_descriptors()
+    streams.prepare()
     said.clear()
     try:
         result = cli.main(argv, prog_name="axonfs", standalone_mode=False)
-        sys.stdout.flush()
-        return result if isinstance(result, int) else 0
+        code = result if isinstance(result, int) else 0
     except BaseException as exc:
-        return _report(_cause(exc))
-
-
-def _open_standard_descriptors() -> None:
-    """Have 0, 1 and 2 be something: cron and supervisors may close them, and what is opened next
-    would take their numbers, a connection or an index, and be written to as standard error."""
-    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+        cause = _cause(exc)
+        code = _report(cause)
+        if _wants_json(sys.argv[1:] if argv is None else argv):
+            _report_json(cause, code)
+    fault = streams.finish()
+    return _unwritten(fault) or code if fault else code
 
 
 def _cause(exc: BaseException) -> BaseException:
@@ -136,18 +122,17 @@ def _report(exc: BaseException) -> int:
     if os.environ.get("AXONFS_DEBUG") and not isinstance(exc, click.exceptions.Exit | SystemExit):
         from axonfs.cli.logs import safe_traceback
 
-        click.echo(safe_traceback("".join(traceback.format_exception(exc))), err=True)
+        complain(safe_traceback("".join(traceback.format_exception(exc))))
     if isinstance(exc, click.exceptions.Exit):
         return exc.exit_code
     if isinstance(exc, KeyboardInterrupt | click.Abort):
-        return INTERRUPTED
-    if isinstance(exc, BrokenPipeError):
-        _silence_stdout()
-        return 1
+        return StoppedError.exit_code
+    if isinstance(exc, OSError) and (fault := streams.stdout_fault(exc)):
+        return _unwritten(fault)
     if isinstance(exc, AxonError):
         return exc.exit_code if str(exc) in said else _say(str(exc), exc.exit_code)
     if isinstance(exc, click.exceptions.NoArgsIsHelpError):
-        click.echo(exc.format_message(), err=True)
+        complain(exc.format_message())
         return exc.exit_code
     if isinstance(exc, click.ClickException):
         return _say(_usage_text(exc), exc.exit_code)
@@ -156,9 +141,42 @@ def _report(exc: BaseException) -> int:
     raise exc
 
 
+def _wants_json(argv: Sequence[str]) -> bool:
+    options = argv[: argv.index("--")] if "--" in argv else argv
+    return "--json" in options
+
+
+def _report_json(exc: BaseException, code: int) -> None:
+    """The error as the one JSON object on stdout, where the result would have been."""
+    if isinstance(exc, click.exceptions.Exit) or sys.stdout.closed:
+        return
+    with suppress(OSError):  # nobody reads it
+        echo_json({"error": {**_facts(exc), "exit_code": code}})
+
+
+def _facts(exc: BaseException) -> dict[str, str | None]:
+    if isinstance(exc, AxonError):
+        return exc.facts()
+    if isinstance(exc, KeyboardInterrupt | click.Abort):
+        text = "interrupted"
+    elif isinstance(exc, click.ClickException):
+        text = _usage_text(exc)
+    else:
+        text = _unexpected(exc)
+    return AxonError(text).facts()
+
+
 def _say(message: str, code: int) -> int:
-    click.echo(f"axonfs: {printable(message, 2000)}", err=True)
+    complain(f"axonfs: {printable(message, 2000)}")
     return code
+
+
+def _unwritten(fault: OSError) -> int:
+    """Standard output took not all: not worth a word where its reader has left."""
+    streams.silence(sys.stdout)
+    if fault.errno != errno.EPIPE:
+        _say(f"standard output cannot be written: {fault.strerror}", 1)
+    return 1
 
 
 def _usage_text(exc: click.ClickException) -> str:
@@ -169,16 +187,8 @@ def _usage_text(exc: click.ClickException) -> str:
     return text
 
 
-def _unexpected(exc: Exception) -> str:
+def _unexpected(exc: BaseException) -> str:
     if isinstance(exc, OSError):
         named = f"{exc.filename}: " if exc.filename else ""
         return f"{named}{exc.strerror or exc}"
     return f"this is a bug: {type(exc).__name__}: {exc}; AXONFS_DEBUG=1 shows where"
-
-
-def _silence_stdout() -> None:
-    # The interpreter flushes stdout at its end and would complain about the closed pipe again.
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - stays open to the end of the process

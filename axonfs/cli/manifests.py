@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO
+import sys
+from pathlib import Path
 
 import click
 
-from axonfs.cli.options import json_option
+from axonfs.cli.hints import Group
+from axonfs.cli.options import LocalPath, json_option
 from axonfs.cli.output import echo, echo_json, note
 from axonfs.lint import lint_manifest
 from axonfs.manifest import MAX_MANIFEST_BYTES
 
 
-@click.group
+@click.group(cls=Group)
 def manifest() -> None:
     """Work on manifests."""
 
 
 @manifest.command
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=LocalPath("the manifest", exists=True, allow_dash=True))
 @json_option
-def lint(file: BinaryIO, as_json: bool) -> None:
+def lint(file: Path, as_json: bool) -> None:
     """Check a manifest against the whole schema.
 
     FILE is YAML or JSON, `-` standard input. Everything that breaks a rule is listed with the path
     of its key; exit 1 if anything does. A mount is more lenient: it takes what has the files.
     """
-    found = lint_manifest(file.read(MAX_MANIFEST_BYTES + 1))
-    name = "standard input" if file.name == "<stdin>" else file.name
+    found = lint_manifest(_content(file))
+    name = "standard input" if str(file) == "-" else str(file)
     if as_json:
         violations = [{"key": item.key, "problem": item.problem} for item in found]
         echo_json({"file": name, "violations": violations})
@@ -37,3 +39,10 @@ def lint(file: BinaryIO, as_json: bool) -> None:
         note(f"violations: {len(found)}") if found else echo(f"{name}: ok")
     if found:
         click.get_current_context().exit(1)
+
+
+def _content(file: Path) -> bytes:
+    if str(file) == "-":
+        return sys.stdin.buffer.read(MAX_MANIFEST_BYTES + 1)
+    with file.open("rb") as stream:
+        return stream.read(MAX_MANIFEST_BYTES + 1)

@@ -10,8 +10,10 @@ import click
 from axonfs.cli.client import ask
 from axonfs.cli.options import json_option, source_options, target
 from axonfs.cli.output import echo, echo_json, facts, note, show_note, table
-from axonfs.units import counted, share, size
+from axonfs.errors import AxonError, UsageError
+from axonfs.units import counted, part_of, share, size
 from axonfs.values import HUBS
+from axonfs.versions import parse_wanted
 
 
 @click.command
@@ -136,7 +138,7 @@ def _facts(found: dict[str, object]) -> list[tuple[str, str]]:
         *((label, str(value)) for label, value in facts.items()),
         ("files", str(len(files))),
         ("size", size(total)),
-        ("local", f"{size(local)} ({share(local, total)})"),
+        ("local", f"{size(local)} ({_local(found)})"),
         ("pinned", _pin_word(found)),
         ("verified", _verified(found)),
         ("manifest", f"sha256:{found['digest']}"),
@@ -164,7 +166,7 @@ def versions(model: str, registries: tuple[str, ...], cache: str | None, as_json
             (
                 item["version"],
                 _known(item["size"]),
-                share(item["local"], item["size"] or 0) if item["local"] else "",
+                _local(item) if item["local"] else "",
                 _aliases(item, found["latest"]),
             )
             for item in found["versions"]
@@ -185,14 +187,19 @@ def _aliases(item: dict[str, Any], latest: str | None) -> str:
     "form",
     type=click.Choice(["default", "names", "json"]),
     default="default",
-    help="default: a table; names: namespace/name, each once; json: Namespace, Name, Version, Path"
-    " and more.",
+    help="default: a table; names: namespace/name, each once; json: as Axon has it, with the keys"
+    " Namespace, Name, Version, Path and more.",
 )
 @source_options
-def list_command(form: str, registries: tuple[str, ...], cache: str | None) -> None:
+@json_option
+def list_command(form: str, registries: tuple[str, ...], cache: str | None, as_json: bool) -> None:
     """List what is local, whole or in part."""
+    if as_json and form == "names":
+        raise UsageError("--json goes with no --format names")
     found = ask(target(registries, cache), {"op": "list"})["models"]
-    if form == "json":
+    if as_json:
+        echo_json(found)
+    elif form == "json":
         echo_json([_listed(item) for item in found])
     elif form == "names":
         # As scripts written for Axon expect them: models, each once.
@@ -205,7 +212,7 @@ def list_command(form: str, registries: tuple[str, ...], cache: str | None) -> N
                 (
                     item["spec"],
                     _pin_word(item),
-                    share(item["local"], item["size"]),
+                    _local(item),
                     size(item["size"]),
                     item["path"] or "",
                 )
@@ -215,6 +222,35 @@ def list_command(form: str, registries: tuple[str, ...], cache: str | None) -> N
         )
     else:
         note("nothing is local yet")
+
+
+def _local(item: dict[str, Any]) -> str:
+    """How much of a version is local; never 100 % where its pin is not whole."""
+    shown = part_of if item["pinned"] == "incomplete" else share
+    return shown(item["local"], item["size"] or 0)
+
+
+@click.command
+@click.argument("spec")
+@source_options
+@json_option
+def path(spec: str, registries: tuple[str, ...], cache: str | None, as_json: bool) -> None:
+    """Print the directory of a version in the running mount.
+
+    For scripts: `vllm serve "$(axonfs path nlp/llama-2-7b)"`. The version is in the path also where
+    SPEC means the latest one. Exit 1 if nothing is mounted.
+    """
+    wanted = str(parse_wanted(spec))
+    place = target(registries, cache)
+    if not ask(place, {"op": "status"})["status"].get("mountpoint"):
+        raise AxonError(
+            "nothing is mounted", spec=wanted, hint="axonfs mount shows it as a directory"
+        )
+    found = ask(place, {"op": "info", "spec": wanted}, show_note)["version"]
+    if as_json:
+        echo_json({"spec": found["spec"], "path": found["path"]})
+    else:
+        echo(found["path"])
 
 
 def _pin_word(item: dict[str, object]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import click
 
-from axonfs.cli.options import cache_option, registry_option
+from axonfs.cli.options import LocalPath, cache_option, registry_option
 from axonfs.cli.output import echo, note
 from axonfs.config import Settings, load
 from axonfs.errors import AxonError, BusyError, UsageError
@@ -104,7 +104,7 @@ def mount(mountpoint: str | None, foreground: bool, **flags: object) -> None:
     settings = load({**flags, "mountpoint": mountpoint})
     check_sources(settings)
     check_owner(settings)
-    place = prepare_mountpoint(settings.mountpoint, create=mountpoint is None)
+    place = prepare_mountpoint(settings.mountpoint)
     if foreground:
         click.get_current_context().exit(_hold(flags, settings, place))
     from axonfs.cli.background import start
@@ -166,11 +166,8 @@ def check_owner(settings: Settings) -> None:
         raise UsageError(what, hint="add --allow-other")
 
 
-def prepare_mountpoint(mountpoint: Path, *, create: bool) -> Path:
-    """The mountpoint with links followed, if it can be mounted on.
-
-    Args:
-        create: make the directory if it is missing (the default place, which nobody typed).
+def prepare_mountpoint(mountpoint: Path) -> Path:
+    """The mountpoint with links followed, if it can be mounted on; made if only it is missing.
 
     Raises:
         AxonError: it is not an empty directory, or AxonFS is already mounted there.
@@ -185,8 +182,7 @@ def prepare_mountpoint(mountpoint: Path, *, create: bool) -> Path:
             raise BusyError(f"already mounted{pid}", path=str(place), hint=f"axonfs umount {place}")
         return place
     try:
-        if create:
-            place.mkdir(exist_ok=True)
+        place.mkdir(exist_ok=True)
         entries = os.listdir(place)
     except OSError as exc:
         raise _unusable(place, exc) from exc
@@ -197,7 +193,8 @@ def prepare_mountpoint(mountpoint: Path, *, create: bool) -> Path:
 
 def _unusable(place: Path, exc: OSError) -> AxonError:
     if exc.errno == errno.ENOENT:
-        return UsageError("does not exist", path=str(place), hint=f"mkdir -p {place}")
+        what = "cannot be made, its parent does not exist"
+        return UsageError(what, path=str(place), hint=f"mkdir -p {place}")
     if exc.errno in (errno.ENOTDIR, errno.EEXIST):
         return UsageError("is not a directory", path=str(place))
     return AxonError(f"cannot be mounted on: {exc.strerror}", path=str(place))
@@ -240,23 +237,24 @@ def _go_on(possessions: Possessions, flags: Flags) -> int:
 
 
 @click.command
-@click.argument("mountpoint")
+@click.argument("mountpoint", required=False, type=LocalPath("the mountpoint"))
 @click.option(
     "--force",
     is_flag=True,
     help="Take it away although it is in use or no longer answers; whoever reads it gets an error.",
 )
-def umount(mountpoint: str, force: bool) -> None:
+def umount(mountpoint: Path | None, force: bool) -> None:
     """Unmount MOUNTPOINT.
 
+    Without MOUNTPOINT it is the configured one, or this user's only mount.
     The command returns when the mount's processes have ended. They go on while the same mount is
     elsewhere too, as a bind mount or in another mount namespace: then the command says where, and
     --force ends them, also when nothing is mounted at MOUNTPOINT any more.
     """
     from axonfs.cli import unmounting
-    from axonfs.cli.mounts import settled
+    from axonfs.cli.places import meant
 
-    place = settled(Path(mountpoint))
+    place = meant(mountpoint)
     remarks = unmounting.unmount(place, force=force)
     note(f"unmounted {place}")
     for remark in remarks:
@@ -264,16 +262,18 @@ def umount(mountpoint: str, force: bool) -> None:
 
 
 @click.command
-@click.argument("mountpoint")
-def restart(mountpoint: str) -> None:
+@click.argument("mountpoint", required=False, type=LocalPath("the mountpoint"))
+def restart(mountpoint: Path | None) -> None:
     """Have the mount at MOUNTPOINT go on with what is installed now.
 
+    Without MOUNTPOINT it is the configured one, or this user's only mount.
     Its processes are replaced while it stays mounted: readers see a pause. For an upgrade in place.
     """
     from axonfs.cli import unmounting
-    from axonfs.cli.mounts import mount_at, settled
+    from axonfs.cli.mounts import mount_at
+    from axonfs.cli.places import meant
 
-    place = settled(Path(mountpoint))
+    place = meant(mountpoint)
     found = mount_at(place)
     if found is None:
         raise AxonError("no AxonFS is mounted there", path=str(place), hint="see axonfs status")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from axonfs.config import Settings, load, resolve
+from axonfs.errors import UsageError
+from axonfs.names import printable
+from axonfs.values import local_path
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,6 +28,30 @@ registry_option = click.option(
     help="Registry to use instead of the configured ones; may be given more than once."
     " [env: AXONFS_REGISTRY]",
 )
+
+
+class LocalPath(click.Path):
+    """A path on this machine; a URL is refused, except for file://.
+
+    `what` and `hint` say what the path is and what to do where a URL was given in its place.
+    Without `checks` (those of click.Path) the path is not touched: a mountpoint may not answer.
+    """
+
+    def __init__(self, what: str, hint: str | None = None, **checks: bool) -> None:
+        super().__init__(path_type=Path, **checks)
+        self._what = what
+        self._hint = hint
+        self._checked = bool(checks)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "-" and self.allow_dash:
+            return Path(value)
+        try:
+            path = local_path(value)
+        except ValueError as exc:
+            what = f"{self._what}: '{printable(str(value))}' {exc}"
+            raise UsageError(what, hint=self._hint) from exc
+        return super().convert(path, param, ctx) if self._checked else path
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
 
+from axonfs.cli.columns import clip, pad, width
 from axonfs.names import printable
 
 # What was told as a warning or a note, so that an error does not say it again.
@@ -29,11 +31,24 @@ def echo(text: str) -> None:
     click.echo(printable(text, 4000))
 
 
+def complain(text: str) -> None:
+    """Lines on stderr; where nobody reads it any more, nothing."""
+    with suppress(OSError):
+        click.echo(text, err=True)
+
+
 def note(text: str) -> None:
     """One line on stderr: what a person may want to know while stdout stays the result."""
     if text not in said:
         said.add(text)
-        click.echo(printable(text, 4000), err=True)
+        complain(printable(text, 4000))
+
+
+def interrupted(exc: BaseException) -> bool:
+    """Whether Ctrl-C is what happened, alone or among what it made fail."""
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.subgroup(KeyboardInterrupt) is not None
+    return isinstance(exc, KeyboardInterrupt)
 
 
 def show_note(event: dict[str, Any]) -> None:
@@ -43,20 +58,21 @@ def show_note(event: dict[str, Any]) -> None:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, widest: int = 60) -> None:
-    """Columns wide enough for their longest cell; the last one runs free."""
-    lines = [tuple(head), *(tuple(printable(cell, widest) for cell in row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    """Columns wide enough for their longest cell, `widest` at most; the last one runs free."""
+    safe = (tuple(clip(printable(cell, 1000), widest) for cell in row) for row in rows)
+    lines = [tuple(head), *safe]
+    widths = [max(width(line[column]) for line in lines) for column in range(len(head))]
     for line in lines:
-        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        cells = [pad(cell, columns) for cell, columns in zip(line, widths, strict=True)]
         click.echo("  ".join(cells).rstrip())
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> None:
     """Lines of `name: value`, values aligned; pairs without a value are left out."""
     kept = [(name, value) for name, value in pairs if value]
-    width = max((len(name) for name, _ in kept), default=0) + 2
+    columns = max((len(name) for name, _ in kept), default=0) + 2
     for name, value in kept:
-        click.echo(f"{name + ':':<{width}}{printable(value, 2000)}")
+        click.echo(f"{name + ':':<{columns}}{printable(value, 2000)}")
 
 
 def clock(seconds: float) -> str:

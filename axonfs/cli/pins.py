@@ -11,12 +11,12 @@ import click
 from axonfs.call import Event
 from axonfs.cli.client import ask
 from axonfs.cli.locks import read_lock
-from axonfs.cli.options import Target, cache_option, json_option, source_options, target
-from axonfs.cli.output import clock, echo, echo_json, note, show_note
+from axonfs.cli.options import LocalPath, Target, cache_option, json_option, source_options, target
+from axonfs.cli.output import clock, echo, echo_json, interrupted, note, show_note
 from axonfs.cli.progress import Progress
-from axonfs.errors import UsageError
+from axonfs.errors import StoppedError, UsageError
 from axonfs.names import parse_spec, printable
-from axonfs.units import counted, size
+from axonfs.units import counted, part_of, size
 from axonfs.versions import parse_wanted
 
 _include = click.option(
@@ -40,13 +40,14 @@ _exclude = click.option(
     is_flag=True,
     help="Fetch nothing: prove from the cache alone that the pins (all of them if no SPEC is given)"
     " are whole; exit 1 and say what is missing if not. What was not checked since the machine was"
-    " started is checked now.",
+    " started is checked now. Without SPEC, a pin that was interrupted or failed is named, and does"
+    " not count.",
 )
 @click.option(
     "--lock",
     "lock_file",
     metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=LocalPath("the lock file", exists=True, dir_okay=False),
     help="Pin what this file of `axonfs lock` names, and fail if a manifest is another one.",
 )
 @_include
@@ -65,15 +66,17 @@ def pin(
 ) -> None:
     """Fetch versions whole and keep them.
 
-    What is pinned is never evicted and needs no registry. An interrupted pin goes on where it
-    stopped when it is run again. Pinning further files of a pinned version adds them. A pin ends
+    What is pinned is never evicted and needs no registry. A pin that was interrupted or failed
+    stays as one that is not whole: what was fetched is kept, `axonfs pin` goes on where it stopped,
+    and `axonfs unpin` gives it up. Pinning further files of a pinned version adds them. A pin ends
     with a receipt, kept in the cache: every chunk is there and was checked.
     """
     place = target(registries, cache)
     if lock_file is not None:
         if specs or check or include or exclude:
             raise UsageError("--lock goes with no SPEC, --check, --include or --exclude")
-        _show_pins(_with_progress(place, {"op": "pin_lock", "lock": read_lock(lock_file)}), as_json)
+        result = _with_progress(place, {"op": "pin_lock", "lock": read_lock(lock_file)})
+        _show_pins(result, place.settings.mountpoint, as_json)
     elif check:
         _check(place, specs, include, exclude, as_json)
     else:
@@ -108,10 +111,10 @@ def _pin(
     request = {"op": "pin", **_chosen(specs, include, exclude)}
     if not specs:
         raise UsageError("pin needs a SPEC", hint="or --check to check every pin, or --lock FILE")
-    _show_pins(_with_progress(place, request), as_json)
+    _show_pins(_with_progress(place, request), place.settings.mountpoint, as_json)
 
 
-def _show_pins(result: Event, as_json: bool) -> None:
+def _show_pins(result: Event, mountpoint: Path, as_json: bool) -> None:
     if as_json:
         echo_json(result["pins"])
         return
@@ -123,6 +126,14 @@ def _show_pins(result: Event, as_json: bool) -> None:
             f" ({size(item['fetched'])} fetched,{copied} {size(known)} was local)"
         )
         echo(f"  {_receipt(item['receipt'])}")
+        echo(f"  {_place(item, mountpoint)}")
+
+
+def _place(item: dict[str, Any], mountpoint: Path) -> str:
+    """Where a program finds it."""
+    if item["path"]:
+        return f"at {item['path']}"
+    return f"axonfs mount shows it at {mountpoint.joinpath(*parse_spec(item['spec']).segments)}"
 
 
 def _receipt(receipt: dict[str, Any]) -> str:
@@ -148,25 +159,36 @@ def _check(
     exclude: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    result = _with_progress(place, {"op": "pin_check", **_chosen(specs, include, exclude)})
-    checked = result["pins"]
+    request = {"op": "pin_check", **_chosen(specs, include, exclude)}
+    checked = _with_progress(place, request, "axonfs pin --check")["pins"]
     if as_json:
         echo_json(checked)
     for item in () if as_json else checked:
-        if item["whole"]:
-            echo(
-                f"{item['spec']} is whole: {counted(item['files'], 'file')},"
-                f" {counted(item['chunks'], 'chunk')}, {size(item['total'])},"
-                f" pinned {clock(item['receipt']['time'])}"
-                f"{', ' + _unverified(item['unverified']) if item['unverified'] else ''}"
-            )
-        for missing in item["missing"]:
-            place_of = " ".join(part for part in (item["spec"], missing["path"]) if part)
-            echo(f"{place_of}: {missing['why']}")
+        for line in _checked_lines(item, named=bool(specs)):
+            echo(line)
     if not as_json and not checked:
         note("nothing is pinned")
-    if not all(item["whole"] for item in checked):
+    if not all(item["whole"] or not (specs or item["ended"]) for item in checked):
         click.get_current_context().exit(1)
+
+
+def _checked_lines(item: dict[str, Any], *, named: bool) -> list[str]:
+    spec = item["spec"]
+    if item["whole"]:
+        return [
+            f"{spec} is whole: {counted(item['files'], 'file')},"
+            f" {counted(item['chunks'], 'chunk')}, {size(item['total'])},"
+            f" pinned {clock(item['receipt']['time'])}"
+            f"{', ' + _unverified(item['unverified']) if item['unverified'] else ''}"
+        ]
+    if not (named or item["ended"]):
+        local = part_of(item["local"], item["wanted"])
+        return [
+            f"{spec} is not whole: its pin did not end, {local} is local;"
+            f" axonfs pin {spec} goes on, axonfs unpin {spec} gives it up"
+        ]
+    missing = item["missing"]
+    return [f"{' '.join(filter(None, (spec, lack['path'])))}: {lack['why']}" for lack in missing]
 
 
 @click.command
@@ -224,7 +246,7 @@ def update(spec: str | None, registries: tuple[str, ...], cache: str | None, as_
     registries are asked again. The version that was pinned before stays until it is uninstalled.
     """
     request: Event = {"op": "update", "spec": _checked((spec,))[0] if spec else None}
-    changes = _with_progress(target(registries, cache), request)["changes"]
+    changes = _with_progress(target(registries, cache), request, "axonfs update")["changes"]
     if as_json:
         echo_json(changes)
         return
@@ -264,7 +286,7 @@ def verify(
     Bad bytes are dropped, so no reader gets them. Exit 1 if some were bad and are not repaired.
     """
     request: Event = {"op": "verify", "specs": _checked(specs), "repair": repair}
-    result = _with_progress(target(registries, cache), request)
+    result = _with_progress(target(registries, cache), request, "axonfs verify")
     if as_json:
         echo_json({key: result[key] for key in ("files", "bytes", "bad", "unverified")})
     for item in () if as_json else result["bad"]:
@@ -288,9 +310,30 @@ def _why(item: dict[str, Any]) -> str:
     return f" ({item['error']})" if item.get("error") else ""
 
 
-def _with_progress(place: Target, request: Event) -> Event:
+def _with_progress(place: Target, request: Event, again: str = "") -> Event:
+    """The result of long work; where Ctrl-C ends it, what there is then, and how to go on.
+
+    Args:
+        again: the command that goes on; if empty, `axonfs pin` of what was fetched last.
+    """
     with Progress(sys.stderr) as progress:
-        return ask(place, request, progress)
+        try:
+            return ask(place, request, progress)
+        except BaseException as exc:
+            if interrupted(exc):
+                raise _stopped(progress.last, again) from exc
+            raise
+
+
+def _stopped(last: Event | None, again: str) -> StoppedError:
+    if last is None:
+        return StoppedError("interrupted before anything was done")
+    done = f"{size(last['done'])} of {size(last['total'])}"
+    if "fetched" not in last:
+        return StoppedError(f"interrupted when {done} were checked", hint=f"{again} begins again")
+    spec = last["spec"]
+    hint = f"{again or f'axonfs pin {spec}'} goes on"
+    return StoppedError(f"interrupted: {done} of {spec} stay local", hint=hint)
 
 
 def _chosen(

@@ -1,23 +1,36 @@
 """Progress of long work on stderr: one moving line on a terminal, a plain line now and then else.
 
 Fed with the events of axonfs.service (`spec`, `path`, `done`, `total`, `fetched`, in bytes).
-Main thread only.
+A line that is too long for the terminal loses parts of names first, then the bar; share, rate and
+time left stay. Main thread only.
 """
 
 from __future__ import annotations
 
-import shutil
+import os
+import re
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TextIO
 
+from axonfs.cli.columns import clip, clip_start, width
 from axonfs.names import printable
-from axonfs.units import share, size
+from axonfs.units import duration, share, size
 
 _BAR = 24
-# Seconds between two lines where nothing can be redrawn (a log file, a CI job).
-_PLAIN_PAUSE = 5.0
+_SHORT_BAR = 10
+# Fewer columns than this tell nothing of a name.
+_SHORT_NAME = 12
+_COMMIT_DIGITS = 8
+_COMMIT = re.compile(r"@([0-9a-f]{40})\b")
+# Seconds between two lines where nothing can be redrawn (a log file, a CI job): the longer the
+# work takes, the rarer.
+_PLAIN_PAUSE = (5.0, 60.0)
 _REDRAW_PAUSE = 0.1
+# Seconds that the rate is an average of.
+_RATE_SPAN = 15.0
 
 
 class Progress:
@@ -28,16 +41,18 @@ class Progress:
         stream: TextIO,
         *,
         clock: Callable[[], float] = time.monotonic,
-        width: Callable[[], int] = lambda: shutil.get_terminal_size().columns,
+        width: Callable[[], int] | None = None,
     ) -> None:
         self._stream = stream
         self._clock = clock
-        self._width = width
-        self._moving = stream.isatty()
+        self._width = width or (lambda: _columns_of(stream))
+        self._moving = stream.isatty() and os.environ.get("TERM") != "dumb"
         self._started = clock()
         # Short work in a log is told by its result alone; a person wants to see it move at once.
         self._shown = clock() - (_REDRAW_PAUSE if self._moving else 0)
         self._drawn = False
+        self._pace = Pace()
+        self.last: dict[str, Any] | None = None
 
     def __enter__(self) -> Progress:
         return self
@@ -54,49 +69,128 @@ class Progress:
 
     def _progress(self, event: dict[str, Any]) -> None:
         now = self._clock()
-        pause = _REDRAW_PAUSE if self._moving else _PLAIN_PAUSE
-        if now - self._shown < pause:
+        # Of a pin the end of the fetch is told, not how far its proof came.
+        if self.last is None or "fetched" in event or "fetched" not in self.last:
+            self.last = event
+        self._pace.note(event, now)
+        if now - self._shown < self._pause(now):
             return
         self._shown = now
-        text = describe(event, now - self._started)
+        figures, more = describe(event, self._pace.rate(now))
         if self._moving:
-            self._draw(f"{bar(event['done'], event['total'])} {text}")
+            self._draw(fitted(event, figures, more, max(self._width() - 1, 20)))
         else:
-            self._line(text)
+            self._line(f"{printable(str(event.get('spec', '')))} {', '.join(figures + more)}")
+
+    def _pause(self, now: float) -> float:
+        if self._moving:
+            return _REDRAW_PAUSE
+        least, most = _PLAIN_PAUSE
+        return min(max(least, (now - self._started) / 10), most)
 
     def _line(self, text: str) -> None:
         self._clear()
-        self._stream.write(f"{text}\n")
-        self._stream.flush()
+        self._write(f"{text}\n")
 
     def _draw(self, text: str) -> None:
-        columns = max(self._width() - 1, 20)
-        self._stream.write(f"\r\x1b[K{text[:columns]}")
-        self._stream.flush()
+        self._write(f"\r\x1b[K{text}")
         self._drawn = True
 
     def _clear(self) -> None:
         if self._drawn:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
+            self._write("\r\x1b[K")
             self._drawn = False
 
+    def _write(self, text: str) -> None:
+        with suppress(OSError):  # nobody reads stderr any more: the work goes on all the same
+            self._stream.write(text)
+            self._stream.flush()
 
-def bar(done: int, total: int) -> str:
+
+class Pace:
+    """How fast one piece of work is, from its events of the last seconds."""
+
+    def __init__(self) -> None:
+        self._work: tuple[object, ...] = ()
+        self._moments: deque[tuple[float, int]] = deque()
+
+    def note(self, event: dict[str, Any], now: float) -> None:
+        """Take in an event; one of other work, or of less than before, begins anew."""
+        fetched = event.get("fetched")
+        done = int(event["done"] if fetched is None else fetched)
+        work = (event.get("spec"), event["total"], fetched is None)
+        if work != self._work or (self._moments and done < self._moments[-1][1]):
+            self._work = work
+            self._moments.clear()
+        self._moments.append((now, done))
+        # One moment at or before the start of the span stays, so that the span is covered.
+        while len(self._moments) > 2 and now - self._moments[1][0] >= _RATE_SPAN:
+            self._moments.popleft()
+
+    def rate(self, now: float) -> float | None:
+        """Bytes per second; None in the first second, which would tell of no rate to come."""
+        if not self._moments or now - self._moments[0][0] < 1:
+            return None
+        began, before = self._moments[0]
+        return (self._moments[-1][1] - before) / (now - began)
+
+
+def _columns_of(stream: TextIO) -> int:
+    """The width of the terminal that `stream` is, 80 where it does not say."""
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    return 80
+
+
+def bar(done: int, total: int, length: int = _BAR) -> str:
     """`[#####-----]`."""
-    filled = _BAR if done >= total else done * _BAR // total
-    return f"[{'#' * filled}{'-' * (_BAR - filled)}]"
+    filled = length if done >= total else done * length // total
+    return f"[{'#' * filled}{'-' * (length - filled)}]"
 
 
-def describe(event: dict[str, Any], elapsed: float) -> str:
-    """`nlp/llama@1.0.0 45 % of 2.7 GiB, 210 MiB/s, 1.2 GiB fetched, 0 B was local`."""
+def describe(event: dict[str, Any], rate: float | None) -> tuple[list[str], list[str]]:
+    """Figures, the most important first, and what else there is to tell.
+
+    `45 % of 2.7 GiB`, `210 MiB/s`, `7 s left`; `1.2 GiB fetched`, `5 MiB was local`.
+    """
     done, total, fetched = event["done"], event["total"], event.get("fetched")
-    parts = [f"{printable(str(event.get('spec', '')))} {share(done, total)} of {size(total)}"]
-    if fetched is None:  # nothing comes over the network here
-        parts.append(f"{size(done / max(elapsed, 0.001))}/s")
-    elif fetched:
-        parts.append(f"{size(fetched / max(elapsed, 0.001))}/s")
-        parts.append(f"{size(fetched)} fetched")
+    figures = [f"{share(done, total)} of {size(total)}"]
+    if rate is not None and done < total:
+        figures.append(f"{size(rate)}/s")
+        if rate >= 1:
+            figures.append(f"{duration((total - done) / rate)} left")
+    more = [f"{size(fetched)} fetched"] if fetched else []
     if fetched is not None and done > fetched:
-        parts.append(f"{size(done - fetched)} was local")
-    return ", ".join(parts)
+        more.append(f"{size(done - fetched)} was local")
+    return figures, more
+
+
+def fitted(event: dict[str, Any], figures: list[str], more: list[str], columns: int) -> str:
+    """The moving line: as much of bar, names and `more` as `columns` take beside the figures."""
+    told = [*figures, *more]
+    roomy = columns - width(_named(event)) - _BAR - 4
+    while len(told) > len(figures) and width(", ".join(told)) > roomy:
+        told.pop()
+    while len(told) > 1 and width(", ".join(told)) > columns:
+        told.pop()
+    text = ", ".join(told)
+    room = columns - width(text)
+    length = next((each for each in (_BAR, _SHORT_BAR) if room > each + 3 + 2 * _SHORT_NAME), 0)
+    drawn = bar(event["done"], event["total"], length) + " " if length else ""
+    name = _name(event, room - len(drawn) - 1)
+    return clip(f"{drawn}{name} {text}" if name else f"{drawn}{text}", columns)
+
+
+def _named(event: dict[str, Any]) -> str:
+    return _COMMIT.sub(
+        lambda match: f"@{match[1][:_COMMIT_DIGITS]}", printable(str(event.get("spec", "")))
+    )
+
+
+def _name(event: dict[str, Any], columns: int) -> str:
+    """Model and file, the file as far as there is room for it."""
+    spec, path = _named(event), printable(str(event.get("path", "")))
+    left = columns - width(spec) - 1
+    if path and left >= min(_SHORT_NAME, width(path)):
+        return f"{spec} {clip_start(path, left)}"
+    return clip_start(spec, columns) if columns >= min(_SHORT_NAME, width(spec)) else ""

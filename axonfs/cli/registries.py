@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from axonfs.cli.applying import apply_to_mounts
-from axonfs.cli.options import json_option
+from axonfs.cli.hints import Group
+from axonfs.cli.options import LocalPath, json_option
 from axonfs.cli.output import echo, echo_json, note, table
 from axonfs.cli.progress import Progress as Display
-from axonfs.config import convert, edit_config, load, resolve
-from axonfs.errors import UsageError
+from axonfs.config import convert, edit_config, resolve
+from axonfs.errors import StoppedError, UsageError
 from axonfs.names import parse_spec, printable
 from axonfs.units import counted, size
 from axonfs.values import parse_token, parse_url, parse_urls
@@ -23,18 +24,24 @@ from axonfs.values import parse_token, parse_url, parse_urls
 if TYPE_CHECKING:
     from axonfs.publish import Progress
 
-_directory = click.Path(exists=True, file_okay=False, path_type=Path)
+_model_directory = LocalPath("the model's directory", exists=True, file_okay=False)
+_served_directory = LocalPath("the registry's directory", exists=True, file_okay=False)
+_target_directory = LocalPath(
+    "the registry's directory",
+    "publish into the directory that its web server serves, or copy it there afterwards",
+    file_okay=False,
+)
 
 
 @click.command
-@click.argument("directory", metavar="DIR", type=_directory)
+@click.argument("directory", metavar="DIR", type=_model_directory)
 @click.argument("spec")
 @click.option(
     "--to",
     "registry",
     metavar="REGISTRY_DIR",
     required=True,
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_target_directory,
     help="The registry's directory; created if it is missing.",
 )
 @click.option("--description", help="What the model is, in one line.")
@@ -65,17 +72,21 @@ def publish(
     parsed = parse_spec(spec)
     if "@" not in spec:
         raise UsageError(f"{printable(spec)} names no version", hint="add @VERSION")
-    with Display(sys.stderr) as display:
-        done = publishing.publish(
-            directory,
-            parsed,
-            registry,
-            description=description,
-            license=license_,
-            framework=framework,
-            tags=tags,
-            progress=lambda state: display(_event(str(parsed), state)),
-        )
+    try:
+        with Display(sys.stderr) as display:
+            done = publishing.publish(
+                directory,
+                parsed,
+                registry,
+                description=description,
+                license=license_,
+                framework=framework,
+                tags=tags,
+                progress=lambda state: display(_event(str(parsed), state)),
+            )
+    except KeyboardInterrupt as exc:
+        hint = "the same command goes on with the files that are not copied yet"
+        raise StoppedError("interrupted: it is not published", spec=spec, hint=hint) from exc
     for path in done.left_out:
         note(f"left out: {path}")
     if as_json:
@@ -101,13 +112,13 @@ def _event(spec: str, state: Progress) -> dict[str, Any]:
     return {"event": "progress", "spec": spec, "done": state.bytes_done, "total": state.bytes}
 
 
-@click.group
+@click.group(cls=Group)
 def registry() -> None:
     """Choose the registries to use, or serve one."""
 
 
 @registry.command
-@click.argument("directory", metavar="DIR", type=_directory)
+@click.argument("directory", metavar="DIR", type=_served_directory)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -124,6 +135,8 @@ def serve(directory: Path, host: str, port: int) -> None:
     """
     from axonfs.serve import serve as serve_directory
 
+    if not (directory / "api/v1").is_dir():
+        note(f"nothing is published in {directory} yet; axonfs publish DIR SPEC --to {directory}")
     stop, interrupted = threading.Event(), threading.Event()
 
     def leave(number: int, frame: object) -> None:
@@ -147,30 +160,31 @@ def _announce(url: str) -> None:
 @json_option
 def list_registries(as_json: bool) -> None:
     """List the registries in the order they are asked; the first is the default."""
-    settings = load()
-    origin = resolve({})["registries"][1]
+    found = resolve({})
+    (urls, origin), (tokens, _) = found["registries"], found["tokens"]
+    allowed = found["allow_unverified"][0]
     if as_json:
         echo_json(
             [
                 {
                     "url": url,
-                    "token": settings.token(url) is not None,
-                    "allow_unverified": url in settings.allow_unverified,
+                    "token": url in tokens,
+                    "allow_unverified": url in allowed,
                 }
-                for url in settings.registries
+                for url in urls
             ]
         )
-    elif settings.registries:
+    elif urls:
         table(
             ("URL", "TOKEN", "UNVERIFIED", "FROM"),
             [
                 (
                     url,
-                    "set" if settings.token(url) else "",
-                    "allowed" if url in settings.allow_unverified else "",
+                    "set" if url in tokens else "",
+                    "allowed" if url in allowed else "",
                     origin,
                 )
-                for url in settings.registries
+                for url in urls
             ],
             widest=200,
         )
@@ -201,7 +215,7 @@ def add(url: str, with_token: bool, unverified: bool | None) -> None:
     _edit(url, with_token, unverified, first=False)
 
 
-@registry.group("set")
+@registry.group("set", cls=Group)
 def set_group() -> None:
     """Change which registry comes first."""
 

@@ -92,6 +92,7 @@ def _show(state: dict[str, Any]) -> None:
             ("settings", _settings(state.get("settings_fault"))),
             ("cache", f"{state.get('cache')}, {size(used)}{_of_limit(used, limit)}"),
             ("log", str(state.get("log") or "")),
+            ("pinned", _pins(state.get("pins"))),
             ("disk", _disk(state.get("disk"))),
             ("fetched", _fetched(state.get("fetch"))),
             ("kernel", _connection(state.get("connection"))),
@@ -113,6 +114,13 @@ def _of_limit(used: int, limit: int | None) -> str:
 
 def _settings(fault: str | None) -> str:
     return f"those from before: {printable(fault, 1000)}" if fault else ""
+
+
+def _pins(pins: dict[str, Any] | None) -> str:
+    if not pins or not pins["count"]:
+        return ""
+    lacking = "; not whole: " + ", ".join(pins["incomplete"]) if pins["incomplete"] else ""
+    return f"{counted(pins['count'], 'version')}{lacking}"
 
 
 def _fetched(fetch: dict[str, Any] | None) -> str:

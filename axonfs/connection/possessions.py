@@ -86,7 +86,7 @@ def inherited() -> Possessions | None:
 def settle(possessions: Possessions) -> None:
     """Complete what the holder before this one left, which may have been another process."""
     known = possessions.known
-    known.config = str(own_config())
+    known.config = str(own_config() or "")
     if known.connection < 0:  # it was of a version that did not note it
         known.connection = connection_of(possessions.device, Path(known.mountpoint))
     possessions.save()
@@ -104,7 +104,7 @@ def acquire(
     rundir.prepare(cache)
     lock = rundir.take_lock(cache)
     control = rundir.listen(cache).detach()
-    config = str(own_config())
+    config = str(own_config() or "")
     known = State(str(mountpoint), str(cache), frozen=dict(frozen), config=config)
     files = (_memory("journal"), _memory("settings"), os.memfd_create(STATE_NAME))
     possessions = Possessions(lock, control, *files, known)

@@ -59,7 +59,7 @@ class Feed:
         self.unranged = False  # the source ignores Range: one pass over the whole object
         self._fetcher = fetcher
         self._handles = 0
-        self._jobs: set[Job] = set()
+        self.jobs: set[Job] = set()
         self._flying: dict[int, Job] = {}
         self._landings: dict[int, Landing] = {}
         stored.hold()
@@ -86,7 +86,7 @@ class Feed:
         self._let_go()
 
     def _let_go(self) -> None:
-        if self._handles == 0 and not self._jobs:
+        if self._handles == 0 and not self.jobs:
             self.object.release()
             self._fetcher.forget(self)
 
@@ -302,7 +302,7 @@ class Feed:
         return True
 
     def _begun(self, job: Job) -> Job:
-        self._jobs.add(job)
+        self.jobs.add(job)
         self._flying.update(dict.fromkeys(range(*job.chunks), job))
         return job
 
@@ -348,14 +348,14 @@ class Feed:
 
     def may_start(self, job: Job) -> bool:
         """Whether `job` may run now: an object without ranges has one job at a time."""
-        return not self.unranged or all(other is job or not other.running for other in self._jobs)
+        return not self.unranged or all(other is job or not other.running for other in self.jobs)
 
     def without_ranges(self, job: Job) -> None:
         """The source answered `job` with the whole object: that one pass serves everybody."""
         if self.unranged:
             return
         self.unranged = True
-        for other in self._jobs - {job}:
+        for other in self.jobs - {job}:
             other.superfluous = other.running
 
     def awaited(self, job: Job) -> bool:
@@ -382,7 +382,7 @@ class Feed:
             if self._flying.get(chunk) is job:
                 del self._flying[chunk]
                 self._settle_waiters(chunk, error)
-        self._jobs.remove(job)
+        self.jobs.remove(job)
         self._let_go()
 
     def _settle_waiters(self, chunk: int, error: AxonError | None) -> None:

@@ -154,6 +154,14 @@ class Fetcher:
         self._schedule.promote(job, priority)
         self.dispatch()
 
+    def withdraw(self, feed: Feed) -> None:
+        """End the prefetches of `feed`; a task that still waits for one of them asks again."""
+        for job in [job for job in feed.jobs if job.priority is Priority.PREFETCH]:
+            if self._schedule.withdraw(job):
+                feed.ended(job, None)
+            else:
+                job.superfluous = True
+
     def dispatch(self) -> None:
         """Start queued jobs while streams are free."""
         while job := self._schedule.take():

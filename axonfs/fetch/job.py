@@ -34,7 +34,7 @@ class Job:
         self.next = chunks.start
         self.priority = priority
         self.running = False
-        self.superfluous = False  # another job brings its chunks; read by the worker thread
+        self.superfluous = False  # nobody waits for the rest of it; read by the worker thread
         self.progress = 0.0
 
     def remaining(self) -> bool:

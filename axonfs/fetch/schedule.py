@@ -55,6 +55,12 @@ class Schedule:
         if waited:
             self.add(job)
 
+    def withdraw(self, job: Job) -> bool:
+        """Take a job out of the queue; False if it does not wait."""
+        waited = job in self._waiting[job.priority]
+        self._waiting[job.priority].pop(job, None)
+        return waited
+
     def take(self) -> Job | None:
         """The job to start now, counted as running from here on; None if there is none."""
         for priority, queue in self._waiting.items():

@@ -89,9 +89,9 @@ def publish(
     target = Registry(registry)
     try:
         with _registry_faults(registry):
+            target.check_spec(spec)
             found = _scanned(directory, registry)
             target.prepare()
-            target.check_spec(spec)
             earlier = target.manifest(spec)
             if earlier:  # most changes show before a byte is read
                 _refuse_changes(_sizes(earlier.files), _sizes(found.files))

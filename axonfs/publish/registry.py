@@ -19,10 +19,11 @@ from axonfs.catalog import (
     render_versions,
 )
 from axonfs.chunktable import ChunkTable, decode_table
-from axonfs.errors import AxonError, MalformedError
+from axonfs.errors import AxonError, MalformedError, UsageError
 from axonfs.manifest import MANIFEST_NAME, ChunkRef, Manifest, parse_manifest
 from axonfs.names import LATEST, Spec, newest, spec_of, valid_segment
 from axonfs.publish.files import draft, locked, replace, sweep, write_all
+from axonfs.values import HUBS
 
 VERSIONS_NAME = "versions.json"
 # Names of the layout itself: no part of a spec may look like one.
@@ -93,8 +94,15 @@ class Registry:
     def check_spec(self, spec: Spec) -> None:
         """
         Raises:
-            AxonError: the name is the layout's own, or would put a version inside another one.
+            AxonError: the name is the layout's own, belongs to a hub, or would put a version inside
+                another one.
         """
+        if spec.namespace in HUBS:
+            raise UsageError(
+                f"models below {spec.namespace}/ come from that hub, so no mount would find it",
+                spec=str(spec),
+                hint="choose another namespace",
+            )
         if taken := RESERVED.intersection(spec.segments):
             raise AxonError(f"a model or version may not be called {min(taken)}", spec=str(spec))
         home = self.models.joinpath(*spec.segments)

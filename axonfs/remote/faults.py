@@ -6,6 +6,7 @@ raises into an AxonError here or through here, so a fault reads the same on eith
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -54,9 +55,16 @@ def network_fault(exc: BaseException, source: str) -> UnavailableError:
     for unknown in (cause for cause in causes if isinstance(cause, socket.gaierror)):
         what = f"its host name does not resolve: {unknown.strerror}"
         return fault(UnavailableError, what, source, transient=True, hint="check the URL")
-    known = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
+    known = [_reason(cause) for cause in causes if isinstance(cause, OSError) and cause.strerror]
     text = known[-1] if known else str(exc) or type(exc).__name__
     return fault(UnavailableError, text.rstrip("."), source, transient=True)
+
+
+def _reason(exc: OSError) -> str:
+    """What the system says of it; trio's text has the address in it as a Python tuple."""
+    if exc.errno and not isinstance(exc, ssl.SSLError):
+        return os.strerror(exc.errno)
+    return str(exc.strerror)
 
 
 def _causes(exc: BaseException | None, depth: int = 10) -> Iterator[BaseException]:

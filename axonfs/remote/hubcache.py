@@ -19,6 +19,7 @@ from pathlib import Path
 
 from axonfs.chunktable import ChunkTable, chunk_digest
 from axonfs.errors import UnavailableError
+from axonfs.homes import expanded
 from axonfs.manifest import DEFAULT_CHUNK_SIZE, FileEntry
 from axonfs.ranges import Range, aligned
 from axonfs.remote.bodies import Sink
@@ -38,10 +39,13 @@ class HubCache:
         return f"<HubCache {self._directory}>"
 
     @classmethod
-    def configured(cls) -> HubCache:
-        """Where Hugging Face's own client has it."""
+    def configured(cls) -> HubCache | None:
+        """Where Hugging Face's own client has it; None for a user without a home directory."""
         named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-        return cls(Path(named).expanduser() if named else home() / "hub")
+        if named:
+            return cls(expanded(named))
+        own = home()
+        return cls(own / "hub") if own else None
 
     def find(
         self,

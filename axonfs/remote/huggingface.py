@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from axonfs.catalog import Listing
 from axonfs.errors import AccessDeniedError, MalformedError, UsageError
+from axonfs.homes import below_home, expanded
 from axonfs.manifest import MAX_FILES, FileEntry, git_digest
 from axonfs.names import check_git, is_commit, parse_spec, plain, printable
 from axonfs.remote.hub import Commit, HubSource, described, parse_json, texts
@@ -33,10 +34,11 @@ def endpoint() -> str:
     return os.environ.get("HF_ENDPOINT") or ENDPOINT
 
 
-def home() -> Path:
-    """The directory of the Hub's own client."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("HF_HOME") or Path(cache) / "huggingface").expanduser()
+def home() -> Path | None:
+    """The directory of the Hub's own client; None for a user without a home directory."""
+    if named := os.environ.get("HF_HOME"):
+        return expanded(named)
+    return below_home(".cache", "huggingface", variable="XDG_CACHE_HOME")
 
 
 def token() -> str | None:
@@ -46,7 +48,10 @@ def token() -> str | None:
 
 
 def _token_of_file() -> str | None:
-    path = Path(os.environ.get("HF_TOKEN_PATH") or home() / "token").expanduser()
+    own, named = home(), os.environ.get("HF_TOKEN_PATH")
+    path = expanded(named) if named else own / "token" if own else None
+    if path is None:
+        return None
     try:
         return path.read_text(encoding="ascii").strip() or None
     except (OSError, UnicodeDecodeError):  # absent, or somebody else's

@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 # A registry without an index is not asked for it again for so long, in seconds.
 NO_INDEX_TTL = 60.0
 MAX_SEARCH_BYTES = 8 << 20
+MAX_WORDS = 6  # of a query, each of which is one more request
 _API = "api/v1/"
 
 
@@ -150,7 +151,22 @@ class RegistrySource:
                 hint = "is the URL right; a model's full name works without them"
                 raise NotFoundError(what, source=self.url, hint=hint)
             return search(listings, query)
-        return ranked(found, query)
+        return ranked((await self._in_any_order(query, found)).values(), query)
+
+    async def _in_any_order(self, query: str, found: list[Listing]) -> dict[Spec, Listing]:
+        """`found`, and what has every word of `query` where the registry looks for it as a whole.
+
+        Each word is asked for by itself: what is found for all of them, or has them all, is a hit.
+        """
+        hits = {listing.spec: listing for listing in found}
+        words = list(dict.fromkeys(query.split()))
+        if not 2 <= len(words) <= MAX_WORDS:
+            return hits
+        each = [{item.spec: item for item in await self._asked(word) or []} for word in words]
+        union = {spec: item for part in each for spec, item in part.items()}
+        by_text = {listing.spec for listing in search(union.values(), query)}
+        more = (spec for spec in union if spec in by_text or all(spec in part for part in each))
+        return hits | {spec: union[spec] for spec in more if spec not in hits}
 
     async def _asked(self, query: str) -> list[Listing] | None:
         url = f"{self.url}{_API}search?q={quote(query, safe='')}"

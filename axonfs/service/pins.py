@@ -223,6 +223,20 @@ async def _check_pin(
         "unverified": proof.unverified,
         "missing": proof.missing,
         "receipt": _shown(pin) if pin else None,
+        **(await trio.to_thread.run_sync(_extent, context.store, spec, pin)),
+    }
+
+
+def _extent(store: Store, spec: Spec, pin: Pin | None) -> dict[str, Any]:
+    """Whether the pin ever was whole, and how many of the bytes that it wants are local."""
+    stored = store.manifest(spec)
+    files = stored.manifest.files if stored and pin else ()
+    sizes = {entry.digest: entry.size for entry in files if pin and entry.digest in pin.files}
+    infos = [store.peek(digest) for digest in sizes]
+    return {
+        "ended": pin is not None and (pin.complete or pin.chunks > 0),
+        "wanted": sum(sizes.values()),
+        "local": sum(info.present_bytes for info in infos if info is not None),
     }
 
 

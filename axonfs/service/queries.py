@@ -39,15 +39,23 @@ async def ping(context: Context, request: Event) -> Event:
 async def status(context: Context, request: Event) -> Event:
     """The mount's state, or that of the cache where nothing is mounted.
 
-    Unlike the mount's own file it names the files of quarantined objects, which takes a while.
+    Unlike the mount's own file it has the pins, and names the files of quarantined objects, which
+    takes a while.
     """
     state = context.live()
+    state["pins"] = await trio.to_thread.run_sync(_pins, context.store)
     if state.get("quarantined"):
         files = await trio.to_thread.run_sync(_first_files, context.store)
         state["quarantined"] = [
             {**item, "file": files.get(item["sha256"], "")} for item in state["quarantined"]
         ]
     return {"status": state}
+
+
+def _pins(store: Store) -> dict[str, Any]:
+    pins = store.pins()
+    incomplete = sorted(str(pin.spec) for pin in pins if not pin.complete)
+    return {"count": len(pins), "incomplete": incomplete}
 
 
 def quarantine(store: Store) -> list[dict[str, Any]]:

@@ -43,6 +43,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "unpin": upkeep.unpin,
     "verify": upkeep.verify,
     "cache_clean": upkeep.cache_clean,
+    "cache_clean_plan": upkeep.cache_clean_plan,
 }
 
 
@@ -69,8 +70,8 @@ class Service:
             async for event in receive:
                 yield event
         finally:
+            scope.cancel()  # first: the work must not take the closed channel for a fault
             receive.close()
-            scope.cancel()
 
     async def _run(
         self, request: Event, send: trio.MemorySendChannel[Event], scope: trio.CancelScope
@@ -140,4 +141,9 @@ def _fault(exc: BaseException) -> AxonError | None:
 
 
 def _error(exc: AxonError) -> Event:
-    return {"event": "error", "message": str(exc), "exit_code": exc.exit_code}
+    return {
+        "event": "error",
+        "message": str(exc),
+        "exit_code": exc.exit_code,
+        "facts": exc.facts(),
+    }

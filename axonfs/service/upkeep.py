@@ -117,12 +117,23 @@ async def cache_clean(context: Context, request: Event) -> Event:
     pinned = await trio.to_thread.run_sync(store.pinned_digests)
     loose = [info.digest for info in infos if info.digest not in pinned]
     freed, dropped, held = await _drop(context, loose)
-    return {
-        "freed": freed,
-        "objects": dropped,
-        "kept": held + len(infos) - len(loose),
-        "unpinned": [str(spec) for spec in unpinned],
-    }
+    return _cleaned(freed, dropped, held + len(infos) - len(loose), unpinned)
+
+
+async def cache_clean_plan(context: Context, request: Event) -> Event:
+    """What `cache_clean` would answer; drops nothing."""
+    store, everything = context.store, bool(request.get("all"))
+    infos = await trio.to_thread.run_sync(store.infos)
+    pins = await trio.to_thread.run_sync(store.pins) if everything else []
+    pinned = set() if everything else await trio.to_thread.run_sync(store.pinned_digests)
+    kept = pinned | {feed.entry.digest for feed in context.fetcher.feeds()}
+    loose = [info for info in infos if info.digest not in kept]
+    freed = sum(info.present_bytes for info in loose)
+    return _cleaned(freed, len(loose), len(infos) - len(loose), [pin.spec for pin in pins])
+
+
+def _cleaned(freed: int, dropped: int, kept: int, unpinned: list[Spec]) -> Event:
+    return {"freed": freed, "objects": dropped, "kept": kept, "unpinned": list(map(str, unpinned))}
 
 
 async def verify(context: Context, request: Event) -> Event:

@@ -110,11 +110,12 @@ def test_a_registry_whose_latest_resolves_and_nothing_else_does(run: Run, tmp_pa
 def test_neither_search_nor_index_is_an_error_and_no_empty_list(run: Run, tmp_path: Path) -> None:
     with AxonRegistry(tmp_path / "axon", searches=False) as registry:
         run("registry", "set", "default", registry.url)
-        for line in (["search", "resnet"], ["search", "resnet", "--json"]):
-            done = run(*line)
-            assert (done.code, done.out) == (1, "")
-            assert "neither a search nor an index" in done.err
-            assert registry.url in done.err
+        done = run("search", "resnet")
+        assert (done.code, done.out) == (1, "")
+        assert "neither a search nor an index" in done.err
+        assert registry.url in done.err
+        told = json.loads(run("search", "resnet", "--json").out)["error"]
+        assert told["message"] == "this registry has neither a search nor an index"
 
 
 def test_a_registry_without_a_search_does_not_hide_the_others(

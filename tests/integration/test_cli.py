@@ -74,7 +74,7 @@ def test_json_is_all_there_is_on_stdout(run: Run, registry: RegistryServer) -> N
     status = json.loads(run("status", "--json").out)
     assert status["mountpoint"] is None
     assert status["cache_used"] > SIZES["model.safetensors"]
-    assert json.loads(run("cache", "clean", "--all", "--json").out)["unpinned"] == [SPEC]
+    assert json.loads(run("cache", "clean", "--all", "--yes", "--json").out)["unpinned"] == [SPEC]
 
 
 def test_pin_check_says_what_is_missing_and_fails(run: Run, registry: RegistryServer) -> None:
@@ -213,7 +213,7 @@ def test_a_place_that_cannot_be_mounted_on_is_named(run: Run, tmp_path: Path) ->
     file = tmp_path / "file"
     file.write_text("x")
     for place, words in (
-        (tmp_path / "absent", f"does not exist; mkdir -p {tmp_path}/absent"),
+        (tmp_path / "a/b", f"its parent does not exist; mkdir -p {tmp_path}/a/b"),
         (file, "is not a directory"),
         (tmp_path, "is not empty"),
     ):

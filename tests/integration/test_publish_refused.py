@@ -107,7 +107,7 @@ def latin(model: Path) -> None:
         (pipe, "'pipe' is neither a file nor a directory"),
         (device, "'null' is neither a file nor a directory"),
         (newline, r"'a\?b' has control characters"),
-        (latin, "has control characters"),
+        (latin, "is not UTF-8"),
     ],
 )
 def test_what_cannot_be_published_is_named(

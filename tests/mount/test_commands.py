@@ -69,6 +69,48 @@ def test_where_the_log_is_and_what_form_it_has(
     assert f"mounted at {place}" in [line["message"] for line in lines]
 
 
+def test_one_mount_needs_no_name(
+    place: Path, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`restart` and `umount` take the configured mountpoint, and `mount` makes its directory."""
+    place.rmdir()
+    monkeypatch.setenv("AXONFS_MOUNTPOINT", str(place))
+    assert run_axonfs("mount", place, "--registry", registry.url).returncode == 0
+    worker = health(mount_at(place) or pytest.fail("no mount")).status["worker"]["pid"]
+    assert f"restarted {place}" in run_axonfs("restart").stderr
+    after = health(mount_at(place) or pytest.fail("no mount")).status["worker"]["pid"]
+    assert after != worker
+    assert run_axonfs("umount").stderr == f"unmounted {place}\n"
+    assert place.is_dir()
+    assert not os.path.ismount(place)
+    deep = run_axonfs("mount", place / "a/b", "--registry", registry.url, check=False)
+    assert deep.returncode == 2
+    assert f"its parent does not exist; mkdir -p {place}/a/b" in deep.stderr
+    assert not any(place.iterdir())
+
+
+def test_a_path_for_scripts(mount: Mount) -> None:
+    """`axonfs path` and `axonfs pin` say where a version is in the mount."""
+    cache = ("--cache", str(mount.cache))
+    for spec, version in (
+        (SPEC, "1.0.0"),
+        ("nlp/tiny", "1.1.0"),
+        ("nlp/tiny@latest", "1.1.0"),
+        ("nlp/tiny@~1.0", "1.0.0"),
+    ):
+        found = run_axonfs("path", spec, *cache).stdout
+        assert found == f"{mount.path}/nlp/tiny/{version}\n"
+        assert Path(found.strip(), "model.safetensors").is_file()
+    told = json.loads(run_axonfs("path", "nlp/tiny", "--json", *cache).stdout)
+    assert told == {"spec": "nlp/tiny@1.1.0", "path": f"{mount.path}/nlp/tiny/1.1.0"}
+    missing = run_axonfs("path", "nlp/tiny@9", *cache, check=False)
+    assert (missing.returncode, missing.stdout) == (1, "")
+    as_json = run_axonfs("path", "nlp/tiny@9", *cache, "--json", check=False)
+    assert json.loads(as_json.stdout)["error"]["spec"] == "nlp/tiny@9"
+    pinned = run_axonfs("pin", SPEC, *cache).stdout
+    assert pinned.splitlines()[-1] == f"  at {mount.path}/nlp/tiny/1.0.0"
+
+
 def alive(pid: int) -> bool:
     """Whether the process runs; one that init has yet to reap does not."""
     try:

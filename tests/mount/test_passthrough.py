@@ -83,7 +83,7 @@ def test_a_mapping_keeps_its_backing_file(mount: Mount, tmp_path: Path) -> None:
     with (mount.path / MODEL).open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
     assert passed_through(mount) == {MODEL: True}
-    run_axonfs("cache", "clean", "--all", "--cache", mount.cache)
+    run_axonfs("cache", "clean", "--all", "--yes", "--cache", mount.cache)
     assert mapping[:] == want
     mapping.close()
 

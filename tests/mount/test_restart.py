@@ -144,7 +144,7 @@ def test_an_open_waits_while_the_pages_of_its_file_are_dropped(
         want = (mount.path / MODEL).read_bytes()
         began.open("rb").close()  # once it was closed and its pages are about to be dropped
         began.unlink()
-        run_axonfs("cache", "clean", "--all", "--cache", mount.cache)
+        run_axonfs("cache", "clean", "--all", "--yes", "--cache", mount.cache)
         origin.always(on_objects(gate))
         reader = threading.Thread(target=lambda: found.append((mount.path / MODEL).read_bytes()))
         reader.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,8 @@ import pytest
 import trio
 
 from axonfs import __version__
-from axonfs.cli import main as program
 from axonfs.cli.main import COMMANDS, cli, main
-from axonfs.errors import AxonError, NotFoundError, UsageError
+from axonfs.errors import AxonError, NotFoundError, StoppedError, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -207,4 +207,4 @@ def test_an_engine_does_not_bring_the_command_line_of_httpx() -> None:
 
 
 def test_interrupted_is_what_shells_expect() -> None:
-    assert program.INTERRUPTED == 128 + 2
+    assert StoppedError.exit_code == 128 + signal.SIGINT

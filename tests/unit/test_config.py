@@ -83,10 +83,10 @@ def test_registries_are_separated_by_blanks_and_named_once(
     [
         ("cache_size: lots", "cache_size: 'lots'"),
         ("cache_size: -5", "cache_size: '-5'"),
-        ("prefetch: on", "prefetch: 'True'"),
+        ("prefetch: on", "prefetch: 'true'"),
         ("prefetch: some", "prefetch: 'some'"),
         ("streams: 0", "streams: '0'"),
-        ("streams: true", "streams: 'True'"),
+        ("streams: true", "streams: 'true'"),
         ("deadline: soon", "deadline: 'soon'"),
         ("deadline: .nan", "deadline: 'nan'"),
         ("offline: perhaps", "offline: 'perhaps'"),

@@ -1,0 +1,80 @@
+"""Groups of commands that know what other tools call theirs, and what a misspelt word meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+import click
+
+from axonfs.names import printable
+
+# What Axon, git, docker, ollama and file tools call it → what it is called here.
+ELSEWHERE: Mapping[str, str] = {
+    "add": "pin, or registry add",
+    "check": "verify, or doctor",
+    "clean": "cache clean",
+    "delete": "uninstall",
+    "download": "pin",
+    "fetch": "pin",
+    "find": "search",
+    "gc": "cache clean",
+    "get": "pin",
+    "help": "--help",
+    "init": "registry add (nothing else is needed before mount)",
+    "lint": "manifest lint",
+    "load": "mount",
+    "login": "registry add URL --with-token",
+    "logs": "status (it says where the log is)",
+    "ls": "list",
+    "prune": "cache clean",
+    "ps": "status",
+    "pull": "pin",
+    "push": "publish",
+    "remove": "uninstall",
+    "rm": "uninstall",
+    "run": "mount (any program reads the models there)",
+    "serve": "registry serve",
+    "show": "info",
+    "start": "mount",
+    "stop": "umount",
+    "unmount": "umount",
+    "upgrade": "update",
+    "where": "path",
+}
+# The same below `cache`, `registry` and `config`.
+ELSEWHERE_BELOW: Mapping[str, str] = {
+    "clear": "clean",
+    "default": "set default",
+    "delete": "remove",
+    "info": "stats",
+    "ls": "list",
+    "prune": "clean",
+    "rm": "remove",
+    "show": "list",
+    "unset": "set KEY default",
+}
+
+
+class Group(click.Group):
+    """A group that says what was meant where it has no such command."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            meant = _meant(name, self.list_commands(ctx))
+            hint = f"; did you mean {meant}?" if meant else ""
+            ctx.fail(f"there is no command {printable(name)!r}{hint}")
+        return super().resolve_command(ctx, args)
+
+
+def _meant(name: str, commands: list[str]) -> str | None:
+    """The command that `name` stands for: by another tool's word, or by a wrong letter."""
+    table = ELSEWHERE if "mount" in commands else ELSEWHERE_BELOW
+    same = table.get(name.lower(), "")
+    if same and (table is ELSEWHERE or same.split()[0] in commands):
+        return same
+    near = difflib.get_close_matches(name, commands, 1)
+    return near[0] if near else None

@@ -1,0 +1,140 @@
+"""A pin that was interrupted or failed: what it is called, what it spoils, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from axonfs.names import parse_spec
+from axonfs.store import Store
+from tests.support.commands import Run
+from tests.support.faulty import FaultyOrigin, stall_before, status
+from tests.support.registry import SPEC, published
+
+LARGE = "nlp/large@1.0.0"
+MIB = 1 << 20
+
+
+@pytest.fixture
+def origin(run: Run, tmp_path: Path) -> Iterator[FaultyOrigin]:
+    """A healthy model that is pinned, and a large one."""
+    directory = published(tmp_path)
+    published(tmp_path, {"w.bin": 40 * MIB, "z.bin": MIB}, spec=LARGE)
+    with FaultyOrigin(directory) as server:
+        run("registry", "add", server.url)
+        assert run("pin", SPEC).code == 0
+        yield server
+
+
+def unproven(cache: Path, spec: str) -> None:
+    """As a kill leaves a pin after its last byte came, and before it was proven."""
+    with closing(Store.open(cache)) as store:
+        (pin,) = (pin for pin in store.pins() if pin.spec == parse_spec(spec))
+        store.put_pin(replace(pin, complete=False, chunks=0, size=0))
+
+
+def test_a_failed_pin_spoils_no_check_of_the_others(
+    run: Run, origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AXONFS_DEADLINE", "1")
+    origin.plan(*[status(404)] * 100, of="/objects/")
+    assert run("pin", LARGE).code == 1
+    every = run("pin", "--check")
+    assert every.code == 0
+    assert f"{SPEC} is whole" in every.out
+    assert (
+        f"{LARGE} is not whole: its pin did not end, 0 % is local; axonfs pin {LARGE}" in every.out
+    )
+    assert f"axonfs unpin {LARGE} gives it up" in every.out
+    assert run("pin", "--check", SPEC).code == 0
+    named = run("pin", "--check", LARGE)
+    assert named.code == 1
+    assert f"{LARGE} w.bin: all of its 40 MiB are missing" in named.out
+    assert json.loads(run("pin", "--check", "--json").out)[0]["ended"] is False
+    assert json.loads(run("status", "--json").out)["pins"] == {"count": 2, "incomplete": [LARGE]}
+    assert f"pinned: 2 versions; not whole: {LARGE}" in " ".join(run("status").out.split())
+    run("unpin", LARGE)
+    assert LARGE not in run("pin", "--check").out
+
+
+def test_damage_to_a_pin_that_was_whole_goes_on_failing_the_check(
+    run: Run, origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    with closing(Store.open(tmp_path / "cache")) as store:
+        for digest in store.pinned_digests():
+            store.drop(digest)
+    for _ in range(2):
+        assert run("pin", "--check").code == 1
+
+
+def test_what_is_not_whole_is_never_100_percent(
+    run: Run, origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    unproven(tmp_path / "cache", SPEC)
+    for line in (["list"], ["info", SPEC], ["versions", "nlp/tiny"]):
+        shown = run(*line).out
+        assert "99 %" in shown, line
+        assert "100 %" not in shown
+    assert "not whole" in run("list").out
+    # All of it is there, as the check finds.
+    assert run("pin", "--check").out.startswith(f"{SPEC} is whole")
+    assert "100 %" in run("list").out
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Children heed SIGINT although a shell had these tests ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupted(origin: FaultyOrigin, *line: str) -> tuple[int, str]:
+    """Ctrl-C on a terminal once progress is shown; exit code and what was shown."""
+    origin.plan(*[stall_before] * 100, of="/objects/")
+    main, terminal = pty.openpty()
+    command = [sys.executable, "-m", "axonfs", *line]
+    shown, stopped = b"", False
+    with subprocess.Popen(command, stdout=terminal, stderr=terminal, start_new_session=True) as it:
+        os.close(terminal)
+        watch = threading.Timer(30, it.kill)
+        watch.start()
+        with suppress(OSError):
+            while piece := os.read(main, 65536):
+                shown += piece
+                if b"of 41 MiB" in shown and not stopped:
+                    stopped = True
+                    it.send_signal(signal.SIGINT)
+        watch.cancel()
+    os.close(main)
+    return it.returncode, shown.decode()
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_ctrl_c_says_what_stays_and_how_to_go_on(run: Run, origin: FaultyOrigin) -> None:
+    code, shown = interrupted(origin, "pin", "nlp/large")
+    assert code == 130
+    end = (
+        f"axonfs: interrupted: 63 B of 41 MiB of {LARGE} stay local; axonfs pin {LARGE} goes on\r\n"
+    )
+    assert shown.endswith(end)
+    assert "Traceback" not in shown
+
+
+def test_an_interrupted_pin_goes_on(run: Run, origin: FaultyOrigin, tmp_path: Path) -> None:
+    assert run("pin", LARGE, "--include", "z.bin").code == 0
+    unproven(tmp_path / "cache", LARGE)
+    done = run("pin", LARGE)
+    assert "(40 MiB fetched, 1.0 MiB was local)" in done.out
+    assert run("pin", "--check", LARGE).code == 0
