@@ -62,7 +62,7 @@ async def _post(url: Url, model: Mapping[str, str], ca_bundle: Path | None) -> N
     proxy = Routes.of_environment().proxy(url.origin)
     async with (
         httpx.AsyncClient(
-            verify=Trust(ca_bundle).context,
+            verify=Trust(ca_bundle).context if url.origin.secure else False,
             trust_env=False,
             proxy=httpx.Proxy(str(proxy), headers=proxy_authorization(proxy)) if proxy else None,
             timeout=PATIENCE,

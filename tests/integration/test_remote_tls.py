@@ -121,7 +121,7 @@ def test_a_redirect_never_leaves_https(
 
 def test_http_through_a_proxy(get: Get, plain: FaultyOrigin) -> None:
     proxy = plain.url.replace("//", "//me:pw@")
-    assert get("http://registry.invalid/object", None, {"http": proxy}) == DATA
+    assert get("http://registry.invalid/object", None, {"http_proxy": proxy}) == DATA
     seen = plain.requests[0]
     assert seen.path == "http://registry.invalid/object"
     assert seen.headers["host"] == "registry.invalid"
@@ -132,7 +132,7 @@ def test_https_through_a_proxy(
     get: Get, plain: FaultyOrigin, secure: FaultyOrigin, authority: Authority
 ) -> None:
     proxy = plain.url.replace("//", "//me:pw@")
-    assert get(secure.url + "object", authority.bundle, {"https": proxy}) == DATA
+    assert get(secure.url + "object", authority.bundle, {"https_proxy": proxy}) == DATA
     (tunnel,) = plain.requests
     assert tunnel.method == "CONNECT"
     assert f"https://{tunnel.path}/" == secure.url
@@ -142,7 +142,7 @@ def test_https_through_a_proxy(
 
 
 def test_no_proxy_is_direct(get: Get, plain: FaultyOrigin) -> None:
-    proxies = {"http": "http://127.0.0.1:1", "no": "127.0.0.1"}
+    proxies = {"http_proxy": "http://127.0.0.1:1", "no_proxy": "127.0.0.1"}
     assert get(plain.url + "object", None, proxies) == DATA
 
 
@@ -156,14 +156,14 @@ def test_a_proxy_that_refuses_is_named(
 ) -> None:
     plain.always(fault)
     with pytest.raises(AxonError) as caught:
-        get(secure.url + "object", authority.bundle, {"https": plain.url})
+        get(secure.url + "object", authority.bundle, {"https_proxy": plain.url})
     assert isinstance(caught.value, UnavailableError)
     assert secure.requests == []
 
 
 def test_a_dead_proxy_is_an_error(get: Get) -> None:
     with pytest.raises(UnavailableError, match="refused"):
-        get("http://registry.invalid/x", None, {"http": "http://127.0.0.1:1"})
+        get("http://registry.invalid/x", None, {"http_proxy": "http://127.0.0.1:1"})
 
 
 @pytest.mark.parametrize("unit", [65536, 1 << 20])
