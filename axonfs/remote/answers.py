@@ -15,7 +15,9 @@ from axonfs import __version__
 from axonfs.errors import AccessDeniedError, AxonError, ChangedError, EtagError, UnavailableError
 from axonfs.names import printable
 from axonfs.ranges import Range
+from axonfs.remote.coding import KNOWN, MAX_CODINGS, NONE
 from axonfs.remote.faults import fault
+from axonfs.remote.fields import elements
 from axonfs.remote.limits import parse_retry_after
 from axonfs.remote.urls import shown
 
@@ -28,7 +30,9 @@ HEADERS = {
 # The client errors that pass by themselves: timeout, too early, too many.
 _PASSING = frozenset({408, 425, 429})
 _OVERLOADED = frozenset({429, 503})
-_CONTENT_RANGE = re.compile(r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII)
+_CONTENT_RANGE = re.compile(
+    r"bytes\s+(\d{1,19})\s*-\s*(\d{1,19})\s*/\s*(\d{1,19}|\*)", re.ASCII | re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +84,27 @@ def content_length(headers: Mapping[str, str]) -> int | None:
     return int(text)
 
 
+def check_framing(answer: Answer) -> None:
+    """
+    Raises:
+        UnavailableError: two fields say where the body ends. Whichever is believed, the other one
+            may hide a second answer in it (RFC 9112, section 6.3).
+    """
+    if "transfer-encoding" in answer.headers and "content-length" in answer.headers:
+        raise answer.fault(
+            UnavailableError, "it sent both Content-Length and Transfer-Encoding, which is refused"
+        )
+
+
 def check_status(answer: Answer, expected: frozenset[int], missing: type[AxonError]) -> None:
-    """Return if the status is one of `expected` and the body is not encoded.
+    """Return if the status is one of `expected` and the body can be decoded.
 
     Raises:
         AxonError: what the status means; `missing` for 404 and 410.
     """
     status = answer.status
     if status in expected:
-        return _check_encoding(answer)
+        return _check_codings(answer)
     what = f"the server answered {status}"
     if status in (401, 403):
         raise answer.fault(AccessDeniedError, what)
@@ -102,11 +118,17 @@ def check_status(answer: Answer, expected: frozenset[int], missing: type[AxonErr
     )
 
 
-def _check_encoding(answer: Answer) -> None:
-    coding = answer.headers.get("content-encoding", "identity").strip().lower()
-    if coding not in ("", "identity"):
-        # Its bytes are not the object's, and unpacking would undo every size limit.
-        what = f"it sent the content encoding {printable(coding, 40)!r}, which was not asked for"
+def codings(answer: Answer) -> list[str]:
+    """The content codings of the body, the one that is undone first at the end."""
+    named = elements(answer.headers.get("content-encoding"))
+    return [coding for coding in named if coding not in NONE]
+
+
+def _check_codings(answer: Answer) -> None:
+    found = codings(answer)
+    if len(found) > MAX_CODINGS or not KNOWN.issuperset(found):
+        named = printable(", ".join(found), 40)
+        what = f"it sent the content encoding {named!r}, which was not asked for"
         raise answer.fault(UnavailableError, what)
 
 
@@ -118,6 +140,8 @@ def same_etag(one: str, other: str) -> bool:
 def body_range(answer: Answer, asked: Range, size: int, etag: str | None) -> Range:
     """Which bytes of an object of `size` bytes the body of a 200 or 206 holds.
 
+    It holds the first byte of `asked`, and may hold more or less than was asked for.
+
     Raises:
         EtagError: it has another ETag, or none.
         ChangedError: the size is not the object's.
@@ -125,7 +149,8 @@ def body_range(answer: Answer, asked: Range, size: int, etag: str | None) -> Ran
     """
     held = _partial(answer, asked, size) if answer.status == 206 else _all(answer, size)
     theirs = answer.headers.get("etag")
-    if etag and not (theirs and same_etag(etag, theirs)):
+    coded = bool(codings(answer))  # an ETag is then of the coded bytes
+    if etag and not coded and not (theirs and same_etag(etag, theirs)):
         found = f"its ETag is {printable(theirs, 80)}" if theirs else "it has no ETag"
         raise answer.fault(EtagError, f"{found}, it was {printable(etag, 80)}")
     return held
@@ -133,9 +158,19 @@ def body_range(answer: Answer, asked: Range, size: int, etag: str | None) -> Ran
 
 def _all(answer: Answer, size: int) -> Range:
     length = content_length(answer.headers)
-    if length is not None and length != size:
+    if length is not None and length != size and not coded:
         raise answer.fault(ChangedError, f"it has {length} bytes now, not {size}")
     return Range(0, size)
+
+
+def is_coded(answer: Answer, size: int) -> bool:
+    """Whether the body has to be decoded to be an object of `size` bytes.
+
+    Some servers call every file that is named .gz encoded, though its bytes are the object's. The
+    length tells; a range that is one of the object's is not coded either.
+    """
+    coded = answer.status == 200 and bool(codings(answer))
+    return coded and content_length(answer.headers) != size
 
 
 def _partial(answer: Answer, asked: Range, size: int) -> Range:
@@ -148,7 +183,8 @@ def _partial(answer: Answer, asked: Range, size: int) -> Range:
     if total is not None and total != size:
         raise answer.fault(ChangedError, f"it has {total} bytes now, not {size}")
     length = content_length(answer.headers)
-    if body != asked or (length is not None and length != asked.size):
+    holds = body.start <= asked.start < body.stop <= size
+    if not holds or (length is not None and length != body.size):
         what = f"it sent other bytes than asked for: {printable(text or '', 80)}, {length} long"
         raise answer.fault(UnavailableError, what, transient=True)
     return body
@@ -157,6 +193,7 @@ def _partial(answer: Answer, asked: Range, size: int) -> Range:
 def range_headers(asked: Range, etag: str | None) -> dict[str, str]:
     """The request headers for the bytes `asked` of an object whose ETag was `etag`."""
     headers = {"Range": f"bytes={asked.start}-{asked.stop - 1}"}
-    if etag and not etag.startswith("W/"):  # If-Range takes strong validators only
+    # If-Range takes strong validators only, and no server should send another text.
+    if etag and etag.isascii() and not etag.startswith("W/"):
         headers["If-Range"] = etag
     return headers

@@ -10,19 +10,28 @@ connection and one buffer, both its own until it returns.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
+import h11
+
 from axonfs.errors import AccessDeniedError, UnavailableError, VanishedError
 from axonfs.ranges import Range, aligned
-from axonfs.remote.answers import HEADERS, Answer, body_range, check_status, range_headers
+from axonfs.remote.answers import (
+    HEADERS,
+    Answer,
+    check_framing,
+    check_status,
+    codings,
+    range_headers,
+)
 from axonfs.remote.dial import Dialer
-from axonfs.remote.faults import deadline_passed, fault, network_fault
+from axonfs.remote.faults import fault
 from axonfs.remote.limits import DRAIN_BYTES, DRAIN_SECONDS, Limits
 from axonfs.remote.pool import Buffers, Pool
+from axonfs.remote.reading import Body, Exchange, Reading, mapped
 from axonfs.remote.routes import Routes, Trust
 from axonfs.remote.urls import (
     MAX_REDIRECTS,
@@ -34,7 +43,7 @@ from axonfs.remote.urls import (
     shown,
     target_of,
 )
-from axonfs.remote.wire import CancelledReadError, SlowError, Wire
+from axonfs.remote.wire import CancelledReadError, Wire
 
 Sink = Callable[[int, memoryview], object]
 _EXPECTED = frozenset({200, 206})
@@ -58,15 +67,6 @@ class Location:
     etag: str | None = None
     signed: bool = False
     access: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    """An answer whose body is still on the wire."""
-
-    wire: Wire
-    response: http.client.HTTPResponse
-    answer: Answer
 
 
 class Bodies:
@@ -128,37 +128,61 @@ class Bodies:
         """
         if not 0 <= start < stop <= size:
             raise ValueError(f"[{start}, {stop}) is not in an object of {size} bytes")
+
+        def ask(at: int) -> Body:
+            return self._ask_for(location, Range(at, stop), size, cancelled)
+
         with contextlib.suppress(CancelledReadError):
-            asked = Range(start, stop)
-            reply, url = self._find(location, asked, cancelled)
-            with self._ending(reply, url):
-                held = body_range(reply.answer, asked, size, location.etag)
-                if (etag := reply.answer.headers.get("etag")) and not location.signed:
+            body = ask(start)
+            wanted = body.held if body.whole else Range(start, stop)
+            with Reading(body, ask, self._pool, self.limits) as reading:
+                answer = body.exchange.answer
+                etag = answer.headers.get("etag")
+                if etag and not location.signed and not codings(answer):
                     validated(etag)
-                reply.wire.expect(held.size)
-                self._stream(reply, held, sink, unit)
+                self._stream(reading, wanted, sink, unit)
+
+    def _stream(self, reading: Reading, wanted: Range, sink: Sink, unit: int) -> None:
+        buffer = self._buffers.take(min(unit, wanted.size))
+        try:
+            for part in aligned(wanted, unit):
+                piece = buffer[: part.size]
+                reading.fill(piece, part.start)
+                sink(part.start, piece)
+                reading.progressed()  # the sink's time is not the server's
+        finally:
+            self._buffers.put(buffer)
+
+    def _ask_for(
+        self, location: Location, asked: Range, size: int, cancelled: Callable[[], bool]
+    ) -> Body:
+        exchange = self._find(location, asked, cancelled)
+        try:
+            with mapped(exchange.answer.url, self.limits):
+                return Body(exchange, asked, size, location.etag)
+        except BaseException:
+            exchange.wire.hang_up()
+            raise
 
     # -- asking ------------------------------------------------------------------------------
 
-    def _find(
-        self, location: Location, asked: Range, cancelled: Callable[[], bool]
-    ) -> tuple[_Reply, Url]:
+    def _find(self, location: Location, asked: Range, cancelled: Callable[[], bool]) -> Exchange:
         """The answer that has a body, after redirects."""
         url = target_of(location.url)
         secrets: Mapping[str, str] = {**url.credentials, **location.headers}
         headers = {**HEADERS, **range_headers(asked, location.etag)}
         if known := self._signed.get(location.url):
-            reply = self._ask_signed(location, known, headers, cancelled)
-            if reply:
-                return reply, known
+            found = self._ask_signed(location, known, headers, cancelled)
+            if found:
+                return found
         for _ in range(MAX_REDIRECTS + 1):
-            reply = self._ask(url, {**headers, **secrets}, cancelled)
-            if reply.answer.status not in REDIRECTS:
-                self._check(reply, url, location)
+            found = self._ask(url, {**headers, **secrets}, cancelled)
+            if found.answer.status not in REDIRECTS:
+                self._check(found, location)
                 self._remember(location, url)
-                return reply, url
-            self._drain(reply, url)
-            following = follow(url, reply.answer.headers.get("location"))
+                return found
+            self._drain(found)
+            following = follow(url, found.answer.headers.get("location"))
             secrets, url = carried(secrets, url, following), following
         raise endless(location.url)
 
@@ -168,17 +192,17 @@ class Bodies:
         url: Url,
         headers: Mapping[str, str],
         cancelled: Callable[[], bool],
-    ) -> _Reply | None:
+    ) -> Exchange | None:
         """The answer of a URL that was redirected to earlier; None if it no longer serves."""
         try:
-            reply = self._ask(url, headers, cancelled)
+            found = self._ask(url, headers, cancelled)
         except BaseException:
             self._signed.pop(location.url, None)
             raise
-        if reply.answer.status in _EXPECTED:
-            return reply
+        if found.answer.status in _EXPECTED:
+            return found
         self._signed.pop(location.url, None)
-        self._drain(reply, url)
+        self._drain(found)
         return None
 
     def _remember(self, location: Location, url: Url) -> None:
@@ -188,21 +212,22 @@ class Bodies:
                 self._signed.clear()
             self._signed[location.url] = url
 
-    def _check(self, reply: _Reply, url: Url, location: Location) -> None:
+    def _check(self, found: Exchange, location: Location) -> None:
+        url = found.url
         try:
-            check_status(reply.answer, _EXPECTED, VanishedError)
+            check_status(found.answer, _EXPECTED, VanishedError)
         except AccessDeniedError as exc:
-            self._drain(reply, url)
+            self._drain(found)
             if location.signed and url.origin != target_of(location.url).origin:
                 what = f"a signed URL is refused: {exc.what}"
                 raise fault(UnavailableError, what, shown(str(url)), transient=True) from exc
             exc.hint = location.access or exc.hint
             raise
         except BaseException:
-            self._drain(reply, url)
+            self._drain(found)
             raise
 
-    def _ask(self, url: Url, headers: Mapping[str, str], cancelled: Callable[[], bool]) -> _Reply:
+    def _ask(self, url: Url, headers: Mapping[str, str], cancelled: Callable[[], bool]) -> Exchange:
         """One request: on a kept wire if there is one, else on a new one.
 
         A kept wire may be closed by the server at the very moment it is used, or bring what the
@@ -211,89 +236,30 @@ class Bodies:
         """
         if cancelled():
             raise CancelledReadError
-        with _mapped(str(url), self.limits):
+        with mapped(str(url), self.limits):
             if kept := self._pool.take(url.origin):
-                with contextlib.suppress(ConnectionError, ssl.SSLError, http.client.BadStatusLine):
+                with contextlib.suppress(ConnectionError, ssl.SSLError, h11.RemoteProtocolError):
                     return self._ask_on(kept, url, headers, cancelled)
             return self._ask_on(self._dialer.dial(url), url, headers, cancelled)
 
     def _ask_on(
         self, wire: Wire, url: Url, headers: Mapping[str, str], cancelled: Callable[[], bool]
-    ) -> _Reply:
+    ) -> Exchange:
         target, extra = self._dialer.target(url)
         try:
-            response = wire.ask(url, target, {**headers, **extra}, cancelled)
+            reply = wire.ask(url, target, {**headers, **extra}, cancelled)
+            answer = Answer(str(url), reply.status, reply.fields)
+            check_framing(answer)
         except BaseException:
             wire.hang_up()
             raise
-        headers = {name.lower(): text for name, text in reversed(response.getheaders())}
-        return _Reply(wire, response, Answer(str(url), response.status, headers))
+        return Exchange(wire, reply, answer, url)
 
-    # -- reading -----------------------------------------------------------------------------
-
-    def _stream(self, reply: _Reply, body: Range, sink: Sink, unit: int) -> None:
-        buffer = self._buffers.take(min(unit, body.size))
-        try:
-            for part in aligned(body, unit):
-                piece = buffer[: part.size]
-                self._fill(reply, piece, part.start)
-                sink(part.start, piece)
-                reply.wire.progressed()  # the sink's time is not the server's
-        finally:
-            self._buffers.put(buffer)
-        self._expect_end(reply)
-
-    def _fill(self, reply: _Reply, view: memoryview, offset: int) -> None:
-        filled = 0
-        with _mapped(reply.answer.url, self.limits):
-            while filled < len(view):
-                count = reply.response.readinto(view[filled:])
-                if not count:
-                    what = f"the body ended early, at byte {offset + filled}"
-                    raise fault(UnavailableError, what, shown(reply.answer.url), transient=True)
-                filled += count
-
-    def _expect_end(self, reply: _Reply) -> None:
-        """A body with a length has ended here; of the other kinds the end must follow."""
-        with _mapped(reply.answer.url, self.limits):
-            if reply.response.readinto(bytearray(1)):
-                what = "the body is longer than it should be"
-                raise fault(UnavailableError, what, shown(reply.answer.url), transient=True)
-
-    # -- ending ------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _ending(self, reply: _Reply, url: Url) -> Iterator[None]:
-        """Keep the wire if its answer was read to the end, else hang up."""
-        done = False
-        try:
-            yield
-            done = True
-        finally:
-            if done and not reply.response.will_close and not reply.wire.spent():
-                self._pool.put(url.origin, reply.wire)
-            else:
-                reply.wire.hang_up()
-
-    def _drain(self, reply: _Reply, url: Url) -> None:
+    def _drain(self, found: Exchange) -> None:
         """Read an error page that is short and already there; it is not worth a wait."""
-        reply.wire.hurry(DRAIN_SECONDS)
-        with contextlib.suppress(OSError, http.client.HTTPException), self._ending(reply, url):
-            if len(reply.response.read(DRAIN_BYTES)) == DRAIN_BYTES:
-                raise http.client.IncompleteRead(b"")
-
-
-@contextlib.contextmanager
-def _mapped(url: str, limits: Limits) -> Iterator[None]:
-    """Turn what sockets, TLS and http.client raise into this program's errors."""
-    try:
-        yield
-    except SlowError as exc:
-        raise deadline_passed(limits.deadline, shown(url)) from exc
-    except http.client.HTTPException as exc:
-        what = f"its answer is not HTTP that makes sense ({type(exc).__name__})"
-        if isinstance(exc, ConnectionError):  # RemoteDisconnected is both
-            what = "it hung up without an answer"
-        raise fault(UnavailableError, what, shown(url), transient=True) from exc
-    except OSError as exc:
-        raise network_fault(exc, shown(url)) from exc
+        found.wire.hurry(DRAIN_SECONDS)
+        left = DRAIN_BYTES
+        with contextlib.suppress(OSError, h11.RemoteProtocolError, CancelledReadError):
+            while left > 0 and (piece := found.reply.read(left)):
+                left -= len(piece)
+        found.end(self._pool)

@@ -5,16 +5,18 @@ Beside documents.py, which only reads. Trio only; may be cancelled at any await.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import httpcore
 import trio
 
 from axonfs.errors import AccessDeniedError, AxonError, UnavailableError, UsageError
 from axonfs.names import plain
-from axonfs.remote.dial import proxy_authorization
+from axonfs.remote.answers import HEADERS
+from axonfs.remote.connections import connections, request
 from axonfs.remote.faults import fault, network_fault
-from axonfs.remote.leanhttpx import httpx
 from axonfs.remote.routes import Routes, Trust
 from axonfs.remote.urls import Url, parse_url, shown
 
@@ -49,10 +51,10 @@ async def register(
     try:
         with trio.fail_after(PATIENCE):
             await _post(url, model, ca_bundle)
-    except (trio.TooSlowError, httpx.TimeoutException) as exc:
+    except (trio.TooSlowError, httpcore.TimeoutException) as exc:
         what = f"MLOS Core did not answer within {PATIENCE:g} s"
         raise fault(UnavailableError, what, shown(str(url)), hint=_HINT) from exc
-    except (httpx.TransportError, httpx.InvalidURL, UnicodeError) as exc:
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError) as exc:
         cause = network_fault(exc, shown(str(url)))
         what = f"MLOS Core does not answer: {cause.what}"
         raise fault(UnavailableError, what, shown(str(url)), hint=_HINT) from exc
@@ -60,21 +62,25 @@ async def register(
 
 async def _post(url: Url, model: Mapping[str, str], ca_bundle: Path | None) -> None:
     proxy = Routes.of_environment().proxy(url.origin)
+    content = json.dumps(dict(model)).encode()
+    kind = {"Content-Type": "application/json", "Content-Length": str(len(content))}
+    parts = request(
+        url,
+        {**HEADERS, **kind, **url.credentials},
+        connect=PATIENCE,
+        wait=PATIENCE,
+        forwarded=proxy is not None and not url.origin.secure,
+    )
     async with (
-        httpx.AsyncClient(
-            verify=Trust(ca_bundle).context if url.origin.secure else False,
-            trust_env=False,
-            proxy=httpx.Proxy(str(proxy), headers=proxy_authorization(proxy)) if proxy else None,
-            timeout=PATIENCE,
-        ) as client,
-        client.stream("POST", str(url), json=dict(model), headers=url.credentials) as response,
+        connections(url.origin.secure, proxy, Trust(ca_bundle)) as pool,
+        pool.stream("POST", **parts, content=content) as response,
     ):
-        if response.is_success:
+        if 200 <= response.status < 300:
             return
         body = bytearray()
-        async for piece in response.aiter_raw():
+        async for piece in response.aiter_stream():
             body += piece[: MAX_ANSWER - len(body)]  # the rest is read and not kept
-        raise _refusal(response.status_code, bytes(body), url)
+        raise _refusal(response.status, bytes(body), url)
 
 
 def _refusal(status: int, body: bytes, url: Url) -> AxonError:

@@ -8,21 +8,29 @@ await; what was begun is closed.
 from __future__ import annotations
 
 import contextlib
-import http.cookiejar
+import io
 import random
-import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
+import httpcore
 import trio
 
 from axonfs.errors import AxonError, MalformedError, NotFoundError, UnavailableError
 from axonfs.names import printable
-from axonfs.remote.answers import HEADERS, Answer, check_status, content_length
-from axonfs.remote.dial import proxy_authorization
-from axonfs.remote.faults import deadline_passed, fault, network_fault
-from axonfs.remote.leanhttpx import httpx
+from axonfs.remote.answers import (
+    HEADERS,
+    Answer,
+    check_framing,
+    check_status,
+    codings,
+    content_length,
+)
+from axonfs.remote.coding import CodingError, CutError, decoded
+from axonfs.remote.connections import connections, request
+from axonfs.remote.faults import deadline_passed, fault, network_fault, not_http
+from axonfs.remote.fields import fields, next_page
 from axonfs.remote.limits import (
     DEADLINES_MAX,
     DRAIN_BYTES,
@@ -38,7 +46,6 @@ from axonfs.remote.urls import (
     carried,
     endless,
     follow,
-    next_page,
     shown,
     target_of,
 )
@@ -46,7 +53,8 @@ from axonfs.remote.urls import (
 # Requests at a time. The pool below has no limit of its own: httpcore 1.0 can lose a slot when a
 # request is cancelled while it waits for one (encode/httpcore#1093); a trio limiter cannot.
 CONCURRENT = 32
-_POOL = httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=30.0)
+DECODED_PIECE = 1 << 20
+_LOST = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +110,7 @@ class Documents:
         self._trust = trust or Trust()
         self._draw = draw
         self._slots = trio.CapacityLimiter(CONCURRENT)
-        self._clients: dict[tuple[bool, Url | None], httpx.AsyncClient] = {}
+        self._clients: dict[tuple[bool, Url | None], httpcore.AsyncConnectionPool] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -136,7 +144,7 @@ class Documents:
             DeadlineError: no progress within the deadline, or too little of it.
         """
         target = target_of(url)
-        # httpx takes no other text in a header; an ETag that no server should send is not sent.
+        # No other text is safe in a header; an ETag that no server should send is not sent.
         known = {"If-None-Match": etag} if etag and etag.isascii() else {}
         failure: AxonError | None = None
         with trio.move_on_after(self.limits.deadline) as scope:
@@ -175,46 +183,47 @@ class Documents:
         raise endless(str(question.url))
 
     @contextlib.asynccontextmanager
-    async def _asked(self, url: Url, headers: dict[str, str]) -> AsyncIterator[httpx.Response]:
-        with _mapped(url, self.limits):
-            async with self._client(url).stream("GET", str(url), headers=headers) as response:
+    async def _asked(self, url: Url, headers: dict[str, str]) -> AsyncIterator[httpcore.Response]:
+        limits = self.limits
+        with _mapped(url, limits):
+            proxy = self._routes.proxy(url.origin)
+            parts = request(
+                url,
+                headers,
+                connect=limits.connect,
+                wait=limits.first_byte,
+                forwarded=proxy is not None and not url.origin.secure,
+            )
+            async with self._client(url.origin.secure, proxy).stream("GET", **parts) as response:
                 yield response
 
-    def _client(self, url: Url) -> httpx.AsyncClient:
-        secure, proxy = key = url.origin.secure, self._routes.proxy(url.origin)
+    def _client(self, secure: bool, proxy: Url | None) -> httpcore.AsyncConnectionPool:
+        key = secure, proxy
         if key not in self._clients:
-            self._clients[key] = self._new_client(secure, proxy)
+            self._clients[key] = connections(secure, proxy, self._trust)
         return self._clients[key]
 
-    def _new_client(self, secure: bool, proxy: Url | None) -> httpx.AsyncClient:
-        limits = self.limits
-        # Without TLS a context that trusts nobody will do, and costs nothing.
-        nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        return httpx.AsyncClient(
-            verify=self._trust.context if secure else nobody,
-            trust_env=False,
-            proxy=httpx.Proxy(str(proxy), headers=proxy_authorization(proxy)) if proxy else None,
-            timeout=httpx.Timeout(limits.first_byte, connect=limits.connect, pool=None),
-            limits=_POOL,
-            cookies=http.cookiejar.CookieJar(
-                http.cookiejar.DefaultCookiePolicy(allowed_domains=[])
-            ),
-        )
-
-    async def _body(self, answer: Answer, response: httpx.Response, question: _Question) -> Fetched:
+    async def _body(
+        self, answer: Answer, response: httpcore.Response, question: _Question
+    ) -> Fetched:
         check_status(answer, question.expected, NotFoundError)
-        if (content_length(answer.headers) or 0) > question.limit:
+        # In a coding it may be a little longer than the document, which is what has a limit.
+        room = question.limit + (question.limit // 64 + 4096 if codings(answer) else 0)
+        if (content_length(answer.headers) or 0) > room:
             raise _too_large(answer, question.limit)
         body = bytearray()
-        pieces = response.aiter_raw()
+        pieces = response.aiter_stream()
         while piece := await self._next(pieces, answer):
             body += piece
-            if len(body) > question.limit:
+            if len(body) > room:
                 await _abandon(pieces)
                 raise _too_large(answer, question.limit)
             self._note_progress(question, len(body))
+        whole = bytes(body)
+        if codings(answer):
+            whole = await trio.to_thread.run_sync(_decoded, whole, answer, question.limit)
         following = next_page(answer.url, answer.headers.get("link"))
-        return Fetched(bytes(body), answer.headers.get("etag"), answer.url, following)
+        return Fetched(whole, answer.headers.get("etag"), answer.url, following)
 
     async def _next(self, pieces: AsyncIterator[bytes], answer: Answer) -> bytes:
         with trio.move_on_after(self.limits.stall):
@@ -230,19 +239,34 @@ class Documents:
             question.scope.deadline = min(later, question.until)
 
 
-def _answer(url: Url, response: httpx.Response) -> Answer:
-    headers = {name.lower(): text for name, text in reversed(response.headers.multi_items())}
-    return Answer(str(url), response.status_code, headers)
+def _answer(url: Url, response: httpcore.Response) -> Answer:
+    answer = Answer(str(url), response.status, fields(response.headers))
+    check_framing(answer)
+    return answer
 
 
-async def _drain(response: httpx.Response) -> None:
+def _decoded(body: bytes, answer: Answer, limit: int) -> bytes:
+    """The plain bytes of a body that came in a coding; they count for the limit."""
+    read, plain = decoded(io.BytesIO(body).read, codings(answer)), bytearray()
+    try:
+        while piece := read(DECODED_PIECE):
+            plain += piece
+            if len(plain) > limit:
+                raise _too_large(answer, limit)
+    except CodingError as exc:
+        cut = isinstance(exc, CutError)
+        raise fault(UnavailableError, str(exc), shown(answer.url), transient=cut) from exc
+    return bytes(plain)
+
+
+async def _drain(response: httpcore.Response) -> None:
     """Read a body that nobody wants if it is short and already there.
 
     Only then can the connection be used again: names that do not exist are asked for often.
     """
     received = 0
-    with contextlib.suppress(httpx.HTTPError), trio.move_on_after(DRAIN_SECONDS):
-        pieces = response.aiter_raw()
+    with contextlib.suppress(*_LOST), trio.move_on_after(DRAIN_SECONDS):
+        pieces = response.aiter_stream()
         async for piece in pieces:
             received += len(piece)
             if received > DRAIN_BYTES:
@@ -250,7 +274,7 @@ async def _drain(response: httpx.Response) -> None:
 
 
 async def _abandon(pieces: AsyncIterator[bytes]) -> None:
-    """End a body early, at the innermost await of httpx's nest of generators.
+    """End a body early, at the innermost await of httpcore's nest of generators.
 
     Closing the outermost would leave the others to the garbage collector, which trio reports.
     """
@@ -266,22 +290,22 @@ def _too_large(answer: Answer, limit: int) -> MalformedError:
 
 @contextlib.contextmanager
 def _mapped(url: Url, limits: Limits) -> Iterator[None]:
-    """Turn what httpx raises into this program's errors."""
+    """Turn what httpcore raises into this program's errors."""
     source = shown(str(url))
     try:
         yield
-    except httpx.ConnectTimeout as exc:
+    except httpcore.ConnectTimeout as exc:
         what = f"no connection within {limits.connect:g} s"
         raise fault(UnavailableError, what, source, transient=True) from exc
-    except httpx.TimeoutException as exc:
+    except httpcore.TimeoutException as exc:
         what = f"not a byte for {limits.first_byte:g} s"
         raise fault(UnavailableError, what, source, transient=True) from exc
-    except httpx.ProxyError as exc:
+    except httpcore.ProxyError as exc:
         what = f"the proxy does not connect: {printable(str(exc))}"
         raise fault(UnavailableError, what, source, hint="check HTTPS_PROXY") from exc
-    except (httpx.RemoteProtocolError, httpx.InvalidURL, UnicodeError) as exc:
-        # The latter two: httpx looks at a redirect's target even if it is not to follow it.
-        what = f"its answer is not HTTP that makes sense: {printable(str(exc))}"
-        raise fault(UnavailableError, what, source, transient=True) from exc
-    except httpx.TransportError as exc:
+    except httpcore.RemoteProtocolError as exc:
+        raise not_http(exc, source) from exc
+    except httpcore.LocalProtocolError as exc:
+        raise fault(UnavailableError, f"the request cannot be sent: {exc}", source) from exc
+    except httpcore.NetworkError as exc:
         raise network_fault(exc, source) from exc

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from axonfs.errors import AxonError, DeadlineError, UnavailableError
+from axonfs.names import printable
 
 Kind = TypeVar("Kind", bound=AxonError)
 
@@ -43,6 +44,13 @@ def deadline_passed(seconds: float, source: str, cause: AxonError | None = None)
     if cause is not None:
         what += f"; the last attempt: {cause.what}"
     return fault(DeadlineError, what, source, transient=True, hint="is the registry up")
+
+
+def not_http(exc: Exception, source: str) -> UnavailableError:
+    """The error for an answer that the parser of HTTP refuses; `exc` has its words."""
+    words = printable(str(exc) or type(exc).__name__)
+    what = f"its answer is not HTTP that makes sense: {words}"
+    return fault(UnavailableError, what, source, transient=True)
 
 
 def network_fault(exc: BaseException, source: str) -> UnavailableError:

@@ -7,9 +7,7 @@ Pure. What is allowed: http and https; never from https to http; credentials sta
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
@@ -20,8 +18,6 @@ from axonfs.remote.faults import fault
 
 MAX_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# One link of RFC 8288, as far as paging uses it: no parameter before `rel` has a comma in it.
-_NEXT = re.compile(r'<([^<>]*)>[^,<>]*;\s*rel\s*=\s*"?next\b', re.IGNORECASE)
 _PORTS = {"http": 80, "https": 443}
 # RFC 3986's reserved characters and `%` stay; everything else that is not plain gets encoded.
 _KEPT = "%/:=&?~+!$,;'@()*[]"
@@ -127,14 +123,6 @@ def follow(url: Url, location: str | None) -> Url:
             shown(str(url)),
         )
     return Url(following.origin, following.target)
-
-
-def next_page(url: str, link: str | None) -> str | None:
-    """The URL that a Link header of the answer from `url` calls the next one."""
-    found = _NEXT.search(link or "")
-    with suppress(ValueError):  # no URL: there is no next page
-        return urljoin(url, found.group(1)) if found else None
-    return None
 
 
 def endless(url: str) -> UnavailableError:

@@ -1,6 +1,6 @@
-"""One connection, as http.client wants it: a socket that waits with patience, not for ever.
+"""One connection: a socket that waits with patience, not for ever.
 
-http.client parses; this module does the waiting. Each `recv` wakes up a few times a second to
+reply.py parses; this module does the waiting. Each `recv` wakes up a few times a second to
 see whether the reader was cancelled, the server stalls, or the bytes come too slowly to be
 progress: a timeout on the socket alone would let a server hold a reader for ever with one byte
 now and then.
@@ -11,7 +11,6 @@ Threading: a wire belongs to one thread at a time; the pool hands it over.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import io
 import select
 import socket
@@ -21,7 +20,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import h11
+
 from axonfs.remote.limits import OVERHEAD_BYTES, PROGRESS_BYTES, Limits
+from axonfs.remote.reply import HEAD_BYTES, OverlongError, Reply
 from axonfs.remote.urls import Url
 
 # How often a waiting thread looks up, in seconds: how soon a cancelled one ends.
@@ -35,10 +37,6 @@ class StallError(TimeoutError):
 
 class SlowError(TimeoutError):
     """Bytes, but too few within the deadline."""
-
-
-class OverlongError(http.client.HTTPException):
-    """Far more bytes than the answer needs: headers, trailers or interim answers without end."""
 
 
 class CancelledReadError(Exception):
@@ -56,7 +54,8 @@ class Wire:
         self._sock = sock
         self._limits = limits
         self._inlet = _Inlet(sock)
-        self._reader = _Reader(self._inlet, _BUFFER_SIZE)
+        # The one reader: what one answer leaves in its buffer must not get lost unseen.
+        self._reader: io.BufferedReader[Any] = io.BufferedReader(self._inlet, _BUFFER_SIZE)
         self._tick = min(TICK, limits.first_byte, limits.stall, limits.deadline)
         self._secure = isinstance(sock, ssl.SSLSocket)
         if not self._secure:
@@ -65,27 +64,28 @@ class Wire:
 
     def ask(
         self, url: Url, target: str, headers: Mapping[str, str], cancelled: Callable[[], bool]
-    ) -> http.client.HTTPResponse:
-        """Send one GET and return the answer, its headers read.
+    ) -> Reply:
+        """Send one GET and return the answer, its head read.
 
         Args:
             target: the request line's; path and query, or all of `url` for a proxy.
 
         Raises:
-            OSError, http.client.HTTPException: the connection or the answer is no good.
+            OSError, h11.ProtocolError: the connection, the request or the answer is no good.
             CancelledReadError: `cancelled` became true.
         """
-        connection = http.client.HTTPConnection(url.origin.host, url.origin.port)
-        # http.client asks a socket for three things, and a wire has them.
-        connection.sock = self
-        connection.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
-        for name, value in {"Host": url.origin.authority, **headers}.items():
-            connection.putheader(name, value)
+        machine = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES)
+        named = {"Host": url.origin.authority, **headers}
+        lines = [(name.encode(), value.encode()) for name, value in named.items()]
+        request = machine.send(h11.Request(method="GET", target=target, headers=lines))
+        assert request is not None
+        machine.send(h11.EndOfMessage())
         self._inlet.watch(cancelled, self._limits.first_byte, self._limits.deadline)
-        connection.endheaders()
-        response = connection.getresponse()
+        self._send(request)
+        reply = Reply(self._reader, machine)
+        reply.read_head()
         self._inlet.patience = self._limits.stall
-        return response
+        return reply
 
     def expect(self, size: int) -> None:
         """The answer has a body of so many bytes."""
@@ -112,26 +112,12 @@ class Wire:
         with contextlib.suppress(OSError):
             self._sock.close()
 
-    # -- what http.client asks of a socket ---------------------------------------------------
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        """The one reader: what one answer leaves in its buffer must not get lost unseen."""
-        return self._reader
-
-    def sendall(self, data: bytes) -> None:
+    def _send(self, data: bytes) -> None:
         if self._secure:
             self._sock.settimeout(self._limits.first_byte)
         self._sock.sendall(data)
         if self._secure:
             self._sock.settimeout(self._tick)
-
-    def close(self) -> None:
-        """Nothing: http.client closes while an answer is being read; `hang_up` is the real one."""
-
-
-class _Reader(io.BufferedReader):
-    def close(self) -> None:
-        """Nothing: http.client closes it after each answer, and the next one needs it."""
 
 
 class _Inlet(io.RawIOBase):
@@ -162,7 +148,7 @@ class _Inlet(io.RawIOBase):
         self._progress_by = time.monotonic() + self._deadline
         self._mark = self._received + PROGRESS_BYTES
 
-    def leftover(self, reader: io.BufferedReader) -> bool:
+    def leftover(self, reader: io.BufferedReader[Any]) -> bool:
         """Whether `reader` has bytes in its buffer; asks without reading more."""
         self._dry = True
         try:
@@ -185,7 +171,7 @@ class _Inlet(io.RawIOBase):
         self._received += count
         if self._received >= self._mark:
             if self._received > self._most:
-                raise OverlongError
+                raise OverlongError("far more bytes than its body has")
             self.progressed()
         return count
 

@@ -1,0 +1,75 @@
+"""What the header fields of an answer say, however the server chose to write them.
+
+Pure. RFC 9110 leaves much to the sender: the case of names, white space, quotes, lists in one line
+or in several. Both clients read fields through this module, so they read them alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from urllib.parse import urljoin
+
+# Fields whose lines make one list, in order. Of any other field the first line counts.
+_LISTS = frozenset({"connection", "content-encoding", "link", "transfer-encoding"})
+_URLS = frozenset({"location", "link"})
+_PARAMETER = re.compile(r'\s*;\s*(?:([^\s=;,"]+)\s*(?:=\s*("(?:[^"\\]|\\.)*"|[^\s;,"]*))?)?', re.S)
+_TARGET = re.compile(r"[\s,]*<([^<>]*)>")
+
+
+def fields(lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The fields by name in lower case. Text is UTF-8, or else ISO 8859-1."""
+    found: dict[str, str] = {}
+    for raw_name, raw_value in lines:
+        name = raw_name.decode("ascii").lower()
+        value = _text(raw_value, in_url=name in _URLS)
+        if name in _LISTS and name in found:
+            found[name] += f", {value}"
+        else:
+            found.setdefault(name, value)
+    return found
+
+
+def _text(raw: bytes, *, in_url: bool) -> str:
+    try:
+        return raw.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        # The server means these very bytes where they are part of a URL.
+        odd = "%{:02X}" if in_url else "{:c}"
+        return "".join(chr(byte) if byte < 128 else odd.format(byte) for byte in raw).strip()
+
+
+def elements(text: str | None) -> list[str]:
+    """The elements of a list without quoted strings, in lower case; empty ones do not count."""
+    return [word for part in (text or "").split(",") if (word := part.strip().lower())]
+
+
+def media_type(text: str | None) -> tuple[str, dict[str, str]]:
+    """The media type of a Content-Type field in lower case, and its parameters."""
+    kind, _, rest = (text or "").partition(";")
+    return kind.strip().lower(), _parameters(f";{rest}", 0)[0]
+
+
+def next_page(url: str, link: str | None) -> str | None:
+    """The URL that a Link field (RFC 8288) of the answer from `url` calls the next one."""
+    at, text = 0, link or ""
+    while found := _TARGET.search(text, at):
+        parameters, at = _parameters(text, found.end())
+        if "next" in parameters.get("rel", "").lower().split():
+            with suppress(ValueError):  # no URL: there is no next page
+                return str(urljoin(url, found.group(1).strip()))
+            return None
+    return None
+
+
+def _parameters(text: str, at: int) -> tuple[dict[str, str], int]:
+    """The `;name=value` pairs from `at` on, and where they end. Of equal names the first counts."""
+    found: dict[str, str] = {}
+    while match := _PARAMETER.match(text, at):
+        name, value = match.groups(default="")
+        if value.startswith('"'):
+            value = re.sub(r"\\(.)", r"\1", value[1:-1], flags=re.S)
+        found.setdefault(name.lower(), value)
+        at = match.end()
+    return found, at
