@@ -64,6 +64,7 @@ class HubSource(ABC):
     """
 
     namespace: str
+    official: str  # the endpoint that mirrors copy answers from
     default_branch: str
     token_variable: str
     log_in = ""  # another way to have a token, if its client has one
@@ -220,11 +221,27 @@ class HubSource(ABC):
                 url, MAX_ANSWER_BYTES, parse_json, offline=offline, allow_stale=allow_stale
             )
 
+    def _own(self, url: str) -> str:
+        """A URL from the hub as it is to be asked, with the token.
+
+        A mirror may pass on what the official hub says of itself, and a hub behind a proxy may
+        not know that it is asked over TLS: both mean the endpoint.
+
+        Raises:
+            MalformedError: it is on another host.
+        """
+        target, mine = target_of(url), self._origin
+        if target.origin == mine:
+            return url
+        if target.origin == target_of(self.official).origin:
+            return self._endpoint + target.target
+        if target.origin.authority == mine.authority == mine.host and mine.secure:
+            return f"https://{mine.authority}{target.target}"
+        raise MalformedError("its next page is on another host", source=shown(url))
+
     async def _page(self, repo: str, url: str) -> Fetched:
-        """One document that is asked for once. Its URL may come from the hub."""
+        """One document that is asked for once."""
         with self._explaining(repo, url):
-            if target_of(url).origin != self._origin:
-                raise MalformedError("its next page is on another host")
             fetched = await self._documents.get(url, limit=MAX_ANSWER_BYTES, headers=self._secrets)
             assert fetched is not None  # no ETag was sent
             return fetched

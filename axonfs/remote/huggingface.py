@@ -62,6 +62,7 @@ class HuggingFace(HubSource):
     """The Hub."""
 
     namespace = "hf"
+    official = ENDPOINT
     default_branch = "main"
     token_variable = "HF_TOKEN"
     log_in = ", or log in with hf auth login"
@@ -105,7 +106,7 @@ class HuggingFace(HubSource):
             page = await self._page(repo, url)
             with self._explaining(repo, url):
                 files += _entries(parse_json(page.body))
-            url = page.following
+                url = self._own(page.following) if page.following else None
         return files
 
     def _file_url(self, repo: str, commit: str, path: str) -> str:

@@ -44,6 +44,7 @@ class ModelScope(HubSource):
     """ModelScope."""
 
     namespace = "modelscope"
+    official = ENDPOINT
     default_branch = "master"
     token_variable = "MODELSCOPE_API_TOKEN"
 

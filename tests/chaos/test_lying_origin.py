@@ -80,7 +80,7 @@ FAULTS: dict[str, Fault] = {
     "changed size": faulty.changed_size,
     "flipped bit": faulty.flip,
     "garbage": faulty.garbage,
-    "gzip": faulty.gzipped,
+    "unknown coding": faulty.coded("br"),
     "endless": faulty.endless,
     "304": faulty.status(304),
     "401": faulty.status(401),

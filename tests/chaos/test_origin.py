@@ -253,7 +253,7 @@ CHAOS = [
     faulty.wrong_range,
     faulty.without_length,
     faulty.trailing_garbage,
-    faulty.gzipped,
+    faulty.coded("br"),
     faulty.status(403),
     faulty.status(404),
     faulty.status(429, Retry_After="1"),

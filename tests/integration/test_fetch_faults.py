@@ -179,7 +179,7 @@ async def _refused(feed: Feed) -> None:
         (faulty.status(403), AccessDeniedError, errno.EACCES, 1),
         (faulty.status(416), ChangedError, errno.ESTALE, 1),
         (faulty.changed_size, ChangedError, errno.ESTALE, 1),
-        (faulty.gzipped, UnavailableError, errno.EIO, 1),
+        (faulty.coded("br"), UnavailableError, errno.EIO, 1),
         (faulty.redirect("/objects/elsewhere"), UnavailableError, errno.EIO, None),
         (faulty.flip, CorruptError, errno.EIO, 3),
     ],

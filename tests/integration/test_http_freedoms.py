@@ -287,6 +287,29 @@ def test_bodies(name: str) -> None:
                 read(bodies, f"{server.url}dir/doc")
 
 
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        (b"../there/x", "/there/x"),
+        (b"x?y", "/dir/x?y"),
+        (b"//127.0.0.1:%d/there", "/there"),
+        (b"HTTP://127.0.0.1:%d/there#part", "/there"),
+        ("/there/größe.bin?n=ü".encode(), "/there/gr%C3%B6%C3%9Fe.bin?n=%C3%BC"),
+        ("/there/größe".encode("latin-1"), "/there/gr%F6%DFe"),
+        (b"/there/a b#part", "/there/a%20b"),
+        (b"/there/a%20b%2Fc", "/there/a%20b%2Fc"),
+        (b"/there?a=[b]", "/there?a=[b]"),
+    ],
+)
+async def test_where_a_redirect_leads(location: bytes, target: str) -> None:
+    with RawServer(lambda asked: redirected(location)(asked)) as server:
+        port = int(server.url.rstrip("/").rpartition(":")[2])
+        location = location.replace(b"%d", b"%d" % port)
+        await get(f"{server.url}dir/doc")
+        read_all(f"{server.url}dir/doc")
+        assert [asked.target for asked in server.asked] == ["/dir/doc", target] * 2
+
+
 def read_all(url: str) -> None:
     with Bodies(FAST, routes=DIRECT) as bodies:
         bodies.read(Location(url), 0, SIZE, SIZE, lambda *_: None, unit=UNIT)

@@ -116,6 +116,17 @@ async def test_a_next_page_elsewhere_is_refused(tmp_path: Path, hub: HubServer) 
     assert not hub.asked(origin="storage")
 
 
+async def test_a_mirror_may_name_the_official_host_s_next_page(
+    tmp_path: Path, hub: HubServer
+) -> None:
+    hub.page, url = 2, hub.url
+    hub.url = "https://huggingface.co"
+    async with rig(tmp_path, hubs=lambda d, s: {"hf": HuggingFace(url, d, TOKEN)}) as parts:
+        version = await parts.tree.version(parse_spec(NAME))
+        assert {entry.path for entry in version.manifest.files} == set(FILES)
+    assert len(hub.asked("/tree/", "hub")) == 5
+
+
 async def test_branches_and_tags_follow_the_hub(tmp_path: Path, hub: HubServer, repo: Repo) -> None:
     async with rig(tmp_path, hubs=at(hub)) as parts:
         main = repo.branches["main"]

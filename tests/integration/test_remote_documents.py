@@ -102,7 +102,7 @@ async def test_no_cookie_is_kept(origin: FaultyOrigin) -> None:
         (faulty.status(304), UnavailableError),
         (faulty.status(302), UnavailableError),
         (faulty.redirect("file:///etc/passwd"), UnavailableError),
-        (faulty.gzipped, UnavailableError),
+        (faulty.coded("br"), UnavailableError),
         (faulty.endless, MalformedError),
     ],
 )

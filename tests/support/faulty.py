@@ -228,9 +228,13 @@ def garbage(exchange: Exchange) -> None:
     exchange.hang_up()
 
 
-def gzipped(exchange: Exchange) -> None:
-    """Claim an encoding that was not asked for."""
-    exchange.headers["Content-Encoding"] = "gzip"
+def coded(coding: str) -> Fault:
+    """Claim a coding that was not asked for, and send the plain bytes."""
+
+    def fault(exchange: Exchange) -> None:
+        exchange.headers["Content-Encoding"] = coding
+
+    return fault
 
 
 def endless(exchange: Exchange) -> None:
