@@ -21,10 +21,9 @@ from typing import Any, TypeAlias
 from axonfs.axonconfig import RENAMED, axon_config_path, translated
 from axonfs.errors import UsageError
 from axonfs.homes import below_home, default_cache, default_mountpoint, homeless
-from axonfs.names import printable
+from axonfs.names import HUBS, printable
 from axonfs.units import parse_rate, parse_size
 from axonfs.values import (
-    HUBS,
     InvalidItemError,
     as_written,
     parse_log_format,

@@ -51,7 +51,7 @@ class AxonError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        subject = " ".join(part for part in (self.spec, self.path) if part)
+        subject = " ".join(_shown(part) for part in (self.spec, self.path) if part)
         text = f"{subject}: {self.what}" if subject else self.what
         if self.source:
             text += f" (from {self.source})"
@@ -75,6 +75,11 @@ class AxonError(Exception):
         twin.__cause__ = self
         twin.__traceback__ = None
         return twin
+
+
+def _shown(name: str) -> str:
+    """A name in a message: a file's may have any character, and none may forge a line."""
+    return "".join(char if char.isprintable() else "?" for char in name)
 
 
 class NotFoundError(AxonError):

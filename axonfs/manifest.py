@@ -39,6 +39,7 @@ from axonfs.entries import (
     parse_files,
 )
 from axonfs.errors import MalformedError
+from axonfs.leftout import told, usable_nodes
 from axonfs.names import LATEST, Spec, plain, printable, valid_segment
 from axonfs.yamldoc import Node, parse_yaml
 
@@ -79,6 +80,7 @@ class Manifest:
     """One version. `files` are sorted by path; `created` is in unix seconds, 0.0 if unknown.
     `format` is what the files are, `execution_format` what a runtime is to load of them.
 
+    `left_out` are the paths of files that no directory can hold, made printable.
     `raw` is the document as it came, which its readers see as `manifest.yaml`.
     """
 
@@ -94,6 +96,7 @@ class Manifest:
     raw: bytes = field(default=b"", repr=False)
     kind: str = MODEL
     package: Package | None = None
+    left_out: tuple[str, ...] = ()
     digest: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -148,9 +151,10 @@ def _manifest(raw: bytes, expected: Spec | None, base: str) -> Manifest:
     layout = mapping(body.get("format"), "spec.format")
     package = parse_distribution(root.get("distribution")) if kind == MODEL else None
     origin = Origin(hashlib.sha256(raw).hexdigest(), base, kind == SNAPSHOT, package)
+    files, left_out = usable_nodes(layout.get("files"))
     return Manifest(
         spec=_spec(metadata, expected),
-        files=parse_files(layout.get("files"), origin),
+        files=parse_files(files, origin),
         description=_text(metadata.get("description")),
         license=_text(metadata.get("license")),
         framework=_named(body.get("framework")),
@@ -161,7 +165,12 @@ def _manifest(raw: bytes, expected: Spec | None, base: str) -> Manifest:
         raw=raw,
         kind=str(kind),
         package=package,
+        left_out=told([*_list(layout.get("left_out")), *left_out]),
     )
+
+
+def _list(node: Node) -> list[Node]:
+    return node if isinstance(node, list) else []
 
 
 def _text(node: Node) -> str:
@@ -220,6 +229,7 @@ def render_manifest(manifest: Manifest) -> bytes:
             "format": {
                 "type": plain(manifest.format, MAX_TEXT),
                 **_rendered_execution(manifest),
+                **({"left_out": list(manifest.left_out)} if manifest.left_out else {}),
                 "files": [_rendered_file(entry) for entry in manifest.files],
             },
         },

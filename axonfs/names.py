@@ -1,7 +1,8 @@
 """Names from outside: specs, and the paths a manifest may use.
 
 Pure. Everything that becomes a directory entry goes through here, so nothing that a registry
-says can climb out of its version, hide in a terminal, or collide with the mount's own names.
+says can climb out of its version or collide with the mount's own names. Names of files may have
+any character that Linux allows; `printable` makes them safe to show.
 """
 
 from __future__ import annotations
@@ -10,16 +11,21 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import quote, unquote_to_bytes
 
 from axonfs.errors import MalformedError, UsageError
 
 LATEST = "latest"
 MAX_SEGMENT_BYTES = 255  # NAME_MAX of Linux
-MAX_PATH_BYTES = 1024
-MAX_DEPTH = 16
+MAX_PATH_BYTES = 3072  # leaves 1 KiB of Linux's PATH_MAX for what is above a version
+MAX_DEPTH = 16  # of a version's directory
+# Hubs of models; each serves the namespace of its name, and is asked only for what is named there.
+HUBS = ("hf", "modelscope")
 
 # Capitals, `_`, `.` and `+` occur in Hugging Face ids and semver builds.
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
+_REVISION = re.compile(r"[^\x00-\x20\x7f~^:?*\[\\]+")  # what git allows in the name of a ref
+_ENCODED = re.compile(r"(?:[A-Za-z0-9._+-]|%[0-9A-Fa-f]{2})+")
 _VERSION = re.compile(
     r"v?([0-9]{1,18})(?:\.([0-9]{1,18}))?(?:\.([0-9]{1,18}))?(?:-([0-9A-Za-z.-]+))?(?:\+.*)?"
 )
@@ -54,8 +60,47 @@ def valid_segment(text: str) -> bool:
     return bool(_SEGMENT.fullmatch(text)) and len(text) <= MAX_SEGMENT_BYTES
 
 
+def revision_segment(revision: str) -> str | None:
+    """The segment that stands for a hub's branch or tag: percent-encoded where it has to be.
+
+    None if git has no ref of that name, or no file name holds it.
+    """
+    if not _REVISION.fullmatch(revision) or ".." in revision or "//" in revision:
+        return None
+    if revision[0] in "./" or revision[-1] == "/":
+        return None
+    try:
+        segment = quote(revision, safe="+")
+    except UnicodeEncodeError:
+        return None
+    if segment[0] in "+-":  # a segment begins with a letter or a digit
+        segment = f"%{ord(segment[0]):02X}{segment[1:]}"
+    return segment if len(segment) <= MAX_SEGMENT_BYTES else None
+
+
+def revision_of(segment: str) -> str:
+    """The branch or tag that a segment stands for."""
+    return unquote_to_bytes(segment).decode("utf-8", "replace")
+
+
+def _hub_version(text: str) -> str | None:
+    """The segment for a revision as a person wrote it: percent-encoded, or as git has it."""
+    if _ENCODED.fullmatch(text):
+        return revision_segment(revision_of(text))
+    return revision_segment(text)
+
+
+def version_segment(namespace: str, text: str) -> str | None:
+    """The version's segment in a directory of `namespace`, None if `text` cannot be a version."""
+    if namespace in HUBS:
+        return _hub_version(text)
+    return text if valid_segment(text) else None
+
+
 def parse_spec(text: str) -> Spec:
     """`namespace/name@version`; the version is `latest` if left out.
+
+    A hub's version may be any branch or tag, `refs/pr/1` or `refs%2Fpr%2F1`.
 
     Raises:
         UsageError: the text is not a spec; the message shows the form.
@@ -64,10 +109,14 @@ def parse_spec(text: str) -> Spec:
     segments = model.split("/")
     if at and not version:
         raise UsageError(f"{printable(text)!r} has an empty version", hint=_FORM)
-    version = version or LATEST
-    if not 2 <= len(segments) < MAX_DEPTH or not all(map(valid_segment, [*segments, version])):
+    segment = version_segment(segments[0], version or LATEST)
+    if (
+        segment is None
+        or not 2 <= len(segments) < MAX_DEPTH
+        or not all(map(valid_segment, segments))
+    ):
         raise UsageError(f"{printable(text)!r} is not a model", hint=_FORM)
-    return Spec(segments[0], "/".join(segments[1:]), version)
+    return Spec(segments[0], "/".join(segments[1:]), segment)
 
 
 _FORM = "write namespace/name or namespace/name@version, such as nlp/llama-2-7b@1.0.0 or hf/gpt2"
@@ -75,33 +124,37 @@ _FORM = "write namespace/name or namespace/name@version, such as nlp/llama-2-7b@
 
 def spec_of(segments: tuple[str, ...]) -> Spec | None:
     """The spec a directory below the mountpoint stands for, None if it cannot be one."""
-    if not 3 <= len(segments) <= MAX_DEPTH or not all(map(valid_segment, segments)):
+    if not 3 <= len(segments) <= MAX_DEPTH or not all(map(valid_segment, segments[:-1])):
         return None
-    return Spec(segments[0], "/".join(segments[1:-1]), segments[-1])
+    namespace, version = segments[0], segments[-1]
+    if namespace in HUBS and not _ENCODED.fullmatch(version):
+        return None
+    segment = version_segment(namespace, version)
+    return Spec(namespace, "/".join(segments[1:-1]), segment) if segment else None
 
 
 def check_path(path: str) -> str:
     """`path` as it is, if it is a plain relative path of a file inside a version.
 
     Raises:
-        MalformedError: absolute, empty, `.` or `..` segments, NUL, control or formatting
-            characters, not UTF-8, too long or too deep.
+        MalformedError: absolute, empty, `.` or `..` segments, NUL, or `unusable`.
     """
-    encoded = path.encode("utf-8", "surrogatepass")
-    segments = path.split("/")
-    if not path or len(encoded) > MAX_PATH_BYTES or len(segments) > MAX_DEPTH:
-        raise MalformedError(f"the path {printable(path)!r} is empty, too long or too deep")
-    for segment in segments:
-        if (
-            segment in ("", ".", "..")
-            or len(segment.encode("utf-8", "replace")) > MAX_SEGMENT_BYTES
-        ):
-            raise MalformedError(f"the path {printable(path)!r} is not a plain relative path")
-    if any(unicodedata.category(char) == "Cs" for char in path):
-        raise MalformedError(f"the path {printable(path)!r} is not UTF-8")
-    if any(unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp") for char in path):
-        raise MalformedError(f"the path {printable(path)!r} has control characters")
+    if "\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/")):
+        raise MalformedError(f"the path {printable(path)!r} is not a plain relative path")
+    if why := unusable(path):
+        raise MalformedError(f"the path {printable(path)!r} {why}")
     return path
+
+
+def unusable(path: str) -> str | None:
+    """Why no file can be read under a path that is harmless; None if one can."""
+    try:
+        encoded = path.encode()
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    if max(map(len, encoded.split(b"/"))) > MAX_SEGMENT_BYTES:
+        return f"has a name of more than {MAX_SEGMENT_BYTES} bytes"
+    return f"has more than {MAX_PATH_BYTES} bytes" if len(encoded) > MAX_PATH_BYTES else None
 
 
 def check_digest(text: object) -> str:

@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from axonfs.names import printable
+from axonfs.names import HUBS, printable
 
 PREFETCH = ("auto", "off", "all")
 LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
-# Hubs of models; each serves the namespace of its name, and is asked only for what is named there.
-HUBS = ("hf", "modelscope")
 
 _WORDS = {"1": True, "true": True, "yes": True, "on": True} | {
     "0": False,

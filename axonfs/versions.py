@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from axonfs.errors import UsageError
-from axonfs.names import LATEST, Spec, parse_spec, printable, valid_segment, version_key
+from axonfs.names import LATEST, Spec, parse_spec, printable, version_key, version_segment
 
 # (numbers, whether a release, prerelease identifiers): what semver compares, without the build.
 Precedence: TypeAlias = "tuple[Any, ...]"
@@ -147,6 +147,7 @@ def parse_wanted(text: str) -> Wanted:
         UsageError: the text is neither; the message shows the form.
     """
     model, _, version = text.partition("@")
-    if not version or valid_segment(version):
+    constrained = version.startswith(("<", ">", "="))  # legal in git, and never meant as a branch
+    if not constrained and (not version or version_segment(model.partition("/")[0], version)):
         return Wanted(parse_spec(text))
     return Wanted(parse_spec(model), parse_constraint(version))

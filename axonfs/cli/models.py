@@ -11,8 +11,8 @@ from axonfs.cli.client import ask
 from axonfs.cli.options import json_option, source_options, target
 from axonfs.cli.output import echo, echo_json, facts, note, show_note, table
 from axonfs.errors import AxonError, UsageError
+from axonfs.names import HUBS
 from axonfs.units import counted, part_of, share, size
-from axonfs.values import HUBS
 from axonfs.versions import parse_wanted
 
 
@@ -137,6 +137,7 @@ def _facts(found: dict[str, object]) -> list[tuple[str, str]]:
         ("published", time.strftime("%Y-%m-%d %H:%M", time.localtime(created)) if created else ""),
         *((label, str(value)) for label, value in facts.items()),
         ("files", str(len(files))),
+        ("left out", _left_out(found["left_out"])),
         ("size", size(total)),
         ("local", f"{size(local)} ({_local(found)})"),
         ("pinned", _pin_word(found)),
@@ -145,6 +146,12 @@ def _facts(found: dict[str, object]) -> list[tuple[str, str]]:
         ("from", str(found["source"])),
         ("path", str(found["path"] or "")),
     ]
+
+
+def _left_out(paths: object) -> str:
+    """The files that no directory can hold."""
+    assert isinstance(paths, list)
+    return f"{len(paths)} that no directory can hold: {', '.join(paths)}" if paths else ""
 
 
 @click.command

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 from typing import Protocol
 
 from axonfs.errors import MalformedError
-from axonfs.names import check_path, printable
+from axonfs.names import check_path, printable, unusable
 
 _BLOCK = tarfile.BLOCKSIZE
 _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
@@ -30,6 +30,18 @@ class Target(Protocol):
     def write(self, piece: bytes) -> None: ...
 
     def done(self) -> None: ...
+
+
+class _Nothing:
+    """What a file that cannot be anybody's is read into."""
+
+    unit = 1 << 20
+
+    def write(self, piece: bytes) -> None:
+        pass
+
+    def done(self) -> None:
+        pass
 
 
 class Untar:
@@ -83,7 +95,9 @@ class Untar:
         return body[: header.size]
 
     def _file(self, path: str, size: int) -> Generator[int, bytes, None]:
-        target = self._opened(check_path(path.removeprefix("./")), size)
+        path = path.removeprefix("./")
+        # No manifest names a file that no directory can hold, so nobody waits for it.
+        target = _Nothing() if unusable(path) else self._opened(check_path(path), size)
         left = size
         while left:
             piece = yield min(left, target.unit)

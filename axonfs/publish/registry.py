@@ -21,9 +21,8 @@ from axonfs.catalog import (
 from axonfs.chunktable import ChunkTable, decode_table
 from axonfs.errors import AxonError, MalformedError, UsageError
 from axonfs.manifest import MANIFEST_NAME, ChunkRef, Manifest, parse_manifest
-from axonfs.names import LATEST, Spec, newest, spec_of, valid_segment
+from axonfs.names import HUBS, LATEST, Spec, newest, spec_of, valid_segment
 from axonfs.publish.files import draft, locked, replace, sweep, write_all
-from axonfs.values import HUBS
 
 VERSIONS_NAME = "versions.json"
 # Names of the layout itself: no part of a spec may look like one.

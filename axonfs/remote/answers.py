@@ -158,7 +158,7 @@ def body_range(answer: Answer, asked: Range, size: int, etag: str | None) -> Ran
 
 def _all(answer: Answer, size: int) -> Range:
     length = content_length(answer.headers)
-    if length is not None and length != size and not coded:
+    if length is not None and length != size and not codings(answer):
         raise answer.fault(ChangedError, f"it has {length} bytes now, not {size}")
     return Range(0, size)
 

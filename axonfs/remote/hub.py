@@ -21,6 +21,7 @@ from typing import Any
 
 import trio
 
+from axonfs import leftout
 from axonfs.catalog import Listing, Versions
 from axonfs.chunktable import ChunkTable
 from axonfs.distribution import Package
@@ -32,7 +33,7 @@ from axonfs.errors import (
     UnavailableError,
 )
 from axonfs.manifest import SNAPSHOT, FileEntry, Manifest, parse_manifest, render_manifest
-from axonfs.names import LATEST, Spec, is_commit, valid_segment
+from axonfs.names import LATEST, Spec, is_commit, revision_of, revision_segment
 from axonfs.remote.bodies import Location
 from axonfs.remote.documents import Documents, Fetched
 from axonfs.remote.kept import KeptDocuments
@@ -145,7 +146,8 @@ class HubSource(ABC):
             refs = {**refs, self.default_branch: newest.id}
         if not refs:
             return None
-        usable = {name: commit for name, commit in refs.items() if valid_segment(name)}
+        named = ((revision_segment(name), commit) for name, commit in refs.items())
+        usable = {segment: commit for segment, commit in named if segment}
         commits = tuple(sorted(set(usable.values())))
         return Versions(commits, usable.get(self.default_branch), usable)
 
@@ -158,7 +160,8 @@ class HubSource(ABC):
             return None
         if is_commit(spec.version):
             return spec.version
-        revision = self.default_branch if spec.version == LATEST else spec.version
+        latest = spec.version == LATEST
+        revision = self.default_branch if latest else revision_of(spec.version)
         found = await self._commit(repo, revision, offline=offline, allow_stale=allow_stale)
         return found.id if found else None
 
@@ -180,6 +183,7 @@ class HubSource(ABC):
             return None
         files = await self._files(repo, spec.version)
         manifest = await trio.to_thread.run_sync(_snapshot, spec, commit, files)
+        leftout.warn(spec, manifest.left_out)
         return manifest, f"{self.namespace}://{repo}@{spec.version}/"
 
     async def table(self, base: str, entry: FileEntry) -> ChunkTable | None:
@@ -283,15 +287,17 @@ def described(facts: Mapping[str, str | int]) -> str:
 
 
 def _snapshot(spec: Spec, commit: Commit, files: list[FileEntry]) -> Manifest:
+    usable, left_out = leftout.usable_files(files)
     made = Manifest(
         spec,
-        tuple(sorted(files, key=lambda entry: entry.path)),
+        tuple(usable),
         license=commit.license,
         framework=commit.framework,
         format=commit.format,
         tags=commit.tags,
         created=commit.created,
         kind=SNAPSHOT,
+        left_out=leftout.told(left_out),
     )
     return parse_manifest(render_manifest(made), spec)
 

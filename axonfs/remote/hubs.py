@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 from axonfs.config import Settings
 from axonfs.errors import UsageError
+from axonfs.names import HUBS
 from axonfs.remote import huggingface, modelscope
 from axonfs.remote.documents import Documents
 from axonfs.remote.hub import HubSource
 from axonfs.remote.huggingface import HuggingFace
 from axonfs.remote.modelscope import ModelScope
 from axonfs.remote.source import DocumentCache, Hub
-from axonfs.values import HUBS, parse_url
+from axonfs.values import parse_url
 
 
 class _Known(NamedTuple):

@@ -17,6 +17,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import trio
 
+from axonfs import leftout
 from axonfs.catalog import (
     API_VERSION,
     MAX_INDEX_BYTES,
@@ -191,6 +192,7 @@ class RegistrySource:
         base = base_of(fetched.final_url, spec.model) or self.url
         with _Blaming(fetched.final_url):
             manifest = await trio.to_thread.run_sync(parse_manifest, fetched.body, spec, base)
+        leftout.warn(manifest.spec, manifest.left_out)
         return manifest, base
 
     def allows_unverified(self, base: str) -> bool:

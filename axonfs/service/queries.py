@@ -180,6 +180,7 @@ async def info(context: Context, request: Event) -> Event:
                 version.source and version.source.allows_unverified(version.base)
             ),
             "files": files,
+            "left_out": list(manifest.left_out),
         }
     }
 

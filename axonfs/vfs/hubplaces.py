@@ -1,7 +1,8 @@
 """What is at each path below a hub's namespace: models that nobody lists, and their revisions.
 
     hf/<org>/<name>/<commit>/…     a version
-    hf/<org>/<name>/<revision>     a symlink to the commit that a branch, a tag or `latest` is at
+    hf/<org>/<name>/<revision>     a symlink to the commit that a branch, a tag or `latest` is at,
+                                   percent-encoded where it is no plain word: refs%2Fpr%2F1
     hf/<name>/<revision>           a model without an organisation
 
 Sits beside places.py, inside vfs. What is known locally is listed and looked up without a word to
@@ -45,7 +46,7 @@ class HubPlaces:
             NotFoundError: there is no such model or revision.
             AxonError: the hub could not be asked, or does not say.
         """
-        if not all(map(valid_segment, path)):
+        if not all(map(valid_segment, path)) and spec_of(path) is None:
             raise NotFoundError("no such model or revision", path="/".join(path))
         if len(path) < MODEL_DEPTH or path in (await self._tree.local()).shelves:
             return None
@@ -103,6 +104,8 @@ class HubPlaces:
         raise unknown or NotFoundError("no such model or revision", path="/".join(path))
 
     async def _model(self, path: Path) -> None:
+        if not valid_segment(path[-1]):
+            raise NotFoundError("no such model", path="/".join(path))
         spec = Spec(path[0], "/".join(path[1:]), LATEST)
         if await self._tree.target(spec) is None:
             raise NotFoundError("no such model", spec=spec.model)

@@ -214,10 +214,10 @@ class Places:
         path = (*parent.path, name)
         if path == (CONTROL,):
             return Directory(path)
-        if not valid_segment(name):
-            return None
         if self._hubs.has(path):
             return await self._in_hub(path)
+        if not valid_segment(name):
+            return None
         shelf = (await self._tree.catalog()).shelves.get(parent.path, Shelf())
         if name in shelf.children or name in shelf.versions:
             return Directory(path)

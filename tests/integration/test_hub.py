@@ -165,13 +165,11 @@ async def test_a_renamed_model_and_one_without_an_organisation(
 @pytest.mark.parametrize(
     "entry",
     [
-        {"type": "file", "path": "../up", "size": 1, "oid": "0" * 40},
         {"type": "file", "path": "a", "size": -1, "oid": "0" * 40},
         {"type": "file", "path": "a", "size": 1, "oid": "main"},
         {"type": "file", "path": "a", "size": 1, "oid": "0" * 40, "lfs": {"oid": "x", "size": 1}},
         {"type": "file", "size": 1, "oid": "0" * 40},
         {"type": "file", "path": "a", "size": True, "oid": "0" * 40},
-        {"type": "file", "path": "config.json/x", "size": 1, "oid": "0" * 40},
         "a",
     ],
 )
@@ -183,6 +181,38 @@ async def test_a_listing_that_breaks_a_rule_is_refused(
     async with rig(tmp_path, hubs=at(hub)) as parts:
         with pytest.raises(MalformedError):
             await parts.tree.version(parse_spec(NAME))
+
+
+async def test_odd_files_are_left_out_and_the_others_served(
+    tmp_path: Path,
+    hub: HubServer,
+    repo: Repo,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def file(path: str, size: int = 1) -> dict[str, object]:
+        return {"type": "file", "path": path, "size": size, "oid": "0" * 40}
+
+    odd = ["../up", "/abs", "a//b", "a/./b", "nul\0", "x" * 256, "\udc80", "config.json/x"]
+    legal = ["joiner\u200d.txt", "a\nb", "\u202eevil", "Config.json", "größe", "gro\u0308ße", "-"]
+    body = FILES["config.json"]
+    same = repo.entry("config.json", body)
+    other = {**same, "oid": "1" * 40}
+    listed = [*repo.tree(repo.branches["main"]), *map(file, odd + legal), same, other]
+    monkeypatch.setattr(Repo, "tree", lambda self, commit: listed)
+    async with rig(tmp_path, hubs=at(hub)) as parts:
+        version = await parts.tree.version(parse_spec(NAME))
+        manifest = version.manifest
+        assert {entry.path for entry in manifest.files} == {*FILES, *legal}
+        assert len(manifest.left_out) == len(odd) + 1, "the second of two that differ is one too"
+        assert all(path.isprintable() for path in manifest.left_out)
+        assert await content(parts, "config.json") == body
+    assert [record.levelname for record in caplog.records if "no directory" in record.message] == [
+        "WARNING"
+    ]
+    async with rig(tmp_path, offline=True, hubs=at(hub)) as parts:
+        again = (await parts.tree.version(parse_spec(NAME))).manifest
+        assert (again.left_out, again.files) == (manifest.left_out, manifest.files)
 
 
 # -- bytes -------------------------------------------------------------------------------------

@@ -89,10 +89,6 @@ def device(model: Path) -> None:
     (model / "null").symlink_to("/dev/null")
 
 
-def newline(model: Path) -> None:
-    (model / "a\nb").write_bytes(b"")
-
-
 def latin(model: Path) -> None:
     os.close(os.open(bytes(model) + b"/gr\xf6\xdfe", os.O_CREAT))
 
@@ -106,7 +102,6 @@ def latin(model: Path) -> None:
         (ring, "'link' is a link that leads nowhere"),
         (pipe, "'pipe' is neither a file nor a directory"),
         (device, "'null' is neither a file nor a directory"),
-        (newline, r"'a\?b' has control characters"),
         (latin, "is not UTF-8"),
     ],
 )

@@ -14,9 +14,8 @@ from axonfs.manifest import (
     parse_manifest,
     render_manifest,
 )
-from axonfs.names import is_commit, parse_spec
+from axonfs.names import HUBS, is_commit, parse_spec
 from axonfs.remote.fields import next_page
-from axonfs.values import HUBS
 
 OID, DIGEST = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391", "ab" * 32
 SPEC = parse_spec(f"hf/acme/tiny@{OID}")

@@ -34,7 +34,7 @@ DIGESTS = st.binary(min_size=32, max_size=32).filter(any).map(bytes.hex) | st.ju
 TEXTS = st.text(max_size=30).map(plain)
 CHUNKS = st.builds(ChunkRef, st.integers(16, 26).map(lambda power: 1 << power), DIGESTS)
 PLAIN_PATHS = st.lists(
-    st.text(st.characters(categories=("L", "N", "P", "Zs"), exclude_characters="/"), min_size=1)
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1)
     .filter(lambda name: name not in (".", "..", "manifest.yaml"))
     .map(lambda name: name[:20]),
     min_size=1,
@@ -179,6 +179,14 @@ def test_the_chunks_of_an_empty_file_do_not_matter() -> None:
     assert parse(tree(file(size=0, chunks=[7]))).files[0].chunks is None
 
 
+def test_a_file_that_no_directory_can_hold_is_left_out() -> None:
+    paths = ["a", "x" * 256, "/".join(["x" * 100] * 31), "b\n"]
+    parsed = parse(tree(*map(file, paths)))
+    assert [entry.path for entry in parsed.files] == ["a", "b\n"]
+    assert len(parsed.left_out) == 2
+    assert all(path.isprintable() for path in parsed.left_out)
+
+
 @pytest.mark.parametrize(
     ("entry", "rule"),
     [
@@ -187,7 +195,7 @@ def test_the_chunks_of_an_empty_file_do_not_matter() -> None:
         (file(path=["a"]), "no path"),
         (file(path="../a"), "relative path"),
         (file(path="/a"), "relative path"),
-        (file(path="a\0b"), "control"),
+        (file(path="a\0b"), "relative path"),
         (file(path="manifest.yaml"), "manifest's own"),
         (file(path="manifest.yaml/a"), "manifest's own"),
         (file(size=-1), "whole number"),

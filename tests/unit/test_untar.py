@@ -70,10 +70,17 @@ def test_directories_and_a_leading_dot_are_nothing_special() -> None:
     assert unpacked(archive_of(members), 512) == {"sub/a": b"abc"}
 
 
-@pytest.mark.parametrize("path", ["../a", "/etc/passwd", "sub/../../a", "a//b", "a\nb"])
+@pytest.mark.parametrize("path", ["../a", "/etc/passwd", "sub/../../a", "a//b"])
 def test_a_name_that_leads_elsewhere_is_refused(path: str) -> None:
     with pytest.raises(MalformedError, match="path"):
         unpacked(archive_of([(tarfile.TarInfo(path), b"x")]), 512)
+
+
+def test_a_file_that_no_directory_can_hold_is_passed_over() -> None:
+    odd = ["x" * 256, "gr\udcf6\udcdfe", "/".join(["x" * 100] * 31)]
+    names = [odd[0], "a\nb", odd[1], "last", odd[2]]
+    members = [(tarfile.TarInfo(name), name.encode(errors="replace")) for name in names]
+    assert unpacked(archive_of(members), 700) == {"a\nb": b"a\nb", "last": b"last"}
 
 
 @pytest.mark.parametrize(
