@@ -30,6 +30,7 @@ from axonfs.errors import (
     AxonError,
     DeadlineError,
     MalformedError,
+    OfflineError,
     UnavailableError,
 )
 from axonfs.manifest import SNAPSHOT, FileEntry, Manifest, parse_manifest, render_manifest
@@ -62,6 +63,7 @@ class HubSource(ABC):
     Args:
         token: sent to the endpoint's own origin only.
         cache: answers of earlier runs, for when it is not reached or not to be asked.
+        silenced: the variable that forbids to ask this hub, if one does; nothing is then sent.
     """
 
     namespace: str
@@ -77,6 +79,7 @@ class HubSource(ABC):
         token: str | None = None,
         *,
         cache: DocumentCache | None = None,
+        silenced: str | None = None,
     ) -> None:
         root = target_of(endpoint)
         self.url = str(root).rstrip("/") + "/"
@@ -84,6 +87,7 @@ class HubSource(ABC):
         self._endpoint = self.url.rstrip("/")
         self._origin = root.origin
         self._secrets = {**root.credentials, **(self._credentials(token) if token else {})}
+        self._silenced = silenced
         self._documents = documents
         self._kept = KeptDocuments(documents, cache, self._secrets)
 
@@ -163,6 +167,8 @@ class HubSource(ABC):
         latest = spec.version == LATEST
         revision = self.default_branch if latest else revision_of(spec.version)
         found = await self._commit(repo, revision, offline=offline, allow_stale=allow_stale)
+        if found is None:
+            self._check_silence()
         return found.id if found else None
 
     async def facts(self, spec: Spec, *, offline: bool = False) -> Mapping[str, str | int]:
@@ -180,6 +186,7 @@ class HubSource(ABC):
             return None
         commit = await self._commit(repo, spec.version)
         if commit is None:
+            self._check_silence()
             return None
         files = await self._files(repo, spec.version)
         manifest = await trio.to_thread.run_sync(_snapshot, spec, commit, files)
@@ -195,7 +202,12 @@ class HubSource(ABC):
         return False
 
     def locate(self, base: str, entry: FileEntry) -> Location:
-        """Where a file's bytes are; `base` is one of this hub's."""
+        """Where a file's bytes are; `base` is one of this hub's.
+
+        Raises:
+            OfflineError: the hub may not be asked.
+        """
+        self._check_silence()
         repo, _, commit = base.removeprefix(f"{self.namespace}://").rstrip("/").rpartition("@")
         return Location(
             self._file_url(repo, commit, entry.path),
@@ -210,6 +222,11 @@ class HubSource(ABC):
 
     # -- asking ------------------------------------------------------------------------------
 
+    def _check_silence(self) -> None:
+        if self._silenced:
+            what = f"not in the cache, and {self._silenced} keeps AxonFS from asking the hub"
+            raise OfflineError(what, source=self.url)
+
     def _access(self, repo: str) -> str:
         """What a person can do who is refused."""
         page = f"{self._endpoint}/{repo}"
@@ -220,6 +237,7 @@ class HubSource(ABC):
 
     async def _kept_answer(self, repo: str, url: str, *, offline: bool, allow_stale: bool) -> Any:
         """The JSON at `url`, as it is now or as it is kept; None if there is none."""
+        offline = offline or self._silenced is not None
         with self._explaining(repo, url):
             return await self._kept.get(
                 url, MAX_ANSWER_BYTES, parse_json, offline=offline, allow_stale=allow_stale
@@ -245,6 +263,7 @@ class HubSource(ABC):
 
     async def _page(self, repo: str, url: str) -> Fetched:
         """One document that is asked for once."""
+        self._check_silence()
         with self._explaining(repo, url):
             fetched = await self._documents.get(url, limit=MAX_ANSWER_BYTES, headers=self._secrets)
             assert fetched is not None  # no ETag was sent

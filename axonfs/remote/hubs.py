@@ -25,10 +25,17 @@ class _Known(NamedTuple):
     variable: str
     endpoint: Callable[[], str]
     token: Callable[[], str | None]
+    silenced: Callable[[], str | None] = lambda: None
 
 
 _KNOWN = {
-    "hf": _Known(HuggingFace, "HF_ENDPOINT", huggingface.endpoint, huggingface.token),
+    "hf": _Known(
+        HuggingFace,
+        "HF_ENDPOINT",
+        huggingface.endpoint,
+        huggingface.token,
+        huggingface.silenced,
+    ),
     "modelscope": _Known(ModelScope, "MODELSCOPE_ENDPOINT", modelscope.endpoint, modelscope.token),
 }
 assert tuple(_KNOWN) == HUBS
@@ -69,5 +76,6 @@ def configured(
             endpoint = parse_url(known.endpoint())
         except ValueError as exc:
             raise UsageError(f"{known.variable} {exc}") from exc
-        hubs[name] = known.kind(endpoint, documents, tokens.get(name), cache=cache)
+        token, silenced = tokens.get(name), known.silenced()
+        hubs[name] = known.kind(endpoint, documents, token, cache=cache, silenced=silenced)
     return hubs

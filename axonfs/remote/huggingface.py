@@ -58,6 +58,14 @@ def _token_of_file() -> str | None:
         return None
 
 
+def silenced() -> str | None:
+    """The variable by which the Hub's own client would not ask it, if one says so."""
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        if value := os.environ.get(name):
+            return name if value.upper() in ("1", "ON", "YES", "TRUE") else None
+    return None
+
+
 class HuggingFace(HubSource):
     """The Hub."""
 
