@@ -92,7 +92,7 @@ def test_revisions(start_mount: MountFactory, hub: HubServer, repo: Repo) -> Non
     for spec in ("refs/pr/1", "refs%2Fpr%2F1", "fix#1", "rel@1", "50%", "50%25"):
         done = run_axonfs("pin", f"hf/acme/tiny@{spec}", "--cache", mount.cache)
         assert "is pinned" in done.stdout
-        assert run_axonfs("pin", "--check", f"hf/acme/tiny@{spec}", "--cache", mount.cache)
+        run_axonfs("pin", "--check", f"hf/acme/tiny@{spec}", "--cache", mount.cache)
 
 
 @pytest.mark.complains
