@@ -24,13 +24,15 @@ class AxonError(Exception):
 
     `transient` says that asking again may help, and `retry_after` how many seconds the source
     wants to be left alone first; whoever retries decides by them. `overloaded` says that it wants
-    fewer requests at a time. `code` is the source's own word for the fault (X-Error-Code).
+    fewer requests at a time. `status` is that of its answer over HTTP, `code` its own word for the
+    fault (X-Error-Code).
     """
 
     errno: int = errno.EIO
     exit_code: int = 1
     transient: bool = False
     retry_after: float | None = None
+    status: int | None = None
     code: str | None = None
     overloaded: bool = False
 

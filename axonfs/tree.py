@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 import trio
 
 from axonfs.catalog import Listing, Versions, ranked, search
-from axonfs.errors import AxonError, NotFoundError, OfflineError
+from axonfs.errors import AccessDeniedError, AxonError, NotFoundError, OfflineError
 from axonfs.flights import Flights
 from axonfs.manifest import FileEntry, Manifest
 from axonfs.names import LATEST, Spec, parse_spec
@@ -171,7 +171,7 @@ class Tree:
     async def _list(self, source: Source, failures: list[AxonError]) -> None:
         try:
             listings = await source.listings(offline=self.offline)
-            self.answered(source, None)
+            self.answered(source, source.denial)
             self.states[source.url].indexed = listings is not None
         except AxonError as exc:
             failures.append(exc)
@@ -275,8 +275,15 @@ class Tree:
             raise self.unknown(spec.model)
         return Spec(spec.namespace, spec.name, latest)
 
-    def unknown(self, model: str) -> NotFoundError:
+    @property
+    def denial(self) -> AccessDeniedError | None:
+        """The refusal of a registry that tells nothing: what is not known may be there."""
+        return next((source.denial for source in self.sources if source.denial), None)
+
+    def unknown(self, model: str) -> AxonError:
         """What to tell of a model of which no version is known."""
+        if self.denial:
+            return self.denial.located(spec=model)
         hint = "try axonfs search" if self.indexed else "try axonfs search, or name its @VERSION"
         if not self.sources and "hf" in self.hubs:
             hint = f"no registry is configured; on the Hugging Face Hub it is hf/{model}"
@@ -303,7 +310,8 @@ class Tree:
         names, latest, failure = set(shelf.versions), None, None
         for source in self.sources:
             try:
-                silent = self.offline or self.states[source.url].error is not None  # it is down
+                down = self.states[source.url].error is not None and not source.denial
+                silent = self.offline or down
                 answer = await source.versions(model, offline=silent)
             except AxonError as exc:
                 self.answered(source, exc)

@@ -53,6 +53,7 @@ class Answer:
             retry_after=retry_after if transient else None,
             hint=_HINTS.get(self.status),
         )
+        error.status = self.status
         error.code = self.headers.get("x-error-code")
         error.overloaded = self.status in _OVERLOADED
         return error

@@ -121,6 +121,11 @@ class HubSource(ABC):
     async def search(self, query: str) -> list[Listing]:
         """What the hub's own search finds, in its order."""
 
+    @property
+    def denial(self) -> AccessDeniedError | None:
+        """None: a hub refuses model by model."""
+        return None
+
     # -- the source --------------------------------------------------------------------------
 
     async def listings(
@@ -142,6 +147,10 @@ class HubSource(ABC):
         )
         try:
             refs = await self._refs(repo, offline=offline, allow_stale=allow_stale) or {}
+        except AccessDeniedError:
+            if newest is None:
+                raise
+            refs = {}
         except (UnavailableError, DeadlineError):
             if not allow_stale:
                 raise

@@ -32,6 +32,7 @@ from axonfs.catalog import (
 from axonfs.chunktable import ChunkTable, parse_table, table_bytes
 from axonfs.distribution import Package
 from axonfs.errors import (
+    AccessDeniedError,
     AxonError,
     MalformedError,
     NotFoundError,
@@ -39,6 +40,7 @@ from axonfs.errors import (
 )
 from axonfs.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest, parse_manifest
 from axonfs.names import LATEST, Spec
+from axonfs.remote.access import Access
 from axonfs.remote.bodies import Location
 from axonfs.remote.documents import Documents
 from axonfs.remote.kept import KeptDocuments
@@ -82,9 +84,15 @@ class RegistrySource:
         self._allow_unverified = allow_unverified
         self._no_index_until = float("-inf")
         self._indexed = True  # until it was asked for its index and had none
+        self._specs: frozenset[Spec] = frozenset()  # what the index listed last
+        self._access = Access(has_token=bool(self._secrets))
 
     def __repr__(self) -> str:
         return f"<RegistrySource {self.url}>"
+
+    @property
+    def denial(self) -> AccessDeniedError | None:
+        return self._access.denial
 
     # -- what there is -----------------------------------------------------------------------
 
@@ -94,15 +102,17 @@ class RegistrySource:
         if not offline and trio.current_time() < self._no_index_until:
             return None
         url = f"{self.url}{_API}index.json"
-        listings = await self._kept.get(
+        asked = self._kept.get(
             url,
             MAX_INDEX_BYTES,
             lambda body: _listings(body, url),
             offline=offline,
             allow_stale=allow_stale,
         )
+        listings = await (asked if offline else self._access.optional(asked))
         if not offline:
             self._indexed = listings is not None
+            self._specs = frozenset(listing.spec for listing in listings or ())
             if listings is None:
                 self._no_index_until = trio.current_time() + NO_INDEX_TTL
         return listings
@@ -112,13 +122,14 @@ class RegistrySource:
     ) -> Versions | None:
         url = f"{self._model_url(model)}/versions.json"
         with _Blaming(url):
-            found = await self._kept.get(
+            asked = self._kept.get(
                 url,
                 MAX_VERSIONS_BYTES,
                 parse_versions,
                 offline=offline,
                 allow_stale=allow_stale,
             )
+            found = await (asked if offline else self._access.optional(asked))
         if found is None and not offline and not self._indexed:
             return await self._found(model)
         return found
@@ -135,6 +146,8 @@ class RegistrySource:
                 # A version that calls itself `latest` cannot be told from the next one.
                 log.warning("`latest` is not used: %s", exc)
                 return None
+            except AccessDeniedError:
+                return None  # which `denial` tells of, unless it is only not there
             versions = [found[0].spec.version] if found else []
         return Versions.of(versions) if versions else None
 
@@ -143,11 +156,14 @@ class RegistrySource:
 
         Raises:
             NotFoundError: it has neither.
+            AccessDeniedError: it refuses everything.
         """
         found = await self._asked(query)
         if found is None:
             listings = await self.listings(allow_stale=True)
             if listings is None:
+                if self.denial:
+                    raise self.denial
                 what = "this registry has neither a search nor an index"
                 hint = "is the URL right; a model's full name works without them"
                 raise NotFoundError(what, source=self.url, hint=hint)
@@ -172,28 +188,42 @@ class RegistrySource:
     async def _asked(self, query: str) -> list[Listing] | None:
         url = f"{self.url}{_API}search?q={quote(query, safe='')}"
         try:
-            fetched = await self._documents.get(url, limit=MAX_SEARCH_BYTES, headers=self._secrets)
+            fetched = await self._access.optional(
+                self._documents.get(url, limit=MAX_SEARCH_BYTES, headers=self._secrets)
+            )
         except NotFoundError:
             return None
-        assert fetched is not None  # no ETag was sent
-        return _results(fetched.body)
+        return _results(fetched.body) if fetched else None
 
     # -- one version -------------------------------------------------------------------------
 
     async def manifest(self, spec: Spec) -> tuple[Manifest, str] | None:
         url = f"{self._model_url(spec.model)}/{quote(spec.version, safe='+')}/manifest.yaml"
         try:
-            fetched = await self._documents.get(
-                url, limit=MAX_MANIFEST_BYTES, headers=self._secrets
+            fetched = await self._access.heard(
+                self._documents.get(url, limit=MAX_MANIFEST_BYTES, headers=self._secrets)
             )
         except NotFoundError:
             return None
+        except AccessDeniedError as exc:
+            if self._access.may_be_absent(exc) and await self._lacks(spec):
+                return None
+            raise
         assert fetched is not None  # no ETag was sent
         base = base_of(fetched.final_url, spec.model) or self.url
         with _Blaming(fetched.final_url):
             manifest = await trio.to_thread.run_sync(parse_manifest, fetched.body, spec, base)
         leftout.warn(manifest.spec, manifest.left_out)
         return manifest, base
+
+    async def _lacks(self, spec: Spec) -> bool:
+        """Whether this registry, which refuses the manifest of `spec`, lists no such version."""
+        if self.denial:
+            await self.listings()
+        if self.denial or spec in self._specs:
+            return False
+        found = await self.versions(spec.model) if spec.version != LATEST else None
+        return found is None or spec.version not in found.versions
 
     def allows_unverified(self, base: str) -> bool:
         return self._allow_unverified and base.rstrip("/") == self.url.rstrip("/")

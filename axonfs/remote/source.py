@@ -14,6 +14,7 @@ from axonfs.catalog import Listing, Versions
 from axonfs.chunktable import ChunkTable
 from axonfs.distribution import Package
 from axonfs.document import Document
+from axonfs.errors import AccessDeniedError
 from axonfs.manifest import FileEntry, Manifest
 from axonfs.names import Spec
 from axonfs.remote.bodies import Location
@@ -34,6 +35,11 @@ class Source(Protocol):
     @property
     def url(self) -> str:
         """Where it is, without credentials; objects found through it have bases below it."""
+        ...
+
+    @property
+    def denial(self) -> AccessDeniedError | None:
+        """Its refusal, if it answered every request with one; it may have anything then."""
         ...
 
     async def listings(

@@ -252,6 +252,8 @@ class Places:
 
     async def _latest(self, parent: Directory) -> Place | None:
         latest = (await self._tree.versions("/".join(parent.path))).latest
+        if latest is None and self._tree.denial:
+            raise self._tree.denial
         return Alias((*parent.path, LATEST), latest) if latest is not None else None
 
     async def _list_directory(self, place: Directory) -> dict[str, Place]:
@@ -268,6 +270,8 @@ class Places:
             names[LATEST] = latest
         if place.path == ():
             names |= {name: Directory((name,)) for name in await self._hubs.known()}
+            if not names and self._tree.denial:
+                raise self._tree.denial
             names[CONTROL] = Directory((CONTROL,))
         return names
 

@@ -1,0 +1,68 @@
+"""What it means that a registry refuses a document which need not exist.
+
+Storage that lists nothing to strangers (S3 without ListBucket) answers 403 for what is not there.
+A wrong token brings 403 as well, and must not look like an empty registry: as long as every answer
+was a refusal, that refusal is what there is to say. Trio only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from axonfs.errors import AccessDeniedError, NotFoundError
+
+T = TypeVar("T")
+
+_NO_TOKEN = "if it needs a token: axonfs registry add URL --with-token"
+_BAD_TOKEN = "its token may be wrong: axonfs registry add URL --with-token sets another"
+
+
+class Access:
+    """How one registry answered so far.
+
+    Args:
+        has_token: whether credentials are sent along.
+
+    `denial` is the last refusal while there was no other answer.
+    """
+
+    def __init__(self, *, has_token: bool) -> None:
+        self._has_token = has_token
+        self._readable = False
+        self.denial: AccessDeniedError | None = None
+
+    async def heard(self, asked: Awaitable[T]) -> T:
+        """The outcome of a request, which is taken into account."""
+        try:
+            found = await asked
+        except AccessDeniedError as exc:
+            exc.hint = _BAD_TOKEN if self._has_token else _NO_TOKEN
+            if not self._readable:
+                self.denial = exc
+            raise
+        except NotFoundError:
+            self._told()
+            raise
+        self._told()
+        return found
+
+    async def optional(self, asked: Awaitable[T | None]) -> T | None:
+        """The outcome of a request for a document that need not exist; None if it is refused.
+
+        Raises:
+            AccessDeniedError: the token is not accepted.
+        """
+        try:
+            return await self.heard(asked)
+        except AccessDeniedError as exc:
+            if not self.may_be_absent(exc):
+                raise
+            return None
+
+    def may_be_absent(self, exc: AccessDeniedError) -> bool:
+        """Whether a refusal may mean that nothing is there. A 401 to a token is about the token."""
+        return exc.status == 403 or not self._has_token
+
+    def _told(self) -> None:
+        self._readable, self.denial = True, None
