@@ -47,16 +47,19 @@ class Access:
         self._told()
         return found
 
-    async def optional(self, asked: Awaitable[T | None]) -> T | None:
+    async def optional(self, asked: Awaitable[T | None], *, known: bool = False) -> T | None:
         """The outcome of a request for a document that need not exist; None if it is refused.
 
+        Args:
+            known: it did exist, so that it is refused now and not absent.
+
         Raises:
-            AccessDeniedError: the token is not accepted.
+            AccessDeniedError: the token is not accepted, or no longer.
         """
         try:
             return await self.heard(asked)
         except AccessDeniedError as exc:
-            if not self.may_be_absent(exc):
+            if known or not self.may_be_absent(exc):
                 raise
             return None
 

@@ -109,7 +109,8 @@ class RegistrySource:
             offline=offline,
             allow_stale=allow_stale,
         )
-        listings = await (asked if offline else self._access.optional(asked))
+        known = self._kept.knows(url)
+        listings = await (asked if offline else self._access.optional(asked, known=known))
         if not offline:
             self._indexed = listings is not None
             self._specs = frozenset(listing.spec for listing in listings or ())
@@ -129,7 +130,8 @@ class RegistrySource:
                 offline=offline,
                 allow_stale=allow_stale,
             )
-            found = await (asked if offline else self._access.optional(asked))
+            known = self._kept.knows(url)
+            found = await (asked if offline else self._access.optional(asked, known=known))
         if found is None and not offline and not self._indexed:
             return await self._found(model)
         return found
