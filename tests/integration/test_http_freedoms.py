@@ -15,8 +15,11 @@ from dataclasses import dataclass
 import pytest
 import trio
 
+from axonfs.catalog import parse_index, parse_versions
 from axonfs.errors import AxonError, MalformedError, UnavailableError
 from axonfs.remote import Bodies, Documents, Limits, Location, Routes
+from axonfs.remote.hub import parse_json
+from axonfs.yamldoc import parse_yaml
 from tests.support.rawserver import Asked, RawServer
 
 DATA = random.Random(9).randbytes(40_000)
@@ -354,3 +357,11 @@ async def test_every_form_of_retry_after(after: str) -> None:
         with pytest.raises(UnavailableError) as other:
             read_all(it.url)
         assert other.value.retry_after == 60
+
+
+def test_a_document_may_begin_with_a_byte_order_mark() -> None:
+    mark = "\ufeff".encode()
+    assert parse_yaml(mark + b"a: [1]", limit=99) == {"a": [1]}
+    assert parse_json(mark + b'{"a": [1]}') == {"a": [1]}
+    assert parse_versions(mark + b'{"versions": ["1.0.0"]}').versions == ("1.0.0",)
+    assert parse_index(mark + b'{"apiVersion": "axonfs/v1", "models": []}') == ([], 0)

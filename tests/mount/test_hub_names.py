@@ -10,6 +10,7 @@ import pytest
 
 from tests.mount.conftest import MountFactory, run_axonfs
 from tests.support.hub import HubServer, Repo
+from tests.support.registry import RegistryServer
 
 pytestmark = pytest.mark.mount
 
@@ -51,7 +52,9 @@ def hub(repo: Repo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("AXONFS_CONFIG", str(tmp_path / "none.yaml"))
-    with HubServer(repo) as server:
+    plain = Repo("gpt2")
+    plain.commit({"config.json": b"gpt2"}, branch="dev/x")
+    with HubServer(repo, plain) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         yield server
 
@@ -85,6 +88,7 @@ def test_revisions(start_mount: MountFactory, hub: HubServer, repo: Repo) -> Non
     for revision, segment in REVISIONS.items():
         assert os.readlink(model / segment) == repo.branches[revision]
         assert (model / segment / "config.json").read_bytes() == revision.encode()
+    assert (mount.path / "hf/gpt2/dev%2Fx/config.json").read_bytes() == b"gpt2"
     assert set(REVISIONS.values()) < set(os.listdir(model))
     assert os.readlink(model / "refs%2fpr%2f1") == repo.branches["refs/pr/1"]
     for absent in ("refs%2Fpr%2F2", "a%2Fb", "%2e%2e", "%00", "fix#1"):
@@ -93,6 +97,20 @@ def test_revisions(start_mount: MountFactory, hub: HubServer, repo: Repo) -> Non
         done = run_axonfs("pin", f"hf/acme/tiny@{spec}", "--cache", mount.cache)
         assert "is pinned" in done.stdout
         run_axonfs("pin", "--check", f"hf/acme/tiny@{spec}", "--cache", mount.cache)
+
+
+def test_published_names(start_mount: MountFactory, tmp_path: Path) -> None:
+    """What was published under such names is read under them."""
+    for name in LEGAL:
+        file = tmp_path / "source" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(name.encode())
+    run_axonfs("publish", tmp_path / "source", "nlp/odd@1.0.0", "--to", tmp_path / "registry")
+    with RegistryServer(tmp_path / "registry") as registry:
+        mount = start_mount(registry.url)
+        for name in LEGAL:
+            assert (mount.path / "nlp/odd/1.0.0" / name).read_bytes() == name.encode()
+        run_axonfs("verify", "nlp/odd@1.0.0", "--cache", mount.cache)
 
 
 @pytest.mark.complains
