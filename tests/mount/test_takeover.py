@@ -142,3 +142,17 @@ def test_an_open_file_keeps_its_manifest(
             assert [row["path"] for row in mount.status()["open"]] == [MODEL]
             assert file.read() == source_bytes(tmp_path, 0, NAME)
     assert len([seen for seen in origin.requests if "1.0.0/manifest" in seen.path]) == 1
+
+
+def test_a_start_asks_nobody(
+    start_mount: MountFactory, registry_dir: Path, gate: Gate, tmp_path: Path
+) -> None:
+    """Neither a mount nor the worker of a restart waits for a registry before it answers."""
+    with FaultyOrigin(registry_dir) as origin:
+        origin.always(gate)
+        mount = start_mount(origin.url)
+        worker = mount.worker()
+        mount.process.send_signal(signal.SIGHUP)
+        settled(lambda: mount.worker() != worker)
+        assert not gate.open.is_set()
+        assert mount.status()["registries"][0]["error"] is None
