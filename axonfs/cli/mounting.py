@@ -246,7 +246,8 @@ def _go_on(possessions: Possessions, flags: Flags) -> int:
 def umount(mountpoint: Path | None, force: bool) -> None:
     """Unmount MOUNTPOINT.
 
-    Without MOUNTPOINT it is the configured one, or this user's only mount.
+    Without MOUNTPOINT it is the configured one; if none is configured, the default one or this
+    user's only mount.
     The command returns when the mount's processes have ended. They go on while the same mount is
     elsewhere too, as a bind mount or in another mount namespace: then the command says where, and
     --force ends them, also when nothing is mounted at MOUNTPOINT any more.
@@ -266,7 +267,8 @@ def umount(mountpoint: Path | None, force: bool) -> None:
 def restart(mountpoint: Path | None) -> None:
     """Have the mount at MOUNTPOINT go on with what is installed now.
 
-    Without MOUNTPOINT it is the configured one, or this user's only mount.
+    Without MOUNTPOINT it is the configured one; if none is configured, the default one or this
+    user's only mount.
     Its processes are replaced while it stays mounted: readers see a pause. For an upgrade in place.
     """
     from axonfs.cli import unmounting

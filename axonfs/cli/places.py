@@ -3,36 +3,44 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 from axonfs.cli.mounts import settled
 from axonfs.config import resolve
-from axonfs.connection.mountinfo import Mount, mounts
+from axonfs.connection.mountinfo import mounts
 from axonfs.errors import AxonError, UsageError
 
 
 def meant(mountpoint: Path | None) -> Path:
-    """The place that was named; else the configured one, or that of this user's only mount.
+    """The place that was named; else the configured one, else that of this user's only mount.
 
     Raises:
-        AxonError: nothing of this user's is mounted.
+        AxonError: nothing of this user's is mounted there.
         UsageError: there are several mounts.
     """
     if mountpoint is not None:
         return settled(mountpoint)
-    own = [mount for mount in mounts() if mount.owner == os.geteuid()]
-    return obvious(own, settled(resolve({})["mountpoint"][0]))
+    configured, origin = resolve({})["mountpoint"]
+    own = {mount.mountpoint for mount in mounts() if mount.owner == os.geteuid()}
+    return obvious(own, settled(configured), chosen=origin != "default")
 
 
-def obvious(own: Sequence[Mount], configured: Path) -> Path:
-    """The mountpoint that is meant among a user's own mounts."""
-    places = sorted({mount.mountpoint for mount in own})
-    if configured in places:
+def obvious(own: Collection[Path], configured: Path, *, chosen: bool) -> Path:
+    """The mountpoint that is meant among a user's own.
+
+    Args:
+        configured: the setting `mountpoint`, which is not just its default if it is `chosen`. Then
+            no other place is ever taken for it.
+    """
+    names = ", ".join(map(str, sorted(own)))
+    if configured in own:
         return configured
-    if not places:
+    if chosen:
+        hint = f"name a mountpoint: {names}" if own else "see axonfs status"
+        raise AxonError("no AxonFS is mounted there", path=str(configured), hint=hint)
+    if not own:
         raise AxonError("nothing is mounted", hint="see axonfs status")
-    if len(places) > 1:
-        names = ", ".join(map(str, places))
-        raise UsageError(f"there are {len(places)} mounts: {names}", hint="name one")
-    return places[0]
+    if len(own) > 1:
+        raise UsageError(f"there are {len(own)} mounts: {names}", hint="name one")
+    return next(iter(own))

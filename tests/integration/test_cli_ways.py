@@ -17,7 +17,6 @@ from axonfs import __version__
 from axonfs.cli.columns import clip, clip_start, width
 from axonfs.cli.output import table
 from axonfs.cli.places import obvious
-from axonfs.connection.mountinfo import Mount
 from axonfs.errors import AxonError, UsageError
 from tests.support.axon import AxonRegistry
 from tests.support.commands import Run
@@ -227,15 +226,14 @@ def test_what_is_cut_fits_and_keeps_whole_characters() -> None:
     assert clip_start("a/b/c.bin", 6) == "…c.bin"
 
 
-def mounted(*places: str) -> list[Mount]:
-    return [Mount(Path(place), number, 0) for number, place in enumerate(places)]
-
-
 def test_the_mount_that_is_meant() -> None:
-    configured = Path("/models")
-    assert obvious(mounted("/a"), configured) == Path("/a")
-    assert obvious(mounted("/a", "/models"), configured) == configured
+    default, one, other = Path("/models"), Path("/a"), Path("/b")
+    assert obvious({one}, default, chosen=False) == one
+    assert obvious({one, default}, default, chosen=False) == default
     with pytest.raises(UsageError, match="there are 2 mounts: /a, /b; name one"):
-        obvious(mounted("/b", "/a"), configured)
+        obvious({other, one}, default, chosen=False)
     with pytest.raises(AxonError, match="nothing is mounted"):
-        obvious([], configured)
+        obvious(set(), default, chosen=False)
+    # A place that was configured is the only one that is meant.
+    with pytest.raises(AxonError, match="no AxonFS is mounted there; name a mountpoint: /a"):
+        obvious({one}, default, chosen=True)
