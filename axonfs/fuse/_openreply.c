@@ -3,8 +3,8 @@
  * It also writes large replies without the interpreter's lock, which pyfuse3 would keep while the
  * kernel copies them, and which every thread that fetches needs.
  *
- * Imported with RTLD_GLOBAL before pyfuse3, so that its fuse_reply_open(), fuse_reply_buf() and
- * fuse_session_process_buf() are the ones below. `arm` names one handle, its flags and its backing id;
+ * Imported with RTLD_GLOBAL before pyfuse3, so that its fuse_reply_open(), fuse_reply_buf(),
+ * fuse_session_receive_buf() and fuse_session_process_buf() are the ones below. `arm` names one handle, its flags and its backing id;
  * the reply that carries that handle is answered with them, every other one as libfuse does. One is
  * enough: pyfuse3 replies right after the handler returned, in the same thread. As it starts the
  * handler right after a request was read, `request`, `inode`, `flags` and `thread` are that one's
@@ -96,6 +96,21 @@ int fuse_reply_open(fuse_req_t request, const struct fuse_file_info *info)
     if (!libfuse)
         *(void **)&libfuse = dlsym(RTLD_NEXT, "fuse_reply_open");
     return libfuse ? libfuse(request, info) : -ENOSYS;
+}
+
+/* The request that made the device readable may be gone: its reader was killed, or it is an interrupt
+ * of one that was answered meanwhile. That is no failure, which pyfuse3 knows of EINTR alone. */
+int fuse_session_receive_buf(struct fuse_session *session, struct fuse_buf *buffer)
+{
+    static int (*libfuse)(struct fuse_session *, struct fuse_buf *);
+    int result;
+
+    if (!libfuse)
+        *(void **)&libfuse = dlsym(RTLD_NEXT, "fuse_session_receive_buf");
+    if (!libfuse)
+        return -ENOSYS;
+    result = libfuse(session, buffer);
+    return result == -EAGAIN ? -EINTR : result;
 }
 
 static void tell(uint64_t unique)

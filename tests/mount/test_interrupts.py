@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.conftest import FILES, MountFactory, settled, source_bytes
-from tests.mount.test_passthrough import MODEL, NAME
+from tests.mount.test_passthrough import MODEL, NAME, patched
 from tests.mount.test_takeover import index_lost
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import Gate, on_objects
@@ -183,6 +183,34 @@ def test_a_reader_that_is_stopped(
         assert reader.poll() is None
         gate.open.set()
         assert reader.wait(20) == 0
+
+
+SLOW = """
+import os, time, trio
+
+async def wait_readable(descriptor, wait=trio.lowlevel.wait_readable):
+    await wait(descriptor)
+    while os.path.exists({flag!r}):
+        time.sleep(0.01)
+
+trio.lowlevel.wait_readable = wait_readable
+"""
+
+
+def test_a_request_that_is_taken_back(
+    start_mount: MountFactory, origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """Before it was read: the mount was told of it, finds nothing, and serves on."""
+    flag = tmp_path / "slow"
+    mount = start_mount(origin.url, env=patched(tmp_path, SLOW.format(flag=str(flag))))
+    worker = mount.worker()
+    flag.touch()
+    with stuck("stat", mount.path / "nlp/tiny/1.0.0/absent") as reader:
+        reader.kill()
+        assert reader.wait(10) == -signal.SIGKILL
+    flag.unlink()
+    settled(lambda: "poll" in Path(f"/proc/{worker}/wchan").read_text())  # nothing under way
+    assert mount.worker() == worker
 
 
 def test_a_read_ahead_that_nobody_waits_for(
