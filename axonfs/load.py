@@ -14,6 +14,7 @@ import logging
 import math
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -168,13 +169,10 @@ class Load:
         """What is in the guides, as far as they are local."""
         texts = {}
         for entry in guides:
-            feed = self._fetcher.open(self.version, entry)
-            try:
+            with closing(await self._fetcher.open(self.version, entry)) as feed:
                 if feed.present(0, feed.object.count):
-                    raw = await trio.to_thread.run_sync(os.pread, feed.object.fd, entry.size, 0)
+                    raw = await trio.to_thread.run_sync(_content, feed)
                     texts[entry.path] = raw.decode(errors="replace")
-            finally:
-                feed.close()
         return texts
 
     # -- the fetching ------------------------------------------------------------------------
@@ -191,34 +189,40 @@ class Load:
                 size(max(room, 0)),
                 size(wanted),
             )
-        parts = self._parts(missing, room)
         async with trio.open_nursery() as nursery:
+            send, parts = trio.open_memory_channel[tuple[_File, Range]](0)
+            nursery.start_soon(self._send_parts, missing, room, send)
             for _ in range(self._width):
                 nursery.start_soon(self._fetch_parts, parts)
 
-    def _parts(
-        self, missing: Sequence[tuple[FileEntry, int]], room: int
-    ) -> Iterator[tuple[_File, Range]]:
-        """What to ask for, in order, `room` bytes at most; files are opened as they are reached.
+    async def _send_parts(
+        self,
+        missing: Sequence[tuple[FileEntry, int]],
+        room: int,
+        parts: trio.MemorySendChannel[tuple[_File, Range]],
+    ) -> None:
+        """Send what to ask for, in order, `room` bytes at most; files are opened as they are
+        reached.
 
         Say `_part_ended` after each part.
         """
-        for entry, count in missing:
-            file = self._open(entry, count)
-            if file is None:
-                continue
-            for part in _absent_parts(file.feed):
-                room -= _bytes_of(file.feed, part)
-                if room < 0:
-                    self._part_ended(file)
-                    return
-                file.pending += 1
-                yield file, part
-            self._part_ended(file)
+        async with parts:
+            for entry, count in missing:
+                file = await self._open(entry, count)
+                if file is None:
+                    continue
+                for part in _absent_parts(file.feed):
+                    room -= _bytes_of(file.feed, part)
+                    if room < 0:
+                        self._part_ended(file)
+                        return
+                    file.pending += 1
+                    await parts.send((file, part))
+                self._part_ended(file)
 
-    def _open(self, entry: FileEntry, missing: int) -> _File | None:
+    async def _open(self, entry: FileEntry, missing: int) -> _File | None:
         try:
-            file = _File(self._fetcher.open(self.version, entry))
+            file = _File(await self._fetcher.open(self.version, entry))
         except (AxonError, OSError) as exc:
             self._note(entry, exc)
             return None
@@ -227,8 +231,8 @@ class Load:
         self._files.add(file)
         return file
 
-    async def _fetch_parts(self, parts: Iterator[tuple[_File, Range]]) -> None:
-        for file, part in parts:
+    async def _fetch_parts(self, parts: trio.MemoryReceiveChannel[tuple[_File, Range]]) -> None:
+        async for file, part in parts:
             try:
                 if not file.failed:
                     await file.feed.need(part, Priority.PREFETCH)
@@ -237,7 +241,6 @@ class Load:
                     self._note(file.feed.entry, exc)
                 file.failed = True
             self._part_ended(file)
-            await trio.lowlevel.checkpoint()
 
     def _note(self, entry: FileEntry, exc: AxonError | OSError) -> None:
         self.state = "incomplete"
@@ -269,6 +272,10 @@ def _missing(store: Store, entries: Iterable[FileEntry]) -> list[tuple[FileEntry
         if stored.present_bytes < entry.size and stored.quarantined is None:
             found.append((entry, entry.size - stored.present_bytes))
     return found
+
+
+def _content(feed: Feed) -> bytes:
+    return os.pread(feed.object.opened(), feed.entry.size, 0)
 
 
 def _absent_parts(feed: Feed) -> Iterator[Range]:

@@ -197,11 +197,11 @@ class Scrub:
         """The object opened for us, through a reader's version or that of a pin."""
         for feed in self._fetcher.feeds():
             if feed.entry.digest == digest and feed.origins:
-                return self._fetcher.open(feed.origins[0], feed.entry)
+                return await self._fetcher.open(feed.origins[0], feed.entry)
         for pin in await trio.to_thread.run_sync(self._store.pins):
             if digest in pin.files:
                 version = await self._tree.version(pin.spec)
                 for entry in version.manifest.files:
                     if entry.digest == digest:
-                        return self._fetcher.open(version, entry)
+                        return await self._fetcher.open(version, entry)
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -43,7 +44,11 @@ AHEAD_OF_A_BAD_DISK = 4 << 20
 
 
 class Feed:
-    """An object that somebody has open, or that a job still fills."""
+    """An object that somebody has open, or that a job still fills.
+
+    Args:
+        stored: held; the feed releases it.
+    """
 
     def __init__(self, entry: FileEntry, stored: StoredObject, fetcher: Fetcher) -> None:
         self.entry = entry
@@ -62,7 +67,6 @@ class Feed:
         self.jobs: set[Job] = set()
         self._flying: dict[int, Job] = {}
         self._landings: dict[int, Landing] = {}
-        stored.hold()
         stored.touch()
 
     @property
@@ -161,6 +165,9 @@ class Feed:
             AxonError: they cannot be had; the message says why. Cancelling it stops no job.
         """
         passed: dict[int, bytes] = {}
+        if not self.object.readable:  # which may have passed
+            with suppress(*DISK_FAULTS):
+                await trio.to_thread.run_sync(self.object.opened)
         while not await self._may_serve(chunks, passed):
             if self.entire:
                 chunks = Range(0, self.object.count)  # there is a verdict on all of it, or none

@@ -38,7 +38,7 @@ from axonfs.flights import Flights
 from axonfs.manifest import ChunkRef, FileEntry
 from axonfs.ranges import Range
 from axonfs.remote import Bodies, HubCache, Limits
-from axonfs.store import Store
+from axonfs.store import DISK_FAULTS, Store, StoredObject
 from axonfs.tree import Version
 
 log = logging.getLogger(__name__)
@@ -95,13 +95,22 @@ class Fetcher:
         self._fetched = self._copied = 0
         self._requests = 0
 
-    def open(self, version: Version, entry: FileEntry) -> Feed:
-        """The feed of `entry`'s object; close it when the handle is closed."""
+    async def open(self, version: Version, entry: FileEntry) -> Feed:
+        """The feed of `entry`'s object; close it when the handle is closed.
+
+        Raises:
+            AxonError, OSError: the index cannot be read.
+        """
         feed = self.feed(entry)
         if feed is None:
-            feed = self._feeds[_key(entry)] = Feed(entry, self.store.object(entry), self)
-            if not feed.local.complete:
-                self.began([entry.digest])
+            stored = await trio.to_thread.run_sync(_held, self.store, entry)
+            feed = self.feed(entry)  # another task may have opened it meanwhile
+            if feed is None:
+                feed = self._feeds[_key(entry)] = Feed(entry, stored, self)
+                if not feed.local.complete:
+                    self.began([entry.digest])
+            else:
+                stored.release()
         feed.opened(version)
         return feed
 
@@ -378,6 +387,16 @@ class Fetcher:
                 goal -= freed
                 shrunk.append(feed.entry.digest)
         return shrunk
+
+
+def _held(store: Store, entry: FileEntry) -> StoredObject:
+    """The object of `entry`, held, and its file opened where some of it is there; blocks."""
+    stored = store.object(entry)
+    stored.hold()
+    if stored.present_bytes:
+        with suppress(*DISK_FAULTS):  # a reader gets it past the disk
+            stored.opened()
+    return stored
 
 
 def _key(entry: FileEntry) -> _Key:

@@ -117,7 +117,7 @@ def judge_passed(stored: StoredObject, passed: dict[int, bytes], git: str) -> No
     for chunk in range(stored.count):
         if chunk not in passed:
             start, stop = stored.bytes_of(Range(chunk, chunk + 1))
-            passed[chunk] = os.pread(stored.fd, stop - start, start)
+            passed[chunk] = os.pread(stored.opened(), stop - start, start)
         whole.update(passed[chunk])
     given_up = [chunk for chunk in on_disk if not stored.present(chunk, chunk + 1)]
     for chunk in given_up:
@@ -128,8 +128,8 @@ def judge_passed(stored: StoredObject, passed: dict[int, bytes], git: str) -> No
 
 def _is_right(stored: StoredObject, git: str | None) -> bool:
     if git is None:
-        return digest_of(stored.fd, stored.size) == stored.digest
-    return digest_of(stored.fd, stored.size, "sha1", b"blob %d\0" % stored.size) == git
+        return digest_of(stored.opened(), stored.size) == stored.digest
+    return digest_of(stored.opened(), stored.size, "sha1", b"blob %d\0" % stored.size) == git
 
 
 def digest_of(fd: int, size: int, algorithm: str = "sha256", before: bytes = b"") -> str:

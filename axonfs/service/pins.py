@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -89,7 +89,8 @@ async def _keep_one(context: Context, selection: Selection) -> dict[str, Any]:
 
 async def _bring(context: Context, selection: Selection, receipt: Pin) -> Work:
     """Have the pin noted, so that no eviction takes what is local, and the rest fetched."""
-    with closing(Work(context.fetcher, context.store, selection)) as work:
+    made = await trio.to_thread.run_sync(Work, context.fetcher, context.store, selection)
+    with closing(made) as work:
         await trio.to_thread.run_sync(_note, context.store, receipt, work.missing)
         await _fetch(context, work)
     return work
@@ -132,8 +133,9 @@ async def _fetch(context: Context, work: Work) -> None:
     """Have every chunk of the work local and usable."""
     async with trio.open_nursery() as ticking:
         ticking.start_soon(_tick, context, work)
-        parts = work.parts()
         async with trio.open_nursery() as nursery:
+            send, parts = trio.open_memory_channel[tuple[Feed, Range]](0)
+            nursery.start_soon(work.send_parts, send)
             # Twice the streams, so that none idles while the end of a part settles.
             for _ in range(2 * context.settings.streams):
                 nursery.start_soon(_fetch_parts, work, parts)
@@ -147,14 +149,13 @@ async def _tick(context: Context, work: Work) -> None:
         await trio.sleep(PROGRESS_PAUSE)
 
 
-async def _fetch_parts(work: Work, parts: Iterator[tuple[Feed, Range]]) -> None:
-    for feed, part in parts:
+async def _fetch_parts(work: Work, parts: trio.MemoryReceiveChannel[tuple[Feed, Range]]) -> None:
+    async for feed, part in parts:
         try:
             await feed.need(part, Priority.PREFETCH)
         except AxonError as exc:
             raise exc.located(spec=work.spec, path=feed.entry.path) from exc
         work.ended(feed)
-        await trio.lowlevel.checkpoint()
 
 
 def _receipt(store: Store, selection: Selection) -> Pin:

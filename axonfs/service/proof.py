@@ -71,9 +71,8 @@ async def _fault(context: Context, version: Version, entry: FileEntry) -> str | 
     if not stored.present_bytes and not stored.quarantined:
         return f"all of its {size(entry.size)} are missing"
     try:
-        with closing(context.fetcher.open(version, entry)) as feed:
-            if not feed.object.readable:
-                return f"its backing file cannot be opened: {feed.object.health.fault}"
+        with closing(await context.fetcher.open(version, entry)) as feed:
+            await trio.to_thread.run_sync(feed.object.opened)
             await feed.prepare()
             return await _fault_of(context, version, feed)
     except CorruptError as exc:

@@ -224,7 +224,7 @@ class _Check:
 
     async def _check(self, version: Version, entry: FileEntry) -> list[int]:
         bad: list[int] = []
-        with closing(self._context.fetcher.open(version, entry)) as feed:
+        with closing(await self._context.fetcher.open(version, entry)) as feed:
             per_step = max(1, CHECK_BYTES // max(feed.object.chunk_size, 1))
             for part in split(Range(0, feed.object.count), per_step):
                 await self._context.events.send(self.event(str(version.spec), entry.path))
@@ -245,7 +245,7 @@ class _Check:
         if not self._repair:
             return "axonfs verify --repair fetches it again"
         try:
-            with closing(self._context.fetcher.open(version, entry)) as feed:
+            with closing(await self._context.fetcher.open(version, entry)) as feed:
                 everything = [Range(0, feed.object.count)]
                 for part in everything if bad is None else runs(bad):
                     await feed.need(part)

@@ -1,12 +1,14 @@
 """The objects of one pin on their way: parts to fetch, feeds in use, and how far it is.
 
-Trio thread only; no checkpoint in here, so many tasks may share one `Work`.
+Trio thread only, but for making a `Work`, which blocks. Many tasks may share one: only `send_parts`
+has checkpoints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
+
+import trio
 
 from axonfs.fetch import Feed, Fetcher
 from axonfs.ranges import Range, split
@@ -45,22 +47,23 @@ class Work:
         """Bytes that became local since, whoever asked for them."""
         return max(self._done() - self._before, 0)
 
-    def parts(self) -> Iterator[tuple[Feed, Range]]:
-        """What to fetch, in the files' order; feeds are opened as they are reached.
+    async def send_parts(self, parts: trio.MemorySendChannel[tuple[Feed, Range]]) -> None:
+        """Send what to fetch, in the files' order; feeds are opened as they are reached.
 
         Say `ended` after each part.
         """
-        for entry in self._selection.objects:
-            feed = self._fetcher.open(self._selection.version, entry)
-            whole = Range(0, feed.object.count)
-            if feed.object.present(*whole):
-                feed.close()
-                continue
-            parts = split(whole, max(1, PART_BYTES // feed.object.chunk_size))
-            self._open[feed] = len(parts)
-            for part in parts:
-                self._path = entry.path
-                yield feed, part
+        async with parts:
+            for entry in self._selection.objects:
+                feed = await self._fetcher.open(self._selection.version, entry)
+                whole = Range(0, feed.object.count)
+                if feed.object.present(*whole):
+                    feed.close()
+                    continue
+                pieces = split(whole, max(1, PART_BYTES // feed.object.chunk_size))
+                self._open[feed] = len(pieces)
+                for piece in pieces:
+                    self._path = entry.path
+                    await parts.send((feed, piece))
 
     def ended(self, feed: Feed) -> None:
         """One part of `feed` is local."""

@@ -22,6 +22,7 @@ from axonfs import rundir
 from axonfs.errors import NoSpaceError
 from axonfs.manifest import chunk_count
 from axonfs.ranges import Range
+from axonfs.store.openfiles import Descriptor
 
 # Room for so much says that a full disk is full no more; the index grows by less for a while.
 RESERVE_BYTES = 1 << 20
@@ -72,8 +73,8 @@ class Directory:
         """The path of an object's backing file."""
         return f"{self.objects}/{_name(digest)}"
 
-    def open_backing(self, digest: str, *, writable: bool) -> int:
-        """Opens, and creates where `writable`; the owner's descriptor reads and writes.
+    def open_backing(self, digest: str, *, writable: bool, create: bool = True) -> Descriptor:
+        """Opens, and creates where `writable` and `create`; the owner's reads and writes.
 
         Raises:
             NoSpaceError: the disk is full.
@@ -82,6 +83,8 @@ class Directory:
         flags = os.O_CLOEXEC | os.O_NOFOLLOW
         if not writable:
             return self._open(digest, flags | os.O_RDONLY)
+        if not create:
+            return self._open(digest, flags | os.O_RDWR)
         flags |= os.O_RDWR | os.O_CREAT
         with no_space():
             try:
@@ -91,8 +94,8 @@ class Directory:
                     os.mkdir(digest[:2], 0o700, dir_fd=self._descriptor)
                 return self._open(digest, flags)
 
-    def _open(self, digest: str, flags: int) -> int:
-        return os.open(_name(digest), flags, 0o600, dir_fd=self._descriptor)
+    def _open(self, digest: str, flags: int) -> Descriptor:
+        return Descriptor(os.open(_name(digest), flags, 0o600, dir_fd=self._descriptor))
 
     def length(self, digest: str) -> int:
         """The backing file's length, -1 where there is none to be had."""

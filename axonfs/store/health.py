@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 
+from axonfs import descriptors
 from axonfs.errors import NoSpaceError
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,10 @@ class Health:
         self._lock = threading.Lock()
 
     def failed(self, exc: Exception) -> None:
-        """The disk raised `exc`."""
+        """The disk raised `exc`. A shortage of descriptors or memory is no fault of the disk."""
+        if descriptors.is_shortage(exc):
+            descriptors.complain(exc)
+            return
         with self._lock:
             now = self._last = time.monotonic()
             self.full = self.full or isinstance(exc, NoSpaceError)

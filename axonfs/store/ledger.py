@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from axonfs.store.backing import Directory
 from axonfs.store.health import Health
 from axonfs.store.index import Index
+from axonfs.store.openfiles import OpenFiles
 from axonfs.store.presence import Tally
 
 if TYPE_CHECKING:
@@ -25,12 +26,18 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(slots=True)
 class Ledger:
-    """What the objects of one store share; `lock` guards `held`, `live` and file names."""
+    """What the objects of one store share.
+
+    `lock` guards `live` and file names, and is held while a file is opened or an object dropped.
+    `held`, and how often each object is, may only grow under it as well; the lock of `files`
+    guards those.
+    """
 
     directory: Directory
     index: Index
     boot: bytes
     health: Health
+    files: OpenFiles = field(default_factory=OpenFiles)
     tally: Tally = field(default_factory=Tally)
     lock: threading.Lock = field(default_factory=threading.Lock)
     touched: dict[str, float] = field(default_factory=dict)

@@ -12,38 +12,39 @@ How it is safe:
   and cut the file before the epoch moves.
 - A chunk that reads wrong is read again under the writer lock before its bit is cleared: another
   thread may have cleared and landed it meanwhile.
-- The first `hold` opens the file and the last `release` closes it, under the ledger's lock, which
-  `Store.drop` takes as well: a hold meets the file with its bits, or neither.
+- The first `hold` waits for the ledger's lock, which `Store.drop` takes as well: a hold meets the
+  file with its bits, or neither. The file is opened when a call first needs it (file.py).
 - A frozen object's file is read past us, by the kernel: its bytes are written over, never cut.
 - A verdict on the whole object is about one generation of its bytes: it does not count if a chunk
   was given up or written since. Once it counts nothing is written, until a chunk is lost.
 - Bits go before bytes: where `discard` or `punch` may run beside it, a reader of the descriptor
   asks `present` again after it has read.
 
-Lock order: the ledger's lock, an object's `_writing`, the index's writer lock, an object's other.
-`_writing` is held for one write to the file, or for the commit of a verdict. `land` and `check`
-belong in worker threads; the rest is short and may be called from any.
+Lock order: the ledger's lock, an object's `_writing`, the index's writer lock, an object's other,
+that of the open files. `_writing` is held for one write to the file, or for the commit of a
+verdict. The first `hold`, `opened`, `land`, `check`, `punch` and what is said to block belong in
+worker threads; the rest is short and may be called from any.
 """
 
 from __future__ import annotations
 
-import errno
-import logging
-import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 
+from axonfs.descriptors import is_shortage
 from axonfs.manifest import FileEntry
 from axonfs.ranges import Range, runs
 from axonfs.store import backing
 from axonfs.store.claims import suits
+from axonfs.store.file import BackingFile
 from axonfs.store.health import DISK_FAULTS, Health
 from axonfs.store.ledger import Ledger
+from axonfs.store.openfiles import Descriptor
 from axonfs.store.presence import Presence
 from axonfs.store.records import GROUP, NO_TABLE, Group, ObjectRecord, checksum
-
-log = logging.getLogger(__name__)
 
 Generation = tuple[int, int]  # moves when chunks are given up or written
 Right = Callable[[int, memoryview], bool]  # whether a chunk's bytes are what they should be
@@ -61,20 +62,20 @@ class StoredObject:
     __slots__ = (
         "__weakref__",
         "_cuts",
+        "_file",
         "_freezes",
         "_freezing",
         "_holds",
         "_ledger",
         "_noted",
         "_presence",
-        "_sealed",
         "_writes",
         "_writing",
         "chunk_size",
         "count",
         "digest",
-        "fd",
         "key",
+        "opened",
         "present",
         "size",
     )
@@ -86,7 +87,6 @@ class StoredObject:
         )
         self._noted = record.accessed
         self._holds = self._freezes = self._cuts = self._writes = 0
-        self._sealed = False  # its file could only be opened for reading
         self._freezing = threading.Lock()  # innermost; guards the two counts above
         # The kernel lets one thread write to a file at a time, and the others spin meanwhile.
         self._writing = threading.Lock()
@@ -95,7 +95,9 @@ class StoredObject:
         self.size = presence.size
         self.chunk_size = presence.chunk_size
         self.count = presence.count
-        self.fd = -1
+        self._file = file = BackingFile(ledger, key, presence)
+        # The descriptor of the backing file, opened if need be; the object is held. Blocks.
+        self.opened = file.opened
         # The hot path of every read: whether chunks [start, stop) are local and need no check.
         self.present = presence.usable.all_set
 
@@ -161,28 +163,34 @@ class StoredObject:
         return suits(self._presence, entry)
 
     def hold(self) -> None:
-        """Keep the object from being evicted, and its descriptor open; counted.
+        """Keep the object from being evicted; counted. The first one blocks.
 
-        No use of it yet: see `touch`. If the disk does not let the file be opened, nothing of it is
-        `readable`; a landing tries again.
+        No use of it yet: see `touch`.
         """
-        with self._ledger.lock:
-            if self._holds == 0:
-                try:
-                    self._open()
-                except DISK_FAULTS as exc:
-                    self._ledger.health.failed(exc)
-                self._ledger.held[self.key] = self
+        with self._ledger.files.lock:
+            if self._holds:
+                self._holds += 1
+                return
+        with self._ledger.lock, self._ledger.files.lock:
             self._holds += 1
+            self._ledger.held[self.key] = self
+
+    @property
+    def fd(self) -> Descriptor | None:
+        """The descriptor, to keep for one call; None where the file is not open just now."""
+        return self._file.fd
 
     @property
     def readable(self) -> bool:
-        """Whether the backing file is open. The object is held."""
-        return self.fd >= 0
+        """Whether the disk let the backing file be opened, as far as that was tried.
+
+        The object is held. Where it did not, a landing tries again.
+        """
+        return self._file.readable
 
     def release(self) -> None:
         """Undo one `hold`; before the last, every call on this object has returned."""
-        with self._ledger.lock:
+        with self._ledger.files.lock:
             if self._holds == 0:
                 raise RuntimeError(f"{self!r} is not held")
             self._holds -= 1
@@ -224,8 +232,12 @@ class StoredObject:
         return self._presence.adopted.extents(start, stop)
 
     def hollow(self) -> list[Range]:
-        """The runs of local chunks for which the file has a hole. The object is held; blocks."""
-        extents = backing.data_extents(self.fd) if self.readable else []
+        """The runs of local chunks for which the file has a hole. The object is held; blocks.
+
+        Raises:
+            NoSpaceError, OSError: the file cannot be opened.
+        """
+        extents = backing.data_extents(self.opened()) if self.present_bytes else []
         solid = set(backing.whole_chunks(extents, self.chunk_size, self.size))
         local = (chunk for run in self.local() for chunk in range(*run))
         return runs(chunk for chunk in local if chunk not in solid)
@@ -255,30 +267,17 @@ class StoredObject:
         if len(view) != bounds.size:
             raise ValueError(f"chunk {chunk} of {self!r} has {bounds.size} bytes, not {len(view)}")
         values = [checksum(view[start : start + unit]) for start in range(0, len(view), unit)]
-        self._reopen()
+        descriptor = self._file.writable()
         while True:
             with self._writing:
                 if presence.verified:
                     return
                 epoch = presence.epoch
                 self._writes += 1
-                backing.write_all(self.fd, view, bounds.start)
+                backing.write_all(descriptor, view, bounds.start)
             if presence.land(chunk, values, epoch):
                 self._ledger.health.worked()
                 return
-
-    def _reopen(self) -> None:
-        """Have the file open for writing where the disk did not let it be."""
-        if self.readable and not self._sealed:
-            return
-        with self._ledger.lock:
-            if not self.readable:
-                self._open()
-            if self._sealed:  # in place: readers use the descriptor meanwhile
-                descriptor = self._ledger.directory.open_backing(self.key, writable=True)
-                os.dup2(descriptor, self.fd, inheritable=False)
-                os.close(descriptor)
-                self._sealed = False
 
     def check(self, chunk: int, buffer: memoryview, right: Right | None = None) -> bool | None:
         """Read a local chunk and compare; a wrong one is no longer local. The object is held.
@@ -293,16 +292,21 @@ class StoredObject:
         """
         presence, view = self._presence, buffer[: self._presence.bounds(chunk).size]
         group = presence.group(chunk)
-        if not self.readable:
-            return False
         if not group.present(chunk % GROUP):
             return None
-        value = self._judge(chunk, view, right, group)
+        try:
+            descriptor = self.opened()
+        except DISK_FAULTS as exc:
+            if is_shortage(exc):
+                raise
+            return False
+        value = self._judge(descriptor, chunk, view, right, group)
         if not self._ledger.index.writable:
             return value is not None
         if value is None:
             kept = presence.lose(
-                chunk, lambda group: self._judge(chunk, view, right, group) is not None
+                chunk,
+                lambda group: self._judge(descriptor, chunk, view, right, group) is not None,
             )
             if kept is False:  # nor may a lost index find its bytes and adopt them
                 self.punch(chunk, chunk + 1)
@@ -318,12 +322,16 @@ class StoredObject:
 
         The object is held. One that is frozen gives up nothing.
         """
+        descriptor = None
+        if self.present_bytes:
+            with suppress(*DISK_FAULTS):
+                descriptor = self.opened()
         with self._freezing:
             if self.frozen:
                 return 0
             self._cuts += 1
         try:
-            return self._presence.forget(Range(start, stop), self._cut)
+            return self._presence.forget(Range(start, stop), partial(self._cut, descriptor))
         finally:
             with self._freezing:
                 self._cuts -= 1
@@ -356,50 +364,21 @@ class StoredObject:
             self._noted = now
             self._ledger.touched[self.key] = now
 
-    def _open(self) -> None:
-        """Chunks whose bytes are no longer in the file are forgotten; under the ledger's lock."""
-        ledger, presence = self._ledger, self._presence
-        self._open_file()
-        if self._sealed or not ledger.index.writable:
-            return
-        try:
-            if presence.present.count == 0:
-                backing.clear(self.fd, self.size)  # what a kill left between bits and bytes
-            length = os.fstat(self.fd).st_size
-            first = length // self.chunk_size
-            if length < self.size and presence.present.extents(first, self.count):
-                path = ledger.directory.backing(self.key)
-                log.warning("%s lost bytes to something else; they are fetched again", path)
-                self.punch(first, self.count)
-            backing.extend(self.fd, self.size)
-        except BaseException:
-            self.close()
-            raise
-
-    def _open_file(self) -> None:
-        ledger = self._ledger
-        try:
-            self.fd = ledger.directory.open_backing(self.key, writable=ledger.index.writable)
-        except OSError as exc:
-            if exc.errno != errno.EROFS or ledger.directory.length(self.key) < 0:
-                raise
-            ledger.health.failed(exc)
-            self.fd = ledger.directory.open_backing(self.key, writable=False)
-            self._sealed = True
-
     def close(self) -> None:
-        """Close the descriptor, for Store."""
-        descriptor, self.fd, self._sealed = self.fd, -1, False
-        if descriptor >= 0:
-            os.close(descriptor)
+        """The object is held no more; under the lock of the open files."""
+        if (descriptor := self._ledger.files.remove(self._file)) is not None:
+            descriptor.close()
+        self._file.reset()
 
-    def _cut(self, bounds: Range) -> None:
-        if self.fd >= 0:
-            backing.cut(self.fd, bounds, self.size)
+    def _cut(self, descriptor: int | None, bounds: Range) -> None:
+        if descriptor is not None:
+            backing.cut(descriptor, bounds, self.size)
 
-    def _judge(self, chunk: int, view: memoryview, right: Right | None, group: Group) -> int | None:
+    def _judge(
+        self, descriptor: int, chunk: int, view: memoryview, right: Right | None, group: Group
+    ) -> int | None:
         """Read the chunk into `view`; its sum if it is what it should be, else None."""
-        if not backing.read_all(self.fd, view, chunk * self.chunk_size):
+        if not backing.read_all(descriptor, view, chunk * self.chunk_size):
             return None
         slot, value = chunk % GROUP, checksum(view)
         if not group.adopted(slot):

@@ -8,10 +8,12 @@ For worker threads; the object is held.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 from axonfs.chunktable import ChunkTable, single_table
 from axonfs.ranges import Range
+from axonfs.store.health import DISK_FAULTS
 from axonfs.store.objects import StoredObject
 
 
@@ -32,8 +34,11 @@ def recheck(stored: StoredObject, table: ChunkTable | None, start: int, budget: 
     """
     buffer = memoryview(bytearray(min(stored.chunk_size, stored.size)))
     read, wrong = 0, list[int]()
-    local = stored.local(start) if stored.readable else []
-    for chunk in (chunk for run in local for chunk in range(*run)):
+    with suppress(*DISK_FAULTS):  # the store's health has them
+        stored.opened()
+    if not stored.readable:
+        return Recheck(0, (), None)
+    for chunk in (chunk for run in stored.local(start) for chunk in range(*run)):
         if read >= budget:
             return Recheck(read, tuple(wrong), chunk)
         if stored.adopted(chunk, chunk + 1) and not (table or stored.single):
@@ -48,14 +53,15 @@ def recheck(stored: StoredObject, table: ChunkTable | None, start: int, budget: 
 def _check(
     stored: StoredObject, chunk: int, bounds: Range, buffer: memoryview, table: ChunkTable | None
 ) -> bool | None:
-    cached = _is_cached(stored.fd, bounds.stop - 1)
+    descriptor = stored.opened()
+    cached = _is_cached(descriptor, bounds.stop - 1)
     if table is None and stored.single:
         table = single_table(stored.digest, stored.size, stored.chunk_size)
     try:
         return stored.check(chunk, buffer, table.right if table else None)
     finally:
         if not cached:
-            os.posix_fadvise(stored.fd, bounds.start, bounds.size, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(descriptor, bounds.start, bounds.size, os.POSIX_FADV_DONTNEED)
 
 
 def _is_cached(fd: int, offset: int) -> bool:

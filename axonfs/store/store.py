@@ -130,9 +130,10 @@ class Store(Metadata):
             except DISK_FAULTS as exc:
                 self.health.failed(exc)
         self._index.close()
-        for stored in self._ledger.held.values():
-            stored.close()
-        self._ledger.held.clear()
+        with self._ledger.files.lock:
+            for stored in self._ledger.held.values():
+                stored.close()
+            self._ledger.held.clear()
         self._files.leave()
         if self._lock is not None:
             os.close(self._lock)
@@ -303,10 +304,7 @@ class Store(Metadata):
             descriptor = self._files.open_backing(digest, writable=False)
         except FileNotFoundError:
             return []
-        try:
-            extents = backing.data_extents(descriptor)
-        finally:
-            os.close(descriptor)
+        extents = backing.data_extents(descriptor)
         chunks = backing.whole_chunks(extents, record.chunk_size, record.size)
         if record.table == NO_TABLE and len(chunks) < chunk_count(record.size, record.chunk_size):
             return []  # nothing could judge a part; the whole has its digest

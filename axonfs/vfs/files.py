@@ -18,7 +18,7 @@ from axonfs.errors import BadHandleError, CorruptError
 from axonfs.fetch import Feed, Fetcher, Priority
 from axonfs.prefetch import Prefetcher
 from axonfs.ranges import Range, chunk_range, chunk_span
-from axonfs.store import DISK_FAULTS, in_memory
+from axonfs.store import DISK_FAULTS, StoredObject, in_memory
 from axonfs.vfs.buffers import Buffers
 from axonfs.vfs.guesses import Guesses
 from axonfs.vfs.journal import Journal, Kind, KnownHandle
@@ -30,6 +30,7 @@ class Handle:
     """An open file: the feed of its object, or the bytes of a made-up file.
 
     `frozen` says that the backing file is whole and stays so: the kernel may read it itself.
+    `backing` is its descriptor until the open is answered.
     """
 
     number: int
@@ -39,6 +40,7 @@ class Handle:
     frozen: bool = False
     fresh: bool = False  # the kernel is to drop what it has of the file
     uncompared: int | None = None  # at which restart of the feed bytes were read uncompared
+    backing: int | None = None
     guesses: Guesses = field(default_factory=Guesses)
 
     @property
@@ -64,11 +66,6 @@ class Handle:
             what = "its source sent different bytes, and this reader was given wrong ones"
             raise CorruptError(what, hint="open the file again; what is local now was compared")
         self.uncompared = None if self.feed.judge.compared else restarts
-
-    @property
-    def backing(self) -> int | None:
-        """Descriptor of the file that the kernel may read itself."""
-        return self.feed.object.fd if self.feed and self.frozen else None
 
 
 class Files:
@@ -112,14 +109,17 @@ class Files:
 
     async def _open_object(self, number: int, place: File) -> Handle:
         with located(place):
-            feed = self._fetcher.open(place.version, place.entry)
+            feed = await self._fetcher.open(place.version, place.entry)
             try:
                 await feed.prepare()
+                backing = await _descriptor(feed) if feed.local.complete else None
             except BaseException:
                 feed.close()
                 raise
+        frozen = backing is not None and feed.freeze()
+        backing = backing if frozen else None
         fresh = place.entry.digest in self._fetcher.withdrawn or not feed.allowed
-        return Handle(number, place, feed, frozen=feed.freeze(), fresh=fresh)
+        return Handle(number, place, feed, frozen=frozen, fresh=fresh, backing=backing)
 
     def opened(self, number: int, inode: int, backing_id: int) -> None:
         """How the kernel is about to be answered: with a backing file it reads itself, or 0.
@@ -128,6 +128,7 @@ class Files:
         """
         self._journal.note(Kind.OPEN, number, inode, str(backing_id).encode())
         handle = self._handles[number]
+        handle.backing = None
         if handle.feed is None:
             return
         if handle.frozen and not backing_id:
@@ -247,10 +248,11 @@ class Files:
         stored = feed.object
         if not passed:
             # No thread hop where the page cache has the bytes.
-            if self._in_memory:
-                read_all(stored.fd, view, offset)
-            elif read_cached(stored.fd, view, offset) != len(view):
-                await trio.to_thread.run_sync(read_all, stored.fd, view, offset)
+            descriptor = stored.fd
+            if self._in_memory and descriptor is not None:
+                read_all(descriptor, view, offset)
+            elif descriptor is None or read_cached(descriptor, view, offset) != len(view):
+                await trio.to_thread.run_sync(_read_object, stored, view, offset)
             return
         for chunk in range(*chunk_span(offset, len(view), stored.chunk_size)):
             bounds = chunk_range(chunk, stored.chunk_size, stored.size)
@@ -259,7 +261,7 @@ class Files:
             if (data := passed.get(chunk)) is not None:
                 part[:] = data[start - bounds.start : stop - bounds.start]
             else:
-                await trio.to_thread.run_sync(read_all, stored.fd, part, start)
+                await trio.to_thread.run_sync(_read_object, stored, part, start)
 
     def _read_ahead(self, feed: Feed, place: File, chunks: Range, read: Range) -> None:
         ahead = feed.readahead.on_read(read.start, read.size, absent=feed.absent(chunks.start))
@@ -301,6 +303,21 @@ class Files:
             )
             row["handles"] += 1
         return list(files.values())
+
+
+async def _descriptor(feed: Feed) -> int | None:
+    """The descriptor of the backing file; None where the disk does not let it be opened."""
+    if (descriptor := feed.object.fd) is not None:
+        return descriptor
+    try:
+        return await trio.to_thread.run_sync(feed.object.opened)
+    except DISK_FAULTS:
+        return None
+
+
+def _read_object(stored: StoredObject, view: memoryview, offset: int) -> None:
+    """As `read_all`, whether the file is open or not; blocks."""
+    read_all(stored.opened(), view, offset)
 
 
 def read_cached(fd: int, view: memoryview, offset: int) -> int:

@@ -107,7 +107,7 @@ def _check_object(stored: StoredObject, whole: bytes, chunk: int) -> int:
     for number in range(stored.count):
         if stored.present(number, number + 1):
             want = whole[number * chunk : (number + 1) * chunk]
-            assert os.pread(stored.fd, len(want), number * chunk) == want
+            assert os.pread(stored.opened(), len(want), number * chunk) == want
             total += len(want)
     stored.release()
     return total

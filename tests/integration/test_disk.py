@@ -23,7 +23,7 @@ from axonfs.fetch.overflow import Overflow
 from axonfs.fetch.whole import judge_passed
 from axonfs.ranges import Range, chunk_span
 from axonfs.service import Service
-from axonfs.store import Store, StoredObject, in_memory
+from axonfs.store import Store, StoredObject, file, in_memory
 from tests.support.disks import MIB, Disk
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import Rig, open_files, rig, settled
@@ -70,7 +70,7 @@ async def pread(parts: Rig, name: str, start: int, stop: int, *, wait: bool = Tr
             bounds = feed.object.bytes_of(Range(chunk, chunk + 1))
             data = passed.get(chunk)
             if data is None:
-                data = os.pread(feed.object.fd, bounds.size, bounds.start)
+                data = os.pread(feed.object.opened(), bounds.size, bounds.start)
             found += data
         first = start // size * size
     if wait:  # a feed lives on until its job has settled, with what is in memory
@@ -170,20 +170,23 @@ async def test_distrusted_chunks_come_past_the_disk_until_the_file_is_closed(
             assert await feed.need(chunks) == {}
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM])
 async def test_a_file_that_cannot_be_opened_is_streamed(
-    tmp_path: Path, origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
+    monkeypatch.setattr(file, "PAUSES", ())
     async with rig(tmp_path / "cache", origin.url) as parts:
         want = plain(tmp_path, "b.bin")
         assert await pread(parts, "b.bin", 0, len(want)) == want
         with monkeypatch.context() as patch:
 
             def refuse(*args: Any, **options: Any) -> int:
-                raise OSError(errno.EMFILE, "too many files")
+                raise OSError(number, os.strerror(number))
 
             patch.setattr(parts.store._files, "open_backing", refuse)
             assert await pread(parts, "b.bin", 0, len(want)) == want
             assert parts.fetcher.overflow.statistics()["passed"] == len(want)
+            assert (parts.store.health.fault is None) == (number != errno.EIO)
         asked = len(origin.requests)
         assert await pread(parts, "b.bin", 0, len(want)) == want
         assert len(origin.requests) == asked, "nothing that was local is lost by it"

@@ -336,7 +336,7 @@ async def test_the_engine_ends_at_once_while_a_source_is_silent(
     with trio.fail_after(5):
         async with open_engine(settings) as engine:
             version = await engine.tree.version(parse_spec(SPEC))
-            feed = engine.fetcher.open(version, version.manifest.files[1])
+            feed = await engine.fetcher.open(version, version.manifest.files[1])
             origin.plan(gate := Gate(then=faulty.stall_within), of="/objects/")
             engine.nursery.start_soon(feed.need, chunks_of(0))
             await gate.reached()

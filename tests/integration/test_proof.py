@@ -260,8 +260,8 @@ async def test_one_that_is_dropped_at_the_last_moment_fails_the_pin(
     async with service(settings, monkeypatch) as answering:
         judged = answering._engine.fetcher.open
 
-        def open_and_lose(version: Any, entry: Any) -> Any:
-            feed = judged(version, entry)
+        async def open_and_lose(version: Any, entry: Any) -> Any:
+            feed = await judged(version, entry)
             if entry.path == "part/two.safetensors" and feed.object.complete:
                 feed.object.punch(*Range(1, 2))
             return feed

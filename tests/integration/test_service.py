@@ -310,7 +310,7 @@ async def test_cache_clean_spares_pins_and_what_is_open(settings: Settings, tmp_
         version = await engine.tree.version(parse_spec(SPEC))
         entry = version.manifest.file("part/two.safetensors")
         assert entry is not None
-        with closing(engine.fetcher.open(version, entry)) as feed:
+        with closing(await engine.fetcher.open(version, entry)) as feed:
             everything_else = await ask(answering, "cache_clean", all=True)
             assert everything_else["unpinned"] == [SPEC]
             assert everything_else["kept"] == 1

@@ -31,7 +31,7 @@ class TestLosing:
             stored.discard()
             assert stored.missing(0, 3) == [(0, 3)]
             assert not stored.verified
-            assert os.fstat(stored.fd).st_blocks == 0
+            assert os.fstat(stored.opened()).st_blocks == 0
             assert (store.usage(), stored.present_bytes) == (0, 0)
             land(store, what, 1)
             assert read(stored, what, 1)
@@ -45,7 +45,7 @@ class TestLosing:
             assert read(stored, what, 4)
             assert read(stored, what, 190)
             assert store.usage() == 15 * CHUNK
-            assert os.fstat(stored.fd).st_blocks * 512 < 20 * CHUNK
+            assert os.fstat(stored.opened()).st_blocks * 512 < 20 * CHUNK
             assert stored.punch(5, 190) == 0
 
     def test_a_landing_that_a_discard_overtakes_lands_after_it(self, store: Store) -> None:
@@ -89,13 +89,14 @@ class TestLosing:
         what = sample(CHUNK)
         with held(store, what.entry) as stored:
             land(store, what)
-            os.pwrite(stored.fd, b"wrong", 10)
+            os.pwrite(stored.opened(), b"wrong", 10)
             looked = memoryview(whole(what))
             group = stored.presence.group(0)
-            assert stored._judge(0, looked, None, group) is None
+            file = stored.opened()
+            assert stored._judge(file, 0, looked, None, group) is None
             stored.land(0, what.chunk(0))  # another thread, between the look and the clearing
             kept = stored.presence.lose(
-                0, lambda found: stored._judge(0, looked, None, found) is not None
+                0, lambda found: stored._judge(file, 0, looked, None, found) is not None
             )
             assert kept
             assert stored.present(0, 1)
@@ -105,9 +106,9 @@ class TestLosing:
     ) -> None:
         what, judge = sample(CHUNK), StoredObject._judge
 
-        def late(stored: StoredObject, chunk: int, *rest: Any) -> int | None:
+        def late(stored: StoredObject, file: int, chunk: int, *rest: Any) -> int | None:
             stored.punch(chunk, chunk + 1)  # another thread, between the index and the bytes
-            return judge(stored, chunk, *rest)
+            return judge(stored, file, chunk, *rest)
 
         with held(store, what.entry) as stored:
             land(store, what)
@@ -158,7 +159,7 @@ class TestLosing:
                 with held(store, what.entry) as stored:
                     if not stored.present(0, 1):
                         stored.land(0, what.chunk(0))
-                    assert os.fstat(stored.fd).st_nlink == 1
+                    assert os.fstat(stored.opened()).st_nlink == 1
                     assert read(stored, what, 0)
         finally:
             done.set()
@@ -254,7 +255,7 @@ class TestLostIndex:
                 assert stored.present(0, 2)
             else:
                 assert stored.missing(0, 2) == [(0, 2)]
-                assert store.usage() == os.fstat(stored.fd).st_blocks == 0
+                assert store.usage() == os.fstat(stored.opened()).st_blocks == 0
         store.close()
 
     def test_strays_are_evicted(self, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ class StoreMachine(RuleBasedStateMachine):
         stored = self.open(which)
         chunk = number % stored.count
         if chunk in self.stale[which]:
-            os.pwrite(stored.fd, b"spoilt", chunk * CHUNK)
+            os.pwrite(stored.opened(), b"spoilt", chunk * CHUNK)
             self.wrong[which].add(chunk)
 
     @rule(which=WHICH, start=NUMBER, length=NUMBER)
@@ -180,7 +180,7 @@ class StoreMachine(RuleBasedStateMachine):
             for chunk in list(self.local[which] - self.stale[which])[:3]:
                 assert stored.present(chunk, chunk + 1)
                 expected = SAMPLES[which].chunk(chunk)
-                assert os.pread(stored.fd, len(expected), chunk * CHUNK) == expected
+                assert os.pread(stored.opened(), len(expected), chunk * CHUNK) == expected
 
 
 def members(found: list[Range]) -> set[int]:

@@ -75,11 +75,13 @@ class TestLanding:
         assert store.object(what.entry) is first
         first.hold()
         first.hold()
-        descriptor = first.fd
+        assert first.fd is None
+        land(store, what, 0)
+        descriptor = first.opened()
         first.release()
         assert first.fd == descriptor
         first.release()
-        assert first.fd == -1
+        assert first.fd is None
         with pytest.raises(RuntimeError, match="not held"):
             first.release()
 
@@ -196,6 +198,7 @@ class TestReopening:
         land(store, what)
         backing(store, what.digest).unlink()
         with held(store, what.entry) as stored:
+            stored.opened()
             assert stored.missing(0, 3) == [(0, 3)], "zeros would be served"
             assert store.usage() == 0
         assert [record.levelno for record in caplog.records] == [logging.WARNING]
@@ -207,6 +210,7 @@ class TestReopening:
         land(store, what)
         os.truncate(backing(store, what.digest), CHUNK + 5)
         with held(store, what.entry) as stored:
+            stored.opened()
             assert stored.missing(0, 3) == [(1, 3)]
             assert read(stored, what, 0)
 
@@ -248,7 +252,7 @@ class TestFiles:
             land(store, what, chunk)
         with held(store, what.entry) as stored:
             stored.discard()
-            assert os.fstat(stored.fd).st_blocks == 0
+            assert os.fstat(stored.opened()).st_blocks == 0
             stored.land(0, what.chunk(0))
         assert cuts == [3 * CHUNK]
 
@@ -261,7 +265,7 @@ class TestFiles:
         with held(store, what.entry) as stored:
             stored.land(0, what.chunk(0))
             stored.discard()
-            found = os.fstat(stored.fd)
+            found = os.fstat(stored.opened())
             assert (found.st_blocks, found.st_size) == (0, 3 * CHUNK)
 
     @pytest.mark.parametrize("left", [CHUNK, 3 * CHUNK, 5 * CHUNK])
@@ -272,8 +276,8 @@ class TestFiles:
             stored.discard()
         backing(store, what.digest).write_bytes(b"x" * left)
         with held(store, what.entry) as stored:
-            assert os.fstat(stored.fd).st_blocks == 0
-            assert os.fstat(stored.fd).st_size == 3 * CHUNK
+            assert os.fstat(stored.opened()).st_blocks == 0
+            assert os.fstat(stored.opened()).st_size == 3 * CHUNK
             assert stored.missing(0, 3) == [(0, 3)]
 
 

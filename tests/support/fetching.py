@@ -45,13 +45,13 @@ class Rig:
         version = await self.tree.version(parse_spec(spec))
         entry = version.manifest.file(path)
         assert entry is not None
-        return self.fetcher.open(version, entry)
+        return await self.fetcher.open(version, entry)
 
     async def read(self, feed: Feed, start: int = 0, stop: int | None = None) -> bytes:
         """The bytes `[start, stop)` of a feed that gives up none meanwhile."""
         size = (feed.entry.size if stop is None else stop) - start
         await feed.need(chunk_span(start, size, feed.object.chunk_size))
-        return os.pread(feed.object.fd, size, start)
+        return os.pread(feed.object.opened(), size, start)
 
     def idle(self) -> bool:
         """Whether nothing is under way and nothing is held."""

@@ -70,7 +70,7 @@ def read(stored: StoredObject, what: Sample, chunk: int) -> bool:
     """Whether a usable chunk reads as it should; the object is held."""
     expected = what.chunk(chunk)
     assert stored.present(chunk, chunk + 1)
-    return os.pread(stored.fd, len(expected), chunk * stored.chunk_size) == expected
+    return os.pread(stored.opened(), len(expected), chunk * stored.chunk_size) == expected
 
 
 def backing(store: Store, digest: str) -> Path:
