@@ -6,6 +6,7 @@ closes. Only root and the owner of the mount may connect. The other end is call.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from contextlib import aclosing, contextmanager
 
 import trio
 
+from axonfs import descriptors
 from axonfs.call import Event, peer
 from axonfs.errors import AxonError
 
@@ -71,8 +73,22 @@ async def serve(
     async with trio.open_nursery() as nursery:
         task_status.started()
         while True:
-            connection, _ = await accepting.accept()
+            connection = await _accepted(accepting)
             nursery.start_soon(_answer, trio.SocketStream(connection), handle, under_way)
+
+
+async def _accepted(listening: trio.socket.SocketType) -> trio.socket.SocketType:
+    """The next connection; waits while the process has no descriptor for one."""
+    while True:
+        try:
+            return (await listening.accept())[0]
+        except OSError as exc:
+            if exc.errno == errno.ECONNABORTED:  # the command left before it was answered
+                continue
+            if not descriptors.is_shortage(exc):
+                raise
+            descriptors.complain(exc)
+            await trio.sleep(descriptors.PAUSE)
 
 
 async def _answer(stream: trio.SocketStream, handle: Handler, under_way: UnderWay) -> None:

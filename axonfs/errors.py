@@ -134,6 +134,10 @@ class UnavailableError(AxonError):
     """The source could not be reached, or every retry failed."""
 
 
+class ShortageError(UnavailableError):
+    """This process has no descriptor or memory left to ask a source with, which is not to blame."""
+
+
 class VanishedError(AxonError):
     """The manifest names an object that the source does not have."""
 

@@ -19,7 +19,13 @@ from typing import Any, TypeVar, cast
 import trio
 
 from axonfs.catalog import Listing, Versions, ranked, search
-from axonfs.errors import AccessDeniedError, AxonError, NotFoundError, OfflineError
+from axonfs.errors import (
+    AccessDeniedError,
+    AxonError,
+    NotFoundError,
+    OfflineError,
+    ShortageError,
+)
 from axonfs.flights import Flights
 from axonfs.manifest import FileEntry, Manifest
 from axonfs.names import LATEST, Spec, parse_spec
@@ -181,6 +187,8 @@ class Tree:
 
     def answered(self, source: Source, error: AxonError | None) -> None:
         """Note how a source answered; a change goes to the log once."""
+        if isinstance(error, ShortageError):
+            return  # it was not asked
         state = self.states[source.url]
         if error and state.error is None:
             log.warning("%s", error)

@@ -17,7 +17,7 @@ from contextlib import suppress
 
 import click
 
-from axonfs import __version__
+from axonfs import __version__, descriptors
 from axonfs.cli import streams
 from axonfs.cli.hints import Group
 from axonfs.cli.output import complain, echo_json, said
@@ -90,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code. Nothing but a bug under AXONFS_DEBUG=1 shows a trace."""
     streams.prepare()
     said.clear()
+    descriptors.raise_limit()
     try:
         result = cli.main(argv, prog_name="axonfs", standalone_mode=False)
         code = result if isinstance(result, int) else 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -165,9 +164,7 @@ class Feed:
             AxonError: they cannot be had; the message says why. Cancelling it stops no job.
         """
         passed: dict[int, bytes] = {}
-        if not self.object.readable:  # which may have passed
-            with suppress(*DISK_FAULTS):
-                await trio.to_thread.run_sync(self.object.opened)
+        await self.local.tried_again()
         while not await self._may_serve(chunks, passed):
             if self.entire:
                 chunks = Range(0, self.object.count)  # there is a verdict on all of it, or none

@@ -6,8 +6,12 @@ Below feed, above the store. The index may say that a chunk is here, and the dis
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+import trio
+
 from axonfs.ranges import Range, runs
-from axonfs.store import StoredObject
+from axonfs.store import DISK_FAULTS, StoredObject
 
 
 class Local:
@@ -39,6 +43,12 @@ class Local:
     def complete(self) -> bool:
         """Whether nothing has to be fetched."""
         return self._stored.complete and self._stored.readable and not self._distrusted
+
+    async def tried_again(self) -> None:
+        """Try to open the file if it could not be opened: the cause may have passed."""
+        if not self._stored.readable:
+            with suppress(*DISK_FAULTS):
+                await trio.to_thread.run_sync(self._stored.opened)
 
     def distrust(self, chunks: Range, exc: Exception) -> None:
         """The disk failed to give the chunks back: readers get them past it from here on."""

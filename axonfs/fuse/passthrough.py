@@ -10,11 +10,13 @@ Trio thread only.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import struct
 from dataclasses import dataclass
 
+from axonfs import descriptors
 from axonfs.fuse import openreply
 
 log = logging.getLogger(__name__)
@@ -108,7 +110,10 @@ class Passthrough:
             request = bytearray(_MAP.pack(backing, 0, 0))
             backing_id: int = fcntl.ioctl(self._device, _BACKING_OPEN, request, True)
         except OSError as exc:
-            self.why_not = f"the kernel refuses: {exc.strerror}"
+            if descriptors.is_shortage(exc):  # which passes: this file alone goes without
+                descriptors.complain(exc)
+                return 0
+            self.why_not = _refusal(exc)
             log.info("no passthrough: %s", self.why_not)
             return 0
         return backing_id
@@ -118,3 +123,13 @@ class Passthrough:
         if openreply.unanswered():
             self.why_not = "libfuse does not use the extension"
             log.warning("no passthrough: %s", self.why_not)
+
+
+def _refusal(exc: OSError) -> str:
+    """Why the kernel does not read backing files of this cache itself."""
+    if exc.errno == errno.ELOOP:
+        return (
+            "the cache is on a stacked file system, such as a container's overlayfs;"
+            " put it on a volume or another disk with --cache"
+        )
+    return f"the kernel refuses: {exc.strerror}"

@@ -17,6 +17,7 @@ from typing import Self
 
 import h11
 
+from axonfs.descriptors import is_shortage
 from axonfs.errors import AccessDeniedError, UnavailableError, VanishedError
 from axonfs.ranges import Range, aligned
 from axonfs.remote.answers import (
@@ -240,7 +241,16 @@ class Bodies:
             if kept := self._pool.take(url.origin):
                 with contextlib.suppress(ConnectionError, ssl.SSLError, h11.RemoteProtocolError):
                     return self._ask_on(kept, url, headers, cancelled)
-            return self._ask_on(self._dialer.dial(url), url, headers, cancelled)
+            return self._ask_on(self._dial(url), url, headers, cancelled)
+
+    def _dial(self, url: Url) -> Wire:
+        try:
+            return self._dialer.dial(url)
+        except OSError as exc:
+            if not is_shortage(exc):
+                raise
+            self._pool.hang_up()  # an idle connection has a descriptor that this one may have
+            return self._dialer.dial(url)
 
     def _ask_on(
         self, wire: Wire, url: Url, headers: Mapping[str, str], cancelled: Callable[[], bool]

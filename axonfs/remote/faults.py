@@ -12,7 +12,8 @@ import ssl
 from collections.abc import Iterator
 from typing import TypeVar
 
-from axonfs.errors import AxonError, DeadlineError, UnavailableError
+from axonfs import descriptors
+from axonfs.errors import AxonError, DeadlineError, ShortageError, UnavailableError
 from axonfs.names import printable
 
 Kind = TypeVar("Kind", bound=AxonError)
@@ -56,6 +57,10 @@ def not_http(exc: Exception, source: str) -> UnavailableError:
 def network_fault(exc: BaseException, source: str) -> UnavailableError:
     """The error for what a socket, the resolver or TLS raised (anywhere in its chain)."""
     causes = list(_causes(exc))
+    for short in filter(descriptors.is_shortage, causes):
+        descriptors.complain(short)
+        what = f"there was nothing left to ask it with: {short}"
+        return fault(ShortageError, what, source, transient=True, hint="raise ulimit -n")
     for refused in (cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)):
         what = f"its TLS certificate is not trusted: {refused.verify_message}"
         hint = "for a private CA set SSL_CERT_FILE to its PEM file"

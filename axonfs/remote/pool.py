@@ -66,6 +66,11 @@ class Pool:
         """Hang up what is idle now, and what is put back later."""
         with self._lock:
             self._closed = True
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Hang up what is idle now."""
+        with self._lock:
             every = [wire for kept in self._idle.values() for wire in kept]
             self._idle.clear()
         for wire in every:

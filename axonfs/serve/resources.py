@@ -7,6 +7,7 @@ drafts, nothing that a symlink puts outside the directory. Safe to use from any 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -18,11 +19,22 @@ from pathlib import Path
 from typing import BinaryIO
 
 from axonfs.catalog import Listing, listing_json, parse_index, search
-from axonfs.errors import MalformedError
+from axonfs.errors import MalformedError, UnavailableError
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 REVALIDATE = "no-cache"
 MAX_RESULTS = 1000
+# What opening a name says that is not there for anybody. All else may pass.
+_MISSING = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENXIO,
+}
 
 _BYTES = "application/octet-stream"
 _TYPES = {".yaml": "application/yaml", ".json": "application/json"}
@@ -48,7 +60,11 @@ class Resources:
 
     @contextlib.contextmanager
     def open(self, path: str) -> Iterator[Resource | None]:
-        """What `path`, an unquoted URL path, names; None if it names nothing."""
+        """What `path`, an unquoted URL path, names; None if it names nothing.
+
+        Raises:
+            UnavailableError: it may be there, and cannot be read now.
+        """
         match = _LAYOUT.fullmatch(path)
         file = self._open(path) if match else None
         if match is None or file is None:
@@ -59,16 +75,23 @@ class Resources:
 
     def _open(self, path: str) -> BinaryIO | None:
         try:
-            # Without waiting, should it be a pipe.
-            fd = os.open(f"{self._root}{path}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError:
-            return None
-        # Asked of what is open rather than of the name, which may change in between.
-        inside = os.readlink(f"/proc/self/fd/{fd}").startswith(f"{self._root}/")
-        if not inside or not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            return None
-        return os.fdopen(fd, "rb", buffering=0)
+            return self._opened(f"{self._root}{path}")
+        except OSError as exc:
+            if exc.errno in _MISSING:
+                return None
+            raise UnavailableError(f"it cannot be read: {exc.strerror}", path=path) from exc
+
+    def _opened(self, path: str) -> BinaryIO | None:
+        # Without waiting, should it be a pipe.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, fd)
+            # Asked of what is open rather than of the name, which may change in between.
+            inside = os.readlink(f"/proc/self/fd/{fd}").startswith(f"{self._root}/")
+            if inside and stat.S_ISREG(os.fstat(fd).st_mode):
+                stack.pop_all()
+                return os.fdopen(fd, "rb", buffering=0)
+        return None
 
     def _resource(self, file: BinaryIO, path: str, kind: str | None) -> Resource:
         status = os.fstat(file.fileno())

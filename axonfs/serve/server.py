@@ -14,16 +14,18 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
 import axonfs
-from axonfs.errors import AxonError
+from axonfs import descriptors
+from axonfs.errors import AxonError, UnavailableError
 from axonfs.names import printable
 from axonfs.ranges import Range
 from axonfs.serve.conditions import holds_etag, range_holds, wanted_range
@@ -38,6 +40,9 @@ CLOSE_SECONDS = 5.0
 POLL_SECONDS = 0.25
 _ABSOLUTE = re.compile(r"\Ahttps?://[^/]*", re.IGNORECASE)  # as a proxy may write it
 _PLAIN = "text/plain; charset=utf-8"
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+_OTHERS = 32  # descriptors that are not a connection's
+_PER_CONNECTION = 2  # its socket, and a file that is sent
 
 
 class RegistryHandler(BaseHTTPRequestHandler):
@@ -62,6 +67,15 @@ class RegistryHandler(BaseHTTPRequestHandler):
             self.close_connection = True
         target, _, query = self.path.partition("?")
         path = unquote(_ABSOLUTE.sub("", target), errors="replace")
+        try:
+            self._answer_path(path, query)
+        except UnavailableError as exc:  # before a byte of the answer was sent
+            self.close_connection = True
+            log.debug("%s", exc)
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+            self.answer(status, b"503 it cannot be read now\n", more={"Retry-After": "1"})
+
+    def _answer_path(self, path: str, query: str) -> None:
         if path == "/":
             self.answer(HTTPStatus.OK, self.server.greeting())
         elif path == "/api/v1/search":
@@ -79,17 +93,23 @@ class RegistryHandler(BaseHTTPRequestHandler):
     def refuse(self) -> None:
         self.server.settle(self.connection)
         self.close_connection = True  # a body may follow, and nobody reads it
-        self.answer(HTTPStatus.METHOD_NOT_ALLOWED, b"405 read only\n", allow="GET, HEAD")
+        more = {"Allow": "GET, HEAD"}
+        self.answer(HTTPStatus.METHOD_NOT_ALLOWED, b"405 read only\n", more=more)
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = refuse  # noqa: N815
 
     def answer(
-        self, status: HTTPStatus, body: bytes, content_type: str = _PLAIN, allow: str = ""
+        self,
+        status: HTTPStatus,
+        body: bytes,
+        content_type: str = _PLAIN,
+        *,
+        more: Mapping[str, str] = _NOTHING,
     ) -> None:
-        """A short answer from memory."""
+        """A short answer from memory, with `more` headers."""
         self._head(status, len(body), content_type, REVALIDATE)
-        if allow:
-            self.send_header("Allow", allow)
+        for name, text in more.items():
+            self.send_header(name, text)
         self.end_headers()
         if self.command != "HEAD":
             self.connection.sendall(body)
@@ -171,8 +191,9 @@ class RegistryServer(ThreadingHTTPServer):
         request_seconds: float = REQUEST_SECONDS,
     ) -> None:
         self.resources = Resources(directory)
-        self._room = threading.BoundedSemaphore(max_connections)
-        self._max_connections = max_connections
+        most = max((descriptors.limit() - _OTHERS) // _PER_CONNECTION, 4)
+        self._max_connections = min(max_connections, most)
+        self._room = threading.BoundedSemaphore(self._max_connections)
         self._request_seconds = request_seconds
         # Every open connection, and when its next request is due (None: one is answered).
         self._due: dict[socket.socket, float | None] = {}
@@ -212,6 +233,15 @@ class RegistryServer(ThreadingHTTPServer):
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         # Not HTTPServer's: it asks the name service for a name that nobody uses.
         TCPServer.server_bind(self)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().get_request()
+        except OSError as exc:
+            if descriptors.is_shortage(exc):  # the client waits in the listen queue meanwhile
+                descriptors.complain(exc)
+                time.sleep(descriptors.PAUSE)
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         while not self._room.acquire(timeout=POLL_SECONDS):

@@ -31,10 +31,11 @@ PAUSES = (0.05, 0.1, 0.2, 0.4)
 class BackingFile:
     """The file that has the bytes of `presence`; opened under the ledger's lock.
 
+    `held` is guarded by the lock of the open files, as `fd` is.
     `readable` is false where the disk did not let the file be opened when that was last tried.
     """
 
-    __slots__ = ("_identity", "_key", "_ledger", "_presence", "_sealed", "fd", "readable")
+    __slots__ = ("_identity", "_key", "_ledger", "_presence", "_sealed", "fd", "held", "readable")
 
     def __init__(self, ledger: Ledger, key: str, presence: Presence) -> None:
         self._ledger = ledger
@@ -52,7 +53,7 @@ class BackingFile:
         """The object is not held any more: its file may be replaced. The file is closed."""
         self._identity: tuple[int, int] | None = None  # of the file, once it was looked at
         self._sealed = False  # it could only be opened for reading
-        self.readable = True
+        self.readable, self.held = True, False
 
     def opened(self) -> Descriptor:
         """The descriptor; keep it for the time of one call. The object is held.

@@ -173,6 +173,7 @@ class StoredObject:
                 return
         with self._ledger.lock, self._ledger.files.lock:
             self._holds += 1
+            self._file.held = True
             self._ledger.held[self.key] = self
 
     @property

@@ -37,6 +37,7 @@ class Opened(Protocol):
     """What has a backing file open."""
 
     fd: Descriptor | None
+    held: bool
 
     @property
     def accessed(self) -> float:
@@ -66,8 +67,13 @@ class OpenFiles:
         return self._most or share(descriptors.limit())
 
     def add(self, opened: Opened, descriptor: Descriptor) -> None:
-        """Note that the file is open now, and close others where these are too many."""
+        """Note that the file is open now, and close others where these are too many.
+
+        That of an object which is held no more is left to its only user.
+        """
         with self.lock:
+            if not opened.held:
+                return
             most = self.most
             closed = self._oldest(most - most // 4) if len(self._open) >= most else []
             opened.fd = descriptor

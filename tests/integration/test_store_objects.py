@@ -75,13 +75,12 @@ class TestLanding:
         assert store.object(what.entry) is first
         first.hold()
         first.hold()
-        assert first.fd is None
         land(store, what, 0)
         descriptor = first.opened()
         first.release()
         assert first.fd == descriptor
         first.release()
-        assert first.fd is None
+        assert not first.held
         with pytest.raises(RuntimeError, match="not held"):
             first.release()
 
