@@ -23,7 +23,8 @@ from axonfs.errors import AxonError
 log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES = 1 << 20
-
+# Commands that are answered at a time, which leave descriptors for the mount; others wait.
+MAX_CONNECTIONS = 128
 # A command sends its request at once; one that was stopped before that holds nothing for ever.
 REQUEST_SECONDS = 60.0
 
@@ -70,11 +71,22 @@ async def serve(
 ) -> None:
     """Answer requests until cancelled; the socket stays open, for the next one to go on."""
     accepting = trio.socket.from_stdlib_socket(listening)
+    room = trio.Semaphore(min(MAX_CONNECTIONS, max(descriptors.limit() // 8, 4)))
     async with trio.open_nursery() as nursery:
         task_status.started()
         while True:
+            await room.acquire()
             connection = await _accepted(accepting)
-            nursery.start_soon(_answer, trio.SocketStream(connection), handle, under_way)
+            nursery.start_soon(_admitted, trio.SocketStream(connection), handle, under_way, room)
+
+
+async def _admitted(
+    stream: trio.SocketStream, handle: Handler, under_way: UnderWay, room: trio.Semaphore
+) -> None:
+    try:
+        await _answer(stream, handle, under_way)
+    finally:
+        room.release()
 
 
 async def _accepted(listening: trio.socket.SocketType) -> trio.socket.SocketType:
