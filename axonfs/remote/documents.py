@@ -307,5 +307,5 @@ def _mapped(url: Url, limits: Limits) -> Iterator[None]:
         raise not_http(exc, source) from exc
     except httpcore.LocalProtocolError as exc:
         raise fault(UnavailableError, f"the request cannot be sent: {exc}", source) from exc
-    except httpcore.NetworkError as exc:
+    except (httpcore.NetworkError, OSError) as exc:  # OSError: certificates that cannot be read
         raise network_fault(exc, source) from exc
