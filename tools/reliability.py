@@ -95,6 +95,13 @@ ROWS: Mapping[str, tuple[str, Callable[[Figures], str]]] = {
             f" most {f['worker_mib']:,.0f} MiB, the holder {f['holder_mib']:,.0f} MiB"
         ),
     ),
+    "descriptors": (
+        "A mount short of descriptors",
+        lambda f: (
+            f"{f['files']:,.0f} files open at a time while it may have {f['least']:,.0f} or a few"
+            f" more; {f['reads']:,.0f} reads under {f['rounds']:,.0f} limits, all right"
+        ),
+    ),
     "fuzz": (
         "Parsers given nonsense",
         lambda f: f"{f['parsers']:,.0f} parsers, {f['inputs']:,.0f} inputs",
