@@ -108,6 +108,7 @@ async def open_engine(
         if owner:
             nursery.start_soon(engine.evictor.run, engine.fetcher)
             nursery.start_soon(_sync_regularly, store)
+            nursery.start_soon(_sweep, store)
         try:
             yield engine
         except AxonError as exc:
@@ -164,6 +165,13 @@ def _sources(
         )
         for url in registries
     ]
+
+
+async def _sweep(store: Store) -> None:
+    try:
+        await trio.to_thread.run_sync(store.sweep)
+    except DISK_FAULTS as exc:
+        store.health.failed(exc)
 
 
 async def _sync_regularly(store: Store) -> None:

@@ -61,7 +61,7 @@ class KeptDocuments:
             offline: send nothing.
             allow_stale: what is kept will do where the source cannot be reached.
         """
-        known = self._cache.document(url) if self._cache else None
+        known = await self._known(url)
         if offline:
             return await _parsed(parse, known.body) if known else None
         try:
@@ -83,13 +83,19 @@ class KeptDocuments:
         if fetched is None:
             assert known is not None  # only an ETag brings a 304
             if self._cache:
-                self._cache.touch_document(url, time.time())
+                await trio.to_thread.run_sync(self._cache.touch_document, url, time.time())
             return await _parsed(parse, known.body)
         said = await _parsed(parse, fetched.body)
         if self._cache:
             kept = Document(fetched.body, fetched.etag, time.time(), fetched.final_url)
-            self._cache.put_document(url, kept)
+            await trio.to_thread.run_sync(self._cache.put_document, url, kept)
         return said
+
+    async def _known(self, url: str) -> Document | None:
+        """What is kept; it may be large, and the index slow, so a thread reads and writes it."""
+        if self._cache is None:
+            return None
+        return await trio.to_thread.run_sync(self._cache.document, url)
 
 
 async def _parsed(parse: Callable[[bytes], T], body: bytes) -> T:

@@ -27,6 +27,8 @@ from axonfs.store.openfiles import Descriptor
 # Room for so much says that a full disk is full no more; the index grows by less for a while.
 RESERVE_BYTES = 1 << 20
 _TRASH = "trash"
+_OTHERS = {_TRASH, "lost+found"}
+_HEX = frozenset("0123456789abcdef")
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # fallocate(2)
 _PAST_THE_END = 1 << 20
 
@@ -97,13 +99,17 @@ class Directory:
     def _open(self, digest: str, flags: int) -> Descriptor:
         return Descriptor(os.open(_name(digest), flags, 0o600, dir_fd=self._descriptor))
 
+    def status(self, digest: str) -> os.stat_result | None:
+        """What the disk says of the backing file; None where there is none to be had."""
+        try:
+            return os.stat(_name(digest), dir_fd=self._descriptor, follow_symlinks=False)
+        except OSError:
+            return None
+
     def length(self, digest: str) -> int:
         """The backing file's length, -1 where there is none to be had."""
-        try:
-            found = os.stat(_name(digest), dir_fd=self._descriptor, follow_symlinks=False)
-        except OSError:
-            return -1
-        return found.st_size
+        found = self.status(digest)
+        return -1 if found is None else found.st_size
 
     def discard(self, digest: str) -> str | None:
         """Take a backing file out of its name; returns what `unlink` is to remove."""
@@ -171,17 +177,30 @@ class Directory:
 
     def files(self) -> Iterator[tuple[str, os.stat_result]]:
         """Every backing file, by digest."""
-        for folder in sorted(self.objects.iterdir()):
-            if folder == self._trash or not folder.is_dir():
+        for _, digest in sorted(self.names()):
+            if digest is not None and (found := self.status(digest)):
+                yield digest, found
+
+    def names(self) -> Iterator[tuple[str, str | None]]:
+        """Every path below `objects/` but the trash, with its digest; None for a foreign file."""
+        for folder in _entries(self.objects):
+            if folder.name in _OTHERS:
                 continue
-            for path in sorted(folder.iterdir()):
-                if _is_backing(path) and path.is_file():
-                    yield path.name, path.stat()
+            if len(folder.name) != 2 or not folder.is_dir(follow_symlinks=False):
+                yield folder.path, None
+                continue
+            for entry in _entries(folder.path):
+                ours = entry.is_file(follow_symlinks=False) and _is_backing(entry.name, folder.name)
+                yield entry.path, entry.name if ours else None
 
 
-def _is_backing(path: Path) -> bool:
-    name = path.name
-    return len(name) == 64 and name[:2] == path.parent.name and set(name) <= set("0123456789abcdef")
+def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return list(entries)
+
+
+def _is_backing(name: str, folder: str) -> bool:
+    return len(name) == 64 and name[:2] == folder and _HEX.issuperset(name)
 
 
 def _name(digest: str) -> str:

@@ -140,6 +140,7 @@ class Index:
     """An open index.
 
     Args:
+        behind: it is new, or from before the last boot: files may have what it does not know.
         companion: called inside every write transaction, for what may wait until one happens.
     """
 
@@ -149,11 +150,13 @@ class Index:
         tables: list[Any],
         *,
         writable: bool,
+        behind: bool = False,
         companion: Callable[[Transaction], None] | None = None,
     ) -> None:
         self._environment = environment
         self._tables = tables
         self.writable = writable
+        self.behind = behind
         self.companion = companion
         self._writer = threading.Lock()
         self._queue: deque[Change] = deque()
@@ -287,11 +290,13 @@ def open_owner(path: Path, boot: bytes, form: int, *, map_size: int | None = Non
         try:
             _check_format(environment, path, form)
             environment.reader_check()  # readers that died would keep old pages from reuse
-            tables = _create_tables(environment, boot, form)
+            tables = _tables_as_they_are(environment, boot, form)
+            behind = tables is None
+            tables = tables or _create_tables(environment, boot, form)
         except BaseException:
             environment.close()
             raise
-    return Index(environment, tables, writable=True)
+    return Index(environment, tables, writable=True, behind=behind)
 
 
 def open_reader(path: Path, form: int) -> Index:
@@ -350,9 +355,6 @@ def _check_format(environment: Any, path: Path, form: int) -> None:
 
 
 def _create_tables(environment: Any, boot: bytes, form: int) -> list[Any]:
-    # A worker that takes over writes nothing: its disk may be full.
-    with suppress(lmdb.Error):
-        return _tables_as_they_are(environment, boot, form)
     # One transaction: a process beside us sees all of the tables or none.
     with environment.begin(write=True) as raw:
         tables = [environment.open_db(table.key, txn=raw) for table in Table]
@@ -361,14 +363,14 @@ def _create_tables(environment: Any, boot: bytes, form: int) -> list[Any]:
     return tables
 
 
-def _tables_as_they_are(environment: Any, boot: bytes, form: int) -> list[Any]:
-    """The tables.
+def _tables_as_they_are(environment: Any, boot: bytes, form: int) -> list[Any] | None:
+    """The tables, None if one is missing, or they were written in another boot or format.
 
-    Raises:
-        lmdb.Error: one is missing, or they were written in another boot or format.
+    A worker that takes over writes nothing: its disk may be full.
     """
-    tables = [environment.open_db(table.key, create=False) for table in Table]
-    with environment.begin(db=tables[Table.META]) as raw:
-        if raw.get(b"boot") != boot or raw.get(b"format") != str(form).encode():
-            raise lmdb.NotFoundError("written in another boot")
-    return tables
+    with suppress(lmdb.Error):
+        tables = [environment.open_db(table.key, create=False) for table in Table]
+        with environment.begin(db=tables[Table.META]) as raw:
+            if raw.get(b"boot") == boot and raw.get(b"format") == str(form).encode():
+                return tables
+    return None

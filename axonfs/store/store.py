@@ -22,6 +22,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import suppress
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Self
@@ -51,6 +52,7 @@ from axonfs.store.records import (
     info_of,
 )
 from axonfs.store.recovery import inspect, recover
+from axonfs.store.sweep import Swept, count_strays, sweep
 
 
 class Store(Metadata):
@@ -246,6 +248,14 @@ class Store(Metadata):
         self._index.write(lambda transaction: None)
         self._index.sync()
 
+    def sweep(self) -> Swept:
+        """Give up the backing files that the index counts no byte of (sweep.py).
+
+        Raises:
+            NoSpaceError, OSError: the disk is full or failed.
+        """
+        return sweep(self._ledger, behind=self._index.behind)
+
     def probe(self) -> None:
         """Try whether a disk that failed works again; `health` has the answer."""
         try:
@@ -365,18 +375,12 @@ class Store(Metadata):
             self._files.reserve()
         infos = self.infos()
         if not infos:
-            self._index.write(self._count_strays)
+            self._index.write(partial(count_strays, self._files))
             infos = self.infos()
         self._gain(sum(info.present_bytes for info in infos))
         for info in infos:
             if info.quarantined:
                 self._ledger.tally.mark(info.private_of or info.digest, info.quarantined)
-
-    def _count_strays(self, transaction: Transaction) -> None:
-        for digest, status in self._files.files():
-            local = min(status.st_blocks * 512, status.st_size)
-            record = ObjectRecord(status.st_size, 0, present_bytes=local, accessed=status.st_mtime)
-            transaction.put(Table.OBJECTS, bytes.fromhex(digest), record.encode())
 
     def _gain(self, count: int) -> None:
         self._ledger.tally.bytes += count
