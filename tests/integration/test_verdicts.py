@@ -65,7 +65,7 @@ def punched_and_landed(stored: StoredObject) -> None:
 
 def lost_and_landed(stored: StoredObject) -> None:
     """A chunk rots, is found by a check, and comes again from a source that lies."""
-    os.pwrite(stored.fd, b"rot", PIECE)
+    os.pwrite(stored.opened(), b"rot", PIECE)
     assert stored.check(1, memoryview(bytearray(PIECE))) is False
     stored.land(1, wrong(stored))
 
@@ -101,7 +101,7 @@ def test_a_verified_object_is_not_written_over(store: Store) -> None:
         verify_whole(stored, what.entry)
         assert stored.verified
         stored.land(1, wrong(stored))
-        assert digest_of(stored.fd, stored.size) == what.digest
+        assert digest_of(stored.opened(), stored.size) == what.digest
 
 
 def test_an_object_that_was_dropped_meanwhile_is_not_verified(store: Store) -> None:
