@@ -157,6 +157,7 @@ async def info(context: Context, request: Event) -> Event:
     version = await context.tree.version(await offered(context, wanted))
     manifest = version.manifest
     files = await trio.to_thread.run_sync(_files, context.store, manifest)
+    pin = await trio.to_thread.run_sync(_pin_of, context.store, manifest.spec)
     hub = context.tree.hubs.get(manifest.spec.namespace)
     return {
         "version": {
@@ -171,7 +172,7 @@ async def info(context: Context, request: Event) -> Event:
             "digest": manifest.digest,
             "source": version.base,
             "path": context.path_of(manifest.spec),
-            "pinned": _pin_state(_pin_of(context.store, manifest.spec)),
+            "pinned": _pin_state(pin),
             "size": manifest.size,
             "local": sum(item["local"] for item in files),
             "facts": await _facts(hub, manifest.spec, context.tree.offline) if hub else {},
