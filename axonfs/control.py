@@ -18,7 +18,7 @@ import trio
 
 from axonfs import descriptors
 from axonfs.call import Event, peer
-from axonfs.errors import AxonError
+from axonfs.errors import AxonError, refused
 
 log = logging.getLogger(__name__)
 
@@ -128,8 +128,9 @@ async def _send_events(stream: trio.SocketStream, events: AsyncIterator[Event]) 
         try:
             async for event in answers:
                 await stream.send_all(json.dumps(event).encode() + b"\n")
-        except AxonError as exc:
-            await stream.send_all(json.dumps(error_event(exc)).encode() + b"\n")
+        except (AxonError, OSError) as exc:
+            error = refused(exc) if isinstance(exc, OSError) else exc
+            await stream.send_all(json.dumps(error_event(error)).encode() + b"\n")
         except Exception as exc:
             if isinstance(exc, trio.BrokenResourceError | trio.ClosedResourceError):
                 raise

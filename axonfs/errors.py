@@ -12,6 +12,8 @@ import copy
 import errno
 from typing import Self
 
+from axonfs.descriptors import is_shortage
+
 
 class AxonError(Exception):
     """A fault with a message for a person.
@@ -182,3 +184,28 @@ class StoppedError(AxonError):
 
     errno = errno.EINTR
     exit_code = 130  # 128 + SIGINT, as shells expect it
+
+
+def fault_of(exc: BaseException) -> AxonError | None:
+    """What went wrong, out of the groups of nurseries: an AxonError, or what the system refused.
+
+    None for a bug, and for what must go through, such as a cancellation.
+    """
+    if isinstance(exc, BaseExceptionGroup):
+        return next((known for inner in exc.exceptions if (known := fault_of(inner))), None)
+    if isinstance(exc, AxonError):
+        return exc
+    if isinstance(exc, MemoryError):
+        return ShortageError("this process got no memory", hint="free some")
+    return refused(exc) if isinstance(exc, OSError) else None
+
+
+def refused(exc: OSError) -> AxonError:
+    """What the system refused, as a message for a person."""
+    what = f"the system refused: {exc.strerror or exc}"
+    path = exc.filename if isinstance(exc.filename, str) else None
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceError(what, source=path, hint="free some space on the cache's disk")
+    if is_shortage(exc):
+        return ShortageError(what, source=path, hint="raise ulimit -n, or free some memory")
+    return AxonError(what, source=path, hint="see axonfs status, and the kernel's log of the disk")

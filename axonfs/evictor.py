@@ -71,9 +71,13 @@ class Evictor:
     async def room(self, keep: Set[str]) -> int:
         """Bytes that can be fetched and evict nothing that is pinned or whose digest is in `keep`.
 
-        Negative where those alone are too much already.
+        Negative where those alone are too much already; none on a disk that does not answer.
         """
-        disk = os.statvfs(self._directory)
+        try:
+            disk = os.statvfs(self._directory)
+        except OSError as exc:
+            self._store.health.failed(exc)
+            return 0
         free = disk.f_bavail * disk.f_frsize
         kept = await trio.to_thread.run_sync(self._kept, keep)
         return min(int(self.limit() * HEADROOM), free + self._store.usage()) - kept

@@ -32,12 +32,19 @@ class Flights:
         self._nursery = nursery
         self._flights: dict[Hashable, _Flight] = {}
 
-    async def join(self, key: Hashable, call: Callable[[], Awaitable[T]]) -> T:
+    async def join(
+        self, key: Hashable, call: Callable[[], Awaitable[T]], *, fresh: bool = False
+    ) -> T:
         """The outcome of `call`, or of the call for `key` that is under way.
+
+        Args:
+            fresh: not of one that began before this: it may have been answered already.
 
         Raises:
             whatever the call raises; each joiner gets it. Cancelling a joiner leaves the call.
         """
+        if fresh and (before := self._flights.get(key)):
+            await before.done.wait()
         flight = self._flights.get(key)
         if flight is None:
             flight = self._flights[key] = _Flight()

@@ -21,7 +21,7 @@ from typing import Any
 
 import trio
 
-from axonfs.errors import AxonError
+from axonfs.errors import AxonError, fault_of
 from axonfs.fetch import Feed, Fetcher, Priority
 from axonfs.manifest import FileEntry
 from axonfs.plan import CONFIG, Plan, plan, starts_load
@@ -131,9 +131,12 @@ class Load:
                     await self._follow(trigger)
                 if self.state == "running":
                     self.state = "done"
-        except Exception:
+        except Exception as exc:
             self.state = "failed"
-            log.exception("a bug in prefetch; please report it")
+            if (known := fault_of(exc)) is None:
+                log.exception("a bug in prefetch; please report it")
+            else:
+                log.info("%s: prefetch ends: %s", self.version.spec, known)
         finally:
             for file in list(self._files):
                 self._let_go(file)

@@ -93,7 +93,7 @@ class Scrub:
         """
         if self._rate == 0:
             return
-        self._state = await trio.to_thread.run_sync(self._store.scrub_state)
+        self._state = await self._kept_state()
         if self._state.boot != self._store.boot:
             ended, read, bad = self._state.ended, self._state.last_read, self._state.last_bad
             self._state = ScrubState(
@@ -106,6 +106,14 @@ class Scrub:
             except (AxonError, OSError) as exc:
                 log.info("the scrub pauses: %s", exc)
                 await trio.sleep(RETRY_SECONDS)
+
+    async def _kept_state(self) -> ScrubState:
+        """How far an earlier worker came; nowhere where the disk does not say."""
+        try:
+            return await trio.to_thread.run_sync(self._store.scrub_state)
+        except OSError as exc:
+            self._store.health.failed(exc)
+            return ScrubState()
 
     async def _rest(self) -> None:
         """Return when the next round is due; a round that was begun is."""

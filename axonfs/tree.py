@@ -25,6 +25,7 @@ from axonfs.errors import (
     NotFoundError,
     OfflineError,
     ShortageError,
+    fault_of,
 )
 from axonfs.flights import Flights
 from axonfs.manifest import FileEntry, Manifest
@@ -70,7 +71,8 @@ class Version:
 @dataclass(slots=True)
 class _Answer:
     value: Any
-    asked: float
+    asked: float  # when it was given
+    tried: float = -math.inf  # when another was last asked for in the background
 
 
 @dataclass(slots=True)
@@ -121,14 +123,16 @@ class Tree:
         known = self._answers.get(key)
         age = trio.current_time() - known.asked if known else math.inf
         if known and (age < MIN_AGE or not fresh):
-            if age >= TTL:
-                known.asked = trio.current_time()
+            if age >= TTL and trio.current_time() - known.tried >= TTL:
+                known.tried = trio.current_time()
                 self._nursery.start_soon(self._ask_quietly, key, call)
             return cast(T, known.value)
-        return await self._ask(key, call)
+        return await self._ask(key, call, fresh=fresh)
 
-    async def _ask(self, key: Hashable, call: Callable[[], Awaitable[T]]) -> T:
-        value = await self._flights.join(key, call)
+    async def _ask(
+        self, key: Hashable, call: Callable[[], Awaitable[T]], *, fresh: bool = False
+    ) -> T:
+        value = await self._flights.join(key, call, fresh=fresh)
         if len(self._answers) >= MEMO_ANSWERS:
             self._answers.clear()
         self._answers[key] = _Answer(value, trio.current_time())
@@ -137,8 +141,10 @@ class Tree:
     async def _ask_quietly(self, key: Hashable, call: Callable[[], Awaitable[Any]]) -> None:
         try:
             await self._ask(key, call)
-        except AxonError as exc:
-            log.info("keeping what was known: %s", exc)
+        except Exception as exc:
+            if (known := fault_of(exc)) is None:
+                raise
+            log.info("keeping what was known: %s", known)
 
     def heard(self, model: str | None = None) -> bool:
         """Whether the catalog, or what versions `model` has, is known: asking does not wait."""
@@ -147,7 +153,7 @@ class Tree:
     def invalidate(self) -> None:
         """Have everything that changes asked for again (a pin added a version, say)."""
         for answer in self._answers.values():
-            answer.asked = -math.inf
+            answer.asked = answer.tried = -math.inf
 
     # -- the catalog -----------------------------------------------------------------------
 
@@ -186,9 +192,9 @@ class Tree:
         self._listed[source.url] = listings or []
 
     def answered(self, source: Source, error: AxonError | None) -> None:
-        """Note how a source answered; a change goes to the log once."""
+        """Note how a source answered; a change goes to the log once. A shortage is none of its."""
         if isinstance(error, ShortageError):
-            return  # it was not asked
+            return
         state = self.states[source.url]
         if error and state.error is None:
             log.warning("%s", error)

@@ -327,7 +327,7 @@ class Fetcher:
         await self.flights.join(("blob", feed), seek)
 
     async def _fetch_table(self, feed: Feed, origin: Version) -> None:
-        with suppress(AxonError):  # the transfer asks again, and has a reader to tell
+        with suppress(AxonError, OSError):  # the transfer asks again, and has a reader to tell
             await self.ensure_table(feed, origin)
 
     async def ensure_table(

@@ -16,7 +16,7 @@ import trio
 
 from axonfs import __version__
 from axonfs.engine import Engine
-from axonfs.errors import AxonError, UsageError
+from axonfs.errors import AxonError, UsageError, fault_of
 from axonfs.names import printable
 from axonfs.service import locks, pins, queries, upkeep
 from axonfs.service.context import Context, Event, texts_of
@@ -130,10 +130,8 @@ def _fault(exc: BaseException) -> AxonError | None:
 
     A bug in one command is logged and told, and must not end the mount that others read from.
     """
-    if isinstance(exc, AxonError):
-        return exc
-    if isinstance(exc, BaseExceptionGroup) and (known := exc.subgroup(AxonError)) is not None:
-        return _fault(known.exceptions[0])
+    if (known := fault_of(exc)) is not None:
+        return known
     if isinstance(exc, Exception):
         log.error("a bug in a command", exc_info=exc)
         return AxonError(f"this is a bug: {type(exc).__name__}: {exc}")

@@ -14,8 +14,8 @@ import logging
 import struct
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -88,8 +88,9 @@ class ScrubState:
 class Metadata:
     """The part of Store that knows nothing of files.
 
-    Documents, manifests and chunk tables can be had again: where the disk does not take them, that
-    is told to `health` and nobody else. A pin that cannot be written is an error.
+    Documents, manifests and chunk tables can be had again: where the disk does not take them or
+    give them back, that is told to `health` and nobody else. A pin that cannot be written or read
+    is an error.
     """
 
     def __init__(self, index: Index) -> None:
@@ -99,8 +100,8 @@ class Metadata:
         self._parsed = _ParsedManifests(PARSED_BYTES)
 
     def document(self, url: str) -> Document | None:
-        key = _key(url)
-        with self._index.view() as view:
+        key, head, body = _key(url), None, None
+        with self._told(), self._index.view() as view:
             head = unseal(Kind.DOCUMENT, view.get(Table.DOCUMENTS, key))
             body = unseal(Kind.BODY, view.get(Table.BODIES, key))
         if head is None or body is None:
@@ -136,7 +137,9 @@ class Metadata:
 
     def manifest(self, spec: Spec) -> StoredManifest | None:
         """The manifest of `spec`, parsed now unless it was among the last few."""
-        record = unseal(Kind.MANIFEST, self._index.get(Table.MANIFESTS, _key(str(spec))))
+        record = None
+        with self._told():
+            record = unseal(Kind.MANIFEST, self._index.get(Table.MANIFESTS, _key(str(spec))))
         return None if record is None else self._parse(record)
 
     def put_manifest(self, manifest: Manifest, base: str) -> None:
@@ -153,7 +156,10 @@ class Metadata:
 
     def specs(self) -> list[Spec]:
         """The versions whose manifests are here, sorted."""
-        return sorted(_split(record)[0] for record in self._records(Table.MANIFESTS, Kind.MANIFEST))
+        records: list[bytes] = []
+        with self._told():
+            records = self._records(Table.MANIFESTS, Kind.MANIFEST)
+        return sorted(_split(record)[0] for record in records)
 
     def drop_manifest(self, spec: Spec) -> bool:
         """Whether there was one."""
@@ -163,7 +169,9 @@ class Metadata:
         """The chunk table that `entry` names, None if it names none or none is here."""
         if entry.chunks is None:
             return None
-        raw = self._index.get(Table.TABLES, _table_key(entry.digest, entry.chunks))
+        raw = None
+        with self._told():
+            raw = self._index.get(Table.TABLES, _table_key(entry.digest, entry.chunks))
         record = unseal(Kind.TABLE, raw)
         if record is None:
             return None
@@ -221,8 +229,14 @@ class Metadata:
 
     def _keep(self, apply: Callable[[Transaction], None]) -> None:
         """Write what can be had again, if the disk takes it."""
-        try:
+        with self._told():
             self._index.write(apply)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Tell `health` of what the disk refuses, and nobody else."""
+        try:
+            yield
         except DISK_FAULTS as exc:
             self.health.failed(exc)
 

@@ -30,6 +30,27 @@ async def test_joiners_share_one_call(nursery: trio.Nursery) -> None:
     assert calls == 2
 
 
+async def test_a_fresh_joiner_waits_for_a_call_that_begins_after_it(nursery: trio.Nursery) -> None:
+    flights, calls, results = Flights(nursery), 0, []
+
+    async def call() -> int:
+        nonlocal calls
+        calls += 1
+        number = calls
+        await trio.sleep(0.01)
+        return number
+
+    async def ask(fresh: bool) -> None:
+        results.append(await flights.join("key", call, fresh=fresh))
+
+    async with trio.open_nursery() as askers:
+        askers.start_soon(ask, False)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(3):
+            askers.start_soon(ask, True)
+    assert results == [1, 2, 2, 2]
+
+
 async def test_every_joiner_gets_the_error(nursery: trio.Nursery) -> None:
     flights = Flights(nursery)
 
