@@ -150,7 +150,19 @@ def cache_checks(settings: Settings) -> Iterator[Check]:
             " is read in part takes its whole size",
             "use ext4, xfs, btrfs or tmpfs",
         )
+    yield from _stacked(directory)
     yield _space(directory, settings.cache_size)
+
+
+def _stacked(directory: Path) -> Iterator[Check]:
+    """Whether the kernel refuses to read backing files itself because of where they are."""
+    from axonfs.store import file_system
+
+    kind = file_system(directory)
+    if kind in ("overlay", "ecryptfs") and os.geteuid() == 0:
+        what = f"{directory} is on {kind}, a stacked file system: the kernel passes nothing through"
+        hint = "put the cache on a volume or another disk with --cache"
+        yield Check("passthrough", WARN, what, hint)
 
 
 def _is_sparse(descriptor: int) -> bool:

@@ -5,7 +5,7 @@ this keeps. design.md's crash rule holds throughout: data before index.
 """
 
 from axonfs.document import Document
-from axonfs.store.backing import in_memory
+from axonfs.store.backing import file_system, in_memory
 from axonfs.store.evict import Eviction
 from axonfs.store.health import DISK_FAULTS
 from axonfs.store.metadata import Pin, ScrubState, StoredManifest
@@ -23,5 +23,6 @@ __all__ = [
     "Store",
     "StoredManifest",
     "StoredObject",
+    "file_system",
     "in_memory",
 ]

@@ -209,13 +209,18 @@ def _name(digest: str) -> str:
 
 def in_memory(path: Path) -> bool:
     """Whether the files there lie in memory: no read waits, and RWF_NOWAIT is refused."""
+    return file_system(path) in ("tmpfs", "ramfs")
+
+
+def file_system(path: Path) -> str | None:
+    """The kind of file system that a path is on, None where the kernel does not say."""
     device = path.stat().st_dev
     place = f"{os.major(device)}:{os.minor(device)}"
     with suppress(OSError):
         for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
             if line.split(" ")[2] == place:
-                return line.partition(" - ")[2].split(" ")[0] in ("tmpfs", "ramfs")
-    return False
+                return line.partition(" - ")[2].split(" ")[0]
+    return None
 
 
 def extend(descriptor: int, size: int) -> None:
