@@ -9,7 +9,9 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import trio
@@ -142,21 +144,27 @@ class Files:
         """Whether the kernel was told of this handle, or was about to be."""
         return number in self._journal.known.handles
 
-    def restore(self, number: int, known: KnownHandle, place: Place) -> None:
-        """Take a handle over that an earlier worker gave the kernel. Sends nothing.
+    async def restore(self, handles: Mapping[int, KnownHandle], place: Place) -> None:
+        """Take handles of one file over that an earlier worker gave the kernel. Sends nothing.
 
         Raises:
             BadHandleError: what is at its path now is no file.
         """
         if isinstance(place, Text):
-            handle = Handle(number, place, None, place.render())
+            self._take_over(handles, lambda number, _: Handle(number, place, None, place.render()))
         elif isinstance(place, File):
-            feed = self._fetcher.open(place.version, place.entry)
-            frozen = known.backing_id > 0 and feed.object.freeze()
-            handle = Handle(number, place, feed, frozen=frozen)
+            with closing(await self._fetcher.open(place.version, place.entry)) as feed:
+                self._take_over(handles, partial(_restored, place, feed))
         else:
             raise BadHandleError("not a file", path="/".join(place.path))
-        self._handles[number] = handle
+
+    def _take_over(
+        self, handles: Mapping[int, KnownHandle], make: Callable[[int, KnownHandle], Handle]
+    ) -> None:
+        # Meanwhile a read may have restored some, and the kernel released some.
+        for number, known in handles.items():
+            if self.noted(number) and number not in self._handles:
+                self._handles[number] = make(number, known)
 
     async def _handle(self, number: int) -> Handle:
         """An open handle; those of a file that was not known when this worker started are restored.
@@ -169,10 +177,8 @@ class Files:
         if number in known and number not in self._handles:
             inode = known[number].inode
             place = await self._at(inode)
-            # Meanwhile another read may have restored some, and the kernel released some.
-            for other, told in known.items():
-                if told.inode == inode and other not in self._handles:
-                    self.restore(other, told, place)
+            same = {other: told for other, told in known.items() if told.inode == inode}
+            await self.restore(same, place)
         if handle := self._handles.get(number):
             return handle
         raise BadHandleError(f"handle {number} is not open")
@@ -303,6 +309,12 @@ class Files:
             )
             row["handles"] += 1
         return list(files.values())
+
+
+def _restored(place: File, feed: Feed, number: int, known: KnownHandle) -> Handle:
+    feed.opened(place.version)
+    frozen = known.backing_id > 0 and feed.object.freeze()
+    return Handle(number, place, feed, frozen=frozen)
 
 
 async def _descriptor(feed: Feed) -> int | None:

@@ -242,7 +242,7 @@ class Vfs:
                     log.warning("%s is open and not in the cache's index", "/".join(path))
                     continue
                 self._nodes.settle(handle.inode, place)
-                self.files.restore(number, handle, place)
+                await self.files.restore({number: handle}, place)
             except AxonError as exc:
                 log.warning("an open file is lost: %s", exc)
 

@@ -59,7 +59,7 @@ async def test_a_command_waits_until_the_mount_can_accept_it(
     command = trio.socket.socket(socket.AF_UNIX)
     with listen(tmp_path) as listening, command:
         async with trio.open_nursery() as nursery:
-            await nursery.start(control.serve, listening, echo)
+            await nursery.start(control.serve, listening, echo, control.UnderWay())
             with reachable(tmp_path / SOCKET) as address, exhausted():
                 await command.connect(address)
                 await command.send(b'{"op": "status"}\n')
