@@ -30,6 +30,7 @@ from axonfs.errors import (
 )
 from axonfs.fetch.feed import Feed
 from axonfs.fetch.job import Job, Priority
+from axonfs.fetch.local import held_object
 from axonfs.fetch.overflow import Overflow
 from axonfs.fetch.package import Packages
 from axonfs.fetch.schedule import Schedule
@@ -38,7 +39,7 @@ from axonfs.flights import Flights
 from axonfs.manifest import ChunkRef, FileEntry
 from axonfs.ranges import Range
 from axonfs.remote import Bodies, HubCache, Limits
-from axonfs.store import DISK_FAULTS, Store, StoredObject
+from axonfs.store import Store
 from axonfs.tree import Version
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ class Fetcher:
         """
         feed = self.feed(entry)
         if feed is None:
-            stored = await trio.to_thread.run_sync(_held, self.store, entry)
+            stored = await trio.to_thread.run_sync(held_object, self.store, entry)
             feed = self.feed(entry)  # another task may have opened it meanwhile
             if feed is None:
                 feed = self._feeds[_key(entry)] = Feed(entry, stored, self)
@@ -387,16 +388,6 @@ class Fetcher:
                 goal -= freed
                 shrunk.append(feed.entry.digest)
         return shrunk
-
-
-def _held(store: Store, entry: FileEntry) -> StoredObject:
-    """The object of `entry`, held, and its file opened where some of it is there; blocks."""
-    stored = store.object(entry)
-    stored.hold()
-    if stored.present_bytes:
-        with suppress(*DISK_FAULTS):  # a reader gets it past the disk
-            stored.opened()
-    return stored
 
 
 def _key(entry: FileEntry) -> _Key:

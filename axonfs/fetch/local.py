@@ -1,7 +1,8 @@
 """What of an object the disk really gives: its bits, less what could not be read when it was tried.
 
 Below feed, above the store. The index may say that a chunk is here, and the disk refuse it.
-`usable`, `missing` and `distrusts` may be asked from any thread; the rest is the trio thread's.
+`usable`, `missing` and `distrusts` may be asked from any thread, `held_object` from a worker thread;
+the rest is the trio thread's.
 """
 
 from __future__ import annotations
@@ -10,8 +11,19 @@ from contextlib import suppress
 
 import trio
 
+from axonfs.manifest import FileEntry
 from axonfs.ranges import Range, runs
-from axonfs.store import DISK_FAULTS, StoredObject
+from axonfs.store import DISK_FAULTS, Store, StoredObject
+
+
+def held_object(store: Store, entry: FileEntry) -> StoredObject:
+    """The object of `entry`, held, and its file opened where some of it is there; blocks."""
+    stored = store.object(entry)
+    stored.hold()
+    if stored.present_bytes:
+        with suppress(*DISK_FAULTS):  # a reader gets it past the disk
+            stored.opened()
+    return stored
 
 
 class Local:
