@@ -34,7 +34,8 @@ def raise_limit() -> None:
 
 def limit() -> int:
     """How many descriptors this process may have."""
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft != resource.RLIM_INFINITY else 1 << 20
 
 
 def is_shortage(exc: BaseException | None) -> bool:

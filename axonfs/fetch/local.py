@@ -1,7 +1,7 @@
 """What of an object the disk really gives: its bits, less what could not be read when it was tried.
 
 Below feed, above the store. The index may say that a chunk is here, and the disk refuse it.
-`usable`, `missing` and `distrusts` may be asked from any thread, `held_object` from a worker thread;
+`usable`, `missing` and `distrusts` may be asked from any thread, `held_object` from a worker;
 the rest is the trio thread's.
 """
 
