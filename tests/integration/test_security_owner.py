@@ -118,6 +118,8 @@ def _object(cache: Path) -> None:
     try:
         stored = store.object(FileEntry("x", 8, "ab" * 32))
         stored.hold()
+        with pytest.raises(OSError, match="symbolic link"):
+            stored.opened()
         assert not stored.readable
         stored.land(0, memoryview(bytes(8)))
     finally:
