@@ -15,6 +15,7 @@ from axonfs.service.pins import keep
 from axonfs.service.selection import Selection, select
 from axonfs.store import Store
 from axonfs.tree import Version
+from axonfs.units import counted
 
 SHOWN = 16  # hex digits of a digest that tell two apart in a message
 
@@ -28,6 +29,10 @@ async def lock(context: Context, request: Event) -> Event:
         selections = [select(version, [], []) for version in versions]
     else:
         selections = await trio.to_thread.run_sync(_pinned, context.store)
+    for selection in selections:
+        if count := sum(entry.unverified for entry in selection.entries):
+            what = f"{counted(count, 'file')} cannot be verified, so other bytes may come for them"
+            await context.note(f"{selection.version.spec}: {what}")
     raw = render_lock(map(_locked, selections))
     total = sum(selection.size for selection in selections)
     return {"lock": raw.decode(), "versions": len(selections), "size": total}

@@ -99,6 +99,8 @@ def test_allowed(start_mount: MountFactory, origin: FaultyOrigin, tmp_path: Path
     assert "cannot be verified" in run_axonfs("verify", first, *at).stdout
     searched = run_axonfs("search", "gpt-neo", *at).stdout.splitlines()
     assert "cannot be verified" in next(line for line in searched if first in line)
+    locked = run_axonfs("lock", tmp_path / "models.lock", first, *at)
+    assert "1 file cannot be verified" in locked.stderr
     found = json.loads(run_axonfs("pin", "--check", "--json", *at).stdout)
     assert (found[0]["whole"], found[0]["unverified"]) == (True, 1)
 
