@@ -243,8 +243,8 @@ class Vfs:
                     continue
                 self._nodes.settle(handle.inode, place)
                 await self.files.restore({number: handle}, place)
-            except AxonError as exc:
-                log.warning("an open file is lost: %s", exc)
+            except (AxonError, OSError) as exc:  # the disk's, too: its reads may fare better
+                log.warning("an open file is not restored: %s", exc)
 
     def inodes_above(self, spec: Spec) -> list[int]:
         """The directories above a version, known or not."""

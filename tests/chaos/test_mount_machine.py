@@ -98,7 +98,8 @@ class MountMachine(RuleBasedStateMachine):
         log = self.mount.log.read_text()
         assert "Traceback" not in log
         assert "a bug" not in log
-        assert "an open file is lost" not in log
+        assert "is not restored" not in log
+        assert "is open and not in the cache's index" not in log
 
     def path(self, which: int) -> Path:
         return self.mount.path / FILES[which]

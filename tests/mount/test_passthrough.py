@@ -126,9 +126,9 @@ def test_switched_off(start_mount: MountFactory, registry: RegistryServer, tmp_p
     ("fault", "why"),
     [
         (
-            "from axonfs import holder\n"
+            "from axonfs.connection import possessions\n"
             "def refuse(message): raise ValueError('an INIT nobody knows')\n"
-            "holder.parse_offer = refuse",
+            "possessions.parse_offer = refuse",
             "libfuse made the connection: an INIT nobody knows",
         ),
         (
