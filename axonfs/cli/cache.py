@@ -73,10 +73,15 @@ def cache_stats(cache: str | None, as_json: bool) -> None:
             ("used", f"{size(found['used'])} of {size(limit)}"),
             ("disk free", size(found["disk_free"])),
             ("objects", f"{found['objects']} ({found['complete']} complete)"),
-            ("pinned", f"{size(found['pinned'])} in {counted(found['pins'], 'version')}"),
+            ("pinned", _pinned(found)),
             ("quarantined", str(found["quarantined"]) if found["quarantined"] else ""),
         ]
     )
+
+
+def _pinned(found: Event) -> str:
+    lacking = f", {found['incomplete']} not whole" if found["incomplete"] else ""
+    return f"{size(found['pinned'])} in {counted(found['pins'], 'version')}{lacking}"
 
 
 @cache.command("clean")

@@ -67,9 +67,9 @@ def pin(
     """Fetch versions whole and keep them.
 
     What is pinned is never evicted and needs no registry. A pin that was interrupted or failed
-    stays as one that is not whole: what was fetched is kept, `axonfs pin` goes on where it stopped,
-    and `axonfs unpin` gives it up. Pinning further files of a pinned version adds them. A pin ends
-    with a receipt, kept in the cache: every chunk is there and was checked.
+    stays as one that is not whole, if anything of it came: that is kept, `axonfs pin` goes on where
+    it stopped, and `axonfs unpin` gives it up. Pinning further files of a pinned version adds them.
+    A pin ends with a receipt, kept in the cache: every chunk is there and was checked.
     """
     place = target(registries, cache)
     if lock_file is not None:
@@ -182,11 +182,7 @@ def _checked_lines(item: dict[str, Any], *, named: bool) -> list[str]:
             f"{', ' + _unverified(item['unverified']) if item['unverified'] else ''}"
         ]
     if not (named or item["ended"]):
-        local = part_of(item["local"], item["wanted"])
-        return [
-            f"{spec} is not whole: its pin did not end, {local} is local;"
-            f" axonfs pin {spec} goes on, axonfs unpin {spec} gives it up"
-        ]
+        return [_unfinished(spec, part_of(item["local"], item["wanted"]))]
     missing = item["missing"]
     return [f"{' '.join(filter(None, (spec, lack['path'])))}: {lack['why']}" for lack in missing]
 
@@ -322,7 +318,22 @@ def _with_progress(place: Target, request: Event, again: str = "") -> Event:
         except BaseException as exc:
             if interrupted(exc):
                 raise _stopped(progress.last, again) from exc
+            if progress.last and progress.last["done"] and "fetched" in progress.last:
+                note(
+                    _unfinished(
+                        progress.last["spec"],
+                        part_of(progress.last["done"], progress.last["total"]),
+                    )
+                )
             raise
+
+
+def _unfinished(spec: str, local: str) -> str:
+    """What a pin is that did not end."""
+    return (
+        f"{spec} is not whole: its pin did not end, {local} is local;"
+        f" axonfs pin {spec} goes on, axonfs unpin {spec} gives it up"
+    )
 
 
 def _stopped(last: Event | None, again: str) -> StoppedError:

@@ -92,8 +92,20 @@ async def _bring(context: Context, selection: Selection, receipt: Pin) -> Work:
     made = await trio.to_thread.run_sync(Work, context.fetcher, context.store, selection)
     with closing(made) as work:
         await trio.to_thread.run_sync(_note, context.store, receipt, work.missing)
-        await _fetch(context, work)
+        try:
+            await _fetch(context, work)
+        except Exception:
+            await context.events.send(work.event())
+            await trio.to_thread.run_sync(_drop_if_bare, context.store, receipt)
+            raise
     return work
+
+
+def _drop_if_bare(store: Store, receipt: Pin) -> None:
+    """Drop the pin of a version of which nothing came: there is nothing to keep."""
+    infos = map(store.peek, receipt.files)
+    if not any(info.present_bytes for info in infos if info is not None):
+        store.drop_pin(receipt.spec)
 
 
 def _note(store: Store, receipt: Pin, missing: int) -> None:

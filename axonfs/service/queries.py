@@ -369,12 +369,13 @@ async def cache_stats(context: Context, request: Event) -> Event:
 
 
 def _stats(store: Store) -> dict[str, int]:
-    infos, pinned = store.infos(), store.pinned_digests()
+    infos, pinned, pins = store.infos(), store.pinned_digests(), store.pins()
     return {
         "objects": len(infos),
         "complete": sum(info.complete for info in infos),
         "quarantined": sum(info.quarantined is not None for info in infos),
-        "pins": len(store.pins()),
+        "pins": len(pins),
+        "incomplete": sum(not pin.complete for pin in pins),
         "pinned": sum(info.present_bytes for info in infos if info.digest in pinned),
         "versions": len(store.specs()),
     }

@@ -274,7 +274,7 @@ async def test_one_that_is_dropped_at_the_last_moment_fails_the_pin(
 
 def test_the_commands_show_the_receipt(run: Run, registry: RegistryServer, tmp_path: Path) -> None:
     run("registry", "add", registry.url)
-    first, second = run("pin", SPEC).out.splitlines()
+    first, second, _ = run("pin", SPEC).out.splitlines()
     assert first.startswith(f"{SPEC} is pinned: 4 files, 1.8 MiB (1.8 MiB fetched")
     assert second.startswith("  proven 20")
     assert ": 31 chunks of 4 objects, 1.8 MiB, manifest sha256:" in second

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pty
@@ -49,7 +50,10 @@ def test_a_failed_pin_spoils_no_check_of_the_others(
 ) -> None:
     monkeypatch.setenv("AXONFS_DEADLINE", "1")
     origin.plan(*[status(404)] * 100, of="/objects/")
-    assert run("pin", LARGE).code == 1
+    failed = run("pin", LARGE)
+    assert failed.code == 1
+    assert f"{LARGE} is not whole: its pin did not end, 0 % is local; axonfs pin" in failed.err
+    assert "in 2 versions, 1 not whole" in run("cache", "stats").out
     every = run("pin", "--check")
     assert every.code == 0
     assert f"{SPEC} is whole" in every.out
@@ -66,6 +70,21 @@ def test_a_failed_pin_spoils_no_check_of_the_others(
     assert f"pinned: 2 versions; not whole: {LARGE}" in " ".join(run("status").out.split())
     run("unpin", LARGE)
     assert LARGE not in run("pin", "--check").out
+
+
+def test_a_pin_of_which_nothing_came_is_none(
+    run: Run, origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    published(tmp_path, {"config.json": 1, "v.bin": MIB}, spec="nlp/gone@1.0.0")
+    (digest,) = {path.name for path in (tmp_path / "registry/objects").rglob("*")} & {
+        hashlib.sha256((tmp_path / "models/nlp/gone/1.0.0/v.bin").read_bytes()).hexdigest()
+    }
+    (tmp_path / "registry/objects/sha256" / digest[:2] / digest).unlink()
+    done = run("pin", "nlp/gone@1.0.0", "--include", "v.bin")
+    assert done.code == 1
+    assert done.err.startswith("axonfs: nlp/gone@1.0.0 v.bin: ")
+    assert "nlp/gone" not in run("list").out
+    assert "nlp/gone" not in run("pin", "--check").out
 
 
 def test_damage_to_a_pin_that_was_whole_goes_on_failing_the_check(
