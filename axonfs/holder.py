@@ -101,6 +101,7 @@ class Holder:
         self._brief = 0  # workers in a row that did not last
         self._answered_at = time.monotonic()
         self._signals: list[int] = []
+        self._reloaded = possessions.answered  # by the holder that this program was before
 
     def run(self) -> int:
         """Start a worker, replace it whenever it ends, unmount when asked to."""
@@ -137,6 +138,7 @@ class Holder:
     def _after(self, worker: Worker, code: int, wakeup: int) -> int | None:
         """What follows on a worker's end: the holder's own exit code, or None and a next worker."""
         own = self._possessions.known.plain is None
+        self._reloaded = code in (RELOAD, REPLACE)
         if code == REPLACE and own:
             self._replace_program()
         elif code == RELOAD and own:
@@ -176,6 +178,7 @@ class Holder:
             init=mine.init,
             first=not mine.answered,
             plain=mine.known.plain,
+            reloaded=self._reloaded,
             ends=self._ends,
         )
         # The worker takes SIGHUP when it can; until then it would be the end of it.

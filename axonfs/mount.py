@@ -154,6 +154,8 @@ class Mount:
         connection = await trio.to_thread.run_sync(self._probe, abandon_on_cancel=True)
         self._answers = True
         self._ask_again([])
+        if self._held.reloaded:
+            session.forget_names()
         if connection is not None:
             session.set_readahead(connection)
         await trio.to_thread.run_sync(works, self._applied, self._held.settings)

@@ -49,9 +49,10 @@ def _set_aside(path: Path, seen: os.stat_result) -> None:
     descriptor = _open(path)
     try:
         # Of two processes that see a large log one renames it; the other finds a new one here.
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if os.path.samestat(os.stat(path, follow_symlinks=False), seen):
-            path.replace(path.with_suffix(".log.1"))
+        with contextlib.suppress(BlockingIOError):  # and one that is stopped in here stops no other
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.stat(path, follow_symlinks=False), seen):
+                path.replace(path.with_suffix(".log.1"))
     finally:
         os.close(descriptor)
 

@@ -173,8 +173,13 @@ def prepare_mountpoint(mountpoint: Path) -> Path:
         AxonError: it is not an empty directory, or AxonFS is already mounted there.
     """
     from axonfs.cli.mounts import health, mount_at, settled
+    from axonfs.connection.mountinfo import mounts
 
     place = settled(mountpoint)
+    for outer in mounts():
+        if outer.mountpoint in place.parents:  # it is not touched: it may not answer
+            what = f"lies in the AxonFS at {outer.mountpoint}"
+            raise UsageError(what, path=str(place), hint="mount on an empty directory")
     if (present := mount_at(place)) is not None:
         state = health(present)
         if state.state != "dead":  # a dead one is cleared away by the mount
@@ -269,7 +274,8 @@ def restart(mountpoint: Path | None) -> None:
 
     Without MOUNTPOINT it is the configured one; if none is configured, the default one or this
     user's only mount.
-    Its processes are replaced while it stays mounted: readers see a pause. For an upgrade in place.
+    Its processes are replaced while it stays mounted: readers see a pause. For an upgrade in place,
+    and for settings that were edited by hand; those that the mount was started with stay.
     """
     from axonfs.cli import unmounting
     from axonfs.cli.mounts import mount_at
@@ -279,5 +285,7 @@ def restart(mountpoint: Path | None) -> None:
     found = mount_at(place)
     if found is None:
         raise AxonError("no AxonFS is mounted there", path=str(place), hint="see axonfs status")
-    pid = unmounting.restart(found)
-    note(f"restarted {place} (worker {pid})")
+    state = unmounting.restart(found)
+    note(f"restarted {place} (worker {state['worker']['pid']})")
+    if fault := state.get("settings_fault"):
+        note(f"it keeps the settings that it had: {fault}")

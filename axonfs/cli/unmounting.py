@@ -13,8 +13,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from axonfs.cli.mounts import Health, health
+from axonfs.cli.mounts import health
 from axonfs.connection import release, release_at, release_dead
 from axonfs.connection.holders import Running, holder_at, holder_of, silence
 from axonfs.connection.mountinfo import Mount, axonfs_at, elsewhere, places_of, top_at
@@ -136,33 +137,29 @@ def _by_force(target: Target, descriptors: list[int]) -> list[str]:
     return [f"what is left at {other} has no process any more" for other in target.others()]
 
 
-def restart(mount: Mount) -> int:
-    """Have the mount's processes replaced; the new worker's pid once it answers.
+def restart(mount: Mount) -> dict[str, Any]:
+    """Have the mount's processes replaced; the state of the new worker once it answers.
 
     Raises:
         AxonError: it does not answer, or not again.
     """
-    before, holder = health(mount), holder_of(mount)
-    worker = _worker_of(before)
+    holder, worker = holder_of(mount), _worker_of(health(mount).status)
     if holder is None or worker is None:
         what, hint = silence(holder.pid if holder else None)
         raise AxonError(what, path=str(mount.mountpoint), hint=hint)
     os.kill(holder.pid, signal.SIGHUP)
     deadline = time.monotonic() + RESTART_TIMEOUT
-    while (now := _worker_of(health(mount, deadline - time.monotonic()))) in (None, worker):
-        if time.monotonic() > deadline:
-            raise AxonError(
-                f"no new worker answers within {RESTART_TIMEOUT:.0f} s",
-                path=str(mount.mountpoint),
-                hint="see the mount's log",
-            )
+    while time.monotonic() < deadline:
+        status = health(mount, deadline - time.monotonic()).status
+        if _worker_of(status) not in (None, worker):
+            return status
         time.sleep(0.05)  # the old worker may answer until it ends
-    assert now is not None
-    return now
+    what = f"no new worker answers within {RESTART_TIMEOUT:.0f} s"
+    raise AxonError(what, path=str(mount.mountpoint), hint="see the mount's log")
 
 
-def _worker_of(state: Health) -> int | None:
-    worker = state.status.get("worker")
+def _worker_of(status: dict[str, Any]) -> int | None:
+    worker = status.get("worker")
     pid = worker.get("pid") if isinstance(worker, dict) else None
     return pid if isinstance(pid, int) else None
 

@@ -141,3 +141,8 @@ def refusal(unique: int, code: int) -> bytes:
 def resend_notification() -> bytes:
     """What asks the kernel to send every unanswered request again (FUSE_NOTIFY_RESEND)."""
     return _OUT_HEADER.pack(_OUT_HEADER.size, 7, 0)
+
+
+def forget_names_notification() -> bytes:
+    """What has the kernel look every name up again (FUSE_NOTIFY_INC_EPOCH, Linux 6.16)."""
+    return _OUT_HEADER.pack(_OUT_HEADER.size, 8, 0)

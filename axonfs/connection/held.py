@@ -37,6 +37,8 @@ class Held:
     init: bytes = b""
     first: bool = True
     plain: str | None = None
+    # Whether the worker before this one ended for other settings: other names may be there.
+    reloaded: bool = False
     # How the workers before this one ended, for `status`: unix seconds and what happened.
     ends: list[dict[str, Any]] = field(default_factory=list)
 

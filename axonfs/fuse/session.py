@@ -26,6 +26,7 @@ from axonfs.connection import Terms, amend, clear_dead, parse_offer, readahead_s
 from axonfs.connection.handshake import (
     NO_OPENDIR_SUPPORT,
     READ_BYTES,
+    forget_names_notification,
     opcode_of,
     refusal,
     resend_notification,
@@ -99,6 +100,13 @@ class Session:
             self.read_ahead_kib = WINDOW >> 10
         except OSError as exc:
             log.debug("requests stay as they are: %s", exc)
+
+    def forget_names(self) -> None:
+        """Have the kernel look every name up again, also those that were not there."""
+        try:
+            os.write(self.descriptor, forget_names_notification())
+        except OSError as exc:
+            log.debug("this kernel keeps the names that it knows for a while: %s", exc)
 
     def drop_pages(self, inode: int) -> None:
         """Have the kernel forget its pages of a file that it reads itself from the next open on."""

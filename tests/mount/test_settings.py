@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tests.support.fetching import Gate, on_objects
 from tests.support.registry import RegistryServer, published
 
 pytestmark = [pytest.mark.mount, pytest.mark.complains]
+KERNEL = tuple(map(int, os.uname().release.split(".")[:2]))
 FILE = "nlp/tiny/1.0.0/vocab.txt"
 
 
@@ -41,7 +43,10 @@ def write(path: Path, document: dict[str, Any]) -> None:
 Start = Callable[..., Path]
 
 
-@pytest.fixture(params=["background", "foreground"])
+BOTH = pytest.mark.parametrize("start", ["background", "foreground"], indirect=True)
+
+
+@pytest.fixture
 def start(
     request: pytest.FixtureRequest, file: Path, tmp_path: Path, start_mount: MountFactory
 ) -> Iterator[Start]:
@@ -50,7 +55,7 @@ def start(
     place.mkdir()
 
     def begin(*options: str, **env: str) -> Path:
-        if request.param == "foreground":
+        if getattr(request, "param", "background") == "foreground":
             environment = {"AXONFS_CONFIG": str(file), **env}
             return start_mount(options=options, env=environment).path
         with pytest.MonkeyPatch.context() as patch:
@@ -76,6 +81,7 @@ def second(tmp_path: Path) -> Iterator[RegistryServer]:
         yield server
 
 
+@BOTH
 def test_registries_apply_at_once(
     start: Start, registry: RegistryServer, second: RegistryServer, file: Path
 ) -> None:
@@ -83,9 +89,14 @@ def test_registries_apply_at_once(
     run_axonfs("registry", "add", registry.url)
     place = start()
     with (place / FILE).open("rb") as reader:
+        assert not (place / "cv").exists()
+        assert "cv" not in os.listdir(place)
         done = run_axonfs("registry", "add", second.url)
         assert f"applies now to the mount at {place}" in done.stderr
-        assert (place / "cv/other/1.0.0/config.json").exists()
+        if KERNEL >= (6, 16):  # else it keeps for some seconds that there is no such name
+            assert (place / "cv/other/1.0.0/config.json").exists()
+        settled(lambda: (place / "cv/other/1.0.0/config.json").exists(), 20)
+        assert "cv" in os.listdir(place)
         assert len(reader.read()) == FILES["vocab.txt"]
     done = run_axonfs("registry", "set", "default", second.url)
     assert f"applies now to the mount at {place}" in done.stderr
@@ -118,6 +129,7 @@ def test_other_settings_apply_at_once(start: Start, registry: RegistryServer, fi
     assert f"the mount at {place} keeps its own mode until it is mounted anew" in done.stderr
 
 
+@BOTH
 def test_what_the_command_line_said_stays(
     start: Start, registry: RegistryServer, second: RegistryServer, file: Path
 ) -> None:
@@ -138,6 +150,7 @@ def test_what_the_command_line_said_stays(
     assert (found["prefetch"]["mode"], found["cache_limit"]) == ("all", 2 << 30)
 
 
+@BOTH
 def test_a_restart_applies_an_edit_by_hand(
     start: Start, registry: RegistryServer, file: Path, tmp_path: Path
 ) -> None:
@@ -156,7 +169,7 @@ def test_a_restart_applies_an_edit_by_hand(
     assert "mode is 0444 (from when it was mounted)" in run_axonfs("doctor", check=False).stdout
 
 
-@pytest.mark.parametrize("spoilt", ["registries: [", "nonsense: 1\n", "streams: many\n", None])
+@pytest.mark.parametrize("spoilt", ["registries: [", "streams: many\n", None])
 def test_a_config_that_became_invalid(
     start: Start, registry: RegistryServer, file: Path, spoilt: str | None, tmp_path: Path
 ) -> None:
@@ -171,13 +184,11 @@ def test_a_config_that_became_invalid(
     worker = status(place)["worker"]["pid"]
     os.kill(worker, 9)
     settled(lambda: status(place)["worker"]["pid"] != worker, 30)
-    subprocess.run(["axonfs", "restart", place], check=True)
+    assert "it keeps the settings that it had" in run_axonfs("restart", place).stderr
     found = status(place)
     assert found["prefetch"]["mode"] == "off"
     assert str(file) in found["settings_fault"]
     assert len((place / FILE).read_bytes()) == FILES["vocab.txt"]
-    if spoilt is not None:
-        assert "those from before" in json.dumps(found) or found["settings_fault"]
     write(file, document)
     done = run_axonfs("config", "set", "streams", "5")
     assert f"applies now to the mount at {place}" in done.stderr
@@ -192,6 +203,7 @@ def test_settings_with_which_no_worker_starts(
     place = start()
     bundle = tmp_path / "none.pem"
     run_axonfs("config", "set", "ca_bundle", bundle, check=False)
+    assert status(place)["settings_fault"] is None or str(bundle) in status(place)["settings_fault"]
     assert len((place / FILE).read_bytes()) == FILES["vocab.txt"]
 
 
@@ -204,7 +216,7 @@ def test_commands_under_way_are_not_cut_off(
         write(file, {"cache": str(file.parent / "cache"), "registries": [origin.url]})
         place = start_mount(env={"AXONFS_CONFIG": str(file)}).path
         origin.always(on_objects(gate))
-        command = ["axonfs", "pin", "nlp/tiny@1.0.0"]
+        command = [sys.executable, "-m", "axonfs", "pin", "nlp/tiny@1.0.0"]
         pin = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         assert gate.arrived.wait(20)
         done = run_axonfs("registry", "add", second.url)

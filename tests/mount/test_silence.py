@@ -173,3 +173,13 @@ def test_a_mount_is_made_beside_one_that_is_stopped(mount: Mount, tmp_path: Path
         assert done.returncode == 1
         assert "already mounted" in done.stderr
     assert len((mount.path / FILE).read_bytes()) == FILES["vocab.txt"]
+
+
+def test_tokens_go_to_no_other_user(mount: Mount, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may ask another user's mount: with what that one has."""
+    sent: list[bytes] = []
+    monkeypatch.setattr(socket.socket, "sendall", lambda self, data: sent.append(data))
+    for uid in (os.geteuid(), 65534):
+        monkeypatch.setattr(call, "peer", lambda connection, uid=uid: uid)
+        call._connected(mount.cache, {"op": "ping", "tokens": {"hf": "secret"}}).close()
+    assert [b"secret" in line for line in sent] == [True, False]
