@@ -29,10 +29,13 @@ from axonfs.service import Service
 from axonfs.service.queries import quarantine
 from axonfs.vfs import Vfs
 from axonfs.vfs.journal import Journal
+from axonfs.vfs.nodes import ROOT
 
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
+# How deep directories mostly are that have models in them: a namespace, a name of two segments.
+SHALLOW = 3
 
 
 def work(applied: Applied, held: Held) -> int:
@@ -154,8 +157,12 @@ class Mount:
         connection = await trio.to_thread.run_sync(self._probe, abandon_on_cancel=True)
         self._answers = True
         self._ask_again([])
-        if self._held.reloaded:
+        if self._held.reloaded:  # other models may be there than the kernel was told of
             session.forget_names()
+            known = self._journal.known.nodes.items()
+            self._ask_again(
+                [ROOT, *(number for number, node in known if len(node.path) <= SHALLOW)]
+            )
         if connection is not None:
             session.set_readahead(connection)
         await trio.to_thread.run_sync(works, self._applied, self._held.settings)
