@@ -29,13 +29,10 @@ from axonfs.service import Service
 from axonfs.service.queries import quarantine
 from axonfs.vfs import Vfs
 from axonfs.vfs.journal import Journal
-from axonfs.vfs.nodes import ROOT
 
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
-# How deep directories mostly are that have models in them: a namespace, a name of two segments.
-SHALLOW = 3
 
 
 def work(applied: Applied, held: Held) -> int:

@@ -96,7 +96,7 @@ def test_registries_apply_at_once(
         if KERNEL >= (6, 16):  # else it keeps for some seconds that there is no such name
             assert (place / "cv/other/1.0.0/config.json").exists()
         settled(lambda: (place / "cv/other/1.0.0/config.json").exists(), 20)
-        assert "cv" in os.listdir(place)
+        settled(lambda: "cv" in os.listdir(place), 20)
         assert len(reader.read()) == FILES["vocab.txt"]
     done = run_axonfs("registry", "set", "default", second.url)
     assert f"applies now to the mount at {place}" in done.stderr
