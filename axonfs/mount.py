@@ -154,12 +154,8 @@ class Mount:
         connection = await trio.to_thread.run_sync(self._probe, abandon_on_cancel=True)
         self._answers = True
         self._ask_again([])
-        if self._held.reloaded:  # other models may be there than the kernel was told of
+        if self._held.reloaded:  # what the kernel was told is missing may be there now
             session.forget_names()
-            known = self._journal.known.nodes.items()
-            self._ask_again(
-                [ROOT, *(number for number, node in known if len(node.path) <= SHALLOW)]
-            )
         if connection is not None:
             session.set_readahead(connection)
         await trio.to_thread.run_sync(works, self._applied, self._held.settings)
