@@ -226,8 +226,9 @@ def _go_on(possessions: Possessions, flags: Flags) -> int:
     from axonfs.cli.background import worker_command
     from axonfs.cli.logs import log_to_stderr
     from axonfs.connection.possessions import settle
-    from axonfs.holder import hold
+    from axonfs.holder import block_signals, hold
 
+    block_signals()
     log_to_stderr()
     known = possessions.known
     if not known.cache:  # a holder of an earlier version did not say

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +91,8 @@ def settle(possessions: Possessions) -> None:
     if known.connection < 0:  # it was of a version that did not note it
         known.connection = connection_of(possessions.device, Path(known.mountpoint))
     possessions.save()
-    rundir.sign_lock(possessions.lock)
+    with suppress(OSError):  # a disk that fails must not cost the mount
+        rundir.sign_lock(possessions.lock)
 
 
 def acquire(
