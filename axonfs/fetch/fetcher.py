@@ -97,11 +97,7 @@ class Fetcher:
         self._requests = 0
 
     async def open(self, version: Version, entry: FileEntry) -> Feed:
-        """The feed of `entry`'s object; close it when the handle is closed.
-
-        Raises:
-            AxonError, OSError: the index cannot be read.
-        """
+        """The feed of `entry`'s object; close it when the handle is closed."""
         feed = self.feed(entry)
         if feed is None:
             stored = await trio.to_thread.run_sync(held_object, self.store, entry)

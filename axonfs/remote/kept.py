@@ -37,9 +37,9 @@ class KeptDocuments:
         self._cache = cache
         self._headers = headers
 
-    def knows(self, url: str) -> bool:
+    async def knows(self, url: str) -> bool:
         """Whether there was a document at `url` in this run or an earlier one."""
-        return self._cache is not None and self._cache.document(url) is not None
+        return await self._known(url) is not None
 
     async def get(
         self,

@@ -102,6 +102,7 @@ class RegistrySource:
         if not offline and trio.current_time() < self._no_index_until:
             return None
         url = f"{self.url}{_API}index.json"
+        known = await self._kept.knows(url)
         asked = self._kept.get(
             url,
             MAX_INDEX_BYTES,
@@ -109,7 +110,6 @@ class RegistrySource:
             offline=offline,
             allow_stale=allow_stale,
         )
-        known = self._kept.knows(url)
         listings = await (asked if offline else self._access.optional(asked, known=known))
         if not offline:
             self._indexed = listings is not None
@@ -122,6 +122,7 @@ class RegistrySource:
         self, model: str, *, offline: bool = False, allow_stale: bool = False
     ) -> Versions | None:
         url = f"{self._model_url(model)}/versions.json"
+        known = await self._kept.knows(url)
         with _Blaming(url):
             asked = self._kept.get(
                 url,
@@ -130,7 +131,6 @@ class RegistrySource:
                 offline=offline,
                 allow_stale=allow_stale,
             )
-            known = self._kept.knows(url)
             found = await (asked if offline else self._access.optional(asked, known=known))
         if found is None and not offline and not self._indexed:
             return await self._found(model)

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import pytest
 
 from axonfs.rundir import SOCKET, reachable
-from tests.mount.conftest import Mount, MountFactory, run_axonfs
+from tests.mount.conftest import Mount, MountFactory, run_axonfs, settled
 from tests.support.registry import SPEC, RegistryServer, published
 
 pytestmark = [pytest.mark.mount]
@@ -62,6 +62,7 @@ def test_more_open_files_than_descriptors(
         for name, file in zip(NAMES, files, strict=True):
             assert os.pread(file.fileno(), CHUNK + 10, 0) == plain(tmp_path, name)
         assert descriptors(mount) <= LIMIT
+    settled(lambda: not mount.status()["open"])
     # Whole and closed before they are opened again, they are passed through.
     with ExitStack() as stack:
         for name in NAMES:
