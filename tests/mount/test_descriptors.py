@@ -76,6 +76,23 @@ def test_more_open_files_than_descriptors(
     assert (state["worker"]["ends"], state["disk"]["fault"]) == ([], None)
 
 
+@pytest.mark.complains
+def test_a_takeover_of_more_files_than_descriptors(
+    parts: RegistryServer, start_mount: MountFactory, tmp_path: Path
+) -> None:
+    """A worker that takes over has more files open than it may have descriptors."""
+    mount = start_mount(parts.url, options=("--prefetch", "off"), within=limited(LIMIT))
+    with ExitStack() as stack:
+        files = [stack.enter_context(opened(mount, name)) for name in NAMES]
+        for file in files[::2]:
+            os.pread(file.fileno(), 5, 0)
+        mount.kill_worker()
+        for name, file in zip(NAMES, files, strict=True):
+            assert os.pread(file.fileno(), CHUNK + 10, 0) == plain(tmp_path, name)
+        assert descriptors(mount) <= LIMIT
+    assert len(mount.complaints()) == 1  # of the worker's end
+
+
 def test_more_commands_than_descriptors(
     parts: RegistryServer, start_mount: MountFactory, tmp_path: Path
 ) -> None:
