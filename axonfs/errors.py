@@ -137,7 +137,9 @@ class UnavailableError(AxonError):
 
 
 class ShortageError(UnavailableError):
-    """This process has no descriptor or memory left to ask a source with, which is not to blame."""
+    """This process has no descriptor or memory left; no source is to blame, and it may pass."""
+
+    transient = True
 
 
 class VanishedError(AxonError):

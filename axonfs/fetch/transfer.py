@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from axonfs.errors import CorruptError
+from axonfs.descriptors import is_shortage
+from axonfs.errors import CorruptError, refused
 from axonfs.fetch.job import Job, Priority
 from axonfs.ranges import Range
 from axonfs.remote import Bodies, Location
@@ -110,8 +111,10 @@ class Transfer:
             self._object.land(run.start, view)
         except DISK_FAULTS as exc:
             self._object.health.failed(exc)
-            if self._job.priority is Priority.PREFETCH:
-                raise  # it was to be had on the disk
+            if self._job.priority is Priority.PREFETCH:  # it was to be had on the disk
+                if isinstance(exc, OSError) and is_shortage(exc):
+                    raise refused(exc) from exc  # which is tried again
+                raise
             return bytes(view)
         return None
 

@@ -219,6 +219,23 @@ async def test_a_pin_that_runs_full_on_the_way_says_so(
         assert small["event"] == "result", small
 
 
+async def test_a_pin_waits_for_a_descriptor(
+    tmp_path: Path, origin: FaultyOrigin, failing: Callable[[Exception | None], None]
+) -> None:
+    settings = Settings((origin.url,), tmp_path / "cache", deadline=20)
+    async with open_engine(settings) as engine, trio.open_nursery() as nursery:
+        failing(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+
+        async def have_some_again() -> None:
+            await trio.sleep(0.5)
+            failing(None)
+
+        nursery.start_soon(have_some_again)
+        done = await ask(Service(engine), "pin", specs=[SPEC])
+        assert done["event"] == "result", done
+        assert engine.store.health.fault is None
+
+
 def test_what_is_cached_can_be_dropped_on_a_full_disk(disk: Disk) -> None:
     with closing(Store.open(disk.path / "cache")) as store:
         samples = [sample(MIB, seed=seed) for seed in range(4)]
