@@ -1,8 +1,8 @@
 """Which opens begin a load, and the loads that were foreseen.
 
 Sits above load and evictor, below vfs and mount. A loader opens `config.json` long before the first
-weight (vLLM: 20 s), and so does a walk through the versions, which reads no weight at all; this
-module tells them apart. Whoever streams a shard is loading, config.json or not. What a load fetches
+weight (vLLM: 20 s), and so does a walk through the versions, which reads no weight at all; walks.py
+tells them apart. A program that streams a shard is loading, config.json or not. What a load fetches
 is plan.py's, how it does is load.py's.
 Trio thread only.
 """
@@ -20,14 +20,13 @@ from axonfs.fetch import Fetcher
 from axonfs.load import Load
 from axonfs.names import Spec
 from axonfs.plan import following, starts_load
+from axonfs.remote import Source
 from axonfs.tree import Version
+from axonfs.walks import Opens
 
 log = logging.getLogger(__name__)
 
-# A walk comes to the next version's config.json sooner than this; a load can spare a second.
-QUIET_SECONDS = 1.0
-# More versions than this at once are a walk: a target with its draft model is a load.
-MOST_AT_ONCE = 2
+# Of one source: loads of one that is silent keep none of another waiting.
 RUNNING_LOADS = 4
 SHOWN_LOADS = 8
 # How long what was fetched ahead is kept from other prefetches: its reader may yet come.
@@ -56,27 +55,24 @@ class Prefetcher:
         self._nursery = nursery
         self._mode = mode
         self._width = width
-        self._slots = trio.CapacityLimiter(RUNNING_LOADS)
-        self._pending: dict[Spec, tuple[Version, list[str]]] = {}
-        self._quiet = trio.CancelScope()
+        self._slots: dict[Source | None, trio.CapacityLimiter] = {}
+        self._opens = Opens()
         self._loads: dict[Spec, Load] = {}
 
-    def opened(self, version: Version, path: str) -> None:
-        """A program opened a file the way loaders do; no checkpoint, and errors stay here."""
+    def opened(self, version: Version, path: str, program: int = 0) -> None:
+        """A program opened a file the way loaders do; no checkpoint, and errors stay here.
+
+        Args:
+            program: the id of its thread, 0 where it is not known.
+        """
         if self._mode == "off" or self._fetcher.offline or version.source is None:
             return
         if not starts_load(path):
             self._go_on(version, path)
             return
-        if version.spec in self._pending:
-            self._pending[version.spec][1].append(path)
-            return
-        if not self._pending:
-            self._quiet = trio.CancelScope()
+        if not self._opens:
             self._nursery.start_soon(self._judge)
-        self._quiet.deadline = trio.current_time() + QUIET_SECONDS
-        if len(self._pending) <= MOST_AT_ONCE:  # one more than that says that it is a walk
-            self._pending[version.spec] = version, [path]
+        self._opens.add(version, path, program, trio.current_time())
 
     def _go_on(self, version: Version, path: str) -> None:
         """If this is the shard that was fetched since the one before it was streamed: the next."""
@@ -109,15 +105,13 @@ class Prefetcher:
         return {"mode": self._mode, "loads": loads}
 
     async def _judge(self) -> None:
-        """Wait until no further version is opened; then begin the loads, if it was no walk."""
-        with self._quiet:
-            await trio.sleep_forever()
-        opened, self._pending = self._pending, {}
-        if len(opened) > MOST_AT_ONCE:
-            log.debug("somebody walks through the versions; nothing is prefetched")
-            return
-        for version, paths in opened.values():
-            self._begin(version, paths)
+        """Begin the loads among what was opened, until all of it is judged."""
+        while self._opens:
+            if (due := self._opens.due()) > trio.current_time():
+                await trio.sleep_until(due)
+                continue  # by now it may be due later
+            for opened in self._opens.judge(trio.current_time()):
+                self._begin(opened.version, opened.paths)
 
     def _begin(self, version: Version, paths: list[str]) -> None:
         load = self._loads.get(version.spec)
@@ -131,7 +125,7 @@ class Prefetcher:
                 room=self._room,
                 before=load,
             )
-            self._nursery.start_soon(self._run, load)
+            self._nursery.start_soon(self._run, load, version.source)
         for path in paths:
             load.foresee(path)
         self._forget()
@@ -141,8 +135,8 @@ class Prefetcher:
         for spec in ended[: max(len(self._loads) - SHOWN_LOADS, 0)]:
             del self._loads[spec]
 
-    async def _run(self, load: Load) -> None:
-        async with self._slots:
+    async def _run(self, load: Load, source: Source | None) -> None:
+        async with self._slots.setdefault(source, trio.CapacityLimiter(RUNNING_LOADS)):
             await load.run()
 
     async def _room(self, load: Load) -> int:

@@ -180,7 +180,7 @@ class Adapter(pyfuse3.Operations):
             self._vfs.files.release(handle.number)
             raise
         if not flags & _GLANCE:
-            self._vfs.foresee(handle)
+            self._vfs.foresee(handle, ctx.pid)
         # No checkpoint from here to the answer: what is counted is what the kernel is told.
         backing_id = self.passthrough.opened(inode, handle.number, handle.backing)
         self._vfs.files.opened(handle.number, inode, backing_id)

@@ -224,10 +224,10 @@ class Vfs:
         """
         return await self.files.open(self._number(request), await self._at(inode))
 
-    def foresee(self, handle: Handle) -> None:
-        """Tell of a file that was opened the way loaders do."""
+    def foresee(self, handle: Handle, thread: int = 0) -> None:
+        """Tell of a file that a thread opened the way loaders do."""
         if self._prefetcher and isinstance(place := handle.place, File):
-            self._prefetcher.opened(place.version, place.entry.path)
+            self._prefetcher.opened(place.version, place.entry.path, thread)
 
     async def restore(self) -> None:
         """Take over the handles that an earlier worker gave the kernel. Sends nothing.

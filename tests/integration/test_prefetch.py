@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 
-import axonfs.prefetch
+import axonfs.walks
 from axonfs.config import Settings
 from axonfs.engine import Engine, open_engine
 from axonfs.evictor import Evictor
@@ -41,7 +41,7 @@ ENOUGH = 1 << 30
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loads begin without a moment's wait: test_prefetch of the unit tests is about that."""
-    monkeypatch.setattr(axonfs.prefetch, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(axonfs.walks, "QUIET_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -123,3 +124,35 @@ def test_modes(start_mount: MountFactory, registry: RegistryServer, tmp_path: Pa
     assert everything.fetched() == sum(FILES.values()) + len(CONFIG)
     assert off.status()["prefetch"] == {"mode": "off", "loads": []}
     assert off.fetched() == len(CONFIG)
+
+
+CRAWLER = """
+import pathlib, sys, time
+versions = [pathlib.Path(path) for path in sys.argv[1:]]
+print("walking", flush=True)
+while True:
+    for version in versions:
+        (version / "config.json").read_bytes()
+        time.sleep(0.2)
+"""
+
+
+def test_a_walk_that_goes_on(start_mount: MountFactory, tmp_path: Path) -> None:
+    """A walk that never ends keeps no other program's load from being fetched ahead."""
+    for number in range(8):
+        model = make_model(tmp_path / f"walked{number}", {"model.safetensors": 1000}, seed=number)
+        publish(model, parse_spec(f"nlp/walked@1.0.{number}"), tmp_path / "walked")
+    loaded_one = make_model(tmp_path / "one", {"model.safetensors": 1 << 20})
+    publish(loaded_one, parse_spec("nlp/one@1.0.0"), tmp_path / "walked")
+    with RegistryServer(tmp_path / "walked") as server:
+        mount = start_mount(server.url)
+        walked = [mount.path / f"nlp/walked/1.0.{number}" for number in range(8)]
+        with subprocess.Popen(
+            [sys.executable, "-c", CRAWLER, *walked], stdout=subprocess.PIPE
+        ) as crawler:
+            assert crawler.stdout is not None
+            crawler.stdout.readline()
+            (mount.path / "nlp/one/1.0.0/config.json").read_bytes()
+            until(lambda: loaded(mount, "nlp/one@1.0.0"))
+            crawler.kill()
+        assert list(loads(mount)) == ["nlp/one@1.0.0"]

@@ -13,13 +13,9 @@ from trio.testing import MockClock
 import axonfs.prefetch
 from axonfs.manifest import FileEntry, Manifest
 from axonfs.names import parse_spec
-from axonfs.prefetch import (
-    QUIET_SECONDS,
-    RUNNING_LOADS,
-    SHOWN_LOADS,
-    Prefetcher,
-)
+from axonfs.prefetch import RUNNING_LOADS, SHOWN_LOADS, Prefetcher
 from axonfs.tree import Version
+from axonfs.walks import QUIET_SECONDS
 
 CONFIG = "config.json"
 
@@ -190,6 +186,21 @@ async def test_loads_run_a_few_at_a_time_and_the_last_ones_are_shown(
     shown = [item["spec"] for item in foreseen.statistics()["loads"]]
     assert len(shown) == SHOWN_LOADS
     assert shown[-1] == "nlp/last@1"
+
+
+async def test_loads_of_one_source_keep_none_of_another_waiting(
+    nursery: trio.Nursery, autojump_clock: MockClock, loads: list[FakeLoad]
+) -> None:
+    foreseen = prefetcher(nursery)
+    for number in range(2 * RUNNING_LOADS):
+        foreseen.opened(version(f"m{number}"), CONFIG)
+        await later()
+    foreseen.opened(version("other", source=object()), CONFIG)
+    await later()
+    assert loads[-1].running
+    assert not loads[-2].running
+    for load in loads:
+        load.finish.set()
 
 
 async def test_only_a_load_that_loses_bytes_is_stopped(
