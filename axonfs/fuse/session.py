@@ -24,6 +24,7 @@ import trio
 
 from axonfs.connection import Terms, amend, clear_dead, parse_offer, readahead_setting
 from axonfs.connection.handshake import (
+    BACKGROUND,
     NO_OPENDIR_SUPPORT,
     READ_BYTES,
     forget_names_notification,
@@ -43,8 +44,9 @@ log = logging.getLogger(__name__)
 
 # How often it is looked whether the connection still is there, in seconds.
 GONE_INTERVAL = 0.5
-# Requests handled at a time. Readers that wait for a slow source must not keep a `stat` waiting.
-HANDLERS = 512
+# Requests handled at a time. Readers that wait for a slow source must not keep a `stat` waiting, so
+# that is far more than the kernel has in the background. Each takes some 20 KiB while it waits.
+HANDLERS = 4 * BACKGROUND
 _NEGOTIATION_SECONDS = 10.0
 _STATFS, _REQUEST_STEP, _LOOK_BACK = 17, 2, 1 << 17
 

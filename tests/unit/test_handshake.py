@@ -13,6 +13,7 @@ from axonfs.connection.handshake import (
     BACKGROUND,
     INIT_EXT,
     MAX_PAGES,
+    PARALLEL_DIROPS,
     PASSTHROUGH,
     RESEND,
     Offer,
@@ -50,7 +51,8 @@ def test_kernel_offer() -> None:
 def test_amended_reply() -> None:
     reply, terms = amend(LIBFUSE, parse_offer(KERNEL), passthrough=True)
     assert struct.unpack_from("=IiQ", reply) == (80, 0, 2)
-    assert flags_of(reply) == flags_of(LIBFUSE) | MAX_PAGES | INIT_EXT | PASSTHROUGH | RESEND
+    added = PARALLEL_DIROPS | MAX_PAGES | INIT_EXT | PASSTHROUGH | RESEND
+    assert flags_of(reply) == flags_of(LIBFUSE) | added
     background, congestion = struct.unpack_from("=HH", reply, 16 + 16)
     assert 0 < congestion < background == BACKGROUND
     assert struct.unpack_from("=H", reply, 16 + 28) == (256,)
