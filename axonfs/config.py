@@ -111,7 +111,11 @@ KEYS: Mapping[str, Key] = {
     "deadline": Key(
         "AXONFS_DEADLINE", parse_seconds, "Seconds without progress before a read fails."
     ),
-    "streams": Key("AXONFS_STREAMS", whole(1, 256), "Connections that fetch at once, at the most."),
+    "streams": Key(
+        "AXONFS_STREAMS",
+        whole(1, 256),
+        "Connections to one source that fetch at once, at the most.",
+    ),
     "retries": Key(
         "AXONFS_RETRIES", whole(0, 100), "How often a manifest or an index is asked for again."
     ),

@@ -21,6 +21,7 @@ from axonfs.fetch.whole import judge_passed
 from axonfs.manifest import FileEntry
 from axonfs.ranges import Range, chunk_span, runs, split
 from axonfs.readahead import Readahead
+from axonfs.remote import Stall
 from axonfs.store import StoredObject
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Feed:
         self.answers = Answers(stored)
         self.judge = Judge(self, fetcher)
         self.readahead = Readahead(entry.size)
+        self.stall = Stall(fetcher.limits.deadline)  # of this object, where its origin does well
         self.blob: Blob | None = None  # the same bytes in a file that is no part of the cache
         self.blob_sought = False
         self.unranged = False  # the source ignores Range: one pass over the whole object
@@ -284,7 +286,7 @@ class Feed:
         if self.answers.one:
             per_job = self.object.count
         for part in (part for piece in runs(fresh) for part in split(piece, per_job)):
-            self._fetcher.submit(self._begun(Job(self, part, priority)))
+            self._fetcher.jobs.submit(self._begun(Job(self, part, priority)))
 
     def _brought(self, chunk: int, first: int, priority: Priority) -> bool:
         """Whether a job brings `chunk`, of a request that begins at `first`, soon enough.
@@ -301,8 +303,8 @@ class Feed:
         if job.priority > priority:
             if not job.running and chunk > job.chunks.start:
                 job = self._begun(job.cut(chunk))
-                self._fetcher.submit(job)
-            self._fetcher.promote(job, priority)
+                self._fetcher.jobs.submit(job)
+            self._fetcher.jobs.promote(job, priority)
         return True
 
     def _begun(self, job: Job) -> Job:

@@ -15,6 +15,7 @@ from axonfs.ranges import Range
 
 if TYPE_CHECKING:
     from axonfs.fetch.feed import Feed
+    from axonfs.fetch.lane import Lane
 
 
 class Priority(IntEnum):
@@ -36,6 +37,11 @@ class Job:
         self.running = False
         self.superfluous = False  # nobody waits for the rest of it; read by the worker thread
         self.progress = 0.0
+        self.lane: Lane | None = None  # where it waits or runs
+        self.redirected = False  # into that lane, by an answer
+        self.queued = self.asked = 0.0  # when it began to wait last, and its last request
+        self.attempts = self.corrupt = 0  # in a row without progress, and with wrong bytes
+        self.nodes = 0  # that answered with another ETag
 
     def remaining(self) -> bool:
         """Whether a chunk of the job is still absent; moves `next` over those that are there."""

@@ -41,19 +41,12 @@ MAX_RESTARTS = 2
 
 
 class Packages:
-    """The packages that versions were found to need.
+    """The packages that versions were found to need."""
 
-    Args:
-        threads: what passes share with the transfers of objects.
-    """
-
-    def __init__(
-        self, fetcher: Fetcher, bodies: Bodies, limits: Limits, threads: trio.CapacityLimiter
-    ) -> None:
+    def __init__(self, fetcher: Fetcher, bodies: Bodies, limits: Limits) -> None:
         self._fetcher = fetcher
         self._bodies = bodies
         self._limits = limits
-        self._threads = threads
         self._needed: dict[str, bool] = {}
         self._refused: dict[tuple[str, str], tuple[float, AxonError]] = {}
         self._running: dict[trio.Event, frozenset[str]] = {}  # until when, which contents
@@ -75,8 +68,11 @@ class Packages:
         self._needed[_identity(origin)] = True
         return True
 
-    async def unpack(self, origin: Version) -> None:
+    async def unpack(self, origin: Version, patience: float | None = None) -> None:
         """Return when every file of `origin` that its package has was unpacked and checked.
+
+        Args:
+            patience: ask once, and wait for so many seconds, where that is less than the usual.
 
         Raises:
             AxonError: the package cannot be had, or is not what the manifest says. Files that
@@ -85,9 +81,9 @@ class Packages:
         if origin.manifest.package is None:
             raise VanishedError("its manifest gives neither a sha256 nor a package that has it")
         key = "package", _identity(origin)
-        await self._fetcher.flights.join(key, lambda: self._unpack(origin))
+        await self._fetcher.flights.join(key, lambda: self._unpack(origin, patience))
 
-    async def _unpack(self, origin: Version) -> None:
+    async def _unpack(self, origin: Version, patience: float | None) -> None:
         key = _identity(origin), origin.base
         until, error = self._refused.get(key, (0.0, None))
         if error is not None and trio.current_time() < until:
@@ -95,13 +91,13 @@ class Packages:
         noted = Document(b"", None, time.time(), "")
         await trio.to_thread.run_sync(self._fetcher.store.put_document, _note(key[0]), noted)
         try:
-            await self._pass(origin)
+            await self._pass(origin, patience)
         except AxonError as exc:
             if not exc.transient and not isinstance(exc, NoSpaceError):
                 self._refused[key] = trio.current_time() + REFUSED_TTL, exc
             raise
 
-    async def _pass(self, origin: Version) -> None:
+    async def _pass(self, origin: Version, patience: float | None) -> None:
         """One pass, after those over packages that hold a file of this one as well: one of them may
         be wrong, and would write into what the other has proven."""
         contents = frozenset(entry.digest for entry in origin.manifest.files)
@@ -110,7 +106,7 @@ class Packages:
         ended = trio.Event()
         self._running[ended] = contents
         try:
-            await _Pass(self._fetcher, self._bodies, self._limits, self._threads, origin).run()
+            await _Pass(self._fetcher, self._bodies, self._limits, origin, patience).run()
         finally:
             del self._running[ended]
             ended.set()
@@ -137,8 +133,8 @@ class _Pass:
         fetcher: Fetcher,
         bodies: Bodies,
         limits: Limits,
-        threads: trio.CapacityLimiter,
         origin: Version,
+        patience: float | None,
     ) -> None:
         assert origin.manifest.package is not None
         assert origin.source is not None  # Feed.opened keeps only origins that have one
@@ -146,7 +142,7 @@ class _Pass:
         self._fetcher = fetcher
         self._bodies = bodies
         self._limits = limits
-        self._threads = threads
+        self._patience = patience
         self._manifest = origin.manifest
         self._package = origin.manifest.package
         self._mirrors = deque(origin.source.locate_package(origin.base, self._package))
@@ -193,13 +189,15 @@ class _Pass:
         attempt, since = 1, trio.current_time()
         while True:
             before = unpacking.taken
+            threads = self._fetcher.jobs.lane_at(self._mirrors[0]).passes
             try:
-                await trio.to_thread.run_sync(self._read, unpacking, limiter=self._threads)
+                await trio.to_thread.run_sync(self._read, unpacking, limiter=threads)
                 return
             except AxonError as exc:
                 if unpacking.taken > before:
                     attempt, since = 1, trio.current_time()
-                if not exc.transient or trio.current_time() - since >= self._limits.deadline:
+                late = trio.current_time() - since >= self._limits.deadline
+                if late or not exc.transient or self._patience is not None:
                     raise
                 log.info("%s; going on at byte %d (%d)", exc, unpacking.taken, attempt)
                 pause = self._limits.pause(attempt, exc.retry_after)
@@ -239,6 +237,7 @@ class _Pass:
             take,
             unit=PIECE,
             cancelled=lambda: self._fetcher.closing,
+            patience=self._patience,
         )
 
     def _unpacked(self, entry: FileEntry) -> None:

@@ -64,7 +64,7 @@ class Schedule:
     def take(self) -> Job | None:
         """The job to start now, counted as running from here on; None if there is none."""
         for priority, queue in self._waiting.items():
-            if queue and not self._free(priority):
+            if queue and not self.free(priority):
                 return None
             for job in queue:
                 if job.feed.may_start(job):
@@ -72,6 +72,14 @@ class Schedule:
                     self.resume(job)
                     return job
         return None
+
+    def drop(self, before: float) -> list[Job]:
+        """Take out the jobs that wait since `before` or longer."""
+        waiting = [job for queue in self._waiting.values() for job in queue]
+        dropped = [job for job in waiting if job.queued <= before]
+        for job in dropped:
+            del self._waiting[job.priority][job]
+        return dropped
 
     def resume(self, job: Job) -> None:
         """The job has a stream, again if it rested."""
@@ -86,7 +94,7 @@ class Schedule:
         bulk = len(self._waiting[Priority.READAHEAD]) + len(self._waiting[Priority.PREFETCH])
         return bulk > 0 and len(self._running) >= self.streams.limit
 
-    def _free(self, priority: Priority) -> bool:
+    def free(self, priority: Priority) -> bool:
         """Whether there is a stream for a job of `priority`."""
         if priority is Priority.DEMAND:
             return len(self._running) < min(self.streams.limit + RESERVED_STREAMS, self._most)

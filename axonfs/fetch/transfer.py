@@ -17,7 +17,7 @@ from axonfs.descriptors import is_shortage
 from axonfs.errors import CorruptError, refused
 from axonfs.fetch.job import Job, Priority
 from axonfs.ranges import Range
-from axonfs.remote import Bodies, Location
+from axonfs.remote import Bodies, Location, Origin
 from axonfs.store import DISK_FAULTS
 
 if TYPE_CHECKING:
@@ -26,11 +26,20 @@ if TYPE_CHECKING:
     from axonfs.tree import Version
 
 
+class ElsewhereError(Exception):
+    """The bytes are at `origin`, where no stream is free."""
+
+    def __init__(self, origin: Origin) -> None:
+        super().__init__(origin)
+        self.origin = origin
+
+
 class Transfer:
     """The bytes of one attempt at `job`.
 
     Args:
         piece: how many bytes to store at a time where no reader waits.
+        patience: seconds to wait for the source, where that is less than the usual.
     """
 
     def __init__(
@@ -39,23 +48,25 @@ class Transfer:
         origin: Version,
         location: Location,
         fetcher: Fetcher,
-        token: trio.lowlevel.TrioToken,
         piece: int,
+        patience: float | None,
     ) -> None:
         self._job = job
         self._location = location
         self._origin = origin
         self._blob = job.feed.blob
         self._fetcher = fetcher
-        self._token = token
+        self._token = trio.lowlevel.current_trio_token()
         self._object = job.feed.object
         self._first = job.next
         self._piece = piece
+        self._patience = patience
 
     def run(self, bodies: Bodies) -> None:
         """Fetch, verify and store what the job still misses.
 
         Raises:
+            ElsewhereError: they are at another origin, and the job has to wait for a stream there.
             AxonError: one attempt failed; chunks reported before that are in the store.
             NoSpaceError, OSError: the cache's disk refused what was to be had on it.
         """
@@ -75,7 +86,13 @@ class Transfer:
             unit=self._unit(),
             cancelled=self._superfluous,
             validated=self._note_etag,
+            patience=self._patience,
+            redirected=self._redirected,
         )
+
+    def _redirected(self, origin: Origin) -> None:
+        if not trio.from_thread.run_sync(self._fetcher.jobs.redirected, self._job, origin):
+            raise ElsewhereError(origin)
 
     def _unit(self) -> int:
         """How many bytes to store at a time: a chunk where a reader waits, else a piece."""

@@ -9,7 +9,8 @@ from axonfs.remote.limits import Limits
 from axonfs.remote.registry import RegistrySource
 from axonfs.remote.routes import Routes, Trust
 from axonfs.remote.source import DocumentCache, Hub, Source
-from axonfs.remote.urls import shown
+from axonfs.remote.stalls import Stall
+from axonfs.remote.urls import Origin, shown
 
 __all__ = [
     "Blob",
@@ -21,9 +22,11 @@ __all__ = [
     "HubCache",
     "Limits",
     "Location",
+    "Origin",
     "RegistrySource",
     "Routes",
     "Source",
+    "Stall",
     "Trust",
     "configured_hubs",
     "hub_tokens",

@@ -37,6 +37,7 @@ from axonfs.remote.routes import Routes, Trust
 from axonfs.remote.urls import (
     MAX_REDIRECTS,
     REDIRECTS,
+    Origin,
     Url,
     carried,
     endless,
@@ -68,6 +69,15 @@ class Location:
     etag: str | None = None
     signed: bool = False
     access: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """How one `read` asks."""
+
+    cancelled: Callable[[], bool]
+    patience: float | None
+    redirected: Callable[[Origin], object]
 
 
 class Bodies:
@@ -112,6 +122,8 @@ class Bodies:
         unit: int,
         cancelled: Callable[[], bool] = bool,
         validated: Callable[[str], object] = bool,
+        patience: float | None = None,
+        redirected: Callable[[Origin], object] = bool,
     ) -> None:
         """Ask once for the bytes `[start, stop)` of an object of `size` bytes.
 
@@ -123,6 +135,10 @@ class Bodies:
             cancelled: asked between receives, a few times a second; once it is true the read
                 ends early and without an error. Connecting is not interrupted.
             validated: told the ETag of the answer, if it has one, before any of its bytes.
+            patience: seconds to wait for a connection and for each byte, where that is less than
+                the usual.
+            redirected: told of another origin than the last before it is asked; what it raises
+                passes through.
 
         Raises:
             AxonError: what went wrong, with `transient` and `retry_after` for whoever retries.
@@ -130,8 +146,10 @@ class Bodies:
         if not 0 <= start < stop <= size:
             raise ValueError(f"[{start}, {stop}) is not in an object of {size} bytes")
 
+        asking = _Asking(cancelled, patience, redirected)
+
         def ask(at: int) -> Body:
-            return self._ask_for(location, Range(at, stop), size, cancelled)
+            return self._ask_for(location, Range(at, stop), size, asking)
 
         with contextlib.suppress(CancelledReadError):
             body = ask(start)
@@ -154,10 +172,8 @@ class Bodies:
         finally:
             self._buffers.put(buffer)
 
-    def _ask_for(
-        self, location: Location, asked: Range, size: int, cancelled: Callable[[], bool]
-    ) -> Body:
-        exchange = self._find(location, asked, cancelled)
+    def _ask_for(self, location: Location, asked: Range, size: int, asking: _Asking) -> Body:
+        exchange = self._find(location, asked, asking)
         try:
             with mapped(exchange.answer.url, self.limits):
                 return Body(exchange, asked, size, location.etag)
@@ -167,23 +183,29 @@ class Bodies:
 
     # -- asking ------------------------------------------------------------------------------
 
-    def _find(self, location: Location, asked: Range, cancelled: Callable[[], bool]) -> Exchange:
+    def first_asked(self, location: Location) -> Origin:
+        """The origin that is asked first for the bytes at `location`."""
+        return (self._signed.get(location.url) or target_of(location.url)).origin
+
+    def _find(self, location: Location, asked: Range, asking: _Asking) -> Exchange:
         """The answer that has a body, after redirects."""
         url = target_of(location.url)
         secrets: Mapping[str, str] = {**url.credentials, **location.headers}
         headers = {**HEADERS, **range_headers(asked, location.etag)}
         if known := self._signed.get(location.url):
-            found = self._ask_signed(location, known, headers, cancelled)
+            found = self._ask_signed(location, known, headers, asking)
             if found:
                 return found
         for _ in range(MAX_REDIRECTS + 1):
-            found = self._ask(url, {**headers, **secrets}, cancelled)
+            found = self._ask(url, {**headers, **secrets}, asking)
             if found.answer.status not in REDIRECTS:
                 self._check(found, location)
                 self._remember(location, url)
                 return found
             self._drain(found)
             following = follow(url, found.answer.headers.get("location"))
+            if following.origin != url.origin:
+                asking.redirected(following.origin)
             secrets, url = carried(secrets, url, following), following
         raise endless(location.url)
 
@@ -192,11 +214,11 @@ class Bodies:
         location: Location,
         url: Url,
         headers: Mapping[str, str],
-        cancelled: Callable[[], bool],
+        asking: _Asking,
     ) -> Exchange | None:
         """The answer of a URL that was redirected to earlier; None if it no longer serves."""
         try:
-            found = self._ask(url, headers, cancelled)
+            found = self._ask(url, headers, asking)
         except BaseException:
             self._signed.pop(location.url, None)
             raise
@@ -228,36 +250,37 @@ class Bodies:
             self._drain(found)
             raise
 
-    def _ask(self, url: Url, headers: Mapping[str, str], cancelled: Callable[[], bool]) -> Exchange:
+    def _ask(self, url: Url, headers: Mapping[str, str], asking: _Asking) -> Exchange:
         """One request: on a kept wire if there is one, else on a new one.
 
         A kept wire may be closed by the server at the very moment it is used, or bring what the
         last answer had too much. That is no answer to this request, so it goes out again, on a
         wire that is new.
         """
-        if cancelled():
+        if asking.cancelled():
             raise CancelledReadError
         with mapped(str(url), self.limits):
             if kept := self._pool.take(url.origin):
                 with contextlib.suppress(ConnectionError, ssl.SSLError, h11.RemoteProtocolError):
-                    return self._ask_on(kept, url, headers, cancelled)
-            return self._ask_on(self._dial(url), url, headers, cancelled)
+                    return self._ask_on(kept, url, headers, asking)
+            return self._ask_on(self._dial(url, asking.patience), url, headers, asking)
 
-    def _dial(self, url: Url) -> Wire:
+    def _dial(self, url: Url, patience: float | None) -> Wire:
         try:
-            return self._dialer.dial(url)
+            return self._dialer.dial(url, patience)
         except OSError as exc:
             if not is_shortage(exc):
                 raise
             self._pool.hang_up()  # an idle connection has a descriptor that this one may have
-            return self._dialer.dial(url)
+            return self._dialer.dial(url, patience)
 
     def _ask_on(
-        self, wire: Wire, url: Url, headers: Mapping[str, str], cancelled: Callable[[], bool]
+        self, wire: Wire, url: Url, headers: Mapping[str, str], asking: _Asking
     ) -> Exchange:
         target, extra = self._dialer.target(url)
         try:
-            reply = wire.ask(url, target, {**headers, **extra}, cancelled)
+            sent = {**headers, **extra}
+            reply = wire.ask(url, target, sent, asking.cancelled, asking.patience)
             answer = Answer(str(url), reply.status, reply.fields)
             check_framing(answer)
         except BaseException:

@@ -11,6 +11,7 @@ import time
 from axonfs.errors import UnavailableError
 from axonfs.remote.faults import fault
 from axonfs.remote.limits import Limits
+from axonfs.remote.resolver import lookup
 from axonfs.remote.routes import Routes, Trust
 from axonfs.remote.urls import Origin, Url, shown
 from axonfs.remote.wire import Wire
@@ -26,14 +27,18 @@ class Dialer:
         self._routes = routes
         self._trust = trust
 
-    def dial(self, url: Url) -> Wire:
+    def dial(self, url: Url, patience: float | None = None) -> Wire:
         """A new connection over which `url` can be asked for.
+
+        Args:
+            patience: seconds, where that is less than the usual.
 
         Raises:
             OSError: there is none to be had.
             UnavailableError: the proxy refuses.
         """
-        until = time.monotonic() + self._limits.connect
+        usual = self._limits.connect
+        until = time.monotonic() + (usual if patience is None else min(usual, patience))
         proxy = self._routes.proxy(url.origin)
         sock = _connect(proxy.origin if proxy else url.origin, until)
         try:
@@ -67,7 +72,7 @@ def _left(until: float) -> float:
 
 def _connect(origin: Origin, until: float) -> socket.socket:
     """The first address that answers; each gets its share of the time that is left."""
-    found = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+    found = lookup(origin.host, origin.port, _left(until))
     failure: OSError = OSError("its host name has no address")
     for number, (family, kind, protocol, _, address) in enumerate(found):
         sock = socket.socket(family, kind, protocol)

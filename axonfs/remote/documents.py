@@ -38,7 +38,9 @@ from axonfs.remote.limits import (
     PROGRESS_BYTES,
     Limits,
 )
+from axonfs.remote.resolver import TrioResolver
 from axonfs.remote.routes import Routes, Trust
+from axonfs.remote.shares import Shares, Visit
 from axonfs.remote.urls import (
     MAX_REDIRECTS,
     REDIRECTS,
@@ -50,9 +52,6 @@ from axonfs.remote.urls import (
     target_of,
 )
 
-# Requests at a time. The pool below has no limit of its own: httpcore 1.0 can lose a slot when a
-# request is cancelled while it waits for one (encode/httpcore#1093); a trio limiter cannot.
-CONCURRENT = 32
 DECODED_PIECE = 1 << 20
 _LOST = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError)
 
@@ -82,6 +81,7 @@ class _Question:
     limit: int
     scope: trio.CancelScope
     until: float
+    visit: Visit
     best: int = 0
 
     @property
@@ -109,10 +109,11 @@ class Documents:
         self._routes = routes or Routes.of_environment()
         self._trust = trust or Trust()
         self._draw = draw
-        self._slots = trio.CapacityLimiter(CONCURRENT)
+        self._shares = Shares(self.limits)
         self._clients: dict[tuple[bool, Url | None], httpcore.AsyncConnectionPool] = {}
 
     async def __aenter__(self) -> Self:
+        trio.socket.set_custom_hostname_resolver(TrioResolver(self.limits.connect))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -147,33 +148,44 @@ class Documents:
         # No other text is safe in a header; an ETag that no server should send is not sent.
         known = {"If-None-Match": etag} if etag and etag.isascii() else {}
         failure: AxonError | None = None
-        with trio.move_on_after(self.limits.deadline) as scope:
-            secrets = {**target.credentials, **(headers or {})}
-            until = trio.current_time() + DEADLINES_MAX * self.limits.deadline
-            question = _Question(target, {**HEADERS, **known}, secrets, limit, scope, until)
-            for attempt in range(1, self.limits.attempts + 1):
-                try:
-                    return await self._attempt(question)
-                except AxonError as exc:
-                    failure = exc
-                    await trio.sleep(self._pause(exc, attempt, scope))
-        raise deadline_passed(self.limits.deadline, shown(url), failure) from failure
+        with self._shares.visit() as visit:
+            with trio.move_on_after(self.limits.deadline) as scope:
+                secrets = {**target.credentials, **(headers or {})}
+                until = trio.current_time() + DEADLINES_MAX * self.limits.deadline
+                sent = {**HEADERS, **known}
+                question = _Question(target, sent, secrets, limit, scope, until, visit)
+                for attempt in range(1, self.limits.attempts + 1):
+                    try:
+                        return await self._attempt(question)
+                    except AxonError as exc:
+                        failure = exc
+                        await trio.sleep(self._pause(exc, attempt, question))
+            late = deadline_passed(self.limits.deadline, shown(url), failure)
+            raise visit.failed(late) from failure
 
-    def _pause(self, exc: AxonError, attempt: int, scope: trio.CancelScope) -> float:
-        """How long to wait before the next attempt; raises `exc` if there is none."""
+    def _pause(self, exc: AxonError, attempt: int, question: _Question) -> float:
+        """How long to wait before the next attempt.
+
+        Raises:
+            AxonError: there is none.
+        """
         pause = self.limits.pause(attempt, exc.retry_after, draw=self._draw)
-        late = trio.current_time() + pause >= scope.deadline
-        if not exc.transient or attempt >= self.limits.attempts or late:
+        late = trio.current_time() + pause >= question.scope.deadline
+        if not exc.transient:
             raise exc
+        if attempt >= self.limits.attempts or late or question.visit.hasty:
+            raise question.visit.failed(exc)
         return pause
 
     async def _attempt(self, question: _Question) -> Fetched | None:
         url, secrets = question.url, question.secrets
         for _ in range(MAX_REDIRECTS + 1):
-            async with self._slots, self._asked(url, {**question.headers, **secrets}) as response:
+            slots, sent = question.visit.enter(url.origin), {**question.headers, **secrets}
+            async with slots, self._asked(url, sent, question.visit) as response:
                 answer = _answer(url, response)
                 if answer.status == 200:
                     return await self._body(answer, response, question)
+                question.visit.progressed()
                 await _drain(response)
             if answer.status not in REDIRECTS:
                 check_status(answer, question.expected, NotFoundError)
@@ -183,8 +195,10 @@ class Documents:
         raise endless(str(question.url))
 
     @contextlib.asynccontextmanager
-    async def _asked(self, url: Url, headers: dict[str, str]) -> AsyncIterator[httpcore.Response]:
-        limits = self.limits
+    async def _asked(
+        self, url: Url, headers: dict[str, str], visit: Visit
+    ) -> AsyncIterator[httpcore.Response]:
+        limits = visit.begin()
         with _mapped(url, limits):
             proxy = self._routes.proxy(url.origin)
             parts = request(
@@ -213,28 +227,30 @@ class Documents:
             raise _too_large(answer, question.limit)
         body = bytearray()
         pieces = response.aiter_stream()
-        while piece := await self._next(pieces, answer):
+        while piece := await self._next(pieces, answer, question.visit):
             body += piece
             if len(body) > room:
                 await _abandon(pieces)
                 raise _too_large(answer, question.limit)
             self._note_progress(question, len(body))
+        question.visit.progressed()
         whole = bytes(body)
         if codings(answer):
             whole = await trio.to_thread.run_sync(_decoded, whole, answer, question.limit)
         following = next_page(answer.url, answer.headers.get("link"))
         return Fetched(whole, answer.headers.get("etag"), answer.url, following)
 
-    async def _next(self, pieces: AsyncIterator[bytes], answer: Answer) -> bytes:
-        with trio.move_on_after(self.limits.stall):
+    async def _next(self, pieces: AsyncIterator[bytes], answer: Answer, visit: Visit) -> bytes:
+        with trio.move_on_after(visit.limits.stall):
             return await anext(pieces, b"")
-        what = f"not a byte for {self.limits.stall:g} s"
+        what = f"not a byte for {visit.limits.stall:g} s"
         raise fault(UnavailableError, what, shown(answer.url), transient=True)
 
     def _note_progress(self, question: _Question, received: int) -> None:
         """Move the deadline when an attempt got further than any before it."""
         if received >= question.best + PROGRESS_BYTES:
             question.best = received
+            question.visit.progressed()
             later = trio.current_time() + self.limits.deadline
             question.scope.deadline = min(later, question.until)
 

@@ -67,6 +67,17 @@ class Limits:
             stall=min(usual.stall, half),
         )
 
+    def at_most(self, patience: float | None) -> Self:
+        """These limits, with no longer a wait for a connection or a byte than `patience`."""
+        if patience is None:
+            return self
+        return replace(
+            self,
+            connect=min(self.connect, patience),
+            first_byte=min(self.first_byte, patience),
+            stall=min(self.stall, patience),
+        )
+
     def pause(
         self,
         attempt: int,

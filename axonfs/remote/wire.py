@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import select
 import socket
 import ssl
@@ -56,19 +57,24 @@ class Wire:
         self._inlet = _Inlet(sock)
         # The one reader: what one answer leaves in its buffer must not get lost unseen.
         self._reader: io.BufferedReader[Any] = io.BufferedReader(self._inlet, _BUFFER_SIZE)
-        self._tick = min(TICK, limits.first_byte, limits.stall, limits.deadline)
+        self._tick = 0.0
         self._secure = isinstance(sock, ssl.SSLSocket)
-        if not self._secure:
-            _block(sock, self._tick, limits.first_byte)
         self.idle_since = 0.0
 
     def ask(
-        self, url: Url, target: str, headers: Mapping[str, str], cancelled: Callable[[], bool]
+        self,
+        url: Url,
+        target: str,
+        headers: Mapping[str, str],
+        cancelled: Callable[[], bool],
+        patience: float | None = None,
     ) -> Reply:
         """Send one GET and return the answer, its head read.
 
         Args:
             target: the request line's; path and query, or all of `url` for a proxy.
+            patience: seconds to wait for the head, and then for each byte, where that is less than
+                the usual.
 
         Raises:
             OSError, h11.ProtocolError: the connection, the request or the answer is no good.
@@ -80,12 +86,20 @@ class Wire:
         request = machine.send(h11.Request(method="GET", target=target, headers=lines))
         assert request is not None
         machine.send(h11.EndOfMessage())
-        self._inlet.watch(cancelled, self._limits.first_byte, self._limits.deadline)
+        least = math.inf if patience is None else patience
+        limits = self._limits
+        self._look_up_every(min(TICK, limits.first_byte, limits.stall, limits.deadline, least))
+        self._inlet.watch(cancelled, min(limits.first_byte, least), min(limits.deadline, least))
         self._send(request)
         reply = Reply(self._reader, machine)
         reply.read_head()
-        self._inlet.patience = self._limits.stall
+        self._inlet.expect_body(min(limits.stall, least), limits.deadline)
         return reply
+
+    def _look_up_every(self, seconds: float) -> None:
+        if seconds != self._tick and not self._secure:
+            _block(self._sock, seconds, self._limits.first_byte)
+        self._tick = seconds
 
     def expect(self, size: int) -> None:
         """The answer has a body of so many bytes."""
@@ -138,6 +152,11 @@ class _Inlet(io.RawIOBase):
         self.patience = patience
         self._deadline = deadline
         self._most = self._received + OVERHEAD_BYTES
+        self.progressed()
+
+    def expect_body(self, patience: float, deadline: float) -> None:
+        self.patience = patience
+        self._deadline = deadline
         self.progressed()
 
     def expect(self, size: int) -> None:

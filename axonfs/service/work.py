@@ -74,7 +74,7 @@ class Work:
     def close(self) -> None:
         """Let go of what is still open, and have what was asked for of it stopped."""
         for feed in list(self._open):
-            self._fetcher.withdraw(feed)
+            self._fetcher.jobs.withdraw(feed)
             self._let_go(feed)
 
     def _let_go(self, feed: Feed) -> None:
