@@ -21,6 +21,7 @@ from axonfs.prefetch import Prefetcher
 from axonfs.remote import (
     Bodies,
     Documents,
+    Hub,
     HubCache,
     Limits,
     RegistrySource,
@@ -31,7 +32,7 @@ from axonfs.remote import (
 )
 from axonfs.scrub import Scrub
 from axonfs.store import DISK_FAULTS, Store
-from axonfs.tree import Tree
+from axonfs.tree import HEAD_START, Tree
 
 # How often the index is flushed to the disk, in seconds; a crash of the machine loses that much.
 SYNC_INTERVAL = 5.0
@@ -72,7 +73,7 @@ class Engine:
             return self.tree
         sources = _sources(settings, registries, self.documents, self.store)
         hubs = configured_hubs(settings, self.documents, self.store, now)
-        tree = Tree(sources, self.store, self.nursery, offline=settings.offline, hubs=hubs)
+        tree = _tree(settings, sources, self.store, self.nursery, hubs)
         tree.found = self._learnt
         return tree
 
@@ -132,7 +133,7 @@ def _compose(
     evictor = Evictor(store, settings.cache, settings.cache_size)
     tokens = hub_tokens(settings)
     hubs = configured_hubs(settings, documents, store, tokens)
-    tree = Tree(sources, store, nursery, offline=settings.offline, hubs=hubs)
+    tree = _tree(settings, sources, store, nursery, hubs)
     fetcher = Fetcher(
         store,
         bodies,
@@ -150,6 +151,18 @@ def _compose(
     return Engine(
         settings, store, tree, fetcher, evictor, prefetcher, scrub, documents, nursery, tokens
     )
+
+
+def _tree(
+    settings: Settings,
+    sources: list[Source],
+    store: Store,
+    nursery: trio.Nursery,
+    hubs: Mapping[str, Hub],
+) -> Tree:
+    # Of a short deadline a silent registry gets its part.
+    head_start = min(HEAD_START, settings.deadline / 4)
+    return Tree(sources, store, nursery, offline=settings.offline, hubs=hubs, head_start=head_start)
 
 
 def _sources(

@@ -1,4 +1,4 @@
-"""One call at a time per key; whoever asks meanwhile shares its outcome.
+"""One call at a time per key; whoever asks meanwhile shares its outcome. And several in turn.
 
 Sits beside the trio code of tree and fetch. The call runs in a nursery of the mount, never in
 the task of the first asker, so an asker that is cancelled cancels nothing for the others.
@@ -7,15 +7,23 @@ All state changes are plain code between checkpoints; trio thread only.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable
+import itertools
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import trio
 
-from axonfs.errors import AxonError
+from axonfs.errors import AxonError, DeadlineError
 
 T = TypeVar("T")
+S = TypeVar("S")
+
+
+class LateError(DeadlineError):
+    """A call that goes on took longer than a joiner was to wait for it."""
 
 
 @dataclass(slots=True)
@@ -33,7 +41,12 @@ class Flights:
         self._flights: dict[Hashable, _Flight] = {}
 
     async def join(
-        self, key: Hashable, call: Callable[[], Awaitable[T]], *, fresh: bool = False
+        self,
+        key: Hashable,
+        call: Callable[[], Awaitable[T]],
+        *,
+        fresh: bool = False,
+        patience: float = math.inf,
     ) -> T:
         """The outcome of `call`, or of the call for `key` that is under way.
 
@@ -42,6 +55,7 @@ class Flights:
 
         Raises:
             whatever the call raises; each joiner gets it. Cancelling a joiner leaves the call.
+            LateError: there is no outcome after `patience` seconds; the call goes on.
         """
         if fresh and (before := self._flights.get(key)):
             await before.done.wait()
@@ -49,12 +63,75 @@ class Flights:
         if flight is None:
             flight = self._flights[key] = _Flight()
             self._nursery.start_soon(self._run, key, flight, call)
-        await flight.done.wait()
+        with trio.move_on_after(patience):
+            await flight.done.wait()
+        if not flight.done.is_set():
+            raise LateError(f"no answer within {patience:g} s", hint="it is still waited for")
         if isinstance(flight.error, AxonError):
             raise flight.error.located()  # a copy: each joiner adds its own spec and path
         if flight.error is not None:
             raise flight.error
         return cast(T, flight.value)
+
+    async def in_turn(
+        self,
+        key: Hashable,
+        asked: Sequence[S],
+        call: Callable[[S], Awaitable[T]],
+        head_start: float,
+    ) -> AsyncGenerator[tuple[S, T | AxonError], None]:
+        """What `call` gives for each of `asked`, or its error, in their order.
+
+        One that takes longer than `head_start` seconds gives a LateError, and its own outcome
+        after those of all others: so the next one's answer waits no longer for it.
+        """
+        late: list[S] = []
+        for one in itertools.chain(asked, late):
+            patience = math.inf if one is asked[-1] or one in late else head_start
+            try:
+                outcome: T | AxonError = await self.join(
+                    (key, one), partial(call, one), patience=patience
+                )
+            except AxonError as exc:
+                outcome = exc
+                if isinstance(exc, LateError):
+                    late.append(one)
+            yield one, outcome
+
+    async def together(
+        self,
+        key: Hashable,
+        asked: Sequence[S],
+        call: Callable[[S], Awaitable[T]],
+        head_start: float,
+    ) -> list[AxonError]:
+        """Make `call` for all of `asked` at once; the errors of those that failed.
+
+        Returns when all are done, or `head_start` seconds after the first that did not fail: the
+        other calls go on.
+        """
+        failures: list[AxonError] = []
+        answered = trio.Event()
+
+        async def ask(one: S) -> None:
+            try:
+                await self.join((key, one), partial(call, one))
+                answered.set()
+            except AxonError as exc:
+                failures.append(exc)
+
+        async def limit() -> None:
+            await answered.wait()
+            await trio.sleep(head_start)
+            asking.cancel_scope.cancel()
+
+        async with trio.open_nursery() as limiting:
+            limiting.start_soon(limit)
+            async with trio.open_nursery() as asking:
+                for one in asked:
+                    asking.start_soon(ask, one)
+            limiting.cancel_scope.cancel()
+        return failures
 
     async def _run(
         self, key: Hashable, flight: _Flight, call: Callable[[], Awaitable[Any]]

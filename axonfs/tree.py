@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -27,7 +28,7 @@ from axonfs.errors import (
     ShortageError,
     fault_of,
 )
-from axonfs.flights import Flights
+from axonfs.flights import Flights, LateError
 from axonfs.manifest import FileEntry, Manifest
 from axonfs.names import LATEST, Spec, parse_spec
 from axonfs.remote import Hub, Source
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 TTL = 60.0
 # A forced refresh is refused when the last one is younger than this.
 MIN_AGE = 5.0
+# A registry that says nothing for so many seconds no longer keeps the next one from answering.
+HEAD_START = 5.0
 # Kept in memory, manifests and lists of versions; the store has the rest.
 MEMO_MANIFESTS = 256
 MEMO_ANSWERS = 16384
@@ -91,6 +94,7 @@ class Tree:
         sources: the registries, in order of preference.
         hubs: by the namespace that each serves; it is not looked for in the registries.
         nursery: runs the network calls; they outlive the task that asked.
+        head_start: seconds for which a silent registry keeps the next one from answering.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class Tree:
         *,
         offline: bool = False,
         hubs: Mapping[str, Hub] | None = None,
+        head_start: float = HEAD_START,
     ) -> None:
         self.sources = tuple(sources)
         self.hubs = hubs or {}
@@ -108,6 +113,7 @@ class Tree:
         self.offline = offline
         self.found: Callable[[Spec], None] = lambda spec: None
         self.states = {source.url: SourceState() for source in sources}
+        self.head_start = head_start
         self._nursery = nursery
         self._flights = Flights(nursery)
         self._answers: dict[Hashable, _Answer] = {}
@@ -169,10 +175,7 @@ class Tree:
         return await self._recent("catalog", self._list_all, fresh=fresh)
 
     async def _list_all(self) -> Catalog:
-        failures: list[AxonError] = []
-        async with trio.open_nursery() as nursery:
-            for source in self.sources:
-                nursery.start_soon(self._list, source, failures)
+        failures = await self._flights.together("list", self.sources, self._list, self.head_start)
         local = await trio.to_thread.run_sync(self.store.specs)
         listed = [item for source in self.sources for item in self._listed.get(source.url, [])]
         listings = [item for item in listed if item.spec.namespace not in self.hubs]
@@ -180,16 +183,20 @@ class Tree:
             raise failures[0]
         return await trio.to_thread.run_sync(Catalog, listings, local)
 
-    async def _list(self, source: Source, failures: list[AxonError]) -> None:
+    async def _list(self, source: Source) -> None:
+        listings: list[Listing] | None = None
         try:
             listings = await source.listings(offline=self.offline)
             self.answered(source, source.denial)
             self.states[source.url].indexed = listings is not None
         except AxonError as exc:
-            failures.append(exc)
             self.answered(source, exc)
             listings = self._listed.get(source.url) or await _kept(source.listings(offline=True))
-        self._listed[source.url] = listings or []
+            raise
+        finally:
+            if self._listed.get(source.url) != listings:
+                self._answers.pop("catalog", None)  # made without it, if it took long
+            self._listed[source.url] = listings or []
 
     def answered(self, source: Source, error: AxonError | None) -> None:
         """Note how a source answered; a change goes to the log once. A shortage is none of its."""
@@ -257,22 +264,27 @@ class Tree:
         if hub := self.hubs.get(spec.namespace):
             return await self._resolve_in(hub, spec)
         failure: AxonError | None = None
-        for source in self.sources:
-            try:
-                found = await source.manifest(spec)
-            except AxonError as exc:
-                self.answered(source, exc)
-                failure = failure or exc
-                continue
-            self.answered(source, None)
-            if found is not None:
-                await trio.to_thread.run_sync(self.store.put_manifest, *found)
-                return Version(*found, source)
+        async with self._in_turn(("manifest", spec), lambda one: one.manifest(spec)) as asked:
+            async for source, found in asked:
+                if isinstance(found, LateError):
+                    continue
+                self.answered(source, found if isinstance(found, AxonError) else None)
+                if isinstance(found, AxonError):
+                    failure = failure or found
+                elif found is not None:
+                    await trio.to_thread.run_sync(self.store.put_manifest, *found)
+                    return Version(*found, source)
         if failure:
             raise failure.located(spec=str(spec))
         raise NotFoundError(
             "no such version", spec=str(spec), hint=f"see axonfs versions {spec.model}"
         )
+
+    def _in_turn(
+        self, key: Hashable, call: Callable[[Source], Awaitable[T]]
+    ) -> aclosing[AsyncGenerator[tuple[Source, T | AxonError], None]]:
+        """What each registry says, in their order, but for one that is silent."""
+        return aclosing(self._flights.in_turn(key, self.sources, call, self.head_start))
 
     def _source_of(self, spec: Spec, base: str) -> Source | None:
         """The source whose objects are below `base`; any registry can carry an object's bytes."""
@@ -322,17 +334,25 @@ class Tree:
     async def _all_versions(self, model: str) -> Versions:
         shelf = (await self.catalog()).shelves.get(tuple(model.split("/")), Shelf())
         names, latest, failure = set(shelf.versions), None, None
-        for source in self.sources:
-            try:
-                down = self.states[source.url].error is not None and not source.denial
-                silent = self.offline or down
-                answer = await source.versions(model, offline=silent)
-            except AxonError as exc:
-                self.answered(source, exc)
-                failure, answer = exc, await _kept(source.versions(model, offline=True))
-            if answer is not None:
-                names.update(answer.versions)
-                latest = latest or answer.latest
+        left = len(self.sources)
+
+        async def ask(source: Source) -> Versions | None:
+            down = self.states[source.url].error is not None and not source.denial
+            return await source.versions(model, offline=self.offline or down)
+
+        async with self._in_turn(("versions of", model), ask) as asked:
+            async for source, answer in asked:
+                left -= 1
+                if isinstance(answer, LateError):
+                    continue
+                if isinstance(answer, AxonError):
+                    self.answered(source, answer)
+                    failure, answer = answer, await _kept(source.versions(model, offline=True))
+                if answer is not None:
+                    names.update(answer.versions)
+                    latest = latest or answer.latest
+                if names and left <= 0:
+                    break  # that will do: the rest are late
         if failure and not names:
             raise failure
         return Versions.of(names, latest)
