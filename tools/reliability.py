@@ -79,6 +79,16 @@ ROWS: Mapping[str, tuple[str, Callable[[Figures], str]]] = {
             f" {f['restarts']:,.0f} restarts meanwhile; no handle, inode or descriptor left behind"
         ),
     ),
+    "silent_source": (
+        "A silent source beside a healthy one",
+        lambda f: (
+            f"{f['rounds']:,.0f} rounds of {f['readers']:,.0f} readers and {f['lookups']:,.0f}"
+            f" lookups that wait for it; beside them {f['healthy']:,.0f} reads of the healthy one"
+            f" and {f['local']:,.0f} of local files, half of them in {1000 * f['median']:,.0f} ms"
+            f" and the slowest in {f['slowest']:.1f} s, at a deadline of {f['deadline']:,.0f} s;"
+            " each time the first reader after the source answered again had its bytes"
+        ),
+    ),
     "machine": (
         "A mount against plain bytes, in any order",
         lambda f: (

@@ -29,6 +29,7 @@ CHUNK = 1 << 16
 FAST = Limits(
     connect=2, first_byte=0.3, stall=0.3, deadline=0.9, backoff_min=0.01, backoff_max=0.05
 )
+HEAD_START = 0.2
 
 
 @dataclass
@@ -88,7 +89,9 @@ async def rig(
                     for url in urls
                 ]
                 known = hubs(documents, store)
-                tree = Tree(sources, store, nursery, offline=offline, hubs=known)
+                tree = Tree(
+                    sources, store, nursery, offline=offline, hubs=known, head_start=HEAD_START
+                )
                 fetcher = Fetcher(
                     store,
                     bodies,
