@@ -269,7 +269,7 @@ class Runner:
         assert lane is not None  # it runs
         if exc.overloaded:
             lane.schedule.streams.refused(now)
-        if answered := not isinstance(exc.__cause__, OSError):
+        if answered := exc.status is not None or isinstance(exc, CorruptError):
             lane.stall.progressed(now)  # an answer, though not the right one
         again = exc.transient or (isinstance(exc, CorruptError) and job.corrupt < MAX_CORRUPT)
         another = job.attempts < len(job.feed.origins) and job.corrupt < MAX_CORRUPT

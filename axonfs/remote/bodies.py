@@ -205,7 +205,7 @@ class Bodies:
             self._drain(found)
             following = follow(url, found.answer.headers.get("location"))
             if following.origin != url.origin:
-                asking.redirected(following.origin)
+                self._tell(location, following, asking)
             secrets, url = carried(secrets, url, following), following
         raise endless(location.url)
 
@@ -227,6 +227,14 @@ class Bodies:
         self._signed.pop(location.url, None)
         self._drain(found)
         return None
+
+    def _tell(self, location: Location, url: Url, asking: _Asking) -> None:
+        """Tell of a redirect; one that has to wait for its turn is remembered meanwhile."""
+        try:
+            asking.redirected(url.origin)
+        except BaseException:
+            self._remember(location, url)
+            raise
 
     def _remember(self, location: Location, url: Url) -> None:
         """A hub wants to be asked once per file, not once per range: it counts requests."""
