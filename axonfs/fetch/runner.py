@@ -20,6 +20,7 @@ from axonfs.errors import (
     CorruptError,
     DeadlineError,
     EtagError,
+    ShortageError,
     UnavailableError,
     VanishedError,
 )
@@ -279,7 +280,8 @@ class Runner:
             stall.failed(now, stall.error, patience)
             raise self._stalled(job, lane, stall, stall.error, exc)
         waited = now - job.progress
-        silent = not answered and lane.origin is not None and lane.stall.overdue(now)
+        blamed = lane.origin is not None and not isinstance(exc, ShortageError)
+        silent = not answered and blamed and lane.stall.overdue(now)
         if silent or waited >= self._limits.deadline:
             error = _deadline(exc, max(waited, self._limits.deadline))
             chosen = lane.stall if silent else job.feed.stall

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import trio
 
-from axonfs.errors import AxonError
+from axonfs.errors import AxonError, ShortageError
 from axonfs.remote.limits import Limits
 from axonfs.remote.stalls import Stall
 from axonfs.remote.urls import Origin
@@ -87,7 +87,9 @@ class Visit:
         That is what opened the stall, if one was open. An origin that answered, if only to refuse,
         does not stall.
         """
-        if self._share is None or not self._share.stall.silent(self._began):
+        if self._share is None or isinstance(error, ShortageError):
+            return error
+        if not self._share.stall.silent(self._began):
             return error
         stall, opened, now = self._share.stall, self._share.stall.error, trio.current_time()
         if not self.hasty or opened is None:
