@@ -80,7 +80,7 @@ def test_one_mount_needs_no_name(
     assert f"restarted {place}" in run_axonfs("restart").stderr
     after = health(mount_at(place) or pytest.fail("no mount")).status["worker"]["pid"]
     assert after != worker
-    assert run_axonfs("umount").stderr == f"unmounted {place}\n"
+    assert run_axonfs("umount", check=False).stderr == f"unmounted {place}\n"
     assert place.is_dir()
     assert not os.path.ismount(place)
     deep = run_axonfs("mount", place / "a/b", "--registry", registry.url, check=False)
