@@ -1,6 +1,6 @@
 """Objects' bytes: ranged GETs with blocking sockets, straight into a reused buffer.
 
-Sits beside documents.py, which has everything else that is asked over HTTP. httpx moves a tenth
+Sits beside documents.py, which has everything else that is asked over HTTP. httpcore moves a tenth
 of what a blocking `readinto` does per second of CPU, and through the event loop at that.
 
 Threading: for worker threads; every method may be called from several at once. A call uses one
