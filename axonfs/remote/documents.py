@@ -29,7 +29,7 @@ from axonfs.remote.answers import (
 )
 from axonfs.remote.coding import CodingError, CutError, decoded
 from axonfs.remote.connections import connections, request
-from axonfs.remote.faults import deadline_passed, fault, network_fault, not_http
+from axonfs.remote.faults import deadline_passed, fault, network_fault, not_http, not_sent
 from axonfs.remote.fields import fields, next_page
 from axonfs.remote.limits import (
     DEADLINES_MAX,
@@ -322,6 +322,6 @@ def _mapped(url: Url, limits: Limits) -> Iterator[None]:
     except httpcore.RemoteProtocolError as exc:
         raise not_http(exc, source) from exc
     except httpcore.LocalProtocolError as exc:
-        raise fault(UnavailableError, f"the request cannot be sent: {exc}", source) from exc
+        raise not_sent(source) from exc
     except (httpcore.NetworkError, OSError) as exc:  # OSError: certificates that cannot be read
         raise network_fault(exc, source) from exc

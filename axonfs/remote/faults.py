@@ -54,6 +54,12 @@ def not_http(exc: Exception, source: str) -> UnavailableError:
     return fault(UnavailableError, what, source, transient=True)
 
 
+def not_sent(source: str) -> UnavailableError:
+    """The error for a request that HTTP cannot carry. The parser's words would show a token."""
+    what = "the request cannot be sent: the URL or a token has characters that HTTP does not allow"
+    return fault(UnavailableError, what, source)
+
+
 def network_fault(exc: BaseException, source: str) -> UnavailableError:
     """The error for what a socket, the resolver or TLS raised (anywhere in its chain)."""
     causes = list(_causes(exc))

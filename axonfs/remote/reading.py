@@ -19,7 +19,7 @@ from axonfs.errors import AxonError, UnavailableError
 from axonfs.ranges import Range
 from axonfs.remote.answers import Answer, body_range, codings, is_coded
 from axonfs.remote.coding import CodingError, CutError, Read, decoded
-from axonfs.remote.faults import deadline_passed, fault, network_fault, not_http
+from axonfs.remote.faults import deadline_passed, fault, network_fault, not_http, not_sent
 from axonfs.remote.fields import fields, media_type
 from axonfs.remote.limits import Limits
 from axonfs.remote.pool import Pool
@@ -210,7 +210,7 @@ def mapped(url: str, limits: Limits) -> Iterator[None]:
     except SlowError as exc:
         raise deadline_passed(limits.deadline, source) from exc
     except h11.LocalProtocolError as exc:
-        raise fault(UnavailableError, f"the request cannot be sent: {exc}", source) from exc
+        raise not_sent(source) from exc
     except h11.RemoteProtocolError as exc:
         raise not_http(exc, source) from exc
     except CodingError as exc:

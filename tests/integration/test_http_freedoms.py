@@ -365,3 +365,18 @@ def test_a_document_may_begin_with_a_byte_order_mark() -> None:
     assert parse_json(mark + b'{"a": [1]}') == {"a": [1]}
     assert parse_versions(mark + b'{"versions": ["1.0.0"]}').versions == ("1.0.0",)
     assert parse_index(mark + b'{"apiVersion": "axonfs/v1", "models": []}') == ([], 0)
+
+
+async def test_a_token_that_http_cannot_carry_is_not_shown() -> None:
+    headers = {"Authorization": "Bearer s3cret\nX: y"}
+    with RawServer(plain()) as server:
+        async with Documents(FAST, routes=DIRECT) as client:
+            with pytest.raises(UnavailableError, match="cannot be sent") as caught:
+                await client.get(server.url, limit=SIZE, headers=headers)
+        with (
+            Bodies(FAST, routes=DIRECT) as bodies,
+            pytest.raises(UnavailableError, match="cannot be sent") as other,
+        ):
+            bodies.read(Location(server.url, headers), 0, 9, SIZE, lambda *_: None, unit=UNIT)
+        assert not server.asked
+    assert "s3cret" not in f"{caught.value} {other.value}"
