@@ -24,6 +24,7 @@ from pathlib import Path
 
 import certifi
 
+from axonfs.descriptors import is_shortage
 from axonfs.errors import UnavailableError
 from axonfs.remote.faults import fault
 from axonfs.remote.urls import Origin, Url, parse_url, shown
@@ -146,6 +147,7 @@ class Trust:
 
         Raises:
             UnavailableError: the file cannot be read; OpenSSL would trust nobody, without a word.
+            OSError: descriptors or memory ran out.
         """
         context = self._load(self._named)
         if not self._named and not _system_has_authorities(context):
@@ -157,6 +159,8 @@ class Trust:
         try:
             return ssl.create_default_context(cafile=named or None)
         except OSError as exc:
+            if is_shortage(exc):
+                raise  # of descriptors, say: the file is as good as it was
             what = f"the CA bundle in {self._variable} cannot be used: {exc.strerror or exc}"
             hint = f"{self._variable} must name a PEM file"
             raise fault(UnavailableError, what, named or "the system", hint=hint) from exc
