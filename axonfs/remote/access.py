@@ -37,6 +37,7 @@ class Access:
         try:
             found = await asked
         except AccessDeniedError as exc:
+            exc.what = f"access denied: {exc.what}"
             exc.hint = _BAD_TOKEN if self._has_token else _NO_TOKEN
             if not self._readable:
                 self.denial = exc

@@ -233,7 +233,7 @@ class HubSource(ABC):
 
     def _check_silence(self) -> None:
         if self._silenced:
-            what = f"not in the cache, and {self._silenced} keeps AxonFS from asking the hub"
+            what = f"not in the cache, and the hub is not asked while {self._silenced} is set"
             raise OfflineError(what, source=self.url)
 
     def _access(self, repo: str) -> str:

@@ -26,6 +26,7 @@ import certifi
 
 from axonfs.descriptors import is_shortage
 from axonfs.errors import UnavailableError
+from axonfs.names import printable
 from axonfs.remote.faults import fault
 from axonfs.remote.urls import Origin, Url, parse_url, shown
 
@@ -73,9 +74,10 @@ class Routes:
 def _proxy(variable: str, text: str) -> Url:
     text = text if "://" in text else f"http://{text}"
     try:
+        scheme = text.partition("://")[0].lower()
+        if scheme != "http":
+            raise ValueError(f"{printable(scheme, 20)} scheme, only http proxies are spoken to")
         url = parse_url(text)
-        if url.origin.secure:
-            raise ValueError("https scheme, only http proxies are spoken to")
     except ValueError as exc:
         raise fault(
             UnavailableError,

@@ -75,7 +75,7 @@ def test_everything_is_refused(
     for line in (*lines, "pin nlp/tiny"):
         done = run_axonfs(*line.split(), "--cache", mount.cache, check=False)
         assert done.returncode == 1
-        assert f"answered {status}" in done.stderr, line
+        assert f"access denied: the server answered {status}" in done.stderr, line
         assert "--with-token" in done.stderr, line
     assert f"answered {status}" in mount.status()["registries"][0]["error"]
 
