@@ -71,3 +71,12 @@ async def test_search_and_facts(tmp_path: Path, hub: HubServer) -> None:
         facts = await source.facts(parse_spec(NAME))
         assert facts["downloads"] == 1234567
         assert facts["gated"] == "no"
+
+
+async def test_branches_that_are_refused_take_no_model_away(
+    tmp_path: Path, hub: HubServer, repo: Repo
+) -> None:
+    hub.fail("/refs", 403)
+    async with rig(tmp_path, hubs=at(hub)) as parts:
+        found = await parts.tree.versions(NAME)
+        assert (found.latest, found.aliases) == (repo.branches["main"], {"main": found.latest})
