@@ -162,7 +162,7 @@ def test_what_a_new_worker_asks_for(
                 assert ended(reader, gate) == (HANDLED if handled else -signal.SIGINT)
     gate.open.set()
     assert os.getxattr(mount.path / MODEL, "user.axonfs.spec") == b"nlp/tiny@1.0.0"
-    assert mount.status()["open"] == []
+    settled(lambda: mount.status()["open"] == [], 10)
 
 
 @pytest.mark.parametrize("program", ["sha256sum", "stat", "cmp"])
