@@ -1,27 +1,24 @@
 """Settings: what a command was told, from flags, variables and the config file.
 
 Sits just above errors and names; knows no other part. A flag beats its `AXONFS_*` variable, which
-beats the config file, which beats the default. The file is YAML with the keys of `KEYS`, and is
-edited under a lock and replaced atomically; comments in it do not survive an edit. Where there is
-none, Axon's is read in its place.
+beats the config file, which beats the default. The file is YAML with the keys of `KEYS`, and
+editing.py changes it. Where there is none, Axon's is read in its place.
 Any thread; nothing here is kept between calls.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from axonfs.axonconfig import RENAMED, axon_config_path, translated
-from axonfs.errors import UsageError
-from axonfs.homes import below_home, default_cache, default_mountpoint, homeless
+from axonfs.errors import ClosedFileError, UsageError
+from axonfs.homes import below_home, default_cache, default_mountpoint
 from axonfs.names import HUBS, printable
+from axonfs.tokens import check_private, with_tokens
 from axonfs.units import parse_rate, parse_size
 from axonfs.values import (
     InvalidItemError,
@@ -43,8 +40,6 @@ from axonfs.values import (
 )
 
 MAX_CONFIG_BYTES = 1 << 20
-# An edit takes milliseconds; a process that is stopped in the middle of one keeps the lock.
-LOCK_SECONDS = 10.0
 SYSTEM_CONFIG = Path("/etc/axonfs/config.yaml")
 # What `config set KEY` takes to mean "leave it out of the file".
 DEFAULT_WORD = "default"
@@ -244,7 +239,7 @@ def read_document() -> Document:
     """
     document = file_settings()
     if "tokens" in document:
-        _check_private(Path(document["tokens"][1]))
+        check_private(Path(document["tokens"][1]))
     return document
 
 
@@ -268,30 +263,30 @@ def _with_variable_token(found: dict[str, tuple[Any, str]]) -> dict[str, tuple[A
     return found
 
 
-def _check_private(path: Path) -> None:
-    """Refuse a file with tokens that others can read, or could have put there.
-
-    Somebody else's file is theirs to close; what this user can read of it they may. Axon's is read
-    as it is.
-
-    Raises:
-        UsageError: they can, with what to do.
-    """
-    with contextlib.suppress(OSError):
-        status = path.stat()
-        if status.st_uid == os.geteuid() and status.st_mode & 0o077:
-            what = f"it has tokens, and its mode {status.st_mode & 0o7777:04o} shows them to others"
-            raise UsageError(what, source=str(path), hint=f"chmod 600 {path}")
-
-
 def config_path() -> Path:
     """The config file in effect, or where the first edit will create it."""
     own = own_config()
-    # A system file that this user may not read says nothing to them.
+    # A system file that this user may not read says nothing to them: see `closed_config`.
     named = os.environ.get("AXONFS_CONFIG")
-    if own is None or (not named and not own.exists() and os.access(SYSTEM_CONFIG, os.R_OK)):
+    if own is None:
+        return SYSTEM_CONFIG
+    if not named and not os.path.exists(own) and os.access(SYSTEM_CONFIG, os.R_OK):
         return SYSTEM_CONFIG
     return own
+
+
+def closed_config() -> Path | None:
+    """The system's config file if it would be in effect, but this user may not read it."""
+    own = own_config()
+    if os.environ.get("AXONFS_CONFIG") or (own is not None and os.path.exists(own)):
+        return None
+    try:
+        SYSTEM_CONFIG.open("rb").close()
+    except PermissionError:
+        return SYSTEM_CONFIG
+    except OSError:
+        pass
+    return None
 
 
 def file_settings() -> Document:
@@ -301,9 +296,12 @@ def file_settings() -> Document:
         UsageError: see `read_config`.
     """
     path, axon = config_path(), axon_config_path()
-    if os.environ.get("AXONFS_CONFIG") or path.exists() or not (axon and os.access(axon, os.R_OK)):
-        return {name: (value, str(path)) for name, value in read_config(path).items()}
-    found = translated(_read(axon))
+    no_axon = not (axon and os.access(axon, os.R_OK))
+    if os.environ.get("AXONFS_CONFIG") or os.path.exists(path) or no_axon:
+        document = {name: (value, str(path)) for name, value in read_config(path).items()}
+        return with_tokens(document, path, read_mapping)
+    assert axon is not None
+    found = translated(read_mapping(axon))
     return {name: (value, f"{axon} ({key})") for name, (value, key) in found.items()}
 
 
@@ -327,7 +325,7 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: unreadable, not a mapping, or a key that does not exist.
     """
-    document = _read(path)
+    document = read_mapping(path)
     try:
         document = separated(document)
     except ValueError as exc:
@@ -337,7 +335,7 @@ def read_config(path: Path) -> dict[str, Any]:
     return document
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; {} if the file is absent or empty."""
     import yaml
 
@@ -347,6 +345,8 @@ def _read(path: Path) -> dict[str, Any]:
         document = yaml.safe_load(raw[:MAX_CONFIG_BYTES])
     except FileNotFoundError:
         return {}
+    except PermissionError as exc:
+        raise ClosedFileError("this user may not read the config file", source=str(path)) from exc
     except OSError as exc:
         raise UsageError(f"cannot read the config file: {exc.strerror}", source=str(path)) from exc
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as exc:
@@ -364,70 +364,3 @@ def check_key(name: str, where: str | None = None) -> str:
         return name
     hint = f"here it is {RENAMED[name]}" if name in RENAMED else "keys: " + ", ".join(KEYS)
     raise UsageError(f"there is no setting {printable(name)!r}", source=where, hint=hint)
-
-
-@contextlib.contextmanager
-def edit_config() -> Iterator[dict[str, Any]]:
-    """The file's mapping, to be changed in the block and written back at its end.
-
-    A user whose settings come from the system's file or Axon's gets a file of their own that
-    starts with them, so that no edit hides what was in effect. An exception in the block writes
-    nothing.
-    """
-    path: Path | None = config_path()
-    if path == SYSTEM_CONFIG and os.geteuid() != 0:
-        path = own_config()
-    if path is None:
-        raise homeless("a config file", "AXONFS_CONFIG")
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(path.parent):
-            document = {name: value for name, (value, _) in file_settings().items()}
-            yield document
-            for name, value in document.items():
-                convert(name, value, str(path))
-            _replace(path, document)
-    except OSError as exc:
-        raise UsageError(f"cannot write the config file: {exc.strerror}", source=str(path)) from exc
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    # The directory carries the lock, since the file itself is replaced by each edit.
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while not _lock(descriptor):
-            if time.monotonic() > deadline:
-                what = f"another process has had it locked for {LOCK_SECONDS:.0f} s"
-                raise UsageError(what, source=str(directory), hint=f"fuser -v {directory} shows it")
-            time.sleep(0.05)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    with contextlib.suppress(BlockingIOError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
-
-
-def _replace(path: Path, document: Mapping[str, Any]) -> None:
-    import yaml
-
-    # A link (dotfiles kept elsewhere) stays one: its target is replaced.
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            yaml.safe_dump(dict(document), file, sort_keys=False, allow_unicode=True)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

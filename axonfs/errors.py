@@ -14,6 +14,9 @@ from typing import Self
 
 from axonfs.descriptors import is_shortage
 
+# What to do where no registry is configured.
+ADD_REGISTRY = "axonfs registry add URL adds one"
+
 
 class AxonError(Exception):
     """A fault with a message for a person.
@@ -90,6 +93,10 @@ class NotFoundError(AxonError):
     """No such model, version or file."""
 
     errno = errno.ENOENT
+
+
+class NoRegistryError(NotFoundError):
+    """No registry is configured, so no model that is not on a hub can be found."""
 
 
 class ReadOnlyError(AxonError):
@@ -179,6 +186,10 @@ class UsageError(AxonError):
 
     errno = errno.EINVAL
     exit_code = 2
+
+
+class ClosedFileError(UsageError):
+    """This user may not read a config file."""
 
 
 class StoppedError(AxonError):

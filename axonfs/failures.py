@@ -11,7 +11,7 @@ import time
 from collections import deque
 from typing import Any
 
-from axonfs.errors import AxonError
+from axonfs.errors import AxonError, NoRegistryError
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,9 @@ class Failures:
         self._logged: dict[str, float] = {}
 
     def note(self, error: AxonError) -> None:
-        """Log `error` and keep it for `status`; a name that does not exist is no fault."""
-        if error.errno == errno.ENOENT:
+        """Log `error` and keep it for `status`; a name that does not exist is no fault, unless it
+        is for want of a registry."""
+        if error.errno == errno.ENOENT and not isinstance(error, NoRegistryError):
             return
         text, now = str(error), time.monotonic()
         if now - self._logged.get(text, -REPEAT_AFTER) < REPEAT_AFTER:

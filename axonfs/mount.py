@@ -236,6 +236,14 @@ class Mount:
         while self._outdated and self._answers and self.session is not None:
             invalidate_attributes(self._outdated.pop())
 
+    def _sources(self) -> dict[str, list[dict[str, Any]]]:
+        """How registries and hubs answered last."""
+        report = self._engine.tree.outages.report()
+        allowed = self._engine.settings.allow_unverified
+        for item in report["registries"]:
+            item["allow_unverified"] = item["url"].rstrip("/") in allowed
+        return report
+
     def status(self) -> dict[str, Any]:
         """The live state, as `status --json` and status.json show it."""
         engine = self._engine
@@ -248,16 +256,7 @@ class Mount:
             "offline": engine.settings.offline,
             "settings": self._applied.shown(),
             "settings_fault": self._applied.fault,
-            "registries": [
-                {
-                    "url": url,
-                    "error": state.error,
-                    "since": state.since,
-                    "indexed": state.indexed,
-                    "allow_unverified": url.rstrip("/") in engine.settings.allow_unverified,
-                }
-                for url, state in engine.tree.states.items()
-            ],
+            **self._sources(),
             "log": _log_place(),
             "cache": str(engine.settings.cache),
             "cache_used": engine.store.usage(),

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -19,19 +18,13 @@ from typing import Any, TypeVar, cast
 
 import trio
 
-from axonfs.catalog import Listing, Versions, ranked, search
-from axonfs.errors import (
-    AccessDeniedError,
-    AxonError,
-    NotFoundError,
-    OfflineError,
-    ShortageError,
-    fault_of,
-)
+from axonfs.catalog import Listing, Versions
+from axonfs.errors import AxonError, NotFoundError, OfflineError, fault_of
 from axonfs.flights import Flights, LateError
-from axonfs.manifest import FileEntry, Manifest
-from axonfs.names import LATEST, Spec, parse_spec
+from axonfs.names import LATEST, Spec, is_commit, parse_spec
+from axonfs.outages import Outages, kept
 from axonfs.remote import Hub, Source
+from axonfs.resolved import Version as Version
 from axonfs.shelves import Catalog, Shelf
 from axonfs.store import Store
 
@@ -43,6 +36,8 @@ TTL = 60.0
 MIN_AGE = 5.0
 # A registry that says nothing for so many seconds no longer keeps the next one from answering.
 HEAD_START = 5.0
+# The first listing waits for the sources this long, if anything is known without them.
+PATIENCE = 5.0
 # Kept in memory, manifests and lists of versions; the store has the rest.
 MEMO_MANIFESTS = 256
 MEMO_ANSWERS = 16384
@@ -50,41 +45,11 @@ MEMO_ANSWERS = 16384
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Version:
-    """A resolved version: its manifest, and where the objects' URLs start."""
-
-    manifest: Manifest
-    base: str
-    source: Source | None
-
-    @property
-    def spec(self) -> Spec:
-        """The version's own name, never `latest`."""
-        return self.manifest.spec
-
-    def holding(self, entry: FileEntry) -> FileEntry:
-        """The version's own file with the content of `entry`, which may be another version's."""
-        own = self.manifest.file(entry.path)
-        if own is not None and own.digest == entry.digest:
-            return own
-        return next((own for own in self.manifest.files if own.digest == entry.digest), entry)
-
-
 @dataclass(slots=True)
 class _Answer:
     value: Any
     asked: float  # when it was given
     tried: float = -math.inf  # when another was last asked for in the background
-
-
-@dataclass(slots=True)
-class SourceState:
-    """How a source answered last, for `status`."""
-
-    error: str | None = None
-    since: float = 0.0
-    indexed: bool = True
 
 
 class Tree:
@@ -112,11 +77,14 @@ class Tree:
         self.store = store
         self.offline = offline
         self.found: Callable[[Spec], None] = lambda spec: None
-        self.states = {source.url: SourceState() for source in sources}
+        self.outages = Outages(self.sources, self.hubs, offline=offline)
+        self.outages.recovered = self._drop_catalog
         self.head_start = head_start
         self._nursery = nursery
         self._flights = Flights(nursery)
         self._answers: dict[Hashable, _Answer] = {}
+        self._dropped = -math.inf  # when the catalog was, last
+        self._patience = PATIENCE
         self._listed: dict[str, list[Listing]] = {}
         self._versions: dict[Spec, Version] = {}
 
@@ -128,8 +96,10 @@ class Tree:
         """The answer to `key`, asked again in the background when it is older than the TTL."""
         known = self._answers.get(key)
         age = trio.current_time() - known.asked if known else math.inf
-        if known and (age < MIN_AGE or not fresh):
-            if age >= TTL and trio.current_time() - known.tried >= TTL:
+        old = age >= (MIN_AGE if key == "catalog" and self.outages.fault() else TTL)
+        # What did not exist a while ago may exist now.
+        if known and (age < MIN_AGE or not fresh) and not (old and _says_no(known.value)):
+            if old and trio.current_time() - known.tried >= MIN_AGE:
                 known.tried = trio.current_time()
                 self._nursery.start_soon(self._ask_quietly, key, call)
             return cast(T, known.value)
@@ -152,6 +122,11 @@ class Tree:
                 raise
             log.info("keeping what was known: %s", known)
 
+    def listen(self) -> None:
+        """Have the catalog asked for in the background unless it is known."""
+        if not self.heard():
+            self._nursery.start_soon(self._ask_quietly, "catalog", self._list_all)
+
     def heard(self, model: str | None = None) -> bool:
         """Whether the catalog, or what versions `model` has, is known: asking does not wait."""
         return (("versions", model) if model else "catalog") in self._answers
@@ -161,18 +136,40 @@ class Tree:
         for answer in self._answers.values():
             answer.asked = answer.tried = -math.inf
 
+    def _drop_catalog(self) -> None:
+        """A source answers again: what was listed without it says nothing of what it lacks.
+
+        Not at each answer of one whose index alone is missing.
+        """
+        if (now := trio.current_time()) - self._dropped >= MIN_AGE:
+            self._dropped = now
+            self._answers.pop("catalog", None)
+
     # -- the catalog -----------------------------------------------------------------------
 
     async def catalog(self, *, fresh: bool = False) -> Catalog:
         """What is listed.
 
         Args:
-            fresh: wait for the sources unless they were asked a moment ago.
+            fresh: wait for the sources unless they were asked a moment ago. Else the first answer
+                is waited for a moment, and what is known of earlier runs is listed meanwhile.
 
         Raises:
             AxonError: no source answers and nothing is known locally.
         """
+        if not fresh and not self.heard():
+            with trio.move_on_after(self._patience):
+                return await self._recent("catalog", self._list_all)
+            self._patience = 0.0
+            earlier = await self._earlier()
+            if earlier.listings or len(earlier.shelves) > 1:
+                return earlier
         return await self._recent("catalog", self._list_all, fresh=fresh)
+
+    async def _earlier(self) -> Catalog:
+        """What was listed in earlier runs, and what is local."""
+        listings = await self.outages.kept_listings()
+        return await trio.to_thread.run_sync(lambda: Catalog(listings, self.store.specs()))
 
     async def _list_all(self) -> Catalog:
         failures = await self._flights.together("list", self.sources, self._list, self.head_start)
@@ -185,36 +182,21 @@ class Tree:
 
     async def _list(self, source: Source) -> None:
         listings: list[Listing] | None = None
+        state = self.outages.of(source)
+        state.listing = True
         try:
-            listings = await source.listings(offline=self.offline)
-            self.answered(source, source.denial)
-            self.states[source.url].indexed = listings is not None
+            listings = await self.outages.ask(source, source.listings)
+            state.indexed = listings is not None
+            self.outages.listed(source, None)
         except AxonError as exc:
-            self.answered(source, exc)
-            listings = self._listed.get(source.url) or await _kept(source.listings(offline=True))
+            self.outages.listed(source, exc)
+            listings = self._listed.get(source.url) or await kept(source.listings(offline=True))
             raise
         finally:
+            state.listing = False
             if self._listed.get(source.url) != listings:
                 self._answers.pop("catalog", None)  # made without it, if it took long
             self._listed[source.url] = listings or []
-
-    def answered(self, source: Source, error: AxonError | None) -> None:
-        """Note how a source answered; a change goes to the log once. A shortage is none of its."""
-        if isinstance(error, ShortageError):
-            return
-        state = self.states[source.url]
-        if error and state.error is None:
-            log.warning("%s", error)
-            state.since = time.time()
-        elif error is None and state.error is not None:
-            log.info("%s answers again", source.url)
-            state.since = time.time()
-        state.error = str(error) if error else None
-
-    @property
-    def indexed(self) -> bool:
-        """Whether every source has an index, so that an unlisted name can be refused."""
-        return all(state.indexed for state in self.states.values())
 
     # -- versions --------------------------------------------------------------------------
 
@@ -264,11 +246,12 @@ class Tree:
         if hub := self.hubs.get(spec.namespace):
             return await self._resolve_in(hub, spec)
         failure: AxonError | None = None
-        async with self._in_turn(("manifest", spec), lambda one: one.manifest(spec)) as asked:
+        async with self._in_turn(
+            ("manifest", spec), lambda one: self.outages.send(one, partial(one.manifest, spec))
+        ) as asked:
             async for source, found in asked:
                 if isinstance(found, LateError):
                     continue
-                self.answered(source, found if isinstance(found, AxonError) else None)
                 if isinstance(found, AxonError):
                     failure = failure or found
                 elif found is not None:
@@ -276,7 +259,7 @@ class Tree:
                     return Version(*found, source)
         if failure:
             raise failure.located(spec=str(spec))
-        raise NotFoundError(
+        raise self.outages.no_registry(str(spec)) or NotFoundError(
             "no such version", spec=str(spec), hint=f"see axonfs versions {spec.model}"
         )
 
@@ -298,22 +281,8 @@ class Tree:
     async def _latest_spec(self, spec: Spec) -> Spec:
         latest = (await self.versions(spec.model)).latest
         if latest is None:
-            raise self.unknown(spec.model)
+            raise self.outages.unknown(spec.model)
         return Spec(spec.namespace, spec.name, latest)
-
-    @property
-    def denial(self) -> AccessDeniedError | None:
-        """The refusal of a registry that tells nothing: what is not known may be there."""
-        return next((source.denial for source in self.sources if source.denial), None)
-
-    def unknown(self, model: str) -> AxonError:
-        """What to tell of a model of which no version is known."""
-        if self.denial:
-            return self.denial.located(spec=model)
-        hint = "try axonfs search" if self.indexed else "try axonfs search, or name its @VERSION"
-        if not self.sources and "hf" in self.hubs:
-            hint = f"no registry is configured; on the Hugging Face Hub it is hf/{model}"
-        return NotFoundError("no such model", spec=model, hint=hint)
 
     async def versions(self, model: str, *, fresh: bool = False) -> Versions:
         """All versions of `namespace/name` that are listed or local, and which is `latest`.
@@ -327,34 +296,41 @@ class Tree:
         hub = self.hubs.get(model.partition("/")[0])
         return await self._recent(
             ("versions", model),
-            lambda: self._hub_versions(hub, model, fresh) if hub else self._all_versions(model),
+            lambda: (
+                self._hub_versions(hub, model, fresh) if hub else self._all_versions(model, fresh)
+            ),
             fresh=fresh,
         )
 
-    async def _all_versions(self, model: str) -> Versions:
-        shelf = (await self.catalog()).shelves.get(tuple(model.split("/")), Shelf())
+    async def _all_versions(self, model: str, fresh: bool) -> Versions:
+        try:
+            shelf = (await self.catalog()).shelves.get(tuple(model.split("/")), Shelf())
+        except AxonError as exc:
+            raise exc.located(spec=model) from exc
         names, latest, failure = set(shelf.versions), None, None
         left = len(self.sources)
 
         async def ask(source: Source) -> Versions | None:
-            down = self.states[source.url].error is not None and not source.denial
-            return await source.versions(model, offline=self.offline or down)
+            down = not self._patience or self.outages.of(source).failure
+            if names and not fresh and down:
+                return await source.versions(model, offline=True)
+            return await self.outages.ask(source, partial(source.versions, model))
 
-        async with self._in_turn(("versions of", model), ask) as asked:
+        async with self._in_turn(("versions of", model, fresh), ask) as asked:
             async for source, answer in asked:
                 left -= 1
                 if isinstance(answer, LateError):
                     continue
                 if isinstance(answer, AxonError):
-                    self.answered(source, answer)
-                    failure, answer = answer, await _kept(source.versions(model, offline=True))
+                    failure = failure or answer
+                    answer = await kept(source.versions(model, offline=True))
                 if answer is not None:
                     names.update(answer.versions)
                     latest = latest or answer.latest
                 if names and left <= 0:
                     break  # that will do: the rest are late
-        if failure and not names:
-            raise failure
+        if not names and (failure or self.offline):
+            raise failure.located(spec=model) if failure else self.outages.unknown(model)
         return Versions.of(names, latest)
 
     # -- hubs --------------------------------------------------------------------------------
@@ -367,10 +343,11 @@ class Tree:
         Raises:
             OfflineError: it is not known locally, and nothing may be sent.
         """
+        if is_commit(spec.version):
+            return spec.version
         hub = self.hubs[spec.namespace]
-        found = await self._recent(
-            ("target", spec), lambda: hub.alias(spec, offline=self.offline, allow_stale=True)
-        )
+        call = partial(hub.alias, spec)
+        found = await self._recent(("target", spec), lambda: self.outages.ask_or_kept(hub, call))
         if found is None and self.offline:
             raise OfflineError("not in the cache, and offline", spec=str(spec))
         return found
@@ -388,7 +365,7 @@ class Tree:
 
     async def _resolve_in(self, hub: Hub, spec: Spec) -> Version:
         try:
-            found = await hub.manifest(spec)
+            found = await self.outages.send(hub, partial(hub.manifest, spec))
         except AxonError as exc:
             raise exc.located(spec=str(spec)) from exc
         if found is None:
@@ -401,40 +378,18 @@ class Tree:
     async def _hub_versions(self, hub: Hub, model: str, fresh: bool) -> Versions:
         """The commits that the hub's branches and tags are at, and those that are local."""
         local = (await self.local()).shelves.get(tuple(model.split("/")), Shelf()).versions
-        asked = await hub.versions(model, offline=self.offline, allow_stale=not fresh)
+        call = partial(hub.versions, model)
+        asked = await (self.outages.ask if fresh else self.outages.ask_or_kept)(hub, call)
         found = asked or Versions((), None)
+        if self.offline and not (asked or local):
+            raise self.outages.unknown(model)
         if fresh:  # whoever asks for a branch is to hear the same
             now = trio.current_time()
             for name, commit in {**found.aliases, LATEST: found.latest}.items():
                 self._answers["target", parse_spec(f"{model}@{name}")] = _Answer(commit, now)
         return replace(found, versions=tuple(sorted({*found.versions, *local})))
 
-    async def search(self, query: str) -> list[Listing]:
-        """Listings that match, best first: from the index, else from a source's own search.
 
-        Raises:
-            AxonError: nothing matches, and a source could not search.
-        """
-        hits = await trio.to_thread.run_sync(search, (await self.catalog()).listings, query)
-        found = {listing.spec: listing for listing in hits}
-        failures: list[AxonError] = []
-        for source in self.sources:
-            if self.states[source.url].indexed or self.offline:
-                continue
-            try:
-                found = {listing.spec: listing for listing in await source.search(query)} | found
-            except AxonError as exc:
-                failures.append(exc)
-        if failures and not found:
-            raise failures[0]
-        for failure in failures:
-            log.warning("%s", failure)
-        return ranked(found.values(), query)
-
-
-async def _kept(stored: Awaitable[T | None]) -> T | None:
-    """What a source said earlier; None if that makes no sense either: it spoils only its own."""
-    try:
-        return await stored
-    except AxonError:
-        return None
+def _says_no(answer: object) -> bool:
+    """Whether an answer is that something does not exist."""
+    return answer is None or (isinstance(answer, Versions) and not answer.versions)

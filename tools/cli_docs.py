@@ -27,8 +27,9 @@ HEAD = """\
 as `@^1.2` means the highest version that it allows ([versions.md](versions.md)).
 
 A command asks the running mount that owns the cache, and does the work itself where none runs. If
-no flag, variable or file names a cache and no mount uses the default one, the only mount on the
-machine is asked.
+no flag, variable or file names a cache and no mount uses the default one, the only mount of this
+user is asked. Beside a mount of root's, `status` of another user shows that one, and `search`,
+`info` and `versions` ask its registries if the user has none; all else is about the user's cache.
 
 Exit codes: 0 done; 1 what was asked for failed, and a line on stderr says what, where, and what to
 do; 2 wrong usage; 130 interrupted. `--json` goes to stdout alone, everything else that is not the
@@ -42,7 +43,11 @@ A flag goes before its variable, which goes before the config file (`AXONFS_CONF
 `~/.config/axonfs/config.yaml`, else `/etc/axonfs/config.yaml`), which goes before the default.
 Where there is no such file, that of Axon (`~/.axon/config.yaml`) is read in its place and never
 written: the first edit makes a file of AxonFS that begins with what it said.
-`AXONFS_TOKEN` is the token of the first registry.
+`AXONFS_TOKEN` is the token of the first registry. Other tokens are in `tokens.yaml` beside the
+config file, registry URL to token, which only its owner may read (mode 0600), so that everyone may
+read the config file. Tokens in the config file work too, while others may not read it; an edit
+moves them.
+A config file that a user may not read is told of and left out.
 
 | key | variable | |
 |---|---|---|

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from axonfs.cli.mounts import health
+from axonfs.cli.others import Other, state_of
 from axonfs.config import Settings
 from axonfs.connection.mountinfo import Mount, mounts
 from axonfs.connection.mounting import DEVICE, FUSE_CONFIG, user_allow_other
@@ -198,6 +199,8 @@ def mount_check(mount: Mount) -> Check:
     """Whether one mount answers, and what it says of itself."""
     place, answer = mount.mountpoint, health(mount)
     name = f"mount {place}"
+    if mount.owner != os.geteuid() and answer.state != "alive":
+        return Check(name, WARN, state_of(Other(mount, answer)))  # theirs to mend
     if answer.state == "dead":
         return Check(name, FAIL, "its process has ended", f"axonfs umount --force {place}")
     if answer.state == "wedged":

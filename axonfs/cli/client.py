@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from axonfs.call import Event, call
 from axonfs.cli.options import Target
+from axonfs.cli.others import beside_root, roots, state_of
 from axonfs.cli.output import note
-from axonfs.errors import AxonError, BusyError, UnavailableError
+from axonfs.errors import AxonError, BusyError, UnavailableError, UnsupportedError
 from axonfs.rundir import owner_of
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 Sink: TypeAlias = Callable[[Event], None]
 
+LOOKS = frozenset({"search", "info", "versions"})
 # What these do needs no lock on the cache: they work beside an owner that does not answer, but for
 # `status`, which is about that owner.
 READ_ONLY = frozenset(
@@ -58,6 +61,40 @@ def ask(target: Target, request: Event, sink: Sink = lambda event: None) -> Even
     Raises:
         AxonError: the request failed; it carries the exit code.
     """
+    result = ask_worker(target, request, sink)
+    if result is not None:
+        return result
+    op, settings = str(request["op"]), target.settings
+    if op in LOOKS and not settings.registries:
+        settings = _with_registries(settings)
+    elif op not in LOOKS | {"status"} and not (target.explicit_cache or _is_set_up(settings)):
+        for text in beside_root(op, settings.cache):
+            note(text)
+    return _ask_here(settings, request, sink)
+
+
+def _with_registries(settings: Settings) -> Settings:
+    """The settings of what only looks: with the registries of root's mount, if it names any."""
+    found = roots()
+    if found and found[0].registries:
+        note(f"using the registries of {found[0].title}")
+        return replace(settings, registries=found[0].registries)
+    if found and not found[0].alive:
+        note(state_of(found[0]))
+    return settings
+
+
+def _is_set_up(settings: Settings) -> bool:
+    """Whether this user has a cache and a registry of their own, and so means these."""
+    return bool(settings.registries) and os.path.exists(settings.cache / "index.lmdb")
+
+
+def ask_worker(target: Target, request: Event, sink: Sink = lambda event: None) -> Event | None:
+    """The result of `request` from a running mount of this user; None if there is none to ask.
+
+    Raises:
+        AxonError: the request failed; it carries the exit code.
+    """
     if target.registries:
         request = {**request, "registries": list(target.registries)}
     if tokens := own_tokens(target.settings):
@@ -75,7 +112,7 @@ def ask(target: Target, request: Event, sink: Sink = lambda event: None) -> Even
         if cache != target.settings.cache and request["op"] not in READ_ONLY:
             note(f"using the cache of the mount, {cache}")
         return _result(events, sink, cache)
-    return _ask_here(target.settings, request, sink)
+    return None
 
 
 def own_tokens(settings: Settings) -> dict[str, str]:
@@ -175,15 +212,20 @@ def _ask_here(settings: Settings, request: Event, sink: Sink) -> Event:
     try:
         return trio.run(_interruptible, settings, request, sink, True, heeds_ctrl_c)
     except BaseException as exc:
-        if request["op"] not in READ_ONLY or not _is_busy(exc):
+        unusable = request["op"] in LOOKS and _is(exc, UnsupportedError)
+        if not unusable and (request["op"] not in READ_ONLY or not _is(exc, BusyError)):
             raise
-    return trio.run(_interruptible, settings, request, sink, False, heeds_ctrl_c)
+    if not unusable:
+        return trio.run(_interruptible, settings, request, sink, False, heeds_ctrl_c)
+    with tempfile.TemporaryDirectory(prefix="axonfs-") as directory:  # it needs none to look
+        settings = replace(settings, cache=Path(directory))
+        return trio.run(_interruptible, settings, request, sink, True, heeds_ctrl_c)
 
 
-def _is_busy(exc: BaseException) -> bool:
+def _is(exc: BaseException, kind: type[AxonError]) -> bool:
     if isinstance(exc, BaseExceptionGroup):
-        return exc.subgroup(BusyError) is not None
-    return isinstance(exc, BusyError)
+        return exc.subgroup(kind) is not None
+    return isinstance(exc, kind)
 
 
 def _told(event: Event) -> AxonError:

@@ -9,16 +9,16 @@ import click
 from axonfs.applied import plain
 from axonfs.cli.applying import apply_to_mounts
 from axonfs.cli.hints import Group
-from axonfs.cli.options import json_option
+from axonfs.cli.options import json_option, resolved
 from axonfs.cli.output import echo, echo_json, note, table
 from axonfs.config import (
     DEFAULT_WORD,
     check_key,
     config_path,
     convert,
-    edit_config,
     resolve,
 )
+from axonfs.editing import edit_config
 from axonfs.errors import UsageError
 
 
@@ -31,7 +31,7 @@ def config() -> None:
 @json_option
 def list_settings(as_json: bool) -> None:
     """Show every setting with where it comes from: a variable, a file, or the default."""
-    found = resolve({})
+    found = resolved({})
     if as_json:
         echo_json({name: plain(name, value) for name, (value, _) in found.items()})
         return
@@ -47,7 +47,7 @@ def list_settings(as_json: bool) -> None:
 @click.argument("key")
 def get(key: str) -> None:
     """Print the value of one setting."""
-    value, _ = resolve({})[check_key(key)]
+    value, _ = resolved({})[check_key(key)]
     echo(_text(key, value))
 
 

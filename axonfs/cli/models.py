@@ -10,7 +10,7 @@ import click
 from axonfs.cli.client import ask
 from axonfs.cli.options import json_option, source_options, target
 from axonfs.cli.output import echo, echo_json, facts, note, show_note, table
-from axonfs.errors import AxonError, UsageError
+from axonfs.errors import ADD_REGISTRY, AxonError, UsageError
 from axonfs.names import HUBS
 from axonfs.units import counted, part_of, share, size
 from axonfs.versions import parse_wanted
@@ -39,21 +39,25 @@ def search(
     Every word of QUERY must be in the namespace, name, description or tags.
     """
     words = " ".join(query)
-    place = target(registries, cache)
     request = {"op": "search", "query": words, "sources": list(sources)}
-    found = ask(place, request, show_note)["models"]
+    result = ask(target(registries, cache), request, show_note)
+    found = result["models"]
+    if not (found or sources or result["registries"]):
+        note(
+            f"no registry is configured; {ADD_REGISTRY}, --source hf searches the Hugging Face Hub"
+        )
+    elif not found:
+        note("nothing matches")
     if as_json:
         echo_json(found)
-        return
-    table(
-        ("SPEC", "SIZE", "FRAMEWORK", "DESCRIPTION"),
-        (
-            (item["spec"], _known(item["size"]), item["framework"], _described(item))
-            for item in found
-        ),
-    ) if found else note("nothing matches")
-    if not (found or sources or place.settings.registries):
-        note("no registry is configured; --source hf searches the Hugging Face Hub")
+    elif found:
+        table(
+            ("SPEC", "SIZE", "FRAMEWORK", "DESCRIPTION"),
+            (
+                (item["spec"], _known(item["size"]), item["framework"], _described(item))
+                for item in found
+            ),
+        )
 
 
 def _described(item: dict[str, Any]) -> str:

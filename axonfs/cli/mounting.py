@@ -259,9 +259,13 @@ def umount(mountpoint: Path | None, force: bool) -> None:
     --force ends them, also when nothing is mounted at MOUNTPOINT any more.
     """
     from axonfs.cli import unmounting
+    from axonfs.cli.mounts import mount_at
+    from axonfs.cli.others import check_ours
     from axonfs.cli.places import meant
 
     place = meant(mountpoint)
+    if (found := mount_at(place)) is not None:
+        check_ours(found, "umount")
     remarks = unmounting.unmount(place, force=force)
     note(f"unmounted {place}")
     for remark in remarks:
@@ -280,12 +284,14 @@ def restart(mountpoint: Path | None) -> None:
     """
     from axonfs.cli import unmounting
     from axonfs.cli.mounts import mount_at
+    from axonfs.cli.others import check_ours
     from axonfs.cli.places import meant
 
     place = meant(mountpoint)
     found = mount_at(place)
     if found is None:
         raise AxonError("no AxonFS is mounted there", path=str(place), hint="see axonfs status")
+    check_ours(found, "restart")
     state = unmounting.restart(found)
     note(f"restarted {place} (worker {state['worker']['pid']})")
     if fault := state.get("settings_fault"):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from axonfs.config import Settings, load, resolve
-from axonfs.errors import UsageError
+from axonfs.cli.output import note
+from axonfs.config import Settings, closed_config, resolve, settings_of
+from axonfs.errors import ClosedFileError, UsageError
 from axonfs.names import printable
 from axonfs.values import local_path
 
@@ -70,10 +71,26 @@ class Target:
 
 def target(registries: tuple[str, ...] = (), cache: str | None = None) -> Target:
     """The target that `--registry` and `--cache` describe."""
-    flags = {"registries": registries, "cache": cache}
-    settings = load(flags)
-    explicit = resolve(flags)["cache"][1] != "default"
+    found = resolved({"registries": registries, "cache": cache})
+    settings = settings_of(found)
+    explicit = found["cache"][1] != "default"
     return Target(settings, explicit, settings.registries if registries else ())
+
+
+def resolved(flags: Mapping[str, object]) -> dict[str, tuple[Any, str]]:
+    """Each setting's value and where it comes from.
+
+    A config file that this user may not read is told of and left out; then no registry is used but
+    those that a flag or a variable names.
+    """
+    try:
+        found = resolve(flags)
+    except ClosedFileError as exc:
+        note(f"{exc}; its settings are not used")
+        return resolve(flags, {})
+    if (closed := closed_config()) is not None:
+        note(f"{closed}: this user may not read it; its settings are not used")
+    return found
 
 
 def source_options(function: F) -> F:

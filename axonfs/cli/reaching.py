@@ -1,4 +1,5 @@
-"""The checks of `axonfs doctor` that ask the registries: do they answer, how fast, is it HTTPS.
+"""The checks of `axonfs doctor` that ask registries and hubs: do they answer, how fast, is it
+HTTPS, do their tokens work.
 
 An answer's Date header would tell of a wrong clock, but a wrong clock matters only to TLS, and
 then the TLS error says so: it is put in words here.
@@ -14,8 +15,16 @@ import trio
 
 from axonfs.cli.checks import FAIL, OK, WARN, Check
 from axonfs.config import Settings
-from axonfs.errors import AccessDeniedError, AxonError, NotFoundError
-from axonfs.remote import Documents, Limits, RegistrySource, Trust
+from axonfs.errors import ADD_REGISTRY, AccessDeniedError, AxonError, NotFoundError
+from axonfs.remote import (
+    Documents,
+    HubSource,
+    Limits,
+    RegistrySource,
+    Trust,
+    configured_hubs,
+    hub_tokens,
+)
 from axonfs.units import counted
 
 PATIENCE = 15.0
@@ -24,13 +33,12 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 def registry_checks(settings: Settings) -> Iterator[Check]:
-    """Ask each registry for its index."""
+    """Ask each registry for its index, and each hub for the account of its token."""
     if settings.offline:
         yield Check("registries", OK, "not asked: offline")
         return
     if not settings.registries:
-        yield Check("registries", WARN, "none is configured", "axonfs registry add URL")
-        return
+        yield Check("registries", WARN, "none is configured", ADD_REGISTRY)
     yield from trio.run(_ask_all, settings)
 
 
@@ -43,7 +51,48 @@ async def _ask_all(settings: Settings) -> list[Check]:
         for url in settings.registries:
             source = RegistrySource(url, documents, token=settings.token(url))
             nursery.start_soon(_ask, source, url, bool(settings.token(url)), checks)
-    return [checks[url] for url in settings.registries]
+        hubs = configured_hubs(settings, documents, None, hub_tokens(settings))
+        for hub in hubs.values():
+            nursery.start_soon(_ask_hub, hub, checks)
+    return [checks[name] for name in (*settings.registries, *hubs)]
+
+
+async def _ask_hub(hub: HubSource, checks: dict[str, Check]) -> None:
+    started, name = time.monotonic(), f"hub {hub.namespace}"
+    without = f"axonfs config set sources, without {hub.namespace}, if it is not needed"
+    try:
+        with trio.fail_after(PATIENCE):
+            text, state, hint = *await _token_of(hub), ""
+    except trio.TooSlowError:
+        text, state, hint = f"no answer within {PATIENCE:.0f} s", WARN, without
+    except AccessDeniedError as exc:
+        hint = f"set {hub.token_variable} to one of yours{hub.log_in}, or leave it out"
+        text, state = f"its token is refused: {exc.what}", FAIL
+    except AxonError as exc:
+        text, state, hint = exc.what, WARN, f"{_hint(exc)}; {without}"
+    else:
+        text = f"answers in {(time.monotonic() - started) * 1000:.0f} ms, {text}"
+    checks[hub.namespace] = Check(name, state, f"{hub.url} {text}", hint)
+
+
+async def _token_of(hub: HubSource) -> tuple[str, str]:
+    """What the hub says of its token, and how good that is.
+
+    Raises:
+        AccessDeniedError: it refuses the token.
+        AxonError: it does not answer.
+    """
+    try:
+        account = await hub.account()
+    except AccessDeniedError:
+        if hub.has_token:
+            raise
+        return "without a token", OK
+    if not hub.has_token:
+        return "without a token", OK
+    if account is None:
+        return "but it does not say whether the token works", WARN
+    return f"its token is {account}'s", OK
 
 
 async def _ask(source: RegistrySource, url: str, has_token: bool, checks: dict[str, Check]) -> None:
@@ -56,7 +105,9 @@ async def _ask(source: RegistrySource, url: str, has_token: bool, checks: dict[s
         checks[url] = Check(name, FAIL, f"no answer within {PATIENCE:.0f} s", _CHECK_URL)
         return
     except AxonError as exc:
-        checks[url] = Check(name, FAIL, exc.what, _hint(exc))
+        refused = has_token and isinstance(exc, AccessDeniedError)
+        what = f"its token is refused: {exc.what}" if refused else exc.what
+        checks[url] = Check(name, FAIL, what, _hint(exc))
         return
     took = f"answers in {(time.monotonic() - started) * 1000:.0f} ms"
     if searches:

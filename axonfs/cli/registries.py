@@ -12,10 +12,11 @@ import click
 
 from axonfs.cli.applying import apply_to_mounts
 from axonfs.cli.hints import Group
-from axonfs.cli.options import LocalPath, json_option
+from axonfs.cli.options import LocalPath, json_option, resolved
 from axonfs.cli.output import echo, echo_json, note, table
 from axonfs.cli.progress import Progress as Display
-from axonfs.config import convert, edit_config, resolve
+from axonfs.config import convert, resolve
+from axonfs.editing import edit_config
 from axonfs.errors import StoppedError, UsageError
 from axonfs.names import parse_spec, printable
 from axonfs.units import counted, size
@@ -160,7 +161,7 @@ def _announce(url: str) -> None:
 @json_option
 def list_registries(as_json: bool) -> None:
     """List the registries in the order they are asked; the first is the default."""
-    found = resolve({})
+    found = resolved({})
     (urls, origin), (tokens, _) = found["registries"], found["tokens"]
     allowed = found["allow_unverified"][0]
     if as_json:

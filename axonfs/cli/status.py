@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,13 +12,17 @@ from typing import Any
 
 import click
 
-from axonfs.cli.client import ask
+from axonfs.cli.client import ask, ask_worker
+from axonfs.cli.mounts import health, mount_at
 from axonfs.cli.options import Target, cache_option, json_option, target
-from axonfs.cli.output import clock, echo, echo_json, facts, table
-from axonfs.errors import AxonError, UnavailableError
+from axonfs.cli.others import is_ours, others, owner_of, state_of, unanswered
+from axonfs.cli.output import clock, echo, echo_json, facts, note, table
+from axonfs.connection.mountinfo import Mount, mounts
+from axonfs.errors import ADD_REGISTRY, AxonError
 from axonfs.names import printable
 from axonfs.units import counted, share, size
 
+STATUS = {"op": "status"}
 WATCH_PAUSE = 1.0
 _SHOWN_FAILURES = 5
 
@@ -33,52 +38,83 @@ def status(mountpoint: str | None, watch: bool, cache: str | None, as_json: bool
     That is: its registries, the cache, fetches and prefetches, the scrub, what is open or
     quarantined, recent failures.
     Without MOUNTPOINT it is the mount that uses the configured cache, or the only one there is.
+    Exit 1 if nothing is mounted; what the cache holds is shown all the same.
     """
     fetch = _source(mountpoint, target((), cache))
     while True:
         state = fetch()
-        if as_json and watch:
-            click.echo(json.dumps(state))
-        elif as_json:
-            echo_json(state)
-        else:
-            if watch:
-                click.clear()
-            _show(state)
+        _print(state, as_json=as_json, watch=watch)
+        if not state.get("mountpoint"):
+            raise AxonError(f"nothing is mounted with the cache {state.get('cache')}", hint=_hint())
         if not watch:
             return
         time.sleep(WATCH_PAUSE)
 
 
+def _print(state: dict[str, Any], *, as_json: bool, watch: bool) -> None:
+    if as_json and watch:
+        click.echo(json.dumps(state))
+    elif as_json:
+        echo_json(state)
+    else:
+        if watch:
+            click.clear()
+        _show(state)
+
+
 def _source(mountpoint: str | None, place: Target) -> Callable[[], dict[str, Any]]:
-    if mountpoint is None:
-        return lambda: dict(ask(place, {"op": "status"})["status"])
-    cache = _cache_of(Path(mountpoint))
-    there = replace(place, settings=replace(place.settings, cache=cache), explicit_cache=True)
-    return lambda: dict(ask(there, {"op": "status"})["status"])
+    """What gives the state each time: the mount's worker; of another user's mount its own file."""
+    if mountpoint is not None:
+        return _source_at(Path(mountpoint), place)
+    if ask_worker(place, STATUS) is not None:
+        return _asking(place)
+    theirs = [] if place.explicit_cache else others()
+    alive = [other for other in theirs if other.alive]
+    if len(alive) == 1:
+        note(f"this is {alive[0].title}")
+        return lambda: _said(alive[0].mount)
+    if not theirs or os.path.exists(place.settings.cache):
+        return _asking(place)
+    for other in theirs:
+        note(state_of(other))
+    raise AxonError("nothing of yours is mounted", hint=_hint() if alive else "axonfs mount mounts")
 
 
-def _cache_of(mountpoint: Path) -> Path:
-    """The cache of the mount at `mountpoint`."""
-    from axonfs.cli.mounts import health, mount_at
-
+def _source_at(mountpoint: Path, place: Target) -> Callable[[], dict[str, Any]]:
     found = mount_at(mountpoint)
     if found is None:
-        raise AxonError("no AxonFS is mounted there", path=str(mountpoint))
-    state = health(found)
-    if state.state != "alive" or not state.status.get("cache"):
-        raise UnavailableError(
-            _WHY[state.state], path=str(mountpoint), hint=f"axonfs umount --force {mountpoint}"
-        )
-    return Path(state.status["cache"])
+        raise AxonError("no AxonFS is mounted there", path=str(mountpoint), hint=_hint())
+    state = _said(found)
+    if not is_ours(found):
+        note(f"this is {owner_of(found)}'s mount")
+    if not is_ours(found) or not state.get("cache"):
+        return lambda: _said(found)
+    settings = replace(place.settings, cache=Path(state["cache"]))
+    return _asking(replace(place, settings=settings, explicit_cache=True))
 
 
-_WHY = {
-    "alive": "the mount does not say which cache it uses",
-    "dead": "the mount's process has ended",
-    "wedged": "the mount does not answer",
-    "closed": "the mount is closed to this user",
-}
+def _asking(place: Target) -> Callable[[], dict[str, Any]]:
+    return lambda: dict(ask(place, STATUS)["status"])
+
+
+def _said(mount: Mount) -> dict[str, Any]:
+    """What a mount's own status file says.
+
+    Raises:
+        AxonError: the mount does not answer, or not this user.
+    """
+    state = health(mount)
+    if state.state != "alive":
+        raise unanswered(mount, state)
+    return state.status
+
+
+def _hint() -> str:
+    """What is mounted elsewhere, and else what mounts."""
+    found = [str(mount.mountpoint) for mount in mounts()]
+    if not found:
+        return "axonfs mount mounts"
+    return f"there is a mount at {', '.join(found)}: axonfs status {found[0]}"
 
 
 def _show(state: dict[str, Any]) -> None:
@@ -100,8 +136,14 @@ def _show(state: dict[str, Any]) -> None:
             ("worker", _worker((state.get("worker") or {}).get("ends") or [])),
         ]
     )
-    for item in state.get("registries", []):
-        echo(f"registry: {item['url']} {_registry_state(item, mounted=bool(where))}".rstrip())
+    for item in state.get("registries") or []:
+        words = _source_state(item) if where else ""
+        echo(f"registry: {item['url']} {words}".rstrip())
+    if where and not state.get("registries"):
+        echo(f"registry: none is configured; {ADD_REGISTRY}")
+    for item in state.get("hubs") or []:
+        if item.get("state") != "not asked":
+            echo(f"hub {item['name']}: {item['url']} {_source_state(item)}")
     _show_loads((state.get("prefetch") or {}).get("loads") or [])
     _show_open(state.get("open") or [])
     _show_quarantined(state.get("quarantined") or [])
@@ -176,14 +218,16 @@ def _worker(ends: list[dict[str, Any]]) -> str:
     return f"replaced {len(ends)} times, last {clock(last['time'])}: {last['how']}"
 
 
-def _registry_state(item: dict[str, Any], *, mounted: bool) -> str:
+def _source_state(item: dict[str, Any]) -> str:
+    """How a registry or a hub answered last, in words."""
     if item.get("error"):
-        return f"does not answer: {item['error']}"
-    if not mounted:
-        return ""
-    state = (
-        "ok" if item.get("indexed", True) else "ok, but it has no index: names work, ls does not"
-    )
+        since = f" since {clock(item['since'])}" if item.get("since") else ""
+        return f"does not answer{since}: {item['error']}"
+    if not item.get("answered"):
+        return "not asked yet"
+    state = f"ok (last answer {clock(item['answered'])})"
+    if "name" not in item and not item.get("indexed", True):
+        state += ", but it has no index: names work, ls does not"
     return f"{state}; what cannot be verified is read" if item.get("allow_unverified") else state
 
 

@@ -2,6 +2,7 @@
 
 from axonfs.remote.bodies import Bodies, Location
 from axonfs.remote.documents import Documents, Fetched
+from axonfs.remote.hub import HubSource
 from axonfs.remote.hubcache import Blob, HubCache
 from axonfs.remote.hubs import configured as configured_hubs
 from axonfs.remote.hubs import hub_tokens
@@ -20,6 +21,7 @@ __all__ = [
     "Fetched",
     "Hub",
     "HubCache",
+    "HubSource",
     "Limits",
     "Location",
     "Origin",

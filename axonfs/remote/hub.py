@@ -30,11 +30,12 @@ from axonfs.errors import (
     AxonError,
     DeadlineError,
     MalformedError,
+    NotFoundError,
     OfflineError,
     UnavailableError,
 )
 from axonfs.manifest import SNAPSHOT, FileEntry, Manifest, parse_manifest, render_manifest
-from axonfs.names import LATEST, Spec, is_commit, revision_of, revision_segment
+from axonfs.names import LATEST, Spec, is_commit, plain, revision_of, revision_segment
 from axonfs.remote.bodies import Location
 from axonfs.remote.documents import Documents, Fetched
 from axonfs.remote.kept import KeptDocuments
@@ -71,6 +72,7 @@ class HubSource(ABC):
     default_branch: str
     token_variable: str
     log_in = ""  # another way to have a token, if its client has one
+    account_path: str  # what names the account of a token, and refuses any other
 
     def __init__(
         self,
@@ -94,6 +96,11 @@ class HubSource(ABC):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
 
+    @property
+    def has_token(self) -> bool:
+        """Whether it is asked with a token."""
+        return bool(self._secrets)
+
     # -- what each hub knows -----------------------------------------------------------------
 
     def _credentials(self, token: str) -> dict[str, str]:
@@ -116,6 +123,10 @@ class HubSource(ABC):
     @abstractmethod
     def _file_url(self, repo: str, commit: str, path: str) -> str:
         """Where the bytes of a file are asked for."""
+
+    @abstractmethod
+    def _account(self, answer: Any) -> str | None:
+        """The name of the account that the answer at `account_path` is about."""
 
     @abstractmethod
     async def search(self, query: str) -> list[Listing]:
@@ -201,6 +212,20 @@ class HubSource(ABC):
         manifest = await trio.to_thread.run_sync(_snapshot, spec, commit, files)
         leftout.warn(spec, manifest.left_out)
         return manifest, f"{self.namespace}://{repo}@{spec.version}/"
+
+    async def account(self) -> str | None:
+        """The account of the token, by name; None if the hub does not say.
+
+        Raises:
+            AccessDeniedError: there is no token, or the hub refuses it.
+            AxonError: it does not answer.
+        """
+        url = f"{self._endpoint}/{self.account_path}"
+        try:
+            name = self._account(parse_json((await self._page("", url)).body))
+        except (NotFoundError, MalformedError):  # a mirror that has no accounts
+            return None
+        return name and plain(name)
 
     async def table(self, base: str, entry: FileEntry) -> ChunkTable | None:
         """None: hubs have no chunk tables."""

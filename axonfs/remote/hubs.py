@@ -16,7 +16,7 @@ from axonfs.remote.documents import Documents
 from axonfs.remote.hub import HubSource
 from axonfs.remote.huggingface import HuggingFace
 from axonfs.remote.modelscope import ModelScope
-from axonfs.remote.source import DocumentCache, Hub
+from axonfs.remote.source import DocumentCache
 from axonfs.values import parse_url
 
 
@@ -58,9 +58,9 @@ def hub_tokens(settings: Settings, given: Mapping[str, str] | None = None) -> di
 def configured(
     settings: Settings,
     documents: Documents,
-    cache: DocumentCache,
+    cache: DocumentCache | None,
     tokens: Mapping[str, str],
-) -> dict[str, Hub]:
+) -> dict[str, HubSource]:
     """The hubs that `sources` names; making one sends nothing.
 
     Args:
@@ -69,7 +69,7 @@ def configured(
     Raises:
         UsageError: an endpoint is no URL.
     """
-    hubs: dict[str, Hub] = {}
+    hubs: dict[str, HubSource] = {}
     for name in settings.sources:
         known = _KNOWN[name]
         try:

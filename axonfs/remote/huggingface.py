@@ -74,6 +74,7 @@ class HuggingFace(HubSource):
     default_branch = "main"
     token_variable = "HF_TOKEN"
     log_in = ", or log in with hf auth login"
+    account_path = "api/whoami-v2"
 
     async def _commit(
         self, repo: str, revision: str, *, offline: bool = False, allow_stale: bool = False
@@ -119,6 +120,10 @@ class HuggingFace(HubSource):
 
     def _file_url(self, repo: str, commit: str, path: str) -> str:
         return f"{self._endpoint}/{repo}/resolve/{commit}/{quote(path, safe='/')}"
+
+    def _account(self, answer: Any) -> str | None:
+        name = answer.get("name") if isinstance(answer, dict) else None
+        return name if isinstance(name, str) else None
 
     async def search(self, query: str) -> list[Listing]:
         url = f"{self._endpoint}/api/models?search={quote(query, safe='')}&limit={FOUND}"

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from axonfs.catalog import Listing
-from axonfs.errors import MalformedError, UsageError
+from axonfs.errors import AccessDeniedError, MalformedError, UsageError
 from axonfs.manifest import FileEntry
 from axonfs.names import is_commit, parse_spec, plain, printable
 from axonfs.remote.hub import Commit, HubSource, described, parse_json, texts
@@ -47,6 +47,7 @@ class ModelScope(HubSource):
     official = ENDPOINT
     default_branch = "master"
     token_variable = "MODELSCOPE_API_TOKEN"
+    account_path = "openapi/v1/users/me"
 
     def _credentials(self, token: str) -> dict[str, str]:
         # Older parts of it know the cookie alone.
@@ -98,6 +99,13 @@ class ModelScope(HubSource):
 
     def _access(self, repo: str) -> str:
         return super()._access(f"models/{repo}")
+
+    def _account(self, answer: Any) -> str | None:
+        if isinstance(answer, dict) and answer.get("success") is False:
+            raise AccessDeniedError("it knows no account of this token")
+        data = answer.get("data") if isinstance(answer, dict) else None
+        name = data.get("username") if isinstance(data, dict) else None
+        return name if isinstance(name, str) else None
 
     async def search(self, query: str) -> list[Listing]:
         url = f"{self._endpoint}/openapi/v1/models?search={quote(query, safe='')}&page_size={FOUND}"

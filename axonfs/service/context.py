@@ -83,7 +83,8 @@ async def offered(context: Context, wanted: Wanted, *, fresh: bool = False) -> S
     A spec that says `latest` stays one where the list of versions has none: the tree knows better.
 
     Raises:
-        NotFoundError: there is no model, or no version of it that the constraint allows.
+        NotFoundError: there is no model, or no version of it that the constraint allows. Certain:
+            where a source did not answer, its error is raised.
         AxonError: a source could not be asked.
     """
     if wanted.exact:
@@ -92,7 +93,7 @@ async def offered(context: Context, wanted: Wanted, *, fresh: bool = False) -> S
     if wanted.constraint is None:
         return replace(wanted.spec, version=found.latest or LATEST)
     if not found.versions:
-        raise context.tree.unknown(wanted.spec.model)
+        raise context.tree.outages.unknown(wanted.spec.model)
     return await _chosen(context, wanted, wanted.constraint, found.versions)
 
 
@@ -126,7 +127,7 @@ async def _chosen(
 ) -> Spec:
     version = constraint.highest(among)
     if version is None:
-        raise NotFoundError(
+        raise context.tree.outages.doubt(wanted.spec.model) or NotFoundError(
             f"no version matches {constraint}",
             spec=wanted.spec.model,
             hint=f"there is {', '.join(among[-MANY:]) or 'nothing'}",

@@ -17,7 +17,14 @@ from typing import Any
 
 import trio
 
-from axonfs.errors import AxonError, NotFoundError, UnavailableError, UsageError
+from axonfs.errors import (
+    ADD_REGISTRY,
+    AxonError,
+    NoRegistryError,
+    NotFoundError,
+    UnavailableError,
+    UsageError,
+)
 from axonfs.fetch import Feed, Priority
 from axonfs.manifest import FileEntry, Manifest
 from axonfs.names import Spec, newest
@@ -301,11 +308,11 @@ async def update(context: Context, request: Event) -> Event:
 async def _ask_again(context: Context) -> None:
     """Refresh the index; what could not be asked is said, since `newest` may not be true then."""
     await context.tree.catalog(fresh=True)
-    states = context.tree.states.values()
-    errors = [state.error for state in states if state.error]
-    if len(errors) == len(states):
-        what = errors[0] if errors else "no registry is configured"
-        raise UnavailableError(what, hint="nothing was updated")
+    errors, registries = context.tree.outages.errors, context.tree.sources
+    if not registries:
+        raise NoRegistryError("no registry is configured", hint=ADD_REGISTRY)
+    if len(errors) == len(registries):
+        raise UnavailableError(errors[0], hint="nothing was updated")
     for error in errors:
         await context.note(error)
 

@@ -13,9 +13,14 @@ from typing import Any
 
 import trio
 
+from axonfs import searching
 from axonfs.catalog import Listing
 from axonfs.catalog import search as matching
-from axonfs.errors import AxonError, UnavailableError, UsageError
+from axonfs.errors import (
+    AxonError,
+    UnavailableError,
+    UsageError,
+)
 from axonfs.manifest import Manifest
 from axonfs.names import Spec, parse_spec, printable, version_key
 from axonfs.remote import Hub
@@ -76,20 +81,21 @@ async def search(context: Context, request: Event) -> Event:
     """
     query, tree = str(request.get("query", "")), context.tree
     sources = [str(name) for name in request.get("sources") or (REGISTRY,)]
-    found = await tree.search(query) if REGISTRY in sources else []
+    found = await searching.search(tree, query) if REGISTRY in sources else []
     found += await _search_hubs(tree, query, [name for name in sources if name != REGISTRY])
-    if tree.offline or any(state.error for state in tree.states.values()):
+    if tree.offline or tree.outages.fault() or not tree.sources:
         local = await trio.to_thread.run_sync(_local_listings, context.store)
         known = {listing.spec for listing in found}
         found += [item for item in matching(local, query) if item.spec not in known]
-    errors = [state.error for state in tree.states.values() if state.error]
+    errors = tree.outages.errors
     if errors and not found and REGISTRY in sources:
         raise UnavailableError(errors[0], hint="nothing that is known here matches")
     if tree.offline and sources != [REGISTRY]:
         errors.append("offline, so no hub was asked")
     for error in errors:
         await context.note(error)
-    return {"models": await trio.to_thread.run_sync(_listings, context.store, found)}
+    listed = await trio.to_thread.run_sync(_listings, context.store, found)
+    return {"models": listed, "registries": len(tree.sources)}
 
 
 async def _search_hubs(tree: Tree, query: str, names: list[str]) -> list[Listing]:
@@ -98,7 +104,7 @@ async def _search_hubs(tree: Tree, query: str, names: list[str]) -> list[Listing
         if name not in tree.hubs:
             raise UsageError(f"{printable(name)} is not one of the sources", hint=_SOURCES_HINT)
         if not tree.offline:
-            found += await tree.hubs[name].search(query)
+            found += await searching.search_hub(tree, name, query)
     return found
 
 
@@ -225,7 +231,7 @@ async def versions(context: Context, request: Event) -> Event:
     spec = parse_spec(str(request.get("model")))
     found = await context.tree.versions(spec.model)
     if not found.versions:
-        raise context.tree.unknown(spec.model)
+        raise context.tree.outages.unknown(spec.model)
     listed = await _listed_sizes(context)
     named = [Spec(spec.namespace, spec.name, version) for version in found.versions]
     if spec.namespace not in context.tree.hubs:  # a hub has many commits, and counts requests

@@ -107,7 +107,7 @@ class Service:
             "pid": None,
             "mountpoint": None,
             "offline": engine.settings.offline,
-            "registries": [{"url": url, "error": None} for url in engine.settings.registries],
+            **engine.tree.outages.report(),
             "cache": str(engine.settings.cache),
             "cache_used": engine.store.usage(),
             "cache_limit": engine.evictor.limit(),

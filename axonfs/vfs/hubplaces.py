@@ -23,7 +23,16 @@ Path = tuple[str, ...]
 Found = Version | str | None
 
 MODEL_DEPTH = 3  # of hf/<org>/<name>
+_PROBED = (".json", ".safetensors", ".jinja", ".py", ".txt")
 _REVISIONS = frozenset({"main", "master", LATEST})  # more likely to be one than a model
+
+
+def is_probe(name: str) -> bool:
+    """Whether a name is one that loaders look for in any directory, and no model's.
+
+    Above the versions it does not exist unless it is listed, whether or not a source answers.
+    """
+    return name.endswith(_PROBED)
 
 
 class HubPlaces:
@@ -46,7 +55,8 @@ class HubPlaces:
             NotFoundError: there is no such model or revision.
             AxonError: the hub could not be asked, or does not say.
         """
-        if not all(map(valid_segment, path)) and spec_of(path) is None:
+        probed = len(path) > MODEL_DEPTH and is_probe(path[-1])
+        if probed or (not all(map(valid_segment, path)) and spec_of(path) is None):
             raise NotFoundError("no such model or revision", path="/".join(path))
         if len(path) < MODEL_DEPTH or path in (await self._tree.local()).shelves:
             return None

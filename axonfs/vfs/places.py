@@ -19,7 +19,7 @@ from axonfs.manifest import FileEntry
 from axonfs.names import LATEST, Spec, spec_of, valid_segment, version_key
 from axonfs.shelves import Shelf, moment
 from axonfs.tree import Tree, Version
-from axonfs.vfs.hubplaces import Found, HubPlaces
+from axonfs.vfs.hubplaces import Found, HubPlaces, is_probe
 
 MANIFEST = "manifest.yaml"
 CONTROL = ".axonfs"
@@ -35,9 +35,14 @@ ABSENT_TTL = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """A directory above the versions."""
+    """A directory above the versions.
+
+    `certain` is false for one that may not exist: a source that could have it does not answer. What
+    is looked up in it gets that source's error, which then names a model and not its first part.
+    """
 
     path: tuple[str, ...]
+    certain: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,16 +179,14 @@ class Places:
         """The time that a directory shows, and for how many seconds the kernel may keep it.
 
         When the version was published. Of what is above the versions the newest one's, and within
-        that second another moment whenever there are other names. Waits for no hub, and for a
-        catalog only where there may be a version.
+        that second another moment whenever there are other names. Waits for no source.
         """
         path = place.path
         if self._hubs.has(path):
             return moment(await self._hubs.names(path)), LISTING_TTL
-        spec = spec_of(path)
-        if spec is None and not self._tree.heard():
+        if not self._tree.heard():
             return 0.0, LISTING_TTL
-        catalog = await self._tree.catalog()
+        spec, catalog = spec_of(path), await self._tree.catalog()
         if spec and (listing := catalog.by_spec.get(spec)):
             return listing.published, FOREVER
         if shelf := catalog.shelves.get(path):
@@ -202,8 +205,12 @@ class Places:
             return place
         if self._hubs.has(place.path):
             return place
-        shelves = (await self._tree.catalog()).shelves
         spec = spec_of(place.path)
+        if spec and (version := await self._tree.known(spec)):
+            return Folder(place.path, version, "")
+        if place.path in (await self._tree.local()).shelves:
+            return place
+        shelves = (await self._tree.catalog()).shelves
         if spec and place.path[-1] in shelves.get(place.path[:-1], Shelf()).versions:
             return Folder(place.path, await self._tree.version(spec), "")
         if place.path in shelves:
@@ -218,30 +225,63 @@ class Places:
             return await self._in_hub(path)
         if not valid_segment(name):
             return None
+        if local := await self._in_cache(path):
+            self._tree.listen()
+            return local
+        if is_probe(name) and not self._tree.heard():
+            return None
+        if len(path) == 1:
+            return await self._namespace(path)
         shelf = (await self._tree.catalog()).shelves.get(parent.path, Shelf())
         if name in shelf.children or name in shelf.versions:
             return Directory(path)
         if name == LATEST and len(parent.path) >= 2:
             return await self._latest(parent)
-        return await self._unlisted(path)
+        return None if is_probe(name) else await self._unlisted(path)
+
+    async def _in_cache(self, path: tuple[str, ...]) -> Place | None:
+        """What is at `path` as far as the cache tells; no source is asked."""
+        spec = spec_of(path)
+        if spec and (version := await self._tree.known(spec)):
+            return Folder(path, version, "")
+        return Directory(path) if path in (await self._tree.local()).shelves else None
+
+    async def _namespace(self, path: tuple[str, ...]) -> Directory | None:
+        """A directory in the root: one that is listed, a new one, or one that is not certain."""
+        tree, (name,) = self._tree, path
+        if tree.heard() and name in (await tree.catalog()).shelves[()].children:
+            return Directory(path)
+        if is_probe(name):
+            return None
+        if tree.outages.doubt(name):
+            return Directory(path, certain=False)
+        try:
+            if name in (await tree.catalog(fresh=True)).shelves[()].children:
+                return Directory(path)
+        except AxonError:
+            return Directory(path, certain=False)
+        if tree.outages.doubt(name) or tree.outages.late():
+            return Directory(path, certain=False)
+        if unconfigured := tree.outages.no_registry(name):
+            raise unconfigured
+        return None if tree.outages.indexed else Directory(path)
 
     async def _unlisted(self, path: tuple[str, ...]) -> Directory | Folder | None:
         """A name no index lists: a new one, a version or model that resolves, or nothing."""
-        if len(path) == 1:
-            catalog = await self._tree.catalog(fresh=not self._tree.offline)
-            known = path[0] in catalog.shelves[()].children or not self._tree.indexed
-            return Directory(path) if known else None
         if spec := spec_of(path):
             try:
                 return Folder(path, await self._tree.version(spec), "")
             except NotFoundError:
                 pass
-        if self._tree.offline:
-            return None
         if (await self._tree.versions("/".join(path))).versions:
             return Directory(path)
+        fresh = await self._tree.catalog(fresh=True)
+        if path in fresh.shelves:  # published since the index was asked for
+            return Directory(path)
+        if spec is None and (doubt := self._tree.outages.doubt("/".join(path))):
+            raise doubt
         # A registry without an index: what does not look like a version may be a directory.
-        guess = not self._tree.indexed and version_key(path[-1])[0] == 0
+        guess = not self._tree.outages.indexed and version_key(path[-1])[0] == 0
         return Directory(path) if guess else None
 
     async def _in_hub(self, path: tuple[str, ...]) -> Place | None:
@@ -251,9 +291,10 @@ class Places:
             return None
 
     async def _latest(self, parent: Directory) -> Place | None:
-        latest = (await self._tree.versions("/".join(parent.path))).latest
-        if latest is None and self._tree.denial:
-            raise self._tree.denial
+        model = "/".join(parent.path)
+        latest = (await self._tree.versions(model)).latest
+        if latest is None and (doubt := self._tree.outages.doubt(model)):
+            raise doubt
         return Alias((*parent.path, LATEST), latest) if latest is not None else None
 
     async def _list_directory(self, place: Directory) -> dict[str, Place]:
@@ -270,8 +311,8 @@ class Places:
             names[LATEST] = latest
         if place.path == ():
             names |= {name: Directory((name,)) for name in await self._hubs.known()}
-            if not names and self._tree.denial:
-                raise self._tree.denial
+            if not names and (fault := self._tree.outages.fault()):
+                raise fault
             names[CONTROL] = Directory((CONTROL,))
         return names
 
@@ -338,27 +379,3 @@ def _folders(version: Version) -> dict[str, dict[str, FileEntry | None]]:
             folders.setdefault(parent, {})[name] = None
             inner = parent
     return folders
-
-
-def describe(place: Place) -> tuple[str | None, str | None]:
-    """The spec and the path in it that an error about `place` names."""
-    if isinstance(place, File):
-        return str(place.version.spec), place.entry.path
-    if isinstance(place, Folder):
-        return str(place.version.spec), place.inner or None
-    return None, "/".join(place.path) or "/"
-
-
-class located:  # noqa: N801 - reads as a phrase: `with located(place):`
-    """Adds the spec and the path of `place` to an AxonError that leaves the block."""
-
-    def __init__(self, place: Place) -> None:
-        self._place = place
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
-        if isinstance(exc, AxonError):
-            spec, path = describe(self._place)
-            raise exc.located(spec=spec, path=path) from exc

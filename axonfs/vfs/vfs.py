@@ -20,6 +20,7 @@ from axonfs.fetch import Fetcher
 from axonfs.names import Spec
 from axonfs.prefetch import Prefetcher
 from axonfs.tree import Tree
+from axonfs.vfs.blame import located
 from axonfs.vfs.files import Files, Handle
 from axonfs.vfs.journal import Journal
 from axonfs.vfs.nodes import Nodes
@@ -35,7 +36,6 @@ from axonfs.vfs.places import (
     Place,
     Places,
     Text,
-    located,
 )
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Vfs:
     async def lookup(self, parent: int, name: str) -> Attributes:
         """The entry `name` of a directory, counted as known to the kernel; inode 0 if none."""
         directory = await self._at(parent)
-        with located(directory):
+        with located(directory, name):
             place = await self._places.lookup(directory, name)
             if place is None:
                 return _absent(directory)
@@ -182,6 +182,8 @@ class Vfs:
                 return Attributes(inode, mode, len(target.encode()), 0, 0.0, 1, ttl, ttl)
             case Folder(version=version):
                 mtime, ttl = version.manifest.created, FOREVER
+            case Directory(certain=False):
+                return Attributes(inode, stat.S_IFDIR | 0o555, 0, 0, 0.0, 2, 0.0, 0.0)
             case Directory():
                 mtime, ttl = await self._places.dated(place)
         known_for = max(ttl, SHELF_TTL)

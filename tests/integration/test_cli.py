@@ -150,9 +150,10 @@ def test_a_token_is_sent_and_never_shown(
     monkeypatch.setattr(sys, "stdin", io.StringIO("s3cret-token\n"))
     added = run("registry", "add", registry.url, "--with-token")
     assert added.code == 0
-    config = tmp_path / "config.yaml"
-    assert "s3cret-token" in config.read_text()
-    assert stat.S_IMODE(config.stat().st_mode) == 0o600
+    config, tokens = tmp_path / "config.yaml", tmp_path / "tokens.yaml"
+    assert "s3cret-token" in tokens.read_text()
+    assert "s3cret-token" not in config.read_text()
+    assert stat.S_IMODE(tokens.stat().st_mode) == 0o600
     shown = [
         run(*line)
         for line in (
@@ -161,15 +162,15 @@ def test_a_token_is_sent_and_never_shown(
             ["config", "list"],
             ["config", "list", "--json"],
             ["config", "get", "tokens"],
-            ["status", "--json"],
             ["search", "tiny"],
         )
     ]
     assert all(done.code == 0 for done in [added, *shown])
+    shown.append(run("status", "--json"))
     assert not any("s3cret" in done.out + done.err for done in [added, *shown])
     assert load().token(registry.url) == "s3cret-token"
     run("registry", "remove", registry.url)
-    assert "s3cret" not in config.read_text()
+    assert "s3cret" not in config.read_text() + tokens.read_text()
 
 
 def test_registries_are_asked_in_the_order_they_are_set(run: Run) -> None:

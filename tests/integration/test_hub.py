@@ -18,6 +18,7 @@ from axonfs.manifest import SNAPSHOT, git_digest, parse_manifest
 from axonfs.names import parse_spec
 from axonfs.remote import Documents, Hub
 from axonfs.remote.huggingface import HuggingFace
+from axonfs.searching import search
 from axonfs.store import Store
 from axonfs.vfs.places import Alias, Directory, File, Folder, Places
 from tests.support.fetching import Rig, rig
@@ -355,7 +356,7 @@ async def test_nothing_is_sent_before_a_model_is_named(tmp_path: Path, hub: HubS
     async with rig(tmp_path, hubs=at(hub)) as parts:
         await parts.tree.catalog()
         await parts.tree.local()
-        await parts.tree.search("tiny")
+        await search(parts.tree, "tiny")
     assert hub.requests == []
 
 

@@ -15,7 +15,8 @@ import trio
 from axonfs import control, rundir
 from axonfs.call import Event
 from axonfs.cli.logfile import LOG, open_log
-from axonfs.config import edit_config, load
+from axonfs.config import load
+from axonfs.editing import edit_config
 from axonfs.errors import AxonError, UnsupportedError
 from axonfs.manifest import FileEntry
 from axonfs.remote import Limits
@@ -52,6 +53,41 @@ def test_a_config_with_tokens_is_closed_to_others(run: Run, tmp_path: Path) -> N
     config.write_text("registries: [http://a]\n")
     config.chmod(0o644)
     assert run("config", "list").code == 0
+
+
+def test_tokens_are_moved_to_a_file_of_their_own(run: Run, tmp_path: Path) -> None:
+    """Tokens in the config file work, and the next edit moves them; others may read the rest."""
+    config, tokens = tmp_path / "config.yaml", tmp_path / "tokens.yaml"
+    config.write_text("registries: [http://a]\ntokens: {http://a: s3cret}\n")
+    config.chmod(0o600)
+    assert load().token("http://a") == "s3cret"
+    assert run("registry", "add", "http://b").code == 0
+    assert "s3cret" not in config.read_text()
+    assert stat.S_IMODE(tokens.stat().st_mode) == 0o600
+    assert load().token("http://a") == "s3cret"
+    config.chmod(0o644)
+    assert run("config", "set", "streams", "3").code == 0
+    assert stat.S_IMODE(config.stat().st_mode) == 0o644
+    assert load().token("http://a") == "s3cret"
+    assert run("registry", "remove", "http://a").code == 0
+    assert "s3cret" not in config.read_text() + tokens.read_text()
+
+
+def test_a_tokens_file_is_closed_to_others(run: Run, tmp_path: Path) -> None:
+    """One that others can read is refused with what to do, and no command shows what is in it."""
+    tokens = tmp_path / "tokens.yaml"
+    tokens.write_text("http://a: s3cret\n")
+    for mode in (0o644, 0o640, 0o604):
+        tokens.chmod(mode)
+        done = run("config", "list")
+        assert done.code == 2
+        assert f"chmod 600 {tokens}" in done.err
+    tokens.chmod(0o600)
+    shown = run("config", "list")
+    assert shown.code == 0
+    assert "s3cret" not in shown.out + shown.err
+    tokens.write_text("[nonsense]\n")
+    assert run("config", "list").code == 2
 
 
 def test_everything_in_a_cache_is_its_owners(run: Run, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ async def test_a_source_is_not_blamed_for_a_socket_that_could_not_be_made(
                     reading.start_soon(parts.read, feed)
                     await trio.sleep(0.3)
             feed.close()
-            assert [state.error for state in parts.tree.states.values()] == [None]
+            assert parts.tree.outages.errors == []
             assert parts.store.health.fault is None
     (said,) = complaints(caplog)
     assert os.strerror(errno.EMFILE) in said

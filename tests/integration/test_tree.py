@@ -13,6 +13,7 @@ from trio.testing import MockClock
 from axonfs.catalog import parse_index
 from axonfs.errors import AxonError, MalformedError, NotFoundError, OfflineError
 from axonfs.names import parse_spec
+from axonfs.searching import search
 from axonfs.tree import MIN_AGE, TTL, Tree
 from tests.support import faulty
 from tests.support.faulty import FaultyOrigin
@@ -148,7 +149,7 @@ async def test_one_registry_that_is_down_hides_nothing_of_the_other(
         async with rig(tmp_path / "cache", origin.url, second.url) as parts:
             assert "cv/only@2.0.0" in await listed(parts.tree)
             assert (await parts.tree.version(parse_spec("cv/only@2.0.0"))).base
-            state = parts.tree.states[parts.tree.sources[0].url]
+            state = parts.tree.outages.of(parts.tree.sources[0])
             assert state.error is not None
             for _ in range(3):
                 parts.tree.invalidate()
@@ -199,7 +200,7 @@ async def test_a_registry_that_goes_down_later(
             origin.always(faulty.reset_before)
             clock.jump(TTL)
             assert await listed(parts.tree) == names
-            state = parts.tree.states[parts.tree.sources[0].url]
+            state = parts.tree.outages.of(parts.tree.sources[0])
             await settled(lambda: state.error is not None)
             assert await listed(parts.tree) == names
             assert (await parts.tree.version(parse_spec("nlp/tiny"))).spec.version == "1.10.0"
@@ -270,7 +271,7 @@ async def test_a_registry_without_any_list(tmp_path: Path, plain: FaultyOrigin) 
     """Full names resolve; nothing is listed but what was resolved; `latest` is the registry's."""
     async with rig(tmp_path / "cache", plain.url) as parts:
         assert await listed(parts.tree) == []
-        assert not parts.tree.indexed
+        assert not parts.tree.outages.indexed
         spec = parse_spec("nlp/tiny@1.0.0")
         assert (await parts.tree.version(spec)).manifest.file("weights.bin") is not None
         with pytest.raises(NotFoundError):
@@ -316,5 +317,5 @@ async def test_ten_thousand_versions(tmp_path: Path, registry: Path) -> None:
             catalog = await parts.tree.catalog()
             assert len(catalog.listings) == 10_000
             assert len(catalog.shelves[()].children) == 50
-            assert len(await parts.tree.search("model7 team7")) > 10
+            assert len(await search(parts.tree, "model7 team7")) > 10
             assert len(server.requests) == 1

@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import axonfs
 from axonfs.names import parse_spec
 from axonfs.publish import publish
 from tests.support.registry import RegistryServer, make_model
@@ -132,6 +134,35 @@ def registry_dir(tmp_path: Path) -> Path:
 def registry(registry_dir: Path) -> Iterator[RegistryServer]:
     with RegistryServer(registry_dir) as server:
         yield server
+
+
+@pytest.fixture
+def open_to_users() -> Iterator[None]:
+    """/dev/fuse and the way to this interpreter as distributions have them: some machines keep
+    the device for root, or have Python in root's home."""
+    wanted = {Path("/dev/fuse"): 0o666}
+    for start in (Path(sys.executable), Path(sys.executable).resolve(), Path(axonfs.__file__)):
+        wanted |= dict.fromkeys(start.parents, 0o011)
+    before = {path: stat.S_IMODE(path.stat().st_mode) for path in wanted}
+    for path, bits in wanted.items():
+        if before[path] & bits != bits:
+            path.chmod(before[path] | bits)
+    yield
+    for path, mode in before.items():
+        if stat.S_IMODE(path.stat().st_mode) != mode:
+            path.chmod(mode)
+
+
+@pytest.fixture
+def open_path(tmp_path: Path) -> Iterator[None]:
+    """Lets other users reach the test's directory."""
+    closed = [path for path in tmp_path.parents if path.stat().st_mode & 0o011 != 0o011]
+    before = {path: stat.S_IMODE(path.stat().st_mode) for path in [tmp_path, *closed]}
+    for path, mode in before.items():
+        path.chmod(mode | 0o011)
+    yield
+    for path, mode in before.items():
+        path.chmod(mode)
 
 
 @pytest.fixture

@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import axonfs
 from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs
 from tests.support.registry import RegistryServer
 
@@ -59,23 +56,6 @@ def test_second_mount(mount: Mount, registry: RegistryServer, tmp_path: Path) ->
     assert done.returncode == 1
     assert str(mount.process.pid) in done.stderr
     assert not os.path.ismount(other)
-
-
-@pytest.fixture
-def open_to_users() -> Iterator[None]:
-    """/dev/fuse and the way to this interpreter as distributions have them: some machines keep
-    the device for root, or have Python in root's home."""
-    wanted = {Path("/dev/fuse"): 0o666}
-    for start in (Path(sys.executable), Path(sys.executable).resolve(), Path(axonfs.__file__)):
-        wanted |= dict.fromkeys(start.parents, 0o011)
-    before = {path: stat.S_IMODE(path.stat().st_mode) for path in wanted}
-    for path, bits in wanted.items():
-        if before[path] & bits != bits:
-            path.chmod(before[path] | bits)
-    yield
-    for path, mode in before.items():
-        if stat.S_IMODE(path.stat().st_mode) != mode:
-            path.chmod(mode)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")

@@ -6,7 +6,6 @@ import contextlib
 import os
 import stat
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,18 +27,6 @@ pytestmark = pytest.mark.mount
 OTHER, NOBODY = 1000, 65534
 SECRET = "t0ken-that-nobody-may-see"
 ESCAPE = "\x1b[2J\x1b]0;owned\x07"
-
-
-@pytest.fixture
-def open_path(tmp_path: Path) -> Iterator[None]:
-    """Lets other users reach the test's directory."""
-    closed = [path for path in tmp_path.parents if path.stat().st_mode & 0o011 != 0o011]
-    before = {path: stat.S_IMODE(path.stat().st_mode) for path in [tmp_path, *closed]}
-    for path, mode in before.items():
-        path.chmod(mode | 0o011)
-    yield
-    for path, mode in before.items():
-        path.chmod(mode)
 
 
 def read_as(uid: int, path: Path) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from axonfs import call, config, rundir
+from axonfs import call, editing, rundir
 from axonfs.cli.main import main
 from axonfs.cli.mounts import settled
 from axonfs.rundir import SOCKET, reachable
@@ -160,8 +160,8 @@ def test_a_path_below_a_mount_that_does_not_answer(mount: Mount, tmp_path: Path)
 def test_an_edit_of_the_config_while_another_is_stopped(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(config, "LOCK_SECONDS", 0.2)
-    with config._locked(tmp_path):
+    monkeypatch.setattr(editing, "LOCK_SECONDS", 0.2)
+    with editing._locked(tmp_path):
         assert main(["config", "set", "streams", "3"]) == 2
     assert "another process has had it locked" in capsys.readouterr().err
 

@@ -15,7 +15,7 @@ import pytest
 from axonfs.connection.holders import running
 from axonfs.connection.mountinfo import axonfs_at, top_at
 from tests.mount.conftest import settled
-from tests.mount.test_mounting import NOBODY, open_to_users  # noqa: F401 - a fixture
+from tests.mount.test_mounting import NOBODY
 from tests.mount.test_unmounting import tmpfs
 from tests.support.registry import RegistryServer
 

@@ -270,6 +270,8 @@ class _Hub(_Handler):
         query = parse_qs(parts.query)
         if parts.path == "/api/models":
             return self.search(query["search"][0])
+        if parts.path == "/api/whoami-v2":
+            return self.json({"name": "ada"}) if self.token() else self.error(401)
         if match := re.fullmatch(
             r"/api/models/(.+?)/(revision|tree|paths-info)/([^/]+)/?", parts.path
         ):

@@ -10,7 +10,8 @@ import yaml
 
 from axonfs import config
 from axonfs.axonconfig import HUB, translated
-from axonfs.config import Settings, edit_config, load, resolve
+from axonfs.config import Settings, load, resolve
+from axonfs.editing import edit_config
 from axonfs.errors import UsageError
 
 # As `axon init` writes it, with a mirror and a token filled in.

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from axonfs import config
-from axonfs.config import Settings, config_path, edit_config, load, read_config
+from axonfs.config import Settings, config_path, load, read_config
+from axonfs.editing import edit_config
 from axonfs.errors import UsageError
 
 
