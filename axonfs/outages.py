@@ -15,12 +15,15 @@ from typing import Any, TypeVar
 from axonfs.catalog import Listing
 from axonfs.errors import (
     ADD_REGISTRY,
+    AccessDeniedError,
     AxonError,
     DeadlineError,
+    MalformedError,
     NoRegistryError,
     NotFoundError,
     OfflineError,
     UnavailableError,
+    VanishedError,
 )
 from axonfs.remote import Hub, Source
 
@@ -28,6 +31,8 @@ log = logging.getLogger(__name__)
 
 # What says that the source itself does not answer, and not only that one document is unusable.
 OUTAGE = (UnavailableError, DeadlineError)
+# What it may answer in place of a document.
+ANSWERS = (NotFoundError, AccessDeniedError, MalformedError, VanishedError)
 
 T = TypeVar("T")
 
@@ -151,8 +156,11 @@ class Outages:
         """
         try:
             value = await call()
-        except AxonError as exc:
-            self._note(source, exc if isinstance(exc, OUTAGE) else None)
+        except OUTAGE as exc:
+            self._note(source, exc)
+            raise
+        except ANSWERS:
+            self._note(source, None)
             raise
         self._note(source, None)
         return value

@@ -83,7 +83,7 @@ async def search(context: Context, request: Event) -> Event:
     sources = [str(name) for name in request.get("sources") or (REGISTRY,)]
     found = await searching.search(tree, query) if REGISTRY in sources else []
     found += await _search_hubs(tree, query, [name for name in sources if name != REGISTRY])
-    if tree.offline or tree.outages.fault() or not tree.sources:
+    if tree.offline or tree.outages.fault():
         local = await trio.to_thread.run_sync(_local_listings, context.store)
         known = {listing.spec for listing in found}
         found += [item for item in matching(local, query) if item.spec not in known]
