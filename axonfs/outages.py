@@ -22,6 +22,7 @@ from axonfs.errors import (
     NoRegistryError,
     NotFoundError,
     OfflineError,
+    ShortageError,
     UnavailableError,
     VanishedError,
 )
@@ -157,7 +158,8 @@ class Outages:
         try:
             value = await call()
         except OUTAGE as exc:
-            self._note(source, exc)
+            if not isinstance(exc, ShortageError):  # which is none of the source's
+                self._note(source, exc)
             raise
         except ANSWERS:
             self._note(source, None)
@@ -167,6 +169,8 @@ class Outages:
 
     def listed(self, source: Source, error: AxonError | None) -> None:
         """Note whether the index of `source` is known, and if not why."""
+        if isinstance(error, ShortageError):
+            return
         state = self.of(source)
         before, state.unlisted = state.fault, error
         _tell(source, state, before)

@@ -329,6 +329,7 @@ class Tree:
                     latest = latest or answer.latest
                 if names and left <= 0:
                     break  # that will do: the rest are late
+        failure = failure or next((item.denial for item in self.sources if item.denial), None)
         if not names and (failure or self.offline):
             raise failure.located(spec=model) if failure else self.outages.unknown(model)
         return Versions.of(names, latest)

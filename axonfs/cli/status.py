@@ -45,7 +45,8 @@ def status(mountpoint: str | None, watch: bool, cache: str | None, as_json: bool
         state = fetch()
         _print(state, as_json=as_json, watch=watch)
         if not state.get("mountpoint"):
-            raise AxonError(f"nothing is mounted with the cache {state.get('cache')}", hint=_hint())
+            note(f"nothing is mounted with the cache {state.get('cache')}; {_hint()}")
+            click.get_current_context().exit(1)
         if not watch:
             return
         time.sleep(WATCH_PAUSE)
