@@ -96,7 +96,7 @@ class Interrupts:
             try:
                 return await handler()
             finally:
-                del self._waiting[request]
+                self._waiting.pop(request, None)
         raise pyfuse3.FUSEError(errno.EINTR)
 
     def interrupted(self, request: int) -> None:

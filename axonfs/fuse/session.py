@@ -171,9 +171,12 @@ class Handshake:
         try:
             reply = self._ours.recv(READ_BYTES)
             amended, terms = amend(reply, self.offer, passthrough=self._passthrough)
+            # Before dup2: a request that was read and is then sent again would be handled twice.
             if self._held.first:
                 os.write(device, amended)
-            elif not terms.resend and shown(self._mountpoint, self._held.connection):
+            elif terms.resend:
+                os.write(device, resend_notification())
+            elif shown(self._mountpoint, self._held.connection):
                 refuse_unanswered(device, self._mountpoint)
         except (OSError, ValueError) as exc:
             raise HandshakeError(f"the FUSE handshake failed: {exc}") from exc
@@ -182,8 +185,6 @@ class Handshake:
         os.close(device)
         # Last: libfuse would take the end of the socket for the end of the connection.
         self._ours.close()
-        if not self._held.first and terms.resend:
-            os.write(self.descriptor, resend_notification())
         return terms
 
 
