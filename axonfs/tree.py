@@ -97,8 +97,9 @@ class Tree:
         known = self._answers.get(key)
         age = trio.current_time() - known.asked if known else math.inf
         old = age >= (MIN_AGE if key == "catalog" and self.outages.fault() else TTL)
-        # What did not exist a while ago may exist now.
-        if known and (age < MIN_AGE or not fresh) and not (old and _says_no(known.value)):
+        # What did not exist a while ago may exist now, as may what one source says nothing of.
+        denied = known and _says_no(known.value) and (old or self.outages.fault())
+        if known and (age < MIN_AGE or not fresh) and not denied:
             if old and trio.current_time() - known.tried >= MIN_AGE:
                 known.tried = trio.current_time()
                 self._nursery.start_soon(self._ask_quietly, key, call)
@@ -329,7 +330,6 @@ class Tree:
                     latest = latest or answer.latest
                 if names and left <= 0:
                     break  # that will do: the rest are late
-        failure = failure or next((item.denial for item in self.sources if item.denial), None)
         if not names and (failure or self.offline):
             raise failure.located(spec=model) if failure else self.outages.unknown(model)
         return Versions.of(names, latest)

@@ -278,11 +278,13 @@ class Places:
         fresh = await self._tree.catalog(fresh=True)
         if path in fresh.shelves:  # published since the index was asked for
             return Directory(path)
-        if spec is None and (doubt := self._tree.outages.doubt("/".join(path))):
-            raise doubt
+        doubt = self._tree.outages.doubt("/".join(path))
         # A registry without an index: what does not look like a version may be a directory.
-        guess = not self._tree.outages.indexed and version_key(path[-1])[0] == 0
-        return Directory(path) if guess else None
+        if not self._tree.outages.indexed and version_key(path[-1])[0] == 0:
+            return Directory(path, certain=doubt is None)
+        if spec is None and doubt:
+            raise doubt
+        return None
 
     async def _in_hub(self, path: tuple[str, ...]) -> Place | None:
         try:
@@ -317,9 +319,11 @@ class Places:
         return names
 
     async def _unlisted_shelf(self, place: Directory) -> Shelf:
-        versions = (await self._tree.versions("/".join(place.path))).versions
+        model = "/".join(place.path)
+        versions = (await self._tree.versions(model)).versions
         if not versions:
-            raise NotFoundError("no index lists what is in here", path="/".join(place.path))
+            what = "no index lists what is in here"
+            raise self._tree.outages.doubt(model) or NotFoundError(what, path=model)
         return Shelf(versions=set(versions))
 
     # -- inside a version --------------------------------------------------------------------
