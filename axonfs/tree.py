@@ -226,7 +226,7 @@ class Tree:
             stored = await trio.to_thread.run_sync(self.store.manifest, spec)
             if stored is None:
                 return None
-            found = Version(stored.manifest, stored.base, self._source_of(spec, stored.base))
+            found = Version(stored.manifest, stored.base, self.source_of(spec, stored.base))
             self._remember(spec, found)
         return found
 
@@ -270,7 +270,7 @@ class Tree:
         """What each registry says, in their order, but for one that is silent."""
         return aclosing(self._flights.in_turn(key, self.sources, call, self.head_start))
 
-    def _source_of(self, spec: Spec, base: str) -> Source | None:
+    def source_of(self, spec: Spec, base: str) -> Source | None:
         """The source whose objects are below `base`; any registry can carry an object's bytes."""
         if spec.namespace in self.hubs:
             return self.hubs[spec.namespace]

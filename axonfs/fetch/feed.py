@@ -144,8 +144,11 @@ class Feed:
         return any(self._fetcher.packages.needed(origin, self.entry) for origin in self.origins)
 
     def freeze(self) -> bool:
-        """Freeze the object if there is nothing left of it to fetch or check; whether it did."""
-        if not self.entry.size or not self.object.freeze():
+        """Freeze the object if there is nothing left of it to fetch or check; whether it did.
+
+        One that nothing vouches for is not: its registry may be allowed no more while it is open.
+        """
+        if not self.entry.size or self.entry.unverified or not self.object.freeze():
             return False
         if self.object.quarantined is None and self.present(0, self.object.count):
             return True

@@ -232,7 +232,8 @@ async def _check_pin(
     elif stored.manifest.digest != pin.manifest_digest:
         proof.lack("", "its manifest is not the one that was pinned")
     else:
-        version = Version(stored.manifest, stored.base, None)
+        source = context.tree.source_of(spec, stored.base)
+        version = Version(stored.manifest, stored.base, source)
         proof = await _check_files(context, version, pin, include, exclude)
     return {
         "spec": str(spec),

@@ -75,6 +75,8 @@ async def _fault(context: Context, version: Version, entry: FileEntry) -> str | 
         with closing(await context.fetcher.open(version, entry)) as feed:
             await trio.to_thread.run_sync(feed.object.opened)
             await feed.prepare()
+            if not feed.allowed:
+                return "it cannot be verified, and its registry is not allowed to give such files"
             return await _fault_of(context, version, feed)
     except CorruptError as exc:
         return f"is quarantined: {exc.what}"

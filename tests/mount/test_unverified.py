@@ -112,11 +112,15 @@ def test_what_is_no_longer_allowed_is_not_read_from_the_cache(
     mount = start_mount(env=config(tmp_path, origin, allowed=True))
     for spec in (UNVERIFIED[0], VERIFIED[0]):
         assert file_of(mount, spec).read_bytes() == bytes_of(spec)
+    run_axonfs("pin", UNVERIFIED[0], VERIFIED[0], "--cache", mount.cache)
     mount.stop()
     mount = start_mount(env=config(tmp_path, origin, allowed=False), cache=mount.cache)
     assert file_of(mount, VERIFIED[0]).read_bytes() == bytes_of(VERIFIED[0])
     with pytest.raises(OSError, match="Input/output"):
         file_of(mount, UNVERIFIED[0]).read_bytes()
+    done = run_axonfs("pin", "--check", "--cache", mount.cache, check=False)
+    assert done.returncode == 1
+    assert f"{FILE}: it cannot be verified, and its registry is not allowed" in done.stdout
 
 
 @pytest.mark.complains
@@ -135,9 +139,16 @@ def test_the_setting_applies_at_once(
     done = run_axonfs("registry", "add", origin.url, "--allow-unverified")
     assert f"applies now to the mount at {mount.path}" in done.stderr
     assert file_of(mount, UNVERIFIED[0]).read_bytes() == bytes_of(UNVERIFIED[0])
-    run_axonfs("registry", "add", origin.url, "--no-allow-unverified")
-    with pytest.raises(OSError, match="Input/output"):
-        file_of(mount, UNVERIFIED[0]).read_bytes()
+    with file_of(mount, UNVERIFIED[0]).open("rb", buffering=0) as before:
+        assert before.read(10) == bytes_of(UNVERIFIED[0])[:10]
+        run_axonfs("registry", "add", origin.url, "--no-allow-unverified")
+        with pytest.raises(OSError, match="Input/output"):
+            file_of(mount, UNVERIFIED[0]).read_bytes()
+        with pytest.raises(OSError, match="Input/output"):
+            before.read(10)
+        run_axonfs("registry", "add", origin.url, "--allow-unverified")
+        assert before.read(10) == bytes_of(UNVERIFIED[0])[10:20]
+    assert file_of(mount, UNVERIFIED[0]).read_bytes() == bytes_of(UNVERIFIED[0])
 
 
 @pytest.mark.complains
