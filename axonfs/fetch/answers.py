@@ -4,8 +4,9 @@ Below feed. Nodes of one source may have different ETags for the same bytes, or 
 While all answers have one ETag their chunks are served as they land. From the first other ETag on
 (`differ`) nothing is served before the digest of the whole was seen to match, and no ETag matters.
 Where the digest is wrong the object is fetched again in one request, so that it is of one answer.
+So it is where no ETag tied the answers: a source may send none, or the bytes be of two sources.
 
-Trio thread only, but for `etag` and `note`, which transfers call.
+Trio thread only, but for `etag`, `note` and `took`, which transfers call.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Answers:
         self.restarts = 0
         self.punched = False  # bytes were given up that readers may have had
         self._etags: dict[str, str] = {}  # by URL
+        self._taken: set[object] = set()  # what tells the answers apart that bytes were taken of
         self._untied = stored.present_bytes > 0  # of answers that nobody remembers
 
     def etag(self, url: str) -> str | None:
@@ -34,6 +36,10 @@ class Answers:
     def note(self, url: str, etag: str) -> None:
         """An answer from `url` has this ETag."""
         self._etags.setdefault(url, etag)
+
+    def took(self, url: str, etag: str | None) -> None:
+        """Bytes are taken of an answer from `url`."""
+        self._taken.add((url, etag) if etag else object())
 
     def mix(self, other: EtagError) -> bool:
         """Take any answer from here on, and have the digest decide.
@@ -55,7 +61,8 @@ class Answers:
     @property
     def final(self) -> bool:
         """Whether a wrong digest is the source's fault, rather than that of several answers."""
-        return self.restarts == MAX_RESTARTS or not (self.differ or self._untied)
+        several = self.differ or self._untied or len(self._taken) > 1
+        return self.restarts == MAX_RESTARTS or not several
 
     @property
     def one(self) -> bool:
@@ -67,3 +74,4 @@ class Answers:
         self.restarts += 1
         self.differ = self.differ or EtagError("its bytes are of several answers")
         self._untied = self.punched = False
+        self._taken.clear()

@@ -61,6 +61,8 @@ class Transfer:
         self._first = job.next
         self._piece = piece
         self._patience = patience
+        self._etag: str | None = None
+        self._taken = False
 
     def run(self, bodies: Bodies) -> None:
         """Fetch, verify and store what the job still misses.
@@ -101,6 +103,7 @@ class Transfer:
 
     def _note_etag(self, etag: str) -> None:
         """Without a chunk table the ETag ties the ranges of an object together."""
+        self._etag = etag
         if self._job.feed.entry.chunks is None:
             self._job.feed.answers.note(self._location.url, etag)
 
@@ -109,6 +112,9 @@ class Transfer:
         return self._job.superfluous or self._fetcher.closing
 
     def _take(self, offset: int, view: memoryview) -> None:
+        if not (self._taken or self._blob):
+            self._taken = True
+            self._job.feed.answers.took(self._location.url, self._etag)
         size = self._object.chunk_size
         chunk = offset // size
         if not self._first <= chunk < self._job.chunks.stop:

@@ -141,6 +141,20 @@ async def test_where_a_node_has_other_bytes_it_begins_again_from_one_answer(
         feed.close()
 
 
+async def test_answers_that_no_etag_ties_are_not_taken_for_one(
+    tmp_path: Path, origin: FaultyOrigin, whole: bytes
+) -> None:
+    """One node of a source that sends no ETags has other bytes."""
+    origin.plan(node(None), node(None, wrong=True), of="/objects/")
+    origin.always(node(None))
+    async with rig(tmp_path / "cache", origin.url) as parts:
+        feed = await parts.open()
+        await feed.need(chunks_of(0))
+        assert await parts.read(feed) == whole
+        assert (feed.object.verified, feed.answers.restarts) == (True, 1)
+        feed.close()
+
+
 @pytest.mark.complains
 async def test_begins_are_bounded(tmp_path: Path, origin: FaultyOrigin) -> None:
     """Where no answer has the right bytes, that is what readers hear."""
