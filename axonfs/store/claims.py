@@ -17,8 +17,8 @@ def suits(known: ObjectRecord | Presence, entry: FileEntry) -> bool:
     """Whether chunks of `known` may be served as chunks of `entry`."""
     if known.size != entry.size:
         return False
-    if known.named != entry.named and not known.verified:
-        return False  # a registry may give a file of its own the name of another's
+    if known.named != entry.named:
+        return False  # a registry may give a file of its own the name of another's: their sha256
     if entry.chunks is None:
         return known.verified or known.table == NO_TABLE
     return known.chunk_size == entry.chunks.size and (

@@ -167,3 +167,20 @@ def test_a_private_object_may_have_to_go_further(tmp_path: Path) -> None:
         keys.append(found.key)
         del found
     store.close()
+
+
+def test_the_text_that_a_name_is_made_of_is_another_object(tmp_path: Path) -> None:
+    """A registry can publish it as a file, whose sha256 is then that name."""
+    package = "cd" * 32
+    text = f"package {package} a".encode()
+    theirs = FileEntry("b", len(text), hashlib.sha256(text).hexdigest())
+    entry = FileEntry("a", len(text), packed_digest(package, "a"), packed=package)
+    assert entry.digest == theirs.digest
+    store = Store.open(tmp_path / "cache")
+    published = store.object(theirs)
+    published.hold()
+    published.land(0, memoryview(text))
+    assert published.mark_verified(published.generation())
+    assert store.object(entry) is not published
+    published.release()
+    store.close()
