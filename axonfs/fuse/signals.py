@@ -18,7 +18,12 @@ def _mask(*numbers: int) -> int:
 
 
 FATAL = _mask(signal.SIGKILL)  # each thread of a process that has to die gets one of its own
-_STOPS = _mask(signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+# Nothing ends a program that does not handle these: they stop it, let it go on, or are ignored, but
+# stay pending even so while a debugger has yet to see them.
+_HARMLESS = _mask(
+    *(signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
+    *(signal.SIGCONT, signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH),
+)
 
 
 class Pending(NamedTuple):
@@ -41,10 +46,10 @@ def pending(thread: int) -> Pending | None:
     except OSError:
         return None
     fields = {name: value.strip() for name, _, value in _parts(text)}
-    own, shared, blocked, caught = (
-        int(fields[name], 16) for name in ("SigPnd", "ShdPnd", "SigBlk", "SigCgt")
+    own, shared, blocked, ignored, caught = (
+        int(fields[name], 16) for name in ("SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt")
     )
-    passing = ~blocked & (caught | ~_STOPS)
+    passing = ~blocked & ~ignored & (caught | ~_HARMLESS)
     first = fields["Tgid"] == fields["Pid"]
     return Pending(own & passing, shared & passing, first, fields["State"].startswith("D"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -183,6 +184,25 @@ def test_a_reader_that_is_stopped(
         assert reader.poll() is None
         gate.open.set()
         assert reader.wait(20) == 0
+
+
+@pytest.mark.parametrize("how", ["read", "page", "direct", "stat"])
+def test_a_reader_that_is_traced(
+    how: str, start_mount: MountFactory, origin: FaultyOrigin, gate: Gate
+) -> None:
+    """And gets a signal that it ignores, which stays pending until its debugger has seen it."""
+    mount = start_mount(origin.url)
+    os.listdir((mount.path / MODEL).parent)
+    origin.always(gate)
+    path = mount.path / "nlp/tiny/absent" if how == "stat" else mount.path / MODEL
+    with stuck(how, path) as reader:
+        ptrace_seize = 0x4206
+        assert ctypes.CDLL(None).ptrace(ptrace_seize, reader.pid, 0, 0) == 0
+        for number in (signal.SIGWINCH, signal.SIGCHLD, signal.SIGURG, signal.SIGCONT):
+            reader.send_signal(number)
+        time.sleep(0.5)  # longer than the mount takes to notice
+        state = Path(f"/proc/{reader.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        assert state == "D", "its call was answered"
 
 
 SLOW = """
