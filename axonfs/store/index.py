@@ -140,7 +140,7 @@ class Index:
     """An open index.
 
     Args:
-        behind: it is new, or from before the last boot: files may have what it does not know.
+        behind: files may have what it does not know, as after a boot, until `caught_up`.
         companion: called inside every write transaction, for what may wait until one happens.
     """
 
@@ -219,6 +219,12 @@ class Index:
         with self._writer:
             settle()
 
+    def caught_up(self, boot: bytes) -> None:
+        """In this boot nothing is in the files any more that the index does not know."""
+        if self.behind:
+            self.write(lambda transaction: transaction.put(Table.META, b"swept", boot))
+            self.behind = False
+
     def sync(self) -> None:
         """Wait until everything committed is on disk."""
         if self.writable:
@@ -291,8 +297,9 @@ def open_owner(path: Path, boot: bytes, form: int, *, map_size: int | None = Non
             _check_format(environment, path, form)
             environment.reader_check()  # readers that died would keep old pages from reuse
             tables = _tables_as_they_are(environment, boot, form)
-            behind = tables is None
             tables = tables or _create_tables(environment, boot, form)
+            with environment.begin(db=tables[Table.META]) as raw:
+                behind = raw.get(b"swept") != boot
         except BaseException:
             environment.close()
             raise

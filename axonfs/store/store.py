@@ -254,7 +254,7 @@ class Store(Metadata):
         Raises:
             NoSpaceError, OSError: the disk is full or failed.
         """
-        return sweep(self._ledger, behind=self._index.behind)
+        return sweep(self._ledger)
 
     def probe(self) -> None:
         """Try whether a disk that failed works again; `health` has the answer."""

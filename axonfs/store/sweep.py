@@ -2,8 +2,9 @@
 
 Beside store, above ledger. The sweep runs once after the cache was opened, beside everything else.
 Within one boot the index has all that was committed, so a file that it does not know is of no use
-and goes. After a boot the index may know less than the files do: then such a file becomes a stray,
-which counts for usage and eviction, and is adopted when an entry claims it.
+and goes. After a boot the index may know less than the files do, until a sweep came to its end:
+then such a file becomes a stray, which counts for usage and eviction, and is adopted when an entry
+claims it.
 
 A file is created under the ledger's lock by an object that is held, so one whose object is not held
 under that lock is no work in progress. For one worker thread.
@@ -32,11 +33,8 @@ class Swept:
     strays: int = 0
 
 
-def sweep(ledger: Ledger, *, behind: bool) -> Swept:
+def sweep(ledger: Ledger) -> Swept:
     """Give up or take in the backing files that the index counts no byte of.
-
-    Args:
-        behind: the index may know less than the files do.
 
     Raises:
         NoSpaceError, OSError: the disk is full or failed.
@@ -47,7 +45,8 @@ def sweep(ledger: Ledger, *, behind: bool) -> Swept:
         if digest is None:
             foreign.append(name)
         elif digest not in counted_files:
-            _settle(ledger, digest, swept, behind=behind)
+            _settle(ledger, digest, swept)
+    ledger.index.caught_up(ledger.boot)
     if foreign:
         what = f"{counted(len(foreign), 'file')} below {ledger.directory.objects}"
         log.warning("%s left alone, not of this cache: %s, for one", what, min(foreign))
@@ -64,7 +63,7 @@ def _counted(ledger: Ledger) -> set[str]:
     return {digest for digest, record in decoded if record and record.present_bytes}
 
 
-def _settle(ledger: Ledger, digest: str, swept: Swept, *, behind: bool) -> None:
+def _settle(ledger: Ledger, digest: str, swept: Swept) -> None:
     with ledger.lock:
         if digest in ledger.held:
             return
@@ -72,7 +71,7 @@ def _settle(ledger: Ledger, digest: str, swept: Swept, *, behind: bool) -> None:
         if record and record.present_bytes:  # it landed since
             return
         status = ledger.directory.status(digest)
-        if behind and record is None and status and status.st_blocks:
+        if ledger.index.behind and record is None and status and status.st_blocks:
             _count(ledger, digest, _stray(status))
             swept.strays += 1
             return

@@ -41,7 +41,8 @@ def orphaned(store: Store, what: Sample) -> Path:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     """A cache that is not new, with no object."""
-    Store.open(tmp_path / "cache", boot_id=BOOT).close()
+    with closing(Store.open(tmp_path / "cache", boot_id=BOOT)) as opened:
+        opened.sweep()
     with closing(Store.open(tmp_path / "cache", boot_id=BOOT)) as opened:
         yield opened
 
@@ -88,6 +89,27 @@ def test_after_a_boot_a_file_that_the_index_forgot_is_found_again(store: Store) 
             assert stored.needs_table_check
         assert after.evict(0).freed
         assert not orphan.exists()
+
+
+def test_so_it_is_where_the_first_owner_after_the_boot_ended_before_its_sweep(store: Store) -> None:
+    orphan = orphaned(store, sample(CHUNK + 5))
+    land(store, sample(CHUNK, seed=9))
+    store.close()
+    with reopened(store, NEXT_BOOT):
+        pass
+    with reopened(store, NEXT_BOOT) as after:
+        assert after.sweep() == Swept(strays=1)
+    later = orphaned_again(store)
+    with reopened(store, NEXT_BOOT) as after:
+        assert after.sweep() == Swept(removed=1)
+    assert orphan.exists()
+    assert not later.exists()
+
+
+def orphaned_again(store: Store) -> Path:
+    """An orphan of the boot in which the index caught up."""
+    with reopened(store, NEXT_BOOT) as again:
+        return orphaned(again, sample(CHUNK, seed=5))
 
 
 def test_a_rebuilt_index_keeps_every_file(store: Store) -> None:
