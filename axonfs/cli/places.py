@@ -8,7 +8,8 @@ from pathlib import Path
 
 from axonfs.cli.mounts import settled
 from axonfs.config import resolve
-from axonfs.connection.mountinfo import mounts
+from axonfs.connection.holders import holder_of, running
+from axonfs.connection.mountinfo import Mount, mounts, places_of, same_namespace
 from axonfs.errors import AxonError, UsageError
 
 
@@ -22,8 +23,24 @@ def meant(mountpoint: Path | None) -> Path:
     if mountpoint is not None:
         return settled(mountpoint)
     configured, origin = resolve({})["mountpoint"]
-    own = {mount.mountpoint for mount in mounts() if mount.owner == os.geteuid()}
-    return obvious(own, settled(configured), chosen=origin != "default")
+    return obvious(_own(), settled(configured), chosen=origin != "default")
+
+
+def _own() -> set[Path]:
+    """Where this user's mounts are; if there are none, where those were that holders still keep."""
+    own = {_home(mount) for mount in mounts() if mount.owner == os.geteuid()}
+    return own or {
+        holder.mountpoint
+        for holder in running()
+        if holder.owner == os.geteuid() and same_namespace(holder.pid)
+    }
+
+
+def _home(mount: Mount) -> Path:
+    """Where it was mounted first, if it is still there: the rest are bind mounts of it."""
+    holder = holder_of(mount)
+    home = holder.mountpoint if holder else mount.mountpoint
+    return home if home in places_of(mount.connection) else mount.mountpoint
 
 
 def obvious(own: Collection[Path], configured: Path, *, chosen: bool) -> Path:

@@ -156,6 +156,13 @@ def elsewhere(connection: int) -> list[Elsewhere]:
     return found
 
 
+def same_namespace(process: int) -> bool:
+    """Whether the process sees the mounts that this one sees; False if this user may not know."""
+    with suppress(OSError):
+        return _namespace(process) == _namespace("self")
+    return False
+
+
 def _namespace(process: str | int) -> str | None:
     try:
         return os.readlink(f"/proc/{process}/ns/mnt")

@@ -197,6 +197,26 @@ def test_a_mount_that_only_another_namespace_sees(mount: Mount) -> None:
     assert mount.process.wait(10) == 0
 
 
+def test_umount_without_a_mountpoint_finds_what_is_left(
+    mount: Mount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One mount with a bind mount is one mount, and so is one that only its process is left of."""
+    monkeypatch.setenv("AXONFS_CONFIG", str(tmp_path / "config.yaml"))
+    monkeypatch.delenv("AXONFS_MOUNTPOINT", raising=False)
+    bind = tmp_path / "bind"
+    bind.mkdir()
+    shell("mount", "--bind", mount.path, bind)
+    first = run_axonfs("umount", check=False)
+    assert f"{mount.path}: it is unmounted there" in first.stderr
+    assert f"the same mount is at {bind}" in first.stderr
+    with (bind / FILE).open("rb"):
+        shell("umount", "-l", bind)
+        second = run_axonfs("umount", check=False)
+        assert f"{mount.path}: it is not mounted there any more" in second.stderr
+        run_axonfs("umount", "--force")
+    assert mount.process.wait(5) == 0
+
+
 def test_files_that_are_open_after_a_lazy_unmount(mount: Mount) -> None:
     with (mount.path / FILE).open("rb"):
         shell("umount", "-l", mount.path)
