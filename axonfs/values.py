@@ -31,6 +31,8 @@ _WORDS = {"1": True, "true": True, "yes": True, "on": True} | {
 
 # One slash is enough: pathlib makes `http:/host` of `http://host`.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+# As scp and rsync name a place on another machine.
+_ELSEWHERE = re.compile(r"[\w.-]+@[\w.-]+:")
 
 
 class InvalidItemError(ValueError):
@@ -135,6 +137,8 @@ def local_path(value: object) -> Path:
     text = str(value) if isinstance(value, str | Path) else ""
     if match := _SCHEME.match(text):
         text = _path_of_url(text, match.group(1).lower())
+    if _ELSEWHERE.match(text):
+        raise ValueError("is on another machine; a path that is called so begins with ./ or /")
     if not text or "\0" in text:
         raise ValueError("is not a path")
     try:

@@ -11,7 +11,7 @@ from axonfs.call import Event
 from axonfs.cli.client import ask
 from axonfs.cli.hints import Group
 from axonfs.cli.options import cache_option, json_option, target
-from axonfs.cli.output import echo, echo_json, facts, note, table
+from axonfs.cli.output import asked, echo, echo_json, facts, note, table
 from axonfs.errors import AxonError, UsageError
 from axonfs.names import printable
 from axonfs.units import counted, share, size
@@ -121,7 +121,7 @@ def _ask_first(plan: Event) -> None:
     if not sys.stdin.isatty():
         raise UsageError(what, hint="add --yes if that is meant, --dry-run to see what it frees")
     note(what)
-    if not click.confirm(f"drop them, {size(plan['freed'])} in all?", err=True):
+    if not asked(lambda: click.confirm(f"drop them, {size(plan['freed'])} in all?", err=True)):
         raise AxonError("nothing was dropped")
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from axonfs.cli.columns import clip, pad, width
 from axonfs.names import printable
+
+T = TypeVar("T")
 
 # What was told as a warning or a note, so that an error does not say it again.
 said: set[str] = set()
@@ -44,6 +46,15 @@ def note(text: str) -> None:
         complain(printable(text, 4000))
 
 
+def asked(question: Callable[[], T]) -> T:
+    """What a person answers on the terminal; Ctrl-C ends the line, as an answer would have."""
+    try:
+        return question()
+    except click.Abort:
+        complain("")
+        raise
+
+
 def interrupted(exc: BaseException) -> bool:
     """Whether Ctrl-C is what happened, alone or among what it made fail."""
     if isinstance(exc, BaseExceptionGroup):
@@ -58,8 +69,12 @@ def show_note(event: dict[str, Any]) -> None:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, widest: int = 60) -> None:
-    """Columns wide enough for their longest cell, `widest` at most; the last one runs free."""
-    safe = (tuple(clip(printable(cell, 1000), widest) for cell in row) for row in rows)
+    """Columns wide enough for their longest cell.
+
+    All but the first are cut to `widest`: that one names what the row is of, to be copied.
+    """
+    plain = ([printable(cell, 1000) for cell in row] for row in rows)
+    safe = [(first, *(clip(cell, widest) for cell in rest)) for first, *rest in plain]
     lines = [tuple(head), *safe]
     widths = [max(width(line[column]) for line in lines) for column in range(len(head))]
     for line in lines:

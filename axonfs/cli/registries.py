@@ -13,7 +13,7 @@ import click
 from axonfs.cli.applying import apply_to_mounts
 from axonfs.cli.hints import Group
 from axonfs.cli.options import LocalPath, json_option, resolved
-from axonfs.cli.output import echo, echo_json, note, table
+from axonfs.cli.output import asked, echo, echo_json, note, table
 from axonfs.cli.progress import Progress as Display
 from axonfs.config import convert, resolve
 from axonfs.editing import edit_config
@@ -86,8 +86,8 @@ def publish(
                 progress=lambda state: display(_event(str(parsed), state)),
             )
     except KeyboardInterrupt as exc:
-        hint = "the same command goes on with the files that are not copied yet"
-        raise StoppedError("interrupted: it is not published", spec=spec, hint=hint) from exc
+        hint = "the same command goes on with what is not done yet"
+        raise StoppedError("interrupted before all was done", spec=spec, hint=hint) from exc
     for path in done.left_out:
         note(f"left out: {path}")
     if as_json:
@@ -264,7 +264,7 @@ def _known(document: dict[str, Any]) -> list[str]:
 
 def _read_token() -> str:
     text = (
-        click.prompt("token", hide_input=True, err=True)
+        asked(lambda: click.prompt("token", hide_input=True, err=True))
         if sys.stdin.isatty()
         else sys.stdin.readline()
     )

@@ -10,9 +10,15 @@ import contextlib
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from axonfs.errors import BusyError
+
+# Seconds. A publisher has the lock while it writes a manifest and two lists.
+LOCK_TIMEOUT = 120.0
 
 
 @dataclass(slots=True)
@@ -68,10 +74,11 @@ def _create(directory: Path) -> Draft:
         path = directory / f"{os.getpid()}-{secrets.token_hex(8)}"
         # 0666 less the umask: the web server that reads it is often another user.
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        if os.fstat(fd).st_nlink:
-            return Draft(path, fd)
-        os.close(fd)  # swept between open and lock
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(fd).st_nlink:
+                return Draft(path, fd)
+        os.close(fd)  # another publisher took it for a dead one's between open and lock
 
 
 def sweep(directory: Path) -> int:
@@ -98,14 +105,31 @@ def _remove_if_dead(path: Path) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Excludes every other holder of the lock at `path`, in this process and in others."""
+    """Excludes every other holder of the lock at `path`, in this process and in others.
+
+    Raises:
+        BusyError: another one did not let go of it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        _wait_for_lock(fd, path)
         yield
     finally:
         os.close(fd)
+
+
+def _wait_for_lock(fd: int, path: Path) -> None:
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                what = f"another publisher has had the registry's lock for {LOCK_TIMEOUT:.0f} s"
+                hint = f"see which process with fuser -v {path}, here or where the disk is shared"
+                raise BusyError(what, source=str(path), hint=hint) from None
+        time.sleep(0.05)
 
 
 def replace(target: Path, content: bytes, drafts: Path) -> None:

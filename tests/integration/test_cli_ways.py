@@ -162,6 +162,15 @@ def test_groups_have_hints_too(run: Run) -> None:
     assert "did you mean serve?" in run("registry", "sevre").err
 
 
+def test_places_on_other_machines_are_no_directories_here(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/w.bin").touch()
+    for place in ("user@host:/srv/reg", "user@host.example:reg", "host:/srv/reg"):
+        done = run("publish", str(tmp_path / "model"), "nlp/x@1", "--to", place)
+        assert done.code == 2
+        assert f"the registry's directory: '{place}' is " in done.err
+
+
 def test_version_is_an_option_as_well(run: Run) -> None:
     assert run("--version").out == run("version").out == f"axonfs {__version__}\n"
 
@@ -210,10 +219,10 @@ def test_a_character_has_the_width_that_a_terminal_gives_it(text: str, columns: 
 
 
 def test_columns_are_aligned_for_wide_characters(capsys: pytest.CaptureFixture[str]) -> None:
-    table(("NAME", "X"), [(text, "|") for text in WIDE], widest=8)
+    table(("NO", "NAME", "X"), [("1", text, "|") for text in WIDE], widest=8)
     lines = capsys.readouterr().out.splitlines()[1:]
     assert len({width(line) for line in lines}) == 1
-    assert lines[0] == "日本語…  |"
+    assert lines[0] == "1   日本語…  |"
 
 
 def test_what_is_cut_fits_and_keeps_whole_characters() -> None:

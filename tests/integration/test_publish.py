@@ -14,9 +14,11 @@ import pytest
 
 from axonfs.catalog import parse_index, parse_versions
 from axonfs.chunktable import parse_table
+from axonfs.errors import BusyError
 from axonfs.manifest import Manifest, parse_manifest
 from axonfs.names import Spec, parse_spec
 from axonfs.publish import Progress, Published, publish
+from axonfs.publish.files import locked
 from tests.support.registry import make_model
 
 SPEC = parse_spec("nlp/tiny@1.0.0")
@@ -239,6 +241,19 @@ def test_options_win_over_files(model: Path, registry: Path) -> None:
     publish(model, SPEC, registry, description="mine", license="MIT", framework="jax")
     manifest = manifest_of(registry)
     assert (manifest.description, manifest.license, manifest.framework) == ("mine", "MIT", "jax")
+
+
+def test_a_lock_that_is_never_let_go_ends_the_wait(
+    model: Path, registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a publisher that is stopped, or a machine that is gone, may hold it."""
+    monkeypatch.setattr("axonfs.publish.files.LOCK_TIMEOUT", 0.2)
+    registry.mkdir()
+    with locked(registry / ".axonfs.lock"), pytest.raises(BusyError) as caught:
+        publish(model, parse_spec("nlp/tiny@1.0.0"), registry)
+    assert "nlp/tiny@1.0.0: another publisher has had the registry's lock" in str(caught.value)
+    assert str(registry / ".axonfs.lock") in str(caught.value)
+    assert not publish(model, parse_spec("nlp/tiny@1.0.0"), registry).already
 
 
 def test_eight_publishers_at_once_lose_nothing(model: Path, registry: Path) -> None:

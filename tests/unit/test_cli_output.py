@@ -181,6 +181,14 @@ def test_json_escapes_what_a_terminal_would_obey(capsys: pytest.CaptureFixture[s
     assert "\x1b" not in shown
 
 
+def test_what_a_row_is_of_is_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is what a person copies and a script takes."""
+    spec = "organisation/" + "long-" * 20 + "name@" + "0" * 40
+    table(("SPEC", "DESCRIPTION"), [(spec, "d" * 200)])
+    row = capsys.readouterr().out.splitlines()[1]
+    assert row.split("  ") == [spec, "d" * 59 + "…"]
+
+
 def test_a_table_is_aligned(capsys: pytest.CaptureFixture[str]) -> None:
     table(("SPEC", "SIZE"), [("nlp/long-name@1.0.0", "1 B"), ("a/b@1", "22 B")])
     assert capsys.readouterr().out == (
