@@ -19,6 +19,7 @@ from axonfs.names import parse_spec, printable
 from axonfs.units import counted, part_of, size
 from axonfs.versions import parse_wanted
 
+_SAME = "the same command"
 _include = click.option(
     "--include",
     metavar="GLOB",
@@ -75,7 +76,8 @@ def pin(
     if lock_file is not None:
         if specs or check or include or exclude:
             raise UsageError("--lock goes with no SPEC, --check, --include or --exclude")
-        result = _with_progress(place, {"op": "pin_lock", "lock": read_lock(lock_file)})
+        request: Event = {"op": "pin_lock", "lock": read_lock(lock_file)}
+        result = _with_progress(place, request, _SAME)
         _show_pins(result, place.settings.mountpoint, as_json)
     elif check:
         _check(place, specs, include, exclude, as_json)
@@ -111,7 +113,8 @@ def _pin(
     request = {"op": "pin", **_chosen(specs, include, exclude)}
     if not specs:
         raise UsageError("pin needs a SPEC", hint="or --check to check every pin, or --lock FILE")
-    _show_pins(_with_progress(place, request), place.settings.mountpoint, as_json)
+    again = _SAME if len(specs) > 1 or include or exclude else ""
+    _show_pins(_with_progress(place, request, again), place.settings.mountpoint, as_json)
 
 
 def _show_pins(result: Event, mountpoint: Path, as_json: bool) -> None:
@@ -182,7 +185,8 @@ def _checked_lines(item: dict[str, Any], *, named: bool) -> list[str]:
             f"{', ' + _unverified(item['unverified']) if item['unverified'] else ''}"
         ]
     if not (named or item["ended"]):
-        return [_unfinished(spec, part_of(item["local"], item["wanted"]))]
+        again = "pinning the same files" if item["partial"] else f"axonfs pin {spec}"
+        return [_unfinished(spec, part_of(item["local"], item["wanted"]), again)]
     missing = item["missing"]
     return [f"{' '.join(filter(None, (spec, lack['path'])))}: {lack['why']}" for lack in missing]
 
@@ -310,7 +314,7 @@ def _with_progress(place: Target, request: Event, again: str = "") -> Event:
     """The result of long work; where Ctrl-C ends it, what there is then, and how to go on.
 
     Args:
-        again: the command that goes on; if empty, `axonfs pin` of what was fetched last.
+        again: what goes on; if empty, `axonfs pin` of the version that is fetched.
     """
     with Progress(sys.stderr) as progress:
         try:
@@ -318,21 +322,17 @@ def _with_progress(place: Target, request: Event, again: str = "") -> Event:
         except BaseException as exc:
             if interrupted(exc):
                 raise _stopped(progress.last, again) from exc
-            if progress.last and progress.last["done"] and "fetched" in progress.last:
-                note(
-                    _unfinished(
-                        progress.last["spec"],
-                        part_of(progress.last["done"], progress.last["total"]),
-                    )
-                )
+            if (last := progress.last) and last["done"] and "fetched" in last:
+                spec, local = last["spec"], part_of(last["done"], last["total"])
+                note(_unfinished(spec, local, again or f"axonfs pin {spec}"))
             raise
 
 
-def _unfinished(spec: str, local: str) -> str:
+def _unfinished(spec: str, local: str, again: str) -> str:
     """What a pin is that did not end."""
     return (
         f"{spec} is not whole: its pin did not end, {local} is local;"
-        f" axonfs pin {spec} goes on, axonfs unpin {spec} gives it up"
+        f" {again} goes on, axonfs unpin {spec} gives it up"
     )
 
 

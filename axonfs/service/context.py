@@ -13,7 +13,7 @@ import trio
 
 from axonfs.config import Settings
 from axonfs.engine import Engine
-from axonfs.errors import NotFoundError, UsageError
+from axonfs.errors import AxonError, NotFoundError, UsageError
 from axonfs.fetch import Fetcher
 from axonfs.names import LATEST, Spec, newest, version_key
 from axonfs.remote import Hub
@@ -89,7 +89,10 @@ async def offered(context: Context, wanted: Wanted, *, fresh: bool = False) -> S
     """
     if wanted.exact:
         return wanted.spec
-    found = await context.tree.versions(wanted.spec.model, fresh=fresh)
+    try:
+        found = await context.tree.versions(wanted.spec.model, fresh=fresh)
+    except AxonError as exc:
+        raise exc.located(spec=wanted.spec.model) from exc
     if wanted.constraint is None:
         return replace(wanted.spec, version=found.latest or LATEST)
     if not found.versions:

@@ -249,13 +249,14 @@ async def _check_pin(
 
 
 def _extent(store: Store, spec: Spec, pin: Pin | None) -> dict[str, Any]:
-    """Whether the pin ever was whole, and how many of the bytes that it wants are local."""
+    """Whether the pin ever was whole, whether it is of some files, and how many bytes are here."""
     stored = store.manifest(spec)
     files = stored.manifest.files if stored and pin else ()
     sizes = {entry.digest: entry.size for entry in files if pin and entry.digest in pin.files}
     infos = [store.peek(digest) for digest in sizes]
     return {
         "ended": pin is not None and (pin.complete or pin.chunks > 0),
+        "partial": len(sizes) < len({entry.digest for entry in files}),
         "wanted": sum(sizes.values()),
         "local": sum(info.present_bytes for info in infos if info is not None),
     }
@@ -322,11 +323,14 @@ async def _update(context: Context, pins: list[Pin], wanted: Wanted) -> dict[str
     model = wanted.spec.model
     old = {pin.spec: pin for pin in pins if pin.spec.model == model}
     version = await context.tree.version(await offered(context, wanted, fresh=True))
+    begun = old.get(version.spec)
+    if begun and not begun.complete:  # the last update did not end: this one goes on with it
+        del old[version.spec]
     before = _before(context, old)
     pin = old.get(replace(wanted.spec, version=before)) if before else None
     change = {"model": model, "old": before, "new": version.spec.version, "fetched": 0}
     if version.spec not in old:
-        paths = await trio.to_thread.run_sync(_pinned_paths, context.store, pin)
+        paths = await trio.to_thread.run_sync(_pinned_paths, context.store, begun or pin)
         selection = select(version, [], [])
         entries = tuple(item for item in selection.entries if paths is None or item.path in paths)
         if not entries:

@@ -34,8 +34,8 @@ class Work:
         self._begun = dict(self._local)
         self._before = sum(self._local.values())
         self.copied = 0  # bytes of `fetched` that came from Hugging Face's cache
-        self._open: dict[Feed, int] = {}  # parts that are not done yet
-        self._path = ""
+        self._open: dict[Feed, int] = {}  # parts that are not done yet, in the files' order
+        self._paths = {entry.digest: entry.path for entry in selection.objects}
 
     @property
     def missing(self) -> int:
@@ -62,7 +62,6 @@ class Work:
                 pieces = split(whole, max(1, PART_BYTES // feed.object.chunk_size))
                 self._open[feed] = len(pieces)
                 for piece in pieces:
-                    self._path = entry.path
                     await parts.send((feed, piece))
 
     def ended(self, feed: Feed) -> None:
@@ -90,13 +89,18 @@ class Work:
             self._local[feed.entry.digest] = feed.object.present_bytes
         return sum(self._local.values())
 
+    def _path(self) -> str:
+        """The first file that is on its way; empty between two."""
+        feed = next(iter(self._open), None)
+        return self._paths[feed.entry.digest] if feed else ""
+
     def event(self) -> dict[str, Any]:
         """Progress as commands show it, in bytes."""
         done = self._done()
         return {
             "event": "progress",
             "spec": self.spec,
-            "path": self._path,
+            "path": self._path(),
             "done": done,
             "total": self._total,
             "fetched": max(done - self._before, 0),

@@ -151,6 +151,41 @@ def test_ctrl_c_says_what_stays_and_how_to_go_on(run: Run, origin: FaultyOrigin)
     assert "Traceback" not in shown
 
 
+@pytest.mark.usefixtures("interruptible")
+def test_ctrl_c_forgets_neither_files_nor_models(run: Run, origin: FaultyOrigin) -> None:
+    """No shorter command goes on with several models, or with some of their files."""
+    for line in ([SPEC, LARGE], [LARGE, "--include", "*.bin"]):
+        _, shown = interrupted(origin, "pin", *line)
+        assert shown.endswith(f"of {LARGE} stay local; the same command goes on\r\n")
+
+
+def test_a_pin_of_some_files_goes_on_as_one(run: Run, origin: FaultyOrigin, tmp_path: Path) -> None:
+    assert run("pin", LARGE, "--include", "z.bin").code == 0
+    unproven(tmp_path / "cache", LARGE)
+    with closing(Store.open(tmp_path / "cache")) as store:
+        store.drop(next(p for p in store.pins() if p.spec == parse_spec(LARGE)).files[0])
+    said = f"axonfs pin {LARGE}"
+    checked = run("pin", "--check").out
+    assert "pinning the same files goes on" in checked
+    assert said not in checked
+
+
+def test_an_update_that_did_not_end_goes_on(run: Run, origin: FaultyOrigin, tmp_path: Path) -> None:
+    """The version that it began with is no version that the model is at already."""
+    published(tmp_path, {"w.bin": MIB, "x.bin": 1}, spec="nlp/large@1.1.0", seed=2)
+    assert run("pin", LARGE, "--include", "w.bin").code == 0
+    assert run("update", "nlp/large").code == 0
+    unproven(tmp_path / "cache", "nlp/large@1.1.0")
+    digest = hashlib.sha256((tmp_path / "models/nlp/large/1.1.0/w.bin").read_bytes()).hexdigest()
+    with closing(Store.open(tmp_path / "cache")) as store:
+        store.drop(digest)
+    done = run("update", "nlp/large")
+    assert done.out.startswith("nlp/large: 1.0.0 → 1.1.0 (")
+    assert "1.0 MiB fetched" in done.out
+    assert run("pin", "--check", "nlp/large@1.1.0").out.count("1 file,") == 1
+    assert "is at its newest version" in run("update", "nlp/large").out
+
+
 def test_an_interrupted_pin_goes_on(run: Run, origin: FaultyOrigin, tmp_path: Path) -> None:
     assert run("pin", LARGE, "--include", "z.bin").code == 0
     unproven(tmp_path / "cache", LARGE)
