@@ -184,7 +184,7 @@ def _usage_text(exc: click.ClickException) -> str:
     text = exc.format_message().rstrip(".")
     text = text[:1].lower() + text[1:]
     if isinstance(exc, click.UsageError) and exc.ctx is not None:
-        return f"{text}; try {exc.ctx.command_path} --help"
+        return f"{text}{'' if text.endswith('?') else ';'} try {exc.ctx.command_path} --help"
     return text
 
 
