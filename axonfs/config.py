@@ -363,4 +363,4 @@ def check_key(name: str, where: str | None = None) -> str:
     if name in KEYS:
         return name
     hint = f"here it is {RENAMED[name]}" if name in RENAMED else "keys: " + ", ".join(KEYS)
-    raise UsageError(f"there is no setting {printable(name)!r}", source=where, hint=hint)
+    raise UsageError(f"there is no setting '{printable(name)}'", source=where, hint=hint)

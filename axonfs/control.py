@@ -135,7 +135,8 @@ async def _send_events(stream: trio.SocketStream, events: AsyncIterator[Event]) 
             if isinstance(exc, trio.BrokenResourceError | trio.ClosedResourceError):
                 raise
             log.exception("a bug in a command; please report it")
-            event = {"event": "error", "message": f"a bug: {exc!r}; see the log", "exit_code": 1}
+            what = f"this is a bug: {type(exc).__name__}: {exc}; see the log"
+            event = {"event": "error", "message": what, "exit_code": 1}
             await stream.send_all(json.dumps(event).encode() + b"\n")
 
 

@@ -122,7 +122,7 @@ def _refuse_collisions(files: Iterable[FileEntry], snapshot: bool) -> None:
     paths: set[str] = set()
     for entry in files:
         if entry.path in paths:
-            raise MalformedError(f"the path {printable(entry.path)!r} is there twice")
+            raise MalformedError(f"the path '{printable(entry.path)}' is there twice")
         paths.add(entry.path)
         # A parent that is known has had its own parents added.
         parent = entry.path.rpartition("/")[0]
@@ -132,7 +132,7 @@ def _refuse_collisions(files: Iterable[FileEntry], snapshot: bool) -> None:
     if not snapshot and MANIFEST_NAME in paths | directories:
         raise MalformedError(f"the path {MANIFEST_NAME!r} is the manifest's own")
     if both := paths & directories:
-        raise MalformedError(f"{printable(min(both))!r} is a file and a directory at once")
+        raise MalformedError(f"'{printable(min(both))}' is a file and a directory at once")
 
 
 def _file(node: Node, origin: Origin) -> FileEntry:
@@ -144,7 +144,7 @@ def _file(node: Node, origin: Origin) -> FileEntry:
     try:
         return _entry(path, item, origin)
     except MalformedError as exc:
-        raise MalformedError(f"{exc.what}, in the file {printable(path)!r}") from exc
+        raise MalformedError(f"{exc.what}, in the file '{printable(path)}'") from exc
 
 
 def _entry(path: str, item: dict[str, Node], origin: Origin) -> FileEntry:

@@ -115,7 +115,7 @@ def _that(holds: Callable[[Node], bool], problem: str) -> Rule:
 
 
 def _shown(node: Node) -> str:
-    return f": {printable(str(node), 60)!r}" if isinstance(node, str | int) else ""
+    return f": '{printable(str(node), 60)}'" if isinstance(node, str | int) else ""
 
 
 def _one_of(*words: str) -> Rule:
@@ -230,11 +230,11 @@ def _files(node: Node) -> Iterator[Problem]:
         parents = {"/".join(parts[:end]) for end in range(1, len(parts))}
         if path in seen:
             if path:
-                yield f"[{number}].path", f"is there twice: {printable(path)!r}"
+                yield f"[{number}].path", f"is there twice: '{printable(path)}'"
         elif MANIFEST_NAME in (path, parts[0]):
             yield f"[{number}].path", "is the manifest's own"
         elif both := parents & files:
-            yield f"[{number}].path", f"is below another file, {printable(min(both))!r}"
+            yield f"[{number}].path", f"is below another file, '{printable(min(both))}'"
         seen.add(path)
 
 
@@ -247,7 +247,7 @@ def _format(node: Node) -> Iterator[Problem]:
     paths = {str(entry.get("path")) for entry in entries if isinstance(entry, dict)}
     for number, path in enumerate(named if isinstance(named, list) else []):
         if isinstance(path, str) and path not in paths:
-            yield f".execution_files[{number}]", f"is not one of the files: {printable(path)!r}"
+            yield f".execution_files[{number}]", f"is not one of the files: '{printable(path)}'"
 
 
 _FORMAT = _mapping(

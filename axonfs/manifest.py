@@ -207,7 +207,7 @@ def _spec(metadata: dict[str, Node], expected: Spec | None) -> Spec:
     )
     if not all(map(valid_segment, (namespace, *name.split("/"), version))) or version == LATEST:
         shown = printable(f"{namespace}/{name}@{version}")
-        raise MalformedError(f"namespace, name and version do not make a spec: {shown!r}")
+        raise MalformedError(f"namespace, name and version do not make a spec: '{shown}'")
     spec = Spec(namespace, name, version)
     if expected and (spec.model, LATEST) != (expected.model, expected.version) and spec != expected:
         raise MalformedError(f"it is the manifest of {spec}, not of {expected}")

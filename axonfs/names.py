@@ -108,14 +108,14 @@ def parse_spec(text: str) -> Spec:
     model, at, version = text.partition("@")
     segments = model.split("/")
     if at and not version:
-        raise UsageError(f"{printable(text)!r} has an empty version", hint=_FORM)
+        raise UsageError(f"'{printable(text)}' has an empty version", hint=_FORM)
     segment = version_segment(segments[0], version or LATEST)
     if (
         segment is None
         or not 2 <= len(segments) < MAX_DEPTH
         or not all(map(valid_segment, segments))
     ):
-        raise UsageError(f"{printable(text)!r} is not a model", hint=_FORM)
+        raise UsageError(f"'{printable(text)}' is not a model", hint=_FORM)
     return Spec(segments[0], "/".join(segments[1:]), segment)
 
 
@@ -140,9 +140,9 @@ def check_path(path: str) -> str:
         MalformedError: absolute, empty, `.` or `..` segments, NUL, or `unusable`.
     """
     if "\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/")):
-        raise MalformedError(f"the path {printable(path)!r} is not a plain relative path")
+        raise MalformedError(f"the path '{printable(path)}' is not a plain relative path")
     if why := unusable(path):
-        raise MalformedError(f"the path {printable(path)!r} {why}")
+        raise MalformedError(f"the path '{printable(path)}' {why}")
     return path
 
 
@@ -165,7 +165,7 @@ def check_digest(text: object) -> str:
     """
     if isinstance(text, str) and _DIGEST.fullmatch(text):
         return text
-    raise MalformedError(f"{printable(str(text))!r} is not a sha256 digest")
+    raise MalformedError(f"'{printable(str(text))}' is not a sha256 digest")
 
 
 def vouching_digest(text: object) -> str | None:
@@ -190,7 +190,7 @@ def check_git(text: object) -> str:
     """
     if isinstance(text, str) and is_commit(text):
         return text
-    raise MalformedError(f"{printable(str(text))!r} is not a git object id")
+    raise MalformedError(f"'{printable(str(text))}' is not a git object id")
 
 
 def printable(text: str, limit: int = 200) -> str:

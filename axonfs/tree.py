@@ -359,7 +359,10 @@ class Tree:
         return await self._recent("local", read)
 
     async def _commit_spec(self, spec: Spec) -> Spec:
-        commit = await self.target(spec)
+        try:
+            commit = await self.target(spec)
+        except AxonError as exc:
+            raise exc.located(spec=str(spec)) from exc
         if commit is None:
             raise NotFoundError("no such model or revision", spec=str(spec))
         return Spec(spec.namespace, spec.name, commit)

@@ -106,9 +106,8 @@ def separated(document: Mapping[str, Any]) -> dict[str, Any]:
     rows = [item if isinstance(item, dict) else {"url": item} for item in items]
     for row in rows:
         if unknown := row.keys() - {"url", "token", "allow_unverified"}:
-            raise ValueError(
-                f"one has the key {min(map(str, unknown))!r}, which is none of a registry's"
-            )
+            name = printable(min(map(str, unknown)))
+            raise ValueError(f"one has the key '{name}', which is none of a registry's")
     urls = [parse_url(row.get("url", "")) for row in rows]
     tokens = {url: row["token"] for url, row in zip(urls, rows, strict=True) if row.get("token")}
     allowed = [

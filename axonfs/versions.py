@@ -88,7 +88,7 @@ def parse_constraint(text: str) -> Constraint:
 
 
 def _refused(text: str) -> UsageError:
-    return UsageError(f"{printable(text)!r} is neither a version nor a constraint", hint=_FORM)
+    return UsageError(f"'{printable(text)}' is neither a version nor a constraint", hint=_FORM)
 
 
 def _bounds(sign: str, given: str, prerelease: str, text: str) -> list[tuple[str, Precedence]]:

@@ -93,7 +93,7 @@ class _Tree:
 
     def _key(self, text: str) -> None:
         if text in self._open[-1]:
-            raise MalformedError(f"the key {printable(text)!r} is there twice")
+            raise MalformedError(f"the key '{printable(text)}' is there twice")
         self._keys[-1] = text
 
     def _add(self, node: Node) -> None:
@@ -117,4 +117,4 @@ def _refuse_marks(event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
     if event.anchor is not None:
         raise MalformedError("the document uses a YAML anchor")
     if event.tag is not None:
-        raise MalformedError(f"the document uses the YAML tag {printable(event.tag)!r}")
+        raise MalformedError(f"the document uses the YAML tag '{printable(event.tag)}'")

@@ -66,7 +66,7 @@ class Group(click.Group):
         if not name.startswith("-") and self.get_command(ctx, name) is None:
             meant = _meant(name, self.list_commands(ctx))
             hint = f"; did you mean {meant}?" if meant else ""
-            ctx.fail(f"there is no command {printable(name)!r}{hint}")
+            ctx.fail(f"there is no command '{printable(name)}'{hint}")
         return super().resolve_command(ctx, args)
 
 

@@ -131,7 +131,7 @@ def _report(exc: BaseException) -> int:
     if isinstance(exc, OSError) and (fault := streams.stdout_fault(exc)):
         return _unwritten(fault)
     if isinstance(exc, AxonError):
-        return exc.exit_code if str(exc) in said else _say(str(exc), exc.exit_code)
+        return exc.exit_code if _is_said(exc) else _say(str(exc), exc.exit_code)
     if isinstance(exc, click.exceptions.NoArgsIsHelpError):
         complain(exc.format_message())
         return exc.exit_code
@@ -140,6 +140,12 @@ def _report(exc: BaseException) -> int:
     if isinstance(exc, Exception):
         return _say(_unexpected(exc), 1)
     raise exc
+
+
+def _is_said(exc: AxonError) -> bool:
+    """Whether a warning was just this, of the model or of the source alone, whose URL has it."""
+    bare = AxonError(exc.what, source=exc.source, hint=exc.hint)
+    return bool(said & ({str(exc), str(bare)} if exc.source else {str(exc)}))
 
 
 def _wants_json(argv: Sequence[str]) -> bool:

@@ -36,7 +36,9 @@ def search(
 ) -> None:
     """Find models by words.
 
-    Every word of QUERY must be in the namespace, name, description or tags.
+    Each word of QUERY must be in the namespace, name, description, framework or tags; what is named
+    so comes first. A registry that has a search of its own, or a hub, decides by itself where it
+    looks for a word.
     """
     words = " ".join(query)
     request = {"op": "search", "query": words, "sources": list(sources)}

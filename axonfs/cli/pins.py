@@ -35,7 +35,7 @@ _exclude = click.option(
 
 
 @click.command
-@click.argument("specs", metavar="SPEC...", nargs=-1)
+@click.argument("specs", metavar="[SPEC]...", nargs=-1)
 @click.option(
     "--check",
     is_flag=True,
@@ -67,6 +67,7 @@ def pin(
 ) -> None:
     """Fetch versions whole and keep them.
 
+    SPEC is needed, except for --check and --lock.
     What is pinned is never evicted and needs no registry. A pin that was interrupted or failed
     stays as one that is not whole, if anything of it came: that is kept, `axonfs pin` goes on where
     it stopped, and `axonfs unpin` gives it up. Pinning further files of a pinned version adds them.
@@ -269,7 +270,7 @@ def _show_change(item: dict[str, Any]) -> None:
 
 
 @click.command
-@click.argument("specs", metavar="SPEC...", nargs=-1)
+@click.argument("specs", metavar="[SPEC]...", nargs=-1)
 @click.option("--repair", is_flag=True, help="Fetch again what turns out to be bad.")
 @source_options
 @json_option

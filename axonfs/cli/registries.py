@@ -120,9 +120,16 @@ def registry() -> None:
 
 @registry.command
 @click.argument("directory", metavar="DIR", type=_served_directory)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on.",
+)
 @click.option(
     "--port",
+    metavar="PORT",
     default=8080,
     show_default=True,
     type=click.IntRange(0, 65535),

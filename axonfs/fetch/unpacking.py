@@ -110,7 +110,7 @@ class Unpacking:
             raise MalformedError(f"its gzip stream does not end within its {self.taken} bytes")
         if self._due:
             count, path = self._declared - len(self._due), printable(min(self._due))
-            what = f"it holds {count} of {self._declared} declared files; {path!r} is missing"
+            what = f"it holds {count} of {self._declared} declared files; '{path}' is missing"
             raise MalformedError(what)
         if self._package.digest and self._sum.hexdigest() != self._package.digest:
             what = f"its sha256 is {self._sum.hexdigest()}, not {self._package.digest}"
@@ -128,9 +128,9 @@ class Unpacking:
         if entry is None and path == MANIFEST_NAME and size <= MAX_MANIFEST_BYTES:
             return _Passed()
         if entry is None:
-            raise MalformedError(f"it holds {printable(path)!r}, not declared or there twice")
+            raise MalformedError(f"it holds '{printable(path)}', not declared or there twice")
         if size != entry.size:
-            what = f"{printable(path)!r} has {size} bytes in it, not {entry.size}"
+            what = f"'{printable(path)}' has {size} bytes in it, not {entry.size}"
             raise MalformedError(what)
         if entry.unverified and not self._unverified:
             return _Passed(lambda: self._due.pop(path))
@@ -261,7 +261,7 @@ class _Filling:
         """
         if self._sum.hexdigest() != self.entry.digest:
             path = printable(self.entry.path)
-            what = f"{path!r} in it has the sha256 {self._sum.hexdigest()}, not {self.entry.digest}"
+            what = f"'{path}' in it has the sha256 {self._sum.hexdigest()}, not {self.entry.digest}"
             self._object.discard()
             raise MalformedError(what)
 

@@ -85,7 +85,7 @@ class Untar:
             if header.type == tarfile.DIRTYPE:
                 continue
             if header.type not in _FILES:
-                raise MalformedError(f"{printable(path)!r} is neither a file nor a directory")
+                raise MalformedError(f"'{printable(path)}' is neither a file nor a directory")
             yield from self._file(path, size)
 
     def _extension(self, header: tarfile.TarInfo) -> Generator[int, bytes, bytes]:
@@ -131,7 +131,7 @@ def _size(header: tarfile.TarInfo, extended: dict[str, str]) -> int:
     text = extended.get("size", "")
     size = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else header.size
     if size < 0:
-        raise MalformedError(f"{printable(header.name)!r} has a negative size")
+        raise MalformedError(f"'{printable(header.name)}' has a negative size")
     return size
 
 

@@ -90,7 +90,7 @@ class Copier:
         after = os.fstat(fd)
         if digests.size != before.st_size or after.st_mtime_ns != before.st_mtime_ns:
             raise AxonError(
-                f"{printable(file.path)!r} changed while it was read",
+                f"'{printable(file.path)}' changed while it was read",
                 hint="publish again once nothing writes to it",
             )
         return digests.finish()
@@ -133,10 +133,10 @@ def _open(file: SourceFile) -> int:
         # A pipe put in the file's place since it was listed must not make us wait.
         fd = os.open(file.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as exc:
-        raise AxonError(f"{printable(file.path)!r} cannot be read: {exc.strerror}") from exc
+        raise AxonError(f"'{printable(file.path)}' cannot be read: {exc.strerror}") from exc
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise AxonError(f"{printable(file.path)!r} is no longer a regular file")
+        raise AxonError(f"'{printable(file.path)}' is no longer a regular file")
     with contextlib.suppress(OSError):
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     return fd

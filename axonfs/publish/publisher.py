@@ -263,6 +263,6 @@ def _refuse_changes(before: dict[str, object], now: dict[str, object]) -> None:
     changed = [path for path in before.keys() | now.keys() if before.get(path) != now.get(path)]
     if changed:
         raise AxonError(
-            f"it is already published with other files ({printable(min(changed))!r} differs)",
+            f"it is already published with other files ('{printable(min(changed))}' differs)",
             hint="a published version never changes: publish these files under a new version",
         )

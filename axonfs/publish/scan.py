@@ -111,4 +111,4 @@ def _status(entry: os.DirEntry[str], path: str) -> os.stat_result:
 
 
 def _refusal(path: str, what: str, hint: str | None = None) -> AxonError:
-    return AxonError(f"{printable(path.rstrip('/'))!r} {what}", hint=hint)
+    return AxonError(f"'{printable(path.rstrip('/'))}' {what}", hint=hint)

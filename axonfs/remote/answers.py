@@ -129,7 +129,7 @@ def _check_codings(answer: Answer) -> None:
     found = codings(answer)
     if len(found) > MAX_CODINGS or not KNOWN.issuperset(found):
         named = printable(", ".join(found), 40)
-        what = f"it sent the content encoding {named!r}, which was not asked for"
+        what = f"it sent the content encoding '{named}', which was not asked for"
         raise answer.fault(UnavailableError, what)
 
 

@@ -9,6 +9,7 @@ import socket
 import time
 
 from axonfs.errors import UnavailableError
+from axonfs.names import printable
 from axonfs.remote.faults import fault
 from axonfs.remote.limits import Limits
 from axonfs.remote.resolver import lookup
@@ -104,7 +105,7 @@ def _tunnel(sock: socket.socket, proxy: Url, origin: Origin, until: float) -> No
     status = _read_head(sock, until).split(b"\r\n")[0].decode("latin-1")
     code = status.split(" ")[1] if status.count(" ") else ""
     if not (status.startswith("HTTP/1.") and code == "200"):
-        what = f"the proxy does not connect to {place}: {status[:80]!r}"
+        what = f"the proxy does not connect to {place}: '{printable(status, 80)}'"
         hint = "check HTTPS_PROXY" if code == "407" else None
         passing = code.startswith("5")
         raise fault(UnavailableError, what, shown(str(proxy)), transient=passing, hint=hint)

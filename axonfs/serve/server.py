@@ -303,7 +303,7 @@ def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ..
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except OSError as exc:
-        raise AxonError(f"{printable(host)!r} is no address to listen on: {exc.strerror}") from exc
+        raise AxonError(f"'{printable(host)}' is no address to listen on: {exc.strerror}") from exc
     family, _, _, _, address = found[0]
     return family, address
 

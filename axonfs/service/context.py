@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import trio
 
+from axonfs.catalog import Versions
 from axonfs.config import Settings
 from axonfs.engine import Engine
 from axonfs.errors import AxonError, NotFoundError, UsageError
@@ -77,6 +78,14 @@ def texts_of(request: Event, key: str) -> list[str]:
     return [str(text) for text in texts]
 
 
+async def versions_of(context: Context, model: str, *, fresh: bool = False) -> Versions:
+    """All versions of the model; an error names it."""
+    try:
+        return await context.tree.versions(model, fresh=fresh)
+    except AxonError as exc:
+        raise exc.located(spec=model) from exc
+
+
 async def offered(context: Context, wanted: Wanted, *, fresh: bool = False) -> Spec:
     """The version among all that there are.
 
@@ -89,10 +98,7 @@ async def offered(context: Context, wanted: Wanted, *, fresh: bool = False) -> S
     """
     if wanted.exact:
         return wanted.spec
-    try:
-        found = await context.tree.versions(wanted.spec.model, fresh=fresh)
-    except AxonError as exc:
-        raise exc.located(spec=wanted.spec.model) from exc
+    found = await versions_of(context, wanted.spec.model, fresh=fresh)
     if wanted.constraint is None:
         return replace(wanted.spec, version=found.latest or LATEST)
     if not found.versions:

@@ -24,7 +24,7 @@ from axonfs.errors import (
 from axonfs.manifest import Manifest
 from axonfs.names import Spec, parse_spec, printable, version_key
 from axonfs.remote import Hub
-from axonfs.service.context import Context, Event, offered
+from axonfs.service.context import Context, Event, offered, versions_of
 from axonfs.store import ObjectInfo, Pin, Store
 from axonfs.tree import Tree
 from axonfs.versions import parse_wanted
@@ -229,7 +229,7 @@ def _pin_state(pin: Pin | None) -> str:
 async def versions(context: Context, request: Event) -> Event:
     """All versions of `model`, oldest first, with sizes where they are known."""
     spec = parse_spec(str(request.get("model")))
-    found = await context.tree.versions(spec.model)
+    found = await versions_of(context, spec.model)
     if not found.versions:
         raise context.tree.outages.unknown(spec.model)
     listed = await _listed_sizes(context)

@@ -85,9 +85,10 @@ class Service:
 
     async def _outcome(self, request: Event, send: trio.MemorySendChannel[Event]) -> Event:
         try:
-            operation = OPERATIONS.get(str(request.get("op")))
+            name = str(request.get("op"))
+            operation = OPERATIONS.get(name)
             if operation is None:
-                raise UsageError(f"there is no request {printable(str(request.get('op')))!r}")
+                raise UsageError(f"there is no request '{printable(name)}'")
             return {"event": "result", **await operation(self._context(request, send), request)}
         except BaseException as exc:
             if (fault := _fault(exc)) is None:

@@ -56,6 +56,23 @@ def test_errors_under_json_are_json(run: Run, registry: RegistryServer) -> None:
     assert run("info", "nlp/tiny@9").out == ""
 
 
+@pytest.mark.parametrize(
+    ("line", "subject"),
+    [
+        (["pin", "hf/x/y"], "hf/x/y"),
+        (["info", "hf/x/y@v1"], "hf/x/y@v1"),
+        (["versions", "hf/x/y"], "hf/x/y"),
+    ],
+)
+def test_a_hub_that_is_down_is_told_once_and_of_which_model(
+    run: Run, monkeypatch: pytest.MonkeyPatch, line: list[str], subject: str
+) -> None:
+    monkeypatch.setenv("AXONFS_SOURCES", "hf")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert error(run, *line)["spec"] == subject
+    assert run(*line).err.count("Connection refused") == 1
+
+
 def test_a_check_that_fails_is_a_result_and_no_error(run: Run, registry: RegistryServer) -> None:
     done = run("pin", "--check", SPEC, "--json")
     assert done.code == 1

@@ -244,3 +244,11 @@ def test_the_newest_is_a_release_where_there_is_one() -> None:
     assert newest(["main", "1.0.0-rc.2", "1.0.0-rc.10"]) == "1.0.0-rc.10"
     assert newest(["1.0.0+b", "1.0.0+a"]) == "1.0.0+b"
     assert newest([]) is None
+
+
+def test_messages_show_names_as_they_are() -> None:
+    r"""Not as Python writes them: `x\y` has one backslash, and `it's` the same quotes as all."""
+    for text, shown in ((r"nlp/x\y@1", r"'nlp/x\y@1'"), ("nlp/it's@1", "'nlp/it's@1'")):
+        with pytest.raises(UsageError) as caught:
+            parse_spec(text)
+        assert str(caught.value).startswith(f"{shown} is not a model")
