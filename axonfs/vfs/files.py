@@ -319,11 +319,12 @@ def _restored(place: File, feed: Feed, number: int, known: KnownHandle) -> Handl
 
 
 async def _descriptor(feed: Feed) -> int | None:
-    """The descriptor of the backing file; None where the disk does not let it be opened."""
-    if (descriptor := feed.object.fd) is not None:
-        return descriptor
+    """The descriptor of the backing file; None where the kernel cannot read all of it there."""
     try:
-        return await trio.to_thread.run_sync(feed.object.opened)
+        descriptor = feed.object.fd
+        if descriptor is None:
+            descriptor = await trio.to_thread.run_sync(feed.object.opened)
+        return descriptor if os.fstat(descriptor).st_size >= feed.entry.size else None
     except DISK_FAULTS:
         return None
 

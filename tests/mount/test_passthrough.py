@@ -14,6 +14,7 @@ import pytest
 from axonfs.names import parse_spec
 from axonfs.publish import publish
 from tests.mount.conftest import (
+    CHUNK,
     FILES,
     Mount,
     MountFactory,
@@ -74,6 +75,22 @@ def test_cached_and_passed_through_handles_do_not_mix(mount: Mount, tmp_path: Pa
     with (mount.path / MODEL).open("rb") as alone, (mount.path / MODEL).open("rb") as second:
         assert passed_through(mount) == {MODEL: True}
         assert alone.read() == second.read() == want
+
+
+@pytest.mark.complains
+def test_a_backing_file_that_was_cut_is_not_passed_through(
+    registry_dir: Path, registry: RegistryServer, start_mount: MountFactory, tmp_path: Path
+) -> None:
+    """The kernel would take its end for the file's. The object is in use, under another name."""
+    other = parse_spec("nlp/tiny@9.0.0")
+    publish(tmp_path / "source0", other, registry_dir, chunk_size=CHUNK)
+    mount = start_mount(registry.url)
+    want = source_bytes(tmp_path, 0, NAME)
+    with (mount.path / MODEL).open("rb") as held:
+        assert held.read() == want
+        digest = hashlib.sha256(want).hexdigest()
+        os.truncate(mount.cache / f"objects/{digest[:2]}/{digest}", 1000)
+        assert (mount.path.joinpath(*other.segments) / NAME).read_bytes() == want
 
 
 def test_a_mapping_keeps_its_backing_file(mount: Mount, tmp_path: Path) -> None:
