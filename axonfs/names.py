@@ -171,9 +171,9 @@ def check_digest(text: object) -> str:
 def vouching_digest(text: object) -> str | None:
     """`text` in lower case if it can tell what some bytes are: a sha256, and no placeholder.
 
-    Placeholders are words, zeros, and whatever else is not 64 hex digits.
+    Placeholders are words, zeros, and whatever else is not 64 hex digits; `sha256:` may come first.
     """
-    digest = text.lower() if isinstance(text, str) else ""
+    digest = text.lower().removeprefix("sha256:") if isinstance(text, str) else ""
     return digest if _DIGEST.fullmatch(digest) and digest.strip("0") else None
 
 

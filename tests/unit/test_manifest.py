@@ -248,6 +248,13 @@ def test_a_placeholder_is_no_sha256(placeholder: object) -> None:
     assert parse(document).unverified == (0 if placeholder == PLACEHOLDERS[-2] else 1)
 
 
+def test_a_sha256_may_say_that_it_is_one() -> None:
+    document = tree(file(sha256=f"SHA256:{DIGEST.upper()}"), file(path="b", sha256="sha256:TODO"))
+    document["distribution"] = {"package": {"url": "p", "size": 1, "sha256": f"sha256:{DIGEST}"}}
+    found = parse(document)
+    assert [entry.proof for entry in found.files] == [{"sha256": DIGEST}, {"package": DIGEST}]
+
+
 def test_what_nothing_vouches_for_is_of_its_registry_and_manifest_alone() -> None:
     raw = json.dumps(tree(file(sha256="?"), file(path="b", sha256="?"))).encode()
     other = raw.replace(b"llama", b"llamb")
