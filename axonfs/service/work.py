@@ -56,7 +56,7 @@ class Work:
             for entry in self._selection.objects:
                 feed = await self._fetcher.open(self._selection.version, entry)
                 whole = Range(0, feed.object.count)
-                if feed.object.present(*whole):
+                if feed.object.present(*whole) and feed.allowed:
                     feed.close()
                     continue
                 pieces = split(whole, max(1, PART_BYTES // feed.object.chunk_size))
