@@ -142,6 +142,8 @@ def _reason(mountpoint: Path, what: str, *, allow_other: bool) -> AxonError:
             hint=f"add the line user_allow_other to {FUSE_CONFIG}",
         )
     hint = "see axonfs doctor"
+    if "username" in what:
+        hint = f"fusermount3 wants an entry for user {os.getuid()} in /etc/passwd"
     return BusyError(f"the mount was refused: {what}", path=str(mountpoint), hint=hint)
 
 

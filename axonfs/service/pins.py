@@ -98,28 +98,41 @@ async def _bring(context: Context, selection: Selection, receipt: Pin) -> Work:
     """Have the pin noted, so that no eviction takes what is local, and the rest fetched."""
     made = await trio.to_thread.run_sync(Work, context.fetcher, context.store, selection)
     with closing(made) as work:
-        await trio.to_thread.run_sync(_note, context.store, receipt, work.missing)
+        before = await trio.to_thread.run_sync(_note, context.store, receipt, work.missing)
         try:
             await _fetch(context, work)
-        except Exception:
-            await context.events.send(work.event())
-            await trio.to_thread.run_sync(_drop_if_bare, context.store, receipt)
+        except BaseException as exc:
+            if isinstance(exc, Exception):
+                await context.events.send(work.event())
+            with trio.CancelScope(shield=True):
+                args = (context.store, receipt, before, work.fetched)
+                await trio.to_thread.run_sync(_undo_if_bare, *args)
             raise
     return work
 
 
-def _drop_if_bare(store: Store, receipt: Pin) -> None:
-    """Drop the pin of a version of which nothing came: there is nothing to keep."""
-    infos = map(store.peek, receipt.files)
-    if not any(info.present_bytes for info in infos if info is not None):
+def _undo_if_bare(store: Store, receipt: Pin, before: Pin | None, fetched: int) -> None:
+    """Leave no trace of a pin of which nothing came: there is nothing to keep."""
+    if receipt not in store.pins():  # another command unpinned it, or pinned it whole
+        return
+    if before is not None:
+        if not fetched:
+            store.put_pin(before)
+    elif not any(info.present_bytes for info in map(store.peek, receipt.files) if info):
         store.drop_pin(receipt.spec)
 
 
-def _note(store: Store, receipt: Pin, missing: int) -> None:
-    """Write the pin to be, unless one says the same already and nothing is missing of it."""
-    same = [pin for pin in store.pins() if pin.spec == receipt.spec and pin.files == receipt.files]
-    if missing or not same or same[0].manifest_digest != receipt.manifest_digest:
+def _note(store: Store, receipt: Pin, missing: int) -> Pin | None:
+    """Write the pin to be, unless nothing is missing and one says the same; the one before it."""
+    before = next((pin for pin in store.pins() if pin.spec == receipt.spec), None)
+    same = before and _extent_of(before) == _extent_of(receipt)
+    if missing or not same:
         store.put_pin(receipt)
+    return before
+
+
+def _extent_of(pin: Pin) -> tuple[str, tuple[str, ...]]:
+    return pin.manifest_digest, pin.files
 
 
 async def _prove(context: Context, selection: Selection, receipt: Pin) -> Proof:
@@ -183,7 +196,9 @@ def _receipt(store: Store, selection: Selection) -> Pin:
     before = next((pin for pin in store.pins() if pin.spec == manifest.spec), None)
     kept = before.files if before and before.manifest_digest == manifest.digest else ()
     files = tuple(dict.fromkeys((*kept, *selection.digests)))
-    return Pin(manifest.spec, manifest.digest, files, time.time(), False)
+    # One that was whole once goes on to fail a check while something is missing.
+    chunks = before.chunks if before and kept == files else 0
+    return Pin(manifest.spec, manifest.digest, files, time.time(), False, chunks)
 
 
 def _settle(store: Store, pin: Pin, proof: Proof) -> Pin:

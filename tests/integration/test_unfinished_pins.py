@@ -97,6 +97,31 @@ def test_damage_to_a_pin_that_was_whole_goes_on_failing_the_check(
         assert run("pin", "--check").code == 1
 
 
+def test_a_pin_that_was_whole_outlives_one_that_fails(
+    run: Run, origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its damage nor its absence is hidden because it could not be mended."""
+    monkeypatch.setenv("AXONFS_DEADLINE", "1")
+    with closing(Store.open(tmp_path / "cache")) as store:
+        for digest in store.pinned_digests():
+            store.drop(digest)
+    origin.plan(*[status(404)] * 100, of="/objects/")
+    assert run("pin", SPEC).code == 1
+    assert SPEC in run("list").out
+    assert run("pin", "--check").code == 1
+
+
+def test_further_files_that_do_not_come_leave_a_pin_as_it_was(
+    run: Run, origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AXONFS_DEADLINE", "1")
+    assert run("pin", LARGE, "--include", "z.bin").code == 0
+    origin.plan(*[status(404)] * 100, of="/objects/")
+    assert run("pin", LARGE, "--include", "w.bin").code == 1
+    checked = run("pin", "--check", LARGE)
+    assert (checked.code, "is whole: 1 file" in checked.out) == (0, True)
+
+
 def test_what_is_not_whole_is_never_100_percent(
     run: Run, origin: FaultyOrigin, tmp_path: Path
 ) -> None:
@@ -184,6 +209,13 @@ def test_an_update_that_did_not_end_goes_on(run: Run, origin: FaultyOrigin, tmp_
     assert "1.0 MiB fetched" in done.out
     assert run("pin", "--check", "nlp/large@1.1.0").out.count("1 file,") == 1
     assert "is at its newest version" in run("update", "nlp/large").out
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_ctrl_c_before_anything_came_leaves_no_pin(run: Run, origin: FaultyOrigin) -> None:
+    code, _ = interrupted(origin, "pin", LARGE, "--include", "*.bin")
+    assert code == 130
+    assert LARGE not in run("pin", "--check").out
 
 
 def test_an_interrupted_pin_goes_on(run: Run, origin: FaultyOrigin, tmp_path: Path) -> None:
