@@ -23,7 +23,8 @@ MAX_CHUNK_SIZE = 64 << 20
 # 4 TiB at the default chunk size, 256 TiB at the largest; a table is then 128 MiB.
 MAX_CHUNKS = 1 << 22
 MAX_FILES = 100_000
-MAX_PACKED = 256  # files that wait for the end of their package; each holds a chunk in memory
+# Of files that wait for the end of their package, each of which has a chunk in memory until then.
+MAX_PACKED = 256 * DEFAULT_CHUNK_SIZE
 MAX_SIZE = 1 << 53
 _NOTHING = hashlib.sha256().hexdigest()  # of a file with bytes it is a placeholder
 
@@ -110,8 +111,9 @@ def parse_files(node: Node, origin: Origin) -> tuple[FileEntry, ...]:
         raise MalformedError(f"it has {len(node)} files, more than {MAX_FILES}")
     files = sorted((_file(item, origin) for item in node), key=attrgetter("path"))
     _refuse_collisions(files, origin.snapshot)
-    if origin.package and sum(entry.named for entry in files) > MAX_PACKED:
-        raise MalformedError(f"more than {MAX_PACKED} files have no sha256")
+    waiting = sum(min(entry.size, DEFAULT_CHUNK_SIZE) for entry in files if entry.named)
+    if origin.package and waiting > MAX_PACKED:
+        raise MalformedError("too many files have no sha256: 256 may, and more if they are small")
     if sum(entry.size for entry in files) > MAX_SIZE:
         raise MalformedError("the sum of the sizes is out of bounds")
     return tuple(files)

@@ -248,6 +248,21 @@ def test_a_placeholder_is_no_sha256(placeholder: object) -> None:
     assert parse(document).unverified == (0 if placeholder == PLACEHOLDERS[-2] else 1)
 
 
+@pytest.mark.parametrize(
+    ("count", "size", "fits"), [(256, 1 << 30, True), (257, 1 << 20, False), (2000, 9000, True)]
+)
+def test_files_without_a_sha256_are_bounded_by_what_they_take_in_memory(
+    count: int, size: int, fits: bool
+) -> None:
+    document = tree(*(file(path=f"f{number}", size=size, sha256="") for number in range(count)))
+    document["distribution"] = {"package": {"url": "p.axon", "size": 1, "sha256": DIGEST}}
+    if fits:
+        assert len(parse(document).files) == count
+    else:
+        with pytest.raises(MalformedError, match="too many files have no sha256"):
+            parse(document)
+
+
 def test_a_sha256_may_say_that_it_is_one() -> None:
     document = tree(file(sha256=f"SHA256:{DIGEST.upper()}"), file(path="b", sha256="sha256:TODO"))
     document["distribution"] = {"package": {"url": "p", "size": 1, "sha256": f"sha256:{DIGEST}"}}
