@@ -327,10 +327,10 @@ class Feed:
         freed = 0
         if self.packed or self.answers.differ:
             return freed
-        self.answers.punched |= not self.judge.compared
         self._handles += 1  # the last reader may leave between two runs
         try:
             for run in self._behind_readers(goal):
+                self.answers.punched |= not self.judge.compared
                 job = self._begun(Job(self, run, Priority.DEMAND))
                 job.running = True
                 try:

@@ -128,6 +128,19 @@ async def test_nothing_more_is_served_of_two_answers_before_the_digest_matched(
         feed.close()
 
 
+async def test_an_eviction_that_finds_nothing_to_give_up_leaves_the_digest_to_decide(
+    tmp_path: Path, origin: FaultyOrigin, whole: bytes
+) -> None:
+    origin.plan(node('"a"'), of="/objects/")
+    origin.always(node('"b"'))
+    async with rig(tmp_path / "cache", origin.url) as parts:
+        feed = await parts.open()
+        assert await feed.punch(PIECE) == 0
+        assert await parts.read(feed, 0, 1000) == whole[:1000]
+        assert await parts.read(feed) == whole
+        feed.close()
+
+
 async def test_where_a_node_has_other_bytes_it_begins_again_from_one_answer(
     tmp_path: Path, origin: FaultyOrigin, whole: bytes
 ) -> None:
