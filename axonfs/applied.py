@@ -76,15 +76,17 @@ class _Kept:
         os.ftruncate(descriptor, len(text))
 
 
-def apply(flags: Mapping[str, object], kept: int) -> Applied:
+def apply(flags: Mapping[str, object], kept: int, *, first: bool) -> Applied:
     """What a worker that starts is to apply.
 
     Args:
         flags: what the mount's command line said.
         kept: the file in memory.
+        first: whether the mount starts with this worker. Where it does not, and the program that
+            began it kept no settings, an invalid file is left out of account.
 
     Raises:
-        UsageError: the settings are invalid, and none has worked before.
+        UsageError: the settings are invalid, and the mount starts with them.
     """
     known = _Kept.read(kept)
     try:
@@ -92,10 +94,10 @@ def apply(flags: Mapping[str, object], kept: int) -> Applied:
         if known.works is not None and found.document == known.tried:
             raise UsageError(known.why or "a worker ended with it", source=str(found.file))
     except UsageError as exc:
-        if known.works is None:
+        if known.works is None and first:
             raise
         log.warning("the mount keeps the settings that it had: %s", exc)
-        return replace(_applied(flags, known.works), fault=str(exc))
+        return replace(_applied(flags, known.works or {}), fault=str(exc))
     if found.document != known.works:
         replace(known, tried=found.document, why=None).write(kept)
     return found
@@ -107,8 +109,11 @@ def look(flags: Mapping[str, object]) -> Applied:
     Raises:
         UsageError: they are invalid.
     """
-    # As it is kept, so that the two can be compared.
-    document = json.loads(json.dumps(read_document(), default=str))
+    try:  # as it is kept, so that the two can be compared
+        document = json.loads(json.dumps(read_document(), default=str))
+    except (TypeError, ValueError, RecursionError) as exc:
+        what = f"the config file has a value that no setting has: {exc}"
+        raise UsageError(what, source=str(config_path())) from exc
     return _applied(flags, document)
 
 

@@ -9,6 +9,7 @@ Any thread; nothing here is kept between calls.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -41,6 +42,8 @@ from axonfs.values import (
 
 MAX_CONFIG_BYTES = 1 << 20
 SYSTEM_CONFIG = Path("/etc/axonfs/config.yaml")
+# What PyYAML raises beside its own errors, of a date, number or tag that is none.
+_SCALAR_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 # What `config set KEY` takes to mean "leave it out of the file".
 DEFAULT_WORD = "default"
 
@@ -340,22 +343,42 @@ def read_mapping(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_CONFIG_BYTES + 1)
-        document = yaml.safe_load(raw[:MAX_CONFIG_BYTES])
+        raw = _content(path)
     except FileNotFoundError:
         return {}
     except PermissionError as exc:
         raise ClosedFileError("this user may not read the config file", source=str(path)) from exc
     except OSError as exc:
         raise UsageError(f"cannot read the config file: {exc.strerror}", source=str(path)) from exc
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as exc:
+    try:
+        document = yaml.safe_load(raw)
+    except (yaml.YAMLError, *_SCALAR_ERRORS) as exc:
         raise UsageError("the config file is not YAML", source=str(path)) from exc
     if document is None:
         return {}
-    if not isinstance(document, dict) or len(raw) > MAX_CONFIG_BYTES:
+    if not isinstance(document, dict):
         raise UsageError("the config file is not a mapping of keys", source=str(path))
     return document
+
+
+def _content(path: Path) -> bytes:
+    """
+    Raises:
+        UsageError: it is a pipe, which can be read once and may wait for ever, or too large.
+    """
+    with open(path, "rb", opener=_at_once) as file:
+        if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            what = "the config file is a pipe, and is read more than once"
+            raise UsageError(what, source=str(path))
+        raw = file.read(MAX_CONFIG_BYTES + 1) or b""
+    if len(raw) > MAX_CONFIG_BYTES:
+        what = f"the config file has more than {MAX_CONFIG_BYTES >> 20} MiB"
+        raise UsageError(what, source=str(path))
+    return raw
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # the open of a pipe would wait for its writer
 
 
 def check_key(name: str, where: str | None = None) -> str:

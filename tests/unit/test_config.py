@@ -32,6 +32,23 @@ def write(path: Path, text: str) -> None:
     path.chmod(0o600)
 
 
+@pytest.mark.parametrize("text", [
+    "deadline: 2020-13-45", "retries: " + "1" * 5000, "retries: !!int ''", "retries: !!float x",
+    "!!timestamp x: 3", "!!bool x: 1", "streams: 3 # " + "x" * (1 << 20),
+])  # fmt: skip
+def test_no_text_in_the_file_is_a_bug(file: Path, text: str) -> None:
+    write(file, text)
+    with pytest.raises(UsageError, match=r"the config file is not YAML|more than 1 MiB"):
+        load()
+
+
+def test_a_pipe_is_not_waited_for(file: Path) -> None:
+    file.parent.mkdir()
+    os.mkfifo(file)
+    with pytest.raises(UsageError, match="is a pipe"):
+        load()
+
+
 def test_without_a_file_everything_is_at_its_default(file: Path) -> None:
     assert load() == Settings()
     assert load().cache_size is None
