@@ -336,7 +336,10 @@ class Holder:
             log.info("unmounted %s", self._mountpoint)
         if self._possessions.known.plain is not None:
             clear_dead(self._mountpoint)  # a worker that libfuse mounted for may have been killed
-        Path(self._possessions.known.cache, rundir.SOCKET).unlink(missing_ok=True)
+        cache = Path(self._possessions.known.cache)
+        with suppress(OSError):
+            if rundir.is_lock(self._possessions.lock, cache):  # else it is another mount's cache
+                Path(cache, rundir.SOCKET).unlink()
 
 
 def backoff(brief: int) -> float:

@@ -203,7 +203,8 @@ class Mount:
     async def _give_way(self) -> None:
         """End for the next worker, once no command is being answered: it would be cut off."""
         await self.under_way.idle()
-        self.ending = RELOAD
+        if self.ending != REPLACE:  # which another program does, and with the same settings
+            self.ending = RELOAD
         if self.session is not None:
             self.session.stop()
 
@@ -214,6 +215,7 @@ class Mount:
             async for number in signals:
                 if number == signal.SIGHUP:
                     self.ending = REPLACE
+                    await trio.to_thread.run_sync(try_again, self._held.settings)
                 if self.session is not None:
                     self.session.stop()
 

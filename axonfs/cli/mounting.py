@@ -127,7 +127,8 @@ def worker(mountpoint: str, **flags: object) -> None:
     if held is None:
         raise UsageError("only a mount starts its worker", hint="axonfs mount")
     log_to_stderr()  # for what is wrong with the settings
-    applied = apply({**flags, "mountpoint": mountpoint}, held.settings)
+    flags["mountpoint"] = mountpoint
+    applied = apply(flags, held.settings, first=held.first)
     settings = applied.settings
     log_to_stderr(settings.log_format, settings.log_level, settings.cache)
     try:
@@ -225,15 +226,16 @@ def _go_on(possessions: Possessions, flags: Flags) -> int:
     config file that is invalid by now must not cost the mount."""
     from axonfs.cli.background import worker_command
     from axonfs.cli.logs import log_to_stderr
+    from axonfs.cli.mounts import settled
     from axonfs.connection.possessions import settle
     from axonfs.holder import block_signals, hold
 
     block_signals()
     log_to_stderr()
     known = possessions.known
-    if not known.cache:  # a holder of an earlier version did not say
-        settings = load(flags)
-        known.cache, known.mountpoint = str(settings.cache), str(settings.mountpoint)
+    if not known.mountpoint:  # a holder of an earlier version did not say
+        with suppress(UsageError):
+            known.mountpoint = str(settled(flags["mountpoint"] or load(flags).mountpoint))
     settle(possessions)
     cache, place = Path(known.cache), Path(known.mountpoint)
     with suppress(UsageError):  # the worker tells of it

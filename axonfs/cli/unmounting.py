@@ -17,7 +17,7 @@ from typing import Any
 
 from axonfs.cli.mounts import health
 from axonfs.connection import release, release_at, release_dead
-from axonfs.connection.holders import Running, holder_at, holder_of, silence
+from axonfs.connection.holders import Running, holder_at, holder_of, running, silence
 from axonfs.connection.mountinfo import Mount, axonfs_at, elsewhere, places_of, top_at
 from axonfs.connection.mounting import run_helper
 from axonfs.errors import AxonError, BusyError
@@ -143,11 +143,12 @@ def restart(mount: Mount) -> dict[str, Any]:
     Raises:
         AxonError: it does not answer, or not again.
     """
-    holder, worker = holder_of(mount), _worker_of(health(mount).status)
+    status = health(mount).status
+    holder, worker = _keeper_of(mount, status), _worker_of(status)
     if holder is None or worker is None:
-        what, hint = silence(holder.pid if holder else None)
+        what, hint = silence(holder)
         raise AxonError(what, path=str(mount.mountpoint), hint=hint)
-    os.kill(holder.pid, signal.SIGHUP)
+    os.kill(holder, signal.SIGHUP)
     deadline = time.monotonic() + RESTART_TIMEOUT
     while time.monotonic() < deadline:
         status = health(mount, deadline - time.monotonic()).status
@@ -156,6 +157,15 @@ def restart(mount: Mount) -> dict[str, Any]:
         time.sleep(0.05)  # the old worker may answer until it ends
     what = f"no new worker answers within {RESTART_TIMEOUT:.0f} s"
     raise AxonError(what, path=str(mount.mountpoint), hint="see the mount's log")
+
+
+def _keeper_of(mount: Mount, status: dict[str, Any]) -> int | None:
+    """The pid of the mount's holder. One of an earlier version does not say which connection it
+    has; then the mount says which of those it is."""
+    if (holder := holder_of(mount)) is not None:
+        return holder.pid
+    earlier = [one.pid for one in running() if one.connection < 0 and one.owner == mount.owner]
+    return next((pid for pid in earlier if pid == status.get("pid")), None)
 
 
 def _worker_of(status: dict[str, Any]) -> int | None:

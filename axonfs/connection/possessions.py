@@ -17,6 +17,7 @@ from axonfs import rundir, systemd
 from axonfs.config import own_config
 from axonfs.connection.handshake import READ_BYTES, parse_offer
 from axonfs.connection.holders import STATE_NAME, State
+from axonfs.connection.mountinfo import places_of
 from axonfs.connection.mounting import claimed, connect, connection_of, release
 
 ADOPT = "AXONFS_ADOPT"
@@ -88,8 +89,13 @@ def settle(possessions: Possessions) -> None:
     """Complete what the holder before this one left, which may have been another process."""
     known = possessions.known
     known.config = str(own_config() or "")
-    if known.connection < 0:  # it was of a version that did not note it
+    if not known.cache:  # a holder of an earlier version noted none of these
+        lock = Path(os.readlink(f"/proc/self/fd/{possessions.lock}"))
+        known.cache = str(lock.parent.parent)
+    if known.connection < 0:
         known.connection = connection_of(possessions.device, Path(known.mountpoint))
+    if not known.mountpoint:
+        known.mountpoint = str(places_of(known.connection)[-1])
     possessions.save()
     with suppress(OSError):  # a disk that fails must not cost the mount
         rundir.sign_lock(possessions.lock)

@@ -15,6 +15,7 @@ import yaml
 
 from axonfs.cli.mounts import mount_at
 from tests.mount.conftest import FILES, MountFactory, run_axonfs, settled
+from tests.mount.test_passthrough import patched
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import Gate, on_objects
 from tests.support.registry import RegistryServer, published
@@ -169,7 +170,10 @@ def test_a_restart_applies_an_edit_by_hand(
     assert "mode is 0444 (from when it was mounted)" in run_axonfs("doctor", check=False).stdout
 
 
-@pytest.mark.parametrize("spoilt", ["registries: [", "streams: many\n", None])
+SPOILT = ["registries: [", "streams: many\n", "deadline: 2020-13-45\n", "tokens: {2020-01-01: x}\n"]
+
+
+@pytest.mark.parametrize("spoilt", [*SPOILT, "pipe", "directory", None])
 def test_a_config_that_became_invalid(
     start: Start, registry: RegistryServer, file: Path, spoilt: str | None, tmp_path: Path
 ) -> None:
@@ -179,6 +183,9 @@ def test_a_config_that_became_invalid(
     place = start()
     if spoilt is None:
         file.chmod(0o644)
+    elif spoilt in ("pipe", "directory"):
+        file.unlink()
+        {"pipe": os.mkfifo, "directory": os.mkdir}[spoilt](file)
     else:
         file.write_text(spoilt)
     worker = status(place)["worker"]["pid"]
@@ -189,22 +196,43 @@ def test_a_config_that_became_invalid(
     assert found["prefetch"]["mode"] == "off"
     assert str(file) in found["settings_fault"]
     assert len((place / FILE).read_bytes()) == FILES["vocab.txt"]
+    subprocess.run(["rm", "-rf", file], check=True)
     write(file, document)
     done = run_axonfs("config", "set", "streams", "5")
     assert f"applies now to the mount at {place}" in done.stderr
     assert status(place)["settings_fault"] is None
 
 
+FAILS_WITH_3_STREAMS = """
+import os
+from axonfs import engine
+from axonfs.errors import AxonError
+open_engine = engine.open_engine
+def refuses(settings, **rest):
+    if settings.streams == 3 and os.path.exists({flaw!r}):
+        raise AxonError("it does not start")
+    return open_engine(settings, **rest)
+engine.open_engine = refuses
+"""
+
+
 def test_settings_with_which_no_worker_starts(
     start: Start, registry: RegistryServer, file: Path, tmp_path: Path
 ) -> None:
-    """The next worker has those that worked, and says why."""
+    """The next worker has those that worked, and says why; a restart tries the others again."""
     run_axonfs("registry", "add", registry.url)
-    place = start()
-    bundle = tmp_path / "none.pem"
-    run_axonfs("config", "set", "ca_bundle", bundle, check=False)
-    assert status(place)["settings_fault"] is None or str(bundle) in status(place)["settings_fault"]
+    flaw = tmp_path / "flaw"
+    flaw.touch()
+    place = start(**patched(tmp_path, FAILS_WITH_3_STREAMS.format(flaw=str(flaw))))
+    done = run_axonfs("config", "set", "streams", "3")
+    assert f"the mount at {place} keeps its settings: it does not start" in done.stderr
+    assert "it does not start" in status(place)["settings_fault"]
     assert len((place / FILE).read_bytes()) == FILES["vocab.txt"]
+    assert "it keeps the settings that it had" in run_axonfs("restart", place).stderr
+    flaw.unlink()
+    run_axonfs("restart", place)
+    assert status(place)["settings_fault"] is None
+    assert status(place)["settings"]["streams"]["value"] == 3
 
 
 def test_commands_under_way_are_not_cut_off(
