@@ -181,8 +181,8 @@ class Holder:
             reloaded=self._reloaded,
             ends=self._ends,
         )
-        # The worker takes SIGHUP when it can; until then it would be the end of it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        # The worker takes SIGHUP when it can, and ignores SIGINT; until then each would end it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGINT})
         try:
             process = subprocess.Popen(
                 self._command,
@@ -191,7 +191,7 @@ class Holder:
                 pass_fds=held.descriptors,
             )
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGINT})
             os.close(write_end)
         return Worker(process, os.pidfd_open(process.pid), read_end)
 
