@@ -33,6 +33,8 @@ from axonfs.vfs.journal import Journal
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
+# Requests that are answered in a moment: no command has to say that it waits for them.
+_BRIEF = {"reload", "ping", "status"}
 
 
 def work(applied: Applied, held: Held) -> int:
@@ -186,7 +188,7 @@ class Mount:
         """
         found = await trio.to_thread.run_sync(look, self._applied.flags)
         changed = self._applied.changed(found)
-        waits_for = [name for name in self.under_way.names if name != "reload"]
+        waits_for = [name for name in self.under_way.names if name not in _BRIEF]
         if self._held.plain is None and (changed or self._applied.fault):
             await trio.to_thread.run_sync(try_again, self._held.settings)
             self._engine.nursery.start_soon(self._give_way)

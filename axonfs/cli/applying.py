@@ -52,20 +52,25 @@ def _apply_to(holder: Running, names: Collection[str]) -> Iterator[str]:
 
 
 def ask_mount(holder: Running, request: Event) -> Event:
-    """The result of a request to one mount.
+    """The result of a request to one mount; it is sent again while the worker is being replaced.
 
     Raises:
         AxonError: it fails, or the mount does not answer.
     """
     from axonfs.cli.client import settle
 
-    try:
-        for event in call(holder.cache, request):
-            if (result := settle(event, lambda event: None)) is not None:
-                return result
-    except OSError as exc:
-        what, hint = silence(holder.pid)
-        raise AxonError(what, hint=hint) from exc
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            for event in call(holder.cache, request):
+                if (result := settle(event, lambda event: None)) is not None:
+                    return result
+        except (ConnectionResetError, BrokenPipeError):
+            pass  # the worker ended before it took the request
+        except OSError as exc:
+            what, hint = silence(holder.pid)
+            raise AxonError(what, hint=hint) from exc
+        time.sleep(0.05)
     raise AxonError("its worker is being replaced", hint=f"axonfs restart {holder.mountpoint}")
 
 

@@ -262,3 +262,19 @@ def test_a_mount_with_another_config_is_left_alone(
 ) -> None:
     start_mount(registry.url, cache=file.parent / "other")
     assert "mount" not in run_axonfs("config", "set", "streams", "3").stderr
+
+
+def test_many_edits_at_a_time(start: Start, registry: RegistryServer, file: Path) -> None:
+    """Each command meets a mount whose worker another one has just had replaced."""
+    run_axonfs("registry", "add", registry.url)
+    place = start()
+    words = [sys.executable, "-m", "axonfs", "registry", "add"]
+    edits = [
+        subprocess.Popen([*words, f"http://127.0.0.1:{port}"], stderr=subprocess.PIPE, text=True)
+        for port in range(1, 9)
+    ]
+    said = [edit.communicate(timeout=60)[1] for edit in edits]
+    outcomes = (f"applies now to the mount at {place}", f"the mount at {place} has it already")
+    assert all(any(outcome in text for outcome in outcomes) for text in said), said
+    assert len(status(place)["registries"]) == 9
+    assert status(place)["settings_fault"] is None
