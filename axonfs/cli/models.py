@@ -9,7 +9,7 @@ import click
 
 from axonfs.cli.client import ask
 from axonfs.cli.options import json_option, source_options, target
-from axonfs.cli.output import echo, echo_json, facts, note, show_note, table
+from axonfs.cli.output import echo, echo_json, echo_path, facts, note, show_note, table
 from axonfs.errors import ADD_REGISTRY, AxonError, UsageError
 from axonfs.names import HUBS
 from axonfs.units import counted, part_of, share, size
@@ -263,7 +263,7 @@ def path(spec: str, registries: tuple[str, ...], cache: str | None, as_json: boo
     if as_json:
         echo_json({"spec": found["spec"], "path": found["path"]})
     else:
-        echo(found["path"])
+        echo_path(found["path"])
 
 
 def _pin_word(item: dict[str, object]) -> str:

@@ -7,6 +7,7 @@ the cursor or hide in a terminal. JSON needs no such care: it escapes control ch
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -31,6 +32,11 @@ def echo_json(value: Any) -> None:
 def echo(text: str) -> None:
     """One line on stdout, made safe."""
     click.echo(printable(text, 4000))
+
+
+def echo_path(path: str) -> None:
+    """A path for scripts: its own bytes, whatever the encoding of stdout."""
+    click.echo(os.fsencode(path))
 
 
 def complain(text: str) -> None:

@@ -79,7 +79,7 @@ async def search(context: Context, request: Event) -> Event:
     Raises:
         UnavailableError: nothing matches, but a registry could not be asked.
     """
-    query, tree = str(request.get("query", "")), context.tree
+    query, tree = _sendable(str(request.get("query", ""))), context.tree
     sources = [str(name) for name in request.get("sources") or (REGISTRY,)]
     found = await searching.search(tree, query) if REGISTRY in sources else []
     found += await _search_hubs(tree, query, [name for name in sources if name != REGISTRY])
@@ -96,6 +96,11 @@ async def search(context: Context, request: Event) -> Event:
         await context.note(error)
     listed = await trio.to_thread.run_sync(_listings, context.store, found)
     return {"models": listed, "registries": len(tree.sources)}
+
+
+def _sendable(query: str) -> str:
+    """What no URL can carry, bytes of a command line that are not UTF-8, becomes `?`."""
+    return query.encode(errors="replace").decode()
 
 
 async def _search_hubs(tree: Tree, query: str, names: list[str]) -> list[Listing]:

@@ -23,6 +23,7 @@ Threading: any thread; a transaction never leaves the call that began it.
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -336,7 +337,7 @@ def _environment(path: Path, map_size: int | None, **options: Any) -> Any:
     options["readahead"] = False  # what the page cache has of the index counts as our memory
     for size in (map_size,) if map_size else MAP_SIZES:
         try:
-            return lmdb.open(str(path), map_size=size, **options)
+            return lmdb.open(os.fsencode(path), map_size=size, **options)
         except lmdb.MemoryError:
             continue
         except lmdb.Error as exc:

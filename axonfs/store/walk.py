@@ -23,7 +23,7 @@ def _walk(path: Path, boot: bytes, fresh: str) -> None:
     # The owner is alone. Anybody else may walk beside a writer, and needs LMDB's reader lock.
     lock = not fresh and Path(f"{path}-lock").exists()
     environment = lmdb.open(
-        str(path), subdir=False, readonly=True, create=False, lock=lock, max_dbs=16
+        os.fsencode(path), subdir=False, readonly=True, create=False, lock=lock, max_dbs=16
     )
     written_boot = b""
     with environment.begin(buffers=True) as raw:

@@ -51,6 +51,38 @@ def axonfs(
     )
 
 
+def test_a_home_and_a_path_may_have_any_bytes(settings: dict[str, str], tmp_path: Path) -> None:
+    """What is no UTF-8 is shown as `?`, and is a path as good as any."""
+    home = Path(os.fsdecode(os.fsencode(tmp_path) + b"/h\xff"))
+    settings |= {"HOME": str(home), "AXONFS_CACHE_DIR": str(home / "c")}
+    settings |= {"LC_ALL": "C.UTF-8", "AXONFS_SOURCES": "hf", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    made = make_model(home / "model", {"w.bin": 10})
+    assert axonfs(settings, "publish", made, "nlp/x@1", "--to", home / "reg").returncode == 0
+    with RegistryServer(home / "reg") as server:
+        settings["AXONFS_REGISTRY"] = server.url
+        pinned = axonfs(settings, "pin", "nlp/x", "--include", "*.bin")
+        for line in (
+            ["search"],
+            ["search", "--source", "hf"],
+            ["info"],
+            ["pin", "nlp/x", "--include"],
+        ):
+            assert b"bug" not in axonfs(settings, *line, "\udcff").stderr
+    assert (pinned.returncode, pinned.stderr) == (0, b"")
+    shown = axonfs(settings, "cache", "stats").stdout.splitlines()[0]
+    assert shown.endswith(b"/h?/c")
+
+
+def test_a_path_for_a_script_keeps_its_bytes(settings: dict[str, str]) -> None:
+    settings["PYTHONIOENCODING"] = "ascii"
+    code = "import sys, axonfs.cli.output as output; output.echo_path(sys.argv[1])"
+    path = "/home/jürgen/\udcff".encode(errors="surrogateescape")
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], env=settings, capture_output=True, check=True
+    )
+    assert done.stdout == path + b"\n"
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16", "shift_jis"])
 def test_what_a_stream_cannot_show_is_replaced(
     settings: dict[str, str], registry: RegistryServer, encoding: str
