@@ -14,7 +14,7 @@ from axonfs.cli.locks import read_lock
 from axonfs.cli.options import LocalPath, Target, cache_option, json_option, source_options, target
 from axonfs.cli.output import clock, echo, echo_json, interrupted, note, show_note
 from axonfs.cli.progress import Progress
-from axonfs.errors import StoppedError, UsageError
+from axonfs.errors import NotFoundError, StoppedError, UsageError
 from axonfs.names import parse_spec, printable
 from axonfs.units import counted, part_of, size
 from axonfs.versions import parse_wanted
@@ -225,7 +225,7 @@ def _all_versions(place: Target, specs: tuple[str, ...]) -> tuple[str, ...]:
     local = ask(place, {"op": "list"})["models"]
     found = tuple(item["spec"] for item in local if f"{item['namespace']}/{item['name']}" in models)
     if not found:
-        raise UsageError("no version of it is local", hint="see axonfs list")
+        raise NotFoundError("no version of it is local", spec=specs[0], hint="see axonfs list")
     return found
 
 

@@ -103,7 +103,7 @@ class Registry:
                 hint="choose another namespace",
             )
         if taken := RESERVED.intersection(spec.segments):
-            raise AxonError(f"a model or version may not be called {min(taken)}", spec=str(spec))
+            raise UsageError(f"a model or version may not be called {min(taken)}", spec=str(spec))
         home = self.models.joinpath(*spec.segments)
         for parent in home.parents[: len(spec.segments) - 1]:
             if (parent / MANIFEST_NAME).exists():

@@ -92,7 +92,7 @@ class Work:
     def _path(self) -> str:
         """The first file that is on its way; empty between two."""
         feed = next(iter(self._open), None)
-        return self._paths[feed.entry.digest] if feed else ""
+        return self._paths.get(feed.entry.digest, "") if feed else ""
 
     def event(self) -> dict[str, Any]:
         """Progress as commands show it, in bytes."""
