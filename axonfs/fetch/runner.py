@@ -27,7 +27,7 @@ from axonfs.errors import (
 from axonfs.fetch.job import Job, Priority
 from axonfs.fetch.lane import Lane, Lanes
 from axonfs.fetch.transfer import ElsewhereError, Transfer
-from axonfs.remote import Bodies, Limits, Location, Origin, Stall
+from axonfs.remote import LEAST, Bodies, Limits, Location, Origin, Stall
 
 if TYPE_CHECKING:
     from axonfs.fetch.feed import Feed
@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 MAX_CORRUPT = 3
 # How often a job looks for the node of a source whose answers its object began with.
 MAX_NODES = 8
+# Of readers of one page the kernel has one after another ask for it. Those who come within so many
+# seconds after an attempt failed wait as briefly as possible.
+A_MOMENT = 1.0
 
 
 class Runner:
@@ -182,6 +185,8 @@ class Runner:
         stall = self._stall(job)
         job.asked = trio.current_time()
         patience = stall.patience(job.asked)
+        if patience is not None and job.asked - job.feed.stall.vain < A_MOMENT:
+            patience = min(patience, LEAST)
         try:
             return await self._attempt(job, version, patience)
         except AxonError as exc:
@@ -276,8 +281,10 @@ class Runner:
         another = job.attempts < len(job.feed.origins) and job.corrupt < MAX_CORRUPT
         if job.feed.object.quarantined or not (again or another):
             raise exc
+        if patience is None or patience > LEAST:
+            job.feed.stall.vain = now
         if patience is not None and stall.error is not None:
-            stall.failed(now, stall.error, patience)
+            stall.failed(now, stall.error, patience, asked=job.asked)
             raise self._stalled(job, lane, stall, stall.error, exc)
         waited = now - job.progress
         blamed = lane.origin is not None and not isinstance(exc, ShortageError)
@@ -285,7 +292,7 @@ class Runner:
         if silent or waited >= self._limits.deadline:
             error = _deadline(exc, max(waited, self._limits.deadline))
             chosen = lane.stall if silent else job.feed.stall
-            chosen.failed(now, error)
+            chosen.failed(now, error, asked=job.asked)
             raise self._stalled(job, lane, chosen, error, exc)
         if not job.feed.awaited(job):
             raise exc  # readahead does not insist; a reader that comes will ask again

@@ -10,10 +10,11 @@ from axonfs.remote.limits import Limits
 from axonfs.remote.registry import RegistrySource
 from axonfs.remote.routes import Routes, Trust
 from axonfs.remote.source import DocumentCache, Hub, Source
-from axonfs.remote.stalls import Stall
+from axonfs.remote.stalls import LEAST, Stall
 from axonfs.remote.urls import Origin, shown
 
 __all__ = [
+    "LEAST",
     "Blob",
     "Bodies",
     "DocumentCache",

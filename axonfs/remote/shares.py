@@ -43,7 +43,7 @@ class Visit:
         self._shares = shares
         self.limits = shares.limits
         self._share: Share | None = None
-        self._began = 0.0
+        self._began = self._asked = 0.0
         self._patience: float | None = None
 
     def enter(self, origin: Origin) -> trio.CapacityLimiter:
@@ -66,7 +66,8 @@ class Visit:
     def begin(self) -> Limits:
         """The limits of the request that goes out now."""
         assert self._share is not None  # it was entered
-        self._patience = self._share.stall.patience(trio.current_time())
+        self._asked = trio.current_time()
+        self._patience = self._share.stall.patience(self._asked)
         self.limits = self._shares.limits.at_most(self._patience)
         return self.limits
 
@@ -93,9 +94,9 @@ class Visit:
             return error
         stall, opened, now = self._share.stall, self._share.stall.error, trio.current_time()
         if not self.hasty or opened is None:
-            stall.failed(now, error)
+            stall.failed(now, error, asked=self._asked)
             return error
-        stall.failed(now, opened, self._patience)
+        stall.failed(now, opened, self._patience, asked=self._asked)
         known = opened.located()
         known.source = error.source
         return known

@@ -6,21 +6,29 @@ the stall and no reader sees an error that is out of date; it only waits for a s
 without a request was rejected for that reason: it would refuse readers of an origin that is back.
 
 Between full waits the patience of a request grows with the time since the last one that waited
-for `brief` seconds in vain: a burst of requests costs a tenth of a second each, and one of them
-every few seconds is patient enough for an origin that is far away. Once in `again` seconds one
-request waits as long as it would without a stall, for an origin that answers, but slowly.
+for `brief` seconds in vain: a burst of requests costs a second each, which is enough for an origin
+that is far away and does well, and one of them every few seconds is patient enough for one that
+does not. Once in `again` seconds one request waits as long as it would without a stall.
+
+A source that fails at once, since it refuses connections or has no address, is not waited for, so
+patience has no limit there: what answers the next request, however slowly, ends the stall.
 """
 
 from __future__ import annotations
 
+import math
+
 from axonfs.errors import AxonError
 
 # Seconds that a request waits for a stalled source: at least, and at the most.
-FLOOR, BRIEF = 0.1, 2.0
-# The most is also this part of the deadline, so that little is paid on top of it.
-BRIEF_PART = 8
+FLOOR, BRIEF = 1.0, 5.0
+# Both are also a part of the deadline: little is paid on top of it, and the kernel tries a page
+# fault that failed several times more.
+FLOOR_PART, BRIEF_PART, LEAST = 60, 8, 0.1
 # One request in so many seconds (or once in a deadline, if that is longer) has full patience.
 AGAIN = 30.0
+# A request that failed within so many seconds did not fail for want of patience.
+AT_ONCE = 0.5
 
 
 class Stall:
@@ -33,10 +41,13 @@ class Stall:
     def __init__(self, deadline: float) -> None:
         self.error: AxonError | None = None  # what opened it; None while the source does well
         self._deadline = deadline
-        self._brief = max(min(BRIEF, deadline / BRIEF_PART), FLOOR)
+        self._floor = max(min(FLOOR, deadline / FLOOR_PART), LEAST)
+        self._brief = max(min(BRIEF, deadline / BRIEF_PART), LEAST)
         self._since = float("-inf")  # of the last progress, or of the first request after a pause
         self._waited = self._full_at = 0.0
         self._asked = 0
+        self._at_once = False  # the last request failed at once
+        self.vain = -math.inf  # when one last failed that had more than the least patience
 
     @property
     def open(self) -> bool:
@@ -67,20 +78,35 @@ class Stall:
         return self._since <= since
 
     def patience(self, now: float) -> float | None:
-        """How long a request that goes out now waits for each answer; None for as long as ever."""
+        """How long a request that goes out now waits for each answer.
+
+        None where there is no stall, and for a request that finds out whether there still is;
+        infinity where it is as patient as these, but is not to be tried again.
+        """
         if self.error is None:
             return None
+        if self._at_once:
+            return math.inf
         if now >= self._full_at:
             self._full_at = now + max(AGAIN, self._deadline)
             return None
-        return min(max(now - self._waited, FLOOR), self._brief)
+        return min(max(now - self._waited, self._floor), self._brief)
 
-    def failed(self, now: float, error: AxonError, patience: float | None = None) -> None:
+    def failed(
+        self,
+        now: float,
+        error: AxonError,
+        patience: float | None = None,
+        *,
+        asked: float = -math.inf,
+    ) -> None:
         """A request made no progress: one with full patience opens the stall.
 
         Args:
             patience: what the request had.
+            asked: when its last attempt went out.
         """
+        self._at_once = now - asked < min(AT_ONCE, math.inf if patience is None else patience)
         if patience is None:
             self.error = error
             self._full_at = now + max(AGAIN, self._deadline)

@@ -29,6 +29,9 @@ from axonfs.remote.urls import Url
 
 # How often a waiting thread looks up, in seconds: how soon a cancelled one ends.
 TICK = 0.2
+# Where there is less patience than usual, PROGRESS_BYTES have to come within so many times that:
+# a source may send a byte now and then, and nothing that is of use.
+HURRIED = 2
 _BUFFER_SIZE = 64 << 10  # for headers; bodies are read past it, into the caller's buffer
 
 
@@ -93,7 +96,7 @@ class Wire:
         self._send(request)
         reply = Reply(self._reader, machine)
         reply.read_head()
-        self._inlet.expect_body(min(limits.stall, least), limits.deadline)
+        self._inlet.expect_body(min(limits.stall, least), min(limits.deadline, HURRIED * least))
         return reply
 
     def _look_up_every(self, seconds: float) -> None:
@@ -183,9 +186,10 @@ class _Inlet(io.RawIOBase):
             return None
         asked = time.monotonic()
         self._look_up(asked)
-        try:
-            count: int = self._receive(buffer)
-        except TimeoutError:
+        count = -1
+        with contextlib.suppress(TimeoutError):
+            count = self._receive(buffer)
+        if count < 0:  # not within the handler, or the error would be told as the socket's
             count = self._wait(buffer, asked)
         self._received += count
         if self._received >= self._mark:

@@ -321,6 +321,16 @@ def test_a_name_that_does_not_resolve(bodies: Bodies, origin: FaultyOrigin) -> N
     assert caught.value.transient
 
 
+@pytest.mark.parametrize("fault", [faulty.stall_before, faulty.stall_within])
+def test_silence_is_called_silence(origin: FaultyOrigin, fault: faulty.Fault) -> None:
+    origin.plan(fault)
+    with (
+        Bodies(Limits(first_byte=0.5, stall=0.5), routes=DIRECT) as bodies,
+        pytest.raises(UnavailableError, match=r"not a byte for 0\.5 s"),
+    ):
+        read(bodies, origin)
+
+
 # -- cancelling ------------------------------------------------------------------------------
 
 

@@ -135,9 +135,12 @@ WAYS: list[tuple[Callable[[Path], object], int]] = [
 
 
 @pytest.mark.complains
-def test_a_failed_read_takes_one_deadline(mount: Mount, silent: FaultyOrigin) -> None:
+@pytest.mark.parametrize("fault", [faulty.stall_before, faulty.drip(0.02)])
+def test_a_failed_read_takes_one_deadline(
+    mount: Mount, silent: FaultyOrigin, fault: faulty.Fault
+) -> None:
     """A read that fails takes one deadline, however it is read and by how many at once."""
-    silent.always(on_objects(faulty.stall_before))
+    silent.always(on_objects(fault))
     ends: dict[str, End] = {}
 
     def note(name: str, act: Callable[[], object]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from axonfs.errors import DeadlineError
-from axonfs.remote.stalls import AGAIN, BRIEF, FLOOR, Stall
+from axonfs.remote.stalls import AGAIN, BRIEF, FLOOR, LEAST, Stall
 
 DEADLINE = 60.0
 ERROR = DeadlineError("no progress")
@@ -47,10 +49,10 @@ def test_a_pause_is_no_silence() -> None:
 def test_patience_grows_with_the_time_since_the_last_patient_request() -> None:
     stall = stalled()
     assert stall.patience(0.0) == FLOOR
-    assert stall.patience(1.0) == 1.0
+    assert stall.patience(3.0) == 3.0
     assert stall.patience(20.0) == BRIEF
     stall.failed(20.0, ERROR, BRIEF)
-    assert stall.patience(20.5) == 0.5
+    assert stall.patience(22.0) == 2.0
 
 
 def test_requests_in_a_burst_are_brief_and_soon_one_is_patient() -> None:
@@ -64,6 +66,26 @@ def test_requests_in_a_burst_are_brief_and_soon_one_is_patient() -> None:
     assert waits[:2] == [FLOOR, FLOOR]
     assert BRIEF in waits
     assert sum(waits) / len(waits) < BRIEF / 2
+
+
+def test_a_source_that_refuses_is_not_waited_for_and_may_come_back_slow() -> None:
+    """Also when it falls silent, or begins to refuse, within a stall."""
+    stall = Stall(DEADLINE)
+    stall.failed(0.0, ERROR, asked=0.0)
+    assert stall.patience(0.1) == math.inf
+    stall.failed(30.1, ERROR, math.inf, asked=0.1)
+    assert stall.patience(30.2) == FLOOR
+    stall.failed(31.2, ERROR, FLOOR, asked=31.1)
+    assert stall.patience(31.3) == math.inf
+
+
+def test_want_of_patience_is_no_refusal() -> None:
+    stall = Stall(6.0)
+    stall.failed(0.0, ERROR)
+    patience = stall.patience(0.0)
+    assert patience == LEAST
+    stall.failed(patience, ERROR, patience, asked=0.0)
+    assert stall.patience(patience) == LEAST
 
 
 def test_now_and_then_one_request_has_full_patience() -> None:
