@@ -267,7 +267,10 @@ class HubSource(ABC):
         if self._secrets:
             return f"the token must be of an account that may read it: see {page}"
         token = f"set {self.token_variable} to a token of yours{self.log_in}"
-        return f"ask for access at {page}, then {token}; a mount reads it when it starts"
+        when = "a mount reads it when it starts"
+        if self.log_in:
+            when += ", and a log-in at axonfs restart"
+        return f"ask for access at {page}, then {token}; {when}"
 
     async def _kept_answer(self, repo: str, url: str, *, offline: bool, allow_stale: bool) -> Any:
         """The JSON at `url`, as it is now or as it is kept; None if there is none."""

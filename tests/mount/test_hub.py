@@ -247,7 +247,10 @@ def test_an_update_moves_the_symlink_at_once(
 
 def test_a_refused_pin_is_not_said_to_be_one(axonfs: Command, hub: HubServer, repo: Repo) -> None:
     repo.gated = "manual"
-    assert "a mount reads it when it starts" in axonfs("pin", "hf/acme/tiny", check=False).stderr
+    assert (
+        "a mount reads it when it starts, and a log-in at axonfs restart"
+        in axonfs("pin", "hf/acme/tiny", check=False).stderr
+    )
     assert "pinned:" not in axonfs("info", "hf/acme/tiny").stdout  # nothing of it came
     assert "nothing is pinned" in axonfs("pin", "--check", check=False).stderr
 
