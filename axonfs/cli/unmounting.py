@@ -18,7 +18,7 @@ from typing import Any
 from axonfs.cli.mounts import health
 from axonfs.connection import release, release_at, release_dead
 from axonfs.connection.holders import Running, holder_at, holder_of, running, silence
-from axonfs.connection.mountinfo import Mount, axonfs_at, elsewhere, places_of, top_at
+from axonfs.connection.mountinfo import Mount, axonfs_at, elsewhere, places_of
 from axonfs.connection.mounting import run_helper
 from axonfs.errors import AxonError, BusyError
 
@@ -88,7 +88,7 @@ def _detach_bind(target: Target, *, lazy: bool) -> list[str]:
 
 
 def _politely(target: Target, descriptors: list[int]) -> list[str]:
-    if top_at(target.place) is None:  # only its holder is left of it, and may be ending
+    if axonfs_at(target.place) is None:  # only its holder is left of it, and may be ending
         if _ended(descriptors, MOMENT):
             return []
         raise _kept(target, "it is not mounted there any more")

@@ -218,7 +218,8 @@ def release_at(mountpoint: Path, connection: int, *, lazy: bool = False) -> str 
     The kernel unmounts what is topmost, and nothing below that can be named.
     """
     top = top_at(mountpoint)
-    if top is not None and top.device != connection:
+    # A disk's partition may have the same minor number as the connection.
+    if top is not None and (top.filesystem, top.device) != (FILESYSTEM, connection):
         what = f"a {top.filesystem} file system is mounted on top of it"
         return f"{what}; unmount that first: umount {mountpoint}"
     complaint = detach(mountpoint, lazy=lazy)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from axonfs.connection.mountinfo import axonfs_at, elsewhere, top_at
+from axonfs.connection import mounting
+from axonfs.connection.mountinfo import Entry, axonfs_at, elsewhere, top_at
 from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs
 from tests.mount.test_passthrough import patched
 from tests.support.registry import RegistryServer
@@ -226,6 +227,29 @@ def test_files_that_are_open_after_a_lazy_unmount(mount: Mount) -> None:
         assert "it is still in use" in done.stderr
         run_axonfs("umount", "--force", mount.path)
         mount.process.wait(5)
+
+
+def test_what_is_left_while_another_file_system_is_in_its_place(mount: Mount) -> None:
+    with (mount.path / FILE).open("rb"):
+        shell("umount", "-l", mount.path)
+        with tmpfs(mount.path):
+            done = run_axonfs("umount", mount.path, check=False)
+            assert "it is not mounted there any more" in done.stderr
+            assert f"axonfs umount --force {mount.path} ends it" in done.stderr
+            run_axonfs("umount", "--force", mount.path)
+            assert (mount.path / "theirs").exists()
+        assert mount.process.wait(5) == 0
+
+
+def test_a_disk_with_the_number_of_the_connection_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Disks have minor numbers of their own: one may lie on top and have the same."""
+    place = Path("/nonexistent")
+    disk = Entry(number=2, parent=1, mountpoint=place, device=52, filesystem="ext4", owner=0)
+    monkeypatch.setattr(mounting, "top_at", lambda mountpoint: disk)
+    monkeypatch.setattr(mounting, "detach", lambda mountpoint, lazy: None)
+    complaint = mounting.release_at(place, 52)
+    assert complaint is not None
+    assert "ext4 file system is mounted on top of it" in complaint
 
 
 def test_sigterm_takes_the_bind_mounts_too(mount: Mount, tmp_path: Path) -> None:
