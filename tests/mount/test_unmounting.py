@@ -13,6 +13,7 @@ import pytest
 
 from axonfs.connection import mounting
 from axonfs.connection.mountinfo import Entry, axonfs_at, elsewhere, top_at
+from axonfs.rundir import SOCKET
 from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs
 from tests.mount.test_passthrough import patched
 from tests.support.registry import RegistryServer
@@ -250,6 +251,18 @@ def test_a_disk_with_the_number_of_the_connection_stays(monkeypatch: pytest.Monk
     complaint = mounting.release_at(place, 52)
     assert complaint is not None
     assert "ext4 file system is mounted on top of it" in complaint
+
+
+def test_the_control_socket_of_another_mount_stays(
+    start_mount: MountFactory, registry: RegistryServer, tmp_path: Path
+) -> None:
+    """A mount whose cache was moved away, and a second one with a cache in its place."""
+    first = start_mount(registry.url)
+    first.cache.rename(tmp_path / "moved")
+    second = start_mount(registry.url)
+    first.stop()
+    assert (second.cache / SOCKET).exists()
+    run_axonfs("restart", second.path)
 
 
 def test_sigterm_takes_the_bind_mounts_too(mount: Mount, tmp_path: Path) -> None:
