@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
+import h11
 import httpcore
 
 from axonfs.remote.dial import proxy_authorization
@@ -33,6 +34,29 @@ def connections(secure: bool, proxy: Url | None, trust: Trust) -> httpcore.Async
     return httpcore.AsyncHTTPProxy(
         proxy_url=_target(proxy), proxy_headers=headers, ssl_context=context, **_KEPT
     )
+
+
+def check_surplus(response: httpcore.Response) -> None:
+    """Have the connection of an answer that was read closed if more bytes came behind it.
+
+    httpcore would take them for the next answer: it looks for bytes on the socket alone before it
+    uses a connection again, and its parser or TLS may have taken them off.
+    """
+    stream: Any = response.stream
+    parser: h11.Connection = stream._stream._connection._h11_state
+    layer = response.extensions["network_stream"].get_extra_info("ssl_object")
+    if parser.trailing_data[0] or (layer and _decrypts_more(layer)):
+        parser.send_failed()
+
+
+def _decrypts_more(layer: ssl.SSLObject) -> bool:
+    try:
+        layer.read(1)
+    except ssl.SSLWantReadError:
+        return False
+    except ssl.SSLError:
+        pass
+    return True
 
 
 def request(

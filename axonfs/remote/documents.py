@@ -28,7 +28,7 @@ from axonfs.remote.answers import (
     content_length,
 )
 from axonfs.remote.coding import CodingError, CutError, decoded
-from axonfs.remote.connections import connections, request
+from axonfs.remote.connections import check_surplus, connections, request
 from axonfs.remote.faults import deadline_passed, fault, network_fault, not_http, not_sent
 from axonfs.remote.fields import fields, next_page
 from axonfs.remote.limits import (
@@ -210,6 +210,7 @@ class Documents:
             )
             async with self._client(url.origin.secure, proxy).stream("GET", **parts) as response:
                 yield response
+                check_surplus(response)
 
     def _client(self, secure: bool, proxy: Url | None) -> httpcore.AsyncConnectionPool:
         key = secure, proxy

@@ -121,6 +121,8 @@ class Wire:
         on it that nobody asked for."""
         if self._inlet.leftover(self._reader):
             return True
+        if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
+            return True  # decrypted with the end of the answer, and no longer on the socket
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         return bool(poll.poll(0))

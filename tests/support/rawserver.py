@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, Self
 
+from tests.support.wiring import Authority
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -26,14 +28,22 @@ Answer = Callable[[Asked], bytes]
 
 
 class RawServer:
-    """Answers each request on a loopback port by `answer`; `with` runs it."""
+    """Answers each request on a loopback port by `answer`; `with` runs it.
 
-    def __init__(self, answer: Answer, *, closes: bool = False) -> None:
+    Args:
+        authority: whose certificate it has; without one it speaks no TLS.
+    """
+
+    def __init__(
+        self, answer: Answer, *, closes: bool = False, authority: Authority | None = None
+    ) -> None:
         self._answer = answer
+        self._tls = authority and authority.server_context()
         self._closes = closes
         self.asked: list[Asked] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
+        scheme = "https" if self._tls else "http"
+        self.url = f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}/"
         self._threads: list[threading.Thread] = []
         self._open: list[socket.socket] = []
 
@@ -64,6 +74,10 @@ class RawServer:
                 self._start(self._serve, sock)
 
     def _serve(self, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            self._speak(self._tls.wrap_socket(sock, server_side=True) if self._tls else sock)
+
+    def _speak(self, sock: socket.socket) -> None:
         with sock, sock.makefile("rb") as reader, contextlib.suppress(OSError):
             while head := _head(reader):
                 asked = _asked(head.decode("latin-1"))
