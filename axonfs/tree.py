@@ -109,7 +109,11 @@ class Tree:
     async def _ask(
         self, key: Hashable, call: Callable[[], Awaitable[T]], *, fresh: bool = False
     ) -> T:
-        value = await self._flights.join(key, call, fresh=fresh)
+        return await self._flights.join(key, partial(self._answered, key, call), fresh=fresh)
+
+    async def _answered(self, key: Hashable, call: Callable[[], Awaitable[T]]) -> T:
+        """The outcome of `call`, kept also where the task that asked was interrupted."""
+        value = await call()
         if len(self._answers) >= MEMO_ANSWERS:
             self._answers.clear()
         self._answers[key] = _Answer(value, trio.current_time())

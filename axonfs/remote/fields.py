@@ -22,7 +22,7 @@ def fields(lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """The fields by name in lower case. Text is UTF-8, or else ISO 8859-1."""
     found: dict[str, str] = {}
     for raw_name, raw_value in lines:
-        name = raw_name.decode("ascii").lower()
+        name = raw_name.decode("latin-1").lower()
         value = _text(raw_value, in_url=name in _URLS)
         if name in _LISTS and name in found:
             found[name] += f", {value}"

@@ -25,7 +25,7 @@ from axonfs.remote.limits import Limits
 from axonfs.remote.pool import Pool
 from axonfs.remote.reply import Reply
 from axonfs.remote.urls import Url, shown
-from axonfs.remote.wire import SlowError, Wire
+from axonfs.remote.wire import SlowError, StallError, Wire
 
 # Answers that one read takes from a server that sends less than was asked for.
 MAX_ANSWERS = 64
@@ -209,6 +209,8 @@ def mapped(url: str, limits: Limits) -> Iterator[None]:
         yield
     except SlowError as exc:
         raise deadline_passed(limits.deadline, source) from exc
+    except StallError as exc:  # its cause is the system's word for a wait that is over
+        raise fault(UnavailableError, str(exc), source, transient=True) from exc
     except h11.LocalProtocolError as exc:
         raise not_sent(source) from exc
     except h11.RemoteProtocolError as exc:

@@ -109,7 +109,7 @@ def multipart(asked: Asked, boundary: str = "B", quote: str = "") -> bytes:
     if asked.stop > SIZE:
         return answer(asked)
     body = (
-        f"\r\n--{boundary}\r\ncontent-type: a/b\r\n"
+        f"\r\n--{boundary}\r\ncontent-type: a/b\r\nX-Größe: 1\r\n"
         f"content-RANGE:bytes {asked.start}-{asked.stop - 1}/{SIZE}\r\n\r\n"
     ).encode()
     body += part + f"\r\n--{boundary}--\r\n".encode()
@@ -330,6 +330,18 @@ async def test_a_bomb_is_bounded_by_what_it_unpacks_to() -> None:
             await get(server.url, 400_000)
         with pytest.raises(UnavailableError, match="longer than it should be"):
             read_all(server.url)
+
+
+@pytest.mark.parametrize("sent", [b"", head("206 Partial Content", f"Content-Length: {SIZE}")])
+def test_a_silent_server_is_told_in_words(sent: bytes) -> None:
+    impatient = Limits(connect=2, first_byte=0.3, stall=0.3, deadline=2, attempts=1)
+    ranged = sent.replace(b"\r\n", f"\r\nContent-Range: bytes 0-{SIZE - 1}/{SIZE}\r\n".encode(), 1)
+    with (
+        RawServer(lambda _: ranged) as server,
+        Bodies(impatient, routes=DIRECT) as bodies,
+        pytest.raises(UnavailableError, match=r"not a byte for 0\.3 s"),
+    ):
+        bodies.read(Location(server.url), 0, SIZE, SIZE, lambda *_: None, unit=UNIT)
 
 
 def test_a_server_that_sends_next_to_nothing_of_each_range_is_given_up() -> None:
