@@ -109,10 +109,10 @@ class Tree:
     async def _ask(
         self, key: Hashable, call: Callable[[], Awaitable[T]], *, fresh: bool = False
     ) -> T:
-        return await self._flights.join(key, partial(self._answered, key, call), fresh=fresh)
+        return await self._flights.join(key, lambda: self._answered(key, call), fresh=fresh)
 
     async def _answered(self, key: Hashable, call: Callable[[], Awaitable[T]]) -> T:
-        """The outcome of `call`, kept also where the task that asked was interrupted."""
+        """The outcome of `call`, kept also if the task that asked is cancelled meanwhile."""
         value = await call()
         if len(self._answers) >= MEMO_ANSWERS:
             self._answers.clear()

@@ -84,6 +84,19 @@ async def test_the_index_is_asked_for_once_within_its_ttl(
         assert len(server.paths("/api/v1/index.json")) == 1
 
 
+async def test_an_answer_is_kept_though_its_asker_was_interrupted(
+    tmp_path: Path, server: RegistryServer
+) -> None:
+    async with rig(tmp_path / "cache", server.url) as parts:
+        async with trio.open_nursery() as askers:
+            askers.start_soon(parts.tree.catalog)
+            await trio.testing.wait_all_tasks_blocked()
+            askers.cancel_scope.cancel()
+        await settled(parts.tree.heard)
+        await parts.tree.catalog()
+        assert len(server.paths("/api/v1/index.json")) == 1
+
+
 async def test_an_old_index_is_served_while_it_is_asked_for_again(
     tmp_path: Path, server: RegistryServer, clock: MockClock
 ) -> None:
