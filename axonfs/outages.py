@@ -84,12 +84,13 @@ class Outages:
         self._registries = registries
         self._hubs = hubs
         self._offline = offline
-        self._states = {source.url: SourceState() for source in (*registries, *hubs.values())}
+        # By the source itself: a registry and a hub may have one URL.
+        self._states = {source: SourceState() for source in (*registries, *hubs.values())}
         self.recovered: Callable[[], None] = lambda: None
 
     def of(self, source: Source) -> SourceState:
         """The state of one source."""
-        return self._states[source.url]
+        return self._states[source]
 
     @property
     def registries(self) -> dict[str, SourceState]:

@@ -139,6 +139,8 @@ class RegistrySource:
     async def _found(self, model: str) -> Versions | None:
         """The versions in a registry without any list: by its search, else by its `latest`."""
         namespace, _, name = model.partition("/")
+        if not name:
+            return None
         hits = await self._asked(name) or []
         versions = [hit.spec.version for hit in hits if hit.spec.model == model]
         if not versions:

@@ -24,15 +24,28 @@ Found = Version | str | None
 
 MODEL_DEPTH = 3  # of hf/<org>/<name>
 _PROBED = (".json", ".safetensors", ".jinja", ".py", ".txt")
+# What desktops look for in the root of any mount, in any case of letters. Names with a dot in
+# front are no model's anyway.
+_DESKTOP = frozenset(
+    {
+        "autorun",
+        "autorun.exe",
+        "autorun.inf",
+        "autorun.sh",
+        "desktop.ini",
+        "lost+found",
+        "thumbs.db",
+    }
+)
 _REVISIONS = frozenset({"main", "master", LATEST})  # more likely to be one than a model
 
 
 def is_probe(name: str) -> bool:
-    """Whether a name is one that loaders look for in any directory, and no model's.
+    """Whether a name is one that programs look for in any directory, and no model's.
 
     Above the versions it does not exist unless it is listed, whether or not a source answers.
     """
-    return name.endswith(_PROBED)
+    return name.endswith(_PROBED) or name.lower() in _DESKTOP
 
 
 class HubPlaces:
