@@ -59,6 +59,10 @@ async def _ask_all(settings: Settings) -> list[Check]:
 
 async def _ask_hub(hub: HubSource, checks: dict[str, Check]) -> None:
     started, name = time.monotonic(), f"hub {hub.namespace}"
+    if hub.silenced:
+        text = f"{hub.url} is not asked while {hub.silenced} is set"
+        checks[hub.namespace] = Check(name, OK, text)
+        return
     without = f"axonfs config set sources, without {hub.namespace}, if it is not needed"
     try:
         with trio.fail_after(PATIENCE):

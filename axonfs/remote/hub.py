@@ -89,7 +89,7 @@ class HubSource(ABC):
         self._endpoint = self.url.rstrip("/")
         self._origin = root.origin
         self._secrets = {**root.credentials, **(self._credentials(token) if token else {})}
-        self._silenced = silenced
+        self.silenced = silenced
         self._documents = documents
         self._kept = KeptDocuments(documents, cache, self._secrets)
 
@@ -257,8 +257,8 @@ class HubSource(ABC):
     # -- asking ------------------------------------------------------------------------------
 
     def _check_silence(self) -> None:
-        if self._silenced:
-            what = f"not in the cache, and the hub is not asked while {self._silenced} is set"
+        if self.silenced:
+            what = f"not in the cache, and the hub is not asked while {self.silenced} is set"
             raise OfflineError(what, source=self.url)
 
     def _access(self, repo: str) -> str:
@@ -274,7 +274,7 @@ class HubSource(ABC):
 
     async def _kept_answer(self, repo: str, url: str, *, offline: bool, allow_stale: bool) -> Any:
         """The JSON at `url`, as it is now or as it is kept; None if there is none."""
-        offline = offline or self._silenced is not None
+        offline = offline or self.silenced is not None
         with self._explaining(repo, url):
             return await self._kept.get(
                 url, MAX_ANSWER_BYTES, parse_json, offline=offline, allow_stale=allow_stale

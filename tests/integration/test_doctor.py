@@ -73,6 +73,18 @@ def test_the_token_of_modelscope(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
         assert (code, found["hub modelscope"]["state"]) == (1, "fail")
 
 
+def test_a_hub_that_a_variable_silences_is_no_fault(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with HubServer() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        found = doctor(run)[1]["hub hf"]
+        assert (found["state"], found["hint"]) == ("ok", "")
+        assert "HF_HUB_OFFLINE" in found["text"]
+        assert hub.requests == []
+
+
 def test_no_hub_is_asked_offline_or_where_it_is_no_source(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
