@@ -9,9 +9,10 @@ import click
 
 from axonfs.cli.client import ask
 from axonfs.cli.options import json_option, source_options, target
+from axonfs.cli.others import others
 from axonfs.cli.output import echo, echo_json, echo_path, facts, note, show_note, table
 from axonfs.errors import ADD_REGISTRY, AxonError, UsageError
-from axonfs.names import HUBS
+from axonfs.names import HUBS, parse_spec
 from axonfs.units import counted, part_of, share, size
 from axonfs.versions import parse_wanted
 
@@ -255,11 +256,15 @@ def path(spec: str, registries: tuple[str, ...], cache: str | None, as_json: boo
     """
     wanted = str(parse_wanted(spec))
     place = target(registries, cache)
-    if not ask(place, {"op": "status"})["status"].get("mountpoint"):
+    mounted = ask(place, {"op": "status"})["status"].get("mountpoint")
+    theirs = [other for other in others() if other.alive and not (mounted or place.explicit_cache)]
+    if not mounted and not theirs:
         raise AxonError(
             "nothing is mounted", spec=wanted, hint="axonfs mount shows it as a directory"
         )
     found = ask(place, {"op": "info", "spec": wanted}, show_note)["version"]
+    if theirs:
+        found["path"] = str(theirs[0].place.joinpath(*parse_spec(found["spec"]).segments))
     if as_json:
         echo_json({"spec": found["spec"], "path": found["path"]})
     else:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from axonfs.cli.mounts import settled
+from axonfs.cli.others import SHOWN, owner_of
 from axonfs.config import resolve
 from axonfs.connection.holders import holder_of, running
 from axonfs.connection.mountinfo import Mount, mounts, places_of, same_namespace
@@ -22,8 +23,16 @@ def meant(mountpoint: Path | None) -> Path:
     """
     if mountpoint is not None:
         return settled(mountpoint)
-    configured, origin = resolve({})["mountpoint"]
-    return obvious(_own(), settled(configured), chosen=origin != "default")
+    setting, origin = resolve({})["mountpoint"]
+    own, configured, chosen = _own(), settled(setting), origin != "default"
+    theirs = [mount for mount in mounts() if mount.owner != os.geteuid()]
+    if chosen and configured in {mount.mountpoint for mount in theirs}:
+        return configured  # whose it is, is looked at next
+    if theirs and not own and not chosen:
+        shown = ", ".join(f"{owner_of(mount)}'s at {mount.mountpoint}" for mount in theirs[:SHOWN])
+        what = f"nothing of yours is mounted; there is {shown}, for its owner or root to change"
+        raise AxonError(what, hint="see axonfs status")
+    return obvious(own, configured, chosen=chosen)
 
 
 def _own() -> set[Path]:
