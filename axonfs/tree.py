@@ -12,7 +12,7 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -22,7 +22,7 @@ from axonfs.catalog import Listing, Versions
 from axonfs.errors import AxonError, NotFoundError, OfflineError, fault_of
 from axonfs.flights import Flights, LateError
 from axonfs.names import LATEST, Spec, is_commit, parse_spec
-from axonfs.outages import Outages, kept
+from axonfs.outages import Answer, Outages, kept
 from axonfs.remote import Hub, Source
 from axonfs.resolved import Version as Version
 from axonfs.shelves import Catalog, Shelf
@@ -43,13 +43,6 @@ MEMO_MANIFESTS = 256
 MEMO_ANSWERS = 16384
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class _Answer:
-    value: Any
-    asked: float  # when it was given
-    tried: float = -math.inf  # when another was last asked for in the background
 
 
 class Tree:
@@ -82,7 +75,7 @@ class Tree:
         self.head_start = head_start
         self._nursery = nursery
         self._flights = Flights(nursery)
-        self._answers: dict[Hashable, _Answer] = {}
+        self._answers: dict[Hashable, Answer] = {}
         self._dropped = -math.inf  # when the catalog was, last
         self._patience = PATIENCE
         self._listed: dict[str, list[Listing]] = {}
@@ -98,7 +91,7 @@ class Tree:
         age = trio.current_time() - known.asked if known else math.inf
         old = age >= (MIN_AGE if key == "catalog" and self.outages.fault() else TTL)
         # What did not exist a while ago may exist now, as may what one source says nothing of.
-        denied = known and _says_no(known.value) and (old or self.outages.fault())
+        denied = known and known.denies and (old or self.outages.fault())
         if known and (age < MIN_AGE or not fresh) and not denied:
             if old and trio.current_time() - known.tried >= MIN_AGE:
                 known.tried = trio.current_time()
@@ -116,7 +109,7 @@ class Tree:
         value = await call()
         if len(self._answers) >= MEMO_ANSWERS:
             self._answers.clear()
-        self._answers[key] = _Answer(value, trio.current_time())
+        self._answers[key] = Answer(value, trio.current_time())
         return value
 
     async def _ask_quietly(self, key: Hashable, call: Callable[[], Awaitable[Any]]) -> None:
@@ -387,17 +380,17 @@ class Tree:
         """The commits that the hub's branches and tags are at, and those that are local."""
         local = (await self.local()).shelves.get(tuple(model.split("/")), Shelf()).versions
         call = partial(hub.versions, model)
-        asked = await (self.outages.ask if fresh else self.outages.ask_or_kept)(hub, call)
-        found = asked or Versions((), None)
-        if self.offline and not (asked or local):
+        ask = self.outages.ask if fresh else self.outages.ask_or_kept
+        try:
+            found = await ask(hub, call) or Versions((), None)
+        except OfflineError:  # of a hub that is not to be asked
+            if fresh or not local:
+                raise
+            found = Versions((), None)
+        if self.offline and not (found.versions or local):
             raise self.outages.unknown(model)
         if fresh:  # whoever asks for a branch is to hear the same
             now = trio.current_time()
             for name, commit in {**found.aliases, LATEST: found.latest}.items():
-                self._answers["target", parse_spec(f"{model}@{name}")] = _Answer(commit, now)
+                self._answers["target", parse_spec(f"{model}@{name}")] = Answer(commit, now)
         return replace(found, versions=tuple(sorted({*found.versions, *local})))
-
-
-def _says_no(answer: object) -> bool:
-    """Whether an answer is that something does not exist."""
-    return answer is None or (isinstance(answer, Versions) and not answer.versions)

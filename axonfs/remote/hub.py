@@ -169,6 +169,7 @@ class HubSource(ABC):
         if newest is not None:
             refs = {**refs, self.default_branch: newest.id}
         if not refs:
+            self._check_silence()
             return None
         named = ((revision_segment(name), commit) for name, commit in refs.items())
         usable = {segment: commit for segment, commit in named if segment}

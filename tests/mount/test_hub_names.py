@@ -132,4 +132,7 @@ def test_offline(start_mount: MountFactory, hub: HubServer, repo: Repo, variable
             path.read_bytes()
     done = run_axonfs("search", "--source", "hf", "tiny", "--cache", mount.cache, check=False)
     assert variable in done.stderr
+    for command, code in (("versions", 0), ("update", 1)):
+        done = run_axonfs(command, "hf/acme/tiny", "--cache", mount.cache, check=False)
+        assert (done.returncode, variable in done.stderr) == (code, code == 1)
     assert len(hub.requests) == asked
