@@ -64,6 +64,8 @@ def _replace(file: Path, raw: bytes) -> None:
             raise UsageError(
                 f"{file} is there and is no lock file", hint="choose another name"
             ) from exc
+    if not file.parent.is_dir():
+        raise UsageError(f"there is no directory {file.parent}")
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         temporary.write_bytes(raw)
