@@ -99,8 +99,8 @@ def test_an_outage_is_told(
 def test_names_that_loaders_probe(
     registry_dir: Path, start_mount: MountFactory, settings: dict[str, str], tmp_path: Path
 ) -> None:
-    """A name that loaders look for in any directory, such as `config.json`, gives ENOENT at once
-    where nothing lists it, whether or not a source answers."""
+    """A name that loaders or desktops look for in any directory, such as `config.json` or
+    `autorun.inf`, gives ENOENT at once where nothing lists it, whether or not a source answers."""
     with FaultyOrigin(registry_dir) as origin:
         run_axonfs("pin", SPEC, "--cache", tmp_path / "cache", "--registry", origin.url)
         origin.always(faulty.reset_before)
