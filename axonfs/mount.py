@@ -54,6 +54,8 @@ def work(applied: Applied, held: Held) -> int:
         return trio.run(_serve, applied, held)
     except* HandshakeError as group:
         log.warning("%s", _first(group))
+    finally:  # the interpreter gives its handlers up before it ends, and how that was would be lost
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     return NO_HANDSHAKE
 
 
