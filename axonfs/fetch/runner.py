@@ -185,8 +185,9 @@ class Runner:
         stall = self._stall(job)
         job.asked = trio.current_time()
         patience = stall.patience(job.asked)
-        if patience is not None and job.asked - job.feed.stall.vain < A_MOMENT:
-            patience = min(patience, LEAST)
+        recently = job.asked - job.feed.stall.vain < A_MOMENT
+        if patience is not None and patience < math.inf and recently:
+            patience = LEAST
         try:
             return await self._attempt(job, version, patience)
         except AxonError as exc:
