@@ -90,7 +90,8 @@ def amend(reply: bytes, offer: Offer, *, passthrough: bool) -> tuple[bytes, Term
         ValueError: it is not a reply to `offer`, or it refuses.
     """
     length, error, unique = _OUT_HEADER.unpack_from(reply.ljust(_OUT_HEADER.size, b"\0"))
-    if length != len(reply) or error or unique != offer.unique:
+    fits = length == len(reply) <= _OUT_HEADER.size + _OUT_SIZE
+    if not fits or error or unique != offer.unique:
         raise ValueError(f"libfuse answers INIT with error {-error}, {len(reply)} bytes")
     out = bytearray(reply[_OUT_HEADER.size :].ljust(_OUT_SIZE, b"\0"))
     terms = _terms(offer, passthrough)

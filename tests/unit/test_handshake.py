@@ -129,6 +129,7 @@ def test_any_bytes_are_an_offer_or_refused(message: bytes) -> None:
     [
         b"",
         LIBFUSE[:-1],
+        struct.pack("=IiQ", 81, 0, 2) + bytes(65),  # more than the kernel takes
         _reply_to(3),
         struct.pack("=IiQ", 16, -71, 2),
     ],
