@@ -113,6 +113,8 @@ def test_wrong_usage_of_lock(run: Run, lock: Path, tmp_path: Path) -> None:
     assert run("pin", "--lock", lock, SPEC).code == 2
     assert run("pin", "--lock", lock, "--check").code == 2
     assert run("pin", "--lock", tmp_path / "absent").code == 2
+    nowhere = run("lock", tmp_path / "absent/lock.yaml", SPEC)
+    assert (nowhere.code, f"there is no directory {tmp_path}/absent" in nowhere.err) == (2, True)
     lock.write_text("a: 1\n")
     bad = run("pin", "--lock", lock)
     assert bad.code == 1
