@@ -241,7 +241,8 @@ class Vfs:
                 path = self._nodes.path(handle.inode)
                 place = self._nodes.place(handle.inode) or await self._places.local(path)
                 if place is None:
-                    log.warning("%s is open and not in the cache's index", "/".join(path))
+                    # `unpin --drop` took its manifest before it was opened, say.
+                    log.info("%s is open and not in the cache's index", "/".join(path))
                     continue
                 self._nodes.settle(handle.inode, place)
                 await self.files.restore({number: handle}, place)
