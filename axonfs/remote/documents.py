@@ -17,7 +17,7 @@ from typing import Self
 import httpcore
 import trio
 
-from axonfs.errors import AxonError, MalformedError, NotFoundError, UnavailableError
+from axonfs.errors import AxonError, DeadlineError, MalformedError, NotFoundError, UnavailableError
 from axonfs.names import printable
 from axonfs.remote.answers import (
     HEADERS,
@@ -29,7 +29,7 @@ from axonfs.remote.answers import (
 )
 from axonfs.remote.coding import CodingError, CutError, decoded
 from axonfs.remote.connections import check_surplus, connections, request
-from axonfs.remote.faults import deadline_passed, fault, network_fault, not_http, not_sent
+from axonfs.remote.faults import UP, deadline_passed, fault, network_fault, not_http, not_sent
 from axonfs.remote.fields import fields, next_page
 from axonfs.remote.limits import (
     DEADLINES_MAX,
@@ -245,7 +245,7 @@ class Documents:
         with trio.move_on_after(visit.limits.stall):
             return await anext(pieces, b"")
         what = f"not a byte for {visit.limits.stall:g} s"
-        raise fault(UnavailableError, what, shown(answer.url), transient=True)
+        raise fault(DeadlineError, what, shown(answer.url), transient=True, hint=UP)
 
     def _note_progress(self, question: _Question, received: int) -> None:
         """Move the deadline when an attempt got further than any before it."""
@@ -313,10 +313,10 @@ def _mapped(url: Url, limits: Limits) -> Iterator[None]:
         yield
     except httpcore.ConnectTimeout as exc:
         what = f"no connection within {limits.connect:g} s"
-        raise fault(UnavailableError, what, source, transient=True) from exc
+        raise fault(DeadlineError, what, source, transient=True, hint=UP) from exc
     except httpcore.TimeoutException as exc:
         what = f"not a byte for {limits.first_byte:g} s"
-        raise fault(UnavailableError, what, source, transient=True) from exc
+        raise fault(DeadlineError, what, source, transient=True, hint=UP) from exc
     except httpcore.ProxyError as exc:
         what = f"the proxy does not connect: {printable(str(exc))}"
         raise fault(UnavailableError, what, source, hint="check HTTPS_PROXY") from exc

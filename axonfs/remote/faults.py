@@ -16,6 +16,8 @@ from axonfs import descriptors
 from axonfs.errors import AxonError, DeadlineError, ShortageError, UnavailableError
 from axonfs.names import printable
 
+UP = "is the registry up"  # the hint where a source says nothing
+
 Kind = TypeVar("Kind", bound=AxonError)
 
 
@@ -44,7 +46,7 @@ def deadline_passed(seconds: float, source: str, cause: AxonError | None = None)
     what = f"no progress for {seconds:g} s"
     if cause is not None:
         what += f"; the last attempt: {cause.what}"
-    return fault(DeadlineError, what, source, transient=True, hint="is the registry up")
+    return fault(DeadlineError, what, source, transient=True, hint=UP)
 
 
 def not_http(exc: Exception, source: str) -> UnavailableError:

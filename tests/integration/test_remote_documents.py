@@ -237,6 +237,16 @@ async def test_silence_ends_at_the_deadline(
     assert len(origin.requests) == 3
 
 
+async def test_silence_is_a_deadline_for_those_who_waited_for_their_turn(
+    origin: FaultyOrigin, clock: MockClock
+) -> None:
+    """Their last attempt ends too late for another one."""
+    origin.always(faulty.stall_before)
+    async with documents(Limits(first_byte=25, stall=25, deadline=60, attempts=1)) as client:
+        with pytest.raises(DeadlineError, match="not a byte for 25 s"):
+            await body_of(client, origin.url + "doc")
+
+
 @pytest.mark.parametrize("fault", [faulty.drip(0.01), faulty.drip_headers(0.01)])
 async def test_dripping_is_no_progress(origin: FaultyOrigin, fault: faulty.Fault) -> None:
     origin.always(fault)
