@@ -12,10 +12,10 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from axonfs.cli.logfile import LOG, LogFile, is_stderr
-from axonfs.cli.output import said
+from axonfs.cli.output import held, said
 from axonfs.errors import AxonError
 from axonfs.names import printable
 
@@ -38,7 +38,7 @@ def log_to_stderr(form: str = "text", level: str = "info", cache: Path | None = 
 
 def log_like_messages() -> None:
     """For a command: warnings read like its other messages, and a bug shows no traceback."""
-    _install(logging.StreamHandler(), _Message(), logging.WARNING)
+    _install(_Messages(), _Message(), logging.WARNING)
 
 
 class _Safe(logging.Formatter):
@@ -87,6 +87,18 @@ class _Message(_Safe):
             return super().format(record)
         said.add(record.getMessage())
         return f"axonfs: {printable(record.getMessage(), 1000)}"
+
+
+class _Messages(logging.StreamHandler[TextIO]):
+    """Writes at once, but for the warning of a source that fails: it names no model, and the error
+    that the command ends with may say the same of one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        alone = record.msg == "%s" and isinstance(record.args, tuple) and record.args
+        if alone and isinstance(alone[0], AxonError) and not os.environ.get("AXONFS_DEBUG"):
+            held.append(record.getMessage())
+        else:
+            super().emit(record)
 
 
 def safe_traceback(text: str) -> str:

@@ -20,7 +20,7 @@ import click
 from axonfs import __version__, descriptors
 from axonfs.cli import streams
 from axonfs.cli.hints import Group
-from axonfs.cli.output import complain, echo_json, said
+from axonfs.cli.output import complain, echo_json, held, said, tell_held
 from axonfs.errors import AxonError, StoppedError
 from axonfs.names import printable
 
@@ -90,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code. Nothing but a bug under AXONFS_DEBUG=1 shows a trace."""
     streams.prepare()
     said.clear()
+    held.clear()
     descriptors.raise_limit()
     try:
         result = cli.main(argv, prog_name="axonfs", standalone_mode=False)
@@ -99,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _report(cause)
         if _wants_json(sys.argv[1:] if argv is None else argv):
             _report_json(cause, code)
+    tell_held()
     fault = streams.finish()
     return _unwritten(fault) or code if fault else code
 
@@ -131,7 +133,7 @@ def _report(exc: BaseException) -> int:
     if isinstance(exc, OSError) and (fault := streams.stdout_fault(exc)):
         return _unwritten(fault)
     if isinstance(exc, AxonError):
-        return exc.exit_code if _is_said(exc) else _say(str(exc), exc.exit_code)
+        return _tell(exc)
     if isinstance(exc, click.exceptions.NoArgsIsHelpError):
         complain(exc.format_message())
         return exc.exit_code
@@ -142,10 +144,11 @@ def _report(exc: BaseException) -> int:
     raise exc
 
 
-def _is_said(exc: AxonError) -> bool:
-    """Whether a warning was just this, of the model or of the source alone, whose URL has it."""
+def _tell(exc: AxonError) -> int:
+    """Say the error, unless a warning said it. A warning that waits and says no more is dropped."""
     bare = AxonError(exc.what, source=exc.source, hint=exc.hint)
-    return bool(said & ({str(exc), str(bare)} if exc.source else {str(exc)}))
+    held[:] = [text for text in held if text not in (str(bare), str(exc))]
+    return exc.exit_code if str(exc) in said else _say(str(exc), exc.exit_code)
 
 
 def _wants_json(argv: Sequence[str]) -> bool:

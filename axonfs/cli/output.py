@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 # What was told as a warning or a note, so that an error does not say it again.
 said: set[str] = set()
+# Warnings of sources that fail, told at the end of a command: its error may say one with the model.
+held: list[str] = []
 
 
 def echo_json(value: Any) -> None:
@@ -50,6 +52,13 @@ def note(text: str) -> None:
     if text not in said:
         said.add(text)
         complain(printable(text, 4000))
+
+
+def tell_held() -> None:
+    """Tell the warnings that waited for the command's end."""
+    for text in held:
+        note(f"axonfs: {text}")
+    held.clear()
 
 
 def asked(question: Callable[[], T]) -> T:
