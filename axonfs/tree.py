@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -163,6 +163,15 @@ class Tree:
             if earlier.listings or len(earlier.shelves) > 1:
                 return earlier
         return await self._recent("catalog", self._list_all, fresh=fresh)
+
+    async def settle(self, model: str) -> None:
+        """Wait until each registry has said what it lists, or that it cannot; what was known of
+        the versions of `model` before that is forgotten."""
+        for source in self.sources:
+            if self.outages.of(source).listing:
+                with suppress(AxonError):
+                    await self._flights.join(("list", source), partial(self._list, source))
+        self._answers.pop(("versions", model), None)
 
     async def _earlier(self) -> Catalog:
         """What was listed in earlier runs, and what is local."""

@@ -57,7 +57,9 @@ def note(text: str) -> None:
 def tell_held() -> None:
     """Tell the warnings that waited for the command's end."""
     for text in held:
-        note(f"axonfs: {text}")
+        if text not in said:
+            said.add(text)
+            complain(f"axonfs: {printable(text, 1000)}")
     held.clear()
 
 

@@ -101,6 +101,9 @@ async def offered(context: Context, wanted: Wanted, *, fresh: bool = False) -> S
     found = await versions_of(context, wanted.spec.model, fresh=fresh)
     if wanted.constraint is None:
         return replace(wanted.spec, version=found.latest or LATEST)
+    if wanted.constraint.highest(found.versions) is None and context.tree.outages.late():
+        await context.tree.settle(wanted.spec.model)
+        found = await versions_of(context, wanted.spec.model)
     if not found.versions:
         raise context.tree.outages.unknown(wanted.spec.model)
     return await _chosen(context, wanted, wanted.constraint, found.versions)
