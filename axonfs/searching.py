@@ -21,7 +21,10 @@ async def search(tree: Tree, query: str) -> list[Listing]:
     Raises:
         AxonError: nothing matches, and a registry could not search.
     """
-    hits = await trio.to_thread.run_sync(matching, (await tree.catalog()).listings, query)
+    hits = await _listed(tree, query)
+    if not hits and tree.outages.late():
+        await tree.settle()
+        hits = await _listed(tree, query)
     found = {listing.spec: listing for listing in hits}
     failures: list[AxonError] = []
     for source in tree.sources:
@@ -37,6 +40,10 @@ async def search(tree: Tree, query: str) -> list[Listing]:
     for failure in failures:
         log.warning("%s", failure)
     return ranked(found.values(), query)
+
+
+async def _listed(tree: Tree, query: str) -> list[Listing]:
+    return await trio.to_thread.run_sync(matching, (await tree.catalog()).listings, query)
 
 
 async def search_hub(tree: Tree, name: str, query: str) -> list[Listing]:

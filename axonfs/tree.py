@@ -164,7 +164,7 @@ class Tree:
                 return earlier
         return await self._recent("catalog", self._list_all, fresh=fresh)
 
-    async def settle(self, model: str) -> None:
+    async def settle(self, model: str = "") -> None:
         """Wait until each registry has said what it lists, or that it cannot; what was known of
         the versions of `model` before that is forgotten."""
         for source in self.sources:

@@ -82,14 +82,15 @@ def test_a_command_says_what_does_not_answer(
     assert "503" not in missing.err
 
 
-def test_no_constraint_is_refused_before_each_registry_has_answered(
-    run: Run, down: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("line", [("info", "nlp/tiny@^9"), ("search", "none")], ids=" ".join)
+def test_nothing_is_said_to_be_missing_before_each_registry_has_answered(
+    run: Run, down: FaultyOrigin, monkeypatch: pytest.MonkeyPatch, line: tuple[str, ...]
 ) -> None:
     """What is local is known at once; a registry that has yet to fail may have what is asked."""
     assert run("pin", SPEC, "--registry", down.url).code == 0
     monkeypatch.setattr("axonfs.tree.PATIENCE", 0.0)
     down.always(faulty.status(503))
-    done = run("info", "nlp/tiny@^9", "--registry", down.url)
+    done = run(*line, "--registry", down.url)
     assert (done.code, "no version matches" in done.err) == (1, False)
     assert down.url in done.err
 
