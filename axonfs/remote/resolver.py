@@ -9,6 +9,7 @@ most `CALLS` of them, so they neither take the threads of local work nor grow wi
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 import time
@@ -71,15 +72,35 @@ def _silent(seconds: float) -> TimeoutError:
 
 
 def _call(key: _Key) -> Future[_Found]:
-    """A call that began a moment ago, or a new one unless too many hang."""
+    """A call that began a moment ago, or a new one unless too many hang.
+
+    Raises:
+        OSError: the process has no thread left for one.
+    """
     with _lock:
         running = _calls.setdefault(key, [])
         fresh = bool(running) and time.monotonic() - running[-1][0] < FRESH
         if not fresh and len(running) < CALLS:
-            running.append((time.monotonic(), Future()))
-            name = f"resolve {key[0]!r}"
-            threading.Thread(target=_run, args=(key, *running[-1]), name=name, daemon=True).start()
+            _begin(key, time.monotonic(), Future())
         return running[-1][1]
+
+
+def _begin(key: _Key, now: float, call: Future[_Found]) -> None:
+    """Start a call; the lock is held."""
+    args, name = (key, now, call), f"resolve {key[0]!r}"
+    _calls[key].append((now, call))
+    try:
+        threading.Thread(target=_run, args=args, name=name, daemon=True).start()
+    except RuntimeError as exc:
+        _forget(key, now, call)
+        raise OSError(errno.ENOMEM, str(exc)) from exc
+
+
+def _forget(key: _Key, began: float, call: Future[_Found]) -> None:
+    """The lock is held."""
+    _calls[key].remove((began, call))
+    if not _calls[key]:
+        del _calls[key]
 
 
 def _run(key: _Key, began: float, call: Future[_Found]) -> None:
@@ -88,9 +109,7 @@ def _run(key: _Key, began: float, call: Future[_Found]) -> None:
     except (OSError, UnicodeError) as exc:  # the latter: a label that is too long
         found, error = [], exc if isinstance(exc, OSError) else socket.gaierror(str(exc))
     with _lock:
-        _calls[key].remove((began, call))
-        if not _calls[key]:
-            del _calls[key]
+        _forget(key, began, call)
     if error is None:
         call.set_result(found)
     else:

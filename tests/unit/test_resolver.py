@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import trio
 
+from axonfs.descriptors import is_shortage
 from axonfs.remote import resolver
 from axonfs.remote.resolver import CALLS, TrioResolver, lookup
 
@@ -86,6 +87,21 @@ def test_what_the_resolver_refuses_is_passed_on(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     with pytest.raises(socket.gaierror, match="unknown"):
         lookup(HOST, 80, 10)
+
+
+def test_a_call_that_could_not_begin_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be no thread left for a moment; the name resolves when there is one again."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as short:
+        short.setattr(threading.Thread, "start", refuse)
+        for _ in range(CALLS):
+            with pytest.raises(OSError, match="new thread") as caught:
+                lookup("127.0.0.1", 80, 0.1)
+            assert is_shortage(caught.value)
+    assert lookup("127.0.0.1", 80, 10)[0][4] == ("127.0.0.1", 80)
 
 
 async def test_on_the_event_loop_it_takes_no_thread_of_local_work(hanging: Hanging) -> None:
