@@ -1,13 +1,13 @@
-"""What it means that a registry refuses a document which need not exist.
+"""Whether a registry that refuses a document denies access to it, or does not have it.
 
 Storage that lists nothing to strangers (S3 without ListBucket) answers 403 for what is not there.
 A wrong token brings 403 as well, and must not look like an empty registry: as long as every answer
-was a refusal, that refusal is what there is to say. Trio only.
+was a refusal, `denial` reports it. Trio only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from axonfs.errors import AccessDeniedError, NotFoundError
@@ -33,7 +33,7 @@ class Access:
         self.denial: AccessDeniedError | None = None
 
     async def heard(self, asked: Awaitable[T]) -> T:
-        """The outcome of a request, which is taken into account."""
+        """Await a request, and note how the registry answered."""
         try:
             found = await asked
         except AccessDeniedError as exc:
@@ -48,11 +48,13 @@ class Access:
         self._told()
         return found
 
-    async def optional(self, asked: Awaitable[T | None], *, known: bool = False) -> T | None:
+    async def optional(
+        self, asked: Awaitable[T | None], known: Callable[[], Awaitable[bool]] | None = None
+    ) -> T | None:
         """The outcome of a request for a document that need not exist; None if it is refused.
 
         Args:
-            known: it did exist, so that it is refused now and not absent.
+            known: whether it did exist, so that it is refused now and not absent.
 
         Raises:
             AccessDeniedError: the token is not accepted, or no longer.
@@ -60,7 +62,7 @@ class Access:
         try:
             return await self.heard(asked)
         except AccessDeniedError as exc:
-            if known or not self.may_be_absent(exc):
+            if not self.may_be_absent(exc) or (known is not None and await known()):
                 raise
             return None
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import partial
 from urllib.parse import quote, urljoin, urlsplit
 
 import trio
@@ -102,7 +103,7 @@ class RegistrySource:
         if not offline and trio.current_time() < self._no_index_until:
             return None
         url = f"{self.url}{_API}index.json"
-        known = await self._kept.knows(url)
+        known = partial(self._kept.knows, url)
         asked = self._kept.get(
             url,
             MAX_INDEX_BYTES,
@@ -110,7 +111,7 @@ class RegistrySource:
             offline=offline,
             allow_stale=allow_stale,
         )
-        listings = await (asked if offline else self._access.optional(asked, known=known))
+        listings = await (asked if offline else self._access.optional(asked, known))
         if not offline:
             self._indexed = listings is not None
             self._specs = frozenset(listing.spec for listing in listings or ())
@@ -122,7 +123,7 @@ class RegistrySource:
         self, model: str, *, offline: bool = False, allow_stale: bool = False
     ) -> Versions | None:
         url = f"{self._model_url(model)}/versions.json"
-        known = await self._kept.knows(url)
+        known = partial(self._kept.knows, url)
         with _Blaming(url):
             asked = self._kept.get(
                 url,
@@ -131,7 +132,7 @@ class RegistrySource:
                 offline=offline,
                 allow_stale=allow_stale,
             )
-            found = await (asked if offline else self._access.optional(asked, known=known))
+            found = await (asked if offline else self._access.optional(asked, known))
         if found is None and not offline and not self._indexed:
             return await self._found(model)
         return found
