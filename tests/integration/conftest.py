@@ -15,16 +15,20 @@ from tests.support.commands import Done, Run
 from tests.support.stores import BOOT
 
 
-@pytest.fixture
-def run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
-    """One command line in this process, with a home and a cache of the test's own."""
+@pytest.fixture(autouse=True)
+def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A config file and a cache of the test's own. Automatic, so that it comes before the fixtures
+    of a test file: `run` would otherwise clear the variables that those set."""
     for name in list(os.environ):
         if name.startswith("AXONFS_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("AXONFS_CONFIG", str(tmp_path / "config.yaml"))
     monkeypatch.setenv("AXONFS_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """One command line in this process."""
     logger = logging.getLogger("axonfs")
     handlers, level = logger.handlers[:], logger.level
 
