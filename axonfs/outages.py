@@ -7,13 +7,12 @@ so; while one of them does not answer, its fault is the answer. Trio thread only
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from axonfs.catalog import Listing, Versions
+from axonfs.catalog import Listing
 from axonfs.errors import (
     ADD_REGISTRY,
     AccessDeniedError,
@@ -74,21 +73,6 @@ class SourceState:
             "answered": self.answered,
             "indexed": self.indexed,
         }
-
-
-@dataclass(slots=True)
-class Answer:
-    """What was answered to a question, when, and when it was last asked in the background."""
-
-    value: Any
-    asked: float
-    tried: float = -math.inf
-
-    @property
-    def denies(self) -> bool:
-        """Whether it is that something does not exist."""
-        value = self.value
-        return value is None or (isinstance(value, Versions) and not value.versions)
 
 
 class Outages:

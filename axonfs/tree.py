@@ -8,39 +8,32 @@ change. Trio thread only; network calls are shared by everyone who asks for the 
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import trio
 
 from axonfs.catalog import Listing, Versions
-from axonfs.errors import AxonError, NotFoundError, OfflineError, fault_of
+from axonfs.errors import AxonError, NotFoundError, OfflineError
 from axonfs.flights import Flights, LateError
+from axonfs.memo import MIN_AGE, Memo
 from axonfs.names import LATEST, Spec, is_commit, parse_spec
-from axonfs.outages import Answer, Outages, kept
+from axonfs.outages import Outages, kept
 from axonfs.remote import Hub, Source
 from axonfs.resolved import Version as Version
 from axonfs.shelves import Catalog, Shelf
 from axonfs.store import Store
 
-log = logging.getLogger(__name__)
-
-# How long an index is taken as current, in seconds. A name it lacks is looked up at once.
-TTL = 60.0
-# A forced refresh is refused when the last one is younger than this.
-MIN_AGE = 5.0
 # A registry that says nothing for so many seconds no longer keeps the next one from answering.
 HEAD_START = 5.0
 # The first listing waits for the sources this long, if anything is known without them.
 PATIENCE = 5.0
-# Kept in memory, manifests and lists of versions; the store has the rest.
+# Manifests that are kept in memory; the store has the rest.
 MEMO_MANIFESTS = 256
-MEMO_ANSWERS = 16384
 
 T = TypeVar("T")
 
@@ -73,75 +66,34 @@ class Tree:
         self.outages = Outages(self.sources, self.hubs, offline=offline)
         self.outages.recovered = self._drop_catalog
         self.head_start = head_start
-        self._nursery = nursery
         self._flights = Flights(nursery)
-        self._answers: dict[Hashable, Answer] = {}
+        self._memo = Memo(nursery, self._flights, lambda: self.outages.fault() is not None)
         self._dropped = -math.inf  # when the catalog was, last
         self._patience = PATIENCE
         self._listed: dict[str, list[Listing]] = {}
         self._versions: dict[Spec, Version] = {}
 
-    # -- what changes: served as it was while it is asked again ---------------------------------
-
-    async def _recent(
-        self, key: Hashable, call: Callable[[], Awaitable[T]], *, fresh: bool = False
-    ) -> T:
-        """The answer to `key`, asked again in the background when it is older than the TTL."""
-        known = self._answers.get(key)
-        age = trio.current_time() - known.asked if known else math.inf
-        old = age >= (MIN_AGE if key == "catalog" and self.outages.fault() else TTL)
-        # What did not exist a while ago may exist now, as may what one source says nothing of.
-        denied = known and known.denies and (old or self.outages.fault())
-        if known and (age < MIN_AGE or not fresh) and not denied:
-            if old and trio.current_time() - known.tried >= MIN_AGE:
-                known.tried = trio.current_time()
-                self._nursery.start_soon(self._ask_quietly, key, call)
-            return cast(T, known.value)
-        return await self._ask(key, call, fresh=fresh)
-
-    async def _ask(
-        self, key: Hashable, call: Callable[[], Awaitable[T]], *, fresh: bool = False
-    ) -> T:
-        return await self._flights.join(key, lambda: self._answered(key, call), fresh=fresh)
-
-    async def _answered(self, key: Hashable, call: Callable[[], Awaitable[T]]) -> T:
-        """The outcome of `call`, kept also if the task that asked is cancelled meanwhile."""
-        value = await call()
-        if len(self._answers) >= MEMO_ANSWERS:
-            self._answers.clear()
-        self._answers[key] = Answer(value, trio.current_time())
-        return value
-
-    async def _ask_quietly(self, key: Hashable, call: Callable[[], Awaitable[Any]]) -> None:
-        try:
-            await self._ask(key, call)
-        except Exception as exc:
-            if (known := fault_of(exc)) is None:
-                raise
-            log.info("keeping what was known: %s", known)
-
     def listen(self) -> None:
         """Have the catalog asked for in the background unless it is known."""
         if not self.heard():
-            self._nursery.start_soon(self._ask_quietly, "catalog", self._list_all)
+            self._memo.ask_soon("catalog", self._list_all)
 
     def heard(self, model: str | None = None) -> bool:
         """Whether the catalog, or what versions `model` has, is known: asking does not wait."""
-        return (("versions", model) if model else "catalog") in self._answers
+        return (("versions", model) if model else "catalog") in self._memo
 
     def invalidate(self) -> None:
         """Have everything that changes asked for again (a pin added a version, say)."""
-        for answer in self._answers.values():
-            answer.asked = answer.tried = -math.inf
+        self._memo.invalidate()
 
     def _drop_catalog(self) -> None:
-        """A source answers again: what was listed without it says nothing of what it lacks.
+        """A source answers again: what was listed without it may lack its models.
 
-        Not at each answer of one whose index alone is missing.
+        At most once in MIN_AGE: a source of which only the index is missing answers often.
         """
         if (now := trio.current_time()) - self._dropped >= MIN_AGE:
             self._dropped = now
-            self._answers.pop("catalog", None)
+            self._memo.drop("catalog")
 
     # -- the catalog -----------------------------------------------------------------------
 
@@ -157,12 +109,16 @@ class Tree:
         """
         if not fresh and not self.heard():
             with trio.move_on_after(self._patience):
-                return await self._recent("catalog", self._list_all)
+                return await self._catalog()
             self._patience = 0.0
             earlier = await self._earlier()
             if earlier.listings or len(earlier.shelves) > 1:
                 return earlier
-        return await self._recent("catalog", self._list_all, fresh=fresh)
+        return await self._catalog(fresh=fresh)
+
+    async def _catalog(self, *, fresh: bool = False) -> Catalog:
+        brief = self.outages.fault() is not None
+        return await self._memo.recent("catalog", self._list_all, fresh=fresh, brief=brief)
 
     async def settle(self, model: str = "") -> None:
         """Wait until each registry has said what it lists, or that it cannot; what was known of
@@ -171,7 +127,7 @@ class Tree:
             if self.outages.of(source).listing:
                 with suppress(AxonError):
                     await self._flights.join(("list", source), partial(self._list, source))
-        self._answers.pop(("versions", model), None)
+        self._memo.drop(("versions", model))
 
     async def _earlier(self) -> Catalog:
         """What was listed in earlier runs, and what is local."""
@@ -202,7 +158,7 @@ class Tree:
         finally:
             state.listing = False
             if self._listed.get(source.url) != listings:
-                self._answers.pop("catalog", None)  # made without it, if it took long
+                self._memo.drop("catalog")  # made without it, if it took long
             self._listed[source.url] = listings or []
 
     # -- versions --------------------------------------------------------------------------
@@ -301,7 +257,7 @@ class Tree:
             AxonError: a source could not be asked and nothing is known.
         """
         hub = self.hubs.get(model.partition("/")[0])
-        return await self._recent(
+        return await self._memo.recent(
             ("versions", model),
             lambda: (
                 self._hub_versions(hub, model, fresh) if hub else self._all_versions(model, fresh)
@@ -353,8 +309,8 @@ class Tree:
         if is_commit(spec.version):
             return spec.version
         hub = self.hubs[spec.namespace]
-        call = partial(hub.alias, spec)
-        found = await self._recent(("target", spec), lambda: self.outages.ask_or_kept(hub, call))
+        ask = partial(self.outages.ask_or_kept, hub, partial(hub.alias, spec))
+        found = await self._memo.recent(("target", spec), ask)
         if found is None and self.offline:
             raise OfflineError("not in the cache, and offline", spec=str(spec))
         return found
@@ -362,7 +318,7 @@ class Tree:
     async def local(self) -> Catalog:
         """What is known locally, of hubs and registries; sends nothing."""
         read = partial(trio.to_thread.run_sync, lambda: Catalog((), self.store.specs()))
-        return await self._recent("local", read)
+        return await self._memo.recent("local", read)
 
     async def _commit_spec(self, spec: Spec) -> Spec:
         try:
@@ -381,7 +337,7 @@ class Tree:
         if found is None:
             raise NotFoundError("no such model or commit", spec=str(spec))
         await trio.to_thread.run_sync(self.store.put_manifest, *found)
-        self._answers.pop("local", None)
+        self._memo.drop("local")
         self.found(spec)
         return Version(*found, hub)
 
@@ -399,7 +355,6 @@ class Tree:
         if self.offline and not (found.versions or local):
             raise self.outages.unknown(model)
         if fresh:  # whoever asks for a branch is to hear the same
-            now = trio.current_time()
             for name, commit in {**found.aliases, LATEST: found.latest}.items():
-                self._answers["target", parse_spec(f"{model}@{name}")] = Answer(commit, now)
+                self._memo.keep(("target", parse_spec(f"{model}@{name}")), commit)
         return replace(found, versions=tuple(sorted({*found.versions, *local})))

@@ -10,8 +10,8 @@ import pytest
 from trio.testing import MockClock
 
 from axonfs.errors import AxonError, NotFoundError, UnavailableError
+from axonfs.memo import TTL
 from axonfs.names import parse_spec
-from axonfs.tree import TTL
 from tests.support import faulty
 from tests.support.commands import Run
 from tests.support.faulty import FaultyOrigin

@@ -12,9 +12,10 @@ from trio.testing import MockClock
 
 from axonfs.catalog import parse_index
 from axonfs.errors import AxonError, MalformedError, NotFoundError, OfflineError
+from axonfs.memo import MIN_AGE, TTL
 from axonfs.names import parse_spec
 from axonfs.searching import search
-from axonfs.tree import MIN_AGE, TTL, Tree
+from axonfs.tree import Tree
 from tests.support import faulty
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import rig, settled

@@ -9,7 +9,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from axonfs.tree import MIN_AGE, TTL, Tree
+from axonfs.memo import MIN_AGE, TTL
+from axonfs.tree import Tree
 from tests.support.faulty import Exchange, FaultyOrigin
 from tests.support.fetching import rig
 from tests.support.registry import published

@@ -19,7 +19,7 @@ from tests.support.registry import RegistryServer
 pytestmark = pytest.mark.mount
 
 # An index counts as current for a moment, so that a test sees it change.
-SHORT_TTL = "from axonfs import tree\ntree.TTL = 0.1\n"
+SHORT_TTL = "from axonfs import memo\nmemo.TTL = 0.1\n"
 
 
 def list_versions(registry_dir: Path, versions: range) -> set[str]:
