@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import trio
 
+from axonfs.descriptors import is_shortage
 from axonfs.manifest import FileEntry
 from axonfs.ranges import Range, runs
 from axonfs.store import DISK_FAULTS, Store, StoredObject
@@ -63,8 +64,13 @@ class Local:
                 await trio.to_thread.run_sync(self._stored.opened)
 
     def distrust(self, chunks: Range, exc: Exception) -> None:
-        """The disk failed to give the chunks back: readers get them past it from here on."""
+        """The disk failed to give the chunks back: readers get them past it from here on.
+
+        Where no descriptor was left, the disk is not to blame: `readable` says so meanwhile.
+        """
         self._stored.health.failed(exc)
+        if is_shortage(exc) and not self._stored.readable:
+            return
         self._distrusted.update(range(*chunks))
 
     def distrusts(self, chunks: Range) -> bool:

@@ -193,6 +193,31 @@ async def test_a_file_that_cannot_be_opened_is_streamed(
         assert open_files("objects/") in ([], [str(tmp_path / "cache/objects")])
 
 
+async def test_chunks_that_could_not_be_checked_for_a_shortage_are_checked_after_it(
+    tmp_path: Path, origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile, and no longer, an open file's bytes come past the disk."""
+    monkeypatch.setattr(file, "PAUSES", ())
+    want, chunks = plain(tmp_path, "b.bin")[:CHUNK], Range(0, 1)
+    async with rig(tmp_path / "cache", origin.url, boot=BOOT) as parts:
+        assert await pread(parts, "b.bin", 0, CHUNK) == want
+    async with rig(tmp_path / "cache", origin.url, boot=NEXT_BOOT) as parts:
+        with closing(await parts.open("b.bin")) as feed:
+            parts.store._ledger.files.make_room()  # as where others are used more
+            with monkeypatch.context() as patch:
+
+                def refuse(*args: Any, **options: Any) -> int:
+                    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+                patch.setattr(parts.store._files, "open_backing", refuse)
+                assert await feed.need(chunks) == {0: want}
+            asked = len(origin.requests)
+            await settled(lambda: not feed.jobs)
+            parts.fetcher.overflow.forget(feed)
+            assert await feed.need(chunks) == {}
+            assert len(origin.requests) == asked
+
+
 async def ask(answering: Service, op: str, **request: Any) -> dict[str, Any]:
     async with aclosing(answering.handle({"op": op, **request})) as events:
         return [event async for event in events][-1]
