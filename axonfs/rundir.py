@@ -1,5 +1,8 @@
 """The `run/` directory of a cache: the owner's lock and the control socket's name.
 
+A user or a script may remove `run/` while the owner lives. So the process that writes to the cache
+holds a second lock, on `objects/`.
+
 Also the rule for cache directories: nobody but their owner and root may change them, so that no
 name in them can be made a link to something else.
 
@@ -22,8 +25,9 @@ LOCK = Path(RUN, "lock")
 SOCKET = Path(RUN, "control.sock")
 FREE_SPACE = "free some space there, or choose another disk with --cache"
 _BACKLOG = 64
+OBJECTS = "objects"
 # What a cache directory has: a link put there under one of these names would be followed.
-_NAMES = (RUN, "objects", "index.lmdb")
+_NAMES = (RUN, OBJECTS, "index.lmdb")
 
 
 def prepare(cache: Path) -> Path:
@@ -106,6 +110,26 @@ def take_lock(cache: Path) -> int:
     except OSError as exc:
         os.close(descriptor)
         raise unusable(exc, cache) from exc
+    return descriptor
+
+
+def claim_objects(cache: Path) -> int:
+    """A descriptor of `objects/` that holds its lock; run/lock is taken already.
+
+    Raises:
+        BusyError: another process writes to the cache; its run/lock was removed.
+        FileNotFoundError: the cache has no `objects/` yet.
+    """
+    descriptor = os.open(cache / OBJECTS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        os.close(descriptor)
+        what = f"the cache is in use by another process, whose {LOCK} was removed"
+        hint = f"fuser -v {cache / OBJECTS} shows it"
+        raise BusyError(what, source=str(cache), hint=hint) from exc
+    except OSError:
+        pass  # NFS locks no directory: there run/lock is the only one
     return descriptor
 
 

@@ -111,6 +111,8 @@ def acquire(
     """
     rundir.prepare(cache)
     lock = rundir.take_lock(cache)
+    with suppress(FileNotFoundError):  # before the control socket is taken away from a mount
+        os.close(rundir.claim_objects(cache))
     control = rundir.listen(cache).detach()
     config = str(own_config() or "")
     known = State(str(mountpoint), str(cache), frozen=dict(frozen), config=config)

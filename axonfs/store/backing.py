@@ -43,12 +43,19 @@ class Directory:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.index = root / "index.lmdb"
-        self.objects = root / "objects"
+        self.objects = root / rundir.OBJECTS
         self._trash = self.objects / _TRASH
         self._descriptor = -1
 
-    def enter(self) -> None:
-        """Hold `objects/`, from before the first backing file is opened; `leave` undoes it."""
+    def enter(self, *, owner: bool) -> None:
+        """Hold `objects/`, from before the first backing file is opened; `leave` undoes it.
+
+        Raises:
+            BusyError: another process is the owner, and its run/lock was removed.
+        """
+        if owner:
+            self._descriptor = rundir.claim_objects(self.root)
+            return
         with suppress(FileNotFoundError):  # a reader of a cache that has none yet
             self._descriptor = os.open(self.objects, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 

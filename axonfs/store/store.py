@@ -62,7 +62,6 @@ class Store(Metadata):
         super().__init__(index)
         self.directory = directory.root
         self._files = directory
-        directory.enter()
         self._lock = lock
         self._ledger = Ledger(directory, index, boot, self.health)
         self._rechecking = threading.Lock()  # outside the ledger's
@@ -96,14 +95,18 @@ class Store(Metadata):
             if directory.exists():
                 guard(directory)
             inspect(files.index, boot)
-            return cls(files, open_reader(files.index, FORMAT), boot, None)
+            reader = open_reader(files.index, FORMAT)
+            files.enter(owner=False)
+            return cls(files, reader, boot, None)
         files.prepare()
         if lock is None or not is_lock(lock, directory):  # the directory was removed and made anew
             lock = take_lock(directory)
         try:
+            files.enter(owner=True)
             recover(files.index, boot)
             index = open_owner(files.index, boot, FORMAT)
         except BaseException:
+            files.leave()
             os.close(lock)
             raise
         store = cls(files, index, boot, lock)

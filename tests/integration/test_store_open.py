@@ -83,13 +83,30 @@ class Owner:
 def owner(tmp_path: Path) -> Iterator[Owner]:
     other = Owner(tmp_path)
     yield other
-    other.end()
+    if other.process.poll() is None:
+        other.end()
 
 
 class TestOwner:
     def test_the_second_is_told_the_pid_of_the_first(self, tmp_path: Path, owner: Owner) -> None:
         with pytest.raises(BusyError, match=f"process {owner.process.pid}"):
             Store.open(tmp_path)
+
+    @pytest.mark.parametrize("removed", ["run", "run/lock"])
+    def test_an_owner_whose_lock_was_removed(
+        self, tmp_path: Path, owner: Owner, removed: str
+    ) -> None:
+        """It has a second lock, so no other process becomes the owner beside it."""
+        subprocess.run(["rm", "-r", tmp_path / removed], check=True)
+        for _ in range(2):
+            with pytest.raises(BusyError, match=r"another process, whose run/lock was removed"):
+                Store.open(tmp_path)
+        owner.write(5)
+        beside = Store.open(tmp_path, owner=False)
+        assert beside.usage() == 4 * CHUNK
+        beside.close()
+        owner.kill()
+        Store.open(tmp_path).close()
 
     def test_twice_in_one_process_is_refused_too(self, tmp_path: Path) -> None:
         store = Store.open(tmp_path)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from axonfs.connection.mountinfo import top_at
+from axonfs.rundir import SOCKET
 from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs, source_bytes
 from tests.support.disks import MIB, Disk
 from tests.support.registry import RegistryServer
@@ -238,6 +240,25 @@ def test_removed(registry: RegistryServer, start_mount: MountFactory, tmp_path: 
     drop_pages(mount)
     read_all(mount, tmp_path)
     assert other.complaints() == []
+
+
+@pytest.mark.parametrize("removed", ["run", "run/lock"])
+def test_a_lock_that_is_removed(
+    mount: Mount, registry: RegistryServer, tmp_path: Path, removed: str
+) -> None:
+    """A cache stays its mount's when `run/` is removed: another mount of it is refused."""
+    place = tmp_path / "place"
+    place.mkdir()
+    options = ("--registry", registry.url, "--cache", mount.cache)
+    for _ in range(2):  # the second time beside a worker that has made run/ anew
+        subprocess.run(["rm", "-r", mount.cache / removed], check=True)
+        refused = run_axonfs("mount", place, *options, check=False)
+        assert refused.returncode == 1
+        assert "the cache is in use by another process" in refused.stderr
+        assert top_at(place) is None
+        mount.kill_worker()
+        read_all(mount, tmp_path)
+    assert (mount.cache / SOCKET).exists() == (removed == "run/lock")
 
 
 @pytest.mark.parametrize("kind", ["full", "read-only"])
