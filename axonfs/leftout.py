@@ -36,16 +36,15 @@ def usable_nodes(node: Node) -> tuple[Node, list[str]]:
     """A manifest's list of files without those that no directory can hold, and their paths."""
     if not isinstance(node, list):
         return node, []
-    odd = [item for item in node if _is_unusable(item)]
-    if not odd:
-        return node, []
-    kept = [item for item in node if not _is_unusable(item)]
-    return kept, [str(item["path"]) for item in odd if isinstance(item, dict)]
+    odd = [_odd_path(item) for item in node]
+    kept = [item for item, path in zip(node, odd, strict=True) if path is None]
+    return kept, [path for path in odd if path is not None]
 
 
-def _is_unusable(item: Node) -> bool:
+def _odd_path(item: Node) -> str | None:
+    """The path of a file that no directory can hold; None for any other item."""
     path = item.get("path") if isinstance(item, dict) else None
-    return isinstance(path, str) and unusable(path) is not None
+    return path if isinstance(path, str) and unusable(path) else None
 
 
 def usable_files(files: Iterable[File]) -> tuple[list[File], list[str]]:
@@ -72,7 +71,7 @@ def _is_plain(path: str) -> bool:
 
 
 def told(paths: Iterable[object]) -> tuple[str, ...]:
-    """The paths as they are shown: printable, and not without end."""
+    """The first MAX_TOLD paths, printable and shortened."""
     return tuple(plain(str(path), MAX_TEXT) for path in list(paths)[:MAX_TOLD])
 
 
