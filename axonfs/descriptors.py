@@ -1,4 +1,4 @@
-"""How many descriptors this process may have, and what a call says that finds no more of them.
+"""The limit of this process's descriptors, and the errors of calls that find none left.
 
 At the root: the store, the HTTP clients, the control socket and the registry server share it. A
 shortage is of this process or machine. It passes, and neither the disk nor a source is to blame.
@@ -12,6 +12,7 @@ import logging
 import resource
 import time
 from contextlib import suppress
+from typing import TypeGuard
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def limit() -> int:
     return soft if soft != resource.RLIM_INFINITY else 1 << 20
 
 
-def is_shortage(exc: BaseException | None) -> bool:
+def is_shortage(exc: BaseException | None) -> TypeGuard[OSError]:
     """Whether a call failed because descriptors or memory ran out."""
     return isinstance(exc, OSError) and exc.errno in SHORTAGES
 

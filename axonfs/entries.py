@@ -23,7 +23,7 @@ MAX_CHUNK_SIZE = 64 << 20
 # 4 TiB at the default chunk size, 256 TiB at the largest; a table is then 128 MiB.
 MAX_CHUNKS = 1 << 22
 MAX_FILES = 100_000
-# Of files that wait for the end of their package, each of which has a chunk in memory until then.
+# In memory for files that wait for the end of their package, each of which keeps one chunk there.
 MAX_PACKED = 256 * DEFAULT_CHUNK_SIZE
 MAX_SIZE = 1 << 53
 _NOTHING = hashlib.sha256().hexdigest()  # of a file with bytes it is a placeholder
@@ -41,10 +41,10 @@ class ChunkRef:
 class FileEntry:
     """One file; `digest` is its sha256 in hex, `chunks` None where there is no chunk table.
 
-    Where a hub knows only the git blob id, that is `git`, and `digest` is made from it: a name
-    for the object, which no bytes are compared with. So it is where the manifest gives a file no
-    sha256 of its own: `packed` is then the sha256 of the package, which vouches for it. Where the
-    package has none either the file is `unverified`: nothing tells whether its bytes are right.
+    Where a hub knows only the git blob id, `git` has it, and `digest` is a name made from it, with
+    which no bytes are compared. A file without a sha256 in the manifest has such a name as well:
+    `packed` is the sha256 of the package that vouches for it. Where the package has no sha256
+    either, the file is `unverified`.
     """
 
     path: str

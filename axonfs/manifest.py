@@ -123,9 +123,9 @@ def parse_manifest(raw: bytes, expected: Spec | None = None, base: str = "") -> 
     """The manifest in `raw`, YAML or JSON.
 
     Args:
-        base: where it comes from, which names the objects that nothing vouches for.
         expected: what was asked for; the manifest must be of that version (any version, where
             `latest` was asked for).
+        base: where it comes from; part of the name of each object that is not verified.
 
     Raises:
         MalformedError: the message names the rule that is broken, and the file where one does.

@@ -147,7 +147,7 @@ def check_path(path: str) -> str:
 
 
 def unusable(path: str) -> str | None:
-    """Why no file can be read under a path that is harmless; None if one can."""
+    """Why no directory can hold a file of this path; None if one can."""
     try:
         encoded = path.encode()
     except UnicodeEncodeError:

@@ -4,7 +4,7 @@ Below feed. Nodes of one source may have different ETags for the same bytes, or 
 While all answers have one ETag their chunks are served as they land. From the first other ETag on
 (`differ`) nothing is served before the digest of the whole was seen to match, and no ETag matters.
 Where the digest is wrong the object is fetched again in one request, so that it is of one answer.
-So it is where no ETag tied the answers: a source may send none, or the bytes be of two sources.
+The same holds where no ETag tied the answers: a source may send none, or two sources have answered.
 
 Trio thread only, but for `etag`, `note` and `took`, which transfers call.
 """
@@ -26,8 +26,8 @@ class Answers:
         self.restarts = 0
         self.punched = False  # bytes were given up that readers may have had
         self._etags: dict[str, str] = {}  # by URL
-        self._taken: set[object] = set()  # what tells the answers apart that bytes were taken of
-        self._untied = stored.present_bytes > 0  # of answers that nobody remembers
+        self._taken: set[object] = set()  # one for each answer that gave bytes
+        self._untied = stored.present_bytes > 0  # some are of an earlier process
 
     def etag(self, url: str) -> str | None:
         """The ETag that the next answer from `url` must have, if any."""
@@ -53,7 +53,7 @@ class Answers:
         return self.differ is not None
 
     def undecided(self, fault: str | None) -> EtagError:
-        """What a reader gets where the disk does not take the object that is to be compared."""
+        """The error for readers if the disk does not take the object that has to be compared."""
         assert self.differ is not None
         what = f"{self.differ.what}, and the disk does not take it to be compared"
         return EtagError(what, source=self.differ.source, hint=fault)

@@ -34,7 +34,7 @@ class Lane:
         self.passes = trio.CapacityLimiter(streams)  # threads that read packages
 
     def enter(self, job: Job) -> None:
-        """A job is to be had from this origin from now on, and from no other."""
+        """A job asks this origin from now on, and no other."""
         if job.lane is not self:
             if job.lane is not None:
                 job.lane.leave(job)

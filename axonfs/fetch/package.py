@@ -2,8 +2,8 @@
 
 Beside transfer.py, which brings objects one by one; whoever wants a file of such a version joins
 the pass that is under way, or starts one. A file is served once it is complete and has the sha256
-that the manifest gives it; one that the manifest gives none waits for the sha256 of the package,
-and if there is none for its end.
+that the manifest gives it. One without a sha256 waits for that of the package, or for the
+package's end where that has none either.
 That a package is needed is kept in the index: what a pass left of a file is judged by it, in the
 next process too.
 
@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 # A package that could not be had is not asked for again so soon, in seconds: `verify --repair`
 # goes from file to file, and each would fetch all of it.
 REFUSED_TTL = 10.0
-# How often a package is taken anew that was put together of several answers and is wrong: they may
-# be of different bytes.
+# How often a package is fetched again that came in several answers and is wrong: these may have had
+# different bytes.
 MAX_RESTARTS = 2
 
 
@@ -72,7 +72,7 @@ class Packages:
         """Return when every file of `origin` that its package has was unpacked and checked.
 
         Args:
-            patience: ask once, and wait for so many seconds, where that is less than the usual.
+            patience: seconds to wait, where that is less than the usual; asks once then.
 
         Raises:
             AxonError: the package cannot be had, or is not what the manifest says. Files that
@@ -113,7 +113,7 @@ class Packages:
 
 
 def _identity(origin: Version) -> str:
-    """What tells the package of a version from others: its sha256, else where it is of."""
+    """What identifies the package of a version: its sha256, else its registry and the spec."""
     package = origin.manifest.package
     if package and package.digest:
         return package.digest
@@ -121,7 +121,7 @@ def _identity(origin: Version) -> str:
 
 
 def _note(identity: str) -> str:
-    """What the index has a document under if this package was ever needed."""
+    """The key of the document that notes in the index that this package was needed."""
     return f"package:{identity}"
 
 
@@ -179,7 +179,7 @@ class _Pass:
                 unpacking.close()
 
     def _pieced(self, exc: AxonError) -> bool:
-        """Whether what is wrong may be that the bytes are of several answers."""
+        """Whether the package may be wrong because its bytes are of several answers."""
         self._restarts += 1
         several = isinstance(exc, MalformedError) and self._answers > 1
         return several and self._restarts <= MAX_RESTARTS

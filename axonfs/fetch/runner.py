@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 MAX_CORRUPT = 3
 # How often a job looks for the node of a source whose answers its object began with.
 MAX_NODES = 8
-# Of readers of one page the kernel has one after another ask for it. Those who come within so many
-# seconds after an attempt failed wait as briefly as possible.
+# The kernel asks for a page once for each of its readers, one after another. What is asked within
+# this many seconds after a failed attempt waits as briefly as possible.
 A_MOMENT = 1.0
 
 
@@ -147,7 +147,7 @@ class Runner:
             self._nursery.start_soon(self._run, job)
 
     def _over(self, job: Job, error: AxonError | None) -> None:
-        """A job ends, which is queued or was running."""
+        """End a job that is queued or was running."""
         if error and not job.feed.awaited(job):
             log.info("%s; nobody waits for it", error)
         lane = job.lane
@@ -223,7 +223,7 @@ class Runner:
         return min(self._limits.pause(job.attempts, exc.retry_after), max(left, 0.0))
 
     async def _attempt(self, job: Job, version: Version, patience: float | None) -> bool:
-        """Have the bytes brought; True if they are to be had in another lane."""
+        """Fetch the bytes; True if the job has to go on in another lane."""
         feed, entry = job.feed, job.feed.entry
         if self._fetcher.may_have_blob(feed):
             await self._fetcher.seek_blob(feed)
@@ -312,7 +312,7 @@ class Runner:
             for other in lane.schedule.drop(job.asked):
                 if self._lane_of(other) is lane:
                     self._over(other, error)
-                else:  # it is to be had from another origin
+                else:  # another origin has it
                     self.submit(other)
         return error
 

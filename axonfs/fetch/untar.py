@@ -33,7 +33,7 @@ class Target(Protocol):
 
 
 class _Nothing:
-    """What a file that cannot be anybody's is read into."""
+    """The target of a file that no manifest can name."""
 
     unit = 1 << 20
 
@@ -96,7 +96,7 @@ class Untar:
 
     def _file(self, path: str, size: int) -> Generator[int, bytes, None]:
         path = path.removeprefix("./")
-        # No manifest names a file that no directory can hold, so nobody waits for it.
+        # No manifest names a file that no directory can hold, so no reader waits for it.
         target = _Nothing() if unusable(path) else self._opened(check_path(path), size)
         left = size
         while left:

@@ -137,8 +137,8 @@ class Bodies:
             validated: told the ETag of the answer, if it has one, before any of its bytes.
             patience: seconds to wait for a connection and for each byte, where that is less than
                 the usual.
-            redirected: told of another origin than the last before it is asked; what it raises
-                passes through.
+            redirected: called with the origin that a redirect leads to, if it is another one,
+                before it is asked; what it raises passes through.
 
         Raises:
             AxonError: what went wrong, with `transient` and `retry_after` for whoever retries.

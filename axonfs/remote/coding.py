@@ -50,7 +50,7 @@ class _Inflating:
     def read(self, size: int) -> bytes:
         """
         Raises:
-            CodingError: see there.
+            CodingError: the bytes are not in the coding, or end too early.
         """
         while not self._done():
             data = self._coded or self._read(_PIECE)

@@ -167,7 +167,7 @@ class Documents:
         """How long to wait before the next attempt.
 
         Raises:
-            AxonError: there is none.
+            AxonError: there is no next attempt.
         """
         pause = self.limits.pause(attempt, exc.retry_after, draw=self._draw)
         late = trio.current_time() + pause >= question.scope.deadline

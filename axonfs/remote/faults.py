@@ -16,7 +16,7 @@ from axonfs import descriptors
 from axonfs.errors import AxonError, DeadlineError, ShortageError, UnavailableError
 from axonfs.names import printable
 
-UP = "is the registry up"  # the hint where a source says nothing
+UP = "is the registry up"  # the hint where a source does not answer
 
 Kind = TypeVar("Kind", bound=AxonError)
 
@@ -67,7 +67,7 @@ def network_fault(exc: BaseException, source: str) -> UnavailableError:
     causes = list(_causes(exc))
     for short in filter(descriptors.is_shortage, causes):
         descriptors.complain(short)
-        what = f"there was nothing left to ask it with: {short}"
+        what = f"it could not be asked: {_reason(short)}"
         return fault(ShortageError, what, source, transient=True, hint="raise ulimit -n")
     for refused in (cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)):
         what = f"its TLS certificate is not trusted: {refused.verify_message}"

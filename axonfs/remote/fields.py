@@ -57,7 +57,7 @@ def next_page(url: str, link: str | None) -> str | None:
     while found := _TARGET.search(text, at):
         parameters, at = _parameters(text, found.end())
         if "next" in parameters.get("rel", "").lower().split():
-            with suppress(ValueError):  # no URL: there is no next page
+            with suppress(ValueError):  # it is no URL
                 return str(urljoin(url, found.group(1).strip()))
             return None
     return None

@@ -152,7 +152,7 @@ class RegistrySource:
                 log.warning("`latest` is not used: %s", exc)
                 return None
             except AccessDeniedError:
-                return None  # which `denial` tells of, unless it is only not there
+                return None  # `denial` reports it, unless the version is only absent
             versions = [found[0].spec.version] if found else []
         return Versions.of(versions) if versions else None
 
@@ -176,7 +176,7 @@ class RegistrySource:
         return ranked((await self._in_any_order(query, found)).values(), query)
 
     async def _in_any_order(self, query: str, found: list[Listing]) -> dict[Spec, Listing]:
-        """`found`, and what has every word of `query` where the registry looks for it as a whole.
+        """`found`, and what has every word of `query`: the registry may look for it as a whole.
 
         Each word is asked for by itself: what is found for all of them, or has them all, is a hit.
         """

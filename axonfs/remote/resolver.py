@@ -34,7 +34,7 @@ def lookup(host: str, port: int, seconds: float) -> _Found:
     """The addresses of `host` for a stream socket, as `getaddrinfo` has them.
 
     Raises:
-        OSError: it has none, or the resolver says nothing within `seconds`.
+        OSError: it has none, or the resolver does not answer within `seconds`.
     """
     try:
         return _call((host, port, 0, socket.SOCK_STREAM, 0, 0)).result(seconds)

@@ -148,7 +148,7 @@ class Trust:
         """Made when it is first needed: a system's authorities take 0.1 s to load.
 
         Raises:
-            UnavailableError: the file cannot be read; OpenSSL would trust nobody, without a word.
+            UnavailableError: the file cannot be read; OpenSSL alone would go on without it.
             OSError: descriptors or memory ran out.
         """
         context = self._load(self._named)
@@ -162,7 +162,7 @@ class Trust:
             return ssl.create_default_context(cafile=named or None)
         except OSError as exc:
             if is_shortage(exc):
-                raise  # of descriptors, say: the file is as good as it was
+                raise  # the file may be good
             what = f"the CA bundle in {self._variable} cannot be used: {exc.strerror or exc}"
             hint = f"{self._variable} must name a PEM file"
             raise fault(UnavailableError, what, named or "the system", hint=hint) from exc

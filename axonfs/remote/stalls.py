@@ -6,9 +6,9 @@ the stall and no reader sees an error that is out of date; it only waits for a s
 without a request was rejected for that reason: it would refuse readers of an origin that is back.
 
 Between full waits the patience of a request grows with the time since the last one that waited
-for `brief` seconds in vain: a burst of requests costs a second each, which is enough for an origin
+for BRIEF seconds in vain: a burst of requests costs a second each, which is enough for an origin
 that is far away and does well, and one of them every few seconds is patient enough for one that
-does not. Once in `again` seconds one request waits as long as it would without a stall.
+does not. Once in AGAIN seconds one request waits as long as it would without a stall.
 
 A source that fails at once, since it refuses connections or has no address, is not waited for, so
 patience has no limit there: what answers the next request, however slowly, ends the stall.
@@ -25,9 +25,9 @@ FLOOR, BRIEF = 1.0, 5.0
 # Both are also a part of the deadline: little is paid on top of it, and the kernel tries a page
 # fault that failed several times more.
 FLOOR_PART, BRIEF_PART, LEAST = 60, 8, 0.1
-# One request in so many seconds (or once in a deadline, if that is longer) has full patience.
+# One request in this many seconds (or once in a deadline, if that is longer) has full patience.
 AGAIN = 30.0
-# A request that failed within so many seconds did not fail for want of patience.
+# A request that failed within this many seconds would have failed with more patience as well.
 AT_ONCE = 0.5
 
 

@@ -29,7 +29,7 @@ from axonfs.remote.urls import Url
 
 # How often a waiting thread looks up, in seconds: how soon a cancelled one ends.
 TICK = 0.2
-# Where there is less patience than usual, PROGRESS_BYTES have to come within so many times that:
+# With less patience than usual, PROGRESS_BYTES have to come within this many times that patience:
 # a source may send a byte now and then, and nothing that is of use.
 HURRIED = 2
 _BUFFER_SIZE = 64 << 10  # for headers; bodies are read past it, into the caller's buffer
@@ -191,7 +191,7 @@ class _Inlet(io.RawIOBase):
         count = -1
         with contextlib.suppress(TimeoutError):
             count = self._receive(buffer)
-        if count < 0:  # not within the handler, or the error would be told as the socket's
+        if count < 0:  # outside the handler: what it raises is not the socket's error
             count = self._wait(buffer, asked)
         self._received += count
         if self._received >= self._mark:

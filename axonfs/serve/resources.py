@@ -24,7 +24,7 @@ from axonfs.errors import MalformedError, UnavailableError
 IMMUTABLE = "public, max-age=31536000, immutable"
 REVALIDATE = "no-cache"
 MAX_RESULTS = 1000
-# What opening a name says that is not there for anybody. All else may pass.
+# The errors of `open` that say that a client can have no file of this name. All others may pass.
 _MISSING = {
     errno.ENOENT,
     errno.ENOTDIR,

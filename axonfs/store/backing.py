@@ -107,7 +107,7 @@ class Directory:
         return Descriptor(os.open(_name(digest), flags, 0o600, dir_fd=self._descriptor))
 
     def status(self, digest: str) -> os.stat_result | None:
-        """What the disk says of the backing file; None where there is none to be had."""
+        """The status of the backing file; None where the disk does not give it."""
         try:
             return os.stat(_name(digest), dir_fd=self._descriptor, follow_symlinks=False)
         except OSError:

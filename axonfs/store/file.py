@@ -88,7 +88,7 @@ class BackingFile:
             return descriptor
 
     def writable(self) -> Descriptor:
-        """As `opened`, for writing where the disk did not let it be."""
+        """As `opened`; what could only be opened for reading is opened once more."""
         descriptor = self.opened()
         if not self._sealed:
             return descriptor

@@ -89,7 +89,7 @@ class Metadata:
     """The part of Store that knows nothing of files.
 
     Documents, manifests and chunk tables can be had again: where the disk does not take them or
-    give them back, that is told to `health` and nobody else. A pin that cannot be written or read
+    give them back, only `health` hears of it. A pin that cannot be written or read
     is an error.
     """
 
@@ -234,7 +234,7 @@ class Metadata:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Tell `health` of what the disk refuses, and nobody else."""
+        """Tell `health` what the disk refuses, and raise nothing."""
         try:
             yield
         except DISK_FAULTS as exc:

@@ -1,4 +1,4 @@
-"""The backing files that are open: at most so many, the ones that were used last.
+"""The backing files that are open: a limited number, those that were used last.
 
 Beside backing, below ledger. To close a file here is to drop the reference to its descriptor, which
 is closed with the last one: a call that was given it keeps it open. So a read takes no lock.
@@ -13,7 +13,7 @@ from typing import Protocol
 
 from axonfs import descriptors
 
-# More than this spares no open that is worth the kernel's memory.
+# To keep more open takes more of the kernel's memory than it saves in calls of `open`.
 MOST = 16384
 # Left for sockets, the index, pipes and threads, where the limit is large enough.
 OTHERS = 256
@@ -69,7 +69,7 @@ class OpenFiles:
     def add(self, opened: Opened, descriptor: Descriptor) -> None:
         """Note that the file is open now, and close others where these are too many.
 
-        That of an object which is held no more is left to its only user.
+        The caller alone keeps the descriptor of an object that is not held any more.
         """
         with self.lock:
             if not opened.held:

@@ -102,7 +102,7 @@ ALIKE: dict[str, tuple[Fault, ...]] = {
 async def test_nodes_with_the_same_bytes_and_other_etags(
     tmp_path: Path, origin: FaultyOrigin, whole: bytes, nodes: str
 ) -> None:
-    """Nothing is fetched twice but what an answer brought that nobody asked for."""
+    """No byte is fetched twice, unless an answer brings more than was asked for."""
     origin.always(in_turn(*ALIKE[nodes]))
     async with rig(tmp_path / "cache", origin.url) as parts:
         feed = await parts.open()

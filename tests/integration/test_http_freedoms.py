@@ -118,7 +118,7 @@ def multipart(asked: Asked, boundary: str = "B", quote: str = "") -> bytes:
 
 
 def bounded(most: int) -> Make:
-    """A server that sends no more than so many bytes of a range at a time."""
+    """A server that sends at most `most` bytes of a range at a time."""
 
     def make(asked: Asked) -> bytes:
         stop = asked.stop if asked.stop > SIZE else min(asked.stop, asked.start + most)
@@ -333,7 +333,7 @@ async def test_a_bomb_is_bounded_by_what_it_unpacks_to() -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", head("206 Partial Content", f"Content-Length: {SIZE}")])
-def test_a_silent_server_is_told_in_words(sent: bytes) -> None:
+def test_the_error_of_a_silent_server_is_in_words(sent: bytes) -> None:
     impatient = Limits(connect=2, first_byte=0.3, stall=0.3, deadline=2, attempts=1)
     ranged = sent.replace(b"\r\n", f"\r\nContent-Range: bytes 0-{SIZE - 1}/{SIZE}\r\n".encode(), 1)
     with (

@@ -1,4 +1,4 @@
-"""What the system refuses is no bug: it is told, and nothing ends of it."""
+"""What the system refuses is no bug: it is reported, and nothing ends because of it."""
 
 from __future__ import annotations
 

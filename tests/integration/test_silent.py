@@ -1,4 +1,4 @@
-"""A source that says nothing, beside others: what its readers get, and that nobody else waits."""
+"""A silent source beside others: what its readers get, and that no other reader waits."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def test_readers_of_a_silent_source_take_no_stream_from_another(
 async def test_a_stall_is_paid_once_and_is_over_at_once(
     tmp_path: Path, silent: FaultyOrigin, fault: faulty.Fault
 ) -> None:
-    """Whoever reads during it fails soon, and the first who reads after it gets the bytes."""
+    """Readers during it fail soon, and the first reader after it gets the bytes."""
     async with reading(tmp_path, silent.url) as (parts, readers):
         feeds = [await readers.open(name) for name in NAMES[:6]]
         silent.always(on_objects(fault))

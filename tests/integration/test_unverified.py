@@ -65,8 +65,7 @@ async def test_a_package_without_a_sha256_brings_what_has_one(
     """And of what has none nothing is kept, unless that is allowed."""
     add_package(origin.directory, SPEC, FILES)
     edit(origin, SPEC, "placeholder", "placeholder")
-    path = next(iter(FILES))
-    sound, doubtful = next(name for name in FILES if name != path), path
+    doubtful, sound = FILES
     async with rig(tmp_path / "cache", origin.url) as parts:
         feed, other = [await parts.open(name, SPEC) for name in (sound, doubtful)]
         assert await parts.read(feed) == FILES[sound]
@@ -83,7 +82,7 @@ async def test_a_package_without_a_sha256_brings_what_has_one(
         feed.close()
 
 
-async def test_unverified_bytes_are_nobody_elses(tmp_path: Path, origin: FaultyOrigin) -> None:
+async def test_unverified_bytes_are_of_no_other_file(tmp_path: Path, origin: FaultyOrigin) -> None:
     """A file with the same bytes and their sha256 is fetched and compared."""
     add_package(origin.directory, SPEC, FILES, sums=False)
     edit(origin, SPEC, "placeholder", None)

@@ -24,7 +24,7 @@ FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80))]
 
 
 class Hanging:
-    """A resolver that says nothing until it is let go."""
+    """A resolver that does not answer until `go` is set."""
 
     def __init__(self) -> None:
         self.calls = 0
