@@ -12,10 +12,10 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from axonfs.cli.logfile import LOG, LogFile, is_stderr
-from axonfs.cli.output import held, said
+from axonfs.cli.output import complain, held, tell
 from axonfs.errors import AxonError
 from axonfs.names import printable
 
@@ -38,7 +38,7 @@ def log_to_stderr(form: str = "text", level: str = "info", cache: Path | None = 
 
 def log_like_messages() -> None:
     """For a command: warnings read like its other messages, and a bug shows no traceback."""
-    _install(_Messages(), _Message(), logging.WARNING)
+    _install(_Messages(), _Safe(), logging.WARNING)
 
 
 class _Safe(logging.Formatter):
@@ -81,24 +81,17 @@ def _subject(record: logging.LogRecord) -> dict[str, Any]:
     return {}
 
 
-class _Message(_Safe):
-    def format(self, record: logging.LogRecord) -> str:
-        if os.environ.get("AXONFS_DEBUG"):
-            return super().format(record)
-        said.add(record.getMessage())
-        return f"axonfs: {printable(record.getMessage(), 1000)}"
-
-
-class _Messages(logging.StreamHandler[TextIO]):
-    """Writes at once, but for the warning of a source that fails: it names no model, and the error
-    that the command ends with may say the same of one."""
+class _Messages(logging.Handler):
+    """Tells each record once. The fault of a source waits until the command has progress to show or
+    ends: the error that ends it may say the same, and name the model."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        alone = record.msg == "%s" and isinstance(record.args, tuple) and record.args
-        if alone and isinstance(alone[0], AxonError) and not os.environ.get("AXONFS_DEBUG"):
+        if os.environ.get("AXONFS_DEBUG"):
+            complain(self.format(record))
+        elif record.msg == "%s" and _subject(record):
             held.append(record.getMessage())
         else:
-            super().emit(record)
+            tell(record.getMessage())
 
 
 def safe_traceback(text: str) -> str:

@@ -20,9 +20,8 @@ import click
 from axonfs import __version__, descriptors
 from axonfs.cli import streams
 from axonfs.cli.hints import Group
-from axonfs.cli.output import complain, echo_json, held, said, tell_held
+from axonfs.cli.output import complain, echo_json, held, said, tell, tell_held
 from axonfs.errors import AxonError, StoppedError
-from axonfs.names import printable
 
 # Command → module below axonfs.cli, in the order that `axonfs --help` shows them. The function
 # has the command's name, with `_command` where the plain name would shadow something.
@@ -100,7 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _report(cause)
         if _wants_json(sys.argv[1:] if argv is None else argv):
             _report_json(cause, code)
-    tell_held()
+    finally:
+        tell_held()
     fault = streams.finish()
     return _unwritten(fault) or code if fault else code
 
@@ -133,7 +133,8 @@ def _report(exc: BaseException) -> int:
     if isinstance(exc, OSError) and (fault := streams.stdout_fault(exc)):
         return _unwritten(fault)
     if isinstance(exc, AxonError):
-        return _tell(exc)
+        tell_held(str(exc))
+        return _say(str(exc), exc.exit_code)
     if isinstance(exc, click.exceptions.NoArgsIsHelpError):
         complain(exc.format_message())
         return exc.exit_code
@@ -142,13 +143,6 @@ def _report(exc: BaseException) -> int:
     if isinstance(exc, Exception):
         return _say(_unexpected(exc), 1)
     raise exc
-
-
-def _tell(exc: AxonError) -> int:
-    """Say the error, unless a warning said it. A warning that waits and says no more is dropped."""
-    bare = AxonError(exc.what, source=exc.source, hint=exc.hint)
-    held[:] = [text for text in held if text not in (str(bare), str(exc))]
-    return exc.exit_code if str(exc) in said else _say(str(exc), exc.exit_code)
 
 
 def _wants_json(argv: Sequence[str]) -> bool:
@@ -177,7 +171,7 @@ def _facts(exc: BaseException) -> dict[str, str | None]:
 
 
 def _say(message: str, code: int) -> int:
-    complain(f"axonfs: {printable(message, 2000)}")
+    tell(message)
     return code
 
 

@@ -20,9 +20,9 @@ from axonfs.names import printable
 
 T = TypeVar("T")
 
-# What was told as a warning or a note, so that an error does not say it again.
+# What was told, so that nothing is told twice.
 said: set[str] = set()
-# Warnings of sources that fail, told at the end of a command: its error may say one with the model.
+# Warnings of sources that wait to be told: the error of the command may say the same.
 held: list[str] = []
 
 
@@ -54,13 +54,19 @@ def note(text: str) -> None:
         complain(printable(text, 4000))
 
 
-def tell_held() -> None:
-    """Tell the warnings that waited for the command's end."""
-    for text in held:
-        if text not in said:
-            said.add(text)
-            complain(f"axonfs: {printable(text, 1000)}")
+def tell(text: str) -> None:
+    """One line on stderr: a warning or an error."""
+    if text not in said:
+        said.add(text)
+        complain(f"axonfs: {printable(text, 2000)}")
+
+
+def tell_held(error: str = "") -> None:
+    """Tell the warnings that wait, but for those that `error` says as well."""
+    waiting = [text for text in held if text not in error]
     held.clear()
+    for text in waiting:
+        tell(text)
 
 
 def asked(question: Callable[[], T]) -> T:

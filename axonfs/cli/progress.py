@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any, TextIO
 
 from axonfs.cli.columns import clip, clip_start, width
+from axonfs.cli.output import held, tell_held
 from axonfs.names import printable
 from axonfs.units import duration, share, size
 
@@ -68,6 +69,9 @@ class Progress:
             self._progress(event)
 
     def _progress(self, event: dict[str, Any]) -> None:
+        if held:
+            self._clear()
+            tell_held()
         now = self._clock()
         # Of a pin the end of the fetch is told, not how far its proof came.
         if self.last is None or "fetched" in event or "fetched" not in self.last:

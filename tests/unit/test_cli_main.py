@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -13,7 +15,10 @@ import pytest
 import trio
 
 from axonfs import __version__
+from axonfs.cli.logs import log_like_messages
 from axonfs.cli.main import COMMANDS, cli, main
+from axonfs.cli.output import held
+from axonfs.cli.progress import Progress
 from axonfs.errors import AxonError, NotFoundError, StoppedError, UsageError
 
 
@@ -98,6 +103,62 @@ def test_an_interrupt_ends_with_130_and_no_words_of_ours(
 ) -> None:
     assert failing(monkeypatch, exc) == 130
     assert "axonfs:" not in capsys.readouterr().err
+
+
+SOURCE_FAULT = AxonError("it is down", source="http://models.example.org")
+
+
+def warning_then(monkeypatch: pytest.MonkeyPatch, exc: BaseException | None, *options: str) -> None:
+    """Run a command that is warned of a source that fails, and may then raise `exc`."""
+
+    @click.command
+    @click.option("--json", is_flag=True)
+    def version(json: bool) -> None:
+        log_like_messages()
+        for _ in range(2):
+            logging.getLogger("axonfs.outages").warning("%s", SOURCE_FAULT)
+        if exc is not None:
+            raise exc
+
+    monkeypatch.setattr("axonfs.cli.about.version", version)
+    with suppress(GeneratorExit):
+        main(["version", *options])
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [
+        None,
+        SOURCE_FAULT,
+        SOURCE_FAULT.located(spec="nlp/a@1"),
+        AxonError(str(SOURCE_FAULT), hint="nothing was updated"),
+        AxonError("something else"),
+        ValueError("boo"),
+        BrokenPipeError(),
+        KeyboardInterrupt(),
+        GeneratorExit(),  # what no handler of ours takes
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
+def test_the_warning_of_a_source_is_told_once(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    exc: BaseException | None,
+    options: tuple[str, ...],
+) -> None:
+    warning_then(monkeypatch, exc, *options)
+    assert capsys.readouterr().err.count(str(SOURCE_FAULT)) == 1
+
+
+def test_a_command_that_goes_on_tells_a_warning_before_its_progress(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("axonfs.cli.output.said", set())
+    held.append(str(SOURCE_FAULT))
+    with Progress(sys.stderr) as progress:
+        progress({"event": "progress", "spec": "nlp/a@1", "done": 1, "total": 2, "fetched": 1})
+        assert str(SOURCE_FAULT) in capsys.readouterr().err
 
 
 def test_an_interrupt_wins_over_the_faults_it_caused(monkeypatch: pytest.MonkeyPatch) -> None:
