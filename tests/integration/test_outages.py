@@ -42,7 +42,7 @@ def clock() -> MockClock:
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:  # `run` clears the variables
     monkeypatch.setenv("AXONFS_SOURCES", "none")
     monkeypatch.setenv("AXONFS_RETRIES", "0")
     monkeypatch.setenv("AXONFS_DEADLINE", "2")
