@@ -69,6 +69,7 @@ def test_a_hub_that_is_down_is_told_once_and_of_which_model(
 ) -> None:
     monkeypatch.setenv("AXONFS_SOURCES", "hf")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("AXONFS_RETRIES", "0")
     assert error(run, *line)["spec"] == subject
     assert run(*line).err.count("Connection refused") == 1
 
