@@ -21,6 +21,7 @@ from axonfs.errors import AxonError
 
 # A worker that starts takes a second, on a busy machine a few.
 PATIENCE = 60.0
+NOW = "now"
 
 
 def apply_to_mounts(names: Collection[str]) -> None:
@@ -43,12 +44,12 @@ def _apply_to(holder: Running, names: Collection[str]) -> Iterator[str]:
     except AxonError as exc:
         yield f"the mount at {place} keeps its settings: {exc}"
         return
-    outcomes = {name: outcome(name, answer) for name in names}
-    if "now" in outcomes.values() and (complaint := _complaint(holder, answer["worker"])):
+    outcomes = dict.fromkeys(outcome(name, answer, place) for name in names)
+    if NOW in outcomes and (complaint := _complaint(holder, answer["worker"])):
         yield f"the mount at {place} keeps its settings: {complaint}"
         return
-    for text in dict.fromkeys(outcomes.values()):
-        yield {"now": f"applies now to the mount at {place}"}.get(text, text.format(place=place))
+    for text in outcomes:
+        yield f"applies now to the mount at {place}" if text == NOW else text
 
 
 def ask_mount(holder: Running, request: Event) -> Event:
@@ -74,27 +75,27 @@ def ask_mount(holder: Running, request: Event) -> Event:
     raise AxonError("its worker is being replaced", hint=f"axonfs restart {holder.mountpoint}")
 
 
-def outcome(name: str, answer: Event) -> str:
-    """Whether the setting `name` applies to a mount that answered a reload: `now`, or a sentence
-    about the mount at {place}."""
+def outcome(name: str, answer: Event, place: Path) -> str:
+    """Whether the setting `name` applies to the mount at `place`, which answered a reload: NOW, or
+    a sentence."""
     origin = str(answer["origins"].get(name))
     if name in FROZEN:
-        return f"the mount at {{place}} keeps its own {name} until it is mounted anew"
+        return f"the mount at {place} keeps its own {name} until it is mounted anew"
     if origin == "flag":
         flag = "--registry" if name == "registries" else f"--{name.replace('_', '-')}"
-        return f"the mount at {{place}} was started with {flag}, so it keeps its own"
+        return f"the mount at {place} was started with {flag}, so it keeps its own"
     if origin.startswith("AXONFS_"):
-        return f"the mount at {{place}} was started with {origin} set, so it keeps its own"
+        return f"the mount at {place} was started with {origin} set, so it keeps its own"
     if Path(answer["file"]) != config_path():
-        return f"the mount at {{place}} has another config file, {answer['file']}"
+        return f"the mount at {place} has another config file, {answer['file']}"
     if name not in answer["changed"]:
-        return "the mount at {place} has it already"
+        return f"the mount at {place} has it already"
     if not answer["applied"]:
-        return "applies after: axonfs restart {place}"
+        return f"applies after: axonfs restart {place}"
     if answer["waits_for"]:
         what = f"when it has answered other commands ({', '.join(answer['waits_for'])})"
-        return f"applies to the mount at {{place}} {what}; at once after: axonfs restart {{place}}"
-    return "now"
+        return f"applies to the mount at {place} {what}; at once after: axonfs restart {place}"
+    return NOW
 
 
 def _complaint(holder: Running, worker: int) -> str | None:
