@@ -111,8 +111,8 @@ def _ask_first(plan: Event) -> None:
     """Have a person confirm that pinned versions go.
 
     Raises:
-        UsageError: there is nobody to ask.
-        click.Abort: they do not want it.
+        UsageError: standard input is no terminal.
+        AxonError, click.Abort: the person does not want it.
     """
     pins = plan["unpinned"]
     if not pins:

@@ -225,5 +225,5 @@ def mount_check(mount: Mount) -> Check:
 
 
 def _see(status: dict[str, Any]) -> str:
-    """Where more is said of a mount's failures."""
+    """Where to read more of a mount's failures."""
     return "see axonfs status" + (f", and {status['log']}" if status.get("log") else "")

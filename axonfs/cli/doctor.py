@@ -22,8 +22,8 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 def doctor(registries: tuple[str, ...], cache: str | None, as_json: bool) -> None:
     """Check the machine and the set-up.
 
-    The device, the helper programs, the cache, the registries, and the mounts that there are.
-    Exit 1 if something fails.
+    The device, the helper programs, the cache, the registries and hubs with their tokens, and the
+    mounts with their settings. Exit 1 if something fails.
     """
     settings = target(registries, cache).settings
     checks = []

@@ -16,11 +16,7 @@ import trio
 from axonfs import searching
 from axonfs.catalog import Listing
 from axonfs.catalog import search as matching
-from axonfs.errors import (
-    AxonError,
-    UnavailableError,
-    UsageError,
-)
+from axonfs.errors import AxonError, UnavailableError, UsageError
 from axonfs.manifest import Manifest
 from axonfs.names import Spec, parse_spec, printable, version_key
 from axonfs.remote import Hub

@@ -118,7 +118,7 @@ class Service:
 
 
 def _tokens_of(request: Event) -> dict[str, str]:
-    """The tokens of whoever asks: they are used for this request alone."""
+    """The tokens of the command that asks: they are used for this request alone."""
     tokens = request.get("tokens") or {}
     try:
         return {str(name): parse_token(token) for name, token in tokens.items()}
