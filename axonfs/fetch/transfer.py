@@ -101,11 +101,14 @@ class Transfer:
         size = self._object.chunk_size
         return size if self._job.priority is Priority.DEMAND else max(size, self._piece)
 
-    def _note_etag(self, etag: str) -> None:
+    def _note_etag(self, etag: str) -> str | None:
         """Without a chunk table the ETag ties the ranges of an object together."""
         self._etag = etag
-        if self._job.feed.entry.chunks is None:
-            self._job.feed.answers.note(self._location.url, etag)
+        if self._job.feed.entry.chunks is not None:
+            return None
+        answers = self._job.feed.answers
+        answers.note(self._location.url, etag)
+        return answers.etag(self._location.url)
 
     def _superfluous(self) -> bool:
         """Whether nobody needs this any more: another job brings it, or the mount is ending."""

@@ -149,12 +149,20 @@ def body_range(answer: Answer, asked: Range, size: int, etag: str | None) -> Ran
         UnavailableError: the answer is not one to the question asked.
     """
     held = _partial(answer, asked, size) if answer.status == 206 else _all(answer, size)
+    if etag and not codings(answer):  # of which the ETag is another one
+        check_etag(answer, etag)
+    return held
+
+
+def check_etag(answer: Answer, etag: str) -> None:
+    """
+    Raises:
+        EtagError: the answer has another ETag, or none.
+    """
     theirs = answer.headers.get("etag")
-    coded = bool(codings(answer))  # an ETag is then of the coded bytes
-    if etag and not coded and not (theirs and same_etag(etag, theirs)):
+    if not (theirs and same_etag(etag, theirs)):
         found = f"its ETag is {printable(theirs, 80)}" if theirs else "it has no ETag"
         raise answer.fault(EtagError, f"{found}, it was {printable(etag, 80)}")
-    return held
 
 
 def _all(answer: Answer, size: int) -> Range:

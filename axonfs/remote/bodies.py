@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import h11
@@ -23,6 +23,7 @@ from axonfs.ranges import Range, aligned
 from axonfs.remote.answers import (
     HEADERS,
     Answer,
+    check_etag,
     check_framing,
     check_status,
     codings,
@@ -121,7 +122,7 @@ class Bodies:
         *,
         unit: int,
         cancelled: Callable[[], bool] = bool,
-        validated: Callable[[str], object] = bool,
+        validated: Callable[[str], str | None] = lambda etag: None,
         patience: float | None = None,
         redirected: Callable[[Origin], object] = bool,
     ) -> None:
@@ -134,7 +135,8 @@ class Bodies:
                 and the sink is given all of it, from 0 to `size`.
             cancelled: asked between receives, a few times a second; once it is true the read
                 ends early and without an error. Connecting is not interrupted.
-            validated: told the ETag of the answer, if it has one, before any of its bytes.
+            validated: told the ETag of the first answer, if it has one, before any of its bytes.
+                Returns the one that it and further answers to this read must have, if any.
             patience: seconds to wait for a connection and for each byte, where that is less than
                 the usual.
             redirected: called with the origin that a redirect leads to, if it is another one,
@@ -146,10 +148,10 @@ class Bodies:
         if not 0 <= start < stop <= size:
             raise ValueError(f"[{start}, {stop}) is not in an object of {size} bytes")
 
-        asking = _Asking(cancelled, patience, redirected)
+        asking, tied = _Asking(cancelled, patience, redirected), location
 
         def ask(at: int) -> Body:
-            return self._ask_for(location, Range(at, stop), size, asking)
+            return self._ask_for(tied, Range(at, stop), size, asking)
 
         with contextlib.suppress(CancelledReadError):
             body = ask(start)
@@ -158,7 +160,9 @@ class Bodies:
                 answer = body.exchange.answer
                 etag = answer.headers.get("etag")
                 if etag and not location.signed and not codings(answer):
-                    validated(etag)
+                    tied = replace(location, etag=validated(etag))
+                    if tied.etag:  # that of another answer, which came at the same time, say
+                        check_etag(answer, tied.etag)
                 self._stream(reading, wanted, sink, unit)
 
     def _stream(self, reading: Reading, wanted: Range, sink: Sink, unit: int) -> None:

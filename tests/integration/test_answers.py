@@ -6,10 +6,12 @@ The digest decides: what two answers differ about reaches no reader before it wa
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 import axonfs.fetch.feed
 from axonfs.errors import ChangedError, CorruptError
@@ -163,6 +165,54 @@ async def test_answers_that_no_etag_ties_are_not_taken_for_one(
     async with rig(tmp_path / "cache", origin.url) as parts:
         feed = await parts.open()
         await feed.need(chunks_of(0))
+        assert await parts.read(feed) == whole
+        assert (feed.object.verified, feed.answers.restarts) == (True, 1)
+        feed.close()
+
+
+async def test_the_first_answers_are_tied_though_they_come_at_once(
+    tmp_path: Path, origin: FaultyOrigin, whole: bytes
+) -> None:
+    """Neither request could name the ETag of the other's answer."""
+    both = threading.Barrier(2)
+
+    def at_once(etag: str) -> Fault:
+        def fault(exchange: Exchange) -> None:
+            node(etag)(exchange)
+            both.wait(5)
+
+        return fault
+
+    origin.plan(at_once('"a"'), at_once('"b"'), of="/objects/")
+    origin.always(node('"a"'))
+    async with rig(tmp_path / "cache", origin.url) as parts:
+        feed = await parts.open()
+        async with trio.open_nursery() as nursery:
+            for number in (0, 9):
+                nursery.start_soon(feed.need, chunks_of(number))
+        assert feed.answers.differ is not None
+        assert await parts.read(feed) == whole
+        feed.close()
+
+
+async def test_short_answers_to_one_request_are_tied_too(
+    tmp_path: Path, origin: FaultyOrigin, whole: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node sends less than it is asked for, and another one goes on."""
+    monkeypatch.setattr(axonfs.fetch.feed, "JOB_BYTES", 2 * SIZE)
+
+    def short(exchange: Exchange) -> None:
+        node('"a"', wrong=True)(exchange)
+        exchange.body = exchange.body[:PIECE]
+        exchange.headers |= {
+            "Content-Range": f"bytes 0-{PIECE - 1}/{SIZE}",
+            "Content-Length": str(PIECE),
+        }
+
+    origin.plan(short, of="/objects/")
+    origin.always(node('"b"'))
+    async with rig(tmp_path / "cache", origin.url) as parts:
+        feed = await parts.open()
         assert await parts.read(feed) == whole
         assert (feed.object.verified, feed.answers.restarts) == (True, 1)
         feed.close()
