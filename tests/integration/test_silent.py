@@ -17,7 +17,7 @@ from axonfs.fetch import Feed
 from axonfs.names import parse_spec
 from axonfs.remote import Documents, Limits, Routes
 from axonfs.remote.shares import CONCURRENT
-from tests.support import faulty
+from tests.support import faulty, silence
 from tests.support.faulty import Exchange, FaultyOrigin
 from tests.support.fetching import (
     CHUNK,
@@ -240,11 +240,8 @@ def full_backlog() -> Iterator[str]:
 
 @pytest.fixture
 def unanswered() -> Iterator[str]:
-    """Where connections are accepted, and nothing more."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen(256)
-        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+    with silence.unanswered() as url:
+        yield f"{url}/"
 
 
 async def failing(documents: Documents, url: str) -> tuple[float, AxonError]:

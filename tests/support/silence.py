@@ -1,4 +1,4 @@
-"""Programs that read or look up, in threads, and how each ended; and places that say nothing."""
+"""Programs that read or look up, in threads, and how each ended; and places that do not answer."""
 
 from __future__ import annotations
 
