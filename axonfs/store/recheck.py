@@ -34,8 +34,9 @@ def recheck(stored: StoredObject, table: ChunkTable | None, start: int, budget: 
     """
     buffer = memoryview(bytearray(min(stored.chunk_size, stored.size)))
     read, wrong = 0, list[int]()
-    with suppress(*DISK_FAULTS):  # the store's health has them
-        stored.opened()
+    if stored.present_bytes:  # else it was dropped meanwhile, and its file would be made anew
+        with suppress(*DISK_FAULTS):  # the store's health has them
+            stored.opened()
     if not stored.readable:
         return Recheck(0, (), None)
     for chunk in (chunk for run in stored.local(start) for chunk in range(*run)):

@@ -13,6 +13,7 @@ import pytest
 
 from axonfs.store import Store
 from axonfs.store.index import Table, Transaction
+from axonfs.store.recheck import Recheck
 from axonfs.store.sweep import Swept
 from tests.support.stores import BOOT, CHUNK, NEXT_BOOT, Sample, backing, held, land, read, sample
 
@@ -161,3 +162,13 @@ def test_an_object_that_is_never_read_leaves_no_file(store: Store) -> None:
     what = sample(CHUNK)
     with held(store, what.entry):
         assert not backing(store, what.digest).exists()
+
+
+def test_a_recheck_of_an_object_that_was_dropped_leaves_no_file(store: Store) -> None:
+    what = sample(CHUNK)
+    land(store, what)
+    stored = store.known(what.digest)
+    assert stored is not None
+    store.drop(what.digest)
+    assert store.recheck(stored, 0, CHUNK) == Recheck(0, (), None)
+    assert not backing(store, what.digest).exists()
