@@ -42,7 +42,7 @@ class Pending(NamedTuple):
 def pending(thread: int) -> Pending | None:
     """What a thread has yet to act on; None if it is gone, or hidden from this process."""
     try:
-        text = Path(f"/proc/{thread}/status").read_text()
+        text = Path(f"/proc/{thread}/status").read_text(errors="replace")
     except OSError:
         return None
     fields = {name: value.strip() for name, _, value in _parts(text)}
