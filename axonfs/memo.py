@@ -81,17 +81,25 @@ class Memo:
             fresh: wait for a new answer unless the last one is younger than MIN_AGE.
             brief: an answer is current for MIN_AGE and not for TTL.
         """
-        known = self._answers.get(key)
-        age = trio.current_time() - known.asked if known else math.inf
-        old = age >= (MIN_AGE if brief else TTL)
-        # What did not exist a while ago may exist now.
-        denied = known and known.denies and (old or self._doubtful())
-        if known and (age < MIN_AGE or not fresh) and not denied:
-            if old and trio.current_time() - known.tried >= MIN_AGE:
-                known.tried = trio.current_time()
-                self.ask_soon(key, call)
-            return cast(T, known.value)
+        if known := self._answers.get(key):
+            age = trio.current_time() - known.asked
+            # What did not exist a while ago may exist now.
+            denied = known.denies and (age >= TTL or self._doubtful())
+            if (age < MIN_AGE or not fresh) and not denied:
+                return cast(T, self.served(key, call, brief=brief))
         return await self._ask(key, call, fresh=fresh)
+
+    def served(
+        self, key: Hashable, call: Callable[[], Awaitable[T]], *, brief: bool = False
+    ) -> T | None:
+        """The answer that is kept, whatever it is, or None; asked again as with `recent`."""
+        known, now = self._answers.get(key), trio.current_time()
+        if known is None:
+            return None
+        if now - known.asked >= (MIN_AGE if brief else TTL) and now - known.tried >= MIN_AGE:
+            known.tried = now
+            self.ask_soon(key, call)
+        return cast(T, known.value)
 
     def ask_soon(self, key: Hashable, call: Callable[[], Awaitable[Any]]) -> None:
         """Ask in the background; a failure is logged, and what is kept stays."""

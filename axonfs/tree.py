@@ -78,9 +78,9 @@ class Tree:
         if not self.heard():
             self._memo.ask_soon("catalog", self._list_all)
 
-    def heard(self, model: str | None = None) -> bool:
-        """Whether the catalog, or what versions `model` has, is known: asking does not wait."""
-        return (("versions", model) if model else "catalog") in self._memo
+    def heard(self) -> bool:
+        """Whether the catalog is known: asking does not wait."""
+        return "catalog" in self._memo
 
     def invalidate(self) -> None:
         """Have everything that changes asked for again (a pin added a version, say)."""
@@ -256,14 +256,17 @@ class Tree:
         Raises:
             AxonError: a source could not be asked and nothing is known.
         """
-        hub = self.hubs.get(model.partition("/")[0])
-        return await self._memo.recent(
-            ("versions", model),
-            lambda: (
-                self._hub_versions(hub, model, fresh) if hub else self._all_versions(model, fresh)
-            ),
-            fresh=fresh,
-        )
+        ask = partial(self._ask_versions, model, fresh)
+        return await self._memo.recent(("versions", model), ask, fresh=fresh)
+
+    def heard_versions(self, model: str) -> Versions | None:
+        """What `versions` said last, None if it was not asked yet; waits for no source."""
+        return self._memo.served(("versions", model), partial(self._ask_versions, model, False))
+
+    async def _ask_versions(self, model: str, fresh: bool) -> Versions:
+        if hub := self.hubs.get(model.partition("/")[0]):
+            return await self._hub_versions(hub, model, fresh)
+        return await self._all_versions(model, fresh)
 
     async def _all_versions(self, model: str, fresh: bool) -> Versions:
         try:

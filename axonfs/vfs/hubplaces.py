@@ -93,9 +93,9 @@ class HubPlaces:
     async def names(self, path: Path) -> set[str]:
         """What `listing` names, as far as it is known; waits for no hub."""
         shelf = (await self._tree.local()).shelves.get(path, Shelf())
-        names, model = shelf.children | shelf.versions, "/".join(path)
-        if self._tree.heard(model):
-            names |= (await self._tree.versions(model)).aliases.keys()
+        names = shelf.children | shelf.versions
+        if versions := self._tree.heard_versions("/".join(path)):
+            names |= versions.aliases.keys()
         return names
 
     async def _aliases(self, path: Path, *, known: bool) -> dict[str, Found]:

@@ -193,8 +193,8 @@ class Places:
             hubs = await self._hubs.known() if path == () else set()
             names = shelf.children | shelf.versions | hubs
             return shelf.published // 1 + moment(names), LISTING_TTL
-        if self._tree.heard(model := "/".join(path)):
-            return moment((await self._tree.versions(model)).versions), LISTING_TTL
+        if versions := self._tree.heard_versions("/".join(path)):
+            return moment(versions.versions), LISTING_TTL
         return 0.0, LISTING_TTL
 
     # -- above the versions ------------------------------------------------------------------

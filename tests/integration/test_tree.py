@@ -16,6 +16,7 @@ from axonfs.memo import MIN_AGE, TTL
 from axonfs.names import parse_spec
 from axonfs.searching import search
 from axonfs.tree import Tree
+from axonfs.vfs.places import Directory, Places
 from tests.support import faulty
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import rig, settled
@@ -294,6 +295,21 @@ async def test_a_registry_without_any_list(tmp_path: Path, plain: FaultyOrigin) 
         catalog = await parts.tree.catalog(fresh=True)
         assert catalog.shelves["nlp", "tiny"].versions == {"1.0.0"}
         assert (await parts.tree.versions("nlp/tiny")).versions == ("1.0.0",)
+
+
+async def test_stat_of_a_directory_waits_for_no_registry(
+    tmp_path: Path, plain: FaultyOrigin, clock: MockClock
+) -> None:
+    """Nor does it fail: also where no version is known, and the answer is old."""
+    async with rig(tmp_path / "cache", plain.url) as parts:
+        places, directory = Places(parts.tree, dict), Directory(("nlp", "none"))
+        assert (await parts.tree.versions("nlp/none")).versions == ()
+        await parts.tree.catalog()
+        plain.always(faulty.stall_before)
+        for _ in range(2):
+            with trio.fail_after(0.1):
+                await places.dated(directory)
+            clock.jump(TTL)
 
 
 async def test_latest_where_the_registry_resolves_it_by_itself(
