@@ -1,4 +1,4 @@
-"""One call at a time per key; whoever asks meanwhile shares its outcome. And several in turn.
+"""One call at a time per key, shared by all who ask meanwhile; and one question put to several.
 
 Sits beside the trio code of tree and fetch. The call runs in a nursery of the mount, never in
 the task of the first asker, so an asker that is cancelled cancels nothing for the others.
@@ -23,7 +23,7 @@ S = TypeVar("S")
 
 
 class LateError(DeadlineError):
-    """A call that goes on took longer than a joiner was to wait for it."""
+    """A joiner's patience ended before the call did; the call goes on."""
 
 
 @dataclass(slots=True)
@@ -80,7 +80,7 @@ class Flights:
         call: Callable[[S], Awaitable[T]],
         head_start: float,
     ) -> AsyncGenerator[tuple[S, T | AxonError], None]:
-        """What `call` gives for each of `asked`, or its error, in their order.
+        """The outcome of `call` for each of `asked`, in their order: a value or an error.
 
         One that takes longer than `head_start` seconds gives a LateError, and its own outcome
         after those of all others: so the next one's answer waits no longer for it.

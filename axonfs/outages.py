@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -30,9 +30,9 @@ from axonfs.remote import Hub, Source
 
 log = logging.getLogger(__name__)
 
-# What says that the source itself does not answer, and not only that one document is unusable.
+# Errors of a source that does not answer; others are about one document.
 OUTAGE = (UnavailableError, DeadlineError)
-# What it may answer in place of a document.
+# Errors that a source which answers may give in place of a document.
 ANSWERS = (NotFoundError, AccessDeniedError, MalformedError, VanishedError)
 
 T = TypeVar("T")
@@ -55,13 +55,8 @@ class SourceState:
 
     @property
     def fault(self) -> AxonError | None:
-        """Why what the source has is not known."""
+        """Why it is not known what the source has; None if it is."""
         return self.failure or self.unlisted
-
-    @property
-    def error(self) -> str | None:
-        """The fault in words."""
-        return str(self.fault) if self.fault else None
 
     def report(self, denial: AxonError | None) -> dict[str, Any]:
         """The state as `status` has it: `state` is "not asked", "ok" or "failing"."""
@@ -76,7 +71,7 @@ class SourceState:
 
 
 class Outages:
-    """The states of registries and hubs, and what to tell of a name that none of them knows."""
+    """The states of registries and hubs, and the error for a name that is not found."""
 
     def __init__(
         self, registries: Sequence[Source], hubs: Mapping[str, Hub], *, offline: bool
@@ -93,14 +88,9 @@ class Outages:
         return self._states[source]
 
     @property
-    def registries(self) -> dict[str, SourceState]:
-        """The states of the registries, by URL."""
-        return {source.url: self.of(source) for source in self._registries}
-
-    @property
     def indexed(self) -> bool:
         """Whether every registry has an index, so that an unlisted name can be refused."""
-        return all(state.indexed for state in self.registries.values())
+        return all(self.of(source).indexed for source in self._registries)
 
     def report(self) -> dict[str, list[dict[str, Any]]]:
         """The states as `status` has them."""
@@ -119,9 +109,8 @@ class Outages:
 
     @property
     def errors(self) -> list[str]:
-        """Why what a registry has is not known, for each of which that is so."""
-        faults = (self.of(source).fault or source.denial for source in self._registries)
-        return [str(fault) for fault in faults if fault]
+        """The fault of each registry that has one, in words."""
+        return [str(fault) for fault in self._faults()]
 
     # -- asking ------------------------------------------------------------------------------
 
@@ -159,7 +148,7 @@ class Outages:
         try:
             value = await call()
         except OUTAGE as exc:
-            if not isinstance(exc, ShortageError):  # which is none of the source's
+            if not isinstance(exc, ShortageError):  # the machine's fault, not the source's
                 self._note(source, exc)
             raise
         except ANSWERS:
@@ -169,7 +158,7 @@ class Outages:
         return value
 
     def listed(self, source: Source, error: AxonError | None) -> None:
-        """Note whether the index of `source` is known, and if not why."""
+        """Note why the index of `source` is not known; None if it is."""
         if isinstance(error, ShortageError):
             return
         state = self.of(source)
@@ -189,15 +178,19 @@ class Outages:
 
     def fault(self) -> AxonError | None:
         """The fault of the first registry whose models are not known."""
-        faults = (self.of(source).fault or source.denial for source in self._registries)
-        return next((fault for fault in faults if fault), None)
+        return next(self._faults(), None)
+
+    def _faults(self) -> Iterator[AxonError]:
+        for source in self._registries:
+            if fault := self.of(source).fault or source.denial:
+                yield fault
 
     def late(self) -> bool:
         """Whether a registry has not said yet what it lists."""
-        return any(state.listing for state in self.registries.values())
+        return any(self.of(source).listing for source in self._registries)
 
     def doubt(self, model: str) -> AxonError | None:
-        """Why `model`, which is not known, may exist all the same; None if it does not."""
+        """Why a model that was not found may exist all the same; None if it does not exist."""
         hub = self._hubs.get(model.partition("/")[0])
         if self._offline and (hub or self._registries):
             return OfflineError("not in the cache, and offline", spec=model)
@@ -205,11 +198,11 @@ class Outages:
         return fault and fault.located(spec=model)
 
     def unknown(self, model: str) -> AxonError:
-        """What to tell of a model of which no version is known."""
+        """The error for a model of which no version is known."""
         return self.doubt(model) or self.no_registry(model) or self._no_model(model)
 
     def no_registry(self, model: str) -> AxonError | None:
-        """What to tell where nothing could have `model`; None if something could."""
+        """The error if no source is configured that could have `model`, else None."""
         if self._registries or model.partition("/")[0] in self._hubs:
             return None
         hint = ADD_REGISTRY
@@ -223,7 +216,7 @@ class Outages:
 
 
 async def kept(stored: Awaitable[T | None]) -> T | None:
-    """What a source said earlier; None if that makes no sense either: it spoils only its own."""
+    """What a source said earlier; None if that is malformed, which concerns no other source."""
     try:
         return await stored
     except AxonError:

@@ -28,7 +28,7 @@ from axonfs.resolved import Version as Version
 from axonfs.shelves import Catalog, Shelf
 from axonfs.store import Store
 
-# A registry that says nothing for so many seconds no longer keeps the next one from answering.
+# After this many seconds the next registry is asked beside one that is silent.
 HEAD_START = 5.0
 # The first listing waits for the sources this long, if anything is known without them.
 PATIENCE = 5.0
@@ -68,7 +68,7 @@ class Tree:
         self.head_start = head_start
         self._flights = Flights(nursery)
         self._memo = Memo(nursery, self._flights, lambda: self.outages.fault() is not None)
-        self._dropped = -math.inf  # when the catalog was, last
+        self._dropped = -math.inf  # when the catalog was dropped last
         self._patience = PATIENCE
         self._listed: dict[str, list[Listing]] = {}
         self._versions: dict[Spec, Version] = {}
@@ -121,8 +121,10 @@ class Tree:
         return await self._memo.recent("catalog", self._list_all, fresh=fresh, brief=brief)
 
     async def settle(self, model: str = "") -> None:
-        """Wait until each registry has said what it lists, or that it cannot; what was known of
-        the versions of `model` before that is forgotten."""
+        """Wait until each registry has listed its models or failed to.
+
+        What was known of the versions of `model` before is forgotten.
+        """
         for source in self.sources:
             if self.outages.of(source).listing:
                 with suppress(AxonError):
@@ -158,7 +160,7 @@ class Tree:
         finally:
             state.listing = False
             if self._listed.get(source.url) != listings:
-                self._memo.drop("catalog")  # made without it, if it took long
+                self._memo.drop("catalog")  # a slow source is missing in it
             self._listed[source.url] = listings or []
 
     # -- versions --------------------------------------------------------------------------
@@ -229,7 +231,7 @@ class Tree:
     def _in_turn(
         self, key: Hashable, call: Callable[[Source], Awaitable[T]]
     ) -> aclosing[AsyncGenerator[tuple[Source, T | AxonError], None]]:
-        """What each registry says, in their order, but for one that is silent."""
+        """The answer or error of each registry in their order; silent ones come last."""
         return aclosing(self._flights.in_turn(key, self.sources, call, self.head_start))
 
     def source_of(self, spec: Spec, base: str) -> Source | None:
@@ -294,7 +296,7 @@ class Tree:
                     names.update(answer.versions)
                     latest = latest or answer.latest
                 if names and left <= 0:
-                    break  # that will do: the rest are late
+                    break  # each registry answered or is late
         if not names and (failure or self.offline):
             raise failure.located(spec=model) if failure else self.outages.unknown(model)
         return Versions.of(names, latest)
@@ -351,7 +353,7 @@ class Tree:
         ask = self.outages.ask if fresh else self.outages.ask_or_kept
         try:
             found = await ask(hub, call) or Versions((), None)
-        except OfflineError:  # of a hub that is not to be asked
+        except OfflineError:  # HF_HUB_OFFLINE keeps the hub from being asked
             if fresh or not local:
                 raise
             found = Versions((), None)

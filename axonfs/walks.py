@@ -1,4 +1,4 @@
-"""Tell the loads among programs that open `config.json` and its like from walks through versions.
+"""Which of the programs that open `config.json` and its like load a model, and which walk.
 
 Pure but for one look into /proc: opens and times in, versions out. Below prefetch.py.
 
@@ -51,13 +51,13 @@ class Opens:
 
     def __init__(self) -> None:
         self._programs: dict[int, _Program] = {}
-        self._walk = False  # many programs are one walk, and it goes on
+        self._walk = False  # many programs together are a walk that has not ended
 
     def __bool__(self) -> bool:
         return bool(self._programs)
 
     def add(self, version: Version, path: str, program: int, now: float) -> None:
-        """Note an open; opening a version again says nothing new.
+        """Note an open. Opening a version again does not postpone its judgement.
 
         Args:
             program: the id of its thread, 0 where it is not known.
@@ -72,7 +72,7 @@ class Opens:
             one.opened[version.spec] = Opened(version, [path])
 
     def due(self) -> float:
-        """When to judge next, as far as is known now; there has to be something to judge."""
+        """When to judge next, if nothing else is opened until then; only while there are opens."""
         rest = [one for one in self._programs.values() if not one.walks]
         if not rest:
             return min(one.last for one in self._programs.values()) + QUIET_SECONDS

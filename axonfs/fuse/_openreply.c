@@ -4,9 +4,9 @@
  * kernel copies them, and which every thread that fetches needs.
  *
  * Imported with RTLD_GLOBAL before pyfuse3, so that its fuse_reply_open(), fuse_reply_buf(),
- * fuse_session_receive_buf() and fuse_session_process_buf() are the ones below. `arm` names one handle, its flags and its backing id;
- * the reply that carries that handle is answered with them, every other one as libfuse does. One is
- * enough: pyfuse3 replies right after the handler returned, in the same thread. As it starts the
+ * fuse_session_receive_buf() and fuse_session_process_buf() are the ones below. `arm` names one
+ * handle, its flags and its backing id; the reply that carries that handle is answered with them,
+ * every other one as libfuse does. One is enough: pyfuse3 replies right after the handler returned, in the same thread. As it starts the
  * handler right after a request was read, `request`, `inode`, `flags` and `thread` are that one's
  * until the first checkpoint.
  *
@@ -72,7 +72,7 @@ static int armed;
 static struct open_out answer;
 static uint64_t latest, latest_inode;
 static uint32_t latest_flags, latest_thread;
-static PyObject *on_interrupted; /* owned; NULL while nobody asks to be told */
+static PyObject *on_interrupted; /* owned; NULL until on_interrupt() sets it */
 
 int fuse_reply_buf(fuse_req_t request, const char *bytes, size_t size)
 {

@@ -7,7 +7,7 @@ for the page alone, and interrupts that.
 
 A handler that is cancelled stops nothing that others wait for: fetches and documents come in the
 engine's nursery. One that is behind its last checkpoint is not stopped, and its answer counts.
-Without the extension nobody hears of signals, and a request is answered when it would be anyway.
+Without the extension the mount does not learn of signals, and requests wait as without them.
 
 Trio thread only.
 """

@@ -1,4 +1,4 @@
-"""Whom an error in the mount is about: the model and the file of a place, added to an AxonError."""
+"""Which model and file an error in the mount is about: added to an AxonError from its place."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ async def test_one_registry_that_is_down_hides_nothing_of_the_other(
             assert "cv/only@2.0.0" in await listed(parts.tree)
             assert (await parts.tree.version(parse_spec("cv/only@2.0.0"))).base
             state = parts.tree.outages.of(parts.tree.sources[0])
-            assert state.error is not None
+            assert state.fault is not None
             for _ in range(3):
                 parts.tree.invalidate()
                 await parts.tree.catalog(fresh=True)
@@ -175,7 +175,7 @@ async def test_one_registry_that_is_down_hides_nothing_of_the_other(
             origin.always(None)
             parts.tree.invalidate()
             assert "nlp/tiny@1.0.0" in await listed(parts.tree, fresh=True)
-            assert state.error is None
+            assert state.fault is None
 
 
 # -- a registry that is down -----------------------------------------------------------------
@@ -216,7 +216,7 @@ async def test_a_registry_that_goes_down_later(
             clock.jump(TTL)
             assert await listed(parts.tree) == names
             state = parts.tree.outages.of(parts.tree.sources[0])
-            await settled(lambda: state.error is not None)
+            await settled(lambda: state.fault is not None)
             assert await listed(parts.tree) == names
             assert (await parts.tree.version(parse_spec("nlp/tiny"))).spec.version == "1.10.0"
             asked = len(origin.requests)

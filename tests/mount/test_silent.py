@@ -165,11 +165,9 @@ def test_a_failed_read_takes_one_deadline(
 @pytest.mark.complains
 def test_lookups_beside_each_other(mount: Mount) -> None:
     """A lookup that waits for a source holds up no other in its directory."""
-    waiting = Programs()
+    waiting, began = Programs(), time.monotonic()
     for number in range(MANY):
         waiting.start(partial(os.stat, mount.path / f"hf/org/model{number}"))
-    time.sleep(0.1)
-    began = time.monotonic()
     waiting.join(4 * DEADLINE)
     assert {end.errno for end in waiting.ends} == {errno.ETIMEDOUT}
     assert time.monotonic() - began < 2 * DEADLINE
