@@ -62,6 +62,7 @@ class Memo:
         self._flights = flights
         self._doubtful = doubtful
         self._answers: dict[Hashable, _Answer] = {}
+        self._invalidated = 0  # times
 
     def __contains__(self, key: Hashable) -> bool:
         """Whether an answer is kept, so that `recent` does not wait."""
@@ -116,7 +117,11 @@ class Memo:
         self._answers.pop(key, None)
 
     def invalidate(self) -> None:
-        """Have everything asked for again, and serve what is kept until then."""
+        """Have everything asked for again, and serve what is kept until then.
+
+        That includes what is being asked for now, which may tell how things were before.
+        """
+        self._invalidated += 1
         for answer in self._answers.values():
             answer.asked = answer.tried = -math.inf
 
@@ -127,8 +132,11 @@ class Memo:
 
     async def _answered(self, key: Hashable, call: Callable[[], Awaitable[T]]) -> T:
         """The outcome of `call`, kept also if the task that asked is cancelled meanwhile."""
+        invalidated = self._invalidated
         value = await call()
         self.keep(key, value)
+        if invalidated != self._invalidated:
+            self._answers[key].asked = -math.inf
         return value
 
     async def _ask_quietly(self, key: Hashable, call: Callable[[], Awaitable[Any]]) -> None:

@@ -139,11 +139,18 @@ class Tree:
     async def _list_all(self) -> Catalog:
         failures = await self._flights.together("list", self.sources, self._list, self.head_start)
         local = await trio.to_thread.run_sync(self.store.specs)
-        listed = [item for source in self.sources for item in self._listed.get(source.url, [])]
-        listings = [item for item in listed if item.spec.namespace not in self.hubs]
-        if failures and not listings and not local:
+        if failures and not local and not self._listings():
             raise failures[0]
-        return await trio.to_thread.run_sync(Catalog, listings, local)
+        while True:
+            listings = self._listings()
+            catalog = await trio.to_thread.run_sync(Catalog, listings, local)
+            if listings == self._listings():  # else a slow source listed its models meanwhile
+                return catalog
+
+    def _listings(self) -> list[Listing]:
+        """What the registries list of names that are no hub's, the first registry's first."""
+        listed = [item for source in self.sources for item in self._listed.get(source.url, [])]
+        return [item for item in listed if item.spec.namespace not in self.hubs]
 
     async def _list(self, source: Source) -> None:
         listings: list[Listing] | None = None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,13 @@ from pathlib import Path
 import pytest
 import trio
 
+from axonfs.catalog import Listing
 from axonfs.errors import AxonError, DeadlineError, UnavailableError
 from axonfs.fetch import Feed
-from axonfs.names import parse_spec
+from axonfs.names import Spec, parse_spec
 from axonfs.remote import Documents, Limits, Routes
 from axonfs.remote.shares import CONCURRENT
+from axonfs.shelves import Catalog
 from tests.support import faulty, silence
 from tests.support.faulty import Exchange, FaultyOrigin
 from tests.support.fetching import (
@@ -366,4 +369,20 @@ async def test_what_a_registry_lists_late_is_listed_then(
         silent.always(slow(2 * HEAD_START))
         assert parse_spec(SILENT) not in (await parts.tree.catalog()).by_spec
         await settled(lambda: not parts.tree.heard())
+        assert parse_spec(SILENT) in (await parts.tree.catalog()).by_spec
+
+
+async def test_what_is_listed_while_the_catalog_is_made_is_not_missed(
+    tmp_path: Path, silent: FaultyOrigin, good: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig(tmp_path / "cache", silent.url, good.url, limits=LIMITS) as parts:
+        state = parts.tree.outages.of(parts.tree.sources[0])
+
+        def make(listings: Iterable[Listing], local: Iterable[Spec]) -> Catalog:
+            while state.listing:  # in a thread
+                time.sleep(0.01)
+            return Catalog(listings, local)
+
+        monkeypatch.setattr("axonfs.tree.Catalog", make)
+        silent.always(slow(2 * HEAD_START))
         assert parse_spec(SILENT) in (await parts.tree.catalog()).by_spec
