@@ -98,7 +98,7 @@ class Round:
 def test_silence(
     tmp_path: Path, start_mount: MountFactory, origins: tuple[FaultyOrigin, FaultyOrigin]
 ) -> None:
-    """Nobody waits but those who want the silent one's bytes, and they for one deadline."""
+    """Only readers of the silent source wait, each for one deadline."""
     silent, good = origins
     chance = random.Random(SEED)
     config = tmp_path / "config.yaml"

@@ -90,8 +90,7 @@ def test_holes(mount: Mount, tmp_path: Path, way: str) -> None:
 
 
 def test_every_file_has_blocks(mount: Mount) -> None:
-    """Cold files, however short, and the manifest; those of a whole file are never fewer than its
-    size."""
+    """Cold files have some, however short, and the manifest; a local file has those of its size."""
     version = mount.path / "nlp/tiny/1.0.0"
     for name in (*FILES, "manifest.yaml"):
         assert (version / name).stat().st_blocks >= 8, name

@@ -1,4 +1,4 @@
-"""Readers that get a signal while the origin says nothing."""
+"""Readers that get a signal while the origin is silent."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def origin(registry_dir: Path) -> Iterator[FaultyOrigin]:
 
 
 def ended(process: subprocess.Popen[bytes], gate: Gate) -> int:
-    """The exit code of a reader that ends while the origin says nothing."""
+    """The exit code of a reader that ends while the origin is silent."""
     code = process.wait(10)
     assert not gate.open.is_set()
     return code
@@ -109,7 +109,7 @@ def test_a_handler_runs_during_a_page_fault(
 def test_a_fault_that_goes_on_is_killed(
     start_mount: MountFactory, origin: FaultyOrigin, gate: Gate
 ) -> None:
-    """Although the kernel tells of one signal only."""
+    """SIGKILL ends it although the kernel tells of the first signal only."""
     mount = start_mount(origin.url)
     os.listdir((mount.path / MODEL).parent)
     origin.always(on_objects(gate))
@@ -170,7 +170,7 @@ def test_what_a_new_worker_asks_for(
 def test_a_reader_that_is_stopped(
     program: str, start_mount: MountFactory, origin: FaultyOrigin, gate: Gate, tmp_path: Path
 ) -> None:
-    """And goes on sees no error: it did not ask for one, and may not try again."""
+    """A reader that is stopped and goes on sees no error: it may not try again."""
     mount = start_mount(origin.url)
     os.stat((mount.path / MODEL).parent)
     origin.always(gate)
@@ -190,7 +190,7 @@ def test_a_reader_that_is_stopped(
 def test_a_reader_that_is_traced(
     how: str, start_mount: MountFactory, origin: FaultyOrigin, gate: Gate
 ) -> None:
-    """And gets a signal that it ignores, which stays pending until its debugger has seen it."""
+    """A signal that it ignores stays pending until its debugger has seen it, and is no error."""
     mount = start_mount(origin.url)
     os.listdir((mount.path / MODEL).parent)
     origin.always(gate)
@@ -220,7 +220,7 @@ trio.lowlevel.wait_readable = wait_readable
 def test_a_request_that_is_taken_back(
     start_mount: MountFactory, origin: FaultyOrigin, tmp_path: Path
 ) -> None:
-    """Before it was read: the mount was told of it, finds nothing, and serves on."""
+    """The reader was killed before the mount read its request: the mount serves on."""
     flag = tmp_path / "slow"
     mount = start_mount(origin.url, env=patched(tmp_path, SLOW.format(flag=str(flag))))
     worker = mount.worker()
@@ -233,7 +233,7 @@ def test_a_request_that_is_taken_back(
     assert mount.worker() == worker
 
 
-def test_a_read_ahead_that_nobody_waits_for(
+def test_a_read_ahead_whose_reader_is_gone(
     start_mount: MountFactory, origin: FaultyOrigin, gate: Gate
 ) -> None:
     """The handle of a reader that was killed is closed while what it asked for is still awaited."""

@@ -1,4 +1,4 @@
-"""docs/semantics.md, sources that say nothing: what waits for them, and what does not."""
+"""docs/semantics.md on silent sources: what waits for them, and what does not."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def good(tmp_path: Path) -> Iterator[FaultyOrigin]:
 def mount(
     tmp_path: Path, start_mount: MountFactory, silent: FaultyOrigin, good: FaultyOrigin
 ) -> Iterator[Mount]:
-    """Both registries and a hub that says nothing; what each registry lists is known."""
+    """Both registries and a silent hub; what each registry lists is known."""
     config = tmp_path / "config.yaml"
     config.write_text(f"deadline: {DEADLINE}\nprefetch: off\n")
     with unanswered() as hub:

@@ -1,4 +1,4 @@
-"""Workers that take over open files of which the cache's index says nothing any more."""
+"""Workers that take over open files which the cache's index no longer has."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def impatient(tmp_path: Path) -> dict[str, str]:
     return {"AXONFS_CONFIG": str(tmp_path / "config.yaml")}
 
 
-def test_open_files_that_nobody_answers_for(
+def test_open_files_whose_source_is_silent(
     start_mount: MountFactory, registry_dir: Path, gate: Gate, tmp_path: Path
 ) -> None:
     """A worker that takes over answers at once; of an open file that it does not know a source is
@@ -73,7 +73,7 @@ def test_open_files_that_nobody_answers_for(
 def test_an_open_file_is_asked_for_again(
     start_mount: MountFactory, registry_dir: Path, tmp_path: Path
 ) -> None:
-    """Whose read fails while the registry is down; the next one finds it up."""
+    """A read fails while the registry is down; one after that gets the bytes."""
     with FaultyOrigin(registry_dir) as origin:
         mount = start_mount(origin.url, env=impatient(tmp_path))
         with (mount.path / MODEL).open("rb", buffering=0) as file:
@@ -88,7 +88,7 @@ def test_an_open_file_is_asked_for_again(
 
 
 def readable(descriptor: int) -> bool:
-    """Whether a read works by now: what failed lately may be kept for a moment."""
+    """Whether a read works by now: a failure may be kept for a moment."""
     with contextlib.suppress(OSError):
         return len(os.pread(descriptor, 10, 0)) == 10
     return False
@@ -144,7 +144,7 @@ def test_an_open_file_keeps_its_manifest(
     assert len([seen for seen in origin.requests if "1.0.0/manifest" in seen.path]) == 1
 
 
-def test_a_start_asks_nobody(
+def test_a_start_asks_no_source(
     start_mount: MountFactory, registry_dir: Path, gate: Gate, tmp_path: Path
 ) -> None:
     """Neither a mount nor the worker of a restart waits for a registry before it answers."""

@@ -14,14 +14,14 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How one ended: seconds that it took, and its errno, 0 where it had what it asked for."""
+    """How one ended: the seconds that it took, and its errno, 0 for success."""
 
     seconds: float
     errno: int
 
 
 def timed(act: Callable[[], object]) -> End:
-    """Do something, and say how it ended."""
+    """Call `act`; how it ended."""
     began = time.monotonic()
     try:
         act()
@@ -62,7 +62,7 @@ def dropped(path: Path, size: int = 1 << 20) -> bytes:
 
 @contextmanager
 def unanswered() -> Iterator[str]:
-    """The URL of a place where connections are accepted, and nothing more."""
+    """The URL of a server that accepts connections and never answers."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen(1024)

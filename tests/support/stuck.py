@@ -47,16 +47,13 @@ def until_asleep(process: subprocess.Popen[bytes]) -> None:
     while not (where := Path(f"/proc/{process.pid}/wchan").read_text()).startswith(ASLEEP):
         assert process.poll() is None, "the reader did not wait"
         assert time.monotonic() < deadline, where
-        time.sleep(0.01)  # the kernel tells nobody
+        time.sleep(0.01)  # there is no event for it
 
 
 def main(how: str, path: str, handled: str, offset: str) -> None:
     if handled == "1":
-        at_once = how not in (
-            "mmap",
-            "mmap-page",
-            "send",
-        )  # the others run no Python until it is over
+        # During a page fault no Python runs until it is over.
+        at_once = how not in ("mmap", "mmap-page", "send")
         os.set_blocking(2, False)
         signal.set_wakeup_fd(2, warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
