@@ -98,7 +98,7 @@ async def test_readers_of_a_silent_source_take_no_stream_from_another(
         async with trio.open_nursery() as nursery:
             for feed in feeds:
                 nursery.start_soon(readers.read, feed)
-            await trio.sleep(0.1)
+            await settled(lambda: parts.fetcher.statistics()["queued"] > 0)
             feed = await readers.open("w.bin", GOOD)
             await parts.read(feed)
             assert not readers.ends, "the reader of the other source waited for them"
@@ -199,7 +199,7 @@ async def test_the_share_belongs_to_who_is_asked(
         async with trio.open_nursery() as nursery:
             for feed in elsewhere:
                 nursery.start_soon(readers.read, feed)
-            await trio.sleep(0.2)
+            await settled(lambda: bool(good.requests))
             await parts.read(own)
             assert not readers.ends
         assert {type(error) for _, error in readers.ends} == {DeadlineError}
