@@ -164,15 +164,29 @@ class Holder:
         return bool(device.poll(0))
 
     def _start(self) -> Worker:
+        """
+        Raises:
+            OSError: the machine is short of processes, memory or descriptors; no worker is left.
+        """
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        try:
+            process = self._spawn(self._held(write_end))
+            return Worker(process, pidfd_of(process), read_end)
+        except OSError:
+            os.close(read_end)
+            raise
+        finally:
+            os.close(write_end)
+
+    def _held(self, ready: int) -> Held:
         mine = self._possessions
-        held = Held(
+        return Held(
             holder=os.getpid(),
             lock=mine.lock,
             control=mine.control,
             journal=mine.journal,
             settings=mine.settings,
-            ready=write_end,
+            ready=ready,
             device=mine.device,
             connection=mine.known.connection,
             init=mine.init,
@@ -181,10 +195,12 @@ class Holder:
             reloaded=self._reloaded,
             ends=self._ends,
         )
+
+    def _spawn(self, held: Held) -> subprocess.Popen[bytes]:
         # The worker takes SIGHUP when it can, and ignores SIGINT; until then each would end it.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGINT})
         try:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, VARIABLE: held.encode()},
@@ -192,8 +208,6 @@ class Holder:
             )
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGINT})
-            os.close(write_end)
-        return Worker(process, os.pidfd_open(process.pid), read_end)
 
     def _watch(self, worker: Worker, wakeup: int) -> int | None:
         """Wait for the worker's end; its exit code, None if the mount is to be left before."""
@@ -340,6 +354,16 @@ class Holder:
         with suppress(OSError):
             if rundir.is_lock(self._possessions.lock, cache):  # else it is another mount's cache
                 Path(cache, rundir.SOCKET).unlink()
+
+
+def pidfd_of(process: subprocess.Popen[bytes]) -> int:
+    """A pidfd of a child; without one the child is ended, since its end would go unnoticed."""
+    try:
+        return os.pidfd_open(process.pid)
+    except OSError:
+        process.kill()
+        process.wait()
+        raise
 
 
 def backoff(brief: int) -> float:

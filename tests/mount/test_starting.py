@@ -6,13 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from axonfs.connection.holders import running
+from axonfs.connection.holders import running, workers_of
 from axonfs.connection.mountinfo import axonfs_at, top_at
 from tests.mount.conftest import FILES, MountFactory, run_axonfs, settled
 from tests.mount.test_passthrough import patched
@@ -131,7 +130,7 @@ def test_a_mount_that_does_not_answer_in_time(place: Path, tmp_path: Path) -> No
 def test_a_command_that_ends_before_its_mount_answers(
     place: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """Nobody has heard of such a mount, so it goes."""
+    """No command has said that there is such a mount, so it is taken away."""
     environment = {**os.environ, **patched(tmp_path, NEVER_ANSWERS)}
     command = [sys.executable, "-m", "axonfs", "mount", str(place)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
@@ -142,17 +141,32 @@ def test_a_command_that_ends_before_its_mount_answers(
     settled(lambda: not [one for one in running() if one.mountpoint == place], 20)
 
 
+CANNOT_WATCH = """
+import os
+pidfd_open = os.pidfd_open
+def opened(pid, flags=0):
+    if os.path.exists(os.environ.get("OUT", "/")):
+        raise OSError(11, "Resource temporarily unavailable")
+    return pidfd_open(pid, flags)
+os.pidfd_open = opened
+"""
+
+
+@pytest.mark.parametrize("patch", [CANNOT_START, CANNOT_WATCH])
 def test_a_worker_that_cannot_be_started_again(
-    start_mount: MountFactory, registry: RegistryServer, tmp_path: Path
+    start_mount: MountFactory, registry: RegistryServer, tmp_path: Path, patch: str
 ) -> None:
-    """A machine that is out of processes for a moment does not cost the mount."""
+    """A machine that is out of processes or descriptors for a moment does not cost the mount."""
     token = tmp_path / "out of processes"
-    environment = {"OUT": str(token), **patched(tmp_path, CANNOT_START)}
+    environment = {"OUT": str(token), **patched(tmp_path, patch)}
     mount = start_mount(registry.url, env=environment)
+    pid = mount.process.pid
+    before = len(os.listdir(f"/proc/{pid}/fd"))
     token.touch()
     mount.kill_worker()
-    while "not started: Resource temporarily unavailable" not in mount.log.read_text():
-        assert mount.process.poll() is None
-        time.sleep(0.01)
+    complaint = "not started: Resource temporarily unavailable"
+    settled(lambda: mount.log.read_text().count(complaint) > 1, 20)
     token.unlink()
     assert len((mount.path / FILE).read_bytes()) == FILES["vocab.txt"]
+    assert workers_of(pid) == [mount.worker()]
+    settled(lambda: len(os.listdir(f"/proc/{pid}/fd")) == before, 20)
