@@ -57,7 +57,7 @@ def hold(possessions: Possessions, command: list[str], parent: int = -1) -> int:
     Args:
         command: starts a worker.
         parent: a pipe on which a byte says that the mount answers. If its other end is closed
-            before that, nobody wants the mount any more.
+            before that, the mount is taken away.
     """
     return Holder(possessions, command, parent).run()
 
@@ -278,7 +278,7 @@ class Holder:
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
 
     def _go_on(self, how: str, wakeup: int) -> bool:
-        """Note that there is no worker, and wait before the next one; False if there is none."""
+        """Note how the worker ended, and wait before the next one; False to start no other."""
         self._brief += 1
         self._ends = [*self._ends, {"time": time.time(), "how": how}][-KEPT_ENDS:]
         if time.monotonic() - self._answered_at > GIVE_UP:
@@ -311,9 +311,9 @@ class Holder:
         if not self._detached_within(GRACE):
             log.warning("%s is in use; it is taken from below its readers", self._mountpoint)
             self._detach(lazy=True)
+        worker.process.send_signal(signal.SIGCONT)  # one that was stopped does not see the end
         if not worker.ended(GRACE):
             worker.process.terminate()
-            worker.process.send_signal(signal.SIGCONT)  # one that was stopped heeds nothing else
             if not worker.ended(END_SECONDS):
                 worker.process.kill()
         if worker.ended(END_SECONDS):

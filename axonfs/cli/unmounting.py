@@ -26,7 +26,7 @@ CONNECTIONS = Path("/sys/fs/fuse/connections")
 # The worker flushes its index and ends; a cache on a slow disk takes a moment.
 END_TIMEOUT = 20.0
 RESTART_TIMEOUT = 60.0
-# A holder looks twice a second whether its connection is gone.
+# A holder sees at once that its connection has ended; its worker takes a moment to end.
 MOMENT = 3.0
 
 
@@ -121,12 +121,14 @@ def _lingering(target: Target, what: str) -> AxonError:
 
 
 def _by_force(target: Target, descriptors: list[int]) -> list[str]:
-    complaint = None
-    if axonfs_at(target.place) is not None:  # else the number may be another mount's by now
+    complaint, mounted = None, axonfs_at(target.place) is not None
+    if mounted:  # else the number may be another mount's by now
         _abort(target.connection)
         complaint = release(target.connection, lazy=True)
     _send(descriptors, signal.SIGCONT)  # one that was stopped ends as well
-    _send(descriptors[:1], signal.SIGTERM)  # the holder may not see that its connection has ended
+    # The holder may not see that its connection has ended. Where the connection could not be ended,
+    # the worker would go on for files that are open.
+    _send(descriptors[:1] if mounted else descriptors, signal.SIGTERM)
     if not _ended(descriptors, END_TIMEOUT):
         _send(descriptors, signal.SIGKILL)
         if not _ended(descriptors, END_TIMEOUT):

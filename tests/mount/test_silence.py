@@ -17,6 +17,7 @@ import pytest
 from axonfs import call, editing, rundir
 from axonfs.cli.main import main
 from axonfs.cli.mounts import settled
+from axonfs.holder import GRACE
 from axonfs.rundir import SOCKET, reachable
 from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs
 from tests.support.faulty import FaultyOrigin
@@ -129,7 +130,9 @@ def test_a_full_backlog(mount: Mount) -> None:
 def test_umount_with_a_stopped_worker(mount: Mount) -> None:
     """The holder sees that the connection has ended, and ends the worker that does not."""
     os.kill(mount.worker(), signal.SIGSTOP)
+    began = time.monotonic()
     assert run_axonfs("umount", mount.path).returncode == 0
+    assert time.monotonic() - began < GRACE
     assert mount.process.wait(1) == 0
 
 

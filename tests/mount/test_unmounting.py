@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import pytest
 
 from axonfs.connection import mounting
 from axonfs.connection.mountinfo import Entry, axonfs_at, elsewhere, top_at
+from axonfs.holder import GRACE
 from axonfs.rundir import SOCKET
-from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs
+from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs, settled
 from tests.mount.test_passthrough import patched
 from tests.support.registry import RegistryServer
 
@@ -110,8 +112,7 @@ def test_a_worker_starts_below_another_file_system(mount: Mount) -> None:
     first = mount.worker()
     with tmpfs(mount.path):
         os.kill(first, signal.SIGKILL)
-        while mount.log.read_text().count("mounted at") < 2:
-            assert mount.process.poll() is None
+        settled(lambda: mount.log.read_text().count("mounted at") == 2)
     assert len((mount.path / FILE).read_bytes()) == FILES["vocab.txt"]
     assert mount.worker() != first
     assert len(mount.status()["worker"]["ends"]) == 1
@@ -226,8 +227,10 @@ def test_files_that_are_open_after_a_lazy_unmount(mount: Mount) -> None:
         assert done.returncode == 1
         assert f"process {mount.process.pid} goes on" in done.stderr
         assert "it is still in use" in done.stderr
+        began = time.monotonic()
         run_axonfs("umount", "--force", mount.path)
-        mount.process.wait(5)
+        assert time.monotonic() - began < GRACE  # which is for readers, and not by force
+        assert mount.process.wait(5) == 0
 
 
 def test_what_is_left_while_another_file_system_is_in_its_place(mount: Mount) -> None:
