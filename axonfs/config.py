@@ -332,7 +332,8 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         document = separated(document)
     except ValueError as exc:
-        raise UsageError(f"registries: {exc}", source=str(path)) from exc
+        shown = f"{as_written(exc.item)} " if isinstance(exc, InvalidItemError) else ""
+        raise UsageError(f"registries: {shown}{exc}", source=str(path)) from exc
     for name in document:
         check_key(str(name), str(path))
     return document

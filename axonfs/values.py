@@ -107,8 +107,8 @@ def separated(document: Mapping[str, Any]) -> dict[str, Any]:
     for row in rows:
         if unknown := row.keys() - {"url", "token", "allow_unverified"}:
             name = printable(min(map(str, unknown)))
-            raise ValueError(f"one has the key '{name}', which is none of a registry's")
-    urls = [parse_url(row.get("url", "")) for row in rows]
+            raise ValueError(f"'{name}' is not a key of a registry: url, token, allow_unverified")
+    urls = [_listed_url(row.get("url", "")) for row in rows]
     tokens = {url: row["token"] for url, row in zip(urls, rows, strict=True) if row.get("token")}
     allowed = [
         url
@@ -116,8 +116,9 @@ def separated(document: Mapping[str, Any]) -> dict[str, Any]:
         if parse_switch(row.get("allow_unverified", False))
     ]
     found = {**document, "registries": urls}
-    if tokens:
-        found["tokens"] = {**(document.get("tokens") or {}), **tokens}
+    known = document.get("tokens") or {}
+    if tokens and isinstance(known, dict):  # else it is refused where values are checked
+        found["tokens"] = {**known, **tokens}
     if allowed:
         found["allow_unverified"] = [*parse_urls(document.get("allow_unverified") or []), *allowed]
     return found
