@@ -20,7 +20,7 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A config file and a cache of the test's own. Automatic, so that it comes before the fixtures
     of a test file: `run` would otherwise clear the variables that those set."""
     for name in list(os.environ):
-        if name.startswith("AXONFS_"):
+        if name.startswith("AXONFS_") and not name.startswith("AXONFS_TEST_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("AXONFS_CONFIG", str(tmp_path / "config.yaml"))
     monkeypatch.setenv("AXONFS_CACHE_DIR", str(tmp_path / "cache"))

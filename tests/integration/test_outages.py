@@ -42,7 +42,7 @@ def clock() -> MockClock:
 
 
 @pytest.fixture(autouse=True)
-def impatient(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:  # `run` clears the variables
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AXONFS_SOURCES", "none")
     monkeypatch.setenv("AXONFS_RETRIES", "0")
     monkeypatch.setenv("AXONFS_DEADLINE", "2")
