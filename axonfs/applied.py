@@ -67,8 +67,10 @@ class _Kept:
 
     @classmethod
     def read(cls, descriptor: int) -> _Kept:
-        text = os.pread(descriptor, _MAX_BYTES, 0)
-        return cls(**json.loads(text)) if text else cls()
+        try:
+            return cls(**json.loads(os.pread(descriptor, _MAX_BYTES, 0)))
+        except ValueError:  # nothing yet, or from a worker that was killed while it wrote
+            return cls()
 
     def write(self, descriptor: int) -> None:
         text = json.dumps(asdict(self)).encode()

@@ -40,6 +40,10 @@ class Flights:
         self._nursery = nursery
         self._flights: dict[Hashable, _Flight] = {}
 
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether the call for `key` is under way."""
+        return key in self._flights
+
     async def join(
         self,
         key: Hashable,

@@ -104,7 +104,8 @@ class Memo:
 
     def ask_soon(self, key: Hashable, call: Callable[[], Awaitable[Any]]) -> None:
         """Ask in the background; a failure is logged, and what is kept stays."""
-        self._nursery.start_soon(self._ask_quietly, key, call)
+        if key not in self._flights:
+            self._nursery.start_soon(self._ask_quietly, key, call)
 
     def keep(self, key: Hashable, value: object) -> None:
         """Keep an answer that came with another one."""

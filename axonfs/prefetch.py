@@ -26,7 +26,7 @@ from axonfs.walks import Opens
 
 log = logging.getLogger(__name__)
 
-# Of one source: loads of one that is silent keep none of another waiting.
+# Of each source, so that loads of a silent one delay no other.
 RUNNING_LOADS = 4
 SHOWN_LOADS = 8
 # How long what was fetched ahead is kept from other prefetches: its reader may yet come.

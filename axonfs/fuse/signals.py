@@ -18,8 +18,8 @@ def _mask(*numbers: int) -> int:
 
 
 FATAL = _mask(signal.SIGKILL)  # each thread of a process that has to die gets one of its own
-# Nothing ends a program that does not handle these: they stop it, let it go on, or are ignored, but
-# stay pending even so while a debugger has yet to see them.
+# A program that does not handle these is stopped, goes on, or ignores them, but none ends it. Even
+# an ignored one stays pending until a debugger has seen it.
 _HARMLESS = _mask(
     *(signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
     *(signal.SIGCONT, signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH),

@@ -42,7 +42,7 @@ class Handle:
     text: bytes = b""
     frozen: bool = False
     fresh: bool = False  # the kernel is to drop what it has of the file
-    uncompared: int | None = None  # at which restart of the feed bytes were read uncompared
+    uncompared: int | None = None  # the feed's restarts when unproved bytes were read
     backing: int | None = None
     guesses: Guesses = field(default_factory=Guesses)
 

@@ -118,8 +118,10 @@ class Places:
         return place
 
     async def local(self, path: tuple[str, ...]) -> Place | None:
-        """As `at`, as far as the manifests in the cache say: that of a version which was entered
-        mostly is there. Sends nothing."""
+        """As `at`, from the manifests in the cache alone; None where they do not tell. Sends nothing.
+
+        The cache mostly has the manifest of a version that was entered.
+        """
         if path[:1] == (CONTROL,):
             return self._status_file() if path[1:] else Directory(path)
         for depth in range(len(path), 2, -1):

@@ -264,6 +264,16 @@ def test_a_mount_with_another_config_is_left_alone(
     assert "mount" not in run_axonfs("config", "set", "streams", "3").stderr
 
 
+def test_a_mount_of_the_same_cache_with_another_config(
+    start_mount: MountFactory, registry: RegistryServer, file: Path, tmp_path: Path
+) -> None:
+    """The command says which file that mount reads."""
+    other = tmp_path / "{other}.yaml"
+    place = start_mount(registry.url, env={"AXONFS_CONFIG": str(other)}).path
+    done = run_axonfs("config", "set", "streams", "3")
+    assert f"the mount at {place} has another config file, {other}" in done.stderr
+
+
 def test_many_edits_at_a_time(start: Start, registry: RegistryServer, file: Path) -> None:
     """Each command meets a mount whose worker another one has just had replaced."""
     run_axonfs("registry", "add", registry.url)

@@ -39,6 +39,18 @@ async def test_an_old_answer_is_served_while_it_is_asked_again(mock_clock: MockC
         assert await memo.recent("key", question.ask) == 3
 
 
+async def test_a_question_that_is_under_way_is_not_waited_for_twice() -> None:
+    """Lookups beside a silent source ask for the catalog: thousands of tasks would wait for it."""
+    async with trio.open_nursery() as nursery:
+        memo, question = Memo(nursery, Flights(nursery), lambda: False), Question()
+        question.free = trio.Event()
+        for _ in range(100):
+            memo.ask_soon("key", question.ask)
+            await wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 2
+        question.free.set()
+
+
 async def test_an_answer_that_is_invalidated_while_it_is_asked_for_is_asked_again(
     mock_clock: MockClock,
 ) -> None:
