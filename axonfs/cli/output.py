@@ -47,17 +47,22 @@ def complain(text: str) -> None:
         click.echo(text, err=True)
 
 
+def is_news(text: str) -> bool:
+    """Whether `text` was not told yet; from here on it counts as told."""
+    known = text in said
+    said.add(text)
+    return not known
+
+
 def note(text: str) -> None:
     """One line on stderr: what a person may want to know while stdout stays the result."""
-    if text not in said:
-        said.add(text)
+    if is_news(text):
         complain(printable(text, 4000))
 
 
 def tell(text: str) -> None:
     """One line on stderr: a warning or an error."""
-    if text not in said:
-        said.add(text)
+    if is_news(text):
         complain(f"axonfs: {printable(text, 2000)}")
 
 

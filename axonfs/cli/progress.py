@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any, TextIO
 
 from axonfs.cli.columns import clip, clip_start, width
-from axonfs.cli.output import held, tell_held
+from axonfs.cli.output import held, is_news, tell_held
 from axonfs.names import printable
 from axonfs.units import duration, share, size
 
@@ -64,7 +64,8 @@ class Progress:
     def __call__(self, event: dict[str, Any]) -> None:
         """Show one event."""
         if event.get("event") == "note":
-            self._line(printable(str(event.get("text", "")), 1000))
+            if is_news(text := str(event.get("text", ""))):
+                self._line(printable(text, 1000))
         elif event.get("event") == "progress":
             self._progress(event)
 

@@ -161,3 +161,15 @@ async def test_a_source_that_answers_again_is_listed_at_once(
             parts.tree.forget(parse_spec("nlp/other@1.0.0"))
             await parts.tree.version(parse_spec("nlp/other@1.0.0"))
         assert len(down.requests) - asked < 6
+
+
+@pytest.mark.parametrize("line", [("update",), ("search", "only"), ("info", "cv/only")])
+def test_a_registry_that_is_down_is_told_once(
+    run: Run, down: FaultyOrigin, up: RegistryServer, line: tuple[str, ...]
+) -> None:
+    named = ["--registry", down.url, "--registry", up.url]
+    assert run("pin", "cv/only@1.0.0", *named).code == 0
+    down.always(faulty.status(503))
+    done = run(*line, *named)
+    assert done.code == 0
+    assert done.err.count("503") == 1
