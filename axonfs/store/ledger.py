@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from axonfs.store.backing import Directory
 from axonfs.store.health import Health
-from axonfs.store.index import Index
+from axonfs.store.index import Index, Table, Transaction
 from axonfs.store.openfiles import OpenFiles
 from axonfs.store.presence import Tally
+from axonfs.store.records import ObjectRecord
 
 if TYPE_CHECKING:
     from axonfs.store.objects import StoredObject
@@ -45,6 +46,20 @@ class Ledger:
     live: weakref.WeakValueDictionary[str, StoredObject] = field(
         default_factory=weakref.WeakValueDictionary
     )
+
+    def accessed(self, digest: str) -> float | None:
+        """When an object was last read, if the index does not know that yet."""
+        live = self.live.get(digest)
+        return live.accessed if live is not None else self.touched.get(digest)
+
+    def write_accesses(self, transaction: Transaction) -> None:
+        """Rides along with every commit; what a failed one loses is a minute of recency."""
+        while self.touched:
+            digest, accessed = self.touched.popitem()
+            record = ObjectRecord.decode(transaction.get(Table.OBJECTS, bytes.fromhex(digest)))
+            if record is not None:
+                record.accessed = max(record.accessed, accessed)
+                transaction.put(Table.OBJECTS, bytes.fromhex(digest), record.encode())
 
 
 def boot_of(boot_id: str | None = None) -> bytes:

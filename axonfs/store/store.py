@@ -65,7 +65,7 @@ class Store(Metadata):
         self._lock = lock
         self._ledger = Ledger(directory, index, boot, self.health)
         self._rechecking = threading.Lock()  # outside the ledger's
-        index.companion = self._write_accesses
+        index.companion = self._ledger.write_accesses
 
     @classmethod
     def open(
@@ -155,7 +155,7 @@ class Store(Metadata):
     def peek(self, digest: str) -> ObjectInfo | None:
         """What is known of an object, without opening it."""
         record = ObjectRecord.decode(self._index.get(Table.OBJECTS, bytes.fromhex(digest)))
-        return info_of(digest, record, self._accessed(digest)) if record else None
+        return info_of(digest, record, self._ledger.accessed(digest)) if record else None
 
     def infos(self) -> list[ObjectInfo]:
         """Every object that the index knows, whether bytes of it are local or not."""
@@ -163,7 +163,9 @@ class Store(Metadata):
             raws = list(view.scan(Table.OBJECTS))
         decoded = ((key.hex(), ObjectRecord.decode(raw)) for key, raw in raws)
         return [
-            info_of(digest, record, self._accessed(digest)) for digest, record in decoded if record
+            info_of(digest, record, self._ledger.accessed(digest))
+            for digest, record in decoded
+            if record
         ]
 
     def usage(self) -> int:
@@ -387,17 +389,3 @@ class Store(Metadata):
 
     def _gain(self, count: int) -> None:
         self._ledger.tally.bytes += count
-
-    def _accessed(self, digest: str) -> float | None:
-        live = self._ledger.live.get(digest)
-        return live.accessed if live is not None else self._ledger.touched.get(digest)
-
-    def _write_accesses(self, transaction: Transaction) -> None:
-        """Rides along with every commit; what a failed one loses is a minute of recency."""
-        touched = self._ledger.touched
-        while touched:
-            digest, accessed = touched.popitem()
-            record = ObjectRecord.decode(transaction.get(Table.OBJECTS, bytes.fromhex(digest)))
-            if record is not None:
-                record.accessed = max(record.accessed, accessed)
-                transaction.put(Table.OBJECTS, bytes.fromhex(digest), record.encode())

@@ -118,10 +118,8 @@ class Places:
         return place
 
     async def local(self, path: tuple[str, ...]) -> Place | None:
-        """As `at`, from the manifests in the cache alone; None where they do not tell. Sends nothing.
-
-        The cache mostly has the manifest of a version that was entered.
-        """
+        """As `at`, from the manifests in the cache alone, without a request; None if that is not
+        enough. The cache mostly has the manifest of a version that was entered."""
         if path[:1] == (CONTROL,):
             return self._status_file() if path[1:] else Directory(path)
         for depth in range(len(path), 2, -1):
