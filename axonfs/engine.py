@@ -12,27 +12,17 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
-from axonfs.config import Settings
+from axonfs.ahead.prefetcher import Prefetcher
+from axonfs.catalog.tree import HEAD_START, Tree
 from axonfs.errors import AxonError
-from axonfs.evictor import Evictor
 from axonfs.fetch import Fetcher
+from axonfs.http_client import Bodies, Documents, Limits, Trust
 from axonfs.names import Spec
-from axonfs.prefetch import Prefetcher
-from axonfs.remote import (
-    Bodies,
-    Documents,
-    Hub,
-    HubCache,
-    Limits,
-    RegistrySource,
-    Source,
-    Trust,
-    configured_hubs,
-    hub_tokens,
-)
-from axonfs.scrub import Scrub
+from axonfs.settings.settings import Settings
+from axonfs.sources import Hub, HubCache, RegistrySource, Source, configured_hubs, hub_tokens
 from axonfs.store import DISK_FAULTS, Store
-from axonfs.tree import HEAD_START, Tree
+from axonfs.upkeep.evictor import Evictor
+from axonfs.upkeep.scrub import Scrub
 
 # How often the index is flushed to the disk, in seconds; a crash of the machine loses that much.
 SYNC_INTERVAL = 5.0

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.downloads import Wanted, curl_ranges
+from bench.experiment import Answer, Experiment, experiment
+from bench.fixtures import GIB, MIB, cold_mount, publish_model, scratch, settle, write_model
 from bench.measure import ratio, rounds_of, seconds, summaries
 from bench.origin import Origin, serving
-from bench.question import Answer, Question, question
 from bench.readers import dd
-from bench.rig import GIB, MIB, cold_mount, publish_model, scratch, settle, write_model
 from tests.support.wiring import Authority
 
 SPEC = "bench/cold@1.0.0"
@@ -63,8 +63,8 @@ def compare(origin: Origin, work: Path, size: int, rounds: int) -> dict[str, Any
     return {**summaries(found), "ratio": round(part, 3)}
 
 
-def run(asked: Question, name: str, time: float, cpu: float, *, tls: bool = False) -> None:
-    """The question, plain or over TLS, held against those targets."""
+def run(asked: Experiment, name: str, time: float, cpu: float, *, tls: bool = False) -> None:
+    """The experiment, plain or over TLS, held against those targets."""
     size = asked.size(256 * MIB, 2 * GIB)
     asked.figures["bytes"] = size
     with scratch() as disk, scratch(memory=True) as memory:
@@ -82,7 +82,7 @@ def run(asked: Question, name: str, time: float, cpu: float, *, tls: bool = Fals
 
 
 def main() -> None:
-    with question("cold", __doc__) as asked:
+    with experiment("cold", __doc__) as asked:
         run(asked, "cold read", TIME, CPU)
 
 

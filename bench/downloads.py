@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.experiment import NotRunError
 from bench.origin import Origin
-from bench.question import NotRunError
 
 STREAMS = 4
 CONNECTIONS = 8

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from axonfs.manifest import DEFAULT_CHUNK_SIZE
+from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE
+from bench.experiment import Answer, experiment
+from bench.fixtures import MIB, cold_mount, publish_model, scratch, write_model
 from bench.measure import rounds_of, seconds, summaries
 from bench.network import GBIT, line
 from bench.origin import serving
-from bench.question import Answer, question
 from bench.readers import first_page
-from bench.rig import MIB, cold_mount, publish_model, scratch, write_model
 
 SPEC = "bench/first@1.0.0"
 RTT = 0.02
@@ -54,7 +54,7 @@ class Probe:
 
 
 def main() -> None:
-    with question("firstbyte", __doc__) as asked, scratch() as work:
+    with experiment("firstbyte", __doc__) as asked, scratch() as work:
         rounds = 3 * asked.rounds
         publish_model(write_model(work / "model", rounds + 1, 2 * MIB), SPEC, work / "registry")
         with (

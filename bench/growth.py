@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from bench.experiment import Answer, Experiment, experiment
+from bench.fixtures import GIB, MIB, Mount, cold_mount, scratch, settle
 from bench.measure import Figures, Found, rounds_of, seconds, summaries
 from bench.metadata import list_all
 from bench.origin import serving
-from bench.question import Answer, Question, question
 from bench.registries import write_giant, write_versions
-from bench.rig import GIB, MIB, Mount, cold_mount, scratch, settle
 
 SPEC = "bench/giant@1.0.0"
 FLAT = 1.25
@@ -70,7 +70,7 @@ def listing(root: Path, work: Path, versions: int) -> Figures:
 
 
 def answer(
-    asked: Question, what: str, found: Mapping[str, Mapping[str, list[float]]], figure: str
+    asked: Experiment, what: str, found: Mapping[str, Mapping[str, list[float]]], figure: str
 ) -> None:
     """The largest's cost as a multiple of the smallest's, by medians."""
     names = list(found)
@@ -80,7 +80,7 @@ def answer(
     asked.answer(Answer(f"{what} as it grows", against, times, "× cost", FLAT))
 
 
-def sizes(asked: Question, work: Path) -> None:
+def sizes(asked: Experiment, work: Path) -> None:
     steps = [256 * MIB, 512 * MIB, GIB] if asked.quick else [GIB, 10 * GIB, 100 * GIB]
     names = [f"{size / GIB:g} GiB" for size in steps]
     ways = {}
@@ -96,7 +96,7 @@ def sizes(asked: Question, work: Path) -> None:
     answer(asked, "daemon CPU per byte, size of an object,", found, "cpu_per_gib")
 
 
-def readers(asked: Question, work: Path) -> None:
+def readers(asked: Experiment, work: Path) -> None:
     size = asked.size(512 * MIB, 4 * GIB)
     write_giant(work / "readers", SPEC, size)
     ways = {
@@ -110,7 +110,7 @@ def readers(asked: Question, work: Path) -> None:
     answer(asked, "time per byte, readers of a cold object,", found, "seconds_per_gib")
 
 
-def versions(asked: Question, work: Path) -> None:
+def versions(asked: Experiment, work: Path) -> None:
     ways = {}
     for count in (10, 100, 1_000) if asked.quick else (10, 100, 1_000, 10_000):
         root = work / f"versions-{count}"
@@ -123,7 +123,7 @@ def versions(asked: Question, work: Path) -> None:
 
 
 def main() -> None:
-    with question("growth", __doc__, quick_rounds=1) as asked, scratch() as work:
+    with experiment("growth", __doc__, quick_rounds=1) as asked, scratch() as work:
         for part in (sizes, readers, versions):
             part(asked, work)
 

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.downloads import program
+from bench.experiment import Answer, Experiment, experiment
+from bench.fixtures import GIB, MIB, cold_mount, publish_model, scratch, settle, write_model
 from bench.measure import ratio, rounds_of, seconds, summaries
 from bench.network import GBIT, line
 from bench.origin import Origin, serving
-from bench.question import Answer, Question, question
 from bench.readers import dd
-from bench.rig import GIB, MIB, cold_mount, publish_model, scratch, settle, write_model
 
 SPEC = "bench/line@1.0.0"
 TARGET = 0.95
@@ -44,7 +44,7 @@ def of_the_line(origin: Origin) -> Mapping[str, float]:
     return {"mbit_per_second": SAMPLE * 8e-6 / (ended - began)}
 
 
-def measure(asked: Question, root: Path, work: Path, size: int, rtt: float) -> None:
+def measure(asked: Experiment, root: Path, work: Path, size: int, rtt: float) -> None:
     with line(GBIT, rtt) as limited, serving(root, work, line=limited) as origin:
         origin.warm()
         ways = {
@@ -62,7 +62,7 @@ def measure(asked: Question, root: Path, work: Path, size: int, rtt: float) -> N
 
 
 def main() -> None:
-    with question("line", __doc__, quick_rounds=1) as asked, scratch() as work:
+    with experiment("line", __doc__, quick_rounds=1) as asked, scratch() as work:
         for rtt, quick in QUICK.items():
             size, registry = asked.size(quick, 2 * GIB), work / f"registry-{rtt}"
             publish_model(write_model(work / "model", 1, size), SPEC, registry)

@@ -2,8 +2,8 @@
 
 Warm is the third load through the same mount: the second comes at once and waits for the kernel to
 drop the pages that the first left, 0.2 s per GiB, which otherwise happens unseen. The same tensors
-must come out of all of them: a checksum that differs ends the question. Against the disk the origin
-is on loopback, so `cold` says what a load costs that waits for nothing but work.
+must come out of all of them: a checksum that differs ends the experiment. Against the disk the
+origin is on loopback, so `cold` says what a load costs that waits for nothing but work.
 AXONFS_BENCH_VLLM is the vllm program, AXONFS_BENCH_RUNAI a directory with runai_model_streamer;
 tools/bench provides both.
 """
@@ -20,10 +20,10 @@ from typing import Any
 
 from axonfs.names import parse_spec
 from axonfs.publish import publish
+from bench.experiment import Answer, Experiment, NotRunError, experiment
+from bench.fixtures import cold_mount, scratch, settle
 from bench.measure import Figures, ratio, rounds_of, summaries
 from bench.origin import Origin, serving
-from bench.question import Answer, NotRunError, Question, question
-from bench.rig import cold_mount, scratch, settle
 from bench.serve import program
 from tools.make_llama import Size, make_llama
 
@@ -96,7 +96,7 @@ def through_mount(
     return {"cold": cold, "second": second, "seconds": warm}
 
 
-def compare(asked: Question, loads: Loading, origin: Origin, model: Path, loader: str) -> None:
+def compare(asked: Experiment, loads: Loading, origin: Origin, model: Path, loader: str) -> None:
     expected = loads.load(model, loader)["checksum"]
     ways = {
         "mount": lambda: through_mount(loads, origin, model.parent, loader, expected),
@@ -113,7 +113,7 @@ def compare(asked: Question, loads: Loading, origin: Origin, model: Path, loader
 
 def main() -> None:
     with (
-        question("loaders", __doc__, quick_rounds=2) as asked,
+        experiment("loaders", __doc__, quick_rounds=2) as asked,
         scratch() as work,
         loading(work) as loads,
     ):

@@ -1,4 +1,4 @@
-"""Loads model directories with vLLM's own weight iterators, without an engine. Not a question.
+"""Loads model directories with vLLM's own weight iterators, without an engine. Not an experiment.
 
 Run by loaders.py with the Python of the vLLM environment, once: importing vLLM takes far longer
 than a load. Takes one JSON object per line, {"folder": …, "loader": …}, and answers each with

@@ -1,7 +1,7 @@
 """How ways of doing a thing are compared: rounds, medians, ratios pair by pair.
 
 Ways are run in turn, A B B A A B …, and compared round by round, since a machine that others share
-drifts by more than the differences that matter. Pure but for the clock; question.py writes down.
+drifts by more than the differences that matter. Pure but for the clock; experiment.py writes down.
 """
 
 from __future__ import annotations

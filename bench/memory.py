@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bench.experiment import Answer, experiment
+from bench.fixtures import GIB, cold_mount, scratch
 from bench.measure import rounds_of, seconds, summaries
 from bench.origin import Origin, serving
-from bench.question import Answer, question
 from bench.readers import dd
 from bench.registries import write_giant
-from bench.rig import GIB, cold_mount, scratch
 
 SPEC = "bench/giant@1.0.0"
 MEGABYTES = 150.0
@@ -27,7 +27,7 @@ def cold_read(origin: Origin, work: Path, name: str) -> dict[str, float]:
 
 
 def main() -> None:
-    with question("memory", __doc__, quick_rounds=1) as asked, scratch() as work:
+    with experiment("memory", __doc__, quick_rounds=1) as asked, scratch() as work:
         size = asked.size(2 * GIB, 10 * GIB)
         asked.figures["bytes"] = size
         name = write_giant(work / "registry", SPEC, size)

@@ -10,11 +10,11 @@ import os
 import subprocess
 from pathlib import Path
 
+from bench.experiment import Answer, experiment
+from bench.fixtures import cold_mount, scratch
 from bench.measure import Figures, ratio, rounds_of, seconds, summaries
 from bench.origin import Origin, serving
-from bench.question import Answer, question
 from bench.registries import write_versions
-from bench.rig import cold_mount, scratch
 
 MODELS, VERSIONS = 100, 10
 TIMES = 2.0
@@ -72,7 +72,7 @@ def on_disk(copy: Path) -> Figures:
 
 
 def main() -> None:
-    with question("metadata", __doc__, quick_rounds=2) as asked, scratch() as work:
+    with experiment("metadata", __doc__, quick_rounds=2) as asked, scratch() as work:
         write_versions(work / "registry", MODELS, VERSIONS)
         with serving(work / "registry", work) as origin:
             copy = work / "copy"

@@ -15,12 +15,8 @@ from pathlib import Path
 from statistics import median
 
 from bench import peers
-from bench.measure import Figures, Found, ratio, rounds_of, seconds, summaries
-from bench.origin import Origin, serving
-from bench.peers import Peer
-from bench.question import Answer, NotRunError, Question, question
-from bench.readers import Reader, dd, first_page, sweep
-from bench.rig import (
+from bench.experiment import Answer, Experiment, NotRunError, experiment
+from bench.fixtures import (
     GIB,
     MIB,
     cold_mount,
@@ -31,6 +27,10 @@ from bench.rig import (
     touch_memory,
     write_model,
 )
+from bench.measure import Figures, Found, ratio, rounds_of, seconds, summaries
+from bench.origin import Origin, serving
+from bench.peers import Peer
+from bench.readers import Reader, dd, first_page, sweep
 
 SPEC = "bench/mounts@1.0.0"
 TARGETS = {"cold": 4.0, "warm": 5.0}
@@ -56,7 +56,7 @@ def both_states(peer: Peer, size: int) -> Figures:
     return figures
 
 
-def answer(asked: Question, found: Found, figure: str) -> None:
+def answer(asked: Experiment, found: Found, figure: str) -> None:
     """Our speed over that of the fastest peer, by medians' order and ratios by round."""
     rivals = [name for name in found if name != "axonfs"]
     best = min(rivals, key=lambda name: median(found[name][figure]))
@@ -70,7 +70,7 @@ def answer(asked: Question, found: Found, figure: str) -> None:
 
 def main() -> None:
     with (
-        question("mounts", __doc__, quick_rounds=2) as asked,
+        experiment("mounts", __doc__, quick_rounds=2) as asked,
         scratch() as work,
         contextlib.ExitStack() as stack,
     ):

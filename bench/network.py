@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.question import NotRunError
+from bench.experiment import NotRunError
 
 PREFIX = "axonfs-bench-"
 GBIT = 10**9

@@ -1,7 +1,7 @@
 """Other mounts of a file that lies behind HTTP: rclone, httpdirfs, and JuiceFS over SeaweedFS.
 
 Each in its makers' advised way for large files, with a cache directory of its own. A peer is a
-function that mounts with a new cache and yields the file's path. No questions here (mounts.py).
+function that mounts with a new cache and yields the file's path. No experiments here (mounts.py).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from bench.downloads import program
+from bench.experiment import NotRunError
+from bench.fixtures import unmount
 from bench.origin import Origin
-from bench.question import NotRunError
-from bench.rig import unmount
 
 UP_SECONDS = 30.0
 KEYS = {"accessKey": "bench", "secretKey": "bench-secret"}

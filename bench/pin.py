@@ -13,10 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from bench.downloads import Wanted, aria2_files, curl_files
-from bench.measure import ratio, rounds_of, seconds, summaries
-from bench.origin import Origin, serving
-from bench.question import Answer, question
-from bench.rig import (
+from bench.experiment import Answer, experiment
+from bench.fixtures import (
     AXONFS,
     GIB,
     publish_model,
@@ -25,6 +23,8 @@ from bench.rig import (
     settle,
     write_model,
 )
+from bench.measure import ratio, rounds_of, seconds, summaries
+from bench.origin import Origin, serving
 
 SPEC = "bench/pin@1.0.0"
 FILES = 8
@@ -48,7 +48,7 @@ def into_new(work: Path, size: int, fetch: Callable[[Path], None]) -> Mapping[st
 
 
 def main() -> None:
-    with question("pin", __doc__) as asked, scratch() as work:
+    with experiment("pin", __doc__) as asked, scratch() as work:
         size = asked.size(GIB, 4 * GIB)
         asked.figures |= {"bytes": size, "files": FILES}
         publish_model(write_model(work / "model", FILES, size // FILES), SPEC, work / "registry")

@@ -16,7 +16,7 @@ mpl.use("Agg")  # before pyplot, which would look for a display
 
 import matplotlib.pyplot as plt
 
-from bench.question import RESULTS
+from bench.experiment import RESULTS
 from bench.report import Result, results
 
 MET, MISSED = "#3b7dd8", "#d8703b"
@@ -95,7 +95,7 @@ def mounts(result: Result) -> None:
 
 def main() -> None:
     found = results()
-    by_name = {result["question"]: result for result in found if result["answers"]}
+    by_name = {result["experiment"]: result for result in found if result["answers"]}
     targets(found)
     if "growth" in by_name:
         growth(by_name["growth"])

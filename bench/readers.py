@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from axonfs import memory
-from bench.rig import MIB
+from bench.fixtures import MIB
 
 PAGE = 4096
 RANDOM_READS = 20_000

@@ -11,9 +11,9 @@ import os
 from collections import defaultdict
 from pathlib import Path
 
-from axonfs.catalog import Versions, render_index, render_versions
-from axonfs.chunktable import ChunkTable, chunk_digest
-from axonfs.manifest import DEFAULT_CHUNK_SIZE, FileEntry, Manifest, render_manifest
+from axonfs.formats.chunktable import ChunkTable, chunk_digest
+from axonfs.formats.listing import Versions, render_index, render_versions
+from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE, FileEntry, Manifest, render_manifest
 from axonfs.names import Spec, newest, parse_spec
 from axonfs.publish.registry import Registry, listing_of
 

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.question import RESULTS
+from bench.experiment import RESULTS
 
 README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- results: written by bench/report.py -->", "<!-- end of results -->"
-QUESTIONS = (
+EXPERIMENTS = (
     "warm", "cold", "tls", "line", "firstbyte", "pin", "mounts", "tensors", "serve", "loaders",
     "memory", "metadata", "growth",
 )  # fmt: skip
@@ -31,8 +31,8 @@ Result = dict[str, Any]
 
 
 def results(folder: Path = RESULTS) -> list[Result]:
-    """What has been measured, in the questions' order."""
-    paths = [folder / f"{name}.json" for name in QUESTIONS]
+    """What has been measured, in the experiments' order."""
+    paths = [folder / f"{name}.json" for name in EXPERIMENTS]
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
 
 
@@ -41,7 +41,7 @@ def table(found: Iterable[Result]) -> str:
     found = list(found)
     if not found:
         return "Nothing has been measured yet.\n"
-    rows = ["| question | against | measured | target | |", "|---|---|---|---|---|"]
+    rows = ["| experiment | against | measured | target | |", "|---|---|---|---|---|"]
     rows += [row for result in found for row in _rows(result)]
     return "\n".join([*rows, "", *_notes(found), "", *PLOTS, ""])
 
@@ -69,7 +69,7 @@ def _notes(found: list[Result]) -> list[str]:
     for machine in dict.fromkeys(_machine(result) for result in found):
         names = [_run(result) for result in found if _machine(result) == machine]
         notes.append(f"{machine}: {', '.join(names)}.")
-    left_out = [f"{result['question']}: {why}" for result in found for why in result["not_run"]]
+    left_out = [f"{result['experiment']}: {why}" for result in found for why in result["not_run"]]
     if left_out:
         notes.append(f"Not run: {'; '.join(left_out)}.")
     return [f"* {note}" for note in notes]
@@ -84,7 +84,7 @@ def _machine(result: Result) -> str:
 
 
 def _run(result: Result) -> str:
-    return f"{result['question']} ×{result['rounds']}"
+    return f"{result['experiment']} ×{result['rounds']}"
 
 
 def between_markers(text: str, inner: str) -> str:

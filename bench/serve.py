@@ -16,12 +16,12 @@ from pathlib import Path
 from axonfs.names import parse_spec
 from axonfs.publish import publish
 from bench.downloads import STREAMS, Wanted, curl_files
+from bench.experiment import Answer, NotRunError, experiment
+from bench.fixtures import cold_mount, scratch, settle
 from bench.measure import Figures, ratio, rounds_of, seconds, summaries
 from bench.network import GBIT, line
 from bench.origin import Origin, serving
-from bench.question import Answer, NotRunError, question
 from bench.readers import sequential
-from bench.rig import cold_mount, scratch, settle
 from bench.tensors import wanted_of
 from tests.vllm.serving import vllm_serving
 from tools.make_llama import Size, make_llama
@@ -76,7 +76,7 @@ def from_directory(model: Path, work: Path) -> Figures:
 
 
 def main() -> None:
-    with question("serve", __doc__, quick_rounds=1) as asked, scratch() as work:
+    with experiment("serve", __doc__, quick_rounds=1) as asked, scratch() as work:
         program()
         model = work / "model"
         make_llama(model, MODEL, shard_bytes=SHARD)

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from axonfs.manifest import parse_manifest
+from axonfs.formats.manifest import parse_manifest
 from bench.downloads import STREAMS, Wanted, aria2_files, curl_files
+from bench.experiment import Answer, experiment
+from bench.fixtures import GIB, MIB, cold_mount, publish_model, scratch, settle
 from bench.measure import Figures, ratio, rounds_of, seconds, summaries
 from bench.network import GBIT, line
 from bench.origin import Origin, serving
-from bench.question import Answer, question
-from bench.rig import GIB, MIB, cold_mount, publish_model, scratch, settle
 
 SPEC = "bench/tensors@1.0.0"
 RTT, SHARD, TENSOR = 0.02, 64 * MIB, 4 * MIB
@@ -77,7 +77,7 @@ def wanted_of(origin: Origin, spec: str) -> list[Wanted]:
 
 
 def main() -> None:
-    with question("tensors", __doc__, quick_rounds=2) as asked, scratch() as work:
+    with experiment("tensors", __doc__, quick_rounds=2) as asked, scratch() as work:
         size = asked.size(256 * MIB, GIB)
         asked.figures["bytes"] = size
         publish_model(write_tensors(work / "model", size), SPEC, work / "registry")

@@ -6,13 +6,13 @@ As cold.py, with a certificate authority of its own, which the mount is told of 
 from __future__ import annotations
 
 from bench.cold import run
-from bench.question import question
+from bench.experiment import experiment
 
 TIME, CPU = 1.1, 3.0
 
 
 def main() -> None:
-    with question("tls", __doc__) as asked:
+    with experiment("tls", __doc__) as asked:
         run(asked, "cold read over TLS", TIME, CPU, tls=True)
 
 

@@ -13,11 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.measure import ratio, rounds_of, seconds, summaries
-from bench.origin import Origin, serving
-from bench.question import Answer, Question, question
-from bench.readers import RANDOM_READS, READERS, Reader, direct, sequential
-from bench.rig import (
+from bench.experiment import Answer, Experiment, experiment
+from bench.fixtures import (
     GIB,
     MIB,
     cold_mount,
@@ -27,6 +24,9 @@ from bench.rig import (
     touch_memory,
     write_model,
 )
+from bench.measure import ratio, rounds_of, seconds, summaries
+from bench.origin import Origin, serving
+from bench.readers import RANDOM_READS, READERS, Reader, direct, sequential
 
 SPEC = "bench/warm@1.0.0"
 # The states, and how the table names them.
@@ -61,7 +61,7 @@ def speed(reader: Reader, file: Path, plain: Path, state: str, rounds: int) -> d
     return {**summaries(found), "speed": round(part, 3)}
 
 
-def compare(asked: Question, origin: Origin, work: Path, mode: str) -> None:
+def compare(asked: Experiment, origin: Origin, work: Path, mode: str) -> None:
     """Every reader in both states through one mount."""
     option, target = MODES[mode]
     plain = max(origin.paths(), key=lambda path: path.stat().st_size)
@@ -84,7 +84,7 @@ def compare(asked: Question, origin: Origin, work: Path, mode: str) -> None:
 
 
 def main() -> None:
-    with question("warm", __doc__) as asked, scratch() as work:
+    with experiment("warm", __doc__) as asked, scratch() as work:
         size = asked.size(256 * MIB, GIB)
         asked.figures |= {"bytes": size, "random_reads": RANDOM_READS}
         publish_model(write_model(work / "model", 1, size), SPEC, work / "registry")

@@ -1,5 +1,5 @@
 """The command line: one module per group of commands, each imported when its command runs.
 
 The modules parse, ask, and print. What a command does is in axonfs.service, axonfs.publish and
-axonfs.mount; nothing below this package prints.
+axonfs.daemon.worker; nothing below this package prints.
 """

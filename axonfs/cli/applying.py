@@ -12,12 +12,12 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from axonfs.applied import FROZEN
 from axonfs.call import Event, call
 from axonfs.cli.output import note
-from axonfs.config import config_path, own_config, resolve
-from axonfs.connection.holders import Running, running, silence
+from axonfs.daemon.holders import Running, running, silence
 from axonfs.errors import AxonError
+from axonfs.settings.applied import FROZEN
+from axonfs.settings.settings import config_path, own_config, resolve
 
 # A worker that starts takes a second, on a busy machine a few.
 PATIENCE = 60.0

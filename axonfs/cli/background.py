@@ -19,10 +19,10 @@ from typing import Any, TypeAlias
 import axonfs
 from axonfs import rundir
 from axonfs.cli.logfile import LOG, open_log
-from axonfs.config import Settings
 from axonfs.connection import clear_dead
 from axonfs.errors import AxonError, NoSpaceError
 from axonfs.rundir import FREE_SPACE
+from axonfs.settings.settings import Settings
 
 READY_VARIABLE = "AXONFS_READY_FD"
 READY_TIMEOUT = 60.0

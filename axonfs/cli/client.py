@@ -25,8 +25,8 @@ from axonfs.rundir import owner_of
 if TYPE_CHECKING:
     import trio
 
-    from axonfs.config import Settings
     from axonfs.connection.mountinfo import Mount
+    from axonfs.settings.settings import Settings
 
 Sink: TypeAlias = Callable[[Event], None]
 
@@ -145,7 +145,7 @@ def cache_of_only_mount() -> Path | None:
 def _cache_of(mount: Mount) -> str | None:
     """As its holder says, which need not answer; else, in a container say, as the mount does."""
     from axonfs.cli.mounts import health
-    from axonfs.connection.holders import holder_of
+    from axonfs.daemon.holders import holder_of
 
     holder = holder_of(mount)
     return str(holder.cache) if holder else health(mount).status.get("cache")
@@ -170,7 +170,7 @@ def _chain(first: Event, rest: Iterator[Event]) -> Iterator[Event]:
 
 def _silent(cache: Path) -> AxonError:
     """What to say of a mount whose worker is stopped or stuck."""
-    from axonfs.connection.holders import silence
+    from axonfs.daemon.holders import silence
 
     what, hint = silence(owner_of(cache))
     return UnavailableError(what, source=str(cache), hint=hint)

@@ -10,12 +10,12 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from axonfs.applied import FROZEN, plain
 from axonfs.cli.applying import ask_mount
-from axonfs.cli.checks import OK, WARN, Check
-from axonfs.config import Settings, resolve
-from axonfs.connection.holders import Running, running
+from axonfs.cli.doctor_checks import OK, WARN, Check
+from axonfs.daemon.holders import Running, running
 from axonfs.errors import AxonError
+from axonfs.settings.applied import FROZEN, plain
+from axonfs.settings.settings import Settings, resolve
 
 # Each mount has its own.
 _OWN = {"cache", "mountpoint"}

@@ -6,12 +6,19 @@ from collections.abc import Callable, Iterator
 
 import click
 
-from axonfs.cli.checks import FAIL, Check, cache_checks, machine_checks, mount_checks
 from axonfs.cli.differences import settings_checks
+from axonfs.cli.doctor_checks import (
+    FAIL,
+    Check,
+    cache_checks,
+    machine_checks,
+    mount_checks,
+    registry_checks,
+)
 from axonfs.cli.options import json_option, source_options, target
 from axonfs.cli.output import echo_json
-from axonfs.config import Settings
 from axonfs.names import printable
+from axonfs.settings.settings import Settings
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -43,8 +50,6 @@ def doctor(registries: tuple[str, ...], cache: str | None, as_json: bool) -> Non
 
 
 def _all_checks(settings: Settings) -> Iterator[Check]:
-    from axonfs.cli.reaching import registry_checks
-
     parts: list[Callable[[Settings], Iterator[Check]]] = [
         machine_checks,
         cache_checks,

@@ -11,7 +11,7 @@ from axonfs.cli.client import ask
 from axonfs.cli.options import LocalPath, source_options, target
 from axonfs.cli.output import echo, show_note
 from axonfs.errors import AxonError, MalformedError, UsageError
-from axonfs.lockfile import MAX_LOCK_BYTES, parse_lock
+from axonfs.formats.lockfile import MAX_LOCK_BYTES, parse_lock
 from axonfs.units import counted, size
 from axonfs.versions import parse_wanted
 

@@ -47,7 +47,7 @@ COMMANDS: Mapping[str, str] = {
     "publish": "registries:publish",
     "manifest": "manifests:manifest",
     "registry": "registries:registry",
-    "config": "configure:config",
+    "config": "config:config",
     "doctor": "doctor:doctor",
     "version": "about:version",
 }

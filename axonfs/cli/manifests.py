@@ -10,8 +10,8 @@ import click
 from axonfs.cli.hints import Group
 from axonfs.cli.options import LocalPath, json_option
 from axonfs.cli.output import echo, echo_json, note
-from axonfs.lint import lint_manifest
-from axonfs.manifest import MAX_MANIFEST_BYTES
+from axonfs.formats.manifest import MAX_MANIFEST_BYTES
+from axonfs.formats.schema import lint_manifest
 
 
 @click.group(cls=Group)

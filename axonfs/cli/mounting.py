@@ -13,12 +13,12 @@ import click
 
 from axonfs.cli.options import LocalPath, cache_option, registry_option
 from axonfs.cli.output import echo, note
-from axonfs.config import Settings, load
 from axonfs.errors import AxonError, BusyError, UsageError
-from axonfs.values import LOG_FORMATS, LOG_LEVELS, PREFETCH
+from axonfs.settings.parsers import LOG_FORMATS, LOG_LEVELS, PREFETCH
+from axonfs.settings.settings import Settings, load
 
 if TYPE_CHECKING:
-    from axonfs.connection.possessions import Possessions
+    from axonfs.daemon.possessions import Possessions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Flags: TypeAlias = Mapping[str, Any]
@@ -97,7 +97,7 @@ def mount(mountpoint: str | None, foreground: bool, **flags: object) -> None:
     is the setting `mountpoint`, which is /models for root and ~/models for anyone else. Stop it
     with `axonfs umount`.
     """
-    from axonfs.connection.possessions import inherited
+    from axonfs.daemon.possessions import inherited
 
     if (possessions := inherited()) is not None:
         click.get_current_context().exit(_go_on(possessions, {**flags, "mountpoint": mountpoint}))
@@ -118,10 +118,10 @@ def mount(mountpoint: str | None, foreground: bool, **flags: object) -> None:
 @mount_options
 def worker(mountpoint: str, **flags: object) -> None:
     """Serve a connection that `axonfs mount` holds; it starts this itself."""
-    from axonfs.applied import apply, fails
     from axonfs.cli.logs import log_to_stderr
     from axonfs.connection.held import Held
-    from axonfs.mount import work
+    from axonfs.daemon.worker import work
+    from axonfs.settings.applied import apply, fails
 
     held = Held.take()
     if held is None:
@@ -210,8 +210,8 @@ def _hold(flags: Flags, settings: Settings, place: Path) -> int:
     """Make the mount and keep it."""
     from axonfs.cli.background import frozen, take_ready_pipe, worker_command
     from axonfs.cli.logs import log_to_stderr
-    from axonfs.connection.possessions import acquire
-    from axonfs.holder import block_signals, hold
+    from axonfs.daemon.holder import block_signals, hold
+    from axonfs.daemon.possessions import acquire
 
     log_to_stderr(settings.log_format, settings.log_level, settings.cache)
     parent, cache, fixed = take_ready_pipe(), settings.cache, frozen(settings)
@@ -227,8 +227,8 @@ def _go_on(possessions: Possessions, flags: Flags) -> int:
     from axonfs.cli.background import worker_command
     from axonfs.cli.logs import log_to_stderr
     from axonfs.cli.mounts import settled
-    from axonfs.connection.possessions import settle
-    from axonfs.holder import block_signals, hold
+    from axonfs.daemon.holder import block_signals, hold
+    from axonfs.daemon.possessions import settle
 
     block_signals()
     log_to_stderr()

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import click
 
 from axonfs.cli.output import note
-from axonfs.config import Settings, closed_config, resolve, settings_of
 from axonfs.errors import ClosedFileError, UsageError
 from axonfs.names import printable
-from axonfs.values import local_path
+from axonfs.settings.parsers import local_path
+from axonfs.settings.settings import Settings, closed_config, resolve, settings_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from axonfs.cli.mounts import Health, health
-from axonfs.config import convert
 from axonfs.connection.mountinfo import Mount, mounts
 from axonfs.errors import AccessDeniedError, AxonError, UsageError
+from axonfs.settings.settings import convert
 
 SHOWN = 3  # mounts that a message names at most
 

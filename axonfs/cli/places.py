@@ -8,10 +8,10 @@ from pathlib import Path
 
 from axonfs.cli.mounts import settled
 from axonfs.cli.others import SHOWN, owner_of
-from axonfs.config import resolve
-from axonfs.connection.holders import holder_of, running
 from axonfs.connection.mountinfo import Mount, mounts, places_of, same_namespace
+from axonfs.daemon.holders import holder_of, running
 from axonfs.errors import AxonError, UsageError
+from axonfs.settings.settings import resolve
 
 
 def meant(mountpoint: Path | None) -> Path:

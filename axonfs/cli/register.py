@@ -11,7 +11,7 @@ from axonfs.cli.client import ask
 from axonfs.cli.options import json_option, source_options, target
 from axonfs.cli.output import echo, echo_json, show_note
 from axonfs.errors import AxonError
-from axonfs.manifest import MANIFEST_NAME
+from axonfs.formats.manifest import MANIFEST_NAME
 
 
 @click.command
@@ -26,13 +26,13 @@ def register(spec: str, registries: tuple[str, ...], cache: str | None, as_json:
     """
     import trio
 
-    from axonfs.remote import core
+    from axonfs.http_client import mlos_core
 
     place = target(registries, cache)
     found = ask(place, {"op": "info", "spec": spec}, show_note)["version"]
     model = _model(found)
-    endpoint = os.environ.get(core.ENDPOINT_VARIABLE) or core.DEFAULT_ENDPOINT
-    trio.run(lambda: core.register(endpoint, model, ca_bundle=place.settings.ca_bundle))
+    endpoint = os.environ.get(mlos_core.ENDPOINT_VARIABLE) or mlos_core.DEFAULT_ENDPOINT
+    trio.run(lambda: mlos_core.register(endpoint, model, ca_bundle=place.settings.ca_bundle))
     if as_json:
         echo_json(model)
     else:

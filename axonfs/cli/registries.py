@@ -15,12 +15,12 @@ from axonfs.cli.hints import Group
 from axonfs.cli.options import LocalPath, json_option, resolved
 from axonfs.cli.output import asked, echo, echo_json, note, table
 from axonfs.cli.progress import Progress as Display
-from axonfs.config import convert, resolve
-from axonfs.editing import edit_config
 from axonfs.errors import StoppedError, UsageError
 from axonfs.names import parse_spec, printable
+from axonfs.settings.editing import edit_config
+from axonfs.settings.parsers import parse_token, parse_url, parse_urls
+from axonfs.settings.settings import convert, resolve
 from axonfs.units import counted, size
-from axonfs.values import parse_token, parse_url, parse_urls
 
 if TYPE_CHECKING:
     from axonfs.publish import Progress

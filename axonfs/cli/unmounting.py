@@ -17,9 +17,9 @@ from typing import Any
 
 from axonfs.cli.mounts import health
 from axonfs.connection import release, release_at, release_dead
-from axonfs.connection.holders import Running, holder_at, holder_of, running, silence
 from axonfs.connection.mountinfo import Mount, axonfs_at, elsewhere, places_of
 from axonfs.connection.mounting import run_helper
+from axonfs.daemon.holders import Running, holder_at, holder_of, running, silence
 from axonfs.errors import AxonError, BusyError
 
 CONNECTIONS = Path("/sys/fs/fuse/connections")

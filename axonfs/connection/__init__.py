@@ -1,11 +1,10 @@
-"""The FUSE connection itself: /dev/fuse, mount and unmount, and the INIT handshake.
+"""The FUSE connection: /dev/fuse, mount and unmount, the INIT handshake, and what is mounted.
 
 Below fuse, which serves a connection, and cli, which unmounts. Imports neither pyfuse3 nor trio,
 so that a small process can hold a connection for others.
 """
 
 from axonfs.connection.handshake import Offer, Terms, amend, parse_offer
-from axonfs.connection.held import Held
 from axonfs.connection.mounting import (
     claimed,
     clear_dead,
@@ -20,7 +19,6 @@ from axonfs.connection.mounting import (
 )
 
 __all__ = [
-    "Held",
     "Offer",
     "Terms",
     "amend",

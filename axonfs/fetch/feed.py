@@ -17,18 +17,18 @@ from axonfs.fetch.answers import Answers
 from axonfs.fetch.job import Job, Landing, Priority
 from axonfs.fetch.judge import Judge
 from axonfs.fetch.local import Local
-from axonfs.fetch.whole import judge_passed
-from axonfs.manifest import FileEntry
+from axonfs.fetch.readahead import Readahead
+from axonfs.fetch.verify import judge_passed
+from axonfs.formats.manifest import FileEntry
+from axonfs.http_client import Stall
 from axonfs.ranges import Range, chunk_span, runs, split
-from axonfs.readahead import Readahead
-from axonfs.remote import Stall
 from axonfs.store import StoredObject
 
 if TYPE_CHECKING:
-    from axonfs.chunktable import ChunkTable
+    from axonfs.catalog.tree import Version
     from axonfs.fetch import Fetcher
-    from axonfs.remote import Blob
-    from axonfs.tree import Version
+    from axonfs.formats.chunktable import ChunkTable
+    from axonfs.sources import Blob
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from typing import Any
 
 import trio
 
-from axonfs.chunktable import ChunkTable, single_table
+from axonfs.catalog.flights import Flights
+from axonfs.catalog.tree import Version
 from axonfs.errors import AxonError, OfflineError
 from axonfs.fetch.feed import Feed
 from axonfs.fetch.job import Job
@@ -25,12 +26,12 @@ from axonfs.fetch.local import held_object
 from axonfs.fetch.overflow import Overflow
 from axonfs.fetch.package import Packages
 from axonfs.fetch.runner import Runner
-from axonfs.flights import Flights
-from axonfs.manifest import ChunkRef, FileEntry
+from axonfs.formats.chunktable import ChunkTable, single_table
+from axonfs.formats.manifest import ChunkRef, FileEntry
+from axonfs.http_client import Bodies, Limits
 from axonfs.ranges import Range
-from axonfs.remote import Bodies, HubCache, Limits
+from axonfs.sources import HubCache
 from axonfs.store import Store
-from axonfs.tree import Version
 
 _Key = tuple[str, int, ChunkRef | None, str | None, bool]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from axonfs.errors import CorruptError
-from axonfs.fetch.whole import verify_whole, wrong_chunks
+from axonfs.fetch.verify import verify_whole, wrong_chunks
 from axonfs.ranges import Range
 from axonfs.store import DISK_FAULTS
 

@@ -13,7 +13,7 @@ import trio
 
 from axonfs.fetch.job import Job
 from axonfs.fetch.schedule import Schedule
-from axonfs.remote import Origin, Stall
+from axonfs.http_client import Origin, Stall
 
 # Lanes that are remembered; those without jobs are forgotten beyond that.
 MOST = 256

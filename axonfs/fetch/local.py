@@ -12,7 +12,7 @@ from contextlib import suppress
 import trio
 
 from axonfs.descriptors import is_shortage
-from axonfs.manifest import FileEntry
+from axonfs.formats.manifest import FileEntry
 from axonfs.ranges import Range, runs
 from axonfs.store import DISK_FAULTS, Store, StoredObject
 

@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from axonfs.document import Document
 from axonfs.errors import AxonError, ChangedError, MalformedError, NoSpaceError, VanishedError
 from axonfs.fetch.unpacking import PIECE, Unpacking, refuse
-from axonfs.manifest import FileEntry
-from axonfs.remote import Bodies, Limits, Location, shown
+from axonfs.formats.document import Document
+from axonfs.formats.manifest import FileEntry
+from axonfs.http_client import Bodies, Limits, Location, shown
 
 if TYPE_CHECKING:
+    from axonfs.catalog.tree import Version
     from axonfs.fetch.fetcher import Fetcher
-    from axonfs.tree import Version
 
 log = logging.getLogger(__name__)
 

@@ -27,12 +27,12 @@ from axonfs.errors import (
 from axonfs.fetch.job import Job, Priority
 from axonfs.fetch.lane import Lane, Lanes
 from axonfs.fetch.transfer import ElsewhereError, Transfer
-from axonfs.remote import LEAST, Bodies, Limits, Location, Origin, Stall
+from axonfs.http_client import LEAST, Bodies, Limits, Location, Origin, Stall
 
 if TYPE_CHECKING:
+    from axonfs.catalog.tree import Version
     from axonfs.fetch.feed import Feed
     from axonfs.fetch.fetcher import Fetcher
-    from axonfs.tree import Version
 
 log = logging.getLogger(__name__)
 

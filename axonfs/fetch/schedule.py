@@ -6,8 +6,8 @@ streams.py says how many streams bulk work (readahead and prefetch) may have. Tr
 
 from __future__ import annotations
 
+from axonfs.fetch.concurrency import Streams
 from axonfs.fetch.job import Job, Priority
-from axonfs.fetch.streams import Streams
 
 # Streams that readahead and prefetch leave to demand, so a page fault never queues behind them.
 RESERVED_STREAMS = 2

@@ -16,14 +16,14 @@ import trio
 from axonfs.descriptors import is_shortage
 from axonfs.errors import CorruptError, refused
 from axonfs.fetch.job import Job, Priority
+from axonfs.http_client import Bodies, Location, Origin
 from axonfs.ranges import Range
-from axonfs.remote import Bodies, Location, Origin
 from axonfs.store import DISK_FAULTS
 
 if TYPE_CHECKING:
-    from axonfs.chunktable import ChunkTable
+    from axonfs.catalog.tree import Version
     from axonfs.fetch.fetcher import Fetcher
-    from axonfs.tree import Version
+    from axonfs.formats.chunktable import ChunkTable
 
 
 class ElsewhereError(Exception):

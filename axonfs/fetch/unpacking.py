@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 from axonfs.errors import MalformedError
 from axonfs.fetch.untar import Untar
-from axonfs.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, FileEntry, Manifest
+from axonfs.formats.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, FileEntry, Manifest
 from axonfs.names import printable
 from axonfs.store import Store, StoredObject
 

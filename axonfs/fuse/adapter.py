@@ -20,8 +20,8 @@ import pyfuse3
 import trio
 
 from axonfs.errors import AxonError
-from axonfs.failures import Failures
 from axonfs.fuse import openreply
+from axonfs.fuse.failures import Failures
 from axonfs.fuse.interrupts import Interrupts
 from axonfs.fuse.pages import Pages
 from axonfs.fuse.passthrough import Passthrough

@@ -13,9 +13,9 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from axonfs.chunktable import ChunkTable, Hash
 from axonfs.errors import AxonError
-from axonfs.manifest import ChunkRef, FileEntry
+from axonfs.formats.chunktable import ChunkTable, Hash
+from axonfs.formats.manifest import ChunkRef, FileEntry
 from axonfs.names import printable
 from axonfs.publish.files import draft, write_all
 from axonfs.publish.registry import Registry

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from axonfs.errors import MalformedError
+from axonfs.formats.safe_yaml import Node, parse_yaml
 from axonfs.names import plain
-from axonfs.yamldoc import Node, parse_yaml
 
 MAX_DESCRIBING_BYTES = 1 << 20  # of README.md and config.json each
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.DOTALL | re.MULTILINE)

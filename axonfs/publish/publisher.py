@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from axonfs.errors import AxonError, NoSpaceError
-from axonfs.manifest import (
+from axonfs.formats.manifest import (
     DEFAULT_CHUNK_SIZE,
     FileEntry,
     Manifest,

@@ -11,16 +11,16 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from axonfs.catalog import (
+from axonfs.errors import AxonError, MalformedError, UsageError
+from axonfs.formats.chunktable import ChunkTable, decode_table
+from axonfs.formats.listing import (
     Listing,
     Versions,
     parse_index,
     render_index,
     render_versions,
 )
-from axonfs.chunktable import ChunkTable, decode_table
-from axonfs.errors import AxonError, MalformedError, UsageError
-from axonfs.manifest import MANIFEST_NAME, ChunkRef, Manifest, parse_manifest
+from axonfs.formats.manifest import MANIFEST_NAME, ChunkRef, Manifest, parse_manifest
 from axonfs.names import HUBS, LATEST, Spec, newest, spec_of, valid_segment
 from axonfs.publish.files import draft, locked, replace, sweep, write_all
 

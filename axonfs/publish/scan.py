@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from axonfs.errors import AxonError, MalformedError
-from axonfs.manifest import MANIFEST_NAME, MAX_FILES
+from axonfs.formats.manifest import MANIFEST_NAME, MAX_FILES
 from axonfs.names import check_path, printable
 
 

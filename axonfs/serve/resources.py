@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from axonfs.catalog import Listing, listing_json, parse_index, search
 from axonfs.errors import MalformedError, UnavailableError
+from axonfs.formats.listing import Listing, listing_json, parse_index, search
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 REVALIDATE = "no-cache"

@@ -11,15 +11,15 @@ from typing import Any, TypeAlias
 
 import trio
 
-from axonfs.catalog import Versions
-from axonfs.config import Settings
+from axonfs.catalog.tree import Tree
 from axonfs.engine import Engine
 from axonfs.errors import AxonError, NotFoundError, UsageError
 from axonfs.fetch import Fetcher
+from axonfs.formats.listing import Versions
 from axonfs.names import LATEST, Spec, newest, version_key
-from axonfs.remote import Hub
+from axonfs.settings.settings import Settings
+from axonfs.sources import Hub
 from axonfs.store import Store
-from axonfs.tree import Tree
 from axonfs.versions import Constraint, Wanted, parse_wanted
 
 Event: TypeAlias = "dict[str, Any]"

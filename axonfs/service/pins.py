@@ -17,6 +17,7 @@ from typing import Any
 
 import trio
 
+from axonfs.catalog.tree import Version
 from axonfs.errors import (
     ADD_REGISTRY,
     AxonError,
@@ -26,15 +27,14 @@ from axonfs.errors import (
     UsageError,
 )
 from axonfs.fetch import Feed, Priority
-from axonfs.manifest import FileEntry, Manifest
+from axonfs.formats.manifest import FileEntry, Manifest
 from axonfs.names import Spec, newest
 from axonfs.ranges import Range
 from axonfs.service.context import Context, Event, held, offered, texts_of, wanted_of
+from axonfs.service.pin_work import Work
 from axonfs.service.proof import Proof, prove
 from axonfs.service.selection import Selection, measure, select
-from axonfs.service.work import Work
 from axonfs.store import Pin, Store
-from axonfs.tree import Version
 from axonfs.versions import Wanted, parse_wanted
 
 PROGRESS_PAUSE = 0.1

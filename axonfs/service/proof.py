@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 
 import trio
 
+from axonfs.catalog.tree import Version
 from axonfs.errors import CorruptError
 from axonfs.fetch import Feed
-from axonfs.manifest import FileEntry
+from axonfs.formats.manifest import FileEntry
 from axonfs.ranges import Range, runs, split
 from axonfs.service.context import Context
 from axonfs.store import Store, StoredObject
-from axonfs.tree import Version
 from axonfs.units import counted, size
 
 # Chunks are checked so many bytes at a time, so that progress moves and a cancel is heard.

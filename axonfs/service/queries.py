@@ -13,16 +13,16 @@ from typing import Any
 
 import trio
 
-from axonfs import searching
-from axonfs.catalog import Listing
-from axonfs.catalog import search as matching
+from axonfs.catalog.search import search_hub, search_registries
+from axonfs.catalog.tree import Tree
 from axonfs.errors import AxonError, UnavailableError, UsageError
-from axonfs.manifest import Manifest
+from axonfs.formats.listing import Listing
+from axonfs.formats.listing import search as matching
+from axonfs.formats.manifest import Manifest
 from axonfs.names import Spec, parse_spec, printable, version_key
-from axonfs.remote import Hub
 from axonfs.service.context import Context, Event, offered, versions_of
+from axonfs.sources import Hub
 from axonfs.store import ObjectInfo, Pin, Store
-from axonfs.tree import Tree
 from axonfs.versions import parse_wanted
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ async def search(context: Context, request: Event) -> Event:
     """
     query, tree = _sendable(str(request.get("query", ""))), context.tree
     sources = [str(name) for name in request.get("sources") or (REGISTRY,)]
-    found = await searching.search(tree, query) if REGISTRY in sources else []
+    found = await search_registries(tree, query) if REGISTRY in sources else []
     found += await _search_hubs(tree, query, [name for name in sources if name != REGISTRY])
     if tree.offline or tree.outages.fault():
         local = await trio.to_thread.run_sync(_local_listings, context.store)
@@ -105,7 +105,7 @@ async def _search_hubs(tree: Tree, query: str, names: list[str]) -> list[Listing
         if name not in tree.hubs:
             raise UsageError(f"{printable(name)} is not one of the sources", hint=_SOURCES_HINT)
         if not tree.offline:
-            found += await searching.search_hub(tree, name, query)
+            found += await search_hub(tree, name, query)
     return found
 
 

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from axonfs.catalog.tree import Version
 from axonfs.errors import NoSpaceError, NotFoundError
-from axonfs.manifest import FileEntry
+from axonfs.formats.manifest import FileEntry
 from axonfs.names import printable
 from axonfs.store import ObjectInfo, Store
-from axonfs.tree import Version
 from axonfs.units import size
 
 

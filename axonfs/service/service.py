@@ -18,9 +18,9 @@ from axonfs import __version__
 from axonfs.engine import Engine
 from axonfs.errors import AxonError, UsageError, fault_of
 from axonfs.names import printable
-from axonfs.service import locks, pins, queries, upkeep
+from axonfs.service import lockfiles, maintenance, pins, queries
 from axonfs.service.context import Context, Event, texts_of
-from axonfs.values import parse_token
+from axonfs.settings.parsers import parse_token
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +38,12 @@ OPERATIONS: Mapping[str, Operation] = {
     "pin": pins.pin,
     "pin_check": pins.pin_check,
     "update": pins.update,
-    "lock": locks.lock,
-    "pin_lock": locks.pin_lock,
-    "unpin": upkeep.unpin,
-    "verify": upkeep.verify,
-    "cache_clean": upkeep.cache_clean,
-    "cache_clean_plan": upkeep.cache_clean_plan,
+    "lock": lockfiles.lock,
+    "pin_lock": lockfiles.pin_lock,
+    "unpin": maintenance.unpin,
+    "verify": maintenance.verify,
+    "cache_clean": maintenance.cache_clean,
+    "cache_clean_plan": maintenance.cache_clean_plan,
 }
 
 

@@ -4,7 +4,7 @@ Sits beside remote, below fetch. `Store` is all that the layers above use; they 
 this keeps. design.md's crash rule holds throughout: data before index.
 """
 
-from axonfs.document import Document
+from axonfs.formats.document import Document
 from axonfs.store.backing import file_system, in_memory
 from axonfs.store.evict import Eviction
 from axonfs.store.health import DISK_FAULTS

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from axonfs import rundir
 from axonfs.errors import NoSpaceError
-from axonfs.manifest import chunk_count
+from axonfs.formats.manifest import chunk_count
 from axonfs.ranges import Range
 from axonfs.store.openfiles import Descriptor
 

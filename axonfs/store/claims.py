@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 
-from axonfs.manifest import DEFAULT_CHUNK_SIZE, ChunkRef, FileEntry
+from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE, ChunkRef, FileEntry
 from axonfs.store.presence import Presence
 from axonfs.store.records import NO_TABLE, ObjectRecord
 

@@ -19,10 +19,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from axonfs.chunktable import ChunkTable, decode_table
-from axonfs.document import Document
 from axonfs.errors import MalformedError
-from axonfs.manifest import ChunkRef, FileEntry, Manifest, parse_manifest
+from axonfs.formats.chunktable import ChunkTable, decode_table
+from axonfs.formats.document import Document
+from axonfs.formats.manifest import ChunkRef, FileEntry, Manifest, parse_manifest
 from axonfs.names import Spec
 from axonfs.store.health import DISK_FAULTS, Health
 from axonfs.store.index import Index, Table, Transaction

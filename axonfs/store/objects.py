@@ -35,7 +35,7 @@ from contextlib import suppress
 from functools import partial
 
 from axonfs.descriptors import is_shortage
-from axonfs.manifest import FileEntry
+from axonfs.formats.manifest import FileEntry
 from axonfs.ranges import Range, runs
 from axonfs.store import backing
 from axonfs.store.claims import suits

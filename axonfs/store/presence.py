@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from axonfs.manifest import chunk_count
+from axonfs.formats.manifest import chunk_count
 from axonfs.ranges import Bitmap, Range, chunk_range
 from axonfs.store.health import DISK_FAULTS
 from axonfs.store.index import Change, Index, Table, Transaction

@@ -11,7 +11,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 
-from axonfs.chunktable import ChunkTable, single_table
+from axonfs.formats.chunktable import ChunkTable, single_table
 from axonfs.ranges import Range
 from axonfs.store.health import DISK_FAULTS
 from axonfs.store.objects import StoredObject

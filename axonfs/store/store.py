@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Self
 
 from axonfs.errors import BusyError, NoSpaceError
-from axonfs.manifest import FileEntry, chunk_count
+from axonfs.formats.manifest import FileEntry, chunk_count
 from axonfs.ranges import chunk_range
 from axonfs.rundir import guard, is_lock, take_lock
 from axonfs.store import backing

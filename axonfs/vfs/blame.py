@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from axonfs.errors import AxonError
-from axonfs.vfs.places import File, Folder, Place
+from axonfs.vfs.paths import File, Folder, Place
 
 
 def describe(place: Place) -> tuple[str | None, str | None]:

@@ -16,16 +16,16 @@ from typing import Any
 
 import trio
 
+from axonfs.ahead.prefetcher import Prefetcher
 from axonfs.errors import BadHandleError, CorruptError
 from axonfs.fetch import Feed, Fetcher, Priority
-from axonfs.prefetch import Prefetcher
 from axonfs.ranges import Range, chunk_range, chunk_span
 from axonfs.store import DISK_FAULTS, StoredObject, in_memory
 from axonfs.vfs.blame import located
 from axonfs.vfs.buffers import Buffers
-from axonfs.vfs.guesses import Guesses
 from axonfs.vfs.journal import Journal, Kind, KnownHandle
-from axonfs.vfs.places import File, Place, Text
+from axonfs.vfs.page_faults import Guesses
+from axonfs.vfs.paths import File, Place, Text
 
 
 @dataclass(slots=True)

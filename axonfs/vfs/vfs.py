@@ -15,16 +15,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from axonfs.ahead.prefetcher import Prefetcher
+from axonfs.catalog.tree import Tree
 from axonfs.errors import AxonError, NotFoundError
 from axonfs.fetch import Fetcher
 from axonfs.names import Spec
-from axonfs.prefetch import Prefetcher
-from axonfs.tree import Tree
 from axonfs.vfs.blame import located
 from axonfs.vfs.files import Files, Handle
+from axonfs.vfs.inodes import Nodes
 from axonfs.vfs.journal import Journal
-from axonfs.vfs.nodes import Nodes
-from axonfs.vfs.places import (
+from axonfs.vfs.paths import (
     ABSENT_TTL,
     FOREVER,
     SHELF_TTL,

@@ -16,7 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from axonfs.catalog import (
+from axonfs.connection import handshake
+from axonfs.errors import AxonError, CorruptError, MalformedError, UsageError
+from axonfs.formats.chunktable import ChunkTable, decode_table, parse_table
+from axonfs.formats.listing import (
     Listing,
     Versions,
     parse_index,
@@ -24,14 +27,11 @@ from axonfs.catalog import (
     render_index,
     render_versions,
 )
-from axonfs.chunktable import ChunkTable, decode_table, parse_table
-from axonfs.connection import handshake
-from axonfs.errors import AxonError, CorruptError, MalformedError, UsageError
-from axonfs.manifest import ChunkRef, FileEntry, Manifest, parse_manifest, render_manifest
+from axonfs.formats.manifest import ChunkRef, FileEntry, Manifest, parse_manifest, render_manifest
+from axonfs.http_client.answers import content_range
+from axonfs.http_client.limits import parse_retry_after
+from axonfs.http_client.urls import parse_url
 from axonfs.names import Spec, parse_spec
-from axonfs.remote.answers import content_range
-from axonfs.remote.limits import parse_retry_after
-from axonfs.remote.urls import parse_url
 from axonfs.store.records import Group, Kind, ObjectRecord, seal, unseal
 from axonfs.vfs.journal import Journal
 from axonfs.vfs.journal import Kind as Fact

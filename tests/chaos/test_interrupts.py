@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from axonfs.call import call
-from axonfs.remote.pool import IDLE_WIRES
+from axonfs.http_client.pool import IDLE_WIRES
 from axonfs.vfs.journal import Journal, KnownNode
 from tests.chaos.workers import Footprint, check_log, check_nothing_open, is_idle
 from tests.mount.conftest import Mount, MountFactory, settled

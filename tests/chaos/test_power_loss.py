@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from axonfs.errors import BusyError
-from axonfs.manifest import DEFAULT_CHUNK_SIZE, FileEntry, chunk_count
+from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE, FileEntry, chunk_count
 from axonfs.names import parse_spec
 from axonfs.ranges import Range, chunk_range
 from axonfs.store import StoredManifest

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from axonfs.catalog import parse_index, parse_versions
-from axonfs.chunktable import parse_table
-from axonfs.manifest import parse_manifest
+from axonfs.formats.chunktable import parse_table
+from axonfs.formats.listing import parse_index, parse_versions
+from axonfs.formats.manifest import parse_manifest
 from axonfs.names import parse_spec, spec_of
 from axonfs.publish import publish
 from tests.support.profile import SEED, kills, report

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import trio
 
-from axonfs.config import Settings
 from axonfs.engine import Engine, open_engine
 from axonfs.service import Service
+from axonfs.settings.settings import Settings
 from axonfs.store.index import Index
 from axonfs.vfs import Vfs
 from tests.support.registry import SPEC, RegistryServer, published

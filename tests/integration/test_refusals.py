@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from axonfs.config import Settings
+from axonfs.ahead.load import Load
 from axonfs.engine import open_engine
 from axonfs.errors import (
     AxonError,
@@ -21,10 +21,10 @@ from axonfs.errors import (
     fault_of,
     refused,
 )
-from axonfs.load import Load
 from axonfs.names import parse_spec
 from axonfs.service import Service
 from axonfs.service.service import OPERATIONS
+from axonfs.settings.settings import Settings
 from axonfs.store.index import Index
 from tests.support.registry import SPEC, RegistryServer, published
 

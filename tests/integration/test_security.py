@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from axonfs.catalog import MAX_NODES, MAX_VERSIONS, parse_index, parse_versions
 from axonfs.cli.logs import log_to_stderr
-from axonfs.document import Document
 from axonfs.errors import AxonError, DeadlineError, MalformedError
-from axonfs.manifest import ChunkRef, FileEntry
-from axonfs.remote import Bodies, Documents, Limits, Location, documents
-from axonfs.remote.limits import OVERHEAD_BYTES, PROGRESS_BYTES
+from axonfs.formats.document import Document
+from axonfs.formats.listing import MAX_NODES, MAX_VERSIONS, parse_index, parse_versions
+from axonfs.formats.manifest import ChunkRef, FileEntry
+from axonfs.http_client import Bodies, Documents, Limits, Location, documents
+from axonfs.http_client.limits import OVERHEAD_BYTES, PROGRESS_BYTES
 from axonfs.store import Store
 from axonfs.store import metadata as store_metadata
 from tests.support import faulty

@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 import trio
 
-from axonfs import control, rundir
+from axonfs import rundir
 from axonfs.call import Event
 from axonfs.cli.logfile import LOG, open_log
-from axonfs.config import load
-from axonfs.editing import edit_config
+from axonfs.daemon import control
 from axonfs.errors import AxonError, UnsupportedError
-from axonfs.manifest import FileEntry
-from axonfs.remote import Limits
+from axonfs.formats.manifest import FileEntry
+from axonfs.http_client import Limits
+from axonfs.settings.editing import edit_config
+from axonfs.settings.settings import load
 from axonfs.store import Store
 from tests.support.commands import Run
 from tests.support.registry import RegistryServer, published

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from axonfs.catalog import Listing, render_index
+from axonfs.formats.listing import Listing, render_index
 from axonfs.names import Spec
 from tests.mount.conftest import Mount, MountFactory, settled
 from tests.mount.test_passthrough import patched
@@ -19,7 +19,7 @@ from tests.support.registry import RegistryServer
 pytestmark = pytest.mark.mount
 
 # An index counts as current for a moment, so that a test sees it change.
-SHORT_TTL = "from axonfs import memo\nmemo.TTL = 0.1\n"
+SHORT_TTL = "from axonfs.catalog import memo\nmemo.TTL = 0.1\n"
 
 
 def list_versions(registry_dir: Path, versions: range) -> set[str]:

@@ -143,7 +143,7 @@ def test_switched_off(start_mount: MountFactory, registry: RegistryServer, tmp_p
     ("fault", "why"),
     [
         (
-            "from axonfs.connection import possessions\n"
+            "from axonfs.daemon import possessions\n"
             "def refuse(message): raise ValueError('an INIT nobody knows')\n"
             "possessions.parse_offer = refuse",
             "libfuse made the connection: an INIT nobody knows",

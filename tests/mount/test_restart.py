@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from axonfs.connection.possessions import Possessions
+from axonfs.daemon.possessions import Possessions
 from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs, source_bytes
 from tests.mount.test_passthrough import MODEL, NAME, passed_through, patched
 from tests.support.faulty import FaultyOrigin

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from axonfs.connection.holders import holder_of, serving
 from axonfs.connection.mountinfo import mounts
+from axonfs.daemon.holders import holder_of, serving
 from axonfs.names import parse_spec
 from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs
 from tests.mount.test_passthrough import MODEL

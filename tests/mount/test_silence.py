@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from axonfs import call, editing, rundir
+from axonfs import call, rundir
 from axonfs.cli.main import main
 from axonfs.cli.mounts import settled
-from axonfs.holder import GRACE
+from axonfs.daemon.holder import GRACE
 from axonfs.rundir import SOCKET, reachable
+from axonfs.settings import editing
 from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import Gate, on_objects

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from axonfs.connection import connect
-from axonfs.connection.holders import serving
 from axonfs.connection.mountinfo import mounts
+from axonfs.daemon.holders import serving
 from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs
 from tests.mount.test_passthrough import MODEL, patched
 from tests.support.registry import RegistryServer
@@ -151,7 +151,7 @@ def test_a_second_mount_while_the_worker_is_replaced(
 TOGETHER = """
 import os, time
 from pathlib import Path
-from axonfs.connection import possessions
+from axonfs.daemon import possessions
 claimed = possessions.claimed
 def late(mountpoint):
     scratch = Path(os.environ["SCRATCH"])

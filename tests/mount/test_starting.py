@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from axonfs.connection.holders import running, workers_of
 from axonfs.connection.mountinfo import axonfs_at, top_at
+from axonfs.daemon.holders import running, workers_of
 from tests.mount.conftest import FILES, MountFactory, run_axonfs, settled
 from tests.mount.test_passthrough import patched
 from tests.support.registry import RegistryServer
@@ -80,7 +80,7 @@ def test_no_standard_descriptor_becomes_something_else(place: Path) -> None:
 
 
 NEVER_ANSWERS = """
-from axonfs.mount import Mount
+from axonfs.daemon.worker import Mount
 import trio
 async def announce(self, session):
     await trio.sleep_forever()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from axonfs.connection.holders import running
 from axonfs.connection.mountinfo import axonfs_at, top_at
+from axonfs.daemon.holders import running
 from tests.mount.conftest import settled
 from tests.mount.test_mounting import NOBODY
 from tests.mount.test_unmounting import tmpfs

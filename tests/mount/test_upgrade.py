@@ -15,8 +15,8 @@ pytestmark = [pytest.mark.mount, pytest.mark.complains]
 # As it was at first: neither place nor cache nor connection, and no settings for the next worker.
 EARLIER = """
 import json, os
-from axonfs.connection.holders import State
-from axonfs.connection.possessions import ADOPT, Possessions
+from axonfs.daemon.holders import State
+from axonfs.daemon.possessions import ADOPT, Possessions
 def save(known, descriptor):
     text = json.dumps({"init": known.init, "plain": known.plain}).encode()
     os.pwrite(descriptor, text, 0)

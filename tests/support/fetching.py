@@ -16,12 +16,13 @@ from pathlib import Path
 import trio
 import yaml
 
+from axonfs.catalog.tree import Tree
 from axonfs.fetch import Feed, Fetcher
+from axonfs.http_client import Bodies, Documents, Limits, Routes
 from axonfs.names import parse_spec
 from axonfs.ranges import Range, chunk_span
-from axonfs.remote import Bodies, Documents, Hub, HubCache, Limits, RegistrySource, Routes
+from axonfs.sources import Hub, HubCache, RegistrySource
 from axonfs.store import Store
-from axonfs.tree import Tree
 from tests.support.faulty import Exchange, Fault, FaultyOrigin
 from tests.support.registry import SPEC
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 import axonfs.serve
-from axonfs.manifest import DEFAULT_CHUNK_SIZE
+from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE
 from axonfs.names import parse_spec
 from axonfs.publish import publish
 from axonfs.serve import RegistryHandler

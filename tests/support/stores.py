@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from axonfs.chunktable import ChunkTable, chunk_digest
-from axonfs.manifest import FileEntry
+from axonfs.formats.chunktable import ChunkTable, chunk_digest
+from axonfs.formats.manifest import FileEntry
 from axonfs.store import Store, StoredObject
 
 CHUNK = 64 << 10

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
+from bench.experiment import Answer, Experiment
 from bench.measure import ratio, rounds_of, summary
-from bench.question import Answer, Question
-from bench.report import BEGIN, END, QUESTIONS, README, between_markers, results, table
+from bench.report import BEGIN, END, EXPERIMENTS, README, between_markers, results, table
 
 BENCH = README.parent
 
 
 def result(*answers: Answer, name: str = "cold", not_run: str = "") -> dict[str, Any]:
-    asked = Question(name, quick=True, rounds=5, answers=list(answers))
+    asked = Experiment(name, quick=True, rounds=5, answers=list(answers))
     asked.not_run += [not_run] if not_run else []
     written: dict[str, Any] = json.loads(json.dumps(asked.document()))
     return written
@@ -92,14 +92,14 @@ def test_every_question_is_run_and_explained() -> None:
     programs = {
         path.stem
         for path in BENCH.glob("*.py")
-        if f'question("{path.stem}", __doc__' in path.read_text("utf-8")
+        if f'experiment("{path.stem}", __doc__' in path.read_text("utf-8")
     }
-    assert programs == set(QUESTIONS)
+    assert programs == set(EXPERIMENTS)
     text = README.read_text(encoding="utf-8")
-    assert [name for name in QUESTIONS if f"| `{name}.py` |" not in text] == []
+    assert [name for name in EXPERIMENTS if f"| `{name}.py` |" not in text] == []
 
 
 def test_results_are_read_in_the_questions_order(tmp_path: Path) -> None:
     for name in ("pin", "warm"):
         (tmp_path / f"{name}.json").write_text(json.dumps(result(name=name)))
-    assert [found["question"] for found in results(tmp_path)] == ["warm", "pin"]
+    assert [found["experiment"] for found in results(tmp_path)] == ["warm", "pin"]

@@ -1,0 +1,295 @@
+"""One load that was foreseen: brings what it will read into the cache before it asks.
+
+Sits above fetch, below prefetch, which says when. It goes behind all readers and takes what fits
+beside what must stay; only eviction of what it fetched ends it. Nobody waits for it, so its errors
+go to the log, and one file's error leaves the others alone.
+
+Trio thread only; plans are made and the index is looked through in worker threads. It holds the
+plan's entries and counters, whatever the size of the files.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import trio
+
+from axonfs.ahead.plan import CONFIG, Plan, plan, starts_load
+from axonfs.catalog.tree import Version
+from axonfs.errors import AxonError, fault_of
+from axonfs.fetch import Feed, Fetcher, Priority
+from axonfs.formats.manifest import FileEntry
+from axonfs.ranges import Range, chunk_range
+from axonfs.store import Store
+from axonfs.units import size
+
+log = logging.getLogger(__name__)
+
+# One ranged GET of the fetcher.
+PART_BYTES = 16 << 20
+
+
+@dataclass(slots=True, eq=False)
+class _File:
+    """A file under way; `pending` counts its parts, and one while more of them may come."""
+
+    feed: Feed
+    pending: int = 1
+    failed: bool = False
+
+
+class Load:
+    """The fetch of one version for a load that began with opening one of `triggers`.
+
+    Args:
+        width: parts to have asked for at a time.
+        room: how many bytes may be fetched.
+        before: an earlier load of the same version.
+    """
+
+    def __init__(
+        self,
+        version: Version,
+        fetcher: Fetcher,
+        *,
+        everything: bool,
+        width: int,
+        room: Callable[[Load], Awaitable[int]],
+        before: Load | None,
+    ) -> None:
+        self.version = version
+        self.state = "waiting"
+        self.ended = math.inf  # when, in trio's time
+        self.digests: set[str] = set()
+        self.triggers: list[str] = []
+        self._before = before.triggers if before else []
+        self._fetcher = fetcher
+        self._everything = everything
+        self._width = width
+        self._room = room
+        self._scope = trio.CancelScope()
+        self._missing: list[tuple[FileEntry, int]] = []
+        self._files: set[_File] = set()
+        self._size = self._left = 0
+        self._trigger = self._path = ""
+
+    @property
+    def active(self) -> bool:
+        """Whether it has not ended."""
+        return self.ended == math.inf
+
+    @property
+    def left(self) -> int:
+        """Bytes that are still missing."""
+        under_way = (file.feed.entry.size - file.feed.object.present_bytes for file in self._files)
+        return self._left + sum(under_way)
+
+    def foresee(self, path: str) -> None:
+        """The file at `path` was opened as well.
+
+        Every loader looks into config.json: after a file that says the format, it says nothing.
+        """
+        folder, _, name = path.rpartition("/")
+        if name == CONFIG:
+            known = filter(starts_load, [*self._before, *self.triggers])
+            path = next((one for one in known if one.rpartition("/")[0] == folder), path)
+        if path not in self.triggers:
+            self.triggers.append(path)
+
+    def stop(self) -> None:
+        """End it: what it fetched is being evicted."""
+        log.info("%s: prefetch ends, the cache evicts what it fetched", self.version.spec)
+        self.state = "no room"
+        self._scope.cancel()
+
+    def statistics(self) -> dict[str, Any]:
+        """How far it is, for `status`; bytes."""
+        return {
+            "spec": str(self.version.spec),
+            "trigger": self._trigger or self.triggers[0],
+            "state": self.state,
+            "files": len(self.digests),
+            "size": self._size,
+            "local": self._size - self.left,
+            "path": self._path,
+        }
+
+    async def run(self) -> None:
+        """Fetch what each trigger asks for; raises nothing but a cancellation from outside."""
+        try:
+            with self._scope:
+                self.state = "running"
+                for trigger in self.triggers:  # grows meanwhile
+                    self._trigger = trigger
+                    await self._follow(trigger)
+                if self.state == "running":
+                    self.state = "done"
+        except Exception as exc:
+            self.state = "failed"
+            if (known := fault_of(exc)) is None:
+                log.exception("a bug in prefetch; please report it")
+            else:
+                log.info("%s: prefetch ends: %s", self.version.spec, known)
+        finally:
+            for file in list(self._files):
+                self._let_go(file)
+            self.ended = trio.current_time()
+
+    # -- what to fetch -----------------------------------------------------------------------
+
+    async def _follow(self, trigger: str) -> None:
+        chosen = await self._plan(trigger, {})
+        await self._survey(chosen)
+        if chosen.guides and self._missing:
+            first = set(chosen.small)
+            await self._bring([item for item in self._missing if item[0] in first])
+            await self._survey(await self._plan(trigger, await self._texts(chosen.guides)))
+        if self._missing and self.state != "no room":
+            log.info("%s: %s was opened, fetching %s", self.version.spec, trigger, size(self.left))
+            await self._bring(self._missing)
+
+    async def _plan(self, trigger: str, texts: dict[str, str]) -> Plan:
+        files = self.version.manifest.files
+        make = partial(plan, files, trigger, everything=self._everything, texts=texts)
+        return await trio.to_thread.run_sync(make)
+
+    async def _survey(self, chosen: Plan) -> None:
+        entries = list({entry.digest: entry for entry in chosen.small + chosen.weights}.values())
+        store = self._fetcher.store
+        self._missing = await trio.to_thread.run_sync(_missing, store, entries)
+        self.digests = {entry.digest for entry in entries}
+        self._size = sum(entry.size for entry in entries)
+        self._left = sum(count for _, count in self._missing)
+
+    async def _texts(self, guides: Iterable[FileEntry]) -> dict[str, str]:
+        """What is in the guides, as far as they are local."""
+        texts = {}
+        for entry in guides:
+            with closing(await self._fetcher.open(self.version, entry)) as feed:
+                if feed.present(0, feed.object.count):
+                    raw = await trio.to_thread.run_sync(_content, feed)
+                    texts[entry.path] = raw.decode(errors="replace")
+        return texts
+
+    # -- the fetching ------------------------------------------------------------------------
+
+    async def _bring(self, missing: Sequence[tuple[FileEntry, int]]) -> None:
+        """Fetch what fits of the entries, in their order."""
+        wanted = sum(count for _, count in missing)
+        room = await self._room(self)
+        if room < wanted:
+            self.state = "no room"
+            log.info(
+                "%s: prefetch takes the first %s of %s, more would evict what must stay",
+                self.version.spec,
+                size(max(room, 0)),
+                size(wanted),
+            )
+        async with trio.open_nursery() as nursery:
+            send, parts = trio.open_memory_channel[tuple[_File, Range]](0)
+            nursery.start_soon(self._send_parts, missing, room, send)
+            for _ in range(self._width):
+                nursery.start_soon(self._fetch_parts, parts)
+
+    async def _send_parts(
+        self,
+        missing: Sequence[tuple[FileEntry, int]],
+        room: int,
+        parts: trio.MemorySendChannel[tuple[_File, Range]],
+    ) -> None:
+        """Send what to ask for, in order, `room` bytes at most; files are opened as they are
+        reached.
+
+        Say `_part_ended` after each part.
+        """
+        async with parts:
+            for entry, count in missing:
+                file = await self._open(entry, count)
+                if file is None:
+                    continue
+                for part in _absent_parts(file.feed):
+                    room -= _bytes_of(file.feed, part)
+                    if room < 0:
+                        self._part_ended(file)
+                        return
+                    file.pending += 1
+                    await parts.send((file, part))
+                self._part_ended(file)
+
+    async def _open(self, entry: FileEntry, missing: int) -> _File | None:
+        try:
+            file = _File(await self._fetcher.open(self.version, entry))
+        except (AxonError, OSError) as exc:
+            self._note(entry, exc)
+            return None
+        self._path = entry.path
+        self._left -= missing  # from here on the feed says it
+        self._files.add(file)
+        return file
+
+    async def _fetch_parts(self, parts: trio.MemoryReceiveChannel[tuple[_File, Range]]) -> None:
+        async for file, part in parts:
+            try:
+                if not file.failed:
+                    await file.feed.need(part, Priority.PREFETCH)
+            except (AxonError, OSError) as exc:
+                if not file.failed:
+                    self._note(file.feed.entry, exc)
+                file.failed = True
+            self._part_ended(file)
+
+    def _note(self, entry: FileEntry, exc: AxonError | OSError) -> None:
+        self.state = "incomplete"
+        if isinstance(exc, AxonError):
+            exc = exc.located(spec=str(self.version.spec), path=entry.path)
+        log.info("prefetch goes on without a file: %s", exc)
+
+    def _part_ended(self, file: _File) -> None:
+        file.pending -= 1
+        if file.pending == 0:
+            self._let_go(file)
+
+    def _let_go(self, file: _File) -> None:
+        self._left += file.feed.entry.size - file.feed.object.present_bytes
+        self._files.remove(file)
+        file.feed.close()
+
+
+def _missing(store: Store, entries: Iterable[FileEntry]) -> list[tuple[FileEntry, int]]:
+    """The entries that are not whole, with the bytes they lack; blocks.
+
+    What is there of them counts as used now: the load will read it, so it is not the first to go.
+    """
+    found = []
+    for entry in entries:
+        stored = store.object(entry)
+        if stored.present_bytes:
+            stored.touch()
+        if stored.present_bytes < entry.size and stored.quarantined is None:
+            found.append((entry, entry.size - stored.present_bytes))
+    return found
+
+
+def _content(feed: Feed) -> bytes:
+    return os.pread(feed.object.opened(), feed.entry.size, 0)
+
+
+def _absent_parts(feed: Feed) -> Iterator[Range]:
+    """The chunks that are not local, a request's worth at a time."""
+    per_part = max(1, PART_BYTES // feed.object.chunk_size)
+    for run in feed.object.missing(0, feed.object.count):
+        for start in range(run.start, run.stop, per_part):
+            yield Range(start, min(start + per_part, run.stop))
+
+
+def _bytes_of(feed: Feed, chunks: Range) -> int:
+    stored = feed.object
+    first = chunk_range(chunks.start, stored.chunk_size, stored.size)
+    return chunk_range(chunks.stop - 1, stored.chunk_size, stored.size).stop - first.start

@@ -1,0 +1,256 @@
+"""What a load will read: the files to fetch for it, and in which order.
+
+Pure: a version's files and the path that was opened in, entries out; no I/O, no clock. Whether an
+open is a load, and the fetching, are prefetch.py's.
+
+Loaders of one directory agree about what they read of it. Each has one format: a repository often
+carries the same weights as safetensors, .bin, .h5 and GGUF, and a plan takes one of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from axonfs.formats.manifest import FileEntry
+
+CONFIG = "config.json"
+MODEL_INDEX = "model_index.json"  # diffusers: one subfolder per component
+INDEX = ".index.json"
+# What a loader reads before the weights; larger than SMALL such a file is data, not settings.
+SMALL = 64 << 20
+_READ_FIRST = (".json", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".yaml", ".yml")
+
+# In the order in which loaders prefer them where the opened file does not say which.
+_FORMATS = (
+    ".safetensors",
+    "consolidated.safetensors",
+    ".bin",
+    ".pt",
+    ".pth",
+    "consolidated.pth",
+    ".gguf",
+    ".h5",
+    ".msgpack",
+    ".onnx",
+)
+_PREFERRED = {"params.json": ("consolidated.safetensors", "consolidated.pth")}
+# A file of one of these is one quantisation out of several, and a load reads one of them.
+_ALTERNATIVES = (".gguf", ".onnx")
+
+_SUFFIX = re.compile(r"\.(safetensors|bin|pt|pth|gguf|h5|msgpack|onnx)$")
+_TRAINING = re.compile(r"training_args|optimizer|scheduler|scaler|rng_state|random_states")
+_SHARD = re.compile(r"-[0-9]+-of-[0-9]+")
+_NUMBER = re.compile(r"[-_.][0-9]{3,}(?=-of-|\.)")  # fewer digits are a size or a quantisation
+_MODULE = re.compile(r"[0-9]+_\w+")  # sentence-transformers: 1_Pooling, 2_Dense
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Entries in the order of their fetch: `small` ones first, then the `weights`.
+
+    `guides` are small files whose text says exactly which weights there are; with their text the
+    plan is made again.
+    """
+
+    small: tuple[FileEntry, ...] = ()
+    weights: tuple[FileEntry, ...] = ()
+    guides: tuple[FileEntry, ...] = ()
+
+
+def starts_load(path: str) -> bool:
+    """Whether loaders open the file at `path` before any weights."""
+    name = path.rpartition("/")[2]
+    if name in (CONFIG, MODEL_INDEX) or name in _PREFERRED:
+        return True
+    return name.endswith(INDEX) and _format(name.removesuffix(INDEX)) is not None
+
+
+def plan(
+    files: Sequence[FileEntry],
+    trigger: str,
+    *,
+    everything: bool = False,
+    texts: Mapping[str, str] | None = None,
+) -> Plan:
+    """What a load reads that begins with opening `trigger`, or goes on from it if it is a shard.
+
+    Args:
+        trigger: a path for which `starts_load` holds, or one that has a `following` file.
+        everything: every file of the version, in whatever format.
+        texts: what is in the guides, by path.
+    """
+    if everything:
+        small = [entry for entry in files if _is_small(entry)]
+        rest = [entry for entry in files if not _is_small(entry)]
+        return Plan(_natural(small), _natural(rest))
+    if shard := following(files, trigger):
+        return Plan(weights=(shard,))
+    folders = _by_folder(files)
+    home, _, opened = trigger.rpartition("/")
+    texts = texts or {}
+    parts = [
+        _of_folder(folders.get(folder, {}), name, texts)
+        for folder, name in _folders_read(folders, home, opened, texts)
+    ]
+    return Plan(
+        _natural(entry for part in parts for entry in part.small),
+        tuple(entry for part in parts for entry in part.weights),
+        tuple(entry for part in parts for entry in part.guides),
+    )
+
+
+def following(files: Sequence[FileEntry], path: str) -> FileEntry | None:
+    """The shard that a loader reads after the one at `path`; None if that is none, or the last."""
+    series, folder = _series(path), path.rpartition("/")[0]
+    if series is None:
+        return None
+    shards = [
+        entry
+        for entry in files
+        if entry.path.rpartition("/")[0] == folder and _series(entry.path) == series
+    ]
+    later = [entry for entry in shards if _order(entry.path) > _order(path)]
+    return min(later, key=lambda entry: _order(entry.path), default=None)
+
+
+def _series(path: str) -> str | None:
+    """The path of a weight file without its number among the shards; None if it has none."""
+    numbered = _NUMBER.search(path) and _format(path.rpartition("/")[2]) is not None
+    return _NUMBER.sub("", path, count=1) if numbered else None
+
+
+_Folder = Mapping[str, FileEntry]
+
+
+def _by_folder(files: Iterable[FileEntry]) -> dict[str, dict[str, FileEntry]]:
+    folders: dict[str, dict[str, FileEntry]] = {}
+    for entry in files:
+        folder, _, name = entry.path.rpartition("/")
+        folders.setdefault(folder, {})[name] = entry
+    return folders
+
+
+def _folders_read(
+    folders: Mapping[str, _Folder], home: str, opened: str, texts: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """The folders that the load reads, each with the file that is opened first in it."""
+    prefix = f"{home}/" if home else ""
+    inner = [
+        folder.removeprefix(prefix)
+        for folder in folders
+        if folder and folder != home and folder.startswith(prefix)
+    ]
+    if opened == MODEL_INDEX:
+        named = _components(texts.get(prefix + MODEL_INDEX))
+        chosen = [name for name in inner if (name in named if named else "/" not in name)]
+    else:
+        chosen = [name for name in inner if _MODULE.fullmatch(name)]
+    chosen.sort(key=_order)
+    return [(home, opened), *((prefix + name, CONFIG) for name in chosen)]
+
+
+def _of_folder(folder: _Folder, opened: str, texts: Mapping[str, str]) -> Plan:
+    """The plan of one folder by itself."""
+    small = tuple(entry for entry in folder.values() if _is_small(entry))
+    if opened == MODEL_INDEX:  # single-file checkpoints beside it are for other programs
+        return Plan(small, (), (folder[opened],) if opened in folder else ())
+    formats: dict[str, list[str]] = {}
+    for name in folder:
+        if (kind := _format(name)) is not None:
+            formats.setdefault(kind, []).append(name)
+    kind = next((kind for kind in _preference(opened) if kind in formats), None)
+    if kind is None:
+        return Plan(small)
+    guide = _guide(folder, kind, opened)
+    shards = _shards(texts.get(guide.path)) if guide else set()
+    names = [name for name in formats[kind] if name in shards] or _usual(formats[kind], kind)
+    weights = _natural(folder[name] for name in names)
+    return Plan(small, weights, (guide,) if guide else ())
+
+
+def _preference(opened: str) -> tuple[str, ...]:
+    """Formats by how likely a loader that opened this file reads them."""
+    if opened.endswith(INDEX) and (kind := _format(opened.removesuffix(INDEX))) is not None:
+        return (kind, *_FORMATS)
+    return (*_PREFERRED.get(opened, ()), *_FORMATS)
+
+
+def _format(name: str) -> str | None:
+    """The format of a weight file, None if it is none that a load reads."""
+    match = _SUFFIX.search(name)
+    if match is None or _TRAINING.match(name):
+        return None
+    whole = f"consolidated{match[0]}"
+    return whole if name.startswith("consolidated") and whole in _FORMATS else match[0]
+
+
+def _guide(folder: _Folder, kind: str, opened: str) -> FileEntry | None:
+    """The index of the weights of this format: the opened one, else the one with a usual name."""
+    names = [
+        name
+        for name in folder
+        if name.endswith(INDEX) and _format(name.removesuffix(INDEX)) == kind
+    ]
+    names.sort(key=lambda name: (name != opened, not name.startswith("model."), _order(name)))
+    return folder[names[0]] if names else None
+
+
+def _usual(names: list[str], kind: str) -> list[str]:
+    """What is read where no index says it: no variants, and no quantisation out of several."""
+    if kind in _ALTERNATIVES:
+        projectors = [name for name in names if "mmproj" in name.lower()]
+        models = [name for name in names if name not in projectors]
+        return _only(models) and [*_only(models), *_only(projectors)]
+    stems = {_stem(name) for name in names}
+    # `model.fp16.safetensors` is asked for by name where there is a `model.safetensors`.
+    return [name for name in names if _stem(name).rpartition(".")[0] not in stems]
+
+
+def _only(names: list[str]) -> list[str]:
+    """The names, if they are the shards of one file."""
+    return names if len({_stem(name) for name in names}) == 1 else []
+
+
+def _stem(name: str) -> str:
+    return _SHARD.sub("", name.rpartition(".")[0])
+
+
+def _is_small(entry: FileEntry) -> bool:
+    name = entry.path.rpartition("/")[2]
+    return entry.size < SMALL and name.endswith(_READ_FIRST)
+
+
+def _shards(text: str | None) -> set[str]:
+    """The files that a weight index names; nothing where it makes no sense."""
+    shards = _parsed(text).get("weight_map")
+    return set(map(str, shards.values())) if isinstance(shards, dict) else set()
+
+
+def _components(text: str | None) -> set[str]:
+    """The subfolders that a model_index.json names: `"unet": ["diffusers", "UNet2D…"]`."""
+    return {
+        name
+        for name, value in _parsed(text).items()
+        if isinstance(value, list) and any(item is not None for item in value)
+    }
+
+
+def _parsed(text: str | None) -> dict[str, object]:
+    try:
+        document = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _natural(entries: Iterable[FileEntry]) -> tuple[FileEntry, ...]:
+    return tuple(sorted(entries, key=lambda entry: _order(entry.path)))
+
+
+def _order(text: str) -> list[int | str]:
+    """A sort key by which `model-2` comes before `model-10`."""
+    parts = re.split(r"([0-9]+)", text)  # words and numbers take turns: like meets like
+    return [int(part) if odd % 2 else part for odd, part in enumerate(parts)]

@@ -1,0 +1,46 @@
+"""What is listed, as the directories above the versions. Pure; below tree, which makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import xxhash
+
+from axonfs.formats.listing import Listing
+from axonfs.names import Spec
+
+
+@dataclass(slots=True)
+class Shelf:
+    """One directory above the versions, and when the newest version below it was published."""
+
+    children: set[str] = field(default_factory=set)
+    versions: set[str] = field(default_factory=set)
+    published: float = 0.0
+
+
+class Catalog:
+    """Everything that is listed: the tree above the versions."""
+
+    def __init__(self, listings: Iterable[Listing], local: Iterable[Spec] = ()) -> None:
+        merged: dict[Spec, Listing] = {}
+        for listing in listings:
+            merged.setdefault(listing.spec, listing)
+        self.listings = tuple(merged[spec] for spec in sorted(merged))
+        self.by_spec = merged
+        self.shelves: dict[tuple[str, ...], Shelf] = {(): Shelf()}
+        for spec in {*merged, *local}:
+            self._place(spec.segments, merged[spec].published if spec in merged else 0.0)
+
+    def _place(self, segments: tuple[str, ...], published: float) -> None:
+        for depth in range(len(segments)):
+            shelf = self.shelves.setdefault(segments[:depth], Shelf())
+            shelf.published = max(shelf.published, published)
+            below = shelf.children if depth < len(segments) - 1 else shelf.versions
+            below.add(segments[depth])
+
+
+def moment(names: Iterable[str]) -> float:
+    """A part of a second, in microseconds, that the names determine: other names, another part."""
+    return xxhash.xxh3_64_intdigest("\0".join(sorted(names)).encode()) % 1_000_000 / 1e6

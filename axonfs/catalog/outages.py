@@ -1,0 +1,233 @@
+"""How each source answered last, and what that leaves uncertain.
+
+Sits below tree. "There is no such model" is certain only when every source that could have it said
+so; while one of them does not answer, its fault is the answer. Trio thread only.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from axonfs.errors import (
+    ADD_REGISTRY,
+    AccessDeniedError,
+    AxonError,
+    DeadlineError,
+    MalformedError,
+    NoRegistryError,
+    NotFoundError,
+    OfflineError,
+    ShortageError,
+    UnavailableError,
+    VanishedError,
+)
+from axonfs.formats.listing import Listing
+from axonfs.sources import Hub, Source
+
+log = logging.getLogger(__name__)
+
+# Errors of a source that does not answer; others are about one document.
+OUTAGE = (UnavailableError, DeadlineError)
+# Errors that a source which answers may give in place of a document.
+ANSWERS = (NotFoundError, AccessDeniedError, MalformedError, VanishedError)
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class SourceState:
+    """How a source answered last; times in unix seconds, 0 for never.
+
+    `failure` is why it does not answer, `unlisted` why its index is not known, `since` when that
+    began or ended, `answered` when it answered last.
+    """
+
+    failure: AxonError | None = None
+    unlisted: AxonError | None = None
+    since: float = 0.0
+    answered: float = 0.0
+    indexed: bool = True
+    listing: bool = False  # its index is being asked for
+
+    @property
+    def fault(self) -> AxonError | None:
+        """Why it is not known what the source has; None if it is."""
+        return self.failure or self.unlisted
+
+    def report(self, denial: AxonError | None) -> dict[str, Any]:
+        """The state as `status` has it: `state` is "not asked", "ok" or "failing"."""
+        asked, fault = "ok" if self.answered else "not asked", self.fault or denial
+        return {
+            "state": "failing" if fault else asked,
+            "error": str(fault) if fault else None,
+            "since": self.since,
+            "answered": self.answered,
+            "indexed": self.indexed,
+        }
+
+
+class Outages:
+    """The states of registries and hubs, and the error for a name that is not found."""
+
+    def __init__(
+        self, registries: Sequence[Source], hubs: Mapping[str, Hub], *, offline: bool
+    ) -> None:
+        self._registries = registries
+        self._hubs = hubs
+        self._offline = offline
+        # By the source itself: a registry and a hub may have one URL.
+        self._states = {source: SourceState() for source in (*registries, *hubs.values())}
+        self.recovered: Callable[[], None] = lambda: None
+
+    def of(self, source: Source) -> SourceState:
+        """The state of one source."""
+        return self._states[source]
+
+    @property
+    def indexed(self) -> bool:
+        """Whether every registry has an index, so that an unlisted name can be refused."""
+        return all(self.of(source).indexed for source in self._registries)
+
+    def report(self) -> dict[str, list[dict[str, Any]]]:
+        """The states as `status` has them."""
+        return {
+            "registries": [
+                {"url": source.url, **self._told(source)} for source in self._registries
+            ],
+            "hubs": [
+                {"name": name, "url": hub.url, **self._told(hub)}
+                for name, hub in self._hubs.items()
+            ],
+        }
+
+    def _told(self, source: Source) -> dict[str, Any]:
+        return self.of(source).report(source.denial)
+
+    @property
+    def errors(self) -> list[str]:
+        """The fault of each registry that has one, in words."""
+        return [str(fault) for fault in self._faults()]
+
+    # -- asking ------------------------------------------------------------------------------
+
+    async def ask(self, source: Source, call: Callable[..., Awaitable[T]]) -> T:
+        """The outcome of `call`, a question to `source`; offline what the source said earlier.
+
+        Raises:
+            AxonError: what the call raises.
+        """
+        return await (call(offline=True) if self._offline else self.send(source, call))
+
+    async def ask_or_kept(
+        self, source: Source, call: Callable[..., Awaitable[T | None]]
+    ) -> T | None:
+        """The outcome of `call`; while `source` does not answer, what it said earlier."""
+        try:
+            return await self.ask(source, call)
+        except OUTAGE:
+            earlier = await kept(call(offline=True))
+            if earlier is None:
+                raise
+            return earlier
+
+    async def kept_listings(self) -> list[Listing]:
+        """What the registries listed earlier, the first registry's first; sends nothing."""
+        found = [await kept(source.listings(offline=True)) for source in self._registries]
+        return [item for listings in found for item in listings or ()]
+
+    async def send(self, source: Source, call: Callable[[], Awaitable[T]]) -> T:
+        """The outcome of `call`, which sends requests; notes whether `source` answered.
+
+        Raises:
+            AxonError: as `ask`.
+        """
+        try:
+            value = await call()
+        except OUTAGE as exc:
+            if not isinstance(exc, ShortageError):  # the machine's fault, not the source's
+                self._note(source, exc)
+            raise
+        except ANSWERS:
+            self._note(source, None)
+            raise
+        self._note(source, None)
+        return value
+
+    def listed(self, source: Source, error: AxonError | None) -> None:
+        """Note why the index of `source` is not known; None if it is."""
+        if isinstance(error, ShortageError):
+            return
+        state = self.of(source)
+        before, state.unlisted = state.fault, error
+        _tell(source, state, before)
+
+    def _note(self, source: Source, failure: AxonError | None) -> None:
+        state = self.of(source)
+        before, state.failure = state.fault, failure
+        if not failure:
+            state.answered = time.time()
+        _tell(source, state, before)
+        if before and not failure:
+            self.recovered()
+
+    # -- what is not certain -----------------------------------------------------------------
+
+    def fault(self) -> AxonError | None:
+        """The fault of the first registry whose models are not known."""
+        return next(self._faults(), None)
+
+    def _faults(self) -> Iterator[AxonError]:
+        for source in self._registries:
+            if fault := self.of(source).fault or source.denial:
+                yield fault
+
+    def late(self) -> bool:
+        """Whether a registry has not said yet what it lists."""
+        return any(self.of(source).listing for source in self._registries)
+
+    def doubt(self, model: str) -> AxonError | None:
+        """Why a model that was not found may exist all the same; None if it does not exist."""
+        hub = self._hubs.get(model.partition("/")[0])
+        if self._offline and (hub or self._registries):
+            return OfflineError("not in the cache, and offline", spec=model)
+        fault = self.of(hub).fault if hub else self.fault()
+        return fault and fault.located(spec=model)
+
+    def unknown(self, model: str) -> AxonError:
+        """The error for a model of which no version is known."""
+        return self.doubt(model) or self.no_registry(model) or self._no_model(model)
+
+    def no_registry(self, model: str) -> AxonError | None:
+        """The error if no source is configured that could have `model`, else None."""
+        if self._registries or model.partition("/")[0] in self._hubs:
+            return None
+        hint = ADD_REGISTRY
+        if "hf" in self._hubs and "/" in model:
+            hint += f"; on the Hugging Face Hub it is hf/{model}"
+        return NoRegistryError("no registry is configured", spec=model, hint=hint)
+
+    def _no_model(self, model: str) -> AxonError:
+        hint = "try axonfs search" if self.indexed else "try axonfs search, or name its @VERSION"
+        return NotFoundError("no such model", spec=model, hint=hint)
+
+
+async def kept(stored: Awaitable[T | None]) -> T | None:
+    """What a source said earlier; None if that is malformed, which concerns no other source."""
+    try:
+        return await stored
+    except AxonError:
+        return None
+
+
+def _tell(source: Source, state: SourceState, before: AxonError | None) -> None:
+    """Log a change of the state once."""
+    if state.fault and before is None:
+        log.warning("%s", state.fault)
+        state.since = time.time()
+    elif state.fault is None and before is not None:
+        log.info("%s answers again", source.url)
+        state.since = time.time()

@@ -1,0 +1,30 @@
+"""A version that was resolved: what tree gives out, and fetch reads from. A value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from axonfs.formats.manifest import FileEntry, Manifest
+from axonfs.names import Spec
+from axonfs.sources import Source
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Version:
+    """A resolved version: its manifest, and where the objects' URLs start."""
+
+    manifest: Manifest
+    base: str
+    source: Source | None
+
+    @property
+    def spec(self) -> Spec:
+        """The version's own name, never `latest`."""
+        return self.manifest.spec
+
+    def holding(self, entry: FileEntry) -> FileEntry:
+        """The version's own file with the content of `entry`, which may be another version's."""
+        own = self.manifest.file(entry.path)
+        if own is not None and own.digest == entry.digest:
+            return own
+        return next((own for own in self.manifest.files if own.digest == entry.digest), entry)

@@ -1,0 +1,93 @@
+"""`axonfs config list|get|set`: the settings, and where each comes from. No token is ever shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from axonfs.cli.applying import apply_to_mounts
+from axonfs.cli.hints import Group
+from axonfs.cli.options import json_option, resolved
+from axonfs.cli.output import echo, echo_json, note, table
+from axonfs.errors import UsageError
+from axonfs.settings.applied import plain
+from axonfs.settings.editing import edit_config
+from axonfs.settings.settings import (
+    DEFAULT_WORD,
+    check_key,
+    config_path,
+    convert,
+    resolve,
+)
+
+
+@click.group(cls=Group)
+def config() -> None:
+    """Look at the settings and change them."""
+
+
+@config.command("list")
+@json_option
+def list_settings(as_json: bool) -> None:
+    """Show every setting with where it comes from: a variable, a file, or the default."""
+    found = resolved({})
+    if as_json:
+        echo_json({name: plain(name, value) for name, (value, _) in found.items()})
+        return
+    table(
+        ("KEY", "VALUE", "FROM"),
+        [(name, _text(name, value), origin) for name, (value, origin) in found.items()],
+        widest=120,
+    )
+    note(f"file: {config_path()}")
+
+
+@config.command
+@click.argument("key")
+def get(key: str) -> None:
+    """Print the value of one setting."""
+    value, _ = resolved({})[check_key(key)]
+    echo(_text(key, value))
+
+
+@config.command("set")
+@click.argument("key")
+@click.argument("values", metavar="VALUE...", nargs=-1, required=True)
+def set_setting(key: str, values: tuple[str, ...]) -> None:
+    """Write one setting to the config file; `default` as the VALUE takes it out again."""
+    if check_key(key) == "tokens":
+        # The command line is visible to every process and stays in the shell's history.
+        raise UsageError(
+            "a token does not belong on the command line",
+            hint="use axonfs registry add URL --with-token",
+        )
+    text = " ".join(values)
+    value = None if text == DEFAULT_WORD else convert(key, text, "the command line")
+    with edit_config() as document:
+        document.pop(key, None)
+        if text != DEFAULT_WORD:
+            document[key] = _stored(key, text, value)
+    value, origin = resolve({})[key]
+    echo(f"{key} is {_text(key, value)}")
+    if origin.startswith("AXONFS_"):
+        note(f"{origin} is set and goes before the file")
+    apply_to_mounts((key,))
+
+
+def _stored(key: str, text: str, value: Any) -> Any:
+    """What the file says: sizes as they were typed, everything else as its own type."""
+    if key == "cache_size":
+        return text
+    return plain(key, value)
+
+
+def _text(key: str, value: Any) -> str:
+    if value is None:
+        return "auto" if key == "cache_size" else ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    shown = plain(key, value)
+    if isinstance(shown, dict):
+        return " ".join(f"{url} ({word})" for url, word in shown.items())
+    return " ".join(shown) if isinstance(shown, list) else f"{shown}"

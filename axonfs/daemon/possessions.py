@@ -1,0 +1,146 @@
+"""What outlives a worker: the descriptors that a holder keeps, and what it knows of its mount.
+
+A holder makes them when it mounts, or has them from the program that it was before (execv), or
+from systemd, which keeps them for a holder that was killed. Blocking.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from axonfs import rundir
+from axonfs.connection.handshake import READ_BYTES, parse_offer
+from axonfs.connection.mountinfo import places_of
+from axonfs.connection.mounting import claimed, connect, connection_of, release
+from axonfs.daemon import systemd
+from axonfs.daemon.holders import STATE_NAME, State
+from axonfs.settings.settings import own_config
+
+ADOPT = "AXONFS_ADOPT"
+
+
+@dataclass(slots=True)
+class Possessions:
+    """A holder's descriptors and the state that it keeps in one of them.
+
+    `settings` is a file in memory that belongs to the workers (applied.py); `device` is -1 where
+    libfuse makes the connection.
+    """
+
+    lock: int
+    control: int
+    journal: int
+    settings: int
+    state: int
+    known: State
+    device: int = -1
+    answered: bool = False
+
+    NAMES = ("lock", "control", "journal", "settings", "state", "device")
+
+    @property
+    def descriptors(self) -> dict[str, int]:
+        found = {name: getattr(self, name) for name in self.NAMES}
+        return {name: number for name, number in found.items() if number >= 0}
+
+    def save(self) -> None:
+        """Write what is no descriptor to `state`."""
+        self.known.save(self.state)
+
+    @property
+    def init(self) -> bytes:
+        """The kernel's INIT message."""
+        return bytes.fromhex(self.known.init)
+
+    def hand_over(self) -> None:
+        """Leave everything to the program that this process becomes."""
+        for descriptor in self.descriptors.values():
+            os.set_inheritable(descriptor, True)
+        os.environ[ADOPT] = json.dumps(self.descriptors)
+
+    def take_back(self) -> None:
+        """Undo `hand_over`."""
+        del os.environ[ADOPT]
+        for descriptor in self.descriptors.values():
+            os.set_inheritable(descriptor, False)
+
+
+def inherited() -> Possessions | None:
+    """What a holder before this one had; None if this program is to make a mount."""
+    text = os.environ.pop(ADOPT, "")
+    found: dict[str, int] = json.loads(text) if text else {}
+    for descriptor in found.values():
+        os.set_inheritable(descriptor, False)
+    found = found or systemd.stored()
+    if not {"lock", "control", "journal", "state", "device"} <= set(found):
+        return None
+    # A holder of an earlier version had none.
+    found.setdefault("settings", _memory("settings"))
+    known = State.load(found["state"])
+    chosen = {name: found[name] for name in Possessions.NAMES}
+    return Possessions(**chosen, known=known, answered=True)
+
+
+def settle(possessions: Possessions) -> None:
+    """Complete what the holder before this one left, which may have been another process."""
+    known = possessions.known
+    known.config = str(own_config() or "")
+    if not known.cache:  # a holder of an earlier version noted none of these
+        lock = Path(os.readlink(f"/proc/self/fd/{possessions.lock}"))
+        known.cache = str(lock.parent.parent)
+    if known.connection < 0:
+        known.connection = connection_of(possessions.device, Path(known.mountpoint))
+    if not known.mountpoint:
+        known.mountpoint = str(places_of(known.connection)[-1])
+    possessions.save()
+    with suppress(OSError):  # a disk that fails must not cost the mount
+        rundir.sign_lock(possessions.lock)
+
+
+def acquire(
+    cache: Path, mountpoint: Path, *, allow_other: bool, frozen: Mapping[str, str | bool]
+) -> Possessions:
+    """Take the cache's lock and mount.
+
+    Raises:
+        AxonError: it cannot be mounted; nothing is left behind.
+    """
+    rundir.prepare(cache)
+    lock = rundir.take_lock(cache)
+    with suppress(FileNotFoundError):  # before the control socket is taken away from a mount
+        os.close(rundir.claim_objects(cache))
+    control = rundir.listen(cache).detach()
+    config = str(own_config() or "")
+    known = State(str(mountpoint), str(cache), frozen=dict(frozen), config=config)
+    files = (_memory("journal"), _memory("settings"), os.memfd_create(STATE_NAME))
+    possessions = Possessions(lock, control, *files, known)
+    with claimed(mountpoint):
+        device = connect(mountpoint, allow_other=allow_other)
+        known.connection = connection_of(device, mountpoint)
+    possessions.device = device
+    try:
+        init = os.read(device, READ_BYTES)
+        parse_offer(init)
+        known.init = init.hex()
+        possessions.save()
+    except (OSError, ValueError) as exc:
+        leave_to_libfuse(possessions, str(exc))
+    return possessions
+
+
+def leave_to_libfuse(possessions: Possessions, why: str) -> None:
+    """Have libfuse make the connection: it does not go along with one of ours."""
+    os.close(possessions.device)
+    known = possessions.known
+    release(known.connection, lazy=True)
+    possessions.device, known.init, known.connection, known.plain = -1, "", -1, why
+    possessions.save()
+
+
+def _memory(name: str) -> int:
+    return os.memfd_create(f"axonfs-{name}")

@@ -1,0 +1,87 @@
+"""Files of a version that no directory can hold: left out, so that the others are served.
+
+Pure; beside manifest.py, which refuses what is hostile. A registry's manifest loses a file with a
+name that is too long, say. A hub's listing loses any path that breaks a rule, and of two files
+with one path the second one: what is odd in a repository is not meant to harm.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from operator import attrgetter
+from typing import Protocol, TypeVar
+
+from axonfs.errors import MalformedError
+from axonfs.formats.safe_yaml import Node
+from axonfs.names import check_path, plain, unusable
+from axonfs.units import counted
+
+log = logging.getLogger(__name__)
+
+MAX_TOLD = 100
+MAX_TEXT = 300
+
+
+class _Named(Protocol):
+    @property
+    def path(self) -> str: ...
+
+
+File = TypeVar("File", bound=_Named)
+
+
+def usable_nodes(node: Node) -> tuple[Node, list[str]]:
+    """A manifest's list of files without those that no directory can hold, and their paths."""
+    if not isinstance(node, list):
+        return node, []
+    odd = [_odd_path(item) for item in node]
+    kept = [item for item, path in zip(node, odd, strict=True) if path is None]
+    return kept, [path for path in odd if path is not None]
+
+
+def _odd_path(item: Node) -> str | None:
+    """The path of a file that no directory can hold; None for any other item."""
+    path = item.get("path") if isinstance(item, dict) else None
+    return path if isinstance(path, str) and unusable(path) else None
+
+
+def usable_files(files: Iterable[File]) -> tuple[list[File], list[str]]:
+    """The files of a hub's listing that can stand beside each other, by path, and the others."""
+    kept: dict[str, File] = {}
+    left_out: list[str] = []
+    for file in sorted(files, key=attrgetter("path")):
+        if kept.get(file.path) == file:
+            continue  # listed twice, which changes nothing
+        folders = accumulate(file.path.split("/")[:-1], "{}/{}".format)
+        if _is_plain(file.path) and file.path not in kept and kept.keys().isdisjoint(folders):
+            kept[file.path] = file
+        else:
+            left_out.append(file.path)
+    return list(kept.values()), left_out
+
+
+def _is_plain(path: str) -> bool:
+    try:
+        check_path(path)
+    except MalformedError:
+        return False
+    return True
+
+
+def told(paths: Iterable[object]) -> tuple[str, ...]:
+    """The first MAX_TOLD paths, printable and shortened."""
+    return tuple(plain(str(path), MAX_TEXT) for path in list(paths)[:MAX_TOLD])
+
+
+def warn(spec: object, left_out: Sequence[str]) -> None:
+    """Log once, when a version becomes known, what is not to be seen of it."""
+    if left_out:
+        shown = ", ".join(map(repr, left_out[:3])) + ("…" if len(left_out) > 3 else "")
+        log.warning(
+            "%s is served without %s that no directory can hold: %s",
+            spec,
+            counted(len(left_out), "file"),
+            shown,
+        )

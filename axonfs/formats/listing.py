@@ -1,0 +1,213 @@
+"""A registry's two lists: index.json (every version of every model) and versions.json (of one).
+
+Pure. Both come from outside. A document that is not the format is refused; a single bad entry of
+an index is skipped, since one careless publisher must not hide everyone else's models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+from axonfs.errors import MalformedError
+from axonfs.formats.manifest import MAX_SIZE, MAX_TAGS, MAX_TEXT
+from axonfs.names import LATEST, MAX_DEPTH, Spec, newest, plain, valid_segment, version_key
+
+API_VERSION = "axonfs/v1"
+MAX_INDEX_BYTES = 64 << 20
+MAX_VERSIONS_BYTES = 4 << 20
+MAX_VERSIONS = 20_000
+# Values of an index, some ten a version. Parsed they take fifty times their bytes at worst.
+MAX_NODES = 3_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One version in an index; `size` in bytes, `published` in unix seconds, 0.0 if unknown."""
+
+    spec: Spec
+    description: str = ""
+    framework: str = ""
+    license: str = ""
+    tags: tuple[str, ...] = ()
+    size: int = 0
+    published: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """A model's versions, oldest first, and the one that `latest` means.
+
+    `aliases` are further names of versions that may move: the branches and tags of a hub.
+    """
+
+    versions: tuple[str, ...]
+    latest: str | None
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, versions: Iterable[str], latest: str | None = None) -> Self:
+        """`versions` in order; the newest is `latest` unless one that is there is said to be."""
+        ordered = tuple(sorted(set(versions), key=version_key))
+        return cls(ordered, latest if latest in ordered else newest(ordered))
+
+
+def parse_index(raw: bytes) -> tuple[list[Listing], int]:
+    """The listings of index.json, in its order, and how many entries were skipped as bad.
+
+    Raises:
+        MalformedError: it is too large, not JSON, or not an index.
+    """
+    root = _object(raw, MAX_INDEX_BYTES, "index")
+    models = root.get("models")
+    if root.get("apiVersion") != API_VERSION or not isinstance(models, list):
+        raise MalformedError(f"the index is not one of {API_VERSION}")
+    found: dict[Spec, Listing] = {}
+    for item in models:
+        listing = _listing(item)
+        if listing and listing.spec not in found:
+            found[listing.spec] = listing
+    return list(found.values()), len(models) - len(found)
+
+
+def render_index(listings: Iterable[Listing]) -> bytes:
+    """index.json, sorted by model and version, the same bytes for the same listings."""
+    ordered = sorted(listings, key=lambda listing: _order(listing.spec))
+    models = [listing_json(listing) for listing in ordered]
+    return _json({"apiVersion": API_VERSION, "models": models})
+
+
+def listing_json(listing: Listing) -> dict[str, object]:
+    """One entry of index.json."""
+    return {
+        "namespace": listing.spec.namespace,
+        "name": listing.spec.name,
+        "version": listing.spec.version,
+        "description": plain(listing.description, MAX_TEXT),
+        "framework": plain(listing.framework, MAX_TEXT),
+        "license": plain(listing.license, MAX_TEXT),
+        "tags": [plain(tag, MAX_TEXT) for tag in listing.tags],
+        "size": listing.size,
+        "published": listing.published,
+    }
+
+
+def parse_versions(raw: bytes) -> Versions:
+    """versions.json; entries that cannot be versions are left out.
+
+    Raises:
+        MalformedError: it is too large, not JSON, or not a list of versions.
+    """
+    root = _object(raw, MAX_VERSIONS_BYTES, "list of versions")
+    items = root.get("versions")
+    if not isinstance(items, list):
+        raise MalformedError("the list of versions has no versions")
+    if len(items) > MAX_VERSIONS:
+        raise MalformedError(f"there are {len(items)} versions, more than {MAX_VERSIONS}")
+    latest = root.get("latest")
+    return Versions.of(filter(_is_version, items), latest if isinstance(latest, str) else None)
+
+
+def render_versions(versions: Versions) -> bytes:
+    ordered = sorted(versions.versions, key=version_key)
+    return _json({"versions": ordered, "latest": versions.latest})
+
+
+def search(listings: Iterable[Listing], query: str) -> list[Listing]:
+    """The listings that every word of `query` hits in model, description, framework or tags.
+
+    A model named exactly so comes first, then those whose names have every word, then the rest;
+    within each by model, newest version first. An empty query finds everything.
+    """
+    words = query.casefold().split()
+    hits = [listing for listing in listings if _hit(listing, words)]
+    hits.sort(key=lambda listing: version_key(listing.spec.version), reverse=True)
+    return ranked(sorted(hits, key=lambda listing: listing.spec.model), query)
+
+
+def ranked(hits: Iterable[Listing], query: str) -> list[Listing]:
+    """`hits` with exact names first, then names that have every word; else in their order."""
+    words = query.casefold().split()
+    return sorted(hits, key=lambda listing: _rank(listing, words))
+
+
+def _hit(listing: Listing, words: list[str]) -> bool:
+    fields = (listing.spec.model, listing.description, listing.framework, *listing.tags)
+    text = "\n".join(fields).casefold()
+    return all(word in text for word in words)
+
+
+def _rank(listing: Listing, words: list[str]) -> int:
+    model = listing.spec.model.casefold()
+    query = " ".join(words)
+    if query == model or query == model.rpartition("/")[2] or query == model.partition("/")[2]:
+        return 0
+    return 1 if all(word in model for word in words) else 2
+
+
+def _order(spec: Spec) -> tuple[object, ...]:
+    return (spec.model, version_key(spec.version))
+
+
+def _object(raw: bytes, limit: int, what: str) -> dict[str, object]:
+    if len(raw) > limit:
+        raise MalformedError(f"the {what} has {len(raw)} bytes, more than {limit}")
+    if raw.count(b",") + raw.count(b"{") + raw.count(b"[") > MAX_NODES:
+        raise MalformedError(f"the {what} has more than {MAX_NODES} values")
+    try:
+        root = json.loads(raw)
+    except (ValueError, RecursionError) as exc:
+        raise MalformedError(f"the {what} is not JSON: {plain(str(exc))}") from exc
+    if not isinstance(root, dict):
+        raise MalformedError(f"the {what} is not a JSON object")
+    return root
+
+
+def _json(root: dict[str, object]) -> bytes:
+    return json.dumps(root, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def _listing(item: object) -> Listing | None:
+    if not isinstance(item, dict):
+        return None
+    spec = _spec(item)
+    size = _number(item.get("size", 0))
+    if spec is None or size is None or size != int(size):
+        return None
+    tags = item.get("tags")
+    return Listing(
+        spec=spec,
+        description=_text(item.get("description")),
+        framework=_text(item.get("framework")),
+        license=_text(item.get("license")),
+        tags=tuple(filter(None, map(_text, tags[:MAX_TAGS]))) if isinstance(tags, list) else (),
+        size=int(size),
+        published=float(_number(item.get("published")) or 0.0),
+    )
+
+
+def _spec(item: dict[str, object]) -> Spec | None:
+    namespace, name, version = (item.get(key) for key in ("namespace", "name", "version"))
+    if not (isinstance(namespace, str) and isinstance(name, str) and _is_version(version)):
+        return None
+    segments = [namespace, *name.split("/")]
+    if len(segments) >= MAX_DEPTH or not all(map(valid_segment, segments)):
+        return None
+    return Spec(namespace, name, str(version))
+
+
+def _is_version(item: object) -> bool:
+    return isinstance(item, str) and valid_segment(item) and item != LATEST
+
+
+def _number(item: object) -> int | float | None:
+    """A JSON number within what the program counts with; NaN and the infinities are not."""
+    if isinstance(item, bool) or not isinstance(item, int | float):
+        return None
+    return item if 0 <= item <= MAX_SIZE else None
+
+
+def _text(item: object) -> str:
+    return plain(item, MAX_TEXT) if isinstance(item, str) else ""

@@ -1,0 +1,61 @@
+"""What a manifest says about its package: all files of a version in one tar.gz, Axon's `.axon`.
+
+Pure; below manifest.py. Read leniently: a package that cannot be fetched is none, since the objects
+of a registry do not need it. Also the names of objects that have no digest of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from axonfs.formats.safe_yaml import Node
+from axonfs.names import vouching_digest
+
+MAX_PACKAGE_BYTES = 1 << 53
+MAX_MIRRORS = 16
+MAX_URL = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One tar.gz of `size` bytes; the first of `urls` is its own, the others are mirrors.
+
+    `digest` is its sha256, None where the manifest gives none that can be right. `registry` is
+    where the manifest was published, empty if it does not say.
+    """
+
+    urls: tuple[str, ...]
+    size: int
+    digest: str | None
+    registry: str = ""
+
+
+def parse_distribution(node: Node) -> Package | None:
+    """The package in a manifest's `distribution`; None if there is none that can be used."""
+    distribution = node if isinstance(node, dict) else {}
+    item, registry = distribution.get("package"), distribution.get("registry")
+    if not isinstance(item, dict):
+        return None
+    size, mirrors = item.get("size"), item.get("mirrors")
+    listed = [item.get("url"), *(mirrors if isinstance(mirrors, list) else ())]
+    urls = tuple(url for url in map(_url, listed[: MAX_MIRRORS + 1]) if url)
+    if not urls or not isinstance(size, int) or not 0 < size <= MAX_PACKAGE_BYTES:
+        return None
+    published = _url(registry.get("url")) if isinstance(registry, dict) else ""
+    return Package(urls, size, vouching_digest(item.get("sha256")), published)
+
+
+def _url(node: Node) -> str:
+    return node if isinstance(node, str) and len(node) <= MAX_URL else ""
+
+
+def packed_digest(package: str, path: str) -> str:
+    """The name of the object of a file that only the digest of its package vouches for."""
+    return hashlib.sha256(f"package {package} {path}".encode()).hexdigest()
+
+
+def unverified_digest(base: str, manifest: str, path: str) -> str:
+    """The name of the object of a file that nothing vouches for: no other registry, and no other
+    manifest (`manifest` is its sha256), has one of that name."""
+    return hashlib.sha256(f"unverified {base.rstrip('/')} {manifest} {path}".encode()).hexdigest()

@@ -1,0 +1,26 @@
+"""The HTTP client: small documents over the event loop, and the bytes of objects in threads.
+
+The only package that speaks HTTP to others. Imports the modules at the root and no other package.
+Documents run on the trio thread; `Bodies` blocks, in threads of whoever calls it.
+"""
+
+from axonfs.http_client.bodies import Bodies, Location
+from axonfs.http_client.documents import Documents, Fetched
+from axonfs.http_client.limits import Limits
+from axonfs.http_client.routes import Routes, Trust
+from axonfs.http_client.stalls import LEAST, Stall
+from axonfs.http_client.urls import Origin, shown
+
+__all__ = [
+    "LEAST",
+    "Bodies",
+    "Documents",
+    "Fetched",
+    "Limits",
+    "Location",
+    "Origin",
+    "Routes",
+    "Stall",
+    "Trust",
+    "shown",
+]

@@ -1,0 +1,123 @@
+"""Connect: TCP, through a proxy where there is one, and TLS on top where the URL wants it.
+
+Blocking, for worker threads. Everything here together gets `Limits.connect` seconds.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+
+from axonfs.errors import UnavailableError
+from axonfs.http_client.faults import fault
+from axonfs.http_client.limits import Limits
+from axonfs.http_client.resolver import lookup
+from axonfs.http_client.routes import Routes, Trust
+from axonfs.http_client.urls import Origin, Url, shown
+from axonfs.http_client.wire import Wire
+from axonfs.names import printable
+
+_HEAD_LIMIT = 16 << 10
+
+
+class Dialer:
+    """Makes connections; any thread may use it."""
+
+    def __init__(self, limits: Limits, routes: Routes, trust: Trust) -> None:
+        self._limits = limits
+        self._routes = routes
+        self._trust = trust
+
+    def dial(self, url: Url, patience: float | None = None) -> Wire:
+        """A new connection over which `url` can be asked for.
+
+        Args:
+            patience: seconds, where that is less than the usual.
+
+        Raises:
+            OSError: there is none to be had.
+            UnavailableError: the proxy refuses.
+        """
+        usual = self._limits.connect
+        until = time.monotonic() + (usual if patience is None else min(usual, patience))
+        proxy = self._routes.proxy(url.origin)
+        sock = _connect(proxy.origin if proxy else url.origin, until)
+        try:
+            if url.origin.secure:
+                if proxy:
+                    _tunnel(sock, proxy, url.origin, until)
+                sock = self._wrap(sock, url.origin.host, until)
+        except BaseException:
+            sock.close()
+            raise
+        return Wire(sock, self._limits)
+
+    def target(self, url: Url) -> tuple[str, dict[str, str]]:
+        """What a request line says for `url`, and the headers that a proxy wants."""
+        proxy = self._routes.proxy(url.origin)
+        if proxy is None or url.origin.secure:
+            return url.target, {}
+        return str(url), proxy_authorization(proxy)
+
+    def _wrap(self, sock: socket.socket, host: str, until: float) -> socket.socket:
+        sock.settimeout(_left(until))
+        return self._trust.context.wrap_socket(sock, server_hostname=host)
+
+
+def _left(until: float) -> float:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("no connection in time")
+    return left
+
+
+def _connect(origin: Origin, until: float) -> socket.socket:
+    """The first address that answers; each gets its share of the time that is left."""
+    found = lookup(origin.host, origin.port, _left(until))
+    failure: OSError = OSError("its host name has no address")
+    for number, (family, kind, protocol, _, address) in enumerate(found):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(_left(until) / (len(found) - number))
+            sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as exc:
+            sock.close()
+            failure = exc
+        else:
+            return sock
+    raise failure
+
+
+def proxy_authorization(proxy: Url) -> dict[str, str]:
+    credentials = proxy.credentials.get("Authorization")
+    return {"Proxy-Authorization": credentials} if credentials else {}
+
+
+def _tunnel(sock: socket.socket, proxy: Url, origin: Origin, until: float) -> None:
+    """Have `proxy` connect `sock` through to `origin` (HTTP's CONNECT)."""
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    place = f"{host}:{origin.port}"
+    headers = {"Host": place, **proxy_authorization(proxy)}
+    lines = [f"CONNECT {place} HTTP/1.1", *(f"{name}: {text}" for name, text in headers.items())]
+    sock.settimeout(_left(until))
+    sock.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
+    status = _read_head(sock, until).split(b"\r\n")[0].decode("latin-1")
+    code = status.split(" ")[1] if status.count(" ") else ""
+    if not (status.startswith("HTTP/1.") and code == "200"):
+        what = f"the proxy does not connect to {place}: '{printable(status, 80)}'"
+        hint = "check HTTPS_PROXY" if code == "407" else None
+        passing = code.startswith("5")
+        raise fault(UnavailableError, what, shown(str(proxy)), transient=passing, hint=hint)
+
+
+def _read_head(sock: socket.socket, until: float) -> bytes:
+    """Byte by byte, since what follows the blank line already belongs to TLS."""
+    head = bytearray()
+    while not head.endswith(b"\r\n\r\n"):
+        sock.settimeout(_left(until))
+        byte = sock.recv(1)
+        if not byte or len(head) >= _HEAD_LIMIT:
+            raise ConnectionResetError("the proxy hung up")
+        head += byte
+    return bytes(head)

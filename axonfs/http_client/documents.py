@@ -1,0 +1,328 @@
+"""Documents: everything small that is asked over HTTP. Manifests, indexes, chunk tables.
+
+Sits beside bodies.py, which has the objects' bytes. Retries here, since a document is asked for
+as a whole and nobody else sees its progress. Trio only. Every method may be cancelled at any
+await; what was begun is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+import httpcore
+import trio
+
+from axonfs.errors import AxonError, DeadlineError, MalformedError, NotFoundError, UnavailableError
+from axonfs.http_client.answers import (
+    HEADERS,
+    Answer,
+    check_framing,
+    check_status,
+    codings,
+    content_length,
+)
+from axonfs.http_client.coding import CodingError, CutError, decoded
+from axonfs.http_client.connections import check_surplus, connections, request
+from axonfs.http_client.faults import UP, deadline_passed, fault, network_fault, not_http, not_sent
+from axonfs.http_client.fields import fields, next_page
+from axonfs.http_client.limits import (
+    DEADLINES_MAX,
+    DRAIN_BYTES,
+    DRAIN_SECONDS,
+    PROGRESS_BYTES,
+    Limits,
+)
+from axonfs.http_client.resolver import TrioResolver
+from axonfs.http_client.routes import Routes, Trust
+from axonfs.http_client.shares import Shares, Visit
+from axonfs.http_client.urls import (
+    MAX_REDIRECTS,
+    REDIRECTS,
+    Url,
+    carried,
+    endless,
+    follow,
+    shown,
+    target_of,
+)
+from axonfs.names import printable
+
+DECODED_PIECE = 1 << 20
+_LOST = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A document as its source sent it.
+
+    Args:
+        final_url: where it was after redirects.
+        following: the URL of the next page, where the answer names one.
+    """
+
+    body: bytes
+    etag: str | None
+    final_url: str
+    following: str | None = None
+
+
+@dataclass(slots=True)
+class _Question:
+    """One call of `get`: what is asked, and the scope whose deadline its progress moves."""
+
+    url: Url
+    headers: dict[str, str]
+    secrets: Mapping[str, str] = field(repr=False)
+    limit: int
+    scope: trio.CancelScope
+    until: float
+    visit: Visit
+    best: int = 0
+
+    @property
+    def expected(self) -> frozenset[int]:
+        return frozenset({200, 304} if "If-None-Match" in self.headers else {200})
+
+
+class Documents:
+    """An HTTP client for documents; `async with` closes its connections.
+
+    Args:
+        trust: whom to trust, where it is not the system's choice.
+        draw: the jitter of pauses between attempts, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        trust: Trust | None = None,
+        *,
+        routes: Routes | None = None,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.limits = limits or Limits()
+        self._routes = routes or Routes.of_environment()
+        self._trust = trust or Trust()
+        self._draw = draw
+        self._shares = Shares(self.limits)
+        self._clients: dict[tuple[bool, Url | None], httpcore.AsyncConnectionPool] = {}
+
+    async def __aenter__(self) -> Self:
+        trio.socket.set_custom_hostname_resolver(TrioResolver(self.limits.connect))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
+            await client.aclose()
+
+    async def get(
+        self,
+        url: str,
+        *,
+        limit: int,
+        etag: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Fetched | None:
+        """The document at `url`, or None if it still is the one with `etag`.
+
+        Args:
+            limit: the most bytes it may have.
+            headers: credentials, sent to the URL's own origin only.
+
+        Raises:
+            NotFoundError, AccessDeniedError: the source said so.
+            MalformedError: it is larger than `limit`.
+            UnavailableError: no answer that could be used, after every retry.
+            DeadlineError: no progress within the deadline, or too little of it.
+        """
+        target = target_of(url)
+        # No other text is safe in a header; an ETag that no server should send is not sent.
+        known = {"If-None-Match": etag} if etag and etag.isascii() else {}
+        failure: AxonError | None = None
+        with self._shares.visit() as visit:
+            with trio.move_on_after(self.limits.deadline) as scope:
+                secrets = {**target.credentials, **(headers or {})}
+                until = trio.current_time() + DEADLINES_MAX * self.limits.deadline
+                sent = {**HEADERS, **known}
+                question = _Question(target, sent, secrets, limit, scope, until, visit)
+                for attempt in range(1, self.limits.attempts + 1):
+                    try:
+                        return await self._attempt(question)
+                    except AxonError as exc:
+                        failure = exc
+                        await trio.sleep(self._pause(exc, attempt, question))
+            late = deadline_passed(self.limits.deadline, shown(url), failure)
+            raise visit.failed(late) from failure
+
+    def _pause(self, exc: AxonError, attempt: int, question: _Question) -> float:
+        """How long to wait before the next attempt.
+
+        Raises:
+            AxonError: there is no next attempt.
+        """
+        pause = self.limits.pause(attempt, exc.retry_after, draw=self._draw)
+        late = trio.current_time() + pause >= question.scope.deadline
+        if not exc.transient:
+            raise exc
+        if attempt >= self.limits.attempts or late or question.visit.hasty:
+            raise question.visit.failed(exc)
+        return pause
+
+    async def _attempt(self, question: _Question) -> Fetched | None:
+        url, secrets = question.url, question.secrets
+        for _ in range(MAX_REDIRECTS + 1):
+            slots, sent = question.visit.enter(url.origin), {**question.headers, **secrets}
+            async with slots, self._asked(url, sent, question.visit) as response:
+                answer = _answer(url, response)
+                if answer.status == 200:
+                    return await self._body(answer, response, question)
+                question.visit.progressed()
+                await _drain(response)
+            if answer.status not in REDIRECTS:
+                check_status(answer, question.expected, NotFoundError)
+                return None
+            following = follow(url, answer.headers.get("location"))
+            secrets, url = carried(secrets, url, following), following
+        raise endless(str(question.url))
+
+    @contextlib.asynccontextmanager
+    async def _asked(
+        self, url: Url, headers: dict[str, str], visit: Visit
+    ) -> AsyncIterator[httpcore.Response]:
+        limits = visit.begin()
+        with _mapped(url, limits):
+            proxy = self._routes.proxy(url.origin)
+            parts = request(
+                url,
+                headers,
+                connect=limits.connect,
+                wait=limits.first_byte,
+                forwarded=proxy is not None and not url.origin.secure,
+            )
+            async with self._client(url.origin.secure, proxy).stream("GET", **parts) as response:
+                yield response
+                check_surplus(response)
+
+    def _client(self, secure: bool, proxy: Url | None) -> httpcore.AsyncConnectionPool:
+        key = secure, proxy
+        if key not in self._clients:
+            self._clients[key] = connections(secure, proxy, self._trust)
+        return self._clients[key]
+
+    async def _body(
+        self, answer: Answer, response: httpcore.Response, question: _Question
+    ) -> Fetched:
+        check_status(answer, question.expected, NotFoundError)
+        # In a coding it may be a little longer than the document, which is what has a limit.
+        room = question.limit + (question.limit // 64 + 4096 if codings(answer) else 0)
+        if (content_length(answer.headers) or 0) > room:
+            raise _too_large(answer, question.limit)
+        body = bytearray()
+        pieces = response.aiter_stream()
+        while piece := await self._next(pieces, answer, question.visit):
+            body += piece
+            if len(body) > room:
+                await _abandon(pieces)
+                raise _too_large(answer, question.limit)
+            self._note_progress(question, len(body))
+        question.visit.progressed()
+        whole = bytes(body)
+        if codings(answer):
+            whole = await trio.to_thread.run_sync(_decoded, whole, answer, question.limit)
+        following = next_page(answer.url, answer.headers.get("link"))
+        return Fetched(whole, answer.headers.get("etag"), answer.url, following)
+
+    async def _next(self, pieces: AsyncIterator[bytes], answer: Answer, visit: Visit) -> bytes:
+        with trio.move_on_after(visit.limits.stall):
+            return await anext(pieces, b"")
+        what = f"not a byte for {visit.limits.stall:g} s"
+        raise fault(DeadlineError, what, shown(answer.url), transient=True, hint=UP)
+
+    def _note_progress(self, question: _Question, received: int) -> None:
+        """Move the deadline when an attempt got further than any before it."""
+        if received >= question.best + PROGRESS_BYTES:
+            question.best = received
+            question.visit.progressed()
+            later = trio.current_time() + self.limits.deadline
+            question.scope.deadline = min(later, question.until)
+
+
+def _answer(url: Url, response: httpcore.Response) -> Answer:
+    answer = Answer(str(url), response.status, fields(response.headers))
+    check_framing(answer)
+    return answer
+
+
+def _decoded(body: bytes, answer: Answer, limit: int) -> bytes:
+    """The plain bytes of a body that came in a coding; they count for the limit."""
+    read, plain = decoded(io.BytesIO(body).read, codings(answer)), bytearray()
+    try:
+        while piece := read(DECODED_PIECE):
+            plain += piece
+            if len(plain) > limit:
+                raise _too_large(answer, limit)
+    except CodingError as exc:
+        cut = isinstance(exc, CutError)
+        raise fault(UnavailableError, str(exc), shown(answer.url), transient=cut) from exc
+    return bytes(plain)
+
+
+async def _drain(response: httpcore.Response) -> None:
+    """Read a body that nobody wants if it is short and already there.
+
+    Only then can the connection be used again: names that do not exist are asked for often.
+    """
+    received = 0
+    with contextlib.suppress(*_LOST), trio.move_on_after(DRAIN_SECONDS):
+        pieces = response.aiter_stream()
+        async for piece in pieces:
+            received += len(piece)
+            if received > DRAIN_BYTES:
+                await _abandon(pieces)
+
+
+async def _abandon(pieces: AsyncIterator[bytes]) -> None:
+    """End a body early, at the innermost await of httpcore's nest of generators.
+
+    Closing the outermost would leave the others to the garbage collector, which trio reports.
+    """
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        async for _ in pieces:
+            pass
+
+
+def _too_large(answer: Answer, limit: int) -> MalformedError:
+    return fault(MalformedError, f"the document has more than {limit} bytes", shown(answer.url))
+
+
+@contextlib.contextmanager
+def _mapped(url: Url, limits: Limits) -> Iterator[None]:
+    """Turn what httpcore raises into this program's errors."""
+    source = shown(str(url))
+    try:
+        yield
+    except httpcore.ConnectTimeout as exc:
+        what = f"no connection within {limits.connect:g} s"
+        raise fault(DeadlineError, what, source, transient=True, hint=UP) from exc
+    except httpcore.TimeoutException as exc:
+        what = f"not a byte for {limits.first_byte:g} s"
+        raise fault(DeadlineError, what, source, transient=True, hint=UP) from exc
+    except httpcore.ProxyError as exc:
+        what = f"the proxy does not connect: {printable(str(exc))}"
+        raise fault(UnavailableError, what, source, hint="check HTTPS_PROXY") from exc
+    except httpcore.RemoteProtocolError as exc:
+        raise not_http(exc, source) from exc
+    except httpcore.LocalProtocolError as exc:
+        raise not_sent(source) from exc
+    except (httpcore.NetworkError, OSError) as exc:  # OSError: certificates that cannot be read
+        raise network_fault(exc, source) from exc

@@ -1,0 +1,99 @@
+"""Kept-alive connections by origin, and reused buffers: what one body leaves for the next.
+
+Thread-safe; each lock is held for a few list operations, never during I/O.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from axonfs import memory
+from axonfs.http_client.urls import Origin
+from axonfs.http_client.wire import Wire
+
+# Servers close an idle connection after 5 to 75 s; asking on one that is being closed costs a
+# round trip, and a new connection costs one to three.
+IDLE_SECONDS = 30.0
+IDLE_WIRES = 16
+IDLE_BYTES = 32 << 20
+
+
+class Pool:
+    """Idle wires. One that is taken belongs to the taker until it is put back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: dict[Origin, list[Wire]] = {}
+        self._closed = False
+
+    def take(self, origin: Origin) -> Wire | None:
+        """The wire that was used last, if it still can carry a request."""
+        while True:
+            with self._lock:
+                kept = self._idle.get(origin)
+                if not kept:
+                    return None
+                wire = kept.pop()
+            if time.monotonic() - wire.idle_since < IDLE_SECONDS and not wire.spent():
+                return wire
+            wire.hang_up()
+
+    def put(self, origin: Origin, wire: Wire) -> None:
+        """Keep `wire`, whose last answer was read to its end, for the next request."""
+        wire.idle_since = time.monotonic()
+        with self._lock:
+            if not self._closed:
+                self._idle.setdefault(origin, []).append(wire)
+            surplus = [wire] if self._closed else self._surplus()
+        for old in surplus:
+            old.hang_up()
+
+    def _surplus(self) -> list[Wire]:
+        """Take out the wires that are too old, and the oldest where there are too many."""
+        every = [wire for kept in self._idle.values() for wire in kept]
+        every.sort(key=lambda wire: wire.idle_since)
+        stale = time.monotonic() - IDLE_SECONDS
+        surplus = [wire for wire in every[:-IDLE_WIRES] if wire.idle_since > stale]
+        surplus += [wire for wire in every if wire.idle_since <= stale]
+        for origin, kept in list(self._idle.items()):
+            kept[:] = [wire for wire in kept if wire not in surplus]
+            if not kept:
+                del self._idle[origin]
+        return surplus
+
+    def close(self) -> None:
+        """Hang up what is idle now, and what is put back later."""
+        with self._lock:
+            self._closed = True
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Hang up what is idle now."""
+        with self._lock:
+            every = [wire for kept in self._idle.values() for wire in kept]
+            self._idle.clear()
+        for wire in every:
+            wire.hang_up()
+
+
+class Buffers:
+    """Buffers by size. A fresh one costs a page fault every 4 KiB, more than the copy into it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[memoryview] = []
+
+    def take(self, size: int) -> memoryview:
+        with self._lock:
+            for number, buffer in enumerate(self._idle):
+                if len(buffer) == size:
+                    return self._idle.pop(number)
+        return memory.buffer(size)
+
+    def put(self, buffer: memoryview) -> None:
+        """Keep `buffer`, and forget the ones that were idle the longest beyond IDLE_BYTES."""
+        with self._lock:
+            self._idle.insert(0, buffer)
+            while sum(map(len, self._idle)) > IDLE_BYTES:
+                self._idle.pop()

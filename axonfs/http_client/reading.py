@@ -1,0 +1,223 @@
+"""The bytes of one read, out of as many answers as the server makes of it.
+
+Sits between bodies.py, which asks, and reply.py, which has one answer on a connection. A server
+may send more or less than the range that was asked for, one part of a multipart body, or the
+whole object in a coding; what comes out here is the bytes that are wanted, in order.
+
+Blocking, for worker threads; one thread at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import h11
+
+from axonfs.errors import AxonError, UnavailableError
+from axonfs.http_client.answers import Answer, body_range, codings, is_coded
+from axonfs.http_client.coding import CodingError, CutError, Read, decoded
+from axonfs.http_client.faults import deadline_passed, fault, network_fault, not_http, not_sent
+from axonfs.http_client.fields import fields, media_type
+from axonfs.http_client.limits import Limits
+from axonfs.http_client.pool import Pool
+from axonfs.http_client.reply import Reply
+from axonfs.http_client.urls import Url, shown
+from axonfs.http_client.wire import SlowError, StallError, Wire
+from axonfs.ranges import Range
+
+# Answers that one read takes from a server that sends less than was asked for.
+MAX_ANSWERS = 64
+_SKIP_BYTES = 64 << 10
+_PART_HEAD_LINES, _LINE_BYTES = 32, 8 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """An answer whose body is still on the wire."""
+
+    wire: Wire
+    reply: Reply
+    answer: Answer
+    url: Url
+
+    def end(self, pool: Pool) -> None:
+        """Keep the wire if its answer was read to the end, else hang up."""
+        if self.reply.reusable and not self.wire.spent():
+            pool.put(self.url.origin, self.wire)
+        else:
+            self.wire.hang_up()
+
+
+class Body:
+    """The object's bytes in one answer, from `at` on.
+
+    Args:
+        asked: the range that was asked for in an object of `size` bytes, whose ETag was `etag`.
+
+    Raises:
+        AxonError: it is not an answer to that.
+    """
+
+    def __init__(self, exchange: Exchange, asked: Range, size: int, etag: str | None) -> None:
+        answer, self.exchange = exchange.answer, exchange
+        kind, parameters = media_type(answer.headers.get("content-type"))
+        self._multipart = answer.status == 206 and kind == "multipart/byteranges"
+        if self._multipart and "content-range" not in answer.headers:
+            headers = {**answer.headers, **_part_head(exchange.reply, parameters.get("boundary"))}
+            headers.pop("content-length", None)  # of all parts together
+            answer = Answer(answer.url, answer.status, headers)
+        self.held = body_range(answer, asked, size, etag)
+        self.at = self.held.start
+        self._read: Read | None = None
+        if is_coded(answer, size):
+            self._read = decoded(exchange.reply.read, codings(answer))
+        exchange.wire.expect(self.held.size)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the server ignored the range and sent everything."""
+        return self.exchange.answer.status == 200
+
+    def readinto(self, view: memoryview) -> None:
+        """Fill `view`, which does not go past what this answer holds.
+
+        Raises:
+            UnavailableError: the answer ends before that.
+        """
+        filled = 0
+        while filled < len(view):
+            count = self._some(view[filled:])
+            if not count:
+                raise self._fault(f"the body ended early, at byte {self.at}")
+            filled += count
+            self.at += count
+
+    def skip(self, start: int) -> None:
+        """Read what comes before byte `start`, and drop it."""
+        scratch = memoryview(bytearray(min(_SKIP_BYTES, max(start - self.at, 0))))
+        while self.at < start:
+            self.readinto(scratch[: start - self.at])
+            self.exchange.wire.progressed()
+
+    def finish(self) -> None:
+        """See that nothing follows: in a body without a length the end has to be read."""
+        if self.at < self.held.stop or self._multipart:
+            return
+        if self._some(memoryview(bytearray(1))):
+            raise self._fault("the body is longer than it should be")
+
+    def _some(self, view: memoryview) -> int:
+        if self._read is None:
+            return self.exchange.reply.readinto(view)
+        plain = self._read(len(view))
+        view[: len(plain)] = plain
+        return len(plain)
+
+    def _fault(self, what: str) -> AxonError:
+        return fault(UnavailableError, what, shown(self.exchange.answer.url), transient=True)
+
+
+class Reading:
+    """Reads on from answer to answer; `with` ends the last one.
+
+    Args:
+        body: the first answer.
+        more: asks for the object's bytes from a position on.
+    """
+
+    def __init__(self, body: Body, more: Callable[[int], Body], pool: Pool, limits: Limits) -> None:
+        self._body = body
+        self._more = more
+        self._pool = pool
+        self._limits = limits
+        self._answers = 1
+
+    def __enter__(self) -> Reading:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._end()
+        else:
+            self._body.exchange.wire.hang_up()
+
+    def fill(self, view: memoryview, start: int) -> None:
+        """Fill `view` with the object's bytes from `start` on."""
+        stop = start + len(view)
+        while start < stop:
+            if start >= self._body.held.stop:
+                self._ask_for_more(start)
+            with mapped(self._body.exchange.answer.url, self._limits):
+                self._body.skip(start)
+                count = min(stop, self._body.held.stop) - start
+                self._body.readinto(view[len(view) - (stop - start) :][:count])
+            start += count
+
+    def progressed(self) -> None:
+        """Start the deadline anew: what was read is in use."""
+        self._body.exchange.wire.progressed()
+
+    def _ask_for_more(self, start: int) -> None:
+        self._end()
+        self._answers += 1
+        if self._answers > MAX_ANSWERS:
+            url = shown(self._body.exchange.answer.url)
+            what = f"it sends less than it is asked for, {MAX_ANSWERS} times in one read"
+            raise fault(UnavailableError, what, url, transient=True)
+        self._body = self._more(start)
+
+    def _end(self) -> None:
+        exchange = self._body.exchange
+        try:
+            with mapped(exchange.answer.url, self._limits):
+                self._body.finish()
+        except BaseException:
+            exchange.wire.hang_up()
+            raise
+        exchange.end(self._pool)
+
+
+def _part_head(reply: Reply, boundary: str | None) -> dict[str, str]:
+    """The fields of the first part of a multipart body, which is read up to its bytes."""
+    delimiter = b"--" + (boundary or "").encode()
+    lines = [_line(reply)]
+    while lines[-1].rstrip() != delimiter:
+        if len(lines) > _PART_HEAD_LINES:
+            return {}
+        lines.append(_line(reply))
+    found: list[tuple[bytes, bytes]] = []
+    while (line := _line(reply).strip()) and len(found) <= _PART_HEAD_LINES:
+        name, _, value = line.partition(b":")
+        found.append((name.strip(), value))
+    return {name: text for name, text in fields(found).items() if name == "content-range"}
+
+
+def _line(reply: Reply) -> bytes:
+    line = bytearray()
+    while not line.endswith(b"\n") and len(line) < _LINE_BYTES and (byte := reply.read(1)):
+        line += byte
+    return bytes(line)
+
+
+@contextlib.contextmanager
+def mapped(url: str, limits: Limits) -> Iterator[None]:
+    """Turn what sockets, TLS and h11 raise into this program's errors."""
+    source = shown(url)
+    try:
+        yield
+    except SlowError as exc:
+        raise deadline_passed(limits.deadline, source) from exc
+    except StallError as exc:  # its cause is the system's word for a wait that is over
+        raise fault(UnavailableError, str(exc), source, transient=True) from exc
+    except h11.LocalProtocolError as exc:
+        raise not_sent(source) from exc
+    except h11.RemoteProtocolError as exc:
+        raise not_http(exc, source) from exc
+    except CodingError as exc:
+        raise fault(
+            UnavailableError, str(exc), source, transient=isinstance(exc, CutError)
+        ) from exc
+    except OSError as exc:
+        raise network_fault(exc, source) from exc

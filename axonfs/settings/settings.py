@@ -1,0 +1,390 @@
+"""Settings: what a command was told, from flags, variables and the config file.
+
+Sits just above errors and names; knows no other part. A flag beats its `AXONFS_*` variable, which
+beats the config file, which beats the default. The file is YAML with the keys of `KEYS`, and
+editing.py changes it. Where there is none, Axon's is read in its place.
+Any thread; nothing here is kept between calls.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from axonfs.errors import ClosedFileError, UsageError
+from axonfs.names import HUBS, printable
+from axonfs.settings.axon import RENAMED, axon_config_path, translated
+from axonfs.settings.homes import below_home, default_cache, default_mountpoint
+from axonfs.settings.parsers import (
+    InvalidItemError,
+    as_written,
+    parse_log_format,
+    parse_log_level,
+    parse_mode,
+    parse_number,
+    parse_optional_path,
+    parse_path,
+    parse_prefetch,
+    parse_seconds,
+    parse_sources,
+    parse_switch,
+    parse_tokens,
+    parse_urls,
+    separated,
+    whole,
+)
+from axonfs.settings.tokens import check_private, with_tokens
+from axonfs.units import parse_rate, parse_size
+
+MAX_CONFIG_BYTES = 1 << 20
+SYSTEM_CONFIG = Path("/etc/axonfs/config.yaml")
+# What PyYAML raises beside its own errors, of a date, number or tag that is none.
+_SCALAR_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+# What `config set KEY` takes to mean "leave it out of the file".
+DEFAULT_WORD = "default"
+
+# What a config file says: each value as YAML has it, and where it stands.
+Document: TypeAlias = dict[str, tuple[Any, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a command or a mount can be told; times in seconds, sizes in bytes.
+
+    `cache_size` None means: leave 10 % of the disk free. `prefetch` is one of PREFETCH. `scrub` is
+    in bytes per second, 0 for never. `allow_unverified` are URLs of registries. `tokens`
+    maps a registry's URL to the token that goes to this registry alone; it is not part of the repr,
+    so no log can show it.
+    """
+
+    registries: tuple[str, ...] = ()
+    cache: Path = field(default_factory=default_cache)
+    cache_size: int | None = None
+    offline: bool = False
+    deadline: float = 60.0
+    streams: int = 16
+    retries: int = 5
+    prefetch: str = "auto"
+    scrub: int = 16 << 20
+    allow_other: bool = False
+    uid: int | None = None
+    gid: int | None = None
+    mode: int = 0o444
+    passthrough: bool = True
+    log_format: str = "text"
+    log_level: str = "info"
+    mountpoint: Path = field(default_factory=default_mountpoint)
+    ca_bundle: Path | None = None
+    sources: tuple[str, ...] = HUBS
+    allow_unverified: tuple[str, ...] = ()
+    tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def token(self, registry: str) -> str | None:
+        """The token of the registry at this URL."""
+        return self.tokens.get(registry)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One setting: its variable, its parser, and one sentence for people."""
+
+    variable: str | None
+    parse: Callable[[object], Any]
+    help: str
+
+
+KEYS: Mapping[str, Key] = {
+    "registries": Key(
+        "AXONFS_REGISTRY", parse_urls, "Registry URLs; the first that has a model wins."
+    ),
+    "cache": Key("AXONFS_CACHE_DIR", parse_path, "Directory of the local cache."),
+    "cache_size": Key(
+        "AXONFS_CACHE_SIZE", parse_size, "Limit of the cache, like 200G; auto leaves 10 % free."
+    ),
+    "offline": Key("AXONFS_OFFLINE", parse_switch, "Whether to keep off the network."),
+    "deadline": Key(
+        "AXONFS_DEADLINE", parse_seconds, "Seconds without progress before a read fails."
+    ),
+    "streams": Key(
+        "AXONFS_STREAMS",
+        whole(1, 256),
+        "Connections to one source that fetch at once, at the most.",
+    ),
+    "retries": Key(
+        "AXONFS_RETRIES", whole(0, 100), "How often a manifest or an index is asked for again."
+    ),
+    "prefetch": Key(
+        "AXONFS_PREFETCH",
+        parse_prefetch,
+        "What the start of a load fetches: auto, what it will read; all, the version; or off.",
+    ),
+    "scrub": Key(
+        "AXONFS_SCRUB",
+        parse_rate,
+        "Bytes per second that a mount reads to check what is cached, like 32M; or off.",
+    ),
+    "allow_other": Key(
+        "AXONFS_ALLOW_OTHER", parse_switch, "Whether other users may read the mount."
+    ),
+    "uid": Key("AXONFS_UID", parse_number, "User id that owns the files; by default who mounts."),
+    "gid": Key("AXONFS_GID", parse_number, "Group id of the files; by default of who mounts."),
+    "mode": Key(
+        "AXONFS_MODE", parse_mode, "Octal mode of the files; directories get x where r is."
+    ),
+    "passthrough": Key(
+        "AXONFS_PASSTHROUGH", parse_switch, "Whether the kernel may read complete files itself."
+    ),
+    "log_format": Key(
+        "AXONFS_LOG_FORMAT", parse_log_format, "Lines of a mount's log: text, or json."
+    ),
+    "log_level": Key(
+        "AXONFS_LOG_LEVEL",
+        parse_log_level,
+        "The least severe messages in a mount's log: debug, info, warning or error.",
+    ),
+    "mountpoint": Key("AXONFS_MOUNTPOINT", parse_path, "Where `axonfs mount` mounts by default."),
+    "ca_bundle": Key(
+        "AXONFS_CA_BUNDLE", parse_optional_path, "PEM file of the certificate authorities to trust."
+    ),
+    "sources": Key(
+        "AXONFS_SOURCES",
+        parse_sources,
+        "Hubs whose models are below their name: hf, modelscope; or none.",
+    ),
+    "allow_unverified": Key(
+        "AXONFS_ALLOW_UNVERIFIED",
+        parse_urls,
+        "URLs of registries whose files may be read even where they have no sha256.",
+    ),
+    "tokens": Key(
+        None,
+        parse_tokens,
+        "Token per registry URL; `axonfs registry add URL --with-token` sets one.",
+    ),
+}
+assert list(KEYS) == [item.name for item in fields(Settings)]
+
+
+def convert(name: str, value: object, where: str) -> Any:
+    """`value` as the type of the setting `name`.
+
+    Raises:
+        UsageError: the value does not fit; the message names the key and `where` it stands.
+    """
+    try:
+        return KEYS[name].parse(value)
+    except ValueError as exc:
+        item = exc.item if isinstance(exc, InvalidItemError) else value
+        shown = "" if name == "tokens" and item is value else f"{as_written(item)} "
+        raise UsageError(f"{name}: {shown}{exc}", source=where) from exc
+
+
+def load(flags: Mapping[str, object] | None = None) -> Settings:
+    """The settings in effect.
+
+    Args:
+        flags: values by key as the command line gave them; None and () mean not given.
+
+    Raises:
+        UsageError: a value does not make sense; the message names key and flag, variable or file.
+    """
+    return settings_of(resolve(flags or {}))
+
+
+def settings_of(found: Mapping[str, tuple[Any, str]]) -> Settings:
+    """The settings that `resolve` found.
+
+    Raises:
+        UsageError: there is no cache: this user has no home directory, and nothing names one.
+    """
+    values = {name: value for name, (value, _) in found.items()}
+    if values["cache"] is None:
+        del values["cache"]  # its default says why
+    return Settings(**values)
+
+
+def resolve(
+    flags: Mapping[str, object], document: Document | None = None
+) -> dict[str, tuple[Any, str]]:
+    """Each setting's value and where it comes from, those left to their default included.
+
+    The cache is None if it is left to its default and this user has no home directory.
+
+    Args:
+        document: what the config file says; by default it is read.
+    """
+    document = read_document() if document is None else document
+    found: dict[str, tuple[Any, str]] = {}
+    for name, key in KEYS.items():
+        flag = flags.get(name)
+        variable = os.environ.get(key.variable or "", "")
+        if flag is not None and flag != ():
+            found[name] = convert(name, flag, "the command line"), "flag"
+        elif variable:
+            found[name] = convert(name, variable, key.variable or ""), key.variable or ""
+        elif name in document:
+            value, where = document[name]
+            found[name] = convert(name, value, where), where
+        else:
+            found[name] = _default(name), "default"
+    return _with_variable_token(found)
+
+
+def read_document() -> Document:
+    """What the file in effect says, not yet checked, and that its tokens are closed to others.
+
+    Raises:
+        UsageError: it cannot be read, is invalid, or shows tokens to others.
+    """
+    document = file_settings()
+    if "tokens" in document:
+        check_private(Path(document["tokens"][1]))
+    return document
+
+
+def _default(name: str) -> Any:
+    (item,) = (item for item in fields(Settings) if item.name == name)
+    if item.default_factory is MISSING:
+        return item.default
+    try:
+        return item.default_factory()
+    except UsageError:
+        return None
+
+
+def _with_variable_token(found: dict[str, tuple[Any, str]]) -> dict[str, tuple[Any, str]]:
+    # A container gets its secrets as variables: AXONFS_TOKEN is for the first registry alone.
+    registries: tuple[str, ...] = found["registries"][0]
+    secret = os.environ.get("AXONFS_TOKEN")
+    if secret and registries:
+        token = convert("tokens", {registries[0]: secret}, "AXONFS_TOKEN")
+        found["tokens"] = {**found["tokens"][0], **token}, "AXONFS_TOKEN"
+    return found
+
+
+def config_path() -> Path:
+    """The config file in effect, or where the first edit will create it."""
+    own = own_config()
+    # A system file that this user may not read says nothing to them: see `closed_config`.
+    named = os.environ.get("AXONFS_CONFIG")
+    if own is None:
+        return SYSTEM_CONFIG
+    if not named and not os.path.exists(own) and os.access(SYSTEM_CONFIG, os.R_OK):
+        return SYSTEM_CONFIG
+    return own
+
+
+def closed_config() -> Path | None:
+    """The system's config file if it would be in effect, but this user may not read it."""
+    own = own_config()
+    if os.environ.get("AXONFS_CONFIG") or (own is not None and os.path.exists(own)):
+        return None
+    try:
+        SYSTEM_CONFIG.open("rb").close()
+    except PermissionError:
+        return SYSTEM_CONFIG
+    except OSError:
+        pass
+    return None
+
+
+def file_settings() -> Document:
+    """What the file in effect says, not yet checked, and where each value stands.
+
+    Raises:
+        UsageError: see `read_config`.
+    """
+    path, axon = config_path(), axon_config_path()
+    no_axon = not (axon and os.access(axon, os.R_OK))
+    if os.environ.get("AXONFS_CONFIG") or os.path.exists(path) or no_axon:
+        document = {name: (value, str(path)) for name, value in read_config(path).items()}
+        return with_tokens(document, path, read_mapping)
+    assert axon is not None
+    found = translated(read_mapping(axon))
+    return {name: (value, f"{axon} ({key})") for name, (value, key) in found.items()}
+
+
+def own_config() -> Path | None:
+    """The config file that AXONFS_CONFIG names, else that of this user; it may not exist.
+
+    None for a user without a home directory.
+    """
+    named = os.environ.get("AXONFS_CONFIG")
+    if not named:
+        return below_home(".config", "axonfs", "config.yaml", variable="XDG_CONFIG_HOME")
+    try:
+        return parse_path(named)
+    except ValueError as exc:
+        raise UsageError(f"{as_written(named)} {exc}", source="AXONFS_CONFIG") from exc
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What the file says, with each key known but its value not yet checked; {} if it is absent.
+
+    Raises:
+        UsageError: unreadable, not a mapping, or a key that does not exist.
+    """
+    document = read_mapping(path)
+    try:
+        document = separated(document)
+    except ValueError as exc:
+        shown = f"{as_written(exc.item)} " if isinstance(exc, InvalidItemError) else ""
+        raise UsageError(f"registries: {shown}{exc}", source=str(path)) from exc
+    for name in document:
+        check_key(str(name), str(path))
+    return document
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; {} if the file is absent or empty."""
+    import yaml
+
+    try:
+        raw = _content(path)
+    except FileNotFoundError:
+        return {}
+    except PermissionError as exc:
+        raise ClosedFileError("this user may not read the config file", source=str(path)) from exc
+    except OSError as exc:
+        raise UsageError(f"cannot read the config file: {exc.strerror}", source=str(path)) from exc
+    try:
+        document = yaml.safe_load(raw)
+    except (yaml.YAMLError, *_SCALAR_ERRORS) as exc:
+        raise UsageError("the config file is not YAML", source=str(path)) from exc
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise UsageError("the config file is not a mapping of keys", source=str(path))
+    return document
+
+
+def _content(path: Path) -> bytes:
+    """
+    Raises:
+        UsageError: it is a pipe, which can be read once and may wait for ever, or too large.
+    """
+    with open(path, "rb", opener=_at_once) as file:
+        if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            what = "the config file is a pipe, and is read more than once"
+            raise UsageError(what, source=str(path))
+        raw = file.read(MAX_CONFIG_BYTES + 1) or b""
+    if len(raw) > MAX_CONFIG_BYTES:
+        what = f"the config file has more than {MAX_CONFIG_BYTES >> 20} MiB"
+        raise UsageError(what, source=str(path))
+    return raw
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # the open of a pipe would wait for its writer
+
+
+def check_key(name: str, where: str | None = None) -> str:
+    """`name` if there is such a setting, else UsageError listing those there are."""
+    if name in KEYS:
+        return name
+    hint = f"here it is {RENAMED[name]}" if name in RENAMED else "keys: " + ", ".join(KEYS)
+    raise UsageError(f"there is no setting '{printable(name)}'", source=where, hint=hint)

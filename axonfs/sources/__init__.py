@@ -1,0 +1,24 @@
+"""Sources of models: Axon's registries, hubs, and Hugging Face's own cache on this machine.
+
+Each knows what models it has and where their bytes are. Imports http_client, formats and settings.
+The trio thread asks sources; `HubCache` alone is read in threads.
+"""
+
+from axonfs.sources.hub import HubSource
+from axonfs.sources.hubcache import Blob, HubCache
+from axonfs.sources.hubs import configured as configured_hubs
+from axonfs.sources.hubs import hub_tokens
+from axonfs.sources.registry import RegistrySource
+from axonfs.sources.source import DocumentCache, Hub, Source
+
+__all__ = [
+    "Blob",
+    "DocumentCache",
+    "Hub",
+    "HubCache",
+    "HubSource",
+    "RegistrySource",
+    "Source",
+    "configured_hubs",
+    "hub_tokens",
+]

@@ -1,0 +1,376 @@
+"""What hubs of models have in common: repositories of files, with commits, branches and tags.
+
+A hub has no manifests. The listing of a commit becomes one, of kind Snapshot, when the commit is
+first looked up; it is kept like any other. A commit never changes, so neither does its snapshot.
+Each hub is a subclass in a module of its own that knows the hub's API: docs/sources.md.
+
+    model     namespace/name or namespace/org/name, where `namespace` is the hub's own
+    version   a commit
+    base      <namespace>://<repository>@<commit>/, whatever the hub's endpoint is
+
+Everything that a hub says is checked by `parse_manifest`, as a registry's manifest is. Trio only.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from axonfs.errors import (
+    AccessDeniedError,
+    AxonError,
+    DeadlineError,
+    MalformedError,
+    NotFoundError,
+    OfflineError,
+    UnavailableError,
+)
+from axonfs.formats import leftout
+from axonfs.formats.chunktable import ChunkTable
+from axonfs.formats.listing import Listing, Versions
+from axonfs.formats.manifest import SNAPSHOT, FileEntry, Manifest, parse_manifest, render_manifest
+from axonfs.formats.package import Package
+from axonfs.http_client.bodies import Location
+from axonfs.http_client.documents import Documents, Fetched
+from axonfs.http_client.urls import shown, target_of
+from axonfs.names import LATEST, Spec, is_commit, plain, revision_of, revision_segment
+from axonfs.sources.kept import KeptDocuments
+from axonfs.sources.source import DocumentCache
+
+MAX_ANSWER_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A commit as the hub describes it; `facts` are what changes later, by label."""
+
+    id: str
+    created: float = 0.0
+    license: str = ""
+    framework: str = ""
+    format: str = ""
+    tags: tuple[str, ...] = ()
+    facts: Mapping[str, str | int] = field(default_factory=dict)
+
+
+class HubSource(ABC):
+    """The hub at `endpoint`; implements `axonfs.sources.source.Hub`.
+
+    Args:
+        token: sent to the endpoint's own origin only.
+        cache: answers of earlier runs, for when it is not reached or not to be asked.
+        silenced: the variable that forbids to ask this hub, if one does; nothing is then sent.
+    """
+
+    namespace: str
+    official: str  # the endpoint that mirrors copy answers from
+    default_branch: str
+    token_variable: str
+    log_in = ""  # another way to have a token, if its client has one
+    account_path: str  # what names the account of a token, and refuses any other
+
+    def __init__(
+        self,
+        endpoint: str,
+        documents: Documents,
+        token: str | None = None,
+        *,
+        cache: DocumentCache | None = None,
+        silenced: str | None = None,
+    ) -> None:
+        root = target_of(endpoint)
+        self.url = str(root).rstrip("/") + "/"
+        self.name = root.origin.authority + root.target.rstrip("/")
+        self._endpoint = self.url.rstrip("/")
+        self._origin = root.origin
+        self._secrets = {**root.credentials, **(self._credentials(token) if token else {})}
+        self.silenced = silenced
+        self._documents = documents
+        self._kept = KeptDocuments(documents, cache, self._secrets)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.url}>"
+
+    @property
+    def has_token(self) -> bool:
+        """Whether it is asked with a token."""
+        return bool(self._secrets)
+
+    # -- what each hub knows -----------------------------------------------------------------
+
+    def _credentials(self, token: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {token}"}
+
+    @abstractmethod
+    async def _commit(
+        self, repo: str, revision: str, *, offline: bool = False, allow_stale: bool = False
+    ) -> Commit | None:
+        """What `revision` stands for now; None if the hub says that there is none."""
+
+    @abstractmethod
+    async def _refs(self, repo: str, *, offline: bool, allow_stale: bool) -> dict[str, str] | None:
+        """The branches and tags with their commits; None if the hub does not list them."""
+
+    @abstractmethod
+    async def _files(self, repo: str, commit: str) -> list[FileEntry]:
+        """Every file of a commit; sizes, digests and paths are not checked yet."""
+
+    @abstractmethod
+    def _file_url(self, repo: str, commit: str, path: str) -> str:
+        """Where the bytes of a file are asked for."""
+
+    @abstractmethod
+    def _account(self, answer: Any) -> str | None:
+        """The name of the account that the answer at `account_path` is about."""
+
+    @abstractmethod
+    async def search(self, query: str) -> list[Listing]:
+        """What the hub's own search finds, in its order."""
+
+    @property
+    def denial(self) -> AccessDeniedError | None:
+        """None: a hub refuses model by model."""
+        return None
+
+    # -- the source --------------------------------------------------------------------------
+
+    async def listings(
+        self, *, offline: bool = False, allow_stale: bool = False
+    ) -> list[Listing] | None:
+        """None: a hub lists no million models."""
+        return None
+
+    async def versions(
+        self, model: str, *, offline: bool = False, allow_stale: bool = False
+    ) -> Versions | None:
+        """The commits that branches and tags are at."""
+        repo = repo_of(model)
+        if repo is None:
+            return None
+        # Asked for by itself too, so that every answer that is kept says the same of this one.
+        newest = await self._commit(
+            repo, self.default_branch, offline=offline, allow_stale=allow_stale
+        )
+        try:
+            refs = await self._refs(repo, offline=offline, allow_stale=allow_stale) or {}
+        except AccessDeniedError:
+            if newest is None:
+                raise
+            refs = {}
+        except (UnavailableError, DeadlineError):
+            if not allow_stale:
+                raise
+            refs = {}
+        if newest is not None:
+            refs = {**refs, self.default_branch: newest.id}
+        if not refs:
+            self._check_silence()
+            return None
+        named = ((revision_segment(name), commit) for name, commit in refs.items())
+        usable = {segment: commit for segment, commit in named if segment}
+        commits = tuple(sorted(set(usable.values())))
+        return Versions(commits, usable.get(self.default_branch), usable)
+
+    async def alias(
+        self, spec: Spec, *, offline: bool = False, allow_stale: bool = False
+    ) -> str | None:
+        """The commit that the version of `spec` stands for; None if there is none."""
+        repo = repo_of(spec.model)
+        if repo is None:
+            return None
+        if is_commit(spec.version):
+            return spec.version
+        latest = spec.version == LATEST
+        revision = self.default_branch if latest else revision_of(spec.version)
+        found = await self._commit(repo, revision, offline=offline, allow_stale=allow_stale)
+        if found is None:
+            self._check_silence()
+        return found.id if found else None
+
+    async def facts(self, spec: Spec, *, offline: bool = False) -> Mapping[str, str | int]:
+        """What the hub says about a model that is no part of its files, by label."""
+        repo = repo_of(spec.model)
+        found = repo and await self._commit(
+            repo, self.default_branch, offline=offline, allow_stale=True
+        )
+        return found.facts if found else {}
+
+    async def manifest(self, spec: Spec) -> tuple[Manifest, str] | None:
+        """A snapshot of the commit that is the version of `spec`."""
+        repo = repo_of(spec.model)
+        if repo is None or not is_commit(spec.version):
+            return None
+        commit = await self._commit(repo, spec.version)
+        if commit is None:
+            self._check_silence()
+            return None
+        files = await self._files(repo, spec.version)
+        manifest = await trio.to_thread.run_sync(_snapshot, spec, commit, files)
+        leftout.warn(spec, manifest.left_out)
+        return manifest, f"{self.namespace}://{repo}@{spec.version}/"
+
+    async def account(self) -> str | None:
+        """The account of the token, by name; None if the hub does not say.
+
+        Raises:
+            AccessDeniedError: there is no token, or the hub refuses it.
+            AxonError: it does not answer.
+        """
+        url = f"{self._endpoint}/{self.account_path}"
+        try:
+            name = self._account(parse_json((await self._page("", url)).body))
+        except (NotFoundError, MalformedError):  # a mirror that has no accounts
+            return None
+        return name and plain(name)
+
+    async def table(self, base: str, entry: FileEntry) -> ChunkTable | None:
+        """None: hubs have no chunk tables."""
+        return None
+
+    def allows_unverified(self, base: str) -> bool:
+        """False: hubs have a digest of every file."""
+        return False
+
+    def locate(self, base: str, entry: FileEntry) -> Location:
+        """Where a file's bytes are; `base` is one of this hub's.
+
+        Raises:
+            OfflineError: the hub may not be asked.
+        """
+        self._check_silence()
+        repo, _, commit = base.removeprefix(f"{self.namespace}://").rstrip("/").rpartition("@")
+        return Location(
+            self._file_url(repo, commit, entry.path),
+            self._secrets,
+            signed=True,
+            access=self._access(repo),
+        )
+
+    def locate_package(self, base: str, package: Package) -> list[Location]:
+        """None: hubs have no packages."""
+        return []
+
+    # -- asking ------------------------------------------------------------------------------
+
+    def _check_silence(self) -> None:
+        if self.silenced:
+            what = f"not in the cache, and the hub is not asked while {self.silenced} is set"
+            raise OfflineError(what, source=self.url)
+
+    def _access(self, repo: str) -> str:
+        """What a person can do who is refused."""
+        page = f"{self._endpoint}/{repo}"
+        if self._secrets:
+            return f"the token must be of an account that may read it: see {page}"
+        token = f"set {self.token_variable} to a token of yours{self.log_in}"
+        when = "a mount reads it when it starts"
+        if self.log_in:
+            when += ", and a log-in at axonfs restart"
+        return f"ask for access at {page}, then {token}; {when}"
+
+    async def _kept_answer(self, repo: str, url: str, *, offline: bool, allow_stale: bool) -> Any:
+        """The JSON at `url`, as it is now or as it is kept; None if there is none."""
+        offline = offline or self.silenced is not None
+        with self._explaining(repo, url):
+            return await self._kept.get(
+                url, MAX_ANSWER_BYTES, parse_json, offline=offline, allow_stale=allow_stale
+            )
+
+    def _own(self, url: str) -> str:
+        """A URL from the hub as it is to be asked, with the token.
+
+        A mirror may pass on what the official hub says of itself, and a hub behind a proxy may
+        not know that it is asked over TLS: both mean the endpoint.
+
+        Raises:
+            MalformedError: it is on another host.
+        """
+        target, mine = target_of(url), self._origin
+        if target.origin == mine:
+            return url
+        if target.origin == target_of(self.official).origin:
+            return self._endpoint + target.target
+        if target.origin.authority == mine.authority == mine.host and mine.secure:
+            return f"https://{mine.authority}{target.target}"
+        raise MalformedError("its next page is on another host", source=shown(url))
+
+    async def _page(self, repo: str, url: str) -> Fetched:
+        """One document that is asked for once."""
+        self._check_silence()
+        with self._explaining(repo, url):
+            fetched = await self._documents.get(url, limit=MAX_ANSWER_BYTES, headers=self._secrets)
+            assert fetched is not None  # no ETag was sent
+            return fetched
+
+    def _explaining(self, repo: str, url: str) -> _Explaining:
+        return _Explaining(url, self._access(repo))
+
+
+def repo_of(model: str) -> str | None:
+    """The repository of a model: what follows the hub's namespace; None if it cannot be one."""
+    repo = model.partition("/")[2]
+    return repo if repo and repo.count("/") <= 1 else None
+
+
+def parse_json(body: bytes) -> Any:
+    """
+    Raises:
+        MalformedError: it is not JSON.
+    """
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise MalformedError("its answer is not JSON") from exc
+
+
+def texts(items: object) -> tuple[str, ...]:
+    """The strings in a list from outside."""
+    return tuple(item for item in items if isinstance(item, str)) if isinstance(items, list) else ()
+
+
+def described(facts: Mapping[str, str | int]) -> str:
+    """A hit of a search in a few words: what a hub has in place of a description."""
+    words = [str(facts[key]) for key in ("task",) if key in facts]
+    if "downloads" in facts:
+        words.append(f"{facts['downloads']} downloads")
+    if facts.get("gated", "no") != "no":
+        words.append("gated")
+    return ", ".join(words)
+
+
+def _snapshot(spec: Spec, commit: Commit, files: list[FileEntry]) -> Manifest:
+    usable, left_out = leftout.usable_files(files)
+    made = Manifest(
+        spec,
+        tuple(usable),
+        license=commit.license,
+        framework=commit.framework,
+        format=commit.format,
+        tags=commit.tags,
+        created=commit.created,
+        kind=SNAPSHOT,
+        left_out=leftout.told(left_out),
+    )
+    return parse_manifest(render_manifest(made), spec)
+
+
+class _Explaining:
+    """Adds to an error where its cause came from, and what to do about a refusal."""
+
+    def __init__(self, url: str, access: str) -> None:
+        self._url = url
+        self._access = access
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, exc: BaseException | None, _traceback: object) -> None:
+        if isinstance(exc, AxonError):
+            exc.source = exc.source or shown(self._url)
+        if isinstance(exc, AccessDeniedError):
+            exc.hint = self._access

@@ -1,0 +1,341 @@
+"""A registry: plain files behind any web server, as `axonfs publish` lays them out, or Axon's.
+
+    api/v1/index.json                                       every version
+    api/v1/search?q=                                        optional
+    api/v1/models/<model>/versions.json                     optional, as is a manifest of `latest`
+    api/v1/models/<model>/<version>/manifest.yaml
+    objects/sha256/ab/<digest>, chunks/sha256/ab/<digest>   relative to where the manifest was
+
+Trio only.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from functools import partial
+from urllib.parse import quote, urljoin, urlsplit
+
+import trio
+
+from axonfs.errors import (
+    AccessDeniedError,
+    AxonError,
+    MalformedError,
+    NotFoundError,
+    VanishedError,
+)
+from axonfs.formats import leftout
+from axonfs.formats.chunktable import ChunkTable, parse_table, table_bytes
+from axonfs.formats.listing import (
+    API_VERSION,
+    MAX_INDEX_BYTES,
+    MAX_VERSIONS_BYTES,
+    Listing,
+    Versions,
+    parse_index,
+    parse_versions,
+    ranked,
+    search,
+)
+from axonfs.formats.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest, parse_manifest
+from axonfs.formats.package import Package
+from axonfs.http_client.bodies import Location
+from axonfs.http_client.documents import Documents
+from axonfs.http_client.urls import parse_url, shown, target_of
+from axonfs.names import LATEST, Spec
+from axonfs.sources.access import Access
+from axonfs.sources.kept import KeptDocuments
+from axonfs.sources.source import DocumentCache
+
+log = logging.getLogger(__name__)
+
+# A registry without an index is not asked for it again for so long, in seconds.
+NO_INDEX_TTL = 60.0
+MAX_SEARCH_BYTES = 8 << 20
+MAX_WORDS = 6  # of a query, each of which is one more request
+_API = "api/v1/"
+
+
+class RegistrySource:
+    """The registry at `url`.
+
+    Args:
+        token: sent as a bearer token, to the origin of `url` only.
+        cache: documents of earlier runs, for conditional requests and for when it is down.
+        allow_unverified: whether files may be read of which it gives no digest.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        documents: Documents,
+        token: str | None = None,
+        *,
+        cache: DocumentCache | None = None,
+        allow_unverified: bool = False,
+    ) -> None:
+        root = target_of(url)
+        self.url = str(root).rstrip("/") + "/"
+        self.name = root.origin.authority + root.target.rstrip("/")
+        self._origin = root.origin
+        self._secrets = {**root.credentials, **_bearer(token)}
+        self._documents = documents
+        self._kept = KeptDocuments(documents, cache, self._secrets)
+        self._allow_unverified = allow_unverified
+        self._no_index_until = float("-inf")
+        self._indexed = True  # until it was asked for its index and had none
+        self._specs: frozenset[Spec] = frozenset()  # what the index listed last
+        self._access = Access(has_token=bool(self._secrets))
+
+    def __repr__(self) -> str:
+        return f"<RegistrySource {self.url}>"
+
+    @property
+    def denial(self) -> AccessDeniedError | None:
+        return self._access.denial
+
+    # -- what there is -----------------------------------------------------------------------
+
+    async def listings(
+        self, *, offline: bool = False, allow_stale: bool = False
+    ) -> list[Listing] | None:
+        if not offline and trio.current_time() < self._no_index_until:
+            return None
+        url = f"{self.url}{_API}index.json"
+        known = partial(self._kept.knows, url)
+        asked = self._kept.get(
+            url,
+            MAX_INDEX_BYTES,
+            lambda body: _listings(body, url),
+            offline=offline,
+            allow_stale=allow_stale,
+        )
+        listings = await (asked if offline else self._access.optional(asked, known))
+        if not offline:
+            self._indexed = listings is not None
+            self._specs = frozenset(listing.spec for listing in listings or ())
+            if listings is None:
+                self._no_index_until = trio.current_time() + NO_INDEX_TTL
+        return listings
+
+    async def versions(
+        self, model: str, *, offline: bool = False, allow_stale: bool = False
+    ) -> Versions | None:
+        url = f"{self._model_url(model)}/versions.json"
+        known = partial(self._kept.knows, url)
+        with _Blaming(url):
+            asked = self._kept.get(
+                url,
+                MAX_VERSIONS_BYTES,
+                parse_versions,
+                offline=offline,
+                allow_stale=allow_stale,
+            )
+            found = await (asked if offline else self._access.optional(asked, known))
+        if found is None and not offline and not self._indexed:
+            return await self._found(model)
+        return found
+
+    async def _found(self, model: str) -> Versions | None:
+        """The versions in a registry without any list: by its search, else by its `latest`."""
+        namespace, _, name = model.partition("/")
+        if not name:
+            return None
+        hits = await self._asked(name) or []
+        versions = [hit.spec.version for hit in hits if hit.spec.model == model]
+        if not versions:
+            try:
+                found = await self.manifest(Spec(namespace, name, LATEST))
+            except MalformedError as exc:
+                # A version that calls itself `latest` cannot be told from the next one.
+                log.warning("`latest` is not used: %s", exc)
+                return None
+            except AccessDeniedError:
+                return None  # `denial` reports it, unless the version is only absent
+            versions = [found[0].spec.version] if found else []
+        return Versions.of(versions) if versions else None
+
+    async def search(self, query: str) -> list[Listing]:
+        """By the registry itself where it can, else through its index.
+
+        Raises:
+            NotFoundError: it has neither.
+            AccessDeniedError: it refuses everything.
+        """
+        found = await self._asked(query)
+        if found is None:
+            listings = await self.listings(allow_stale=True)
+            if listings is None:
+                if self.denial:
+                    raise self.denial
+                what = "this registry has neither a search nor an index"
+                hint = "is the URL right; a model's full name works without them"
+                raise NotFoundError(what, source=self.url, hint=hint)
+            return search(listings, query)
+        return ranked((await self._in_any_order(query, found)).values(), query)
+
+    async def _in_any_order(self, query: str, found: list[Listing]) -> dict[Spec, Listing]:
+        """`found`, and what has every word of `query`: the registry may look for it as a whole.
+
+        Each word is asked for by itself: what is found for all of them, or has them all, is a hit.
+        """
+        hits = {listing.spec: listing for listing in found}
+        words = list(dict.fromkeys(query.split()))
+        if not 2 <= len(words) <= MAX_WORDS:
+            return hits
+        each = [{item.spec: item for item in await self._asked(word) or []} for word in words]
+        union = {spec: item for part in each for spec, item in part.items()}
+        by_text = {listing.spec for listing in search(union.values(), query)}
+        more = (spec for spec in union if spec in by_text or all(spec in part for part in each))
+        return hits | {spec: union[spec] for spec in more if spec not in hits}
+
+    async def _asked(self, query: str) -> list[Listing] | None:
+        url = f"{self.url}{_API}search?q={quote(query, safe='')}"
+        try:
+            fetched = await self._access.optional(
+                self._documents.get(url, limit=MAX_SEARCH_BYTES, headers=self._secrets)
+            )
+        except NotFoundError:
+            return None
+        return _results(fetched.body) if fetched else None
+
+    # -- one version -------------------------------------------------------------------------
+
+    async def manifest(self, spec: Spec) -> tuple[Manifest, str] | None:
+        url = f"{self._model_url(spec.model)}/{quote(spec.version, safe='+')}/manifest.yaml"
+        try:
+            fetched = await self._access.heard(
+                self._documents.get(url, limit=MAX_MANIFEST_BYTES, headers=self._secrets)
+            )
+        except NotFoundError:
+            return None
+        except AccessDeniedError as exc:
+            if self._access.may_be_absent(exc) and await self._lacks(spec):
+                return None
+            raise
+        assert fetched is not None  # no ETag was sent
+        base = base_of(fetched.final_url, spec.model) or self.url
+        with _Blaming(fetched.final_url):
+            manifest = await trio.to_thread.run_sync(parse_manifest, fetched.body, spec, base)
+        leftout.warn(manifest.spec, manifest.left_out)
+        return manifest, base
+
+    async def _lacks(self, spec: Spec) -> bool:
+        """Whether this registry, which refuses the manifest of `spec`, lists no such version."""
+        if self.denial:
+            await self.listings()
+        if self.denial or spec in self._specs:
+            return False
+        found = await self.versions(spec.model) if spec.version != LATEST else None
+        return found is None or spec.version not in found.versions
+
+    def allows_unverified(self, base: str) -> bool:
+        return self._allow_unverified and base.rstrip("/") == self.url.rstrip("/")
+
+    async def table(self, base: str, entry: FileEntry) -> ChunkTable | None:
+        if entry.chunks is None:
+            return None
+        url = _content_url(base, "chunks", entry.digest)
+        limit = table_bytes(entry.size, entry.chunks.size)
+        try:
+            fetched = await self._documents.get(url, limit=limit, headers=self._headers(base))
+        except NotFoundError as exc:
+            what = "the manifest names a chunk table that the registry does not have"
+            raise VanishedError(what, path=entry.path, source=shown(url)) from exc
+        assert fetched is not None  # no ETag was sent
+        with _Blaming(url, entry.path):
+            return parse_table(fetched.body, size=entry.size, chunks=entry.chunks)
+
+    def locate(self, base: str, entry: FileEntry) -> Location:
+        return Location(_content_url(base, "objects", entry.digest), self._headers(base))
+
+    def locate_package(self, base: str, package: Package) -> list[Location]:
+        """A URL that has the origin of the registry that the manifest was made for is taken to
+        be where the manifest came from: a registry may be copied, and its manifests are not
+        written anew."""
+        found = [
+            url for listed in package.urls if (url := _rebased(listed, package.registry, base))
+        ]
+        return [Location(url, self._headers(url)) for url in dict.fromkeys(found)]
+
+    def _headers(self, base: str) -> dict[str, str]:
+        """The token, unless a redirect or another source put `base` elsewhere."""
+        return self._secrets if target_of(base).origin == self._origin else {}
+
+    def _model_url(self, model: str) -> str:
+        return f"{self.url}{_path(model)}"
+
+
+def base_of(manifest_url: str, model: str) -> str | None:
+    """The registry root above the URL of a manifest of `model`; None if it has another layout."""
+    parts = urlsplit(manifest_url)
+    root, found, _ = parts.path.rpartition(f"/{_path(model)}/")
+    return f"{parts.scheme}://{parts.netloc}{root}/" if found else None
+
+
+def _path(model: str) -> str:
+    return f"{_API}models/{quote(model, safe='/+')}"
+
+
+def _bearer(token: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _content_url(base: str, kind: str, digest: str) -> str:
+    return f"{base.rstrip('/')}/{kind}/sha256/{digest[:2]}/{digest}"
+
+
+def _rebased(listed: str, registry: str, base: str) -> str | None:
+    """A package's URL as it is to be asked; None if nothing can be asked there."""
+    try:
+        url = parse_url(urljoin(base, listed))
+    except ValueError:
+        return None
+    try:
+        old = parse_url(registry)
+    except ValueError:
+        return str(url)
+    if url.origin != old.origin:
+        return str(url)
+    root = old.target.rstrip("/") + "/"
+    return base.rstrip("/") + "/" + url.target.removeprefix(root).lstrip("/")
+
+
+def _listings(body: bytes, url: str) -> list[Listing]:
+    with _Blaming(url):
+        listings, skipped = parse_index(body)
+    if skipped:
+        log.warning("%d entries of the index are not usable (from %s)", skipped, shown(url))
+    return listings
+
+
+def _results(body: bytes) -> list[Listing] | None:
+    """Axon's search result: an array whose items are like those of the index.
+
+    None if it is something else: web servers that answer every path with a page are common.
+    """
+    try:
+        items = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(items, list):
+        return None
+    index = json.dumps({"apiVersion": API_VERSION, "models": items}).encode()
+    return parse_index(index)[0]
+
+
+class _Blaming:
+    """Names the URL in a complaint about what came from there."""
+
+    def __init__(self, url: str, path: str | None = None) -> None:
+        self._url = url
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, exc: BaseException | None, _traceback: object) -> None:
+        if isinstance(exc, AxonError):
+            exc.source = exc.source or shown(self._url)
+            exc.path = exc.path or self._path

@@ -1,0 +1,215 @@
+"""The scrub: goes round all local chunks and compares them, so that rot is found before a reader.
+
+Above fetch, beside the evictor; the mount runs it. A round takes the objects in the order of their
+digests, at no more than so many bytes per second, and stops while anybody reads or fetches. Where
+it is stands in the index, so the next worker goes on there; after a boot, when nothing vouches for
+any chunk, it begins anew at once, which also makes complete files fit for passthrough again.
+
+A wrong chunk is no longer local. If its object is pinned, or the kernel itself reads its file, it
+is fetched again behind everything else; the bytes of such a file are written over, never cut.
+
+Trio thread; the reading in threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import trio
+
+from axonfs.catalog.tree import Tree
+from axonfs.errors import AxonError
+from axonfs.fetch import Feed, Fetcher, Priority
+from axonfs.ranges import runs
+from axonfs.store import ScrubState, Store, StoredObject
+from axonfs.units import counted
+
+log = logging.getLogger(__name__)
+
+# Between two rounds in one boot, in seconds.
+ROUND_SECONDS = 24 * 3600.0
+# How long nobody may have read or fetched before it goes on.
+QUIET_SECONDS = 1.0
+# Read at a time; at the usual rates that is some tenths of a second's worth.
+STEP_BYTES = 4 << 20
+SAVE_SECONDS = 10.0
+# Until what could not be fetched again, or a disk that failed, is tried again.
+RETRY_SECONDS = 60.0
+
+
+class Scrub:
+    """One cache's scrub.
+
+    Args:
+        rate: bytes per second, 0 for none at all.
+        quiet: seconds without a read before it goes on.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        tree: Tree,
+        fetcher: Fetcher,
+        rate: int,
+        *,
+        quiet: float = QUIET_SECONDS,
+    ) -> None:
+        self._store = store
+        self._tree = tree
+        self._fetcher = fetcher
+        self._rate = rate
+        self._quiet = quiet
+        self._state = ScrubState()
+        self._saved = 0.0
+        self._seen = -1
+        self._doing = "off" if rate == 0 else "resting"
+        self._owed: dict[str, set[int]] = {}  # wrong chunks of pinned objects, by digest
+
+    def statistics(self) -> dict[str, Any]:
+        """What it does, its figures of this round and of the last one, for `status`."""
+        state = self._state
+        return {
+            "state": self._doing,
+            "rate": self._rate,
+            "began": state.began,
+            "bytes": state.read,
+            "bad": state.bad,
+            "ended": state.ended,
+            "last_bytes": state.last_read,
+            "last_bad": state.last_bad,
+            "owed": sum(map(len, self._owed.values())),
+        }
+
+    async def run(self, reads: Callable[[], int]) -> None:
+        """Go round until cancelled.
+
+        Args:
+            reads: how many reads there were so far; it waits while the number changes.
+        """
+        if self._rate == 0:
+            return
+        self._state = await self._kept_state()
+        if self._state.boot != self._store.boot:
+            ended, read, bad = self._state.ended, self._state.last_read, self._state.last_bad
+            self._state = ScrubState(
+                self._store.boot, ended=ended, last_read=read, last_bad=bad, began=time.time()
+            )
+        while True:
+            await self._rest()
+            try:
+                await self._round(reads)
+            except (AxonError, OSError) as exc:
+                log.info("the scrub pauses: %s", exc)
+                await trio.sleep(RETRY_SECONDS)
+
+    async def _kept_state(self) -> ScrubState:
+        """How far an earlier worker came; nowhere where the disk does not say."""
+        try:
+            return await trio.to_thread.run_sync(self._store.scrub_state)
+        except OSError as exc:
+            self._store.health.failed(exc)
+            return ScrubState()
+
+    async def _rest(self) -> None:
+        """Return when the next round is due; a round that was begun is."""
+        self._doing = "resting"
+        while (
+            not self._state.began and (left := self._state.ended + ROUND_SECONDS - time.time()) > 0
+        ):
+            await self._repay()
+            await trio.sleep(min(left, RETRY_SECONDS))
+        if not self._state.began:
+            self._state = replace(self._state, began=time.time())
+
+    async def _round(self, reads: Callable[[], int]) -> None:
+        infos = await trio.to_thread.run_sync(self._store.infos)
+        for key in sorted(info.digest for info in infos if info.present_bytes):
+            if key >= self._state.key:
+                await self._object(key, reads)
+                await self._repay()
+        state = self._state
+        await self._save(
+            ScrubState(state.boot, ended=time.time(), last_read=state.read, last_bad=state.bad)
+        )
+        log.debug("scrubbed %d bytes, %d chunks were wrong", state.read, state.bad)
+
+    async def _object(self, key: str, reads: Callable[[], int]) -> None:
+        stored = await trio.to_thread.run_sync(self._store.known, key)
+        if stored is None:
+            return
+        chunk = self._state.chunk if key == self._state.key else 0
+        while chunk < stored.count:
+            await self._calm(reads)
+            began = trio.current_time()
+            step = await trio.to_thread.run_sync(self._store.recheck, stored, chunk, STEP_BYTES)
+            if step.wrong:
+                await self._found(stored, step.wrong)
+            chunk = stored.count if step.next is None else step.next
+            read, bad = self._state.read + step.read, self._state.bad + len(step.wrong)
+            self._state = replace(self._state, key=key, chunk=chunk, read=read, bad=bad)
+            if trio.current_time() - self._saved > SAVE_SECONDS:
+                await self._save(self._state)
+            await trio.sleep(max(step.read / self._rate - (trio.current_time() - began), 0))
+
+    async def _calm(self, reads: Callable[[], int]) -> None:
+        """Return when nobody fetched or read for a while."""
+        while self._fetcher.busy or self._seen != reads():
+            self._doing = "waiting"
+            self._seen = reads()
+            await trio.sleep(self._quiet)
+        self._doing = "checking"
+
+    async def _save(self, state: ScrubState) -> None:
+        self._state, self._saved = state, trio.current_time()
+        await trio.to_thread.run_sync(self._store.put_scrub_state, state)
+
+    # -- what is wrong -----------------------------------------------------------------------
+
+    async def _found(self, stored: StoredObject, wrong: Iterable[int]) -> None:
+        wrong = set(wrong)
+        what = f"{counted(len(wrong), 'chunk')} of object {stored.digest[:12]} rotted on the disk"
+        pinned = await trio.to_thread.run_sync(self._store.pinned_digests)
+        if not stored.frozen and stored.digest not in pinned:
+            log.warning("%s; whoever reads it next has it fetched again", what)
+            return
+        fate = "is offline" if self._fetcher.offline else "has it fetched again"
+        log.warning("%s; it is pinned or passed through, and the mount %s", what, fate)
+        await trio.to_thread.run_sync(self._store.unprove, stored.digest)
+        self._owed.setdefault(stored.digest, set()).update(wrong)
+
+    async def _repay(self) -> None:
+        """Try to have what was lost of pinned and passed-through objects again."""
+        if self._fetcher.offline:
+            return
+        for digest, chunks in list(self._owed.items()):
+            try:
+                await self._fetch_again(digest, chunks)
+                del self._owed[digest]
+            except (AxonError, OSError) as exc:
+                log.info("still without chunks of object %s: %s", digest[:12], exc)
+
+    async def _fetch_again(self, digest: str, chunks: Iterable[int]) -> None:
+        feed = await self._feed(digest)
+        if feed is None:
+            return  # neither pinned nor open any more
+        with closing(feed):
+            for run in runs(chunks):
+                await feed.need(run, Priority.PREFETCH)
+
+    async def _feed(self, digest: str) -> Feed | None:
+        """The object opened for us, through a reader's version or that of a pin."""
+        for feed in self._fetcher.feeds():
+            if feed.entry.digest == digest and feed.origins:
+                return await self._fetcher.open(feed.origins[0], feed.entry)
+        for pin in await trio.to_thread.run_sync(self._store.pins):
+            if digest in pin.files:
+                version = await self._tree.version(pin.spec)
+                for entry in version.manifest.files:
+                    if entry.digest == digest:
+                        return await self._fetcher.open(version, entry)
+        return None

@@ -1,0 +1,385 @@
+"""What is at each path of the mount: the answer to lookup and readdir, as values.
+
+Sits inside vfs, above tree. A place knows its path and what it shows; inodes, attributes and
+handles are vfs.py's. Nothing here reads a file's bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import xxhash
+
+from axonfs.catalog.catalog import Shelf, moment
+from axonfs.catalog.tree import Tree, Version
+from axonfs.errors import AxonError, NotFoundError
+from axonfs.formats.manifest import FileEntry
+from axonfs.names import LATEST, Spec, spec_of, valid_segment, version_key
+from axonfs.vfs.hub_paths import Found, HubPlaces, is_probe
+
+MANIFEST = "manifest.yaml"
+CONTROL = ".axonfs"
+STATUS = "status.json"
+
+# Seconds the kernel may keep what it was told. A version never changes; the shelves above do, and
+# it drops what it keeps of their listings when their time is another one.
+FOREVER = 3600.0
+SHELF_TTL = 60.0
+LISTING_TTL = 1.0
+ABSENT_TTL = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A directory above the versions.
+
+    `certain` is false for one that may not exist: a source that could have it does not answer. What
+    is looked up in it gets that source's error, which then names a model and not its first part.
+    """
+
+    path: tuple[str, ...]
+    certain: bool = field(default=True, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A version's own directory (`inner` is empty) or one below it."""
+
+    path: tuple[str, ...]
+    version: Version
+    inner: str
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of a version; its bytes are an object."""
+
+    path: tuple[str, ...]
+    version: Version
+    entry: FileEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A symlink to a name in the same directory."""
+
+    path: tuple[str, ...]
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A small file whose bytes are made here: fixed, or new at each open when `live`."""
+
+    path: tuple[str, ...]
+    render: Callable[[], bytes] = field(compare=False)
+    size: int
+    mtime: float
+    live: bool = False
+    version: Version | None = None
+
+
+Place = Directory | Folder | File | Alias | Text
+
+
+class Entry(NamedTuple):
+    """A name in a listing. A reader goes on behind a position, whatever came or went meanwhile."""
+
+    position: int
+    name: str
+    place: Place
+
+
+class Places:
+    """Lookup and listing over a tree; `status` makes the live state."""
+
+    def __init__(self, tree: Tree, status: Callable[[], dict[str, Any]]) -> None:
+        self._tree = tree
+        self._status = status
+        self._hubs = HubPlaces(tree)
+        self._folders: dict[Spec, dict[str, dict[str, FileEntry | None]]] = {}
+
+    root = Directory(())
+
+    async def at(self, path: tuple[str, ...]) -> Place:
+        """What is at a path that was looked up before, by an earlier worker say.
+
+        Raises:
+            NotFoundError: it is there no more.
+            AxonError: a source could not be asked for what is not local.
+        """
+        place = await self.local(path) or await self._walked(path)
+        if place is None:
+            raise NotFoundError("it is there no more", path="/".join(path))
+        return place
+
+    async def local(self, path: tuple[str, ...]) -> Place | None:
+        """As `at`, from the manifests in the cache alone, without a request; None if that is not
+        enough. The cache mostly has the manifest of a version that was entered."""
+        if path[:1] == (CONTROL,):
+            return self._status_file() if path[1:] else Directory(path)
+        for depth in range(len(path), 2, -1):
+            spec = spec_of(path[:depth])
+            if spec and (version := await self._tree.known(spec)):
+                return self._below(Folder(path[:depth], version, ""), path[depth:])
+        return Directory(path) if len(path) < 3 else None
+
+    def _below(self, place: Place | None, names: tuple[str, ...]) -> Place | None:
+        for name in names:
+            place = self._in_folder(place, name) if isinstance(place, Folder) else None
+        return place
+
+    async def _walked(self, path: tuple[str, ...]) -> Place | None:
+        """What lookups find, name by name: the cache may have dropped the version's manifest, and
+        a file that is taken for a directory is one that the kernel never opens again."""
+        place: Place | None = self.root
+        for name in path:
+            place = await self.lookup(place, name) if place else None
+        return place
+
+    async def lookup(self, parent: Place, name: str) -> Place | None:
+        """What `parent` has under `name`, None if nothing.
+
+        Raises:
+            AxonError: a source that might know the name could not be asked.
+        """
+        if parent == Directory((CONTROL,)):
+            return self._status_file() if name == STATUS else None
+        parent = await self._entered(parent)
+        if isinstance(parent, Folder):
+            return self._in_folder(parent, name)
+        if isinstance(parent, Directory):
+            return await self._in_directory(parent, name)
+        return None
+
+    async def listing(self, place: Place) -> list[Entry]:
+        """The entries of a directory by position: in a version, which never changes, by name.
+
+        Raises:
+            NotFoundError: a directory that exists only because a name below it might resolve.
+        """
+        if place == Directory((CONTROL,)):
+            return [Entry(1, STATUS, self._status_file())]
+        place = await self._entered(place)
+        if isinstance(place, Folder):
+            children = self._children(place)
+            return [
+                Entry(number, name, self._child(place, name, children[name]))
+                for number, name in enumerate(sorted(children), 1)
+            ]
+        assert isinstance(place, Directory)
+        found = await self._list_directory(place)
+        return sorted(Entry(hashed(name), name, found[name]) for name in found)
+
+    async def dated(self, place: Directory) -> tuple[float, float]:
+        """The time that a directory shows, and for how many seconds the kernel may keep it.
+
+        When the version was published. Of what is above the versions the newest one's, and within
+        that second another moment whenever there are other names. Waits for no source.
+        """
+        path = place.path
+        if self._hubs.has(path):
+            return moment(await self._hubs.names(path)), LISTING_TTL
+        if not self._tree.heard():
+            return 0.0, LISTING_TTL
+        spec, catalog = spec_of(path), await self._tree.catalog()
+        if spec and (listing := catalog.by_spec.get(spec)):
+            return listing.published, FOREVER
+        if shelf := catalog.shelves.get(path):
+            hubs = await self._hubs.known() if path == () else set()
+            names = shelf.children | shelf.versions | hubs
+            return shelf.published // 1 + moment(names), LISTING_TTL
+        if versions := self._tree.heard_versions("/".join(path)):
+            return moment(versions.versions), LISTING_TTL
+        return 0.0, LISTING_TTL
+
+    # -- above the versions ------------------------------------------------------------------
+
+    async def _entered(self, place: Place) -> Place:
+        """`place` with its manifest, if it is a version that was only listed so far."""
+        if not isinstance(place, Directory) or len(place.path) < 3:
+            return place
+        if self._hubs.has(place.path):
+            return place
+        spec = spec_of(place.path)
+        if spec and (version := await self._tree.known(spec)):
+            return Folder(place.path, version, "")
+        if place.path in (await self._tree.local()).shelves:
+            return place
+        shelves = (await self._tree.catalog()).shelves
+        if spec and place.path[-1] in shelves.get(place.path[:-1], Shelf()).versions:
+            return Folder(place.path, await self._tree.version(spec), "")
+        if place.path in shelves:
+            return place
+        return await self._unlisted(place.path) or place
+
+    async def _in_directory(self, parent: Directory, name: str) -> Place | None:
+        path = (*parent.path, name)
+        if path == (CONTROL,):
+            return Directory(path)
+        if self._hubs.has(path):
+            return await self._in_hub(path)
+        if not valid_segment(name):
+            return None
+        if local := await self._in_cache(path):
+            self._tree.listen()
+            return local
+        if is_probe(name) and not self._tree.heard():
+            return None
+        if len(path) == 1:
+            return await self._namespace(path)
+        shelf = (await self._tree.catalog()).shelves.get(parent.path, Shelf())
+        if name in shelf.children or name in shelf.versions:
+            return Directory(path)
+        if name == LATEST and len(parent.path) >= 2:
+            return await self._latest(parent)
+        return None if is_probe(name) else await self._unlisted(path)
+
+    async def _in_cache(self, path: tuple[str, ...]) -> Place | None:
+        """What is at `path` as far as the cache tells; no source is asked."""
+        spec = spec_of(path)
+        if spec and (version := await self._tree.known(spec)):
+            return Folder(path, version, "")
+        return Directory(path) if path in (await self._tree.local()).shelves else None
+
+    async def _namespace(self, path: tuple[str, ...]) -> Directory | None:
+        """A directory in the root: one that is listed, a new one, or one that is not certain."""
+        tree, (name,) = self._tree, path
+        if tree.heard() and name in (await tree.catalog()).shelves[()].children:
+            return Directory(path)
+        if is_probe(name):
+            return None
+        if tree.outages.doubt(name):
+            return Directory(path, certain=False)
+        try:
+            if name in (await tree.catalog(fresh=True)).shelves[()].children:
+                return Directory(path)
+        except AxonError:
+            return Directory(path, certain=False)
+        if tree.outages.doubt(name) or tree.outages.late():
+            return Directory(path, certain=False)
+        if unconfigured := tree.outages.no_registry(name):
+            raise unconfigured
+        return None if tree.outages.indexed else Directory(path)
+
+    async def _unlisted(self, path: tuple[str, ...]) -> Directory | Folder | None:
+        """A name no index lists: a new one, a version or model that resolves, or nothing."""
+        if spec := spec_of(path):
+            try:
+                return Folder(path, await self._tree.version(spec), "")
+            except NotFoundError:
+                pass
+        if (await self._tree.versions("/".join(path))).versions:
+            return Directory(path)
+        fresh = await self._tree.catalog(fresh=True)
+        if path in fresh.shelves:  # published since the index was asked for
+            return Directory(path)
+        doubt = self._tree.outages.doubt("/".join(path))
+        # A registry without an index: what does not look like a version may be a directory.
+        if not self._tree.outages.indexed and version_key(path[-1])[0] == 0:
+            return Directory(path, certain=doubt is None)
+        if spec is None and doubt:
+            raise doubt
+        return None
+
+    async def _in_hub(self, path: tuple[str, ...]) -> Place | None:
+        try:
+            return _hub_place(path, await self._hubs.lookup(path))
+        except NotFoundError:
+            return None
+
+    async def _latest(self, parent: Directory) -> Place | None:
+        model = "/".join(parent.path)
+        latest = (await self._tree.versions(model)).latest
+        if latest is None and (doubt := self._tree.outages.doubt(model)):
+            raise doubt
+        return Alias((*parent.path, LATEST), latest) if latest is not None else None
+
+    async def _list_directory(self, place: Directory) -> dict[str, Place]:
+        if self._hubs.has(place.path):
+            found = await self._hubs.listing(place.path)
+            return {name: _hub_place((*place.path, name), found[name]) for name in found}
+        shelf = (await self._tree.catalog()).shelves.get(place.path)
+        if shelf is None:
+            shelf = await self._unlisted_shelf(place)
+        names: dict[str, Place] = {
+            name: Directory((*place.path, name)) for name in shelf.children | shelf.versions
+        }
+        if shelf.versions and (latest := await self._latest(place)):
+            names[LATEST] = latest
+        if place.path == ():
+            names |= {name: Directory((name,)) for name in await self._hubs.known()}
+            if not names and (fault := self._tree.outages.fault()):
+                raise fault
+            names[CONTROL] = Directory((CONTROL,))
+        return names
+
+    async def _unlisted_shelf(self, place: Directory) -> Shelf:
+        model = "/".join(place.path)
+        versions = (await self._tree.versions(model)).versions
+        if not versions:
+            what = "no index lists what is in here"
+            raise self._tree.outages.doubt(model) or NotFoundError(what, path=model)
+        return Shelf(versions=set(versions))
+
+    # -- inside a version --------------------------------------------------------------------
+
+    def _in_folder(self, parent: Folder, name: str) -> Place | None:
+        children = self._children(parent)
+        return self._child(parent, name, children[name]) if name in children else None
+
+    def _children(self, folder: Folder) -> dict[str, FileEntry | None]:
+        folders = self._folders.get(folder.version.spec)
+        if folders is None:
+            while len(self._folders) >= 256:  # manifests of 10,000 versions do not stay in memory
+                del self._folders[next(iter(self._folders))]
+            folders = self._folders[folder.version.spec] = _folders(folder.version)
+        return folders.get(folder.inner, {})
+
+    def _child(self, parent: Folder, name: str, entry: FileEntry | None) -> Place:
+        path = (*parent.path, name)
+        if entry is not None:
+            return File(path, parent.version, entry)
+        if not parent.inner and name == MANIFEST:
+            return manifest_file(path, parent.version)
+        return Folder(path, parent.version, f"{parent.inner}/{name}".lstrip("/"))
+
+    def _status_file(self) -> Text:
+        def render() -> bytes:
+            return json.dumps(self._status(), indent=1).encode() + b"\n"
+
+        return Text((CONTROL, STATUS), render, 0, time.time(), live=True)
+
+
+def hashed(text: str) -> int:
+    """A number for `text`: 63 bits, since programs with signed numbers are upset by 64; never 0."""
+    return xxhash.xxh3_64_intdigest(text.encode()) >> 1 or 1
+
+
+def _hub_place(path: tuple[str, ...], found: Found) -> Place:
+    if isinstance(found, str):
+        return Alias(path, found)
+    return Folder(path, found, "") if found else Directory(path)
+
+
+def manifest_file(path: tuple[str, ...], version: Version) -> Text:
+    """The version's manifest as a file."""
+    raw = version.manifest.raw
+    return Text(path, lambda: raw, len(raw), version.manifest.created, version=version)
+
+
+def _folders(version: Version) -> dict[str, dict[str, FileEntry | None]]:
+    """Folder path → its names; a value is None for a folder and for the manifest."""
+    folders: dict[str, dict[str, FileEntry | None]] = {"": {MANIFEST: None}}
+    for entry in version.manifest.files:
+        inner, _, name = entry.path.rpartition("/")
+        folders.setdefault(inner, {})[name] = entry
+        while inner:
+            parent, _, name = inner.rpartition("/")
+            folders.setdefault(parent, {})[name] = None
+            inner = parent
+    return folders

@@ -1,0 +1,171 @@
+"""One experiment as a program: its flags, its answers against their targets, and its JSON.
+
+    with experiment("cold", __doc__) as asked:
+        asked.figures["…"] = …
+        asked.answer(Answer(…))
+
+What was asked is written when the block ends well, or with the reason where this machine cannot
+run it (NotRunError). An interrupt of any kind ends the block as an exception, so that mounts,
+namespaces and processes, each in a `with` of its own, go away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from bench.measure import digits
+
+RESULTS = Path(__file__).parent / "results"
+ROUNDS, QUICK = 5, 3
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class NotRunError(Exception):
+    """This machine cannot run the experiment; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One figure, what it is compared with, and what it should be.
+
+    `target` is the most that is good, or the least where `at_least`; None where there is none.
+    """
+
+    what: str
+    against: str
+    value: float
+    unit: str
+    target: float | None = None
+    at_least: bool = False
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        if self.target is None:
+            return None
+        return self.value >= self.target if self.at_least else self.value <= self.target
+
+    @property
+    def bound(self) -> str:
+        """The target as the table shows it."""
+        if self.target is None:
+            return "–"
+        return f"{'≥' if self.at_least else '≤'} {self.target:g}"
+
+    @property
+    def verdict(self) -> str:
+        """ "met", or by what part of the target it was missed."""
+        if self.target is None:
+            return "–"
+        if self.met:
+            return "met"
+        if not self.target:
+            return f"missed by {self.value:g}"
+        part = abs(self.value - self.target) / self.target
+        return f"missed by {part:.0%}" if part >= 0.01 else "missed by less than 1%"
+
+    def json(self) -> dict[str, Any]:
+        shown = {"what": self.what, "against": self.against, "value": digits(self.value)}
+        shown |= {"unit": self.unit, "target": self.target, "bound": self.bound}
+        return shown | {"met": self.met, "verdict": self.verdict, "note": self.note}
+
+
+@dataclass
+class Experiment:
+    """What is asked and what has been found; `not_run` says why nothing was."""
+
+    name: str
+    quick: bool
+    rounds: int
+    figures: dict[str, Any] = field(default_factory=dict)
+    answers: list[Answer] = field(default_factory=list)
+    not_run: list[str] = field(default_factory=list)
+
+    def answer(self, answer: Answer) -> None:
+        self.answers.append(answer)
+        print(f"    {answer.what}: {digits(answer.value):g} {answer.unit}, {answer.verdict}")
+
+    def size(self, quick: int, full: int) -> int:
+        """Bytes, or whatever else --quick makes smaller."""
+        return quick if self.quick else full
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "experiment": self.name,
+            "date": time.strftime("%Y-%m-%d"),
+            "quick": self.quick,
+            "rounds": self.rounds,
+            "machine": machine(),
+            "not_run": self.not_run,
+            "answers": [answer.json() for answer in self.answers],
+            "figures": self.figures,
+        }
+
+
+@contextlib.contextmanager
+def experiment(name: str, about: str | None, *, quick_rounds: int = QUICK) -> Iterator[Experiment]:
+    """Ask one experiment and write `results/NAME.json`.
+
+    Args:
+        quick_rounds: how many --quick has time for, where a round takes long.
+    """
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--quick", action="store_true", help="smaller sizes, fewer slow rounds")
+    parser.add_argument("--rounds", type=int, help=f"default: {ROUNDS}")
+    chosen = parser.parse_args()
+    rounds = chosen.rounds or (quick_rounds if chosen.quick else ROUNDS)
+    asked = Experiment(name, chosen.quick, rounds)
+    for number in _ENDING:
+        signal.signal(number, _end)
+    _without_proxies()
+    try:
+        yield asked
+    except NotRunError as exc:
+        asked.not_run.append(str(exc))
+        print(f"    not run: {exc}", file=sys.stderr)
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(asked.document(), indent=1, ensure_ascii=False)
+    (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    """Once: a terminal and tools/bench may both send one, and the second must not end clean-up."""
+    for ending in _ENDING:
+        # Not SIG_IGN: Python complains of one that has come but not been handled yet.
+        signal.signal(ending, lambda *_: None)
+    raise SystemExit(128 + number)
+
+
+def _without_proxies() -> None:
+    """Every origin is on this machine; a proxy would be asked for some of them."""
+    for key in [key for key in os.environ if key.lower().endswith("_proxy")]:
+        del os.environ[key]
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    cpu = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "cpu": cpu[0] if cpu else platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory / (1 << 30)),
+        "kernel": platform.release().partition("-")[0],
+        "python": platform.python_version(),
+    }

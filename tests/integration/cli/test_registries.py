@@ -1,0 +1,72 @@
+"""`axonfs registry` and the config file: what a registry is allowed, beside URL and token."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from axonfs.settings.settings import load
+from tests.support.commands import Run
+
+URL, OTHER = "https://models.example.org", "http://other.example.org"
+
+
+def test_a_registry_is_allowed_and_no_longer_allowed(run: Run) -> None:
+    run("registry", "add", OTHER)
+    assert run("registry", "add", URL, "--allow-unverified").code == 0
+    assert load().allow_unverified == (URL,)
+    listed = {item["url"]: item for item in json.loads(run("registry", "list", "--json").out)}
+    assert listed[URL] == {"url": URL, "token": False, "allow_unverified": True}
+    assert listed[OTHER]["allow_unverified"] is False
+    assert " allowed " in run("registry", "list").out
+    run("registry", "set", "default", URL)  # says nothing of it
+    assert load().allow_unverified == (URL,)
+    run("registry", "set", "default", URL, "--no-allow-unverified")
+    assert load().allow_unverified == ()
+    assert " allowed " not in run("registry", "list").out
+    run("registry", "add", URL + "/", "--allow-unverified")
+    run("registry", "remove", URL)
+    assert load().allow_unverified == ()
+
+
+def test_an_item_of_registries_may_be_a_mapping(run: Run, tmp_path: Path) -> None:
+    """And stays in effect over an edit."""
+    config = tmp_path / "config.yaml"
+    item = {"url": URL + "/", "token": "s3cret", "allow_unverified": True}
+    config.write_text(yaml.safe_dump({"registries": [OTHER, item]}))
+    assert run("registry", "list").code == 2, "others can read the token"
+    config.chmod(0o600)
+    for _ in range(2):
+        settings = load()
+        assert settings.registries == (OTHER, URL)
+        assert (settings.token(URL), settings.token(OTHER)) == ("s3cret", None)
+        assert settings.allow_unverified == (URL,)
+        assert run("config", "set", "streams", "4").code == 0
+
+
+@pytest.mark.parametrize(
+    ("item", "what"),
+    [
+        ({"url": URL, "tokens": "x"}, "'tokens'"),
+        ({"token": "x"}, "URL"),
+        ({"url": URL, "allow_unverified": "perhaps"}, "true nor false"),
+    ],
+)
+def test_a_mapping_that_makes_no_sense_is_wrong_usage(
+    run: Run, tmp_path: Path, item: dict[str, str], what: str
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"registries": [item]}))
+    config.chmod(0o600)
+    done = run("config", "list")
+    assert done.code == 2
+    assert what in done.err
+    assert str(config) in done.err
+
+
+def test_the_variable_names_registries(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AXONFS_ALLOW_UNVERIFIED", f"{URL} {OTHER}/")
+    assert load().allow_unverified == (URL, OTHER)

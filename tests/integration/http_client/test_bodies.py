@@ -1,0 +1,375 @@
+"""Bodies against an origin that lies, stalls and hangs up."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from axonfs.errors import (
+    AccessDeniedError,
+    AxonError,
+    ChangedError,
+    DeadlineError,
+    EtagError,
+    UnavailableError,
+    VanishedError,
+)
+from axonfs.http_client import Bodies, Limits, Location, Routes
+from tests.support import faulty
+from tests.support.faulty import FaultyOrigin
+
+UNIT = 64 << 10
+SIZE = 10 * UNIT + 1234
+DATA = random.Random(7).randbytes(SIZE)
+FAST = Limits(connect=2, first_byte=0.3, stall=0.3, deadline=0.8)
+DIRECT = Routes({})
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Iterator[FaultyOrigin]:
+    (tmp_path / "www").mkdir()
+    (tmp_path / "www" / "object").write_bytes(DATA)
+    with FaultyOrigin(tmp_path / "www") as origin:
+        yield origin
+
+
+@pytest.fixture
+def bodies() -> Iterator[Bodies]:
+    with Bodies(FAST, routes=DIRECT) as bodies:
+        yield bodies
+
+
+class Taken:
+    """A sink that keeps what it is given, and checks that pieces end at units, in order."""
+
+    def __init__(self) -> None:
+        self.offsets: list[int] = []
+        self.bytes = b""
+
+    def __call__(self, offset: int, view: memoryview) -> None:
+        assert len(view) == min(UNIT - offset % UNIT, SIZE - offset)
+        assert not self.offsets or offset == self.offsets[0] + len(self.bytes)
+        self.offsets.append(offset)
+        self.bytes += view
+
+
+def read(
+    bodies: Bodies,
+    origin: FaultyOrigin,
+    start: int = 0,
+    stop: int = SIZE,
+    *,
+    location: Location | None = None,
+    cancelled: Callable[[], bool] = bool,
+) -> Taken:
+    taken = Taken()
+    location = location or Location(origin.url + "object")
+    bodies.read(location, start, stop, SIZE, taken, unit=UNIT, cancelled=cancelled)
+    return taken
+
+
+def open_sockets() -> int:
+    links = (f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd"))
+    return sum(os.path.lexists(link) and os.readlink(link).startswith("socket:") for link in links)
+
+
+# -- what works ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("start", "stop"), [(0, UNIT), (UNIT, 4 * UNIT), (10 * UNIT, SIZE), (0, SIZE)]
+)
+def test_a_range_arrives_unit_by_unit(
+    bodies: Bodies, origin: FaultyOrigin, start: int, stop: int
+) -> None:
+    taken = read(bodies, origin, start, stop)
+    assert taken.offsets == list(range(start, stop, UNIT))
+    assert taken.bytes == DATA[start:stop]
+    (seen,) = origin.requests
+    assert seen.headers["range"] == f"bytes={start}-{stop - 1}"
+    assert seen.headers["accept-encoding"] == "identity"
+    assert seen.headers["user-agent"].startswith("axonfs/")
+
+
+def test_a_range_that_begins_within_a_unit(bodies: Bodies, origin: FaultyOrigin) -> None:
+    taken = read(bodies, origin, UNIT + 7, 3 * UNIT)
+    assert taken.offsets == [UNIT + 7, 2 * UNIT]
+    assert taken.bytes == DATA[UNIT + 7 : 3 * UNIT]
+
+
+@pytest.mark.parametrize("fault", [faulty.behave, faulty.chunked, faulty.without_length])
+def test_every_framing_of_a_body(bodies: Bodies, origin: FaultyOrigin, fault: faulty.Fault) -> None:
+    origin.plan(fault, faulty.behave)
+    assert read(bodies, origin, UNIT, 3 * UNIT).bytes == DATA[UNIT : 3 * UNIT]
+    assert read(bodies, origin).bytes == DATA
+
+
+def test_ranges_that_are_empty_or_go_past_the_end_are_a_bug(
+    bodies: Bodies, origin: FaultyOrigin
+) -> None:
+    for start, stop in [(-1, UNIT), (UNIT, UNIT), (0, SIZE + 1)]:
+        with pytest.raises(ValueError, match="not in an object"):
+            read(bodies, origin, start, stop)
+    assert origin.requests == []
+
+
+@pytest.mark.parametrize("framing", [faulty.behave, faulty.without_length, faulty.chunked])
+def test_a_server_without_ranges_is_read_from_the_start(
+    bodies: Bodies, origin: FaultyOrigin, framing: faulty.Fault
+) -> None:
+    def fault(exchange: faulty.Exchange) -> None:
+        faulty.ignore_range(exchange)
+        framing(exchange)
+
+    origin.plan(fault)
+    taken = read(bodies, origin, 2 * UNIT, 3 * UNIT)
+    assert taken.offsets == list(range(0, SIZE, UNIT))
+    assert taken.bytes == DATA
+
+
+def test_a_flipped_bit_is_the_caller_s_to_find(bodies: Bodies, origin: FaultyOrigin) -> None:
+    origin.plan(faulty.flip)
+    taken = read(bodies, origin)
+    assert sum(one != other for one, other in zip(taken.bytes, DATA, strict=True)) == 1
+
+
+# -- connections -----------------------------------------------------------------------------
+
+
+def test_sequential_ranges_share_one_connection(bodies: Bodies, origin: FaultyOrigin) -> None:
+    for start in range(0, 8 * UNIT, 2 * UNIT):
+        read(bodies, origin, start, start + 2 * UNIT)
+    assert {seen.connection for seen in origin.requests} == {1}
+
+
+def test_an_error_page_leaves_the_connection_usable(bodies: Bodies, origin: FaultyOrigin) -> None:
+    origin.plan(faulty.status(503), faulty.status(404), faulty.redirect("/object"))
+    for _ in range(2):
+        with pytest.raises(AxonError):
+            read(bodies, origin)
+    assert read(bodies, origin).bytes == DATA
+    assert len(origin.requests) == 4
+    assert {seen.connection for seen in origin.requests} == {1}
+
+
+def test_parallel_ranges_have_a_connection_each(bodies: Bodies, origin: FaultyOrigin) -> None:
+    barrier = threading.Barrier(4, timeout=5)
+
+    def sink(_offset: int, _view: memoryview) -> None:
+        barrier.wait()
+
+    def one(number: int) -> None:
+        location = Location(origin.url + "object")
+        bodies.read(location, number * UNIT, (number + 1) * UNIT, SIZE, sink, unit=UNIT)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(one, range(4)))
+    assert {seen.connection for seen in origin.requests} == {1, 2, 3, 4}
+
+
+def test_a_connection_that_the_server_closed_is_replaced(
+    bodies: Bodies, origin: FaultyOrigin
+) -> None:
+    origin.plan(faulty.behave, faulty.hang_up_before)
+    read(bodies, origin, 0, UNIT)
+    # The server takes the request on the kept connection and hangs up without a word.
+    assert read(bodies, origin, 0, UNIT).bytes == DATA[:UNIT]
+    assert [seen.connection for seen in origin.requests] == [1, 1, 2]
+
+
+def test_a_connection_with_surplus_bytes_is_not_used_again(
+    bodies: Bodies, origin: FaultyOrigin
+) -> None:
+    origin.plan(faulty.trailing_garbage)
+    read(bodies, origin, 0, UNIT)
+    assert read(bodies, origin, UNIT, 2 * UNIT).bytes == DATA[UNIT : 2 * UNIT]
+    # Seen before the request goes out (a second connection), or where its answer should be.
+    assert [seen.connection for seen in origin.requests] in ([1, 2], [1, 1, 2])
+
+
+def test_no_socket_is_leaked(bodies: Bodies, origin: FaultyOrigin) -> None:
+    before = open_sockets()
+    faults = [faulty.short, faulty.reset_within, faulty.changed_etag, faulty.garbage]
+    origin.plan(*faults, faulty.status(500), faulty.wrong_range, faulty.long)
+    location = Location(origin.url + "object", etag='"e"')
+    for _ in range(len(faults) + 3):
+        with pytest.raises(AxonError):
+            read(bodies, origin, 0, UNIT, location=location)
+    bodies.close()
+    deadline = time.monotonic() + 5  # the server's ends close when its threads notice
+    while open_sockets() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert open_sockets() <= before
+
+
+def test_a_sink_that_raises_gets_its_own_error_and_no_more(
+    bodies: Bodies, origin: FaultyOrigin
+) -> None:
+    def sink(_offset: int, _view: memoryview) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        bodies.read(Location(origin.url + "object"), 0, SIZE, SIZE, sink, unit=UNIT)
+    read(bodies, origin, 0, UNIT)
+    # Half a body was left on the first connection, so the second request has one of its own.
+    assert [seen.connection for seen in origin.requests] == [1, 2]
+
+
+def test_a_slow_sink_is_not_a_slow_server(bodies: Bodies, origin: FaultyOrigin) -> None:
+    taken = bytearray()
+
+    def sink(_offset: int, view: memoryview) -> None:
+        time.sleep(FAST.deadline / 3)
+        taken.extend(view)
+
+    bodies.read(Location(origin.url + "object"), 0, 5 * UNIT, SIZE, sink, unit=UNIT)
+    assert bytes(taken) == DATA[: 5 * UNIT]
+
+
+# -- errors: one attempt each ----------------------------------------------------------------
+
+FAULTS: list[tuple[faulty.Fault, type[AxonError], bool]] = [
+    (faulty.status(401), AccessDeniedError, False),
+    (faulty.status(403), AccessDeniedError, False),
+    (faulty.status(404), VanishedError, False),
+    (faulty.status(410), VanishedError, False),
+    (faulty.status(416), ChangedError, False),
+    (faulty.status(418), UnavailableError, False),
+    (faulty.status(204), UnavailableError, True),
+    (faulty.status(429), UnavailableError, True),
+    (faulty.status(500), UnavailableError, True),
+    (faulty.status(503), UnavailableError, True),
+    (faulty.status(302), UnavailableError, False),
+    (faulty.redirect("file:///etc/passwd"), UnavailableError, False),
+    (faulty.changed_etag, EtagError, False),
+    (faulty.changed_size, ChangedError, False),
+    (faulty.wrong_range, UnavailableError, True),
+    (faulty.unreadable_range, UnavailableError, True),
+    (faulty.long_length, UnavailableError, True),
+    (faulty.long, UnavailableError, True),
+    (faulty.short, UnavailableError, True),
+    (faulty.reset_before, UnavailableError, True),
+    (faulty.reset_within, UnavailableError, True),
+    (faulty.hang_up_before, UnavailableError, True),
+    (faulty.garbage, UnavailableError, True),
+    (faulty.stall_before, UnavailableError, True),
+    (faulty.stall_within, UnavailableError, True),
+    (faulty.drip(0.02), DeadlineError, True),
+    (faulty.drip_headers(0.02), DeadlineError, True),
+]
+
+
+@pytest.mark.parametrize(("fault", "kind", "transient"), FAULTS)
+def test_a_fault_is_one_error_after_one_attempt(
+    bodies: Bodies,
+    origin: FaultyOrigin,
+    fault: faulty.Fault,
+    kind: type[AxonError],
+    transient: bool,
+) -> None:
+    location = Location(f"{origin.url}object?sig=secret", etag=etag_of(bodies, origin))
+    origin.requests.clear()
+    bodies.close()  # a new connection, so that nothing is asked again on a stale one
+    origin.plan(fault)
+    started = time.monotonic()
+    with pytest.raises(AxonError) as caught:
+        read(bodies, origin, UNIT, 3 * UNIT, location=location)
+    assert type(caught.value) is kind
+    assert caught.value.transient is transient
+    assert f"(from {origin.url}object?…)" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert len(origin.requests) == 1
+    assert time.monotonic() - started < FAST.deadline + 1
+    assert read(bodies, origin).bytes == DATA  # and the next read is none the worse
+
+
+def etag_of(bodies: Bodies, origin: FaultyOrigin) -> str:
+    """The ETag that the origin gives the object, learnt as a hub's listing would tell it."""
+    etags: list[str] = []
+    origin.plan(lambda exchange: etags.append(exchange.headers["ETag"]))
+    read(bodies, origin, 0, UNIT)
+    return etags[0]
+
+
+def test_retry_after_is_passed_on(bodies: Bodies, origin: FaultyOrigin) -> None:
+    origin.plan(faulty.status(429, Retry_After="7"), faulty.status(503, Retry_After="86400"))
+    for seconds in (7, 60):
+        with pytest.raises(UnavailableError) as caught:
+            read(bodies, origin)
+        assert caught.value.retry_after == seconds
+
+
+def test_a_refused_connection(bodies: Bodies, origin: FaultyOrigin) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(UnavailableError, match="refused") as caught:
+        read(bodies, origin, location=Location(f"http://127.0.0.1:{port}/x"))
+    assert caught.value.transient
+
+
+def test_a_name_that_does_not_resolve(bodies: Bodies, origin: FaultyOrigin) -> None:
+    with pytest.raises(UnavailableError, match="does not resolve") as caught:
+        read(bodies, origin, location=Location("http://nowhere.invalid/x"))
+    assert caught.value.transient
+
+
+@pytest.mark.parametrize("fault", [faulty.stall_before, faulty.stall_within])
+def test_silence_is_called_silence(origin: FaultyOrigin, fault: faulty.Fault) -> None:
+    origin.plan(fault)
+    with (
+        Bodies(Limits(first_byte=0.5, stall=0.5), routes=DIRECT) as bodies,
+        pytest.raises(UnavailableError, match=r"not a byte for 0\.5 s"),
+    ):
+        read(bodies, origin)
+
+
+# -- cancelling ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", [faulty.stall_before, faulty.stall_within, faulty.drip(0.01)])
+def test_a_cancelled_read_stops_soon(origin: FaultyOrigin, fault: faulty.Fault) -> None:
+    origin.plan(fault)
+    cancel = threading.Event()
+    timer = threading.Timer(0.1, cancel.set)
+    with Bodies(Limits(), routes=DIRECT) as bodies:
+        timer.start()
+        started = time.monotonic()
+        taken = read(bodies, origin, cancelled=cancel.is_set)
+        assert time.monotonic() - started < 1  # of the 30 s that it may stall
+    timer.join()
+    assert len(taken.bytes) < SIZE
+
+
+def test_a_read_that_is_cancelled_at_once_asks_for_nothing(
+    bodies: Bodies, origin: FaultyOrigin
+) -> None:
+    assert read(bodies, origin, cancelled=lambda: True).offsets == []
+    assert origin.requests == []
+
+
+# -- a seed of everything --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_any_mix_of_faults_ends_in_bytes_or_an_error(
+    bodies: Bodies, origin: FaultyOrigin, seed: int
+) -> None:
+    plan = faulty.chaos(seed, [fault for fault, _, _ in FAULTS[:23]], 0.5)
+    origin.plan(*(next(plan) for _ in range(60)))
+    outcomes = {"bytes": 0, "error": 0}
+    for _ in range(60):
+        try:
+            assert read(bodies, origin, 0, 2 * UNIT).bytes == DATA[: 2 * UNIT]
+            outcomes["bytes"] += 1
+        except AxonError:
+            outcomes["error"] += 1
+    assert outcomes["bytes"] > 10
+    assert outcomes["error"] > 10

@@ -1,0 +1,255 @@
+"""`manifest lint`: every rule of the schema, broken one at a time and all at once."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from axonfs.cli.main import main
+from axonfs.formats.manifest import parse_manifest
+from axonfs.formats.schema import lint_manifest
+from axonfs.names import parse_spec
+from tests.support.axon import axon_manifest
+
+SPEC = parse_spec("vision/deep/ResNet_50@1.0.0")
+REQUIRED = [
+    "apiVersion",
+    "kind",
+    "metadata",
+    *(f"metadata.{key}" for key in ("name", "namespace", "version", "description", "license")),
+    "spec",
+    "spec.framework",
+    "spec.framework.name",
+    "spec.framework.version",
+    "spec.format",
+    "spec.format.type",
+    "spec.format.files",
+    "spec.io",
+    "spec.io.inputs",
+    "spec.io.outputs",
+    "spec.requirements",
+    "spec.requirements.compute",
+    "spec.requirements.compute.cpu",
+    "spec.requirements.compute.cpu.min_cores",
+    "spec.requirements.compute.memory",
+    "spec.requirements.compute.memory.min_gb",
+    "distribution",
+    "distribution.package",
+    *(f"distribution.package.{key}" for key in ("url", "size", "sha256")),
+    "distribution.registry",
+    "distribution.registry.url",
+    "distribution.registry.namespace",
+]
+
+
+def whole() -> dict[str, Any]:
+    return axon_manifest(SPEC, {"a/model.onnx": b"x", "empty": b""})
+
+
+def lint(document: object) -> list[str]:
+    return [str(violation) for violation in lint_manifest(json.dumps(document).encode())]
+
+
+def at(document: Any, key: str) -> tuple[Any, Any]:
+    """The container that `key` is in, and the last step of it."""
+    *steps, last = [
+        int(step) if step.isdigit() else step
+        for step in key.replace("[", ".").replace("]", "").split(".")
+    ]
+    for step in steps:
+        document = document[step]
+    return document, last
+
+
+def changed(key: str, value: object) -> list[str]:
+    document = whole()
+    container, last = at(document, key)
+    container[last] = value
+    return lint(document)
+
+
+def test_the_whole_schema_passes_as_yaml_and_as_json() -> None:
+    assert lint(whole()) == []
+    assert lint_manifest(yaml.safe_dump(whole()).encode()) == []
+    assert lint({**whole(), "apiVersion": "axon.mlos.io/v1", "x-own": {"key": [1]}}) == []
+
+
+@pytest.mark.parametrize("key", REQUIRED)
+def test_what_is_required_is_named_when_it_is_missing(key: str) -> None:
+    document = whole()
+    container, last = at(document, key)
+    del container[last]
+    assert lint(document) == [f"{key} is missing"]
+    assert changed(key, None) == [f"{key} is missing"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("apiVersion", "v2", "is not axon.mlos.io/v1 or v1: 'v2'"),
+        ("kind", "Secret", "is not Model: 'Secret'"),
+        ("metadata", [], "is not a mapping"),
+        ("metadata.name", "a//b", "is not a name of plain segments: 'a//b'"),
+        ("metadata.namespace", "a/b", "is not one plain segment: 'a/b'"),
+        ("metadata.version", "latest", "is not a semantic version: 'latest'"),
+        ("metadata.version", "main", "is not a semantic version: 'main'"),
+        ("metadata.license", " ", "is not a text: ' '"),
+        ("metadata.description", ["x"], "is not a text"),
+        ("metadata.authors", [{"email": "a@b"}], None),
+        ("metadata.created", "soon", "is not a time as in RFC 3339: 'soon'"),
+        ("metadata.homepage", "ftp://x", "is not an http:// or https:// URL: 'ftp://x'"),
+        ("metadata.tags", "vision", "is not a list"),
+        ("spec.framework", "pytorch", "is not a mapping"),
+        ("spec.format.files", [], "is empty"),
+        ("spec.format.files[0].path", "../a", None),
+        ("spec.format.files[0].path", "manifest.yaml", "is the manifest's own"),
+        ("spec.format.files[1].path", "a/model.onnx", "is there twice: 'a/model.onnx'"),
+        ("spec.format.files[0].path", "empty/a", "is below another file, 'empty'"),
+        ("spec.format.files[0].size", -1, None),
+        ("spec.format.files[0].size", "12", None),
+        ("spec.format.files[0].size", 1 << 60, None),
+        ("spec.format.files[0].sha256", "abc", "is refused: 'abc' is not a sha256 digest"),
+        ("spec.format.files[0].sha256", "0" * 64, "is refused: zeros are a placeholder"),
+        ("spec.format.files[0].chunks", {"size": 3, "sha256": "ab" * 32}, None),
+        ("spec.format.execution_files", ["a/model.onnx", "other.onnx"], None),
+        ("spec.io.inputs", [], "is empty"),
+        ("spec.io.outputs[0].shape", "any", "is not a list"),
+        ("spec.io.outputs[0].shape", [-1, -2], None),
+        ("spec.io.outputs[0].shape", [1.5], None),
+        ("spec.io", 5, "is not a mapping"),
+        ("spec.requirements.compute.cpu.min_cores", 0, None),
+        ("spec.requirements.compute.memory.min_gb", "much", None),
+        ("spec.requirements.compute.gpu", {"required": "perhaps"}, None),
+        ("distribution.package.url", "x.axon", None),
+        ("distribution.package.size", 0, "is not a whole number above zero: '0'"),
+        ("distribution.package.mirrors", ["nowhere"], None),
+    ],
+)
+def test_a_broken_rule_is_named_with_its_key(key: str, value: object, problem: str | None) -> None:
+    (found,) = changed(key, value)
+    assert found.startswith(key)
+    assert problem is None or found == f"{key} {problem}"
+
+
+def without_sums() -> dict[str, Any]:
+    document = whole()
+    for file in document["spec"]["format"]["files"]:
+        del file["sha256"]
+    return document
+
+
+def test_a_package_vouches_for_files_without_a_sha256() -> None:
+    """As a mount takes them: Axon's schema has the sha256 of the package alone."""
+    document = without_sums()
+    assert lint(document) == []
+    assert parse_manifest(json.dumps(document).encode()).files[0].packed
+    document["distribution"]["package"]["sha256"] = "abc"
+    assert [line.partition(" ")[0] for line in lint(document)] == [
+        "distribution.package.sha256",
+        "spec.format.files[0].sha256",
+        "spec.format.files[1].sha256",
+    ]
+    del document["distribution"]
+    assert lint(document) == [
+        "distribution is missing",
+        "spec.format.files[0].sha256 is missing, and no package has one",
+        "spec.format.files[1].sha256 is missing, and no package has one",
+    ]
+
+
+def test_a_package_vouches_for_no_file_with_chunks() -> None:
+    document = without_sums()
+    document["spec"]["format"]["files"][0]["chunks"] = {"size": 1 << 20, "sha256": "ab" * 32}
+    assert lint(document) == ["spec.format.files[0].sha256 is missing beside its chunks"]
+
+
+def test_all_violations_are_listed_at_once() -> None:
+    document = whole()
+    document["kind"] = "Secret"
+    del document["metadata"]["license"]
+    document["spec"]["format"]["files"][1]["sha256"] = "x"
+    document["spec"]["io"]["inputs"][0]["shape"][2] = "wide"
+    document["distribution"]["registry"] = {}
+    assert [line.partition(" ")[0] for line in lint(document)] == [
+        "kind",
+        "metadata.license",
+        "spec.format.files[1].sha256",
+        "spec.io.inputs[0].shape[2]",
+        "distribution.registry.url",
+        "distribution.registry.namespace",
+    ]
+
+
+def test_what_no_single_key_breaks_is_still_found() -> None:
+    document = whole()
+    files = document["spec"]["format"]["files"]
+    files += [{**files[0], "path": f"f{number}", "size": 1 << 42} for number in range(2049)]
+    assert lint(document) == ["the manifest is refused: the sum of the sizes is out of bounds"]
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "a: [", "a: &x 1", "a: 1\na: 2"])
+def test_what_is_no_document_is_one_violation(text: str) -> None:
+    assert len(lint_manifest(text.encode())) == 1
+
+
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(REQUIRED), JSON)
+def test_any_value_anywhere_is_a_violation_or_none_and_never_a_fault(key: str, value: Any) -> None:
+    assert all(line.isprintable() for line in changed(key, value))
+
+
+# -- the command -------------------------------------------------------------------------------
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    def run(*line: str) -> tuple[int, str, str]:
+        code = main(["manifest", "lint", *line])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_the_command_says_ok_or_lists(command: Command, tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.json"
+    good.write_text(yaml.safe_dump(whole()))
+    bad.write_text(json.dumps({**whole(), "kind": "x", "metadata": {}}))
+    assert command(str(good)) == (0, f"{good}: ok\n", "")
+    code, out, err = command(str(bad))
+    assert code == 1
+    assert out.splitlines()[:2] == [
+        f"{bad}: kind is not Model: 'x'",
+        f"{bad}: metadata.name is missing",
+    ]
+    assert err == "violations: 6\n"
+    code, out, err = command(str(bad), "--json")
+    assert (code, err) == (1, "")
+    assert json.loads(out)["violations"][1] == {"key": "metadata.name", "problem": "is missing"}
+    assert command(str(tmp_path / "absent"))[0] == 2
+
+
+def test_the_command_reads_standard_input(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.BytesIO(json.dumps(whole()).encode())
+    stream.name = "<stdin>"
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=stream))
+    assert command("-") == (0, "standard input: ok\n", "")
