@@ -1,7 +1,7 @@
 """What a load will read: the files to fetch for it, and in which order.
 
 Pure: a version's files and the path that was opened in, entries out; no I/O, no clock. Whether an
-open is a load, and the fetching, are prefetch.py's.
+open is a load, and the fetching, are in prefetcher.py.
 
 Loaders of one directory agree about what they read of it. Each has one format: a repository often
 carries the same weights as safetensors, .bin, .h5 and GGUF, and a plan takes one of them.

@@ -1,6 +1,6 @@
 """Which of the programs that open `config.json` and its like load a model, and which walk.
 
-Pure but for one look into /proc: opens and times in, versions out. Below prefetch.py.
+Pure but for one look into /proc: opens and times in, versions out. Below prefetcher.py.
 
 A program that opens more than `MOST_AT_ONCE` versions, each within `QUIET_SECONDS` of the one
 before, walks; it is left out until it is quiet, so that one that never ends holds up no other. The

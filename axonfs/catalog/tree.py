@@ -1,6 +1,6 @@
 """Which models exist, and what a spec resolves to.
 
-Sits between vfs (and the commands) and {store, remote}. Merges the indexes of all sources, first
+Sits between vfs (and the commands) and {store, sources}. Merges the indexes of all sources, first
 source wins, with the versions that are known locally, and resolves names that no index lists.
 What was resolved once is in the store and is never asked for again: a published version does not
 change. Trio thread only; network calls are shared by everyone who asks for the same thing.

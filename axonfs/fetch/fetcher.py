@@ -1,6 +1,6 @@
 """Bring absent chunks of objects into the store: who waits for what, and what goes first.
 
-Sits between vfs and {store, remote}. It does not know names, inodes or HTTP. One `Feed` per
+Sits between vfs and {store, http_client}. It does not know names, inodes or HTTP. One `Feed` per
 object in use; one job per ranged GET. Readers wait for landings of chunks, never for jobs, so
 readers of one chunk share one request and a reader that leaves cancels nothing.
 

@@ -1,7 +1,7 @@
 """Which job runs next: the most urgent first, and always a stream left for a reader.
 
 Pure but for the jobs it holds: no I/O, no clock. Below fetcher.py, which runs what `take` gives;
-streams.py says how many streams bulk work (readahead and prefetch) may have. Trio thread only.
+concurrency.py says how many streams bulk work (readahead and prefetch) may have. Trio thread only.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The cache directory: an LMDB index and sparse backing files.
 
-Sits beside remote, below fetch. `Store` is all that the layers above use; they fetch and verify,
+Sits beside sources, below catalog and fetch. `Store` is all that the layers above use; they fetch and verify,
 this keeps. design.md's crash rule holds throughout: data before index.
 """
 

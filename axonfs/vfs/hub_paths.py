@@ -5,7 +5,7 @@
                                    percent-encoded where it is no plain word: refs%2Fpr%2F1
     hf/<name>/<revision>           a model without an organisation
 
-Sits beside places.py, inside vfs. What is known locally is listed and looked up without a word to
+Sits beside paths.py, inside vfs. What is known locally is listed and looked up without a word to
 the hub, and so is everything above the models. Below that, a name that is looked up is asked for.
 """
 
