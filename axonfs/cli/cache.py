@@ -9,9 +9,9 @@ import click
 
 from axonfs.call import Event
 from axonfs.cli.client import ask
-from axonfs.cli.hints import Group
 from axonfs.cli.options import cache_option, json_option, target
 from axonfs.cli.output import asked, echo, echo_json, facts, note, table
+from axonfs.cli.suggestions import Group
 from axonfs.errors import AxonError, UsageError
 from axonfs.names import printable
 from axonfs.units import counted, share, size

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from axonfs.call import Event, call
 from axonfs.cli.options import Target
-from axonfs.cli.others import beside_root, roots, state_of
+from axonfs.cli.other_users import beside_root, roots, state_of
 from axonfs.cli.output import note
 from axonfs.errors import AxonError, BusyError, UnavailableError, UnsupportedError
 from axonfs.rundir import owner_of
@@ -144,7 +144,7 @@ def cache_of_only_mount() -> Path | None:
 
 def _cache_of(mount: Mount) -> str | None:
     """As its holder says, which need not answer; else, in a container say, as the mount does."""
-    from axonfs.cli.mounts import health
+    from axonfs.cli.health import health
     from axonfs.daemon.holders import holder_of
 
     holder = holder_of(mount)

@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from axonfs.cli.applying import apply_to_mounts
-from axonfs.cli.hints import Group
 from axonfs.cli.options import json_option, resolved
 from axonfs.cli.output import echo, echo_json, note, table
+from axonfs.cli.reload import apply_to_mounts
+from axonfs.cli.suggestions import Group
 from axonfs.errors import UsageError
 from axonfs.settings.applied import plain
 from axonfs.settings.editing import edit_config

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 import click
 
-from axonfs.cli.differences import settings_checks
 from axonfs.cli.doctor_checks import (
     FAIL,
     Check,
@@ -15,6 +14,7 @@ from axonfs.cli.doctor_checks import (
     mount_checks,
     registry_checks,
 )
+from axonfs.cli.doctor_settings import settings_checks
 from axonfs.cli.options import json_option, source_options, target
 from axonfs.cli.output import echo_json
 from axonfs.names import printable

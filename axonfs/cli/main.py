@@ -19,16 +19,16 @@ import click
 
 from axonfs import __version__, descriptors
 from axonfs.cli import streams
-from axonfs.cli.hints import Group
 from axonfs.cli.output import complain, echo_json, held, said, tell, tell_held
+from axonfs.cli.suggestions import Group
 from axonfs.errors import AxonError, StoppedError
 
 # Command → module below axonfs.cli, in the order that `axonfs --help` shows them. The function
 # has the command's name, with `_command` where the plain name would shadow something.
 COMMANDS: Mapping[str, str] = {
-    "mount": "mounting:mount",
-    "umount": "mounting:umount",
-    "restart": "mounting:restart",
+    "mount": "mount:mount",
+    "umount": "mount:umount",
+    "restart": "mount:restart",
     "status": "status:status",
     "search": "models:search",
     "info": "models:info",
@@ -41,18 +41,18 @@ COMMANDS: Mapping[str, str] = {
     "uninstall": "pins:uninstall",
     "update": "pins:update",
     "verify": "pins:verify",
-    "lock": "locks:lock",
+    "lock": "lockfiles:lock",
     "register": "register:register",
     "cache": "cache:cache",
-    "publish": "registries:publish",
-    "manifest": "manifests:manifest",
-    "registry": "registries:registry",
+    "publish": "publish:publish",
+    "manifest": "manifest:manifest",
+    "registry": "registry:registry",
     "config": "config:config",
     "doctor": "doctor:doctor",
-    "version": "about:version",
+    "version": "version:version",
 }
 # What the program starts itself.
-INTERNAL: Mapping[str, str] = {"worker": "mounting:worker"}
+INTERNAL: Mapping[str, str] = {"worker": "mount:worker"}
 
 
 class Commands(Group):

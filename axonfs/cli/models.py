@@ -9,7 +9,7 @@ import click
 
 from axonfs.cli.client import ask
 from axonfs.cli.options import json_option, source_options, target
-from axonfs.cli.others import others
+from axonfs.cli.other_users import others
 from axonfs.cli.output import echo, echo_json, echo_path, facts, note, show_note, table
 from axonfs.errors import ADD_REGISTRY, AxonError, UsageError
 from axonfs.names import HUBS, parse_spec

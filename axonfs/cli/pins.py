@@ -10,7 +10,7 @@ import click
 
 from axonfs.call import Event
 from axonfs.cli.client import ask
-from axonfs.cli.locks import read_lock
+from axonfs.cli.lockfiles import read_lock
 from axonfs.cli.options import LocalPath, Target, cache_option, json_option, source_options, target
 from axonfs.cli.output import clock, echo, echo_json, interrupted, note, show_note
 from axonfs.cli.progress import Progress

@@ -2,7 +2,8 @@
 
 Below fetcher.py, which knows feeds and tables. A job has a stream only while it asks: between two
 attempts, and while it waits for a package, another one has its turn. An origin that made no
-progress for a deadline gets little patience from then on (http_client/stalls.py), and so does an object.
+progress for a deadline gets little patience from then on (http_client/stalls.py), and so does an
+object.
 
 Threading: as in fetcher.py. The bytes of an attempt move in a worker thread (`transfer.py`).
 """

@@ -1,7 +1,7 @@
 """The cache directory: an LMDB index and sparse backing files.
 
-Sits beside sources, below catalog and fetch. `Store` is all that the layers above use; they fetch and verify,
-this keeps. design.md's crash rule holds throughout: data before index.
+Sits beside sources, below catalog and fetch. The layers above fetch and verify bytes, and use only
+`Store` to keep them. The crash rule holds throughout: data is written before the index.
 """
 
 from axonfs.formats.document import Document

@@ -38,7 +38,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, exc: BaseException) -> int:
     def version() -> None:
         raise exc
 
-    monkeypatch.setattr("axonfs.cli.about.version", version)
+    monkeypatch.setattr("axonfs.cli.version.version", version)
     return main(["version"])
 
 
@@ -120,7 +120,7 @@ def warning_then(monkeypatch: pytest.MonkeyPatch, exc: BaseException | None, *op
         if exc is not None:
             raise exc
 
-    monkeypatch.setattr("axonfs.cli.about.version", version)
+    monkeypatch.setattr("axonfs.cli.version.version", version)
     with suppress(GeneratorExit):
         main(["version", *options])
 

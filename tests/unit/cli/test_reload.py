@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from axonfs.cli.applying import NOW, outcome
+from axonfs.cli.reload import NOW, outcome
 
 PLACE = Path("/models/{0}")
 

@@ -15,8 +15,8 @@ import pytest
 
 from axonfs import __version__
 from axonfs.cli.columns import clip, clip_start, width
+from axonfs.cli.default_mount import obvious
 from axonfs.cli.output import table
-from axonfs.cli.places import obvious
 from axonfs.errors import AxonError, UsageError
 from tests.support.axon import AxonRegistry
 from tests.support.commands import Run

@@ -1,4 +1,4 @@
-"""`axonfs publish` and `axonfs registry …`: where models come from."""
+"""`axonfs registry …`: lists, adds and removes registries, and serves a registry directory."""
 
 from __future__ import annotations
 
@@ -6,111 +6,21 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from axonfs.cli.applying import apply_to_mounts
-from axonfs.cli.hints import Group
 from axonfs.cli.options import LocalPath, json_option, resolved
 from axonfs.cli.output import asked, echo, echo_json, note, table
-from axonfs.cli.progress import Progress as Display
-from axonfs.errors import StoppedError, UsageError
-from axonfs.names import parse_spec, printable
+from axonfs.cli.reload import apply_to_mounts
+from axonfs.cli.suggestions import Group
+from axonfs.errors import UsageError
+from axonfs.names import printable
 from axonfs.settings.editing import edit_config
 from axonfs.settings.parsers import parse_token, parse_url, parse_urls
 from axonfs.settings.settings import convert, resolve
-from axonfs.units import counted, size
 
-if TYPE_CHECKING:
-    from axonfs.publish import Progress
-
-_model_directory = LocalPath("the model's directory", exists=True, file_okay=False)
 _served_directory = LocalPath("the registry's directory", exists=True, file_okay=False)
-_target_directory = LocalPath(
-    "the registry's directory",
-    "publish into the directory that its web server serves, or copy it there afterwards",
-    file_okay=False,
-)
-
-
-@click.command
-@click.argument("directory", metavar="DIR", type=_model_directory)
-@click.argument("spec")
-@click.option(
-    "--to",
-    "registry",
-    metavar="REGISTRY_DIR",
-    required=True,
-    type=_target_directory,
-    help="The registry's directory; created if it is missing.",
-)
-@click.option("--description", help="What the model is, in one line.")
-@click.option(
-    "--license", "license_", metavar="ID", help="SPDX identifier, for example Apache-2.0."
-)
-@click.option("--framework", metavar="NAME", help="For example pytorch or transformers.")
-@click.option("--tag", "tags", metavar="TAG", multiple=True, help="May be given more than once.")
-@json_option
-def publish(
-    directory: Path,
-    spec: str,
-    registry: Path,
-    description: str | None,
-    license_: str | None,
-    framework: str | None,
-    tags: tuple[str, ...],
-    as_json: bool,
-) -> None:
-    """Publish a model directory.
-
-    The files of DIR become SPEC in a registry directory, which any web server can serve. What is
-    not given is taken from the model's README.md and config.json. A published version never
-    changes: publishing the same files again does nothing, other files are refused.
-    """
-    from axonfs import publish as publishing
-
-    parsed = parse_spec(spec)
-    if "@" not in spec:
-        raise UsageError(f"{printable(spec)} names no version", hint="add @VERSION")
-    try:
-        with Display(sys.stderr) as display:
-            done = publishing.publish(
-                directory,
-                parsed,
-                registry,
-                description=description,
-                license=license_,
-                framework=framework,
-                tags=tags,
-                progress=lambda state: display(_event(str(parsed), state)),
-            )
-    except KeyboardInterrupt as exc:
-        hint = "the same command goes on with what is not done yet"
-        raise StoppedError("interrupted before all was done", spec=spec, hint=hint) from exc
-    for path in done.left_out:
-        note(f"left out: {path}")
-    if as_json:
-        echo_json(
-            {
-                "spec": str(done.spec),
-                "files": done.files,
-                "bytes": done.bytes,
-                "new_bytes": done.new_bytes,
-                "already": done.already,
-            }
-        )
-    elif done.already:
-        echo(f"{done.spec} is already published with these files")
-    else:
-        echo(
-            f"{done.spec} is published: {counted(done.files, 'file')}, {size(done.bytes)},"
-            f" {size(done.new_bytes)} of it new in {registry}"
-        )
-
-
-def _event(spec: str, state: Progress) -> dict[str, Any]:
-    return {"event": "progress", "spec": spec, "done": state.bytes_done, "total": state.bytes}
 
 
 @click.group(cls=Group)

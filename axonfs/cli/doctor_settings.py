@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from axonfs.cli.applying import ask_mount
 from axonfs.cli.doctor_checks import OK, WARN, Check
+from axonfs.cli.reload import ask_mount
 from axonfs.daemon.holders import Running, running
 from axonfs.errors import AxonError
 from axonfs.settings.applied import FROZEN, plain

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from axonfs.cli.hints import Group
 from axonfs.cli.options import LocalPath, json_option
 from axonfs.cli.output import echo, echo_json, note
+from axonfs.cli.suggestions import Group
 from axonfs.formats.manifest import MAX_MANIFEST_BYTES
 from axonfs.formats.schema import lint_manifest
 

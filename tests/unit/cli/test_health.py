@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from axonfs.cli import mounts
-from axonfs.cli.mounts import Health, health
+from axonfs.cli.health import STATUS_PATH, Health, _state_of, health, settled
 from axonfs.connection import mountinfo
 from axonfs.connection.mountinfo import Mount, parse_mountinfo
 
@@ -43,7 +42,7 @@ def test_this_machines_own_mountinfo_parses() -> None:
 
 
 def fake_mount(tmp_path: Path, content: str) -> Mount:
-    path = tmp_path / mounts.STATUS_PATH
+    path = tmp_path / STATUS_PATH
     path.parent.mkdir(exist_ok=True)
     path.write_text(content)
     return Mount(tmp_path, 1)
@@ -62,7 +61,7 @@ def test_a_pid_that_is_none_is_not_used() -> None:
 
 def test_a_mount_that_does_not_answer_is_wedged_and_nobody_waits_for_it(tmp_path: Path) -> None:
     (tmp_path / ".axonfs").mkdir()
-    os.mkfifo(tmp_path / mounts.STATUS_PATH)  # a reader of it waits for ever, as on a wedged mount
+    os.mkfifo(tmp_path / STATUS_PATH)  # a reader of it waits for ever, as on a wedged mount
     before = time.monotonic()
     assert health(Mount(tmp_path, 1), patience=0.3).state == "wedged"
     assert time.monotonic() - before < 2
@@ -71,8 +70,8 @@ def test_a_mount_that_does_not_answer_is_wedged_and_nobody_waits_for_it(tmp_path
 
 
 def test_a_mount_of_another_user_is_closed(tmp_path: Path) -> None:
-    assert mounts._state_of(b"cat: /m/.axonfs/status.json: Permission denied\n") == "closed"
-    assert mounts._state_of(b"cat: x: Transport endpoint is not connected\n") == "dead"
+    assert _state_of(b"cat: /m/.axonfs/status.json: Permission denied\n") == "closed"
+    assert _state_of(b"cat: x: Transport endpoint is not connected\n") == "dead"
 
 
 def test_a_place_is_settled_through_links_and_dots(
@@ -81,6 +80,6 @@ def test_a_place_is_settled_through_links_and_dots(
     (tmp_path / "real" / "m").mkdir(parents=True)
     (tmp_path / "link").symlink_to("real")
     monkeypatch.chdir(tmp_path)
-    assert mounts.settled(Path("link/m")) == tmp_path / "real" / "m"
-    assert mounts.settled(Path("link/../real/./m/")) == tmp_path / "real" / "m"
-    assert mounts.settled(Path("/")) == Path("/")
+    assert settled(Path("link/m")) == tmp_path / "real" / "m"
+    assert settled(Path("link/../real/./m/")) == tmp_path / "real" / "m"
+    assert settled(Path("/")) == Path("/")
