@@ -90,10 +90,6 @@ class Bitmap:
         """How many are set."""
         return self._count
 
-    @property
-    def full(self) -> bool:
-        return self._count == len(self._bits)
-
     def set(self, number: int) -> None:
         if not self._bits[number]:
             self._bits[number] = 1
@@ -103,11 +99,6 @@ class Bitmap:
         if self._bits[number]:
             self._bits[number] = 0
             self._count -= 1
-
-    def clear_all(self) -> None:
-        # In place, so that a reader in another thread never meets a shorter bitmap.
-        self._bits[:] = bytes(len(self._bits))
-        self._count = 0
 
     def load(self, flags: bytes) -> None:
         """Replace every flag at once: a byte of 0 or 1 for each."""

@@ -1,16 +1,14 @@
 """What the objects of one store share.
 
-Below objects. Any thread.
+Below objects and store. Any thread.
 """
 
 from __future__ import annotations
 
 import threading
 import uuid
-import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from axonfs.store.backing import Directory
 from axonfs.store.health import Health
@@ -19,9 +17,6 @@ from axonfs.store.openfiles import OpenFiles
 from axonfs.store.presence import Tally
 from axonfs.store.records import ObjectRecord
 
-if TYPE_CHECKING:
-    from axonfs.store.objects import StoredObject
-
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -29,9 +24,9 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class Ledger:
     """What the objects of one store share.
 
-    `lock` guards `live` and file names, and is held while a file is opened or an object dropped.
-    `held`, and how often each object is, may only grow under it as well; the lock of `files`
-    guards those.
+    `lock` guards file names and which objects are in use, and is held while a file is opened or an
+    object dropped. `held` has the keys of the objects that nothing may drop: it changes under the
+    lock of `files`, and grows only under `lock` as well.
     """
 
     directory: Directory
@@ -42,15 +37,7 @@ class Ledger:
     tally: Tally = field(default_factory=Tally)
     lock: threading.Lock = field(default_factory=threading.Lock)
     touched: dict[str, float] = field(default_factory=dict)
-    held: dict[str, StoredObject] = field(default_factory=dict)
-    live: weakref.WeakValueDictionary[str, StoredObject] = field(
-        default_factory=weakref.WeakValueDictionary
-    )
-
-    def accessed(self, digest: str) -> float | None:
-        """When an object was last read, if the index does not know that yet."""
-        live = self.live.get(digest)
-        return live.accessed if live is not None else self.touched.get(digest)
+    held: set[str] = field(default_factory=set)
 
     def write_accesses(self, transaction: Transaction) -> None:
         """Rides along with every commit; what a failed one loses is a minute of recency."""

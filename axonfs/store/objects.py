@@ -144,11 +144,6 @@ class StoredObject:
         return self._presence.verified
 
     @property
-    def needs_table_check(self) -> bool:
-        """Whether some chunks were adopted: `check` judges those by the chunk table."""
-        return self._presence.adopted.count > 0
-
-    @property
     def accessed(self) -> float:
         """Unix seconds."""
         return self._presence.accessed
@@ -174,7 +169,7 @@ class StoredObject:
         with self._ledger.lock, self._ledger.files.lock:
             self._holds += 1
             self._file.held = True
-            self._ledger.held[self.key] = self
+            self._ledger.held.add(self.key)
 
     @property
     def fd(self) -> Descriptor | None:
@@ -196,8 +191,10 @@ class StoredObject:
                 raise RuntimeError(f"{self!r} is not held")
             self._holds -= 1
             if self._holds == 0:
-                del self._ledger.held[self.key]
-                self.close()
+                self._ledger.held.discard(self.key)
+                if (descriptor := self._ledger.files.remove(self._file)) is not None:
+                    descriptor.close()
+                self._file.reset()
 
     @property
     def frozen(self) -> bool:
@@ -364,12 +361,6 @@ class StoredObject:
         if now - self._noted >= TOUCH_INTERVAL:
             self._noted = now
             self._ledger.touched[self.key] = now
-
-    def close(self) -> None:
-        """The object is held no more; under the lock of the open files."""
-        if (descriptor := self._ledger.files.remove(self._file)) is not None:
-            descriptor.close()
-        self._file.reset()
 
     def _cut(self, descriptor: int | None, bounds: Range) -> None:
         if descriptor is not None:

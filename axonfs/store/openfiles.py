@@ -92,6 +92,13 @@ class OpenFiles:
             closed = self._oldest(len(self._open) // 2)
         closed.clear()
 
+    def close(self) -> None:
+        """Close every file: no call uses one any more."""
+        with self.lock:
+            descriptors = [self.remove(opened) for opened in list(self._open)]
+        for descriptor in filter(None, descriptors):
+            descriptor.close()
+
     def _oldest(self, left: int) -> list[Descriptor | None]:
         """Have only `left` open; returns the references that still keep the others so."""
         by_use = sorted(self._open, key=lambda opened: opened.accessed)

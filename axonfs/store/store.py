@@ -26,6 +26,7 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Self
+from weakref import WeakValueDictionary
 
 from axonfs.errors import BusyError, NoSpaceError
 from axonfs.formats.manifest import FileEntry, chunk_count
@@ -64,6 +65,7 @@ class Store(Metadata):
         self._files = directory
         self._lock = lock
         self._ledger = Ledger(directory, index, boot, self.health)
+        self._live = WeakValueDictionary[str, StoredObject]()  # the objects in use, by key
         self._rechecking = threading.Lock()  # outside the ledger's
         index.companion = self._ledger.write_accesses
 
@@ -135,10 +137,7 @@ class Store(Metadata):
             except DISK_FAULTS as exc:
                 self.health.failed(exc)
         self._index.close()
-        with self._ledger.files.lock:
-            for stored in self._ledger.held.values():
-                stored.close()
-            self._ledger.held.clear()
+        self._ledger.files.close()
         self._files.leave()
         if self._lock is not None:
             os.close(self._lock)
@@ -146,7 +145,7 @@ class Store(Metadata):
 
     def object(self, entry: FileEntry) -> StoredObject:
         """The object of `entry`, opened or new; the same one for all while it is in use."""
-        found = self._ledger.live.get(entry.digest)
+        found = self._live.get(entry.digest)
         if found is not None and found.serves(entry):
             return found
         with self._ledger.lock:
@@ -155,7 +154,7 @@ class Store(Metadata):
     def peek(self, digest: str) -> ObjectInfo | None:
         """What is known of an object, without opening it."""
         record = ObjectRecord.decode(self._index.get(Table.OBJECTS, bytes.fromhex(digest)))
-        return info_of(digest, record, self._ledger.accessed(digest)) if record else None
+        return info_of(digest, record, self._accessed(digest)) if record else None
 
     def infos(self) -> list[ObjectInfo]:
         """Every object that the index knows, whether bytes of it are local or not."""
@@ -163,10 +162,13 @@ class Store(Metadata):
             raws = list(view.scan(Table.OBJECTS))
         decoded = ((key.hex(), ObjectRecord.decode(raw)) for key, raw in raws)
         return [
-            info_of(digest, record, self._ledger.accessed(digest))
-            for digest, record in decoded
-            if record
+            info_of(digest, record, self._accessed(digest)) for digest, record in decoded if record
         ]
+
+    def _accessed(self, digest: str) -> float | None:
+        """When an object was last read, if the index does not know that yet."""
+        live = self._live.get(digest)
+        return live.accessed if live is not None else self._ledger.touched.get(digest)
 
     def usage(self) -> int:
         """Local bytes of all objects; beside an owner, summed from its index."""
@@ -273,7 +275,7 @@ class Store(Metadata):
 
     def _find(self, digest: str, entry: FileEntry) -> StoredObject:
         """Under the ledger's lock: the live object, the indexed one, an adopted or a new one."""
-        live = self._ledger.live.get(digest)
+        live = self._live.get(digest)
         if live is not None and live.serves(entry):
             return live
         record = ObjectRecord.decode(self._index.get(Table.OBJECTS, bytes.fromhex(digest)))
@@ -285,7 +287,7 @@ class Store(Metadata):
         with self._index.view() as view:
             stored.presence.load(view)
         stored.presence.recount()
-        self._ledger.live[digest] = stored
+        self._live[digest] = stored
         return stored
 
     def _claim(self, digest: str, entry: FileEntry, old: ObjectRecord | None) -> ObjectRecord:
@@ -350,7 +352,7 @@ class Store(Metadata):
 
         def settle(freed: int) -> None:
             self._ledger.tally.mark(digest, None)
-            live = self._ledger.live.get(digest)
+            live = self._live.get(digest)
             if live is None:
                 self._gain(-freed)
             else:
@@ -367,7 +369,7 @@ class Store(Metadata):
                 transaction.put(Table.OBJECTS, bytes.fromhex(digest), record.encode())
 
         with self._ledger.lock:
-            live = self._ledger.live.get(digest)
+            live = self._live.get(digest)
             if live is not None:
                 live.quarantine(cause)
             else:

@@ -83,15 +83,8 @@ def test_bitmap_counts_each_change_once(to_set: set[int], to_clear: set[int]) ->
         bitmap.clear(number)
     assert {number for number in range(SIZE) if bitmap.test(number)} == to_set - to_clear
     assert bitmap.count == len(to_set - to_clear)
-    bitmap.clear_all()
+    bitmap.load(bytes(SIZE))
     assert (bitmap.count, len(bitmap), bitmap.missing(0, SIZE)) == (0, SIZE, [Range(0, SIZE)])
-
-
-def test_a_bitmap_knows_when_it_is_full() -> None:
-    bitmap = bitmap_of(set(range(SIZE)))
-    assert bitmap.full
-    bitmap.clear(3)
-    assert not bitmap.full
 
 
 @pytest.mark.parametrize("operation", [Bitmap.set, Bitmap.clear, Bitmap.test])
