@@ -44,6 +44,16 @@ def call(cache: Path, request: Event) -> Iterator[Event]:
             yield json.loads(line)
 
 
+def error_event(error: AxonError) -> Event:
+    """The last event of a request that failed."""
+    return {
+        "event": "error",
+        "message": str(error),
+        "exit_code": error.exit_code,
+        "facts": error.facts(),
+    }
+
+
 def alive(cache: Path) -> None:
     """Return if the mount of this cache answers.
 

@@ -3,19 +3,21 @@
 Each class carries the errno a reader of the mount gets and the exit code a command ends with.
 A message says what happened, to which model and file, from which source, and what to do. The
 layer that notices a fault knows what and where from; the layers above add spec and path with
-`located`, so one fault shared by several readers names each reader's own file.
+`naming` or `located`, so one fault shared by several readers names each reader's own file.
 """
 
 from __future__ import annotations
 
 import copy
 import errno
-from typing import Self
+from typing import Self, TypeVar
 
 from axonfs.descriptors import is_shortage
 
 # What to do where no registry is configured.
 ADD_REGISTRY = "axonfs registry add URL adds one"
+
+Kind = TypeVar("Kind", bound=BaseException)
 
 
 class AxonError(Exception):
@@ -74,11 +76,17 @@ class AxonError(Exception):
             "hint": self.hint,
         }
 
-    def located(self, *, spec: str | None = None, path: str | None = None) -> Self:
-        """A copy that names `spec` and `path` where this one does not; its cause is this one."""
+    def located(
+        self, *, spec: str | None = None, path: str | None = None, source: str | None = None
+    ) -> Self:
+        """A copy that also names these, where this one does not; its cause is this one.
+
+        A path without a spec is left out where this error names a model, which says more.
+        """
         twin = copy.copy(self)
         twin.spec = self.spec or spec
-        twin.path = self.path or path
+        twin.path = self.path or (path if spec or not self.spec else None)
+        twin.source = self.source or source
         twin.__cause__ = self
         twin.__traceback__ = None
         return twin
@@ -199,18 +207,56 @@ class StoppedError(AxonError):
     exit_code = 130  # 128 + SIGINT, as shells expect it
 
 
+class naming:  # noqa: N801 - reads as a phrase: `with naming(spec=spec):`
+    """Have each AxonError that leaves the block name these too, as `AxonError.located`.
+
+    Args:
+        denied: what the user can do if the source denies access.
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: str | None = None,
+        path: str | None = None,
+        source: str | None = None,
+        denied: str | None = None,
+    ) -> None:
+        self._spec = spec
+        self._path = path
+        self._source = source
+        self._denied = denied
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        if isinstance(exc, AxonError):
+            named = exc.located(spec=self._spec, path=self._path, source=self._source)
+            if self._denied is not None and isinstance(exc, AccessDeniedError):
+                named.hint = self._denied
+            raise named from exc
+
+
+def find(exc: BaseException, kind: type[Kind]) -> Kind | None:
+    """The first exception of `kind`: `exc` itself, or one in the groups that nurseries raise."""
+    if isinstance(exc, BaseExceptionGroup):
+        inner = (find(one, kind) for one in exc.exceptions)
+        return next((found for found in inner if found is not None), None)
+    return exc if isinstance(exc, kind) else None
+
+
 def fault_of(exc: BaseException) -> AxonError | None:
-    """What went wrong, out of the groups of nurseries: an AxonError, or what the system refused.
+    """What went wrong, also in a group: an AxonError, or what the system refused.
 
     None for a bug, and for what must go through, such as a cancellation.
     """
-    if isinstance(exc, BaseExceptionGroup):
-        return next((known for inner in exc.exceptions if (known := fault_of(inner))), None)
-    if isinstance(exc, AxonError):
-        return exc
-    if isinstance(exc, MemoryError):
+    if (known := find(exc, AxonError)) is not None:
+        return known
+    if find(exc, MemoryError) is not None:
         return ShortageError("this process got no memory", hint="free some")
-    return refused(exc) if isinstance(exc, OSError) else None
+    fault = find(exc, OSError)
+    return refused(fault) if fault is not None else None
 
 
 def refused(exc: OSError) -> AxonError:

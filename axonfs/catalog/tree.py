@@ -22,7 +22,7 @@ from axonfs.catalog.flights import Flights, LateError
 from axonfs.catalog.memo import MIN_AGE, Memo
 from axonfs.catalog.outages import Outages, kept
 from axonfs.catalog.resolved import Version as Version
-from axonfs.errors import AxonError, NotFoundError, OfflineError
+from axonfs.errors import AxonError, NotFoundError, OfflineError, naming
 from axonfs.formats.listing import Listing, Versions
 from axonfs.names import LATEST, Spec, is_commit, parse_spec
 from axonfs.sources import Hub, Source
@@ -278,10 +278,8 @@ class Tree:
         return await self._all_versions(model, fresh)
 
     async def _all_versions(self, model: str, fresh: bool) -> Versions:
-        try:
+        with naming(spec=model):
             shelf = (await self.catalog()).shelves.get(tuple(model.split("/")), Shelf())
-        except AxonError as exc:
-            raise exc.located(spec=model) from exc
         names, latest, failure = set(shelf.versions), None, None
         left = len(self.sources)
 
@@ -333,19 +331,15 @@ class Tree:
         return await self._memo.recent("local", read)
 
     async def _commit_spec(self, spec: Spec) -> Spec:
-        try:
+        with naming(spec=str(spec)):
             commit = await self.target(spec)
-        except AxonError as exc:
-            raise exc.located(spec=str(spec)) from exc
         if commit is None:
             raise NotFoundError("no such model or revision", spec=str(spec))
         return Spec(spec.namespace, spec.name, commit)
 
     async def _resolve_in(self, hub: Hub, spec: Spec) -> Version:
-        try:
+        with naming(spec=str(spec)):
             found = await self.outages.send(hub, partial(hub.manifest, spec))
-        except AxonError as exc:
-            raise exc.located(spec=str(spec)) from exc
         if found is None:
             raise NotFoundError("no such model or commit", spec=str(spec))
         await trio.to_thread.run_sync(self.store.put_manifest, *found)

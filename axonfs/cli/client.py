@@ -19,7 +19,7 @@ from axonfs.call import Event, call
 from axonfs.cli.options import Target
 from axonfs.cli.other_users import beside_root, roots, state_of
 from axonfs.cli.output import note
-from axonfs.errors import AxonError, BusyError, UnavailableError, UnsupportedError
+from axonfs.errors import AxonError, BusyError, UnavailableError, UnsupportedError, find
 from axonfs.rundir import owner_of
 
 if TYPE_CHECKING:
@@ -212,20 +212,14 @@ def _ask_here(settings: Settings, request: Event, sink: Sink) -> Event:
     try:
         return trio.run(_interruptible, settings, request, sink, True, heeds_ctrl_c)
     except BaseException as exc:
-        unusable = request["op"] in LOOKS and _is(exc, UnsupportedError)
-        if not unusable and (request["op"] not in READ_ONLY or not _is(exc, BusyError)):
+        unusable = request["op"] in LOOKS and find(exc, UnsupportedError) is not None
+        if not unusable and (request["op"] not in READ_ONLY or find(exc, BusyError) is None):
             raise
     if not unusable:
         return trio.run(_interruptible, settings, request, sink, False, heeds_ctrl_c)
     with tempfile.TemporaryDirectory(prefix="axonfs-") as directory:  # it needs none to look
         settings = replace(settings, cache=Path(directory))
         return trio.run(_interruptible, settings, request, sink, True, heeds_ctrl_c)
-
-
-def _is(exc: BaseException, kind: type[AxonError]) -> bool:
-    if isinstance(exc, BaseExceptionGroup):
-        return exc.subgroup(kind) is not None
-    return isinstance(exc, kind)
 
 
 def _told(event: Event) -> AxonError:

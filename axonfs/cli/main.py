@@ -21,7 +21,7 @@ from axonfs import __version__, descriptors
 from axonfs.cli import streams
 from axonfs.cli.output import complain, echo_json, held, said, tell, tell_held
 from axonfs.cli.suggestions import Group
-from axonfs.errors import AxonError, StoppedError
+from axonfs.errors import AxonError, StoppedError, find
 
 # Command → module below axonfs.cli, in the order that `axonfs --help` shows them. The function
 # has the command's name, with `_command` where the plain name would shadow something.
@@ -106,19 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _cause(exc: BaseException) -> BaseException:
-    """What happened, out of the groups that trio's nurseries wrap it in."""
-    leaves = list(_leaves(exc))
-    for kind in (KeyboardInterrupt, AxonError):
-        for leaf in leaves:
-            if isinstance(leaf, kind):
-                return leaf
-    return leaves[0]
-
-
-def _leaves(exc: BaseException) -> list[BaseException]:
-    if isinstance(exc, BaseExceptionGroup):
-        return [leaf for inner in exc.exceptions for leaf in _leaves(inner)]
-    return [exc]
+    """What happened: Ctrl-C before the faults that it caused, and these before any other."""
+    known = find(exc, KeyboardInterrupt) or find(exc, AxonError)
+    return known or find(exc, BaseException) or exc
 
 
 def _report(exc: BaseException) -> int:

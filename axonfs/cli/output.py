@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from axonfs.cli.columns import clip, pad, width
+from axonfs.errors import find
 from axonfs.names import printable
 
 T = TypeVar("T")
@@ -85,9 +86,7 @@ def asked(question: Callable[[], T]) -> T:
 
 def interrupted(exc: BaseException) -> bool:
     """Whether Ctrl-C is what happened, alone or among what it made fail."""
-    if isinstance(exc, BaseExceptionGroup):
-        return exc.subgroup(KeyboardInterrupt) is not None
-    return isinstance(exc, KeyboardInterrupt)
+    return find(exc, KeyboardInterrupt) is not None
 
 
 def show_note(event: dict[str, Any]) -> None:

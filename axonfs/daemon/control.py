@@ -17,8 +17,8 @@ from contextlib import aclosing, contextmanager
 import trio
 
 from axonfs import descriptors
-from axonfs.call import Event, peer
-from axonfs.errors import AxonError, refused
+from axonfs.call import Event, error_event, peer
+from axonfs.errors import AxonError, find, refused
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ async def _answer(stream: trio.SocketStream, handle: Handler, under_way: UnderWa
             with under_way.noting(str(request.get("op"))):
                 await _answer_one(stream, handle(request))
         except* (*_LEFT, ValueError) as group:
-            log.debug("a command left: %s", group.exceptions[0])
+            log.debug("a command left: %s", find(group, Exception))
 
 
 async def _answer_one(stream: trio.SocketStream, events: AsyncIterator[Event]) -> None:
@@ -135,19 +135,8 @@ async def _send_events(stream: trio.SocketStream, events: AsyncIterator[Event]) 
             if isinstance(exc, trio.BrokenResourceError | trio.ClosedResourceError):
                 raise
             log.exception("a bug in a command; please report it")
-            what = f"this is a bug: {type(exc).__name__}: {exc}; see the log"
-            event = {"event": "error", "message": what, "exit_code": 1}
-            await stream.send_all(json.dumps(event).encode() + b"\n")
-
-
-def error_event(exc: AxonError) -> Event:
-    """The last event of a request that failed."""
-    return {
-        "event": "error",
-        "message": str(exc),
-        "exit_code": exc.exit_code,
-        "facts": exc.facts(),
-    }
+            error = AxonError(f"this is a bug: {type(exc).__name__}: {exc}", hint="see the log")
+            await stream.send_all(json.dumps(error_event(error)).encode() + b"\n")
 
 
 async def _leave_with_client(stream: trio.SocketStream, scope: trio.CancelScope) -> None:

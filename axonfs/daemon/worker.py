@@ -20,6 +20,7 @@ from axonfs.connection.held import DONE, NO_HANDSHAKE, RELOAD, REPLACE, Held
 from axonfs.connection.mountinfo import shown
 from axonfs.daemon import control
 from axonfs.engine import Engine, open_engine
+from axonfs.errors import find
 from axonfs.fuse import Adapter, HandshakeError, Session, serving
 from axonfs.fuse.adapter import Access, invalidate_attributes
 from axonfs.fuse.failures import Failures
@@ -54,17 +55,10 @@ def work(applied: Applied, held: Held) -> int:
     try:
         return trio.run(_serve, applied, held)
     except* HandshakeError as group:
-        log.warning("%s", _first(group))
+        log.warning("%s", find(group, HandshakeError))
     finally:  # the interpreter gives its handlers up before it ends, and how that was would be lost
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     return NO_HANDSHAKE
-
-
-def _first(exc: BaseException) -> BaseException:
-    """What happened, out of the groups that nurseries wrap it in."""
-    while isinstance(exc, BaseExceptionGroup):
-        exc = exc.exceptions[0]
-    return exc
 
 
 def _die_with(holder: int) -> None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import trio
 
+from axonfs.call import Event as Event
 from axonfs.catalog.tree import Tree
 from axonfs.engine import Engine
-from axonfs.errors import AxonError, NotFoundError, UsageError
+from axonfs.errors import NotFoundError, UsageError, naming
 from axonfs.fetch import Fetcher
 from axonfs.formats.listing import Versions
 from axonfs.names import LATEST, Spec, newest, version_key
@@ -21,8 +22,6 @@ from axonfs.settings.settings import Settings
 from axonfs.sources import Hub
 from axonfs.store import Store
 from axonfs.versions import Constraint, Wanted, parse_wanted
-
-Event: TypeAlias = "dict[str, Any]"
 
 MANY = 10  # versions that a message names at most
 
@@ -80,10 +79,8 @@ def texts_of(request: Event, key: str) -> list[str]:
 
 async def versions_of(context: Context, model: str, *, fresh: bool = False) -> Versions:
     """All versions of the model; an error names it."""
-    try:
+    with naming(spec=model):
         return await context.tree.versions(model, fresh=fresh)
-    except AxonError as exc:
-        raise exc.located(spec=model) from exc
 
 
 async def offered(context: Context, wanted: Wanted, *, fresh: bool = False) -> Spec:

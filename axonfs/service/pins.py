@@ -25,6 +25,7 @@ from axonfs.errors import (
     NotFoundError,
     UnavailableError,
     UsageError,
+    naming,
 )
 from axonfs.fetch import Feed, Priority
 from axonfs.formats.manifest import FileEntry, Manifest
@@ -183,10 +184,8 @@ async def _tick(context: Context, work: Work) -> None:
 
 async def _fetch_parts(work: Work, parts: trio.MemoryReceiveChannel[tuple[Feed, Range]]) -> None:
     async for feed, part in parts:
-        try:
+        with naming(spec=work.spec, path=feed.entry.path):
             await feed.need(part, Priority.PREFETCH)
-        except AxonError as exc:
-            raise exc.located(spec=work.spec, path=feed.entry.path) from exc
         work.ended(feed)
 
 

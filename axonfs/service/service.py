@@ -15,6 +15,7 @@ from typing import Any
 import trio
 
 from axonfs import __version__
+from axonfs.call import error_event
 from axonfs.engine import Engine
 from axonfs.errors import AxonError, UsageError, fault_of
 from axonfs.names import printable
@@ -93,7 +94,7 @@ class Service:
         except BaseException as exc:
             if (fault := _fault(exc)) is None:
                 raise
-            return _error(fault)
+            return error_event(fault)
 
     def _context(self, request: Event, send: trio.MemorySendChannel[Event]) -> Context:
         registries = tuple(texts_of(request, "registries"))
@@ -137,12 +138,3 @@ def _fault(exc: BaseException) -> AxonError | None:
         log.error("a bug in a command", exc_info=exc)
         return AxonError(f"this is a bug: {type(exc).__name__}: {exc}")
     return None
-
-
-def _error(exc: AxonError) -> Event:
-    return {
-        "event": "error",
-        "message": str(exc),
-        "exit_code": exc.exit_code,
-        "facts": exc.facts(),
-    }

@@ -23,12 +23,12 @@ import trio
 
 from axonfs.errors import (
     AccessDeniedError,
-    AxonError,
     DeadlineError,
     MalformedError,
     NotFoundError,
     OfflineError,
     UnavailableError,
+    naming,
 )
 from axonfs.formats import leftout
 from axonfs.formats.chunktable import ChunkTable
@@ -307,8 +307,8 @@ class HubSource(ABC):
             assert fetched is not None  # no ETag was sent
             return fetched
 
-    def _explaining(self, repo: str, url: str) -> _Explaining:
-        return _Explaining(url, self._access(repo))
+    def _explaining(self, repo: str, url: str) -> naming:
+        return naming(source=shown(url), denied=self._access(repo))
 
 
 def repo_of(model: str) -> str | None:
@@ -357,20 +357,3 @@ def _snapshot(spec: Spec, commit: Commit, files: list[FileEntry]) -> Manifest:
         left_out=leftout.told(left_out),
     )
     return parse_manifest(render_manifest(made), spec)
-
-
-class _Explaining:
-    """Adds to an error where its cause came from, and what to do about a refusal."""
-
-    def __init__(self, url: str, access: str) -> None:
-        self._url = url
-        self._access = access
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, exc: BaseException | None, _traceback: object) -> None:
-        if isinstance(exc, AxonError):
-            exc.source = exc.source or shown(self._url)
-        if isinstance(exc, AccessDeniedError):
-            exc.hint = self._access

@@ -20,10 +20,10 @@ import trio
 
 from axonfs.errors import (
     AccessDeniedError,
-    AxonError,
     MalformedError,
     NotFoundError,
     VanishedError,
+    naming,
 )
 from axonfs.formats import leftout
 from axonfs.formats.chunktable import ChunkTable, parse_table, table_bytes
@@ -124,7 +124,7 @@ class RegistrySource:
     ) -> Versions | None:
         url = f"{self._model_url(model)}/versions.json"
         known = partial(self._kept.knows, url)
-        with _Blaming(url):
+        with naming(source=shown(url)):
             asked = self._kept.get(
                 url,
                 MAX_VERSIONS_BYTES,
@@ -216,7 +216,7 @@ class RegistrySource:
             raise
         assert fetched is not None  # no ETag was sent
         base = base_of(fetched.final_url, spec.model) or self.url
-        with _Blaming(fetched.final_url):
+        with naming(source=shown(fetched.final_url)):
             manifest = await trio.to_thread.run_sync(parse_manifest, fetched.body, spec, base)
         leftout.warn(manifest.spec, manifest.left_out)
         return manifest, base
@@ -244,7 +244,7 @@ class RegistrySource:
             what = "the manifest names a chunk table that the registry does not have"
             raise VanishedError(what, path=entry.path, source=shown(url)) from exc
         assert fetched is not None  # no ETag was sent
-        with _Blaming(url, entry.path):
+        with naming(path=entry.path, source=shown(url)):
             return parse_table(fetched.body, size=entry.size, chunks=entry.chunks)
 
     def locate(self, base: str, entry: FileEntry) -> Location:
@@ -303,7 +303,7 @@ def _rebased(listed: str, registry: str, base: str) -> str | None:
 
 
 def _listings(body: bytes, url: str) -> list[Listing]:
-    with _Blaming(url):
+    with naming(source=shown(url)):
         listings, skipped = parse_index(body)
     if skipped:
         log.warning("%d entries of the index are not usable (from %s)", skipped, shown(url))
@@ -323,19 +323,3 @@ def _results(body: bytes) -> list[Listing] | None:
         return None
     index = json.dumps({"apiVersion": API_VERSION, "models": items}).encode()
     return parse_index(index)[0]
-
-
-class _Blaming:
-    """Names the URL in a complaint about what came from there."""
-
-    def __init__(self, url: str, path: str | None = None) -> None:
-        self._url = url
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, exc: BaseException | None, _traceback: object) -> None:
-        if isinstance(exc, AxonError):
-            exc.source = exc.source or shown(self._url)
-            exc.path = exc.path or self._path

@@ -21,7 +21,7 @@ from axonfs.errors import BadHandleError, CorruptError
 from axonfs.fetch import Feed, Fetcher, Priority
 from axonfs.ranges import Range, chunk_range, chunk_span
 from axonfs.store import DISK_FAULTS, StoredObject, in_memory
-from axonfs.vfs.blame import located
+from axonfs.vfs.blame import blaming
 from axonfs.vfs.buffers import Buffers
 from axonfs.vfs.journal import Journal, Kind, KnownHandle
 from axonfs.vfs.page_faults import Guesses
@@ -111,7 +111,7 @@ class Files:
         return handle
 
     async def _open_object(self, number: int, place: File) -> Handle:
-        with located(place):
+        with blaming(place):
             feed = await self._fetcher.open(place.version, place.entry)
             try:
                 await feed.prepare()
@@ -217,7 +217,7 @@ class Files:
             return b""
         self.reads += 1
         handle.guesses.on_read(Range(offset, offset + size))
-        with located(handle.place):
+        with blaming(handle.place):
             view = await self._read(handle.feed, handle.place, offset, size)
             handle.served()
             return view

@@ -20,7 +20,7 @@ from axonfs.catalog.tree import Tree
 from axonfs.errors import AxonError, NotFoundError
 from axonfs.fetch import Fetcher
 from axonfs.names import Spec
-from axonfs.vfs.blame import located
+from axonfs.vfs.blame import blaming
 from axonfs.vfs.files import Files, Handle
 from axonfs.vfs.inodes import Nodes
 from axonfs.vfs.journal import Journal
@@ -104,7 +104,7 @@ class Vfs:
     async def lookup(self, parent: int, name: str) -> Attributes:
         """The entry `name` of a directory, counted as known to the kernel; inode 0 if none."""
         directory = await self._at(parent)
-        with located(directory, name):
+        with blaming(directory, name):
             place = await self._places.lookup(directory, name)
             if place is None:
                 return _absent(directory)
@@ -148,7 +148,7 @@ class Vfs:
         listing = self._listings.pop(inode, None) if start else None
         if listing is None:
             place = await self._at(inode)
-            with located(place):
+            with blaming(place):
                 listing = await self._places.listing(place)
         rest = listing[bisect.bisect_right(listing, start, key=operator.itemgetter(0)) :]
         if rest:
