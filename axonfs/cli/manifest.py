@@ -1,4 +1,4 @@
-"""`axonfs manifest lint`: for whoever writes manifests."""
+"""`axonfs manifest …`: for authors of manifests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from axonfs.cli.options import LocalPath, json_option
 from axonfs.cli.output import echo, echo_json, note
 from axonfs.cli.suggestions import Group
 from axonfs.formats.manifest import MAX_MANIFEST_BYTES
-from axonfs.formats.schema import lint_manifest
+from axonfs.formats.schema import lint_manifest, load_schema
 
 
 @click.group(cls=Group)
@@ -25,8 +25,9 @@ def manifest() -> None:
 def lint(file: Path, as_json: bool) -> None:
     """Check a manifest against the whole schema.
 
-    FILE is YAML or JSON, `-` standard input. Everything that breaks a rule is listed with the path
-    of its key; exit 1 if anything does. A mount is more lenient: it takes what has the files.
+    FILE is YAML or JSON, `-` standard input. The command lists everything that breaks a rule with
+    the path of its key, and exits with 1 if anything does. A mount is more lenient: it needs only
+    the names and the files.
     """
     found = lint_manifest(_content(file))
     name = "standard input" if str(file) == "-" else str(file)
@@ -39,6 +40,12 @@ def lint(file: Path, as_json: bool) -> None:
         note(f"violations: {len(found)}") if found else echo(f"{name}: ok")
     if found:
         click.get_current_context().exit(1)
+
+
+@manifest.command
+def schema() -> None:
+    """Print the JSON Schema of manifests, for editors."""
+    echo_json(load_schema())
 
 
 def _content(file: Path) -> bytes:

@@ -1,44 +1,39 @@
 """Checks a manifest against the whole of Axon's schema, and lists everything that breaks it.
 
-Pure. manifest.py takes what it needs and is lenient about the rest; this is for whoever writes a
-manifest and wants every reader to take it. A rule is a function that yields what is wrong with a
-node, each with the key path from there. Keys that the schema does not know are allowed.
+Pure. manifest.schema.json has the rules for single keys; editors use the same file. This module
+adds what a schema cannot say: rules that compare keys, and the `format` of a text. manifest.py is
+more lenient: a mount needs little of a manifest, lint checks all that any reader may need. Only
+`axonfs manifest` imports this module, since the import of jsonschema takes 0.1 s.
+
+The schema has two keywords of its own. `requiredByAxon` lists keys that only Axon's clients need.
+`errorMessage` says what breaks the rule; VS Code and yaml-language-server show it too. A value that
+breaks several keywords of a rule has one violation, by the first: so `format`, whose message names
+the reason, stands before `pattern`, which is for editors.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from importlib import resources
 from itertools import chain
-from typing import TypeAlias
+from typing import Any
 from urllib.parse import urlsplit
 
+from jsonschema import Draft202012Validator, FormatChecker, ValidationError
+from jsonschema.protocols import Validator
+from jsonschema.validators import extend
+
 from axonfs.errors import MalformedError
-from axonfs.formats.manifest import (
-    API_VERSION,
-    MANIFEST_NAME,
-    MAX_MANIFEST_BYTES,
-    MAX_SIZE,
-    check_chunk_size,
-    parse_manifest,
-)
+from axonfs.formats.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, parse_manifest
 from axonfs.formats.safe_yaml import Node, parse_yaml
-from axonfs.names import (
-    LATEST,
-    check_digest,
-    check_path,
-    printable,
-    valid_segment,
-    vouching_digest,
-)
-from axonfs.versions import precedence
+from axonfs.names import check_digest, check_path, printable, vouching_digest
 
-Problem: TypeAlias = "tuple[str, str]"  # key path below the node, what is wrong
-Rule: TypeAlias = Callable[[Node], Iterator[Problem]]
-
-_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
+_FORMATS = FormatChecker(formats=())
+_OF_TYPE = {"object": "is not a mapping", "array": "is not a list"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +53,8 @@ def lint_manifest(raw: bytes) -> list[Violation]:
         root = parse_yaml(raw, limit=MAX_MANIFEST_BYTES)
     except MalformedError as exc:
         return [Violation("", exc.what)]
-    rules = chain(_DOCUMENT(root), _vouched(root))
-    found = [Violation(key.lstrip("."), problem) for key, problem in rules]
-    if not found:  # rules that span the document, such as the sum of the sizes
+    found = [*_broken_keys(root), *chain(_clashes(root), _execution_files(root), _unvouched(root))]
+    if not found:  # rules for the whole document, such as the sum of the sizes
         try:
             parse_manifest(raw)
         except MalformedError as exc:
@@ -68,299 +62,148 @@ def lint_manifest(raw: bytes) -> list[Violation]:
     return found
 
 
-# -- what a node may be ------------------------------------------------------------------------
+def load_schema() -> dict[str, Any]:
+    """The JSON Schema of manifests."""
+    file = resources.files("axonfs.formats") / "manifest.schema.json"
+    schema: dict[str, Any] = json.loads(file.read_bytes())
+    return schema
 
 
-def _mapping(required: Mapping[str, Rule], optional: Mapping[str, Rule] | None = None) -> Rule:
-    def rule(node: Node) -> Iterator[Problem]:
-        if not isinstance(node, dict):
-            yield "", "is not a mapping"
-            return
-        for key, inner in required.items():
-            if node.get(key) is None:
-                yield f".{key}", "is missing"
-            else:
-                yield from _below(f".{key}", inner, node[key])
-        for key, inner in (optional or {}).items():
-            if node.get(key) is not None:
-                yield from _below(f".{key}", inner, node[key])
-
-    return rule
+def _broken_keys(root: Node) -> Iterator[Violation]:
+    problems: dict[str, str] = {}
+    for error in _validator().iter_errors(root):
+        problems.setdefault(_key(error), _problem(error))
+    return (Violation(key, problem) for key, problem in problems.items())
 
 
-def _items(inner: Rule, *, least: int = 0) -> Rule:
-    def rule(node: Node) -> Iterator[Problem]:
-        if not isinstance(node, list):
-            yield "", "is not a list"
-            return
-        if len(node) < least:
-            yield "", "is empty"
-        for number, item in enumerate(node):
-            yield from _below(f"[{number}]", inner, item)
-
-    return rule
+def _key(error: ValidationError) -> str:
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path)
+    return "".join(steps).removeprefix(".")
 
 
-def _below(key: str, rule: Rule, node: Node) -> Iterator[Problem]:
-    for rest, problem in rule(node):
-        yield key + rest, problem
+def _problem(error: ValidationError) -> str:
+    if error.validator == "properties":
+        return "is missing"
+    if error.validator == "minItems":
+        return "is empty"
+    if isinstance(error.cause, MalformedError):
+        return f"is refused: {error.cause.what}"
+    rule: Any = error.schema
+    said = rule.get("errorMessage")
+    return said + _shown(error.instance) if said else _OF_TYPE[rule["type"]]
 
 
-def _that(holds: Callable[[Node], bool], problem: str) -> Rule:
-    def rule(node: Node) -> Iterator[Problem]:
-        if not holds(node):
-            yield "", f"{problem}{_shown(node)}"
-
-    return rule
+def _shown(value: object) -> str:
+    return f": '{printable(str(value), 60)}'" if isinstance(value, str | int) else ""
 
 
-def _shown(node: Node) -> str:
-    return f": '{printable(str(node), 60)}'" if isinstance(node, str | int) else ""
+@cache
+def _validator() -> Validator:
+    """The schema's validator; it takes a key whose value is null for missing."""
+    keywords = {"properties": _properties, "required": lambda *_: iter(())}
+    strict = extend(Draft202012Validator, keywords)  # type: ignore[no-untyped-call]
+    made: Validator = strict(load_schema(), format_checker=_FORMATS)
+    return made
 
 
-def _one_of(*words: str) -> Rule:
-    return _that(lambda node: node in words, f"is not {' or '.join(words)}")
+def _properties(
+    validator: Any, properties: dict[str, Any], node: Node, schema: dict[str, Any]
+) -> Iterator[ValidationError]:
+    """The keyword `properties`, and `required` with it: errors keep the order of the schema."""
+    if not isinstance(node, dict):
+        return
+    required = {*schema.get("required", ()), *schema.get("requiredByAxon", ())}
+    for key, rule in properties.items():
+        value = node.get(key)
+        if value is not None:
+            yield from validator.descend(value, rule, path=key, schema_path=key)
+        elif key in required:
+            yield ValidationError("is missing", path=[key])
 
 
-def _refused_by(check: Callable[[str], object]) -> Rule:
-    """A text that `check` does not raise MalformedError about."""
-
-    def rule(node: Node) -> Iterator[Problem]:
-        if not isinstance(node, str | int):
-            yield "", "is not a text"
-            return
-        try:
-            check(str(node))
-        except MalformedError as exc:
-            yield "", f"is refused: {exc.what}"
-
-    return rule
+@_FORMATS.checks("text")
+def _is_text(value: object) -> bool:
+    return bool(str(value).strip())
 
 
-def _check_digest(text: str) -> None:
-    check_digest(text.lower())
-    if vouching_digest(text) is None:
+@_FORMATS.checks("path", raises=MalformedError)
+def _is_path(value: object) -> bool:
+    return bool(check_path(str(value)))
+
+
+@_FORMATS.checks("sha256", raises=MalformedError)
+def _is_digest(value: object) -> bool:
+    if vouching_digest(check_digest(str(value).lower())) is None:
         raise MalformedError("zeros are a placeholder")
+    return True
 
 
-def _is_text(node: Node) -> bool:
-    return isinstance(node, str | int) and str(node).strip() != ""
+@_FORMATS.checks("http-url", raises=ValueError)
+def _is_url(value: object) -> bool:
+    parts = urlsplit(str(value))
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
-def _is_dimension(node: Node) -> bool:
-    # A number below zero is a text here.
-    return node == "-1" or isinstance(node, int)
+@_FORMATS.checks("date-time", raises=ValueError)
+def _is_time(value: object) -> bool:
+    return bool(datetime.fromisoformat(str(value)))
 
 
-def _is_number(node: Node) -> bool:
-    # Without a fraction it is an int here, with one a text.
-    return isinstance(node, str | int) and bool(_NUMBER.fullmatch(str(node)))
-
-
-def _is_positive(node: Node) -> bool:
-    return _is_number(node) and float(str(node)) > 0
-
-
-def _is_url(node: Node) -> bool:
-    try:
-        parts = urlsplit(str(node))
-        return isinstance(node, str) and parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        return False
-
-
-def _is_time(node: Node) -> bool:
-    try:
-        datetime.fromisoformat(str(node))
-    except ValueError:
-        return False
-    return isinstance(node, str)
-
-
-def _is_name(node: Node) -> bool:
-    return isinstance(node, str | int) and all(map(valid_segment, str(node).split("/")))
-
-
-def _is_version(node: Node) -> bool:
-    text = str(node) if isinstance(node, str | int) else ""
-    return valid_segment(text) and text != LATEST and precedence(text) is not None
-
-
-_text = _that(_is_text, "is not a text")
-_switch = _one_of("true", "false")
-_whole = _that(
-    lambda node: isinstance(node, int) and node <= MAX_SIZE,
-    f"is not a whole number up to {MAX_SIZE}",
-)
-_number = _that(_is_number, "is not a number")
-_positive = _that(_is_positive, "is not a number above zero")
-_count = _that(
-    lambda node: isinstance(node, int) and 0 < node <= MAX_SIZE, "is not a whole number above zero"
-)
-_url = _that(_is_url, "is not an http:// or https:// URL")
-_time = _that(_is_time, "is not a time as in RFC 3339")
-_digest = _refused_by(_check_digest)
-_path = _refused_by(check_path)
-_anything = _mapping({})
-
-
-# -- the schema --------------------------------------------------------------------------------
-
-
-def _chunk_size(node: Node) -> Iterator[Problem]:
-    try:
-        check_chunk_size(node if isinstance(node, int) else 0)
-    except MalformedError:
-        yield "", "is not a power of two between 64 KiB and 64 MiB"
-
-
-_FILE = _mapping(
-    {"path": _path, "size": _whole},
-    {"sha256": _digest, "chunks": _mapping({"size": _chunk_size, "sha256": _digest})},
-)
-
-
-def _files(node: Node) -> Iterator[Problem]:
-    yield from _items(_FILE, least=1)(node)
-    entries = node if isinstance(node, list) else []
-    paths = [str(entry.get("path")) if isinstance(entry, dict) else "" for entry in entries]
+def _clashes(root: Node) -> Iterator[Violation]:
+    """Paths that no directory can have together."""
+    paths = _paths(root)
     files, seen = set(paths), {""}
     for number, path in enumerate(paths):
+        key = f"spec.format.files[{number}].path"
         parts = path.split("/")
         parents = {"/".join(parts[:end]) for end in range(1, len(parts))}
         if path in seen:
             if path:
-                yield f"[{number}].path", f"is there twice: '{printable(path)}'"
+                yield Violation(key, f"is there twice: '{printable(path)}'")
         elif MANIFEST_NAME in (path, parts[0]):
-            yield f"[{number}].path", "is the manifest's own"
+            yield Violation(key, "is the manifest's own")
         elif both := parents & files:
-            yield f"[{number}].path", f"is below another file, '{printable(min(both))}'"
+            yield Violation(key, f"is below another file, '{printable(min(both))}'")
         seen.add(path)
 
 
-def _format(node: Node) -> Iterator[Problem]:
-    yield from _FORMAT(node)
-    if not isinstance(node, dict):
-        return
-    files, named = node.get("files"), node.get("execution_files")
-    entries = files if isinstance(files, list) else []
-    paths = {str(entry.get("path")) for entry in entries if isinstance(entry, dict)}
-    for number, path in enumerate(named if isinstance(named, list) else []):
+def _execution_files(root: Node) -> Iterator[Violation]:
+    """Files to load that the manifest does not list."""
+    paths = set(_paths(root))
+    for number, path in enumerate(_list_at(root, "spec", "format", "execution_files")):
         if isinstance(path, str) and path not in paths:
-            yield f".execution_files[{number}]", f"is not one of the files: '{printable(path)}'"
+            key = f"spec.format.execution_files[{number}]"
+            yield Violation(key, f"is not one of the files: '{printable(path)}'")
 
 
-_FORMAT = _mapping(
-    {"type": _text, "files": _files},
-    {"execution_format": _text, "execution_files": _items(_path, least=1), "multi_encoder": _text},
-)
-_TENSOR = _mapping(
-    {
-        "name": _text,
-        "dtype": _text,
-        "shape": _items(_that(_is_dimension, "is not a size, or -1 for any")),
-    },
-    {"description": _text, "preprocessing": _mapping({"type": _text})},
-)
-_CORES = _mapping({"min_cores": _count}, {"recommended_cores": _count})
-_MEMORY = _mapping({"min_gb": _positive}, {"recommended_gb": _positive})
-_GPU = _mapping(
-    {},
-    {
-        "required": _switch,
-        "recommended": _switch,
-        "min_vram_gb": _number,
-        "cuda_version": _text,
-    },
-)
-_STORAGE = _mapping({}, {"min_gb": _number, "recommended_gb": _number})
-_METADATA = _mapping(
-    {
-        "name": _that(_is_name, "is not a name of plain segments"),
-        "namespace": _that(
-            lambda node: _is_name(node) and "/" not in str(node), "is not one plain segment"
-        ),
-        "version": _that(_is_version, "is not a semantic version"),
-        "description": _text,
-        "license": _text,
-    },
-    {
-        "authors": _items(_mapping({"name": _text}, {"email": _text, "organization": _text})),
-        "homepage": _url,
-        "documentation": _url,
-        "created": _time,
-        "updated": _time,
-        "tags": _items(_text),
-    },
-)
-_SPEC = _mapping(
-    {
-        "framework": _mapping({"name": _text, "version": _text}),
-        "format": _format,
-        "io": _mapping({"inputs": _items(_TENSOR, least=1), "outputs": _items(_TENSOR, least=1)}),
-        "requirements": _mapping(
-            {"compute": _mapping({"cpu": _CORES, "memory": _MEMORY}, {"gpu": _GPU})},
-            {"storage": _STORAGE},
-        ),
-    },
-    {
-        "performance": _mapping(
-            {},
-            {
-                "inference_time": _anything,
-                "throughput": _anything,
-                "accuracy": _anything,
-                "dataset": _text,
-            },
-        ),
-        "dependencies": _mapping(
-            {},
-            {
-                "models": _items(_text),
-                "packages": _items(_mapping({"name": _text, "version": _text})),
-            },
-        ),
-    },
-)
-_DISTRIBUTION = _mapping(
-    {
-        "package": _mapping(
-            {"url": _url, "size": _count, "sha256": _digest}, {"mirrors": _items(_url)}
-        ),
-        "registry": _mapping({"url": _url, "namespace": _text}),
-    }
-)
-_DOCUMENT = _mapping(
-    {
-        "apiVersion": _one_of(API_VERSION, "v1"),
-        "kind": _one_of("Model"),
-        "metadata": _METADATA,
-        "spec": _SPEC,
-        "distribution": _DISTRIBUTION,
-    }
-)
+def _unvouched(root: Node) -> Iterator[Violation]:
+    """Files whose bytes nothing can verify: neither a sha256 of their own nor their package's.
 
-
-def _vouched(root: Node) -> Iterator[Problem]:
-    """Something has to tell whether a file's bytes are right: its own sha256, or its package's.
-
-    What has a chunk table is an object of its own, which no package brings.
+    A file with a chunk table is an object of its own, which is in no package.
     """
-    package = _at(root, "distribution", "package", "sha256")
-    packed = package is not None and not any(_digest(package))
-    files = _at(root, "spec", "format", "files")
-    for number, item in enumerate(files if isinstance(files, list) else []):
+    packed = vouching_digest(_at(root, "distribution", "package", "sha256"))
+    for number, item in enumerate(_list_at(root, "spec", "format", "files")):
         if not isinstance(item, dict) or item.get("sha256") is not None:
             continue
-        key = f".spec.format.files[{number}].sha256"
+        key = f"spec.format.files[{number}].sha256"
         if item.get("chunks") is not None:
-            yield key, "is missing beside its chunks"
+            yield Violation(key, "is missing beside its chunks")
         elif not packed:
-            yield key, "is missing, and no package has one"
+            yield Violation(key, "is missing, and no package has one")
+
+
+def _paths(root: Node) -> list[str]:
+    """The path of each file, empty where it has none."""
+    return [str(_at(item, "path") or "") for item in _list_at(root, "spec", "format", "files")]
+
+
+def _list_at(node: Node, *keys: str) -> list[Node]:
+    found = _at(node, *keys)
+    return found if isinstance(found, list) else []
 
 
 def _at(node: Node, *keys: str) -> Node:
-    """What is below `node` at the path `keys`; None if nothing is."""
+    """The value below `node` at the path `keys`; None if there is no such path."""
     for key in keys:
         node = node.get(key) if isinstance(node, dict) else None
     return node

@@ -1,10 +1,14 @@
-"""`manifest lint`: every rule of the schema, broken one at a time and all at once."""
+"""`manifest lint`: every rule of the schema, broken one at a time and all at once.
+
+Also the JSON Schema itself, which editors use without `manifest lint`.
+"""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,12 +17,24 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from axonfs.cli.main import main
-from axonfs.formats.manifest import parse_manifest
-from axonfs.formats.schema import lint_manifest
+from axonfs.formats.manifest import (
+    API_VERSION,
+    MAX_CHUNK_SIZE,
+    MAX_SIZE,
+    MIN_CHUNK_SIZE,
+    MODEL,
+    check_chunk_size,
+    parse_manifest,
+)
+from axonfs.formats.safe_yaml import parse_yaml
+from axonfs.formats.schema import lint_manifest, load_schema
 from axonfs.names import parse_spec
 from tests.support.axon import axon_manifest
+from tests.support.placeholders import write_registry
+from tests.support.registry import published
 
 SPEC = parse_spec("vision/deep/ResNet_50@1.0.0")
 REQUIRED = [
@@ -213,7 +229,107 @@ def test_any_value_anywhere_is_a_violation_or_none_and_never_a_fault(key: str, v
     assert all(line.isprintable() for line in changed(key, value))
 
 
-# -- the command -------------------------------------------------------------------------------
+SCHEMA = load_schema()
+
+
+def rules(node: Any = SCHEMA) -> Iterator[dict[str, Any]]:
+    """Every schema inside the schema."""
+    if isinstance(node, dict):
+        if {"type", "enum", "const"} & node.keys() and not isinstance(node.get("type"), dict):
+            yield node
+        for inner in node.values():
+            yield from rules(inner)
+
+
+def test_the_schema_is_a_json_schema() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_every_rule_of_the_schema_has_a_message() -> None:
+    for rule in rules():
+        assert rule.get("type") in ("object", "array") or rule["errorMessage"].startswith("is not ")
+
+
+def test_a_format_stands_before_the_pattern_that_says_less() -> None:
+    formats = [list(rule) for rule in rules() if {"format", "pattern"} <= rule.keys()]
+    assert formats
+    assert all(keys.index("format") < keys.index("pattern") for keys in formats)
+
+
+def test_the_schema_has_the_limits_of_the_parser() -> None:
+    file = SCHEMA["$defs"]["file"]["properties"]
+    assert file["size"]["maximum"] == SCHEMA["$defs"]["count"]["maximum"] == MAX_SIZE
+    sizes = file["chunks"]["properties"]["size"]["enum"]
+    assert (sizes[0], sizes[-1]) == (MIN_CHUNK_SIZE, MAX_CHUNK_SIZE)
+    assert all(big == 2 * small for small, big in pairwise(sizes))
+    for size in sizes:
+        check_chunk_size(size)
+    assert API_VERSION in SCHEMA["properties"]["apiVersion"]["enum"]
+    assert SCHEMA["properties"]["kind"]["const"] == MODEL
+
+
+class EditorLoader(yaml.SafeLoader):
+    """Reads a time as a text, as editors do."""
+
+
+EditorLoader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: str(node.value))
+
+
+def for_editors(raw: bytes) -> list[str]:
+    """The messages of an editor about `raw`, read as usual YAML and as AxonFS reads it.
+
+    In usual YAML 1.5 is a number and true a boolean, where AxonFS has texts.
+    """
+    document = yaml.load(raw, EditorLoader)
+    validator = Draft202012Validator(SCHEMA)
+    as_parsed = validator.iter_errors(parse_yaml(raw, limit=1 << 20))
+    return [error.message for error in [*validator.iter_errors(document), *as_parsed]]
+
+
+def test_editors_accept_what_lint_accepts() -> None:
+    whole_manifest = whole()
+    whole_manifest["spec"]["requirements"]["compute"]["gpu"] = {"required": True, "min_vram_gb": 8}
+    whole_manifest["spec"]["requirements"]["storage"] = {"min_gb": 0.5}
+    whole_manifest["metadata"] |= {"tags": [2024, 1.5, True], "version": 1.10, "license": "MIT"}
+    for raw in (yaml.safe_dump(whole_manifest).encode(), json.dumps(whole_manifest).encode()):
+        assert lint_manifest(raw) == []
+        assert for_editors(raw) == []
+
+
+@pytest.mark.parametrize(("key", "value"), [("spec.format.files[0].path", "../a"), ("kind", "x")])
+def test_editors_see_a_broken_rule(key: str, value: object) -> None:
+    document = whole()
+    container, last = at(document, key)
+    container[last] = value
+    assert for_editors(yaml.safe_dump(document).encode())
+
+
+def test_editors_accept_the_manifests_of_axons_own_registry(tmp_path: Path) -> None:
+    """Lint refuses the placeholders in place of digests, and nothing else."""
+    write_registry(tmp_path)
+    manifests = list(tmp_path.rglob("manifest.yaml"))
+    assert len(manifests) == 62
+    for path in manifests:
+        assert for_editors(path.read_bytes()) == []
+        for violation in lint_manifest(path.read_bytes()):
+            assert violation.key.endswith("sha256")
+            assert violation.problem.startswith("is refused: 'placeholder-")
+
+
+def test_editors_accept_what_is_published(tmp_path: Path) -> None:
+    """Axon's clients need more: a package, and what the model takes and gives."""
+    registry = published(tmp_path, {"a/model.onnx": 100_000, "empty": 0})
+    (path,) = registry.rglob("manifest.yaml")
+    assert for_editors(path.read_bytes()) == []
+    assert [str(violation) for violation in lint_manifest(path.read_bytes())] == [
+        "metadata.description is not a text: ''",
+        "metadata.license is not a text: ''",
+        "spec.framework.version is missing",
+        "spec.io is missing",
+        "spec.requirements is missing",
+        "distribution is missing",
+    ]
+
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -253,3 +369,8 @@ def test_the_command_reads_standard_input(
     stream.name = "<stdin>"
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=stream))
     assert command("-") == (0, "standard input: ok\n", "")
+
+
+def test_the_command_prints_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["manifest", "schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == SCHEMA
