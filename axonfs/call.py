@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from axonfs import errors
 from axonfs.errors import AxonError
 from axonfs.rundir import SOCKET, reachable
 
@@ -48,10 +49,22 @@ def error_event(error: AxonError) -> Event:
     """The last event of a request that failed."""
     return {
         "event": "error",
+        "kind": type(error).__name__,
         "message": str(error),
         "exit_code": error.exit_code,
         "facts": error.facts(),
     }
+
+
+def error_of(event: Event) -> AxonError:
+    """The error of such an event; a worker of an earlier version tells its message alone."""
+    facts = event.get("facts") or {"message": event.get("message", "failed without a cause")}
+    parts = {name: facts.get(name) for name in ("spec", "path", "source", "hint")}
+    found = getattr(errors, str(event.get("kind")), None)
+    known = isinstance(found, type) and issubclass(found, AxonError)
+    error = (found if known else AxonError)(str(facts.get("message")), **parts)
+    error.exit_code = int(event.get("exit_code", 1))
+    return error
 
 
 def alive(cache: Path) -> None:

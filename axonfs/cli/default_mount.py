@@ -6,8 +6,8 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from axonfs.cli.health import settled
-from axonfs.cli.other_users import SHOWN, owner_of
+from axonfs.client.health import settled
+from axonfs.client.other_users import SHOWN, owner_of
 from axonfs.connection.mountinfo import Mount, mounts, places_of, same_namespace
 from axonfs.daemon.holders import holder_of, running
 from axonfs.errors import AxonError, UsageError

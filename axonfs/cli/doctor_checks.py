@@ -24,8 +24,8 @@ from urllib.parse import urlsplit
 
 import trio
 
-from axonfs.cli.health import health
-from axonfs.cli.other_users import Other, state_of
+from axonfs.client.health import health
+from axonfs.client.other_users import Other, state_of
 from axonfs.connection.mountinfo import Mount, mounts
 from axonfs.connection.mounting import DEVICE, FUSE_CONFIG, user_allow_other
 from axonfs.errors import (

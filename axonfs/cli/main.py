@@ -17,7 +17,8 @@ from contextlib import suppress
 
 import click
 
-from axonfs import __version__, descriptors
+from axonfs import descriptors
+from axonfs._version import __version__
 from axonfs.cli import streams
 from axonfs.cli.output import complain, echo_json, held, said, tell, tell_held
 from axonfs.cli.suggestions import Group

@@ -9,8 +9,8 @@ import click
 
 from axonfs.cli.client import ask
 from axonfs.cli.options import json_option, source_options, target
-from axonfs.cli.other_users import others
 from axonfs.cli.output import echo, echo_json, echo_path, facts, note, show_note, table
+from axonfs.client.other_users import others
 from axonfs.errors import ADD_REGISTRY, AxonError, UsageError
 from axonfs.names import HUBS, parse_spec
 from axonfs.units import counted, part_of, share, size

@@ -173,7 +173,7 @@ def prepare_mountpoint(mountpoint: Path) -> Path:
     Raises:
         AxonError: it is not an empty directory, or AxonFS is already mounted there.
     """
-    from axonfs.cli.health import health, mount_at, settled
+    from axonfs.client.health import health, mount_at, settled
     from axonfs.connection.mountinfo import mounts
 
     place = settled(mountpoint)
@@ -225,8 +225,8 @@ def _go_on(possessions: Possessions, flags: Flags) -> int:
     """Keep the mount that this program had before it was replaced. No setting is read for that: a
     config file that is invalid by now must not cost the mount."""
     from axonfs.cli.background import worker_command
-    from axonfs.cli.health import settled
     from axonfs.cli.logs import log_to_stderr
+    from axonfs.client.health import settled
     from axonfs.daemon.holder import block_signals, hold
     from axonfs.daemon.possessions import settle
 
@@ -262,8 +262,8 @@ def umount(mountpoint: Path | None, force: bool) -> None:
     """
     from axonfs.cli import unmounting
     from axonfs.cli.default_mount import meant
-    from axonfs.cli.health import mount_at
-    from axonfs.cli.other_users import check_ours
+    from axonfs.client.health import mount_at
+    from axonfs.client.other_users import check_ours
 
     place = meant(mountpoint)
     if (found := mount_at(place)) is not None:
@@ -286,8 +286,8 @@ def restart(mountpoint: Path | None) -> None:
     """
     from axonfs.cli import unmounting
     from axonfs.cli.default_mount import meant
-    from axonfs.cli.health import mount_at
-    from axonfs.cli.other_users import check_ours
+    from axonfs.client.health import mount_at
+    from axonfs.client.other_users import check_ours
 
     place = meant(mountpoint)
     found = mount_at(place)

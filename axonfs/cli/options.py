@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from axonfs.cli.output import note
-from axonfs.errors import ClosedFileError, UsageError
+from axonfs.client.target import Target, resolve_with_notes
+from axonfs.errors import UsageError
 from axonfs.names import printable
 from axonfs.settings.parsers import local_path
-from axonfs.settings.settings import Settings, closed_config, resolve, settings_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,42 +54,15 @@ class LocalPath(click.Path):
         return super().convert(path, param, ctx) if self._checked else path
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Whom a command asks.
-
-    `explicit_cache`: the cache was named, by a flag, a variable or the file. Then no other cache
-    is ever used: a command that cleans must not end up at a mount that somebody else made.
-    `registries` are those of the command line.
-    """
-
-    settings: Settings
-    explicit_cache: bool = False
-    registries: tuple[str, ...] = ()
-
-
 def target(registries: tuple[str, ...] = (), cache: str | None = None) -> Target:
     """The target that `--registry` and `--cache` describe."""
     found = resolved({"registries": registries, "cache": cache})
-    settings = settings_of(found)
-    explicit = found["cache"][1] != "default"
-    return Target(settings, explicit, settings.registries if registries else ())
+    return Target.of(found, registries)
 
 
 def resolved(flags: Mapping[str, object]) -> dict[str, tuple[Any, str]]:
-    """Each setting's value and where it comes from.
-
-    A config file that this user may not read is told of and left out; then no registry is used but
-    those that a flag or a variable names.
-    """
-    try:
-        found = resolve(flags)
-    except ClosedFileError as exc:
-        note(f"{exc}; its settings are not used")
-        return resolve(flags, {})
-    if (closed := closed_config()) is not None:
-        note(f"{closed}: this user may not read it; its settings are not used")
-    return found
+    """Each setting's value and where it comes from; see `axonfs.client.target`."""
+    return resolve_with_notes(flags, note)
 
 
 def source_options(function: F) -> F:

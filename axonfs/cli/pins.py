@@ -11,9 +11,10 @@ import click
 from axonfs.call import Event
 from axonfs.cli.client import ask
 from axonfs.cli.lockfiles import read_lock
-from axonfs.cli.options import LocalPath, Target, cache_option, json_option, source_options, target
+from axonfs.cli.options import LocalPath, cache_option, json_option, source_options, target
 from axonfs.cli.output import clock, echo, echo_json, interrupted, note, show_note
 from axonfs.cli.progress import Progress
+from axonfs.client.target import Target
 from axonfs.errors import NotFoundError, StoppedError, UsageError
 from axonfs.names import parse_spec, printable
 from axonfs.units import counted, part_of, size

@@ -58,7 +58,7 @@ def ask_mount(holder: Running, request: Event) -> Event:
     Raises:
         AxonError: it fails, or the mount does not answer.
     """
-    from axonfs.cli.client import settle
+    from axonfs.client.transport import settle
 
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:

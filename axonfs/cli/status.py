@@ -13,10 +13,11 @@ from typing import Any
 import click
 
 from axonfs.cli.client import ask, ask_worker
-from axonfs.cli.health import health, mount_at
-from axonfs.cli.options import Target, cache_option, json_option, target
-from axonfs.cli.other_users import is_ours, others, owner_of, state_of, unanswered
+from axonfs.cli.options import cache_option, json_option, target
 from axonfs.cli.output import clock, echo, echo_json, facts, note, table
+from axonfs.client.health import health, mount_at
+from axonfs.client.other_users import is_ours, others, owner_of, state_of, unanswered
+from axonfs.client.target import Target
 from axonfs.connection.mountinfo import Mount, mounts
 from axonfs.errors import ADD_REGISTRY, AxonError
 from axonfs.names import printable

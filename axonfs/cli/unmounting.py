@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from axonfs.cli.health import health
+from axonfs.client.health import health
 from axonfs.connection import release, release_at, release_dead
 from axonfs.connection.mountinfo import Mount, axonfs_at, elsewhere, places_of
 from axonfs.connection.mounting import run_helper

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from axonfs import __version__
+from axonfs._version import __version__
 
 
 @click.command

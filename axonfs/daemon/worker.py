@@ -14,7 +14,7 @@ from typing import Any
 
 import trio
 
-from axonfs import __version__
+from axonfs._version import __version__
 from axonfs.call import Event
 from axonfs.connection.held import DONE, NO_HANDSHAKE, RELOAD, REPLACE, Held
 from axonfs.connection.mountinfo import shown

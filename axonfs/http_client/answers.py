@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from axonfs import __version__
+from axonfs._version import __version__
 from axonfs.errors import AccessDeniedError, AxonError, ChangedError, EtagError, UnavailableError
 from axonfs.http_client.coding import KNOWN, MAX_CODINGS, NONE
 from axonfs.http_client.faults import fault

@@ -23,8 +23,8 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
-import axonfs
 from axonfs import descriptors
+from axonfs._version import __version__
 from axonfs.errors import AxonError, UnavailableError
 from axonfs.names import printable
 from axonfs.ranges import Range
@@ -49,7 +49,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
     """One connection."""
 
     protocol_version = "HTTP/1.1"
-    server_version = f"axonfs/{axonfs.__version__}"
+    server_version = f"axonfs/{__version__}"
     sys_version = ""
     timeout = STALL_SECONDS
     disable_nagle_algorithm = True
@@ -216,7 +216,7 @@ class RegistryServer(ThreadingHTTPServer):
     def greeting(self) -> bytes:
         count = len(self.resources.listings())
         return (
-            f"A model registry, {count} in its index, served by axonfs {axonfs.__version__}.\n"
+            f"A model registry, {count} in its index, served by axonfs {__version__}.\n"
             f"Mount it with: axonfs mount MOUNTPOINT --registry URL\n"
         ).encode()
 

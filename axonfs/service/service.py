@@ -14,7 +14,7 @@ from typing import Any
 
 import trio
 
-from axonfs import __version__
+from axonfs._version import __version__
 from axonfs.call import error_event
 from axonfs.engine import Engine
 from axonfs.errors import AxonError, UsageError, fault_of

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from axonfs.cli.health import health, mount_at
+from axonfs.client.health import health, mount_at
 from tests.mount.conftest import FILES, Mount, run_axonfs
 from tests.support.registry import RegistryServer
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from axonfs.cli.health import mount_at
+from axonfs.client.health import mount_at
 from tests.mount.conftest import FILES, MountFactory, run_axonfs, settled
 from tests.mount.test_passthrough import patched
 from tests.support.faulty import FaultyOrigin

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from axonfs import call, rundir
-from axonfs.cli.health import settled
 from axonfs.cli.main import main
+from axonfs.client.health import settled
 from axonfs.daemon.holder import GRACE
 from axonfs.rundir import SOCKET, reachable
 from axonfs.settings import editing

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from axonfs.cli import doctor_checks
-from axonfs.cli.health import Health
+from axonfs.client.health import Health
 from axonfs.connection.mountinfo import Mount
 from tests.support.commands import Run
 from tests.support.hub import HubServer, Repo

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from axonfs.cli.health import STATUS_PATH, Health, _state_of, health, settled
+from axonfs.client.health import STATUS_PATH, Health, _state_of, health, settled
 from axonfs.connection import mountinfo
 from axonfs.connection.mountinfo import Mount, parse_mountinfo
 

@@ -11,7 +11,7 @@ import pwd
 from dataclasses import dataclass
 from pathlib import Path
 
-from axonfs.cli.health import Health, health
+from axonfs.client.health import Health, health
 from axonfs.connection.mountinfo import Mount, mounts
 from axonfs.errors import AccessDeniedError, AxonError, UsageError
 from axonfs.settings.settings import convert
