@@ -61,8 +61,8 @@ def error_of(event: Event) -> AxonError:
     facts = event.get("facts") or {"message": event.get("message", "failed without a cause")}
     parts = {name: facts.get(name) for name in ("spec", "path", "source", "hint")}
     found = getattr(errors, str(event.get("kind")), None)
-    known = isinstance(found, type) and issubclass(found, AxonError)
-    error = (found if known else AxonError)(str(facts.get("message")), **parts)
+    kind = found if isinstance(found, type) and issubclass(found, AxonError) else AxonError
+    error = kind(str(facts.get("message")), **parts)
     error.exit_code = int(event.get("exit_code", 1))
     return error
 
