@@ -105,7 +105,7 @@ async def open_engine(
         except AxonError as exc:
             failure = exc
         finally:
-            engine.fetcher.closing = True
+            engine.fetcher.stop()
             nursery.cancel_scope.cancel()
     if failure:
         raise failure

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -26,14 +26,11 @@ from axonfs.catalog.tree import Version
 from axonfs.errors import AxonError, fault_of
 from axonfs.fetch import Feed, Fetcher, Priority
 from axonfs.formats.manifest import FileEntry
-from axonfs.ranges import Range, chunk_range
+from axonfs.ranges import Range
 from axonfs.store import Store
 from axonfs.units import size
 
 log = logging.getLogger(__name__)
-
-# One ranged GET of the fetcher.
-PART_BYTES = 16 << 20
 
 
 @dataclass(slots=True, eq=False)
@@ -88,7 +85,7 @@ class Load:
     @property
     def left(self) -> int:
         """Bytes that are still missing."""
-        under_way = (file.feed.entry.size - file.feed.object.present_bytes for file in self._files)
+        under_way = (file.feed.bytes_left for file in self._files)
         return self._left + sum(under_way)
 
     def foresee(self, path: str) -> None:
@@ -173,7 +170,7 @@ class Load:
         texts = {}
         for entry in guides:
             with closing(await self._fetcher.open(self.version, entry)) as feed:
-                if feed.present(0, feed.object.count):
+                if feed.whole:
                     raw = await trio.to_thread.run_sync(_content, feed)
                     texts[entry.path] = raw.decode(errors="replace")
         return texts
@@ -214,8 +211,8 @@ class Load:
                 file = await self._open(entry, count)
                 if file is None:
                     continue
-                for part in _absent_parts(file.feed):
-                    room -= _bytes_of(file.feed, part)
+                for part in file.feed.absent_parts():
+                    room -= file.feed.object.bytes_of(part).size
                     if room < 0:
                         self._part_ended(file)
                         return
@@ -257,7 +254,7 @@ class Load:
             self._let_go(file)
 
     def _let_go(self, file: _File) -> None:
-        self._left += file.feed.entry.size - file.feed.object.present_bytes
+        self._left += file.feed.bytes_left
         self._files.remove(file)
         file.feed.close()
 
@@ -279,17 +276,3 @@ def _missing(store: Store, entries: Iterable[FileEntry]) -> list[tuple[FileEntry
 
 def _content(feed: Feed) -> bytes:
     return os.pread(feed.object.opened(), feed.entry.size, 0)
-
-
-def _absent_parts(feed: Feed) -> Iterator[Range]:
-    """The chunks that are not local, a request's worth at a time."""
-    per_part = max(1, PART_BYTES // feed.object.chunk_size)
-    for run in feed.object.missing(0, feed.object.count):
-        for start in range(run.start, run.stop, per_part):
-            yield Range(start, min(start + per_part, run.stop))
-
-
-def _bytes_of(feed: Feed, chunks: Range) -> int:
-    stored = feed.object
-    first = chunk_range(chunks.start, stored.chunk_size, stored.size)
-    return chunk_range(chunks.stop - 1, stored.chunk_size, stored.size).stop - first.start

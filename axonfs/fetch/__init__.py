@@ -1,7 +1,14 @@
-"""Demand and readahead for chunks: feeds (one per object in use), jobs (one per ranged GET)."""
+"""Brings absent chunks of objects into the store: which readers wait for what, and what goes first.
 
+`Fetcher` builds the parts and has a `Feed` for each object in use. Imports run one way:
+
+    fetcher → feed → {judge, runner} → {transfer, package} → network → lane → schedule → download
+
+Imports catalog, sources and store. Trio thread only; the bytes of a job move in a worker thread.
+"""
+
+from axonfs.fetch.download import Priority
 from axonfs.fetch.feed import Feed
 from axonfs.fetch.fetcher import Fetcher
-from axonfs.fetch.job import Priority
 
 __all__ = ["Feed", "Fetcher", "Priority"]

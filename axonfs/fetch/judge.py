@@ -1,34 +1,40 @@
 """Compares what is local of an object in use: its chunks, and the whole where no table has them.
 
-Beside feed, which asks it what may be served. Trio thread only; reading and hashing in threads.
+Above download, below feed, which asks it what may be served. Trio thread only; reading and hashing
+in threads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import trio
 
+from axonfs.catalog.flights import Flights
 from axonfs.errors import CorruptError
+from axonfs.fetch.download import Download
 from axonfs.fetch.verify import verify_whole, wrong_chunks
 from axonfs.ranges import Range
 from axonfs.store import DISK_FAULTS
 
-if TYPE_CHECKING:
-    from axonfs.fetch.feed import Feed
-    from axonfs.fetch.fetcher import Fetcher
-
 
 class Judge:
-    """The verdicts about the object of `feed`."""
+    """The verdicts about the object of `download`.
 
-    def __init__(self, feed: Feed, fetcher: Fetcher) -> None:
-        self._feed = feed
-        self._fetcher = fetcher
-        self._entry = feed.entry
-        self._object = feed.object
-        self._local = feed.local
+    Args:
+        wrong: called with the object's digest if the whole proves wrong.
+    """
+
+    def __init__(
+        self, download: Download, flights: Flights, wrong: Callable[[str], object]
+    ) -> None:
+        self._download = download
+        self._flights = flights
+        self._wrong = wrong
+        self._entry = download.entry
+        self._object = download.object
+        self._local = download.local
 
     @property
     def compared(self) -> bool:
@@ -53,7 +59,7 @@ class Judge:
         """
 
         async def judge() -> None:
-            self._object.hold()  # whoever asked may leave, and the feed with them
+            self._object.hold()  # the task that asked may leave, and the feed with it
             try:
                 # What the disk did is told by the sums, chunk by chunk; the digest is for sources.
                 if not self._object.adopted(0, self._object.count):
@@ -64,20 +70,21 @@ class Judge:
             finally:
                 self._object.release()
 
-        await self._fetcher.flights.join(("whole", self._feed), judge)
+        await self._flights.join(("whole", self._download), judge)
 
     async def _compare(self) -> None:
         """Compare the whole; where its bytes are wrong, none that readers have of it are kept."""
-        source = self._feed.origins[0].base if self._feed.origins else None
-        verify = partial(verify_whole, final=self._feed.answers.final)
+        versions, answers = self._download.versions, self._download.answers
+        source = versions[0].base if versions else None
+        verify = partial(verify_whole, final=answers.final)
         try:
             right = await trio.to_thread.run_sync(verify, self._object, self._entry, source)
         except CorruptError:
-            self._fetcher.withdrawn.add(self._entry.digest)
+            self._wrong(self._entry.digest)
             raise
         if not right:
-            self._fetcher.withdrawn.add(self._entry.digest)
-            self._feed.answers.begin_again()
+            self._wrong(self._entry.digest)
+            answers.begin_again()
 
     async def settle(self, chunks: Range) -> None:
         """Check local chunks that nothing vouches for since the machine was started."""
@@ -100,7 +107,8 @@ class Judge:
         return wrong
 
     async def _check(self, run: Range) -> list[int]:
-        await self._fetcher.ensure_table(self._feed, adopted=bool(self._object.adopted(*run)))
+        if self._object.adopted(*run):  # else the index has their sums, and nothing is sent
+            await self._download.find_table()
         return await trio.to_thread.run_sync(
-            wrong_chunks, self._object, run, self._feed.table, self._entry
+            wrong_chunks, self._object, run, self._download.table, self._entry
         )

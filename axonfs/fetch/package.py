@@ -1,7 +1,7 @@
 """Versions whose bytes are one tar.gz: a single pass over it fills the objects of all its files.
 
-Beside transfer.py, which brings objects one by one; whoever wants a file of such a version joins
-the pass that is under way, or starts one. A file is served once it is complete and has the sha256
+Beside transfer.py, which brings objects one by one; a job for a file of such a version joins the
+pass that is under way, or starts one. A file is served once it is complete and has the sha256
 that the manifest gives it. One without a sha256 waits for that of the package, or for the
 package's end where that has none either.
 That a package is needed is kept in the index: what a pass left of a file is judged by it, in the
@@ -16,19 +16,19 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import trio
 
+from axonfs.catalog.flights import Flights
+from axonfs.catalog.tree import Version
 from axonfs.errors import AxonError, ChangedError, MalformedError, NoSpaceError, VanishedError
+from axonfs.fetch.network import Network
 from axonfs.fetch.unpacking import PIECE, Unpacking, refuse
 from axonfs.formats.document import Document
 from axonfs.formats.manifest import FileEntry
-from axonfs.http_client import Bodies, Limits, Location, shown
-
-if TYPE_CHECKING:
-    from axonfs.catalog.tree import Version
-    from axonfs.fetch.fetcher import Fetcher
+from axonfs.http_client import Location, shown
+from axonfs.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +41,23 @@ MAX_RESTARTS = 2
 
 
 class Packages:
-    """The packages that versions were found to need."""
+    """The packages that versions were found to need.
 
-    def __init__(self, fetcher: Fetcher, bodies: Bodies, limits: Limits) -> None:
-        self._fetcher = fetcher
-        self._bodies = bodies
-        self._limits = limits
+    Args:
+        unpacked: called in the trio thread with each file whose object is complete and right.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        store: Store,
+        flights: Flights,
+        unpacked: Callable[[FileEntry], object],
+    ) -> None:
+        self._network = network
+        self._store = store
+        self._flights = flights
+        self._unpacked = unpacked
         self._needed: dict[str, bool] = {}
         self._refused: dict[tuple[str, str], tuple[float, AxonError]] = {}
         self._running: dict[trio.Event, frozenset[str]] = {}  # until when, which contents
@@ -58,7 +69,7 @@ class Packages:
 
     def _is_needed(self, digest: str) -> bool:
         if digest not in self._needed:
-            self._needed[digest] = self._fetcher.store.document(_note(digest)) is not None
+            self._needed[digest] = self._store.document(_note(digest)) is not None
         return self._needed[digest]
 
     def need(self, origin: Version, entry: FileEntry) -> bool:
@@ -81,7 +92,7 @@ class Packages:
         if origin.manifest.package is None:
             raise VanishedError("its manifest gives neither a sha256 nor a package that has it")
         key = "package", _identity(origin)
-        await self._fetcher.flights.join(key, lambda: self._unpack(origin, patience))
+        await self._flights.join(key, lambda: self._unpack(origin, patience))
 
     async def _unpack(self, origin: Version, patience: float | None) -> None:
         key = _identity(origin), origin.base
@@ -89,7 +100,7 @@ class Packages:
         if error is not None and trio.current_time() < until:
             raise error.located()
         noted = Document(b"", None, time.time(), "")
-        await trio.to_thread.run_sync(self._fetcher.store.put_document, _note(key[0]), noted)
+        await trio.to_thread.run_sync(self._store.put_document, _note(key[0]), noted)
         try:
             await self._pass(origin, patience)
         except AxonError as exc:
@@ -106,7 +117,7 @@ class Packages:
         ended = trio.Event()
         self._running[ended] = contents
         try:
-            await _Pass(self._fetcher, self._bodies, self._limits, origin, patience).run()
+            await _Pass(self._network, self._store, self._unpacked, origin, patience).run()
         finally:
             del self._running[ended]
             ended.set()
@@ -130,18 +141,19 @@ class _Pass:
 
     def __init__(
         self,
-        fetcher: Fetcher,
-        bodies: Bodies,
-        limits: Limits,
+        network: Network,
+        store: Store,
+        unpacked: Callable[[FileEntry], object],
         origin: Version,
         patience: float | None,
     ) -> None:
         assert origin.manifest.package is not None
         assert origin.source is not None  # Feed.opened keeps only origins that have one
         self._allowed = origin.source.allows_unverified(origin.base)
-        self._fetcher = fetcher
-        self._bodies = bodies
-        self._limits = limits
+        self._network = network
+        self._store = store
+        self._file_unpacked = unpacked
+        self._limits = network.limits
         self._patience = patience
         self._manifest = origin.manifest
         self._package = origin.manifest.package
@@ -160,7 +172,7 @@ class _Pass:
         while True:
             self._answers = 0
             unpacking = Unpacking(
-                self._manifest, self._fetcher.store, self._unpacked, unverified=self._allowed
+                self._manifest, self._store, self._unpacked, unverified=self._allowed
             )
             try:
                 return await self._insist(unpacking)
@@ -189,7 +201,7 @@ class _Pass:
         attempt, since = 1, trio.current_time()
         while True:
             before = unpacking.taken
-            threads = self._fetcher.jobs.lane_at(self._mirrors[0]).passes
+            threads = self._network.lane_at(self._mirrors[0]).passes
             try:
                 await trio.to_thread.run_sync(self._read, unpacking, limiter=threads)
                 return
@@ -207,7 +219,7 @@ class _Pass:
 
     async def _refuse(self, exc: AxonError) -> None:
         if isinstance(exc, MalformedError):
-            store, manifest = self._fetcher.store, self._manifest
+            store, manifest = self._store, self._manifest
             await trio.to_thread.run_sync(refuse, manifest, store, f"{exc.what}, from {exc.source}")
 
     def _read(self, unpacking: Unpacking) -> None:
@@ -215,7 +227,7 @@ class _Pass:
         try:
             if unpacking.taken < size:
                 self._ask(location, unpacking)
-            if not self._fetcher.closing:
+            if not self._network.closing:
                 unpacking.finish()
         except (ChangedError, MalformedError) as exc:
             # Anew: neither is about the file that a reader wants, and a reader gets EIO of both.
@@ -224,21 +236,21 @@ class _Pass:
 
     def _ask(self, location: Location, unpacking: Unpacking) -> None:
         def take(offset: int, view: memoryview) -> None:
-            self._soon(self._fetcher.received, unpacking.take(offset, view))
+            self._soon(self._network.received, unpacking.take(offset, view))
 
         size = self._package.size
         self._answers += 1
-        self._soon(self._fetcher.asked)
-        self._bodies.read(
+        self._soon(self._network.asked)
+        self._network.bodies.read(
             location,
             unpacking.taken,
             size,
             size,
             take,
             unit=PIECE,
-            cancelled=lambda: self._fetcher.closing,
+            cancelled=lambda: self._network.closing,
             patience=self._patience,
         )
 
     def _unpacked(self, entry: FileEntry) -> None:
-        self._soon(self._fetcher.unpacked, entry)
+        self._soon(self._file_unpacked, entry)

@@ -1,21 +1,23 @@
 """Run jobs: in the lane of the origin that is asked, attempt by attempt, until one settles it.
 
-Below fetcher.py, which knows feeds and tables. A job has a stream only while it asks: between two
-attempts, and while it waits for a package, another one has its turn. An origin that made no
-progress for a deadline gets little patience from then on (http_client/stalls.py), and so does an
-object.
+Below feed, which begins jobs. A job has a stream only while it asks: between two attempts, and
+while it waits for a package, another one has its turn. An origin that made no progress for a
+deadline gets little patience from then on (http_client/stalls.py), and so does an object.
 
-Threading: as in fetcher.py. The bytes of an attempt move in a worker thread (`transfer.py`).
+Trio thread only. The bytes of an attempt move in a worker thread (transfer.py), which reports each
+landed chunk through `run_sync_soon`.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
+from axonfs.catalog.tree import Version
 from axonfs.errors import (
     AxonError,
     CorruptError,
@@ -25,15 +27,13 @@ from axonfs.errors import (
     UnavailableError,
     VanishedError,
 )
-from axonfs.fetch.job import Job, Priority
-from axonfs.fetch.lane import Lane, Lanes
+from axonfs.fetch.download import Download, Job, Priority
+from axonfs.fetch.lane import Lane
+from axonfs.fetch.network import Network
+from axonfs.fetch.package import Packages
 from axonfs.fetch.transfer import ElsewhereError, Transfer
-from axonfs.http_client import LEAST, Bodies, Limits, Location, Origin, Stall
-
-if TYPE_CHECKING:
-    from axonfs.catalog.tree import Version
-    from axonfs.fetch.feed import Feed
-    from axonfs.fetch.fetcher import Fetcher
+from axonfs.http_client import LEAST, Location, Origin, Stall
+from axonfs.ranges import Range
 
 log = logging.getLogger(__name__)
 
@@ -46,100 +46,106 @@ A_MOMENT = 1.0
 
 
 class Runner:
-    """The lanes of all origins, and the jobs in them.
+    """Runs the jobs of all downloads; a method that is not async has no checkpoint.
 
     Args:
-        streams: ranged GETs at a time of one origin.
+        landed: called after each landing.
     """
 
     def __init__(
-        self, fetcher: Fetcher, bodies: Bodies, nursery: trio.Nursery, limits: Limits, streams: int
+        self,
+        network: Network,
+        packages: Packages,
+        nursery: trio.Nursery,
+        landed: Callable[[], None],
     ) -> None:
-        self.lanes = Lanes(streams, limits.deadline)
-        self._fetcher = fetcher
-        self._bodies = bodies
+        self._network = network
+        self._packages = packages
         self._nursery = nursery
-        self._limits = limits
+        self._landed = landed
+        self._limits = network.limits
         self._threads = trio.CapacityLimiter(math.inf)  # the lanes bound them
-
-    # -- no checkpoint in any of these ------------------------------------------------------
 
     def submit(self, job: Job) -> None:
         """Queue a job; the most urgent of its lane goes first."""
         job.queued, job.running = trio.current_time(), False
-        lane = job.lane if job.lane and job.redirected else self._lane_of(job)
-        lane.enter(job)
+        stays = job.redirected and job in self._network
+        lane = self._network.lane_of(job) if stays else self._first_lane(job)
+        self._network.enter(job, lane)
         lane.schedule.add(job)
         self._dispatch(lane)
 
     def promote(self, job: Job, priority: Priority) -> None:
         """Make a job more urgent than it was."""
-        assert job.lane is not None  # it was submitted
-        job.lane.schedule.promote(job, priority)
-        self._dispatch(job.lane)
+        lane = self._network.lane_of(job)
+        lane.schedule.promote(job, priority)
+        self._dispatch(lane)
 
-    def withdraw(self, feed: Feed) -> None:
-        """End the prefetches of `feed`; a task that still waits for one of them asks again."""
-        for job in [job for job in feed.jobs if job.priority is Priority.PREFETCH]:
-            if job.lane is not None and job.lane.schedule.withdraw(job):
+    def withdraw(self, download: Download) -> None:
+        """End the prefetches of `download`; a task that still waits for one of them asks again."""
+        for job in [job for job in download.jobs if job.priority is Priority.PREFETCH]:
+            if job in self._network and self._network.lane_of(job).schedule.withdraw(job):
                 self._over(job, None)
             else:
                 job.superfluous = True
 
-    def progressed(self, job: Job, size: int) -> None:
-        """Bytes of a job arrived, of which some may be on their way after it is over."""
-        job.progress = now = trio.current_time()
-        job.feed.stall.progressed(now)
-        if job.lane is not None:
-            job.lane.stall.progressed(now)
-            schedule = job.lane.schedule
-            schedule.streams.landed(size, now, short=schedule.short_of_streams())
+    def arrived(self, job: Job, chunks: Range, size: int, data: bytes | None = None) -> None:
+        """Chunks of `job` are in the store; called by its transfer, maybe after the job is over.
 
-    def lane_at(self, location: Location) -> Lane:
-        """The lane of the origin that is asked first for `location`."""
-        return self.lanes.of(self._bodies.first_asked(location))
+        Args:
+            data: their bytes, where the disk did not take them.
+        """
+        count = self._network.copied if job.download.blob else self._network.received
+        count(size)
+        job.progress = now = trio.current_time()
+        job.download.stall.progressed(now)
+        if job in self._network:
+            lane = self._network.lane_of(job)
+            lane.stall.progressed(now)
+            lane.schedule.streams.landed(size, now, short=lane.schedule.short_of_streams())
+        job.download.arrived(chunks, data)
+        self._landed()
 
     def redirected(self, job: Job, origin: Origin) -> bool:
         """Whether a job may go on at `origin`, where an answer sent it; else it waits there.
 
         Called in the trio thread by the job's transfer.
         """
-        lane, before = self.lanes.of(origin), job.lane
-        assert before is not None  # it runs
+        lane, before = self._network.lane(origin), self._network.lane_of(job)
         if lane is before or job.redirected:
             return True
         if lane.stall.open or not lane.schedule.free(job.priority):
             return False
-        lane.enter(job)
+        self._network.enter(job, lane)
         lane.schedule.resume(job)
         job.redirected = True
         self._dispatch(before)
         return True
 
-    def _lane_of(self, job: Job) -> Lane:
+    def _first_lane(self, job: Job) -> Lane:
         """Where a job waits: with the origin that it asks first, if it asks any."""
-        feed, version = job.feed, self._origin(job)
-        if self._fetcher.may_have_blob(feed) or self._packed(job, version):
-            return self.lanes.of(None)
+        version = self._version(job)
+        if job.download.may_have_blob or self._packed(job, version):
+            return self._network.lane(None)
         return self._lane_for(job, version)
 
     def _lane_for(self, job: Job, version: Version) -> Lane:
         try:
-            return self.lane_at(_location(job, version))
+            return self._network.lane_at(_location(job, version))
         except AxonError:
-            return self.lanes.of(None)  # nothing can be asked there; the attempt says so
+            return self._network.lane(None)  # nothing can be asked there; the attempt says so
 
-    def _origin(self, job: Job) -> Version:
+    def _version(self, job: Job) -> Version:
         """The version whose source is asked next: in turn, but rather one that does not stall."""
-        origins = job.feed.origins
-        turn = job.attempts % len(origins)
-        ordered = origins[turn:] + origins[:turn]
+        versions = job.download.versions
+        turn = job.attempts % len(versions)
+        ordered = versions[turn:] + versions[:turn]
         well = (one for one in ordered if not self._lane_for(job, one).stall.open)
         return ordered[0] if len(ordered) == 1 else next(well, ordered[0])
 
     def _packed(self, job: Job, version: Version) -> bool:
-        entry = job.feed.entry
-        return entry.named or self._fetcher.packages.needed(version, entry)
+        entry = job.download.entry
+        return entry.named or self._packages.needed(version, entry)
 
     def _dispatch(self, lane: Lane) -> None:
         """Start queued jobs while streams are free."""
@@ -149,16 +155,13 @@ class Runner:
 
     def _over(self, job: Job, error: AxonError | None) -> None:
         """End a job that is queued or was running."""
-        if error and not job.feed.awaited(job):
-            log.info("%s; nobody waits for it", error)
-        lane = job.lane
-        assert lane is not None  # it was submitted
-        lane.leave(job)
+        if error and not job.download.awaited(job):
+            log.info("%s; no reader waits for it", error)
+        lane = self._network.lane_of(job)
+        self._network.leave(job)
         job.running = False
-        job.feed.ended(job, error)
+        job.download.ended(job, error)
         self._dispatch(lane)
-
-    # -- one job ----------------------------------------------------------------------------
 
     async def _run(self, job: Job) -> None:
         """One attempt. If it is to be followed by another the job queues again after a pause."""
@@ -182,18 +185,20 @@ class Runner:
         """One attempt of a job; whether it needs another."""
         if not job.remaining():
             return False
-        version, before = self._origin(job), job.progress
+        version, before = self._version(job), job.progress
         stall = self._stall(job)
         job.asked = trio.current_time()
         patience = stall.patience(job.asked)
-        recently = job.asked - job.feed.stall.vain < A_MOMENT
+        recently = job.asked - job.download.stall.vain < A_MOMENT
         if patience is not None and patience < math.inf and recently:
             patience = LEAST
         try:
             return await self._attempt(job, version, patience)
         except AxonError as exc:
             job.attempts = 1 if job.progress > before else job.attempts + 1
-            if isinstance(exc, EtagError) and (job.feed.answers.mix(exc) or job.nodes < MAX_NODES):
+            if isinstance(exc, EtagError) and (
+                job.download.answers.mix(exc) or job.nodes < MAX_NODES
+            ):
                 job.nodes += 1
                 self._rest(job)
                 return True
@@ -206,14 +211,14 @@ class Runner:
 
     def _stall(self, job: Job) -> Stall:
         """What says how long an attempt waits: the origin's stall, else the object's own."""
-        assert job.lane is not None  # it runs
-        return job.lane.stall if job.lane.stall.open else job.feed.stall
+        stall = self._network.lane_of(job).stall
+        return stall if stall.open else job.download.stall
 
     def _rest(self, job: Job) -> None:
         """The job leaves its stream to the next one."""
-        assert job.lane is not None  # it runs
-        job.lane.schedule.rest(job)
-        self._dispatch(job.lane)
+        lane = self._network.lane_of(job)
+        lane.schedule.rest(job)
+        self._dispatch(lane)
 
     def _pause(self, job: Job, exc: AxonError) -> float:
         """Until the next attempt, the last of which begins when the deadline ends.
@@ -225,19 +230,19 @@ class Runner:
 
     async def _attempt(self, job: Job, version: Version, patience: float | None) -> bool:
         """Fetch the bytes; True if the job has to go on in another lane."""
-        feed, entry = job.feed, job.feed.entry
-        if self._fetcher.may_have_blob(feed):
-            await self._fetcher.seek_blob(feed)
-            if feed.blob is None and not self._packed(job, version):
+        download = job.download
+        if download.may_have_blob:
+            await download.find_blob(lambda: self._network.closing)
+            if download.blob is None and not self._packed(job, version):
                 self._rest(job)
                 return True
-        if feed.blob is None and self._packed(job, version):
+        if download.blob is None and self._packed(job, version):
             await self._unpack(job, version, patience)
             return False
         try:
             return await self._transfer(job, version, patience)
         except VanishedError:
-            if not self._fetcher.packages.need(version, entry):
+            if not self._packages.need(version, download.entry):
                 raise
             await self._unpack(job, version, patience)
             return False
@@ -245,46 +250,45 @@ class Runner:
     async def _unpack(self, job: Job, version: Version, patience: float | None) -> None:
         """Wait for the package without a stream: the pass has one for all files."""
         self._rest(job)
-        await self._fetcher.packages.unpack(version, patience)
+        await self._packages.unpack(version, patience)
 
     async def _transfer(self, job: Job, version: Version, patience: float | None) -> bool:
+        download = job.download
         if job.priority is not Priority.DEMAND:
-            await self._fetcher.ensure_table(job.feed, version)
-        elif job.feed.table is None:  # beside the bytes, to spare the reader a round trip
-            self._nursery.start_soon(self._fetcher.fetch_table, job.feed, version)
-        assert job.lane is not None  # it runs
-        if job.feed.blob is None:
-            self._fetcher.asked()
-        piece = job.lane.schedule.streams.piece(trio.current_time())
-        transfer = Transfer(job, version, _location(job, version), self._fetcher, piece, patience)
+            await download.find_table(version)
+        elif download.table is None:  # beside the bytes, to spare the reader a round trip
+            self._nursery.start_soon(_find_table, download, version)
+        if download.blob is None:
+            self._network.asked()
+        piece = self._network.lane_of(job).schedule.streams.piece(trio.current_time())
+        location = _location(job, version)
+        reports = self.arrived, self.redirected
+        transfer = Transfer(job, version, location, self._network, piece, patience, *reports)
         try:
-            await trio.to_thread.run_sync(transfer.run, self._bodies, limiter=self._threads)
+            await trio.to_thread.run_sync(transfer.run, limiter=self._threads)
         except ElsewhereError as exc:
             self._rest(job)
-            self.lanes.of(exc.origin).enter(job)
+            self._network.enter(job, self._network.lane(exc.origin))
             job.redirected = True
             return True
         except AxonError:
-            job.feed.blob = None  # whatever is wrong with it, the next attempt asks the source
+            download.refuse_blob()  # the next attempt asks the source
             raise
         return False
 
-    # -- giving up: no checkpoint in any of these ---------------------------------------------
-
     def _judge(self, job: Job, exc: AxonError, stall: Stall, patience: float | None) -> None:
         """Raise what the readers get, or say that it is tried again."""
-        lane, now = job.lane, trio.current_time()
-        assert lane is not None  # it runs
+        lane, now = self._network.lane_of(job), trio.current_time()
         if exc.overloaded:
             lane.schedule.streams.refused(now)
         if answered := exc.status is not None or isinstance(exc, CorruptError):
             lane.stall.progressed(now)  # an answer, though not the right one
         again = exc.transient or (isinstance(exc, CorruptError) and job.corrupt < MAX_CORRUPT)
-        another = job.attempts < len(job.feed.origins) and job.corrupt < MAX_CORRUPT
-        if job.feed.object.quarantined or not (again or another):
+        another = job.attempts < len(job.download.versions) and job.corrupt < MAX_CORRUPT
+        if job.download.object.quarantined or not (again or another):
             raise exc
         if patience is None or patience > LEAST:
-            job.feed.stall.vain = now
+            job.download.stall.vain = now
         if patience is not None and stall.error is not None:
             stall.failed(now, stall.error, patience, asked=job.asked)
             raise self._stalled(job, lane, stall, stall.error, exc)
@@ -293,10 +297,10 @@ class Runner:
         silent = not answered and blamed and lane.stall.overdue(now)
         if silent or waited >= self._limits.deadline:
             error = _deadline(exc, max(waited, self._limits.deadline))
-            chosen = lane.stall if silent else job.feed.stall
+            chosen = lane.stall if silent else job.download.stall
             chosen.failed(now, error, asked=job.asked)
             raise self._stalled(job, lane, chosen, error, exc)
-        if not job.feed.awaited(job):
+        if not job.download.awaited(job):
             raise exc  # readahead does not insist; a reader that comes will ask again
         log.info("%s; trying again (%d)", exc, job.attempts)
 
@@ -311,16 +315,21 @@ class Runner:
         error.source = exc.source or error.source
         if stall is lane.stall:
             for other in lane.schedule.drop(job.asked):
-                if self._lane_of(other) is lane:
+                if self._first_lane(other) is lane:
                     self._over(other, error)
                 else:  # another origin has it
                     self.submit(other)
         return error
 
 
+async def _find_table(download: Download, version: Version) -> None:
+    with suppress(AxonError, OSError):  # the transfer asks again, and has a reader to tell
+        await download.find_table(version)
+
+
 def _location(job: Job, version: Version) -> Location:
-    assert version.source is not None  # Feed.opened keeps only origins that have one
-    return version.source.locate(version.base, version.holding(job.feed.entry))
+    assert version.source is not None  # Download.enter keeps only versions that have one
+    return version.source.locate(version.base, version.holding(job.download.entry))
 
 
 def _deadline(exc: AxonError, waited: float) -> AxonError:

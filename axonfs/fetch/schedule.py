@@ -1,13 +1,13 @@
 """Which job runs next: the most urgent first, and always a stream left for a reader.
 
-Pure but for the jobs it holds: no I/O, no clock. Below fetcher.py, which runs what `take` gives;
+Pure but for the jobs it holds: no I/O, no clock. Below runner.py, which runs what `take` gives;
 concurrency.py says how many streams bulk work (readahead and prefetch) may have. Trio thread only.
 """
 
 from __future__ import annotations
 
 from axonfs.fetch.concurrency import Streams
-from axonfs.fetch.job import Job, Priority
+from axonfs.fetch.download import Job, Priority
 
 # Streams that readahead and prefetch leave to demand, so a page fault never queues behind them.
 RESERVED_STREAMS = 2
@@ -67,7 +67,7 @@ class Schedule:
             if queue and not self.free(priority):
                 return None
             for job in queue:
-                if job.feed.may_start(job):
+                if job.download.may_start(job):
                     del queue[job]
                     self.resume(job)
                     return job

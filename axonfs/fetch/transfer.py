@@ -1,29 +1,27 @@
 """One ranged GET on its way into the store: check each chunk, write it, tell the trio thread.
 
-Runs in a worker thread from start to end; the only state it shares with the trio thread is the
-job's range and the feed's table and ETags, which it reads, and what it reports through
-`run_sync_soon`.
+Below runner. Runs in a worker thread from start to end; the only state it shares with the trio
+thread is the job's range and the download's table and ETags, which it reads, and what it reports
+through `run_sync_soon`.
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import trio
 
+from axonfs.catalog.tree import Version
 from axonfs.descriptors import is_shortage
 from axonfs.errors import CorruptError, refused
-from axonfs.fetch.job import Job, Priority
-from axonfs.http_client import Bodies, Location, Origin
+from axonfs.fetch.download import Job, Priority
+from axonfs.fetch.network import Network
+from axonfs.formats.chunktable import ChunkTable
+from axonfs.http_client import Location, Origin
 from axonfs.ranges import Range
 from axonfs.store import DISK_FAULTS
-
-if TYPE_CHECKING:
-    from axonfs.catalog.tree import Version
-    from axonfs.fetch.fetcher import Fetcher
-    from axonfs.formats.chunktable import ChunkTable
 
 
 class ElsewhereError(Exception):
@@ -40,31 +38,39 @@ class Transfer:
     Args:
         piece: how many bytes to store at a time where no reader waits.
         patience: seconds to wait for the source, where that is less than the usual.
+        arrived: called in the trio thread with the job, the chunks that landed, their size, and
+            their bytes where the disk did not take them.
+        redirected: called in the trio thread; whether the job may go on at another origin.
     """
 
     def __init__(
         self,
         job: Job,
-        origin: Version,
+        version: Version,
         location: Location,
-        fetcher: Fetcher,
+        network: Network,
         piece: int,
         patience: float | None,
+        arrived: Callable[[Job, Range, int, bytes | None], object],
+        redirected: Callable[[Job, Origin], bool],
     ) -> None:
         self._job = job
+        self._download = job.download
+        self._version = version
         self._location = location
-        self._origin = origin
-        self._blob = job.feed.blob
-        self._fetcher = fetcher
+        self._network = network
+        self._arrived = arrived
+        self._may_go_on = redirected
+        self._blob = job.download.blob
+        self._object = job.download.object
         self._token = trio.lowlevel.current_trio_token()
-        self._object = job.feed.object
         self._first = job.next
         self._piece = piece
         self._patience = patience
         self._etag: str | None = None
         self._taken = False
 
-    def run(self, bodies: Bodies) -> None:
+    def run(self) -> None:
         """Fetch, verify and store what the job still misses.
 
         Raises:
@@ -78,9 +84,9 @@ class Transfer:
         if self._blob:
             self._blob.read(start, stop, self._take, unit=self._unit(), cancelled=self._superfluous)
             return
-        feed = self._job.feed
-        bodies.read(
-            replace(self._location, etag=feed.answers.etag(self._location.url)),
+        etag = self._download.answers.etag(self._location.url)
+        self._network.bodies.read(
+            replace(self._location, etag=etag),
             start,
             stop,
             stored.size,
@@ -93,7 +99,7 @@ class Transfer:
         )
 
     def _redirected(self, origin: Origin) -> None:
-        if not trio.from_thread.run_sync(self._fetcher.jobs.redirected, self._job, origin):
+        if not trio.from_thread.run_sync(self._may_go_on, self._job, origin):
             raise ElsewhereError(origin)
 
     def _unit(self) -> int:
@@ -104,35 +110,35 @@ class Transfer:
     def _note_etag(self, etag: str) -> str | None:
         """Without a chunk table the ETag ties the ranges of an object together."""
         self._etag = etag
-        if self._job.feed.entry.chunks is not None:
+        if self._download.entry.chunks is not None:
             return None
-        answers = self._job.feed.answers
+        answers = self._download.answers
         answers.note(self._location.url, etag)
         return answers.etag(self._location.url)
 
     def _superfluous(self) -> bool:
-        """Whether nobody needs this any more: another job brings it, or the mount is ending."""
-        return self._job.superfluous or self._fetcher.closing
+        """Whether no reader needs this: another job brings it, or the mount is ending."""
+        return self._job.superfluous or self._network.closing
 
     def _take(self, offset: int, view: memoryview) -> None:
         if not (self._taken or self._blob):
             self._taken = True
-            self._job.feed.answers.took(self._location.url, self._etag)
+            self._download.answers.took(self._location.url, self._etag)
         size = self._object.chunk_size
         chunk = offset // size
         if not self._first <= chunk < self._job.chunks.stop:
-            self._token.run_sync_soon(self._job.feed.without_ranges, self._job)
-        for run in self._job.feed.local.missing(chunk, chunk + -(-len(view) // size)):
+            self._token.run_sync_soon(self._download.without_ranges, self._job)
+        for run in self._download.local.missing(chunk, chunk + -(-len(view) // size)):
             part = view[run.start * size - offset : run.stop * size - offset]
             for number in range(*run):
                 self._verify(number, part[(number - run.start) * size :][:size])
             data = self._land(run, part)
-            self._token.run_sync_soon(self._fetcher.arrived, self._job, run, len(part), data)
+            self._token.run_sync_soon(self._arrived, self._job, run, len(part), data)
 
     def _land(self, run: Range, view: memoryview) -> bytes | None:
         """Write chunks; their bytes for the readers where the disk does not take them."""
         try:
-            if self._job.feed.local.distrusts(run):
+            if self._download.local.distrusts(run):
                 raise OSError(errno.EIO, "the cache's disk did not give back what it took")
             self._object.land(run.start, view)
         except DISK_FAULTS as exc:
@@ -147,7 +153,7 @@ class Transfer:
     def _verify(self, chunk: int, view: memoryview) -> None:
         table = self._table()
         if table is None:
-            return  # judged as a whole, by whoever wants to read the complete object
+            return  # judged as a whole, when a reader wants the complete object
         if not table.right(chunk, view):
             raise CorruptError(
                 f"chunk {chunk} of object {self._object.digest[:12]} has the wrong digest",
@@ -157,7 +163,7 @@ class Transfer:
 
     def _table(self) -> ChunkTable | None:
         """The table, waited for if it is still on its way: it is asked for beside the bytes."""
-        feed = self._job.feed
-        if feed.table is None and feed.entry.chunks is not None:
-            trio.from_thread.run(self._fetcher.ensure_table, feed, self._origin)
-        return feed.table
+        download = self._download
+        if download.table is None and download.entry.chunks is not None:
+            trio.from_thread.run(download.find_table, self._version)
+        return download.table

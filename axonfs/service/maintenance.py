@@ -13,7 +13,7 @@ from axonfs.catalog.tree import Version
 from axonfs.errors import AxonError, BusyError, NotFoundError, UsageError
 from axonfs.formats.manifest import FileEntry
 from axonfs.names import Spec
-from axonfs.ranges import Range, runs, split
+from axonfs.ranges import Range, runs
 from axonfs.service.context import Context, Event, held, wanted_of
 from axonfs.service.queries import local_versions
 from axonfs.store import Store
@@ -225,8 +225,7 @@ class _Check:
     async def _check(self, version: Version, entry: FileEntry) -> list[int]:
         bad: list[int] = []
         with closing(await self._context.fetcher.open(version, entry)) as feed:
-            per_step = max(1, CHECK_BYTES // max(feed.object.chunk_size, 1))
-            for part in split(Range(0, feed.object.count), per_step):
+            for part in feed.parts(CHECK_BYTES):
                 await self._context.events.send(self.event(str(version.spec), entry.path))
                 bad += await feed.check(part)
         return bad

@@ -11,12 +11,9 @@ from typing import Any
 import trio
 
 from axonfs.fetch import Feed, Fetcher
-from axonfs.ranges import Range, split
+from axonfs.ranges import Range
 from axonfs.service.selection import Selection, missing_bytes
 from axonfs.store import Store
-
-# The size of one ranged GET of the fetcher: a part is one request.
-PART_BYTES = 16 << 20
 
 
 class Work:
@@ -55,11 +52,10 @@ class Work:
         async with parts:
             for entry in self._selection.objects:
                 feed = await self._fetcher.open(self._selection.version, entry)
-                whole = Range(0, feed.object.count)
-                if feed.object.present(*whole) and feed.allowed:
+                if feed.object.present(0, feed.object.count) and feed.allowed:
                     feed.close()
                     continue
-                pieces = split(whole, max(1, PART_BYTES // feed.object.chunk_size))
+                pieces = feed.parts()
                 self._open[feed] = len(pieces)
                 for piece in pieces:
                     await parts.send((feed, piece))
@@ -73,13 +69,13 @@ class Work:
     def close(self) -> None:
         """Let go of what is still open, and have what was asked for of it stopped."""
         for feed in list(self._open):
-            self._fetcher.jobs.withdraw(feed)
+            feed.withdraw()
             self._let_go(feed)
 
     def _let_go(self, feed: Feed) -> None:
         digest = feed.entry.digest
         self._local[digest] = feed.object.present_bytes
-        if feed.blob:
+        if feed.copied:
             self.copied += self._local[digest] - self._begun[digest]
         del self._open[feed]
         feed.close()

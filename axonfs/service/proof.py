@@ -99,7 +99,7 @@ async def _fault_of(context: Context, version: Version, feed: Feed) -> str | Non
     absent = sum(stored.bytes_of(run).size for run in stored.missing(*everything))
     lacks = [f"{counted(damaged, 'chunk')} damaged on the disk"] if damaged else []
     lacks += [f"{size(absent)} of {size(feed.entry.size)} are missing"] if absent else []
-    if not lacks and feed.judge.uncompared:
+    if not lacks and feed.uncompared:
         return "its bytes changed while they were compared"
     return ", ".join(lacks) or None
 

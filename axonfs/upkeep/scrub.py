@@ -204,8 +204,8 @@ class Scrub:
     async def _feed(self, digest: str) -> Feed | None:
         """The object opened for us, through a reader's version or that of a pin."""
         for feed in self._fetcher.feeds():
-            if feed.entry.digest == digest and feed.origins:
-                return await self._fetcher.open(feed.origins[0], feed.entry)
+            if feed.entry.digest == digest and feed.versions:
+                return await self._fetcher.open(feed.versions[0], feed.entry)
         for pin in await trio.to_thread.run_sync(self._store.pins):
             if digest in pin.files:
                 version = await self._tree.version(pin.spec)

@@ -64,11 +64,11 @@ class Handle:
         """
         if self.feed is None:
             return
-        restarts = self.feed.answers.restarts
+        restarts = self.feed.restarts
         if self.uncompared not in (None, restarts):
             what = "its source sent different bytes, and this reader was given wrong ones"
             raise CorruptError(what, hint="open the file again; what is local now was compared")
-        self.uncompared = None if self.feed.judge.compared else restarts
+        self.uncompared = None if self.feed.compared else restarts
 
 
 class Files:
@@ -115,13 +115,13 @@ class Files:
             feed = await self._fetcher.open(place.version, place.entry)
             try:
                 await feed.prepare()
-                backing = await _descriptor(feed) if feed.local.complete else None
+                backing = await _descriptor(feed) if feed.complete else None
             except BaseException:
                 feed.close()
                 raise
         frozen = backing is not None and feed.freeze()
         backing = backing if frozen else None
-        fresh = place.entry.digest in self._fetcher.withdrawn or not feed.allowed
+        fresh = self._fetcher.withdrew(place.entry.digest) or not feed.allowed
         return Handle(number, place, feed, frozen=frozen, fresh=fresh, backing=backing)
 
     def opened(self, number: int, inode: int, backing_id: int) -> None:
@@ -135,7 +135,7 @@ class Files:
         if handle.feed is None:
             return
         if handle.frozen and not backing_id:
-            handle.feed.object.thaw()
+            handle.feed.thaw()
         if backing_id:
             handle.feed.object.touch()
         # The inode's first handle had it frozen; a chunk that was lost since changes nothing.
@@ -225,7 +225,7 @@ class Files:
     async def _read(self, feed: Feed, place: File, offset: int, size: int) -> memoryview:
         stored = feed.object
         chunks = chunk_span(offset, size, stored.chunk_size)
-        if not feed.local.complete:
+        if not feed.complete:
             self._read_ahead(feed, place, chunks, Range(offset, offset + size))
         stored.touch()
         with self._buffers.borrowed(size) as view:
@@ -242,7 +242,7 @@ class Files:
                     continue
                 if failure is None:
                     return view
-                feed.local.distrust(chunks, failure)
+                feed.distrust(chunks, failure)
 
     async def _fill(
         self, feed: Feed, view: memoryview, offset: int, passed: Mapping[int, bytes]
@@ -285,8 +285,8 @@ class Files:
         if handle is None or handle.feed is None:
             return False
         if handle.frozen:
-            handle.feed.object.thaw()
-        whole = handle.feed.local.complete  # the last to close it closes the backing file too
+            handle.feed.thaw()
+        whole = handle.feed.complete  # the last to close it closes the backing file too
         handle.feed.close()
         return whole
 

@@ -103,7 +103,7 @@ async def rig(
                     blobs=blobs,
                 )
                 yield Rig(store, tree, fetcher, nursery)
-                fetcher.closing = True
+                fetcher.stop()
                 nursery.cancel_scope.cancel()
 
 

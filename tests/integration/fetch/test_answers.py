@@ -111,7 +111,7 @@ async def test_nodes_with_the_same_bytes_and_other_etags(
         assert await parts.read(feed, 0, 1000) == whole[:1000]
         assert await parts.read(feed) == whole
         assert feed.object.verified
-        assert feed.answers.restarts == 0
+        assert feed.restarts == 0
         assert parts.fetcher.statistics()["bytes"] == SIZE
         feed.close()
 
@@ -152,7 +152,7 @@ async def test_where_a_node_has_other_bytes_it_begins_again_from_one_answer(
         feed = await parts.open()
         await feed.need(chunks_of(0))  # from the wrong node, and the only answer so far
         assert await parts.read(feed) == whole
-        assert (feed.object.verified, feed.answers.restarts) == (True, 1)
+        assert (feed.object.verified, feed.restarts) == (True, 1)
         feed.close()
 
 
@@ -166,7 +166,7 @@ async def test_answers_that_no_etag_ties_are_not_taken_for_one(
         feed = await parts.open()
         await feed.need(chunks_of(0))
         assert await parts.read(feed) == whole
-        assert (feed.object.verified, feed.answers.restarts) == (True, 1)
+        assert (feed.object.verified, feed.restarts) == (True, 1)
         feed.close()
 
 
@@ -190,7 +190,7 @@ async def test_the_first_answers_are_tied_though_they_come_at_once(
         async with trio.open_nursery() as nursery:
             for number in (0, 9):
                 nursery.start_soon(feed.need, chunks_of(number))
-        assert feed.answers.differ is not None
+        assert feed.download.answers.differ is not None
         assert await parts.read(feed) == whole
         feed.close()
 
@@ -214,7 +214,7 @@ async def test_short_answers_to_one_request_are_tied_too(
     async with rig(tmp_path / "cache", origin.url) as parts:
         feed = await parts.open()
         assert await parts.read(feed) == whole
-        assert (feed.object.verified, feed.answers.restarts) == (True, 1)
+        assert (feed.object.verified, feed.restarts) == (True, 1)
         feed.close()
 
 

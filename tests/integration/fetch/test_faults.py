@@ -245,7 +245,7 @@ async def test_a_job_that_is_tried_again_and_again_holds_up_no_other(
             readers.start_soon(_refused, feed)
             await settled(lambda: objects_asked(origin) > 0)
             await quick.need(Range(0, 3))
-            assert feed.handles == 1, "it is still being tried"
+            assert feed.download.users == 1, "it is still being tried"
         quick.close()
         await settled(parts.idle)
 

@@ -70,7 +70,7 @@ async def test_what_a_broken_pass_left_is_not_served(
                 nursery.cancel_scope.cancel()
         assert not feed.present(0, 1)
         pause.open.set()
-        parts.fetcher.closing = True
+        parts.fetcher.stop()
     async with rig(tmp_path / "cache", origin.url, offline=True) as parts:
         feed = await parts.open("last.bin", SPEC)
         assert feed.object.present_bytes

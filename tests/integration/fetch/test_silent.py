@@ -215,9 +215,9 @@ async def test_an_object_of_two_sources_comes_from_the_one_that_answers(
             feeds = [await readers.open(name) for name in NAMES[:5]]
             silent.always(on_objects(faulty.stall_before))
             await readers.read(feeds[0])
-            second = replace(feeds[0].origins[0], base=mirror.url, source=parts.tree.sources[1])
+            second = replace(feeds[0].versions[0], base=mirror.url, source=parts.tree.sources[1])
             for feed in feeds[1:]:
-                feed.origins.append(second)
+                feed.versions.append(second)
                 with trio.fail_after(LIMITS.first_byte):
                     await parts.read(feed)
             assert objects_asked(mirror) >= 4

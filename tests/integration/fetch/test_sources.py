@@ -81,7 +81,7 @@ async def test_another_origin_of_the_object_is_tried(
     ):
         feed = await parts.open()
         held = await second.open()
-        feed.opened(held.origins[0])
+        feed.opened(held.versions[0])
         origin.always(fault)
         assert await parts.read(feed, 0, 5 * CHUNK) == whole[: 5 * CHUNK]
         assert objects_asked(other) == 1
@@ -100,7 +100,7 @@ async def test_the_last_origin_s_fault_is_told_when_all_fail(
     ):
         held = await second.open()
         feed = await parts.open()
-        feed.opened(held.origins[0])
+        feed.opened(held.versions[0])
         origin.always(on_objects(faulty.status(403)))
         other.always(on_objects(faulty.status(404)))
         with pytest.raises(VanishedError):
@@ -173,7 +173,9 @@ async def test_one_pass_over_a_source_without_ranges_serves_everyone(
                 assert await parts.read(feed, start, stop) == whole[start:stop]
 
             await read(first)
-            await settled(lambda: feed.unranged)  # with the first chunk that was not asked for
+            await settled(
+                lambda: feed.download.unranged
+            )  # with the first chunk that was not asked for
             async with trio.open_nursery() as readers:
                 for chunk in range(20, -1, -1):
                     readers.start_soon(read, chunk)

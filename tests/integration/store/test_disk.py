@@ -148,7 +148,7 @@ async def test_a_worse_disk_while_offline_says_why(
         with closing(await parts.open("b.bin")) as feed:
             chunks = chunk_span(0, 100, CHUNK)
             assert await feed.need(chunks) == {}
-            feed.local.distrust(chunks, OSError(errno.EIO, "the disk burns"))
+            feed.distrust(chunks, OSError(errno.EIO, "the disk burns"))
             with pytest.raises(OfflineError, match="the disk burns"):
                 await feed.need(chunks)
 
@@ -161,7 +161,7 @@ async def test_distrusted_chunks_come_past_the_disk_until_the_file_is_closed(
         assert await pread(parts, "b.bin", 0, len(want)) == want
         with closing(await parts.open("b.bin")) as feed:
             chunks = chunk_span(CHUNK, 2 * CHUNK, CHUNK)
-            feed.local.distrust(chunks, OSError(errno.EIO, "the disk burns"))
+            feed.distrust(chunks, OSError(errno.EIO, "the disk burns"))
             assert not feed.freeze(), "the kernel must not read it either"
             passed = await feed.need(chunks)
             assert passed == {1: want[CHUNK : 2 * CHUNK], 2: want[2 * CHUNK : 3 * CHUNK]}
@@ -212,8 +212,8 @@ async def test_chunks_that_could_not_be_checked_for_a_shortage_are_checked_after
                 patch.setattr(parts.store._files, "open_backing", refuse)
                 assert await feed.need(chunks) == {0: want}
             asked = len(origin.requests)
-            await settled(lambda: not feed.jobs)
-            parts.fetcher.overflow.forget(feed)
+            await settled(lambda: not feed.download.jobs)
+            parts.fetcher.overflow.forget(feed.download)
             assert await feed.need(chunks) == {}
             assert len(origin.requests) == asked
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from axonfs.fetch.overflow import Overflow
 
-ONE: Any = "a feed"
+ONE: Any = "a download"
 TWO: Any = "another"
 
 
@@ -34,7 +34,7 @@ def test_one_that_comes_twice_counts_once() -> None:
     assert pool.statistics()["bytes"] == 5
 
 
-def test_a_feed_that_is_closed_takes_its_own_along() -> None:
+def test_a_download_that_is_over_takes_its_own_along() -> None:
     pool = Overflow(10)
     pool.put(ONE, 0, b"1")
     pool.put(TWO, 0, b"2")

@@ -3,8 +3,7 @@
 from typing import Any, cast
 
 from axonfs.fetch.concurrency import FIRST
-from axonfs.fetch.feed import Feed
-from axonfs.fetch.job import Job, Priority
+from axonfs.fetch.download import Download, Job, Priority
 from axonfs.fetch.schedule import IN_FLIGHT_BYTES, RESERVED_STREAMS, Schedule
 from axonfs.ranges import Range
 
@@ -22,7 +21,7 @@ class Stored:
 
 
 class Fake:
-    """A feed whose jobs may always start."""
+    """A download whose jobs may always start."""
 
     def __init__(self, chunk_size: int = MIB) -> None:
         self.object: Any = Stored(chunk_size)
@@ -33,7 +32,7 @@ class Fake:
 
 
 def job(priority: Priority, *, size: int = 1, chunk_size: int = MIB) -> Job:
-    return Job(cast(Feed, Fake(chunk_size)), Range(0, size), priority)
+    return Job(cast(Download, Fake(chunk_size)), Range(0, size), priority)
 
 
 def taken(schedule: Schedule) -> list[Job]:

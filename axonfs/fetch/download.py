@@ -1,0 +1,270 @@
+"""One object on its way into the cache: its sources, the jobs that bring it, the readers that wait.
+
+The bottom of fetching. Feeds begin jobs, and runner.py runs them; both find here what they share of
+the object. Readers wait for landings of chunks, never for jobs, so readers of one chunk share one
+request and a reader that leaves cancels nothing.
+
+Trio thread only; a method that is not async has no checkpoint. Transfers read `table`, `blob`,
+`answers`, `local` and a job's range and `superfluous` in their threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+
+import trio
+
+from axonfs.catalog.tree import Version
+from axonfs.errors import AxonError
+from axonfs.fetch.answers import Answers
+from axonfs.fetch.local import Local
+from axonfs.fetch.lookups import Lookups
+from axonfs.fetch.overflow import Overflow
+from axonfs.formats.chunktable import ChunkTable
+from axonfs.formats.manifest import FileEntry
+from axonfs.http_client import Stall
+from axonfs.ranges import Range, runs
+from axonfs.sources import Blob
+from axonfs.store import StoredObject
+
+
+class Priority(IntEnum):
+    """Which jobs go first; a lower number is more urgent."""
+
+    DEMAND = 0  # a reader waits
+    READAHEAD = 1  # a reader will come here if it goes on as it does
+    PREFETCH = 2  # asked for as a whole: `pin`, or a load that was foreseen
+
+
+class Job:
+    """One ranged GET for chunks of a download; `next` is the first that is not local."""
+
+    def __init__(self, download: Download, chunks: Range, priority: Priority) -> None:
+        self.download = download
+        self.chunks = chunks
+        self.next = chunks.start
+        self.priority = priority
+        self.running = False
+        self.superfluous = False  # no reader needs the rest; the worker thread reads this
+        self.progress = 0.0
+        self.redirected = False  # into its lane, by an answer
+        self.queued = self.asked = 0.0  # when it began to wait last, and its last request
+        self.attempts = self.corrupt = 0  # in a row without progress, and with wrong bytes
+        self.nodes = 0  # that answered with another ETag
+
+    def remaining(self) -> bool:
+        """Whether a chunk of the job is still absent; moves `next` over those that are there."""
+        missing = self.download.local.missing(self.next, self.chunks.stop)
+        self.next = missing[0].start if missing else self.chunks.stop
+        return bool(missing)
+
+    @property
+    def bytes_left(self) -> int:
+        """How many bytes the job still brings."""
+        return self.bytes_before(self.chunks.stop)
+
+    def bytes_before(self, chunk: int) -> int:
+        """How many bytes the job still brings before it comes to `chunk`."""
+        self.remaining()
+        return max(chunk - self.next, 0) * self.download.object.chunk_size
+
+
+class _Landing:
+    """What waiters of one chunk wait for; `data` has its bytes where the disk did not take them."""
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+        self.error: AxonError | None = None
+        self.data: bytes | None = None
+
+
+class Download:
+    """An object that is in use, or that a job still fills.
+
+    Args:
+        stored: held; it is released when the last user left and the last job ended.
+        deadline: seconds without progress after which the object stalls.
+        unused: called then.
+    """
+
+    def __init__(
+        self,
+        entry: FileEntry,
+        stored: StoredObject,
+        lookups: Lookups,
+        overflow: Overflow,
+        deadline: float,
+        unused: Callable[[Download], None],
+    ) -> None:
+        self.entry = entry
+        self.object = stored
+        self.local = Local(stored)
+        self.answers = Answers(stored)
+        self.stall = Stall(deadline)  # of this object, where its origin does well
+        self.versions: list[Version] = []  # that say where the bytes are
+        self.table: ChunkTable | None = None
+        self.blob: Blob | None = None  # the same bytes in a file that is no part of the cache
+        self.unranged = False  # the source ignores Range: one pass over the whole object
+        self.users = 0  # open feeds, and punches
+        self.jobs: set[Job] = set()
+        self._lookups = lookups
+        self._overflow = overflow
+        self._unused = unused
+        self._blob_sought = not lookups.searches_here
+        self._flying: dict[int, Job] = {}
+        self._landings: dict[int, _Landing] = {}
+
+    def enter(self, version: Version | None = None) -> None:
+        """Count one more user, whose version also says where the bytes are."""
+        self.users += 1
+        if version is None or version.source is None:
+            return
+        if not any(
+            known.base == version.base and known.source is version.source for known in self.versions
+        ):
+            self.versions.append(version)
+
+    def leave(self) -> None:
+        """Count one user less."""
+        self.users -= 1
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self.users == 0 and not self.jobs:
+            self.object.release()
+            self._overflow.forget(self)
+            self._unused(self)
+
+    async def find_table(self, version: Version | None = None) -> None:
+        """Have `table` known if the manifest refers to one.
+
+        Args:
+            version: says which source to ask; else the first that is known.
+
+        Raises:
+            AxonError: the table cannot be had.
+        """
+        if self.table is None:
+            version = version or next(iter(self.versions), None)
+            self.table = await self._lookups.table(self.entry, version)
+
+    @property
+    def may_have_blob(self) -> bool:
+        """Whether a copy is on this machine outside the cache, or was not looked for yet."""
+        return self.blob is not None or not self._blob_sought
+
+    async def find_blob(self, cancelled: Callable[[], bool]) -> None:
+        """Look once for a copy on this machine."""
+        if self._blob_sought:
+            return
+        blob = await self._lookups.blob(self.entry, self.object.chunk_size, cancelled)
+        if not self._blob_sought:
+            self._blob_sought, self.blob = True, blob
+            if blob and blob.table:
+                self.table = blob.table
+
+    def refuse_blob(self) -> None:
+        """Take nothing more from the copy: it failed, or differs from what was compared."""
+        self.blob = None
+
+    def begin(self, chunks: Range, priority: Priority) -> Job:
+        """A new job, to be run; its chunks are on their way from here on."""
+        job = Job(self, chunks, priority)
+        self.jobs.add(job)
+        self._flying.update(dict.fromkeys(range(*chunks), job))
+        return job
+
+    def cut(self, job: Job, chunk: int) -> Job:
+        """A new job for the chunks of a waiting one from `chunk` on, which loses them."""
+        tail = Range(chunk, job.chunks.stop)
+        job.chunks = Range(job.chunks.start, chunk)
+        return self.begin(tail, job.priority)
+
+    def flying(self, chunk: int) -> Job | None:
+        """The job that brings `chunk`, if one does."""
+        return self._flying.get(chunk)
+
+    def absent(self, chunk: int) -> bool:
+        """Whether `chunk` is neither local nor on its way."""
+        return (
+            chunk not in self._flying
+            and not self.local.usable(chunk, chunk + 1)
+            and self._overflow.get(self, chunk) is None
+        )
+
+    def missing(self, chunks: Range, passed: dict[int, bytes]) -> list[Range]:
+        """The runs that are not here; `passed` gets what is in memory, and is not looked for."""
+        absent = []
+        for chunk in (chunk for run in self.local.missing(*chunks) for chunk in range(*run)):
+            if chunk in passed:
+                continue
+            data = self._overflow.get(self, chunk)
+            if data is None:
+                absent.append(chunk)
+            else:
+                passed[chunk] = data
+        return runs(absent)
+
+    async def landed(self, absent: Sequence[Range], passed: dict[int, bytes]) -> None:
+        """Wait for chunks on their way; those that the disk does not take go to `passed`.
+
+        Raises:
+            AxonError: a job that was to bring one of them failed.
+        """
+        awaited = {
+            chunk: self._landings.setdefault(chunk, _Landing())
+            for run in absent
+            for chunk in range(*run)
+            if chunk in self._flying  # else it landed, or its job failed: the caller looks again
+        }
+        for chunk, landing in awaited.items():
+            await landing.event.wait()
+            if landing.error is not None:
+                raise landing.error
+            if landing.data is not None:
+                passed[chunk] = landing.data
+
+    def awaited(self, job: Job) -> bool:
+        """Whether a reader waits for a chunk of `job`."""
+        return job.priority is Priority.DEMAND or any(
+            chunk in self._landings for chunk in range(*job.chunks)
+        )
+
+    def may_start(self, job: Job) -> bool:
+        """Whether `job` may run now: an object without ranges has one job at a time."""
+        return not self.unranged or all(other is job or not other.running for other in self.jobs)
+
+    def without_ranges(self, job: Job) -> None:
+        """The source answered `job` with the whole object: that one pass serves all readers."""
+        if self.unranged:
+            return
+        self.unranged = True
+        for other in self.jobs - {job}:
+            other.superfluous = other.running
+
+    def arrived(self, chunks: Range, data: bytes | None = None) -> None:
+        """The chunks are in the store, or `data` has their bytes: wake their readers."""
+        unit = self.object.chunk_size
+        for chunk in range(*chunks):
+            piece = None if data is None else data[(chunk - chunks.start) * unit :][:unit]
+            if piece is not None:
+                self._overflow.put(self, chunk, piece)
+            self._flying.pop(chunk, None)
+            if landing := self._landings.pop(chunk, None):
+                landing.data = piece
+                landing.event.set()
+
+    def ended(self, job: Job, error: AxonError | None) -> None:
+        """`job` is over: settle every reader that it leaves."""
+        for chunk in range(*job.chunks):
+            if self._flying.get(chunk) is job:
+                del self._flying[chunk]
+                self._settle_waiters(chunk, error)
+        self.jobs.remove(job)
+        self._let_go()
+
+    def _settle_waiters(self, chunk: int, error: AxonError | None) -> None:
+        if landing := self._landings.pop(chunk, None):
+            landing.error = error
+            landing.event.set()

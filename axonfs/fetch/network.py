@@ -1,0 +1,110 @@
+"""What all objects share of the network: the lanes of the origins, the limits, and the figures.
+
+Between lane and {package, runner}, which ask sources. A job that is redirected to another origin
+changes its lane: the share belongs to the origin that is asked. Trio thread only, but for
+`closing`, which worker threads read; no method has a checkpoint.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+
+from axonfs.fetch.download import Job
+from axonfs.fetch.lane import Lane
+from axonfs.http_client import Bodies, Limits, Location, Origin
+
+# Lanes that are remembered; beyond that those without jobs are forgotten.
+MOST = 256
+
+
+class Network:
+    """The lanes of all origins that were asked.
+
+    Args:
+        streams: ranged GETs at a time of one origin.
+    """
+
+    def __init__(self, bodies: Bodies, limits: Limits, streams: int) -> None:
+        self.bodies = bodies
+        self.limits = limits
+        self.closing = False  # once it is true, worker threads end within a moment
+        self._streams = streams
+        self._lanes: dict[Origin | None, Lane] = {None: Lane(None, streams, limits.deadline)}
+        self._lane_of: dict[Job, Lane] = {}
+        self._requests = self._received = self._copied = 0
+
+    def lane(self, origin: Origin | None) -> Lane:
+        """The lane of `origin`."""
+        lane = self._lanes.get(origin)
+        if lane is None:
+            self._forget_idle()
+            lane = self._lanes[origin] = Lane(origin, self._streams, self.limits.deadline)
+        return lane
+
+    def _forget_idle(self) -> None:
+        """A source may redirect to ever other hosts."""
+        if len(self._lanes) >= MOST:
+            idle = [lane for lane in self._lanes.values() if lane.idle and lane.origin is not None]
+            for lane in idle[: len(idle) // 2]:
+                del self._lanes[lane.origin]
+
+    def lane_at(self, location: Location) -> Lane:
+        """The lane of the origin that is asked first for `location`."""
+        return self.lane(self.bodies.first_asked(location))
+
+    def lane_of(self, job: Job) -> Lane:
+        """The lane that `job` waits or runs in; it was submitted and is not over."""
+        return self._lane_of[job]
+
+    def __contains__(self, job: Job) -> bool:
+        """Whether `job` is in a lane."""
+        return job in self._lane_of
+
+    def enter(self, job: Job, lane: Lane) -> None:
+        """A job asks the origin of `lane` from now on, and no other."""
+        if self._lane_of.get(job) is not lane:
+            self.leave(job)
+            self._lane_of[job] = lane
+            lane.stall.began(trio.current_time())
+
+    def leave(self, job: Job) -> None:
+        """A job is over, or goes to another origin."""
+        if lane := self._lane_of.pop(job, None):
+            lane.schedule.rest(job)
+            lane.stall.ended()
+
+    def asked(self) -> None:
+        """Count a request."""
+        self._requests += 1
+
+    def received(self, size: int) -> None:
+        """Count bytes that came from a source."""
+        self._received += size
+
+    def copied(self, size: int) -> None:
+        """Count bytes that came from a place on this machine."""
+        self._copied += size
+
+    @property
+    def busy(self) -> bool:
+        """Whether jobs are under way or wait."""
+        return any(lane.schedule.running or lane.schedule.waiting for lane in self._lanes.values())
+
+    def statistics(self) -> dict[str, Any]:
+        """Figures for `status`: bytes and requests since the mount, bytes copied from a place on
+        this machine, jobs under way and waiting, what these jobs have yet to bring, streams for
+        bulk work of the origin that has the most, and bytes per second of late.
+        """
+        schedules, now = [lane.schedule for lane in self._lanes.values()], trio.current_time()
+        return {
+            "bytes": self._received,
+            "copied": self._copied,
+            "requests": self._requests,
+            "in_flight": sum(schedule.running for schedule in schedules),
+            "queued": sum(schedule.waiting for schedule in schedules),
+            "in_flight_bytes": sum(schedule.in_flight_bytes for schedule in schedules),
+            "streams": max(schedule.streams.limit for schedule in schedules),
+            "rate": round(sum(schedule.streams.current_rate(now) for schedule in schedules)),
+        }
