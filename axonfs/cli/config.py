@@ -37,7 +37,7 @@ def list_settings(as_json: bool) -> None:
         return
     table(
         ("KEY", "VALUE", "FROM"),
-        [(name, _text(name, value), origin) for name, (value, origin) in found.items()],
+        [(name, _text(name, value), provenance) for name, (value, provenance) in found.items()],
         widest=120,
     )
     note(f"file: {config_path()}")
@@ -68,10 +68,10 @@ def set_setting(key: str, values: tuple[str, ...]) -> None:
         document.pop(key, None)
         if text != DEFAULT_WORD:
             document[key] = _stored(key, text, value)
-    value, origin = resolve({})[key]
+    value, provenance = resolve({})[key]
     echo(f"{key} is {_text(key, value)}")
-    if origin.startswith("AXONFS_"):
-        note(f"{origin} is set and goes before the file")
+    if provenance.startswith("AXONFS_"):
+        note(f"{provenance} is set and goes before the file")
     apply_to_mounts((key,))
 
 

@@ -23,8 +23,8 @@ def meant(mountpoint: Path | None) -> Path:
     """
     if mountpoint is not None:
         return settled(mountpoint)
-    setting, origin = resolve({})["mountpoint"]
-    own, configured, chosen = _own(), settled(setting), origin != "default"
+    setting, provenance = resolve({})["mountpoint"]
+    own, configured, chosen = _own(), settled(setting), provenance != "default"
     theirs = [mount for mount in mounts() if mount.owner != os.geteuid()]
     if chosen and configured in {mount.mountpoint for mount in theirs}:
         return configured  # whose it is, is looked at next

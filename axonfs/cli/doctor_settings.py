@@ -58,12 +58,14 @@ def _goes_before(key: str, item: dict[str, Any]) -> bool:
 
 
 def _difference(key: str, item: dict[str, Any], configured: Any) -> str:
-    origin = "from when it was mounted" if key in FROZEN else f"from {_origin(item['from'])}"
-    return f"{key} is {_text(item['value'])} ({origin}), configured is {_text(configured)}"
+    provenance = (
+        "from when it was mounted" if key in FROZEN else f"from {_provenance(item['from'])}"
+    )
+    return f"{key} is {_text(item['value'])} ({provenance}), configured is {_text(configured)}"
 
 
-def _origin(origin: str) -> str:
-    return "its command line" if origin == "flag" else origin
+def _provenance(where: str) -> str:
+    return "its command line" if where == "flag" else where
 
 
 def _text(value: Any) -> str:

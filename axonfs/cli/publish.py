@@ -10,13 +10,13 @@ import click
 
 from axonfs.cli.options import LocalPath, json_option
 from axonfs.cli.output import echo, echo_json, note
-from axonfs.cli.progress import Progress as Display
+from axonfs.cli.progress import Progress
 from axonfs.errors import StoppedError, UsageError
 from axonfs.names import parse_spec, printable
 from axonfs.units import counted, size
 
 if TYPE_CHECKING:
-    from axonfs.publish import Progress
+    from axonfs.publish import PublishProgress
 
 _model_directory = LocalPath("the model's directory", exists=True, file_okay=False)
 _target_directory = LocalPath(
@@ -66,7 +66,7 @@ def publish(
     if "@" not in spec:
         raise UsageError(f"{printable(spec)} names no version", hint="add @VERSION")
     try:
-        with Display(sys.stderr) as display:
+        with Progress(sys.stderr) as display:
             done = publishing.publish(
                 directory,
                 parsed,
@@ -101,5 +101,5 @@ def publish(
         )
 
 
-def _event(spec: str, state: Progress) -> dict[str, Any]:
+def _event(spec: str, state: PublishProgress) -> dict[str, Any]:
     return {"event": "progress", "spec": spec, "done": state.bytes_done, "total": state.bytes}

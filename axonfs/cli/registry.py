@@ -17,7 +17,7 @@ from axonfs.cli.suggestions import Group
 from axonfs.errors import UsageError
 from axonfs.names import printable
 from axonfs.settings.editing import edit_config
-from axonfs.settings.parsers import parse_token, parse_url, parse_urls
+from axonfs.settings.parsers import parse_registry_url, parse_registry_urls, parse_token
 from axonfs.settings.settings import convert, resolve
 
 _served_directory = LocalPath("the registry's directory", exists=True, file_okay=False)
@@ -79,7 +79,7 @@ def _announce(url: str) -> None:
 def list_registries(as_json: bool) -> None:
     """List the registries in the order they are asked; the first is the default."""
     found = resolved({})
-    (urls, origin), (tokens, _) = found["registries"], found["tokens"]
+    (urls, provenance), (tokens, _) = found["registries"], found["tokens"]
     allowed = found["allow_unverified"][0]
     if as_json:
         echo_json(
@@ -100,7 +100,7 @@ def list_registries(as_json: bool) -> None:
                     url,
                     "set" if url in tokens else "",
                     "allowed" if url in allowed else "",
-                    origin,
+                    provenance,
                 )
                 for url in urls
             ],
@@ -169,7 +169,7 @@ def _edit(url: str, with_token: bool, unverified: bool | None, *, first: bool) -
 
 
 def _set_unverified(document: dict[str, Any], url: str, allowed: bool) -> None:
-    before = parse_urls(document.pop("allow_unverified", None) or [])
+    before = parse_registry_urls(document.pop("allow_unverified", None) or [])
     urls = [other for other in before if other != url] + [url] * allowed
     if urls:
         document["allow_unverified"] = urls
@@ -192,9 +192,9 @@ def _read_token() -> str:
 
 
 def _warn_if_hidden() -> None:
-    origin = resolve({})["registries"][1]
-    if origin.startswith("AXONFS_"):
-        note(f"{origin} is set, so the configured registries are not used now")
+    provenance = resolve({})["registries"][1]
+    if provenance.startswith("AXONFS_"):
+        note(f"{provenance} is set, so the configured registries are not used now")
 
 
 @registry.command
@@ -202,7 +202,7 @@ def _warn_if_hidden() -> None:
 def remove(url: str) -> None:
     """Remove a registry, its token and what it is allowed."""
     try:
-        wanted = parse_url(url)
+        wanted = parse_registry_url(url)
     except ValueError:
         wanted = url
     with edit_config() as document:

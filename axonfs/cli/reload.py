@@ -78,14 +78,14 @@ def ask_mount(holder: Running, request: Event) -> Event:
 def outcome(name: str, answer: Event, place: Path) -> str:
     """Whether the setting `name` applies to the mount at `place`, which answered a reload: NOW, or
     a sentence."""
-    origin = str(answer["origins"].get(name))
+    provenance = str(answer["origins"].get(name))
     if name in FROZEN:
         return f"the mount at {place} keeps its own {name} until it is mounted anew"
-    if origin == "flag":
+    if provenance == "flag":
         flag = "--registry" if name == "registries" else f"--{name.replace('_', '-')}"
         return f"the mount at {place} was started with {flag}, so it keeps its own"
-    if origin.startswith("AXONFS_"):
-        return f"the mount at {place} was started with {origin} set, so it keeps its own"
+    if provenance.startswith("AXONFS_"):
+        return f"the mount at {place} was started with {provenance} set, so it keeps its own"
     if Path(answer["file"]) != config_path():
         return f"the mount at {place} has another config file, {answer['file']}"
     if name not in answer["changed"]:

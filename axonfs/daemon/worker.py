@@ -193,7 +193,7 @@ class Mount:
             "mountpoint": str(self._mountpoint),
             "worker": os.getpid(),
             "changed": changed,
-            "origins": found.origins,
+            "origins": found.provenance,
             "file": str(found.file),
             "applied": self._held.plain is None,
             "waits_for": waits_for,

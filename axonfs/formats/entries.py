@@ -87,10 +87,10 @@ def mapping(node: Node, what: str) -> dict[str, Node]:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """What the entries of a document's files have in common."""
+class ManifestContext:
+    """The parts of a manifest that decide how the entries of its files are read."""
 
-    digest: str  # of the document
+    digest: str  # of the whole document
     base: str
     snapshot: bool
     package: Package | None
@@ -104,15 +104,15 @@ class Origin:
         return FileEntry(path, size, name, unverified=True)
 
 
-def parse_files(node: Node, origin: Origin) -> tuple[FileEntry, ...]:
-    if not isinstance(node, list) or not (node or origin.snapshot):
+def parse_files(node: Node, context: ManifestContext) -> tuple[FileEntry, ...]:
+    if not isinstance(node, list) or not (node or context.snapshot):
         raise MalformedError("spec.format.files is not a list of files")
     if len(node) > MAX_FILES:
         raise MalformedError(f"it has {len(node)} files, more than {MAX_FILES}")
-    files = sorted((_file(item, origin) for item in node), key=attrgetter("path"))
-    _refuse_collisions(files, origin.snapshot)
+    files = sorted((_file(item, context) for item in node), key=attrgetter("path"))
+    _refuse_collisions(files, context.snapshot)
     waiting = sum(min(entry.size, DEFAULT_CHUNK_SIZE) for entry in files if entry.named)
-    if origin.package and waiting > MAX_PACKED:
+    if context.package and waiting > MAX_PACKED:
         raise MalformedError("too many files have no sha256: 256 may, and more if they are small")
     if sum(entry.size for entry in files) > MAX_SIZE:
         raise MalformedError("the sum of the sizes is out of bounds")
@@ -137,35 +137,35 @@ def _refuse_collisions(files: Iterable[FileEntry], snapshot: bool) -> None:
         raise MalformedError(f"'{printable(min(both))}' is a file and a directory at once")
 
 
-def _file(node: Node, origin: Origin) -> FileEntry:
+def _file(node: Node, context: ManifestContext) -> FileEntry:
     item = mapping(node, "an entry of spec.format.files")
     path = item.get("path")
     if not isinstance(path, str | int):
         raise MalformedError("a file has no path")
     path = check_path(str(path))
     try:
-        return _entry(path, item, origin)
+        return _entry(path, item, context)
     except MalformedError as exc:
         raise MalformedError(f"{exc.what}, in the file '{printable(path)}'") from exc
 
 
-def _entry(path: str, item: dict[str, Node], origin: Origin) -> FileEntry:
+def _entry(path: str, item: dict[str, Node], context: ManifestContext) -> FileEntry:
     size = _size(item.get("size"), "size")
     if "git" in item:
-        if not origin.snapshot:
+        if not context.snapshot:
             raise MalformedError("a git blob id is for snapshots")
         git = check_git(item["git"])
         _bound_chunks(size, None)
         return FileEntry(path, size, git_digest(git), git=git)
     chunks = _chunks(item.get("chunks")) if size else None
     _bound_chunks(size, chunks)
-    if origin.snapshot or chunks:  # made by a program, which knew the bytes
+    if context.snapshot or chunks:  # made by a program, which knew the bytes
         return FileEntry(path, size, _digest(item.get("sha256")), chunks)
     digest = vouching_digest(item.get("sha256"))
     if size == 0:
         return FileEntry(path, size, digest or _NOTHING)
     if digest is None or digest == _NOTHING:
-        return origin.without_digest(path, size)
+        return context.without_digest(path, size)
     return FileEntry(path, size, digest)
 
 

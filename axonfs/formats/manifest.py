@@ -31,7 +31,7 @@ from axonfs.formats.entries import (
     MIN_CHUNK_SIZE,
     ChunkRef,
     FileEntry,
-    Origin,
+    ManifestContext,
     check_chunk_size,
     chunk_count,
     git_digest,
@@ -150,11 +150,11 @@ def _manifest(raw: bytes, expected: Spec | None, base: str) -> Manifest:
     body = mapping(root.get("spec"), "spec")
     layout = mapping(body.get("format"), "spec.format")
     package = parse_distribution(root.get("distribution")) if kind == MODEL else None
-    origin = Origin(hashlib.sha256(raw).hexdigest(), base, kind == SNAPSHOT, package)
+    context = ManifestContext(hashlib.sha256(raw).hexdigest(), base, kind == SNAPSHOT, package)
     files, left_out = usable_nodes(layout.get("files"))
     return Manifest(
         spec=_spec(metadata, expected),
-        files=parse_files(files, origin),
+        files=parse_files(files, context),
         description=_text(metadata.get("description")),
         license=_text(metadata.get("license")),
         framework=_named(body.get("framework")),

@@ -17,7 +17,7 @@ from axonfs.http_client.answers import HEADERS
 from axonfs.http_client.connections import connections, request
 from axonfs.http_client.faults import fault, network_fault
 from axonfs.http_client.routes import Routes, Trust
-from axonfs.http_client.urls import Url, parse_url, shown
+from axonfs.http_client.urls import Url, shown, split_url
 from axonfs.names import plain
 
 DEFAULT_ENDPOINT = "http://localhost:8080"
@@ -43,7 +43,7 @@ async def register(
         AccessDeniedError, AxonError: the core refuses; the message has its words.
     """
     try:
-        url = parse_url(f"{endpoint.rstrip('/')}/models/register")
+        url = split_url(f"{endpoint.rstrip('/')}/models/register")
     except ValueError as exc:
         raise UsageError(
             f"{ENDPOINT_VARIABLE} is not a URL: {exc}", source=shown(endpoint)

@@ -27,7 +27,7 @@ import certifi
 from axonfs.descriptors import is_shortage
 from axonfs.errors import UnavailableError
 from axonfs.http_client.faults import fault
-from axonfs.http_client.urls import Origin, Url, parse_url, shown
+from axonfs.http_client.urls import Origin, Url, shown, split_url
 from axonfs.names import printable
 
 
@@ -77,7 +77,7 @@ def _proxy(variable: str, text: str) -> Url:
         scheme = text.partition("://")[0].lower()
         if scheme != "http":
             raise ValueError(f"{printable(scheme, 20)} scheme, only http proxies are spoken to")
-        url = parse_url(text)
+        url = split_url(text)
     except ValueError as exc:
         raise fault(
             UnavailableError,

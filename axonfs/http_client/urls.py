@@ -61,7 +61,7 @@ class Url:
         return {"Authorization": f"Basic {token}"}
 
 
-def parse_url(text: str) -> Url:
+def split_url(text: str) -> Url:
     """`text` taken apart; its fragment is dropped.
 
     Raises:
@@ -90,13 +90,13 @@ def _ascii_host(host: str) -> str:
 
 
 def target_of(text: str) -> Url:
-    """`parse_url` for a URL that this program was told to ask.
+    """`split_url` for a URL that this program was told to ask.
 
     Raises:
         UnavailableError: nothing can be asked there.
     """
     try:
-        return parse_url(text)
+        return split_url(text)
     except ValueError as exc:
         raise fault(
             UnavailableError, f"not a URL to fetch: {printable(str(exc))}", shown(text)
@@ -112,7 +112,7 @@ def follow(url: Url, location: str | None) -> Url:
     if not location:
         raise fault(UnavailableError, "a redirect that leads nowhere", shown(str(url)))
     try:
-        following = parse_url(urljoin(str(url), location))
+        following = split_url(urljoin(str(url), location))
     except ValueError as exc:
         what = f"a redirect is refused: {printable(str(exc))}"
         raise fault(UnavailableError, what, shown(str(url))) from exc

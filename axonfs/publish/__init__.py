@@ -5,6 +5,6 @@ then chunk tables, then the manifest, and the lists of versions last, so a reade
 name whose bytes are not there, whatever moment a publisher dies at.
 """
 
-from axonfs.publish.publisher import Progress, Published, publish
+from axonfs.publish.publisher import Published, PublishProgress, publish
 
-__all__ = ["Progress", "Published", "publish"]
+__all__ = ["PublishProgress", "Published", "publish"]

@@ -35,7 +35,7 @@ MAX_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class PublishProgress:
     """How far a publish has come; `path` is the file that moved it last."""
 
     bytes_done: int
@@ -71,7 +71,7 @@ def publish(
     framework: str | None = None,
     tags: Sequence[str] = (),
     chunk_size: int = DEFAULT_CHUNK_SIZE,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[PublishProgress], None] | None = None,
 ) -> Published:
     """Publishes the files below `directory` as `spec` into the registry in `registry`.
 
@@ -140,7 +140,7 @@ class _Copies:
         registry: Registry,
         chunk_size: int,
         found: Scan,
-        progress: Callable[[Progress], None] | None,
+        progress: Callable[[PublishProgress], None] | None,
     ) -> None:
         self._registry = registry
         self._chunk_size = chunk_size
@@ -192,7 +192,7 @@ class _Copies:
             self._files_done += files
             if self._progress:
                 self._progress(
-                    Progress(
+                    PublishProgress(
                         self._bytes_done,
                         self._found.size,
                         self._files_done,

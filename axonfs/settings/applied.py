@@ -44,7 +44,7 @@ class Applied:
 
     settings: Settings
     flags: Mapping[str, object]
-    origins: Mapping[str, str]
+    provenance: Mapping[str, str]
     file: Path
     document: Document
     fault: str | None = None
@@ -55,10 +55,10 @@ class Applied:
         return [name for name in KEYS if getattr(mine, name) != getattr(theirs, name)]
 
     def shown(self) -> dict[str, dict[str, Any]]:
-        """Every setting's value and origin, for people and JSON; no token."""
+        """Every setting's value and provenance, for people and JSON; no token."""
         return {
-            name: {"value": plain(name, getattr(self.settings, name)), "from": origin}
-            for name, origin in self.origins.items()
+            name: {"value": plain(name, getattr(self.settings, name)), "from": provenance}
+            for name, provenance in self.provenance.items()
         }
 
 
@@ -130,8 +130,8 @@ def look(flags: Mapping[str, object]) -> Applied:
 def _applied(flags: Mapping[str, object], document: Document) -> Applied:
     found = resolve(flags, document)
     settings = settings_of(found)
-    origins = {name: origin for name, (_, origin) in found.items()}
-    return Applied(settings, flags, origins, config_path(), document)
+    provenance = {name: where for name, (_, where) in found.items()}
+    return Applied(settings, flags, provenance, config_path(), document)
 
 
 def works(applied: Applied, kept: int) -> None:

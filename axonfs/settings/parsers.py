@@ -55,7 +55,7 @@ def as_written(value: object) -> str:
     return "'" + re.sub(r"//\S*@", "//…@", printable(text)) + "'"
 
 
-def parse_url(value: object) -> str:
+def parse_registry_url(value: object) -> str:
     """A registry's URL without its trailing slash; credentials in it are refused."""
     text = str(value).strip()
     if text.startswith(("/", "./", "../", "~", "file:")):
@@ -80,7 +80,7 @@ def _plain(text: str) -> bool:
     return text.isascii() and text.isprintable() and " " not in text
 
 
-def parse_urls(value: object) -> tuple[str, ...]:
+def parse_registry_urls(value: object) -> tuple[str, ...]:
     words = value.split() if isinstance(value, str) else value
     if not isinstance(words, list | tuple):
         raise ValueError("is not a list of URLs")
@@ -90,7 +90,7 @@ def parse_urls(value: object) -> tuple[str, ...]:
 
 def _listed_url(word: object) -> str:
     try:
-        return parse_url(word)
+        return parse_registry_url(word)
     except ValueError as exc:
         raise InvalidItemError(word, str(exc)) from exc
 
@@ -120,7 +120,10 @@ def separated(document: Mapping[str, Any]) -> dict[str, Any]:
     if tokens and isinstance(known, dict):  # else it is refused where values are checked
         found["tokens"] = {**known, **tokens}
     if allowed:
-        found["allow_unverified"] = [*parse_urls(document.get("allow_unverified") or []), *allowed]
+        found["allow_unverified"] = [
+            *parse_registry_urls(document.get("allow_unverified") or []),
+            *allowed,
+        ]
     return found
 
 

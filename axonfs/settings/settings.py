@@ -29,11 +29,11 @@ from axonfs.settings.parsers import (
     parse_optional_path,
     parse_path,
     parse_prefetch,
+    parse_registry_urls,
     parse_seconds,
     parse_sources,
     parse_switch,
     parse_tokens,
-    parse_urls,
     separated,
     whole,
 )
@@ -99,7 +99,7 @@ class Key:
 
 KEYS: Mapping[str, Key] = {
     "registries": Key(
-        "AXONFS_REGISTRY", parse_urls, "Registry URLs; the first that has a model wins."
+        "AXONFS_REGISTRY", parse_registry_urls, "Registry URLs; the first that has a model wins."
     ),
     "cache": Key("AXONFS_CACHE_DIR", parse_path, "Directory of the local cache."),
     "cache_size": Key(
@@ -157,7 +157,7 @@ KEYS: Mapping[str, Key] = {
     ),
     "allow_unverified": Key(
         "AXONFS_ALLOW_UNVERIFIED",
-        parse_urls,
+        parse_registry_urls,
         "URLs of registries whose files may be read even where they have no sha256.",
     ),
     "tokens": Key(

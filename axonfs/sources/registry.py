@@ -42,7 +42,7 @@ from axonfs.formats.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest, par
 from axonfs.formats.package import Package
 from axonfs.http_client.bodies import Location
 from axonfs.http_client.documents import Documents
-from axonfs.http_client.urls import parse_url, shown, target_of
+from axonfs.http_client.urls import shown, split_url, target_of
 from axonfs.names import LATEST, Spec
 from axonfs.sources.access import Access
 from axonfs.sources.kept import KeptDocuments
@@ -289,11 +289,11 @@ def _content_url(base: str, kind: str, digest: str) -> str:
 def _rebased(listed: str, registry: str, base: str) -> str | None:
     """A package's URL as it is to be asked; None if nothing can be asked there."""
     try:
-        url = parse_url(urljoin(base, listed))
+        url = split_url(urljoin(base, listed))
     except ValueError:
         return None
     try:
-        old = parse_url(registry)
+        old = split_url(registry)
     except ValueError:
         return str(url)
     if url.origin != old.origin:

@@ -30,7 +30,7 @@ from axonfs.formats.listing import (
 from axonfs.formats.manifest import ChunkRef, FileEntry, Manifest, parse_manifest, render_manifest
 from axonfs.http_client.answers import content_range
 from axonfs.http_client.limits import parse_retry_after
-from axonfs.http_client.urls import parse_url
+from axonfs.http_client.urls import split_url
 from axonfs.names import Spec, parse_spec
 from axonfs.store.records import Group, Kind, ObjectRecord, seal, unseal
 from axonfs.vfs.journal import Journal
@@ -287,6 +287,6 @@ def test_headers(data: bytes) -> None:
     """What a server says of ranges, of where to go instead, and of when to come back."""
     text = data.decode("latin-1")
     attempt("Content-Range", lambda raw: content_range(text), data)
-    attempt("Location", lambda raw: parse_url(text), data, ValueError)
+    attempt("Location", lambda raw: split_url(text), data, ValueError)
     waits = attempt("Retry-After", lambda raw: parse_retry_after(text, 1.7e9), data)
     assert waits is None or 0 <= float(str(waits)) <= 60

@@ -17,7 +17,7 @@ from axonfs.formats.chunktable import parse_table
 from axonfs.formats.listing import parse_index, parse_versions
 from axonfs.formats.manifest import Manifest, parse_manifest
 from axonfs.names import Spec, parse_spec
-from axonfs.publish import Progress, Published, publish
+from axonfs.publish import Published, PublishProgress, publish
 from axonfs.publish.files import locked
 from tests.support.registry import make_model
 
@@ -203,7 +203,7 @@ def test_links_to_directories_inside_are_followed(model: Path, registry: Path) -
 
 
 def test_progress_comes_to_the_end(model: Path, registry: Path) -> None:
-    steps: list[Progress] = []
+    steps: list[PublishProgress] = []
     done = publish(model, SPEC, registry, chunk_size=CHUNK, progress=steps.append)
     assert [step.bytes_done for step in steps] == sorted(step.bytes_done for step in steps)
     last = steps[-1]

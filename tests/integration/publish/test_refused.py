@@ -12,7 +12,7 @@ import pytest
 
 from axonfs.errors import AxonError, MalformedError
 from axonfs.names import parse_spec
-from axonfs.publish import Progress, publish
+from axonfs.publish import PublishProgress, publish
 from axonfs.publish.publisher import _registry_faults
 from tests.integration.publish.test_publish import CHUNK, SPEC, contents, model, registry
 from tests.support.registry import make_model
@@ -151,12 +151,12 @@ def test_an_unusable_chunk_size_is_refused(model: Path, registry: Path, size: in
 
 
 def test_a_file_that_grows_while_it_is_read_is_noticed(model: Path, registry: Path) -> None:
-    def grow(progress: Progress) -> None:
+    def grow(progress: PublishProgress) -> None:
         with open(model / progress.path, "ab") as file:
             file.write(b"more")
         assert progress.bytes_done < 100 * CHUNK, "read without end"
 
-    def grow_once(progress: Progress, seen: list[str] = []) -> None:  # noqa: B006
+    def grow_once(progress: PublishProgress, seen: list[str] = []) -> None:  # noqa: B006
         if not seen:
             seen.append(progress.path)
             grow(progress)
@@ -167,7 +167,7 @@ def test_a_file_that_grows_while_it_is_read_is_noticed(model: Path, registry: Pa
 
 
 def test_what_progress_raises_ends_the_publish(model: Path, registry: Path) -> None:
-    def enough(progress: Progress) -> None:
+    def enough(progress: PublishProgress) -> None:
         raise RuntimeError("enough")
 
     with pytest.raises(RuntimeError, match="enough"):

@@ -8,11 +8,11 @@ import pytest
 
 from axonfs.errors import UnavailableError
 from axonfs.http_client.routes import Routes, Trust
-from axonfs.http_client.urls import parse_url
+from axonfs.http_client.urls import split_url
 
 
 def through(routes: Routes, url: str) -> str | None:
-    proxy = routes.proxy(parse_url(url).origin)
+    proxy = routes.proxy(split_url(url).origin)
     return None if proxy is None else str(proxy)
 
 
@@ -107,7 +107,7 @@ def test_a_proxy_that_cannot_be_used_fails_what_would_use_it(proxy: str) -> None
 
 
 def test_credentials_of_a_proxy_may_be_percent_encoded() -> None:
-    proxy = Routes({"http_proxy": "http://me:p%40s%2Fs@h:1"}).proxy(parse_url("http://x").origin)
+    proxy = Routes({"http_proxy": "http://me:p%40s%2Fs@h:1"}).proxy(split_url("http://x").origin)
     assert proxy is not None
     assert proxy.credentials == {"Authorization": "Basic " + b64encode(b"me:p@s/s").decode()}
     assert "p%40s" not in repr(proxy)

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axonfs.errors import UnavailableError
-from axonfs.http_client.urls import Origin, carried, follow, parse_url, shown, target_of
+from axonfs.http_client.urls import Origin, carried, follow, shown, split_url, target_of
 
 
 def test_a_url_is_taken_apart_and_written_again() -> None:
-    url = parse_url("HTTPS://User:p%40ss@Example.COM:8443/a b/ü?q=1 2#part")
+    url = split_url("HTTPS://User:p%40ss@Example.COM:8443/a b/ü?q=1 2#part")
     assert url.origin == Origin("https", "example.com", 8443)
     assert str(url) == "https://example.com:8443/a%20b/%C3%BC?q=1%202"
     assert url.credentials == {"Authorization": "Basic VXNlcjpwQHNz"}
@@ -28,8 +28,8 @@ def test_a_url_is_taken_apart_and_written_again() -> None:
     ],
 )
 def test_normal_form(text: str, again: str) -> None:
-    assert str(parse_url(text)) == again
-    assert parse_url(again) == parse_url(text)
+    assert str(split_url(text)) == again
+    assert split_url(again) == split_url(text)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_normal_form(text: str, again: str) -> None:
 )  # fmt: skip
 def test_what_cannot_be_asked(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 (any ValueError becomes an AxonError below)
-        parse_url(text)
+        split_url(text)
     with pytest.raises(UnavailableError) as caught:
         target_of(text)
     assert not caught.value.transient
@@ -48,12 +48,12 @@ def test_what_cannot_be_asked(text: str) -> None:
 @given(st.text())
 def test_any_text_is_a_url_or_a_value_error(text: str) -> None:
     try:
-        url = parse_url("http://h/" + text)
+        url = split_url("http://h/" + text)
     except ValueError:
         return
     assert url.target.isascii()
     assert not any(char <= " " or char == "\x7f" for char in url.target)
-    assert parse_url(str(url)) == url
+    assert split_url(str(url)) == url
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_any_text_is_a_url_or_a_value_error(text: str) -> None:
     ],
 )
 def test_a_redirect_is_followed(location: str, to: str) -> None:
-    following = follow(parse_url("http://h:8000/a/x?token=s"), location)
+    following = follow(split_url("http://h:8000/a/x?token=s"), location)
     assert str(following) == to
     assert following.userinfo == ""
 
@@ -75,13 +75,13 @@ def test_a_redirect_is_followed(location: str, to: str) -> None:
 @pytest.mark.parametrize("location", [None, "", "file:///etc/passwd", "gopher://h/", "http://h:x/"])
 def test_a_redirect_to_nowhere_is_refused(location: str | None) -> None:
     with pytest.raises(UnavailableError) as caught:
-        follow(parse_url("http://h/x"), location)
+        follow(split_url("http://h/x"), location)
     assert not caught.value.transient
 
 
 def test_https_is_never_left() -> None:
     with pytest.raises(UnavailableError, match="from https"):
-        follow(parse_url("https://h/x"), "http://h/x")
+        follow(split_url("https://h/x"), "http://h/x")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_https_is_never_left() -> None:
 )
 def test_credentials_stay_with_their_origin(to: str, kept: bool) -> None:
     secrets = {"Authorization": "Bearer t"}
-    assert bool(carried(secrets, parse_url("http://h/x"), parse_url(to))) is kept
+    assert bool(carried(secrets, split_url("http://h/x"), split_url(to))) is kept
 
 
 def test_no_secret_is_shown() -> None:

@@ -85,10 +85,10 @@ def test_one_key_keeps_every_other_default(
 
 def test_where_a_value_comes_from_is_told(home: Path) -> None:
     path = axon_file(home)
-    origins = {name: origin for name, (_, origin) in resolve({}).items()}
-    assert origins["streams"] == f"{path} (download.parallel)"
-    assert origins["registries"] == f"{path} (registry.url)"
-    assert origins["cache"] == "default"
+    provenance = {name: where for name, (_, where) in resolve({}).items()}
+    assert provenance["streams"] == f"{path} (download.parallel)"
+    assert provenance["registries"] == f"{path} (registry.url)"
+    assert provenance["cache"] == "default"
 
 
 @pytest.mark.parametrize(
