@@ -6,8 +6,8 @@ over both, and the fetcher.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field, replace
 
 import trio
@@ -28,6 +28,46 @@ from axonfs.upkeep.scrub import Scrub
 SYNC_INTERVAL = 5.0
 
 
+class Changes:
+    """What changed of objects and versions, which a mount has the kernel look at again.
+
+    Changes that nobody watches are kept until somebody does, each object and version once. Trio
+    thread only.
+    """
+
+    def __init__(self) -> None:
+        self._objects = set[str]()
+        self._versions = set[Spec]()
+        self._watcher: Callable[[set[str], set[Spec]], None] | None = None
+
+    def objects(self, digests: Iterable[str]) -> None:
+        """These objects lost local bytes, or are being fetched from now on."""
+        self._objects.update(digests)
+        self._tell()
+
+    def version(self, spec: Spec) -> None:
+        """A version was found, which directories list from now on."""
+        self._versions.add(spec)
+        self._tell()
+
+    @contextmanager
+    def watched(self, watcher: Callable[[set[str], set[Spec]], None]) -> Iterator[None]:
+        """Call `watcher` with the digests and versions that were kept, and with each later change
+        at once, until the block is left. There is one watcher at a time."""
+        self._watcher = watcher
+        self._tell()
+        try:
+            yield
+        finally:
+            self._watcher = None
+
+    def _tell(self) -> None:
+        if self._watcher is not None:
+            objects, versions = self._objects, self._versions
+            self._objects, self._versions = set(), set()
+            self._watcher(objects, versions)
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """The parts of one process."""
@@ -42,6 +82,7 @@ class Engine:
     documents: Documents
     nursery: trio.Nursery
     hub_tokens: Mapping[str, str] = field(repr=False)
+    changes: Changes
 
     def tree_for(self, registries: tuple[str, ...], tokens: Mapping[str, str]) -> Tree:
         """The tree for one request: over other registries, or with other tokens, where it has some.
@@ -63,14 +104,17 @@ class Engine:
             return self.tree
         sources = _sources(settings, registries, self.documents, self.store)
         hubs = configured_hubs(settings, self.documents, self.store, now)
-        tree = _tree(settings, sources, self.store, self.nursery, hubs)
-        tree.found = self._learnt
-        return tree
+        return _tree(settings, sources, self.store, self.nursery, hubs, self._found_elsewhere)
 
-    def _learnt(self, spec: Spec) -> None:
-        """Have the mount list what another tree found."""
+    def _found_elsewhere(self, spec: Spec) -> None:
+        """Have the mount list a version that the tree of one request found."""
         self.tree.invalidate()
-        self.tree.found(spec)
+        self.changes.version(spec)
+
+    def evicted(self, digests: list[str]) -> None:
+        """Tell the other parts of objects that lost local bytes."""
+        self.prefetcher.evicted(digests)
+        self.changes.objects(digests)
 
 
 @asynccontextmanager
@@ -97,7 +141,7 @@ async def open_engine(
         nursery = await stack.enter_async_context(trio.open_nursery())
         engine = _compose(settings, store, documents, bodies, limits, nursery)
         if owner:
-            nursery.start_soon(engine.evictor.run, engine.fetcher)
+            nursery.start_soon(engine.evictor.run, engine.fetcher, engine.evicted)
             nursery.start_soon(_sync_regularly, store)
             nursery.start_soon(_sweep, store)
         try:
@@ -119,11 +163,12 @@ def _compose(
     limits: Limits,
     nursery: trio.Nursery,
 ) -> Engine:
+    changes = Changes()
     sources = _sources(settings, settings.registries, documents, store)
     evictor = Evictor(store, settings.cache, settings.cache_size)
     tokens = hub_tokens(settings)
     hubs = configured_hubs(settings, documents, store, tokens)
-    tree = _tree(settings, sources, store, nursery, hubs)
+    tree = _tree(settings, sources, store, nursery, hubs, changes.version)
     fetcher = Fetcher(
         store,
         bodies,
@@ -132,6 +177,7 @@ def _compose(
         limits=limits,
         offline=settings.offline,
         landed=evictor.landed,
+        began=changes.objects,
         blobs=HubCache.configured() if "hf" in settings.sources else None,
     )
     prefetcher = Prefetcher(
@@ -139,7 +185,17 @@ def _compose(
     )
     scrub = Scrub(store, tree, fetcher, settings.scrub)
     return Engine(
-        settings, store, tree, fetcher, evictor, prefetcher, scrub, documents, nursery, tokens
+        settings=settings,
+        store=store,
+        tree=tree,
+        fetcher=fetcher,
+        evictor=evictor,
+        prefetcher=prefetcher,
+        scrub=scrub,
+        documents=documents,
+        nursery=nursery,
+        hub_tokens=tokens,
+        changes=changes,
     )
 
 
@@ -149,10 +205,18 @@ def _tree(
     store: Store,
     nursery: trio.Nursery,
     hubs: Mapping[str, Hub],
+    found: Callable[[Spec], None],
 ) -> Tree:
-    # Of a short deadline a silent registry gets its part.
-    head_start = min(HEAD_START, settings.deadline / 4)
-    return Tree(sources, store, nursery, offline=settings.offline, hubs=hubs, head_start=head_start)
+    return Tree(
+        sources,
+        store,
+        nursery,
+        offline=settings.offline,
+        hubs=hubs,
+        # Of a short deadline a silent registry gets its part.
+        head_start=min(HEAD_START, settings.deadline / 4),
+        found=found,
+    )
 
 
 def _sources(

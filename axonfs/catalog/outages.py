@@ -71,17 +71,26 @@ class SourceState:
 
 
 class Outages:
-    """The states of registries and hubs, and the error for a name that is not found."""
+    """The states of registries and hubs, and the error for a name that is not found.
+
+    Args:
+        recovered: called when a source answers again.
+    """
 
     def __init__(
-        self, registries: Sequence[Source], hubs: Mapping[str, Hub], *, offline: bool
+        self,
+        registries: Sequence[Source],
+        hubs: Mapping[str, Hub],
+        recovered: Callable[[], None],
+        *,
+        offline: bool,
     ) -> None:
         self._registries = registries
         self._hubs = hubs
         self._offline = offline
         # By the source itself: a registry and a hub may have one URL.
         self._states = {source: SourceState() for source in (*registries, *hubs.values())}
-        self.recovered: Callable[[], None] = lambda: None
+        self._recovered = recovered
 
     def of(self, source: Source) -> SourceState:
         """The state of one source."""
@@ -172,7 +181,7 @@ class Outages:
             state.answered = time.time()
         _tell(source, state, before)
         if before and not failure:
-            self.recovered()
+            self._recovered()
 
     # -- what is not certain -----------------------------------------------------------------
 

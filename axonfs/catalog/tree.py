@@ -39,13 +39,14 @@ T = TypeVar("T")
 
 
 class Tree:
-    """The names of all sources. `found` is told of a hub's version that is known from then on.
+    """The names of all sources.
 
     Args:
         sources: the registries, in order of preference.
         hubs: by the namespace that each serves; it is not looked for in the registries.
         nursery: runs the network calls; they outlive the task that asked.
         head_start: seconds for which a silent registry keeps the next one from answering.
+        found: called with a hub's version that is known from then on.
     """
 
     def __init__(
@@ -57,15 +58,15 @@ class Tree:
         offline: bool = False,
         hubs: Mapping[str, Hub] | None = None,
         head_start: float = HEAD_START,
+        found: Callable[[Spec], None] = lambda spec: None,
     ) -> None:
         self.sources = tuple(sources)
         self.hubs = hubs or {}
         self.store = store
         self.offline = offline
-        self.found: Callable[[Spec], None] = lambda spec: None
-        self.outages = Outages(self.sources, self.hubs, offline=offline)
-        self.outages.recovered = self._drop_catalog
+        self.outages = Outages(self.sources, self.hubs, self._drop_catalog, offline=offline)
         self.head_start = head_start
+        self._found = found
         self._flights = Flights(nursery)
         self._memo = Memo(nursery, self._flights, lambda: self.outages.fault() is not None)
         self._dropped = -math.inf  # when the catalog was dropped last
@@ -344,7 +345,7 @@ class Tree:
             raise NotFoundError("no such model or commit", spec=str(spec))
         await trio.to_thread.run_sync(self.store.put_manifest, *found)
         self._memo.drop("local")
-        self.found(spec)
+        self._found(spec)
         return Version(*found, hub)
 
     async def _hub_versions(self, hub: Hub, model: str, fresh: bool) -> Versions:

@@ -1,6 +1,6 @@
 """The holder: owns the FUSE connection and keeps a worker running that serves it.
 
-Beside mount, which is the worker. It holds what must outlive a worker: the connection, the cache's
+Beside worker.py. It holds what must outlive a worker: the connection, the cache's
 lock, the control socket and the journal. A worker that dies is replaced and has the kernel send
 again what it left unanswered; a reader sees a pause. Imports neither pyfuse3 nor trio: it is small,
 does next to nothing, and so has no reason to die.
@@ -64,7 +64,7 @@ def hold(possessions: Possessions, command: list[str], parent: int = -1) -> int:
 
 
 @dataclass(slots=True)
-class Worker:
+class WorkerProcess:
     """One worker process, when it was started, and whether it got as far as to answer."""
 
     process: subprocess.Popen[bytes]
@@ -136,7 +136,7 @@ class Holder:
             if (end := self._after(worker, code, wakeup)) is not None:
                 return end
 
-    def _after(self, worker: Worker, code: int, wakeup: int) -> int | None:
+    def _after(self, worker: WorkerProcess, code: int, wakeup: int) -> int | None:
         """What follows on a worker's end: the holder's own exit code, or None and a next worker."""
         own = self._possessions.known.plain is None
         self._reloaded = code in (RELOAD, REPLACE)
@@ -164,7 +164,7 @@ class Holder:
         device.register(self._possessions.device, 0)  # POLLERR is always reported
         return bool(device.poll(0))
 
-    def _start(self) -> Worker:
+    def _start(self) -> WorkerProcess:
         """
         Raises:
             OSError: the machine is short of processes, memory or descriptors; no worker is left.
@@ -172,7 +172,7 @@ class Holder:
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         try:
             process = self._spawn(self._held(write_end))
-            return Worker(process, pidfd_of(process), read_end)
+            return WorkerProcess(process, pidfd_of(process), read_end)
         except OSError:
             os.close(read_end)
             raise
@@ -210,7 +210,7 @@ class Holder:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGINT})
 
-    def _watch(self, worker: Worker, wakeup: int) -> int | None:
+    def _watch(self, worker: WorkerProcess, wakeup: int) -> int | None:
         """Wait for the worker's end; its exit code, None if the mount is to be left before."""
         poll = select.poll()
         for descriptor in (wakeup, worker.pidfd, worker.ready):
@@ -240,14 +240,14 @@ class Holder:
             if worker.pidfd in events:
                 return worker.reap()
 
-    def _heed(self, worker: Worker) -> bool:
+    def _heed(self, worker: WorkerProcess) -> bool:
         """Act on the signals that came in; whether one of them asks to stop."""
         signals, self._signals = self._signals, []
         if signal.SIGHUP in signals:
             worker.process.send_signal(signal.SIGHUP)
         return bool(STOPPING & set(signals))
 
-    def _on_ready(self, worker: Worker) -> None:
+    def _on_ready(self, worker: WorkerProcess) -> None:
         answered = os.read(worker.ready, 1)
         os.close(worker.ready)
         worker.ready = -1
@@ -271,7 +271,7 @@ class Holder:
         kept = self._possessions.descriptors if self._possessions.known.plain is None else {}
         systemd.notify(f"READY=1\nMAINPID={os.getpid()}", kept)
 
-    def _note_end(self, worker: Worker, code: int) -> str:
+    def _note_end(self, worker: WorkerProcess, code: int) -> str:
         """Note whether a worker lasted; how it ended, in words."""
         now = time.monotonic()
         self._answered_at = now if worker.answered else self._answered_at
@@ -305,7 +305,7 @@ class Holder:
 
     # -- leaving -----------------------------------------------------------------------------
 
-    def _unmount(self, worker: Worker) -> None:
+    def _unmount(self, worker: WorkerProcess) -> None:
         """Unmount while the worker still serves; lazily when readers do not let go in time."""
         systemd.notify("STOPPING=1")
         log.info("unmounting %s", self._mountpoint)

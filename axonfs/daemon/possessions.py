@@ -117,12 +117,11 @@ def acquire(
     control = rundir.listen(cache).detach()
     config = str(own_config() or "")
     known = State(str(mountpoint), str(cache), frozen=dict(frozen), config=config)
-    files = (_memory("journal"), _memory("settings"), os.memfd_create(STATE_NAME))
-    possessions = Possessions(lock, control, *files, known)
     with claimed(mountpoint):
         device = connect(mountpoint, allow_other=allow_other)
         known.connection = connection_of(device, mountpoint)
-    possessions.device = device
+    files = (_memory("journal"), _memory("settings"), os.memfd_create(STATE_NAME))
+    possessions = Possessions(lock, control, *files, known, device)
     try:
         init = os.read(device, READ_BYTES)
         parse_offer(init)

@@ -21,9 +21,10 @@ from axonfs.connection.mountinfo import shown
 from axonfs.daemon import control
 from axonfs.engine import Engine, open_engine
 from axonfs.errors import find
-from axonfs.fuse import Adapter, HandshakeError, Session, serving
-from axonfs.fuse.adapter import Access, invalidate_attributes
+from axonfs.fuse import Adapter, HandshakeError, Session
+from axonfs.fuse.adapter import Access
 from axonfs.fuse.failures import Failures
+from axonfs.fuse.notices import invalidate_attributes
 from axonfs.names import Spec
 from axonfs.service import Service
 from axonfs.service.queries import quarantine
@@ -69,31 +70,10 @@ def _die_with(holder: int) -> None:
 
 
 async def _serve(applied: Applied, held: Held) -> int:
-    settings, mountpoint = applied.settings, applied.settings.mountpoint
-    async with open_engine(settings, lock=held.lock) as engine:
-        mount = Mount(engine, applied, held)
-        listening = socket.socket(fileno=held.control)
-        with serving(
-            mount.adapter,
-            held,
-            mountpoint,
-            allow_other=settings.allow_other,
-            passthrough=settings.passthrough,
-        ) as session:
-            mount.session = session
-            try:
-                await mount.restore()
-                async with trio.open_nursery() as nursery:
-                    await nursery.start(control.serve, listening, mount.answer, mount.under_way)
-                    nursery.start_soon(mount.stop_on_signal)
-                    nursery.start_soon(mount.announce, session)
-                    nursery.start_soon(mount.adapter.interrupts.watch)
-                    nursery.start_soon(engine.scrub.run, lambda: mount.vfs.files.reads)
-                    await session.serve()
-                    nursery.cancel_scope.cancel()
-            finally:
-                mount.session = None
-    return mount.ending
+    async with open_engine(applied.settings, lock=held.lock) as engine:
+        worker = Worker(engine, applied, held)
+        await worker.serve()
+    return worker.ending
 
 
 def _log_place() -> str | None:
@@ -110,57 +90,82 @@ def _access(settings: Settings) -> Access:
     return Access(uid, gid, settings.mode)
 
 
-class Mount:
-    """The parts of one mount that need each other."""
+class Worker:
+    """The parts of one mount, put together.
+
+    `ending` says how this process ends, for the holder.
+    """
 
     def __init__(self, engine: Engine, applied: Applied, held: Held) -> None:
+        settings = engine.settings
+        self.ending = DONE
         self._engine = engine
         self._applied = applied
-        self._mountpoint = applied.settings.mountpoint
+        self._mountpoint = settings.mountpoint
         self._held = held
         self._since = time.time()
+        self._under_way = control.UnderWay()
+        self._failures = Failures()
         self._journal = Journal(held.journal)
-        self.ending = DONE
-        self.session: Session | None = None
-        self._answers = False
-        self._outdated: set[int] = set()
-        self.failures = Failures()
-        self.vfs = Vfs(
+        self._service = Service(engine, self.status)
+        self._vfs = Vfs(
             engine.tree,
             engine.fetcher,
             self.status,
             self._journal,
             prefetcher=engine.prefetcher,
         )
-        self.adapter = Adapter(
-            self.vfs, self.failures, _access(engine.settings), str(engine.settings.cache)
+        self._session = Session(
+            held,
+            self._mountpoint,
+            allow_other=settings.allow_other,
+            passthrough=settings.passthrough,
         )
-        self.under_way = control.UnderWay()
-        self._service = Service(engine, self.status)
-        engine.evictor.evicted = self._evicted
-        engine.fetcher.began = self._changed
-        engine.tree.found = self._found
+        self._adapter = Adapter(
+            self._vfs,
+            self._failures,
+            _access(settings),
+            str(settings.cache),
+            self._session.passthrough,
+            self._session.pages,
+            keeps_listings=self._session.keeps_listings,
+        )
 
-    async def restore(self) -> None:
+    async def serve(self) -> None:
+        """Answer the kernel and commands until the mount ends, or this worker is to end."""
+        listening = socket.socket(fileno=self._held.control)
+        with self._session.mounted(self._adapter):
+            await self._restore()
+            async with trio.open_nursery() as nursery:
+                await nursery.start(control.serve, listening, self._answer, self._under_way)
+                nursery.start_soon(self._stop_on_signal)
+                nursery.start_soon(self._announce)
+                nursery.start_soon(self._adapter.interrupts.watch)
+                nursery.start_soon(self._engine.scrub.run, lambda: self._vfs.files.reads)
+                await self._session.serve()
+                nursery.cancel_scope.cancel()
+
+    async def _restore(self) -> None:
         """Answer for what earlier workers told the kernel."""
         for number, handle in self._journal.known.handles.items():
-            self.adapter.passthrough.restore(handle.inode, number, handle.backing_id)
-        await self.vfs.restore()
+            self._session.passthrough.restore(handle.inode, number, handle.backing_id)
+        await self._vfs.restore()
 
-    async def announce(self, session: Session) -> None:
-        """Tell the holder once the mount answers."""
+    async def _announce(self) -> None:
+        """Tell the holder once the mount answers, and the kernel what changes from then on."""
+        session = self._session
         await session.agreed.wait()  # what follows may be known to the kernel from another worker
         connection = await trio.to_thread.run_sync(self._probe, abandon_on_cancel=True)
-        self._answers = True
-        self._ask_again([])
-        if self._held.reloaded:  # what the kernel was told is missing may be there now
-            session.forget_names()
-        if connection is not None:
-            session.set_readahead(connection)
-        await trio.to_thread.run_sync(works, self._applied, self._held.settings)
-        log.info("mounted at %s", self._mountpoint)
-        os.write(self._held.ready, b"1")
-        os.close(self._held.ready)
+        with self._engine.changes.watched(self._ask_again):
+            if self._held.reloaded:  # what the kernel was told is missing may be there now
+                session.forget_names()
+            if connection is not None:
+                session.set_readahead(connection)
+            await trio.to_thread.run_sync(works, self._applied, self._held.settings)
+            log.info("mounted at %s", self._mountpoint)
+            os.write(self._held.ready, b"1")
+            os.close(self._held.ready)
+            await trio.sleep_forever()
 
     def _probe(self) -> int | None:
         """Have the mount answer once: its connection. None if another mount lies on top of it."""
@@ -168,7 +173,7 @@ class Mount:
             return None
         return os.minor(os.stat(self._mountpoint / ".axonfs").st_dev)
 
-    async def answer(self, request: Event) -> AsyncGenerator[Event, None]:
+    async def _answer(self, request: Event) -> AsyncGenerator[Event, None]:
         """The events of a command's request."""
         if request.get("op") == "reload":
             yield {"event": "result", **await self._reload()}
@@ -185,7 +190,7 @@ class Mount:
         """
         found = await trio.to_thread.run_sync(look, self._applied.flags)
         changed = self._applied.changed(found)
-        waits_for = [name for name in self.under_way.names if name not in _BRIEF]
+        waits_for = [name for name in self._under_way.names if name not in _BRIEF]
         if self._held.plain is None and (changed or self._applied.fault):
             await trio.to_thread.run_sync(try_again, self._held.settings)
             self._engine.nursery.start_soon(self._give_way)
@@ -201,13 +206,12 @@ class Mount:
 
     async def _give_way(self) -> None:
         """End for the next worker, once no command is being answered: it would be cut off."""
-        await self.under_way.idle()
+        await self._under_way.idle()
         if self.ending != REPLACE:  # which another program does, and with the same settings
             self.ending = RELOAD
-        if self.session is not None:
-            self.session.stop()
+        self._session.stop()
 
-    async def stop_on_signal(self) -> None:
+    async def _stop_on_signal(self) -> None:
         """End on SIGTERM, and for another worker on SIGHUP."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the holder blocked it
@@ -215,27 +219,15 @@ class Mount:
                 if number == signal.SIGHUP:
                     self.ending = REPLACE
                     await trio.to_thread.run_sync(try_again, self._held.settings)
-                if self.session is not None:
-                    self.session.stop()
+                self._session.stop()
 
-    def _evicted(self, digests: list[str]) -> None:
-        self._engine.prefetcher.evicted(digests)
-        self._changed(digests)
-
-    def _changed(self, digests: list[str]) -> None:
-        """How much is local of these objects."""
-        self._ask_again(self.vfs.inodes_of(set(digests)))
-
-    def _found(self, spec: Spec) -> None:
-        """What is listed above a version."""
-        self._ask_again(self.vfs.inodes_above(spec))
-
-    def _ask_again(self, inodes: list[int]) -> None:
-        """Have the kernel ask for these attributes again, once libfuse may tell it."""
-        self._outdated.update(inodes)
-        # The engine ends after the session, and may evict until then.
-        while self._outdated and self._answers and self.session is not None:
-            invalidate_attributes(self._outdated.pop())
+    def _ask_again(self, digests: set[str], specs: set[Spec]) -> None:
+        """Have the kernel ask again for the attributes of files and directories that changed."""
+        inodes = self._vfs.inodes_of(digests)
+        for spec in specs:
+            inodes += self._vfs.inodes_above(spec)
+        for inode in inodes:
+            invalidate_attributes(inode)
 
     def _sources(self) -> dict[str, list[dict[str, Any]]]:
         """How registries and hubs answered last."""
@@ -267,12 +259,12 @@ class Mount:
                 "since": engine.store.health.since,
                 **engine.fetcher.overflow.statistics(),
             },
-            "connection": self.session.state() if self.session else None,
-            "reads": self.vfs.files.reads,
+            "connection": self._session.state(),
+            "reads": self._vfs.files.reads,
             "fetch": engine.fetcher.statistics(),
             "prefetch": engine.prefetcher.statistics(),
             "scrub": engine.scrub.statistics(),
             "quarantined": quarantine(engine.store),
-            "open": self.vfs.files.open_files(),
-            "failures": self.failures.recent(),
+            "open": self._vfs.files.open_files(),
+            "failures": self._failures.recent(),
         }

@@ -34,13 +34,12 @@ _Key = tuple[str, int, ChunkRef | None, str | None, bool]
 class Fetcher:
     """The feeds of all objects in use, and the streams that fill them.
 
-    `began` is called in the trio thread with objects that are in use from now on, and not whole.
-
     Args:
         streams: ranged GETs at a time of one origin, at the most; fewer where they are enough.
         limits: timeouts, and the deadline in seconds without progress.
         landed: called in the trio thread after each landed chunk, and when an object is no
             longer in use (the evictor listens).
+        began: called in the trio thread with objects that are in use from now on, and not whole.
         blobs: a place on this machine that is looked into before anything is sent.
     """
 
@@ -54,14 +53,15 @@ class Fetcher:
         limits: Limits | None = None,
         offline: bool = False,
         landed: Callable[[], None] = lambda: None,
+        began: Callable[[list[str]], None] = lambda digests: None,
         blobs: HubCache | None = None,
     ) -> None:
         self.store = store
         self.offline = offline
-        self.began: Callable[[list[str]], None] = lambda digests: None
         self.overflow = Overflow()
         self._withdrawn: set[str] = set()
         self._landed = landed
+        self._began = began
         self._feeds: dict[_Key, Feed] = {}
         self._flights = Flights(nursery)
         self._lookups = Lookups(store, self._flights, blobs, offline=offline)
@@ -82,7 +82,7 @@ class Fetcher:
             if feed is None:
                 feed = self._feeds[_key(entry)] = self._new_feed(entry, stored)
                 if not feed.complete:
-                    self.began([entry.digest])
+                    self._began([entry.digest])
             else:
                 stored.release()
         feed.opened(version)

@@ -3,6 +3,6 @@
 # First: its extension must be loaded before pyfuse3, which the others import.
 from axonfs.fuse import openreply  # isort: skip
 from axonfs.fuse.adapter import Adapter
-from axonfs.fuse.session import HandshakeError, Session, serving
+from axonfs.fuse.session import HandshakeError, Session
 
-__all__ = ["Adapter", "HandshakeError", "Session", "openreply", "serving"]
+__all__ = ["Adapter", "HandshakeError", "Session", "openreply"]

@@ -100,19 +100,31 @@ class Adapter(pyfuse3.Operations):
     Args:
         access: whose the files are, and who may read them.
         disk: directory whose file system `statfs` describes, the cache's.
+        passthrough, pages: those of the connection.
+        keeps_listings: the kernel may do without opening directories, and then keeps their
+            listings.
     """
 
-    def __init__(self, vfs: Vfs, failures: Failures, access: Access, disk: str) -> None:
+    def __init__(
+        self,
+        vfs: Vfs,
+        failures: Failures,
+        access: Access,
+        disk: str,
+        passthrough: Passthrough,
+        pages: Pages,
+        *,
+        keeps_listings: bool,
+    ) -> None:
         super().__init__()
         self.failures = failures
         self.interrupts = Interrupts()
-        self.passthrough = Passthrough(-1, "nothing is mounted yet")
-        self.keeps_listings = False
-        self.drop_pages: Callable[[int], None] = lambda inode: None
-        self.pages = Pages(self.passthrough.is_open, invalidate_pages)
         self._vfs = vfs
-        self._disk = disk
         self._access = access
+        self._disk = disk
+        self._passthrough = passthrough
+        self._pages = pages
+        self._keeps_listings = keeps_listings
 
     @answered
     @interruptible
@@ -143,7 +155,7 @@ class Adapter(pyfuse3.Operations):
     async def opendir(self, inode: int, ctx: Any) -> int:
         """With the inode, or not at all: a kernel that may do without asks no more, and keeps what
         it was told of a directory until its time is another one."""
-        if self.keeps_listings and openreply.inode() == inode:
+        if self._keeps_listings and openreply.inode() == inode:
             raise pyfuse3.FUSEError(errno.ENOSYS)
         return inode
 
@@ -175,14 +187,14 @@ class Adapter(pyfuse3.Operations):
             self._release(request)
         handle = await self._vfs.open(inode, request)
         try:
-            await self.pages.settled(inode)
+            await self._pages.settled(inode)
         except trio.Cancelled:
             self._vfs.files.release(handle.number)
             raise
         if not flags & _GLANCE:
             self._vfs.foresee(handle, ctx.pid)
         # No checkpoint from here to the answer: what is counted is what the kernel is told.
-        backing_id = self.passthrough.opened(inode, handle.number, handle.backing)
+        backing_id = self._passthrough.opened(inode, handle.number, handle.backing)
         self._vfs.files.opened(handle.number, inode, backing_id)
         return pyfuse3.FileInfo(
             fh=handle.number, keep_cache=handle.keeps_pages, direct_io=handle.live
@@ -207,9 +219,9 @@ class Adapter(pyfuse3.Operations):
     def _release(self, fh: int) -> None:
         # The journal first: a backing id that it still has, but is closed, would fail every open.
         whole = self._vfs.files.release(fh)
-        inode = self.passthrough.released(fh)
-        if inode and whole and self.passthrough.why_not is None:
-            self.drop_pages(inode)
+        inode = self._passthrough.released(fh)
+        if inode and whole and self._passthrough.why_not is None:
+            self._pages.drop_soon(inode)
 
     @answered
     @interruptible
@@ -263,21 +275,3 @@ def _guessed(offset: int, size: int) -> bool:
         return False
     flags = openreply.flags()
     return flags is not None and not flags & os.O_DIRECT
-
-
-def invalidate_attributes(inode: int) -> None:
-    """Have the kernel ask for the attributes of `inode` again; unknown inodes are ignored."""
-    _invalidate(inode, attr_only=True)
-
-
-def invalidate_pages(inode: int) -> None:
-    """Have the kernel forget what it has of the bytes of `inode`. For a thread: takes time."""
-    _invalidate(inode, attr_only=False)
-
-
-def _invalidate(inode: int, *, attr_only: bool) -> None:
-    try:
-        pyfuse3.invalidate_inode(inode, attr_only=attr_only)
-    except OSError as exc:
-        if exc.errno != errno.ENOENT:
-            raise

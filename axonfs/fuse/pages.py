@@ -11,6 +11,7 @@ Trio thread only; the kernel is asked in a thread.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 
 import trio
@@ -29,23 +30,29 @@ class Pages:
     def __init__(self, is_open: Callable[[int], bool], drop: Callable[[int], None]) -> None:
         self._is_open = is_open
         self._drop = drop
-        self._turn = trio.Lock()
+        self._closed, self._to_drop = trio.open_memory_channel[int](math.inf)
         self._inode = 0
         self._dropped = trio.Event()
 
-    async def drop(self, inode: int) -> None:
-        """Drop the pages of `inode`, unless it is open by then."""
-        async with self._turn:
-            if self._is_open(inode):
-                return
-            self._inode, self._dropped = inode, trio.Event()
-            try:
-                await trio.to_thread.run_sync(self._drop, inode)
-            except OSError as exc:
-                log.debug("pages of inode %d stay: %s", inode, exc)
-            finally:
-                self._inode = 0
-                self._dropped.set()
+    def drop_soon(self, inode: int) -> None:
+        """Have `run` drop the pages of `inode`, unless it is open when its turn comes."""
+        self._closed.send_nowait(inode)
+
+    async def run(self) -> None:
+        """Drop pages until cancelled."""
+        async for inode in self._to_drop:
+            if not self._is_open(inode):
+                await self._drop_now(inode)
+
+    async def _drop_now(self, inode: int) -> None:
+        self._inode, self._dropped = inode, trio.Event()
+        try:
+            await trio.to_thread.run_sync(self._drop, inode)
+        except OSError as exc:
+            log.debug("pages of inode %d stay: %s", inode, exc)
+        finally:
+            self._inode = 0
+            self._dropped.set()
 
     async def settled(self, inode: int) -> None:
         """Return once no pages of `inode` are being dropped; without a checkpoint if none are."""

@@ -15,7 +15,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,8 @@ from axonfs.connection.handshake import (
 from axonfs.connection.held import Held
 from axonfs.connection.mountinfo import shown
 from axonfs.errors import UnsupportedError
-from axonfs.fuse.adapter import WINDOW, Adapter, invalidate_pages
+from axonfs.fuse.adapter import WINDOW, Adapter
+from axonfs.fuse.notices import invalidate_pages
 from axonfs.fuse.pages import Pages
 from axonfs.fuse.passthrough import Passthrough
 
@@ -55,42 +55,74 @@ class HandshakeError(UnsupportedError):
     """libfuse or the kernel does not go along with a connection of our own."""
 
 
-@dataclass(slots=True)
 class Session:
-    """A mounted file system; `serve` answers until `stop` or an unmount from outside.
+    """A file system on a connection of our own or libfuse's: `mounted` begins it, `serve` answers.
 
-    `descriptor` is the connection's. `plain` says why libfuse made it, None where it is our own.
-    `keeps_listings`: the kernel may do without opening directories, and then keeps their listings.
-    `agreed` is set once the handshake is over: before that nothing can be told to the kernel.
+    `plain` says why libfuse makes the connection, None if it is our own. `passthrough` and `pages`
+    are the connection's. `keeps_listings`: the kernel may do without opening directories, and then
+    keeps their listings. `agreed` is set once the handshake is over: before that nothing can be
+    told to the kernel.
+
+    Args:
+        held: what the holder passed to this worker.
+        passthrough: let the kernel read complete files itself, if it can.
+
+    Raises:
+        HandshakeError: the connection is not one that we can serve.
     """
 
-    descriptor: int
-    passthrough: Passthrough
-    terms: Terms | None = None
-    plain: str | None = None
-    read_ahead_kib: int = 128
-    keeps_listings: bool = False
-    _handshake: Handshake | None = None
-    pages: Pages = field(init=False)
-    agreed: trio.Event = field(default_factory=trio.Event)
-    _stopping: trio.Event = field(default_factory=trio.Event)
-    _nursery: trio.Nursery | None = None
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self, held: Held, mountpoint: Path, *, allow_other: bool, passthrough: bool
+    ) -> None:
+        self._mountpoint = mountpoint
+        self._allow_other = allow_other
+        self.plain = held.plain
+        why_not = _why_not_passed_through(held, wanted=passthrough)
+        self._handshake = (
+            Handshake(held, mountpoint, passthrough=why_not is None) if held.plain is None else None
+        )
+        self._descriptor = self._handshake.descriptor if self._handshake else -1
+        self.keeps_listings = self._handshake is not None and self._handshake.offer.has(
+            NO_OPENDIR_SUPPORT
+        )
+        self.passthrough = Passthrough(self._descriptor, why_not)
         self.pages = Pages(self.passthrough.is_open, invalidate_pages)
+        self.agreed = trio.Event()
+        self._terms: Terms | None = None
+        self._read_ahead_kib = 128
+        self._stopping = trio.Event()
+
+    @contextmanager
+    def mounted(self, adapter: Adapter) -> Iterator[None]:
+        """Have libfuse use the held connection, or make one; it stays mounted at the end.
+
+        Raises:
+            HandshakeError: libfuse does not take the connection.
+            UnsupportedError: libfuse cannot mount.
+        """
+        if self._handshake is not None:
+            _give_to_libfuse(adapter, self._handshake.descriptor)
+        else:
+            clear_dead(self._mountpoint)
+            _have_libfuse_mount(adapter, self._mountpoint, allow_other=self._allow_other)
+            self._descriptor = _device_of_libfuse()
+        try:
+            yield
+        finally:  # the holder unmounts: libfuse would unmount what lies on top too
+            pyfuse3.close(unmount=False)
 
     async def serve(self) -> None:
         """Answer requests until the mount ends or `stop`, which waits for the handshake."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
             nursery.start_soon(pyfuse3.main, 1, HANDLERS)
             if self._handshake is not None:
-                self.terms = await trio.to_thread.run_sync(self._handshake.finish)
-                if not self.terms.passthrough:
+                self._terms = await trio.to_thread.run_sync(self._handshake.finish)
+                if not self._terms.passthrough:
                     self.passthrough.deny("this kernel does not offer it")
                 # A new file has the descriptor now; this has trio's epoll see it.
-                await trio.lowlevel.wait_writable(self.descriptor)
+                await trio.lowlevel.wait_writable(self._descriptor)
             self.agreed.set()
+            nursery.start_soon(self.pages.run)
             nursery.start_soon(self._stop_when_gone)
             await self._stopping.wait()
             nursery.cancel_scope.cancel()
@@ -99,25 +131,20 @@ class Session:
         """Have the kernel read `WINDOW` at a time."""
         try:
             readahead_setting(connection).write_text(f"{WINDOW >> 10}")
-            self.read_ahead_kib = WINDOW >> 10
+            self._read_ahead_kib = WINDOW >> 10
         except OSError as exc:
             log.debug("requests stay as they are: %s", exc)
 
     def forget_names(self) -> None:
         """Have the kernel look every name up again, also those that were not there."""
         try:
-            os.write(self.descriptor, forget_names_notification())
+            os.write(self._descriptor, forget_names_notification())
         except OSError as exc:
             log.debug("this kernel keeps the names that it knows for a while: %s", exc)
 
-    def drop_pages(self, inode: int) -> None:
-        """Have the kernel forget its pages of a file that it reads itself from the next open on."""
-        if self._nursery is not None:
-            self._nursery.start_soon(self.pages.drop, inode)
-
     def state(self) -> dict[str, Any]:
         """The connection, for `status`."""
-        terms = self.terms
+        terms = self._terms
         return {
             "own": self.plain is None,
             "why_not_own": self.plain,
@@ -126,7 +153,7 @@ class Session:
             "resend": terms is not None and terms.resend,
             "protocol": f"7.{terms.minor}" if terms else None,
             "max_background": terms.max_background if terms else None,
-            "read_ahead_kib": self.read_ahead_kib,
+            "read_ahead_kib": self._read_ahead_kib,
         }
 
     def stop(self) -> None:
@@ -136,7 +163,7 @@ class Session:
     async def _stop_when_gone(self) -> None:
         """Leave when the connection ended: pyfuse3 would first finish what nobody waits for."""
         device = select.poll()
-        device.register(self.descriptor, 0)  # POLLERR is always reported
+        device.register(self._descriptor, 0)  # POLLERR is always reported
         while not device.poll(0):  # noqa: ASYNC110 - the kernel sets no event of ours
             await trio.sleep(GONE_INTERVAL)
         log.info("the kernel ended the connection")
@@ -216,46 +243,23 @@ def _ask_statfs(mountpoint: Path) -> None:
         os.statvfs(mountpoint)
 
 
-@contextmanager
-def serving(
-    adapter: Adapter, held: Held, mountpoint: Path, *, allow_other: bool, passthrough: bool
-) -> Iterator[Session]:
-    """A session on a held connection, or on one that libfuse makes; it stays mounted at the end.
-
-    Args:
-        passthrough: let the kernel read complete files itself where it can.
-
-    Raises:
-        UnsupportedError: libfuse cannot mount.
-    """
+def _why_not_passed_through(held: Held, *, wanted: bool) -> str | None:
+    """Why the kernel may not read complete files itself; None if it may."""
     if held.plain is not None:
-        clear_dead(mountpoint)
-        session = _plain(adapter, mountpoint, held.plain, allow_other=allow_other)
-    else:
-        session = _own(adapter, held, mountpoint, passthrough=passthrough)
-    adapter.passthrough = session.passthrough
-    adapter.keeps_listings = session.keeps_listings
-    adapter.drop_pages, adapter.pages = session.drop_pages, session.pages
-    try:
-        yield session
-    finally:
-        pyfuse3.close(unmount=False)  # the holder does that: libfuse unmounts what lies on top too
+        return f"libfuse made the connection: {held.plain}"
+    if not wanted:
+        return "it is switched off"
+    return None if os.geteuid() == 0 else "only root may set it up"
 
 
-def _own(adapter: Adapter, held: Held, mountpoint: Path, *, passthrough: bool) -> Session:
-    why_not = None if passthrough else "it is switched off"
-    why_not = why_not or (None if os.geteuid() == 0 else "only root may set it up")
-    handshake = Handshake(held, mountpoint, passthrough=why_not is None)
+def _give_to_libfuse(adapter: Adapter, descriptor: int) -> None:
     try:
-        pyfuse3.init(adapter, f"/dev/fd/{handshake.descriptor}", set())
+        pyfuse3.init(adapter, f"/dev/fd/{descriptor}", set())
     except RuntimeError as exc:
         raise HandshakeError(f"libfuse does not take the connection: {exc}") from exc
-    backing = Passthrough(handshake.descriptor, why_not)
-    keeps = handshake.offer.has(NO_OPENDIR_SUPPORT)
-    return Session(handshake.descriptor, backing, keeps_listings=keeps, _handshake=handshake)
 
 
-def _plain(adapter: Adapter, mountpoint: Path, why: str, *, allow_other: bool) -> Session:
+def _have_libfuse_mount(adapter: Adapter, mountpoint: Path, *, allow_other: bool) -> None:
     options = set(pyfuse3.default_options) | {"ro", "fsname=axonfs", "subtype=axonfs"}
     options |= {"allow_other"} if allow_other else set()
     try:
@@ -263,8 +267,6 @@ def _plain(adapter: Adapter, mountpoint: Path, why: str, *, allow_other: bool) -
     except RuntimeError as exc:
         what = "libfuse, which says why on its standard error, cannot mount"
         raise UnsupportedError(what, path=str(mountpoint), hint="see axonfs doctor") from exc
-    device = _device_of_libfuse()
-    return Session(device, Passthrough(device, f"libfuse made the connection: {why}"), plain=why)
 
 
 def _device_of_libfuse() -> int:

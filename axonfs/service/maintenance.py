@@ -89,7 +89,7 @@ async def _drop(context: Context, digests: list[str]) -> tuple[int, int, int]:
     """Bytes freed, objects dropped, objects kept because they are held."""
     freed, dropped, kept = await trio.to_thread.run_sync(_drop_all, context.store, digests)
     # `du` of a mount must tell what is local now.
-    context.engine.evictor.evicted(dropped)
+    context.engine.evicted(dropped)
     return freed, len(dropped), kept
 
 

@@ -158,7 +158,7 @@ class Index:
         self._tables = tables
         self.writable = writable
         self.behind = behind
-        self.companion = companion
+        self._companion = companion
         self._writer = threading.Lock()
         self._queue: deque[Change] = deque()
         self._serial = 0
@@ -254,8 +254,8 @@ class Index:
                 transaction = Transaction(raw, self._tables, self._serial)
                 for change in batch:
                     change.apply(transaction)
-                if self.companion is not None:
-                    self.companion(transaction)
+                if self._companion is not None:
+                    self._companion(transaction)
         except Exception as exc:
             # Each thread raises its own instance: a traceback belongs to one thread.
             for change in batch:
@@ -285,8 +285,18 @@ def _faults() -> Iterator[None]:
         raise _fault(exc) from exc
 
 
-def open_owner(path: Path, boot: bytes, form: int, *, map_size: int | None = None) -> Index:
-    """The index at `path` for the one process that writes; created where there is none.
+def open_owner(
+    path: Path,
+    boot: bytes,
+    form: int,
+    *,
+    map_size: int | None = None,
+    companion: Callable[[Transaction], None] | None = None,
+) -> Index:
+    """The index at `path` for the one process that writes; created if it does not exist.
+
+    Args:
+        companion: called inside every write transaction.
 
     Raises:
         UnsupportedError: a newer axonfs wrote it.
@@ -304,7 +314,7 @@ def open_owner(path: Path, boot: bytes, form: int, *, map_size: int | None = Non
         except BaseException:
             environment.close()
             raise
-    return Index(environment, tables, writable=True, behind=behind)
+    return Index(environment, tables, writable=True, behind=behind, companion=companion)
 
 
 def open_reader(path: Path, form: int) -> Index:

@@ -26,7 +26,8 @@ class Ledger:
 
     `lock` guards file names and which objects are in use, and is held while a file is opened or an
     object dropped. `held` has the keys of the objects that nothing may drop: it changes under the
-    lock of `files`, and grows only under `lock` as well.
+    lock of `files`, and grows only under `lock` as well. `touched` has the access times that the
+    next commit of the index writes.
     """
 
     directory: Directory
@@ -39,14 +40,15 @@ class Ledger:
     touched: dict[str, float] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
 
-    def write_accesses(self, transaction: Transaction) -> None:
-        """Rides along with every commit; what a failed one loses is a minute of recency."""
-        while self.touched:
-            digest, accessed = self.touched.popitem()
-            record = ObjectRecord.decode(transaction.get(Table.OBJECTS, bytes.fromhex(digest)))
-            if record is not None:
-                record.accessed = max(record.accessed, accessed)
-                transaction.put(Table.OBJECTS, bytes.fromhex(digest), record.encode())
+
+def write_accesses(touched: dict[str, float], transaction: Transaction) -> None:
+    """Write access times and forget them; a commit that then fails loses a minute of recency."""
+    while touched:
+        digest, accessed = touched.popitem()
+        record = ObjectRecord.decode(transaction.get(Table.OBJECTS, bytes.fromhex(digest)))
+        if record is not None:
+            record.accessed = max(record.accessed, accessed)
+            transaction.put(Table.OBJECTS, bytes.fromhex(digest), record.encode())
 
 
 def boot_of(boot_id: str | None = None) -> bytes:

@@ -38,7 +38,7 @@ from axonfs.store.claims import entry_of, new_record, private_key, rules_out, su
 from axonfs.store.evict import Eviction, choose_victims
 from axonfs.store.health import DISK_FAULTS
 from axonfs.store.index import Index, Table, Transaction, open_owner, open_reader
-from axonfs.store.ledger import Ledger, boot_of
+from axonfs.store.ledger import Ledger, boot_of, write_accesses
 from axonfs.store.metadata import Metadata
 from axonfs.store.objects import StoredObject
 from axonfs.store.recheck import Recheck, recheck
@@ -57,17 +57,27 @@ from axonfs.store.sweep import Swept, count_strays, sweep
 
 
 class Store(Metadata):
-    """One cache directory; `Store.open` makes it."""
+    """One cache directory; `Store.open` makes it.
 
-    def __init__(self, directory: Directory, index: Index, boot: bytes, lock: int | None) -> None:
+    Args:
+        touched: the access times that each commit of `index` writes.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        index: Index,
+        boot: bytes,
+        lock: int | None,
+        touched: dict[str, float],
+    ) -> None:
         super().__init__(index)
         self.directory = directory.root
         self._files = directory
         self._lock = lock
-        self._ledger = Ledger(directory, index, boot, self.health)
+        self._ledger = Ledger(directory, index, boot, self.health, touched=touched)
         self._live = WeakValueDictionary[str, StoredObject]()  # the objects in use, by key
         self._rechecking = threading.Lock()  # outside the ledger's
-        index.companion = self._ledger.write_accesses
 
     @classmethod
     def open(
@@ -92,26 +102,27 @@ class Store(Metadata):
             UnsupportedError: the directory is not writable, or others can write to it, or a newer
                 axonfs wrote it.
         """
-        files, boot = Directory(directory), boot_of(boot_id)
+        files, boot, touched = Directory(directory), boot_of(boot_id), dict[str, float]()
         if not owner:
             if directory.exists():
                 guard(directory)
             inspect(files.index, boot)
             reader = open_reader(files.index, FORMAT)
             files.enter(owner=False)
-            return cls(files, reader, boot, None)
+            return cls(files, reader, boot, None, touched)
         files.prepare()
         if lock is None or not is_lock(lock, directory):  # the directory was removed and made anew
             lock = take_lock(directory)
         try:
             files.enter(owner=True)
             recover(files.index, boot)
-            index = open_owner(files.index, boot, FORMAT)
+            write = partial(write_accesses, touched)
+            index = open_owner(files.index, boot, FORMAT, companion=write)
         except BaseException:
             files.leave()
             os.close(lock)
             raise
-        store = cls(files, index, boot, lock)
+        store = cls(files, index, boot, lock, touched)
         try:
             store._take_stock()
         except BaseException:

@@ -33,20 +33,12 @@ class Evictor:
 
     Args:
         limit: bytes the cache may take, None to leave a tenth of its disk free.
-        evicted: called with the digests that lost local bytes.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        directory: Path,
-        limit: int | None,
-        evicted: Callable[[list[str]], None] = lambda digests: None,
-    ) -> None:
+    def __init__(self, store: Store, directory: Path, limit: int | None) -> None:
         self._store = store
         self._directory = directory
         self._fixed = limit
-        self.evicted = evicted
         self._over = trio.Event()
         self._limit, self._limit_time = 0, float("-inf")
 
@@ -92,8 +84,13 @@ class Evictor:
         if self._store.usage() > self.limit() or self._store.health.full:
             self._over.set()
 
-    async def run(self, fetcher: Fetcher) -> None:
-        """Evict whenever the cache is over its limit or its disk is full, until cancelled."""
+    async def run(self, fetcher: Fetcher, evicted: Callable[[list[str]], None]) -> None:
+        """Evict whenever the cache is over its limit or its disk is full, until cancelled.
+
+        Args:
+            fetcher: gives up chunks of objects in use, if nothing else can go.
+            evicted: called with the digests of objects that lost local bytes.
+        """
         while True:
             await self._over.wait()
             self._over = trio.Event()
@@ -104,7 +101,7 @@ class Evictor:
                 digests = []
             if digests:
                 log.debug("evicted %d objects", len(digests))
-                self.evicted(digests)
+                evicted(digests)
             else:  # there is nothing to give up, and on a full disk each chunk asks again
                 await trio.sleep(FULL_PAUSE if self._store.health.fault else NOTHING_PAUSE)
 

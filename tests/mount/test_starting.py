@@ -80,11 +80,11 @@ def test_no_standard_descriptor_becomes_something_else(place: Path) -> None:
 
 
 NEVER_ANSWERS = """
-from axonfs.daemon.worker import Mount
+from axonfs.daemon.worker import Worker
 import trio
-async def announce(self, session):
+async def announce(self):
     await trio.sleep_forever()
-Mount.announce = announce
+Worker._announce = announce
 from axonfs.cli import background
 background.READY_TIMEOUT = 3.0
 """
