@@ -1,4 +1,4 @@
-"""Settings: their names, defaults and origins, config files, tokens, and where a user has them.
+"""Settings: names, defaults, provenance, config files, tokens, and where each user's files are.
 
 Imports the modules at the root. Any thread; reading and writing files blocks.
 """

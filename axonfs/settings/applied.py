@@ -1,9 +1,10 @@
-"""The settings that a mount applies: the file's as they are now, or those that last worked.
+"""The settings that a mount applies: those in the config file now, or the last ones that worked.
 
-Each worker reads them anew, and again when a command asks for that. A config file that is invalid
-or closed by then, or says what no worker can start with, must not cost a mount that runs: the last
-document with which a worker answered is kept in a file in memory, which the holder hands from
-worker to worker, and `fault` says what is wrong. Just above config. Blocking.
+Each worker reads the config file when it starts, and again when a command asks for a reload. A
+running mount survives a config file that is invalid or unreadable, or with which no worker starts:
+a file in memory keeps the last document with which a worker answered. The holder passes that file
+from worker to worker. `Applied.fault` says why the config file is not in use. Above settings.py.
+Blocking.
 """
 
 from __future__ import annotations
@@ -29,17 +30,20 @@ from axonfs.settings.settings import (
 
 log = logging.getLogger(__name__)
 
-# What the kernel or the holder was told: it stays as it is until the directory is mounted anew.
+# The kernel or the holder got these when the mount began. They change with the next mount only.
 FROZEN = frozenset({"cache", "mountpoint", "allow_other", "uid", "gid", "mode", "passthrough"})
 _MAX_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The settings of a mount, and where each comes from: flag, a variable, a file, or default.
+    """The settings of a mount.
 
-    `file` is the config file in effect and `document` what it says, or said when it last worked;
-    `fault` says why it is not used as it is now.
+    Args:
+        provenance: where each value comes from: "flag", a variable, a file, or "default".
+        file: the config file in effect.
+        document: the content of `file`, or of its last version that worked.
+        fault: why the present content of `file` is not in use.
     """
 
     settings: Settings
@@ -55,7 +59,7 @@ class Applied:
         return [name for name in KEYS if getattr(mine, name) != getattr(theirs, name)]
 
     def shown(self) -> dict[str, dict[str, Any]]:
-        """Every setting's value and provenance, for people and JSON; no token."""
+        """The value and provenance of every setting, for people and JSON, without any token."""
         return {
             name: {"value": plain(name, getattr(self.settings, name)), "from": provenance}
             for name, provenance in self.provenance.items()
@@ -64,9 +68,9 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """What the file in memory has: the document that works, and one that a worker is trying.
+    """The content of the file in memory: the document that works, and the one on trial.
 
-    `why` says how the worker ended that tried it, if that had to do with its settings.
+    `why` says how the worker that tried it ended, if its settings were the reason.
     """
 
     works: Document | None = None
@@ -77,7 +81,7 @@ class _Kept:
     def read(cls, descriptor: int) -> _Kept:
         try:
             return cls(**json.loads(os.pread(descriptor, _MAX_BYTES, 0)))
-        except ValueError:  # nothing yet, or from a worker that was killed while it wrote
+        except ValueError:  # empty, or torn because a worker was killed while it wrote
             return cls()
 
     def write(self, descriptor: int) -> None:
@@ -87,42 +91,42 @@ class _Kept:
 
 
 def apply(flags: Mapping[str, object], kept: int, *, first: bool) -> Applied:
-    """What a worker that starts is to apply.
+    """The settings for a worker that starts.
 
     Args:
-        flags: what the mount's command line said.
-        kept: the file in memory.
-        first: whether the mount starts with this worker. Where it does not, and the program that
-            began it kept no settings, an invalid file is left out of account.
+        flags: values from the mount's command line.
+        kept: the descriptor of the file in memory.
+        first: whether this is the mount's first worker. A later worker starts without the config
+            file if the file is invalid and no earlier settings were kept.
 
     Raises:
-        UsageError: the settings are invalid, and the mount starts with them.
+        UsageError: the settings are invalid, and this is the first worker.
     """
-    known = _Kept.read(kept)
+    before = _Kept.read(kept)
     try:
-        found = look(flags)
-        if known.works is not None and found.document == known.tried:
-            raise UsageError(known.why or "a worker ended with it", source=str(found.file))
+        current = look(flags)
+        if before.works is not None and current.document == before.tried:
+            raise UsageError(before.why or "a worker ended with it", source=str(current.file))
     except UsageError as exc:
-        if known.works is None and first:
+        if before.works is None and first:
             raise
         log.warning("the mount keeps the settings that it had: %s", exc)
-        return replace(_applied(flags, known.works or {}), fault=str(exc))
-    if found.document != known.works:
-        replace(known, tried=found.document, why=None).write(kept)
-    return found
+        return replace(_applied(flags, before.works or {}), fault=str(exc))
+    if current.document != before.works:
+        replace(before, tried=current.document, why=None).write(kept)
+    return current
 
 
 def look(flags: Mapping[str, object]) -> Applied:
-    """The settings as they are now.
+    """The settings in effect now.
 
     Raises:
         UsageError: they are invalid.
     """
-    try:  # as it is kept, so that the two can be compared
+    try:  # through JSON, like the kept document, so that the two compare equal
         document = json.loads(json.dumps(read_document(), default=str))
     except (TypeError, ValueError, RecursionError) as exc:
-        what = f"the config file has a value that no setting has: {exc}"
+        what = f"the config file has a value that is invalid for every setting: {exc}"
         raise UsageError(what, source=str(config_path())) from exc
     return _applied(flags, document)
 
@@ -141,19 +145,19 @@ def works(applied: Applied, kept: int) -> None:
 
 
 def fails(why: str, kept: int) -> None:
-    """Note that no worker can start with the settings that are being tried."""
-    known = _Kept.read(kept)
-    if known.tried is not None:
-        replace(known, why=why).write(kept)
+    """Note that a worker cannot start with the settings on trial."""
+    before = _Kept.read(kept)
+    if before.tried is not None:
+        replace(before, why=why).write(kept)
 
 
 def try_again(kept: int) -> None:
-    """Have the next worker try the file, also if one has failed with it."""
+    """Have the next worker try the config file again, even if a worker failed with it."""
     replace(_Kept.read(kept), tried=None, why=None).write(kept)
 
 
 def plain(name: str, value: Any) -> Any:
-    """A setting's value as JSON has it; of a token only that there is one."""
+    """The value of a setting in types that JSON has; "set" in place of each token."""
     if name == "tokens":
         return dict.fromkeys(value, "set")
     if isinstance(value, tuple):

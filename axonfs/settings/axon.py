@@ -1,8 +1,8 @@
-"""The config file of Axon, in this program's terms, for users who come from there.
+"""Axon's config file, translated to this program's settings, for users who come from Axon.
 
-Below config, which asks for it where there is no file of ours. Only read, never written. Keys
-that mean nothing here are passed over, and so is what Axon writes for `not set`: its file holds
-every key. Any thread; nothing is kept between calls.
+Below settings.py, which reads it if AxonFS has no config file. Never written. Keys without a
+counterpart here are ignored. Axon's file holds every key, so Axon's values for "not set" are
+ignored as well. Any thread; nothing is kept between calls.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 from axonfs.settings.homes import below_home
 
-# The one origin that the Hub's token is sent to.
+# The only origin that gets the Hub's token.
 HUB = "https://huggingface.co"
 
-# Axon's key for each of our settings that has just one.
+# Axon's key for each of our settings that corresponds to exactly one key.
 SIMPLE: Mapping[str, str] = {
     "deadline": "registry.timeout",
     "streams": "download.parallel",
@@ -31,12 +31,12 @@ RENAMED: Mapping[str, str] = {
 
 
 def axon_config_path() -> Path | None:
-    """Where Axon keeps its file; None for a user without a home directory."""
+    """The path of Axon's config file; None for a user without a home directory."""
     return below_home(".axon", "config.yaml")
 
 
 def translated(document: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
-    """Our settings in Axon's `document`, each with the key there; values are not yet checked."""
+    """Our settings from Axon's `document`, each with Axon's key; values are not checked here."""
     found: dict[str, tuple[Any, str]] = {}
     urls = [_value(document, "registry.url"), *_list(_value(document, "registry.mirrors"))]
     if given := [url for url in urls if url]:

@@ -1,7 +1,7 @@
-"""Changes to the config file and to the file of its tokens.
+"""Edits of the config file and of the tokens file.
 
-Just above config. An edit holds a lock and replaces each file atomically; comments do not survive
-it. Blocking.
+Above settings.py. An edit holds a lock and replaces each file atomically. It loses the comments in
+the files. Blocking.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from axonfs.settings.settings import (
 )
 from axonfs.settings.tokens import tokens_path
 
-# An edit takes milliseconds; a process that is stopped in the middle of one keeps the lock.
+# An edit takes milliseconds, but a process that is stopped during an edit keeps the lock.
 LOCK_SECONDS = 10.0
 
 
 @contextlib.contextmanager
 def edit_config() -> Iterator[dict[str, Any]]:
-    """The file's mapping, to be changed in the block and written back at its end.
+    """Yield the file's mapping; the block changes it, and the end of the block writes it back.
 
-    A user whose settings come from the system's file or Axon's gets a file of their own that
-    starts with them, so that no edit hides what was in effect. An exception in the block writes
-    nothing. Tokens go to their own file, also those that stood in the config file.
+    If the settings come from the system's file or from Axon's, the user's own file starts as a
+    copy of them, so an edit never hides settings that were in effect. After an exception in the
+    block nothing is written. Tokens move from the config file to the tokens file.
     """
     path: Path | None = config_path()
     if path == SYSTEM_CONFIG and os.geteuid() != 0:
@@ -61,14 +61,15 @@ def edit_config() -> Iterator[dict[str, Any]]:
 
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    # The directory carries the lock, since the file itself is replaced by each edit.
+    # Lock the directory, because each edit replaces the file.
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         deadline = time.monotonic() + LOCK_SECONDS
         while not _lock(descriptor):
             if time.monotonic() > deadline:
-                what = f"another process has had it locked for {LOCK_SECONDS:.0f} s"
-                raise UsageError(what, source=str(directory), hint=f"fuser -v {directory} shows it")
+                what = f"another process has held the lock for {LOCK_SECONDS:.0f} s"
+                hint = f"fuser -v {directory} names the process"
+                raise UsageError(what, source=str(directory), hint=hint)
             time.sleep(0.05)
         yield
     finally:
@@ -83,7 +84,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _mode_of(path: Path) -> int:
-    """The mode of a config file after an edit: as it was, or closed if it showed tokens."""
+    """The mode of a config file after an edit: as before, or private if the file held tokens."""
     try:
         mode = stat.S_IMODE(path.stat().st_mode) & 0o755
         return mode & 0o700 if "tokens" in read_config(path) else mode
@@ -94,7 +95,7 @@ def _mode_of(path: Path) -> int:
 def _replace(path: Path, document: Mapping[str, Any], mode: int = 0o600) -> None:
     import yaml
 
-    # A link (dotfiles kept elsewhere) stays one: its target is replaced.
+    # Replace the target of a symlink, not the link: dotfiles are often kept elsewhere.
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)

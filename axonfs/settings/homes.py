@@ -1,7 +1,8 @@
-"""Where a user's own files are: the home directory and XDG's directories, if there are any.
+"""Where each user's own files are: the home directory and the XDG directories.
 
-A container may run under a user id without an entry in passwd and without HOME (OpenShift draws
-such ids). Then there is no home, and only what needs one fails. Just above errors. Any thread.
+A container may run with a user id that has no passwd entry and no HOME (OpenShift assigns such
+ids). Such a user has no home directory, and only operations that need one fail. Above errors.py.
+Any thread.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from axonfs.errors import UsageError
 
 
 def home() -> Path | None:
-    """The user's home directory; None if neither HOME nor passwd has one."""
+    """The user's home directory; None if neither HOME nor passwd names one."""
     named = os.environ.get("HOME", "")
     try:
         named = named or pwd.getpwuid(os.geteuid()).pw_dir
@@ -24,9 +25,11 @@ def home() -> Path | None:
 
 
 def below_home(*names: str, variable: str = "") -> Path | None:
-    """A path below the home directory; `variable` may put another directory in place of `names[0]`.
+    """A path below the home directory, or None without one.
 
-    As XDG has it, a relative path in the variable counts as none.
+    Args:
+        variable: an environment variable whose value replaces the directory `names[0]`. By the XDG
+            specification a relative path in it is ignored.
     """
     base = os.environ.get(variable, "")
     if os.path.isabs(base):
@@ -36,15 +39,15 @@ def below_home(*names: str, variable: str = "") -> Path | None:
 
 
 def expanded(path: str) -> Path:
-    """`path` with `~` replaced, or as it is where there is no such home."""
+    """`path` with `~` expanded, or unchanged if that home directory is unknown."""
     return Path(os.path.expanduser(path))
 
 
 def default_cache() -> Path:
-    """Where the cache is if nothing says otherwise.
+    """The default cache directory.
 
     Raises:
-        UsageError: there is no home directory for it.
+        UsageError: the user has no home directory.
     """
     if os.geteuid() == 0:
         return Path("/var/cache/axonfs")
@@ -54,15 +57,15 @@ def default_cache() -> Path:
 
 
 def default_mountpoint() -> Path:
-    """Where `axonfs mount` mounts if nothing says otherwise."""
+    """The default mountpoint of `axonfs mount`."""
     own = home()
     return own / "models" if own and os.geteuid() != 0 else Path("/models")
 
 
 def homeless(what: str, variable: str) -> UsageError:
-    """The error of a user without a home directory that `what` would be in."""
+    """The error for `what`, which needs a home directory that this user lacks."""
     return UsageError(
-        f"there is no home directory for {what}: HOME is not set, and user {os.geteuid()} has no"
+        f"no home directory for {what}: HOME is not set, and user {os.geteuid()} has no"
         " entry in /etc/passwd",
         hint=f"set {variable}, or HOME",
     )

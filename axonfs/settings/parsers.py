@@ -1,8 +1,8 @@
-"""What the values of settings mean: parsers of what a person or YAML wrote.
+"""Parsers for the values of settings.
 
-Below config, above errors and names. Each takes a string, or what YAML made of one, and raises
-ValueError with the reason as the end of a sentence. Pure, except for paths: those depend on the
-working directory and on where home directories are.
+Below settings.py, above names.py. A parser takes a string, or the value that YAML made of it, and
+raises ValueError. The message completes a sentence that starts with the value: "is not a path".
+Pure, except for paths, which depend on the working directory and on home directories.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _WORDS = {"1": True, "true": True, "yes": True, "on": True} | {
 
 # One slash is enough: pathlib makes `http:/host` of `http://host`.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
-# As scp and rsync name a place on another machine.
+# The way scp and rsync write a path on another machine.
 _ELSEWHERE = re.compile(r"[\w.-]+@[\w.-]+:")
 
 
 class InvalidItemError(ValueError):
-    """One item of a list is invalid: `item`, as it was written."""
+    """`item`, one element of a list, is invalid."""
 
     def __init__(self, item: object, reason: str) -> None:
         super().__init__(reason)
@@ -44,7 +44,7 @@ class InvalidItemError(ValueError):
 
 
 def as_written(value: object) -> str:
-    """`value` in quotes, as a person wrote it; without the password of a URL."""
+    """`value` in quotes, spelled as in the config file, without the password of a URL."""
     if isinstance(value, dict):
         return "a mapping"
     items = value if isinstance(value, list | tuple) else [value]
@@ -56,7 +56,7 @@ def as_written(value: object) -> str:
 
 
 def parse_registry_url(value: object) -> str:
-    """A registry's URL without its trailing slash; credentials in it are refused."""
+    """A registry's URL without its trailing slash. URLs with credentials are refused."""
     text = str(value).strip()
     if text.startswith(("/", "./", "../", "~", "file:")):
         raise ValueError("is a directory; `axonfs registry serve DIR` gives it a URL")
@@ -68,7 +68,7 @@ def parse_registry_url(value: object) -> str:
     if host is None or parts.scheme not in ("http", "https") or port == 0:
         raise ValueError("is not an http:// or https:// URL")
     if not _plain(text):
-        raise ValueError("has blanks or other characters that a URL has only percent-encoded")
+        raise ValueError("has spaces or other characters that a URL must percent-encode")
     if parts.username is not None or parts.password is not None:
         raise ValueError("has credentials in it; use `axonfs registry add URL --with-token`")
     if parts.query or parts.fragment:
@@ -84,7 +84,7 @@ def parse_registry_urls(value: object) -> tuple[str, ...]:
     words = value.split() if isinstance(value, str) else value
     if not isinstance(words, list | tuple):
         raise ValueError("is not a list of URLs")
-    # One registry named twice is asked once.
+    # Drop repeated URLs.
     return tuple(dict.fromkeys(map(_listed_url, words)))
 
 
@@ -96,9 +96,10 @@ def _listed_url(word: object) -> str:
 
 
 def separated(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A config file's settings, with what stands beside a registry's URL as settings of their own.
+    """The settings of a config file in which `registries` is a plain list of URLs.
 
-    An item of `registries` may be a mapping {url, token, allow_unverified}.
+    In the file an item of `registries` may be a mapping {url, token, allow_unverified}. Its token
+    and `allow_unverified` move to the settings `tokens` and `allow_unverified`.
     """
     items = document.get("registries")
     if not isinstance(items, list) or not any(isinstance(item, dict) for item in items):
@@ -116,9 +117,9 @@ def separated(document: Mapping[str, Any]) -> dict[str, Any]:
         if parse_switch(row.get("allow_unverified", False))
     ]
     found = {**document, "registries": urls}
-    known = document.get("tokens") or {}
-    if tokens and isinstance(known, dict):  # else it is refused where values are checked
-        found["tokens"] = {**known, **tokens}
+    before_tokens = document.get("tokens") or {}
+    if tokens and isinstance(before_tokens, dict):  # `convert` refuses other types later
+        found["tokens"] = {**before_tokens, **tokens}
     if allowed:
         found["allow_unverified"] = [
             *parse_registry_urls(document.get("allow_unverified") or []),
@@ -141,7 +142,7 @@ def local_path(value: object) -> Path:
     if match := _SCHEME.match(text):
         text = _path_of_url(text, match.group(1).lower())
     if _ELSEWHERE.match(text):
-        raise ValueError("is on another machine; a path that is called so begins with ./ or /")
+        raise ValueError("is on another machine; begin a local path of this name with ./ or /")
     if not text or "\0" in text:
         raise ValueError("is not a path")
     try:
@@ -152,7 +153,7 @@ def local_path(value: object) -> Path:
 
 def _path_of_url(url: str, scheme: str) -> str:
     if scheme != "file":
-        raise ValueError("is a URL; only a path or a file:// URL names something on this machine")
+        raise ValueError("is a URL; use a path or a file:// URL of this machine")
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
         raise ValueError("is not a file URL of this machine, like file:///srv/models")
@@ -200,7 +201,7 @@ def one_of(words: Sequence[str]) -> Callable[[object], str]:
     def parse(value: object) -> str:
         word = "off" if value is False else str(value).strip().lower()  # YAML reads off as false
         if word not in words:
-            raise ValueError("is none of " + ", ".join(words))
+            raise ValueError("is not one of " + ", ".join(words))
         return word
 
     return parse
@@ -213,30 +214,30 @@ parse_log_level = one_of(LOG_LEVELS)
 
 def parse_number(value: object) -> int:
     text = "" if isinstance(value, bool) else str(value)
-    # The largest one stands for none.
+    # The largest number, -1 as unsigned, means "no id".
     if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) >= (1 << 32) - 1:
         raise ValueError("is not a user or group number")
     return int(text)
 
 
 def parse_mode(value: object) -> int:
-    # YAML has read an unquoted 0440 as octal already.
+    # YAML reads an unquoted 0440 as an octal number.
     text = f"{value:o}" if isinstance(value, int) and value > 1 else str(value)
     if not re.fullmatch(r"0?[0-7]{3,4}", text):
         raise ValueError("is not an octal mode like 0440")
     mode = int(text, 8)
     if mode & ~0o555:
-        raise ValueError("has write, setuid, setgid or sticky bits; models are only read")
+        raise ValueError("has write, setuid, setgid or sticky bits; the mount is read-only")
     if not mode & 0o400:
         raise ValueError("does not let the owner read")
     return mode
 
 
 def parse_token(value: object) -> str:
-    """A token that can stand in an HTTP header."""
+    """A token that is valid in an HTTP header."""
     text = str(value).strip()
     if not text or not _plain(text) or len(text) > 8192:
-        raise ValueError("is not a token: it is empty, too long or has blanks or odd characters")
+        raise ValueError("is not a token: it is empty, too long, or has spaces or odd characters")
     return text
 
 
@@ -245,7 +246,7 @@ def parse_sources(value: object) -> tuple[str, ...]:
     if words in (["none"], ("none",)):
         return ()
     if not isinstance(words, list | tuple) or not set(words) <= set(HUBS):
-        raise ValueError(f"is neither none nor some of {', '.join(HUBS)}")
+        raise ValueError(f"is neither 'none' nor a list of {', '.join(HUBS)}")
     return tuple(name for name in HUBS if name in words)
 
 

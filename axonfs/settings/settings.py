@@ -1,9 +1,8 @@
-"""Settings: what a command was told, from flags, variables and the config file.
+"""The settings of a command, from flags, variables and the config file.
 
-Sits just above errors and names; knows no other part. A flag beats its `AXONFS_*` variable, which
-beats the config file, which beats the default. The file is YAML with the keys of `KEYS`, and
-editing.py changes it. Where there is none, Axon's is read in its place.
-Any thread; nothing here is kept between calls.
+A flag goes before its `AXONFS_*` variable, the variable before the config file, the file before
+the default. The file is YAML with the keys of `KEYS`; editing.py changes it. If it does not exist,
+Axon's config file is read instead. Any thread; nothing here is kept between calls.
 """
 
 from __future__ import annotations
@@ -42,23 +41,23 @@ from axonfs.units import parse_rate, parse_size
 
 MAX_CONFIG_BYTES = 1 << 20
 SYSTEM_CONFIG = Path("/etc/axonfs/config.yaml")
-# What PyYAML raises beside its own errors, of a date, number or tag that is none.
+# PyYAML raises these, beside its own errors, for an invalid date, number or tag.
 _SCALAR_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-# What `config set KEY` takes to mean "leave it out of the file".
+# `config set KEY default` removes KEY from the file.
 DEFAULT_WORD = "default"
 
-# What a config file says: each value as YAML has it, and where it stands.
+# The content of a config file: each value as YAML reads it, and the file that holds it.
 Document: TypeAlias = dict[str, tuple[Any, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything a command or a mount can be told; times in seconds, sizes in bytes.
+    """All settings of a command or a mount; times in seconds, sizes in bytes.
 
     `cache_size` None means: leave 10 % of the disk free. `prefetch` is one of PREFETCH. `scrub` is
-    in bytes per second, 0 for never. `allow_unverified` are URLs of registries. `tokens`
-    maps a registry's URL to the token that goes to this registry alone; it is not part of the repr,
-    so no log can show it.
+    in bytes per second; 0 turns it off. `allow_unverified` holds URLs of registries. `tokens` maps
+    a registry's URL to a token, which is sent to that registry only. The repr leaves tokens out,
+    so no log can show them.
     """
 
     registries: tuple[str, ...] = ()
@@ -105,46 +104,46 @@ KEYS: Mapping[str, Key] = {
     "cache_size": Key(
         "AXONFS_CACHE_SIZE", parse_size, "Limit of the cache, like 200G; auto leaves 10 % free."
     ),
-    "offline": Key("AXONFS_OFFLINE", parse_switch, "Whether to keep off the network."),
+    "offline": Key("AXONFS_OFFLINE", parse_switch, "Whether to send no network requests."),
     "deadline": Key(
         "AXONFS_DEADLINE", parse_seconds, "Seconds without progress before a read fails."
     ),
     "streams": Key(
         "AXONFS_STREAMS",
         whole(1, 256),
-        "Connections to one source that fetch at once, at the most.",
+        "Maximum number of parallel connections to one source.",
     ),
     "retries": Key(
-        "AXONFS_RETRIES", whole(0, 100), "How often a manifest or an index is asked for again."
+        "AXONFS_RETRIES", whole(0, 100), "How often to retry a request for a manifest or an index."
     ),
     "prefetch": Key(
         "AXONFS_PREFETCH",
         parse_prefetch,
-        "What the start of a load fetches: auto, what it will read; all, the version; or off.",
+        "What to fetch when a load starts: auto (the files it will read), all (the version), off.",
     ),
     "scrub": Key(
         "AXONFS_SCRUB",
         parse_rate,
-        "Bytes per second that a mount reads to check what is cached, like 32M; or off.",
+        "Bytes per second that a mount reads to check its cache, like 32M; or off.",
     ),
     "allow_other": Key(
         "AXONFS_ALLOW_OTHER", parse_switch, "Whether other users may read the mount."
     ),
-    "uid": Key("AXONFS_UID", parse_number, "User id that owns the files; by default who mounts."),
-    "gid": Key("AXONFS_GID", parse_number, "Group id of the files; by default of who mounts."),
+    "uid": Key("AXONFS_UID", parse_number, "User id of the files; default: the mounting user's."),
+    "gid": Key("AXONFS_GID", parse_number, "Group id of the files; default: the mounting user's."),
     "mode": Key(
-        "AXONFS_MODE", parse_mode, "Octal mode of the files; directories get x where r is."
+        "AXONFS_MODE", parse_mode, "Octal mode of the files; directories get x for each r."
     ),
     "passthrough": Key(
         "AXONFS_PASSTHROUGH", parse_switch, "Whether the kernel may read complete files itself."
     ),
     "log_format": Key(
-        "AXONFS_LOG_FORMAT", parse_log_format, "Lines of a mount's log: text, or json."
+        "AXONFS_LOG_FORMAT", parse_log_format, "Format of a mount's log: text or json."
     ),
     "log_level": Key(
         "AXONFS_LOG_LEVEL",
         parse_log_level,
-        "The least severe messages in a mount's log: debug, info, warning or error.",
+        "Lowest level of messages in a mount's log: debug, info, warning or error.",
     ),
     "mountpoint": Key("AXONFS_MOUNTPOINT", parse_path, "Where `axonfs mount` mounts by default."),
     "ca_bundle": Key(
@@ -153,12 +152,12 @@ KEYS: Mapping[str, Key] = {
     "sources": Key(
         "AXONFS_SOURCES",
         parse_sources,
-        "Hubs whose models are below their name: hf, modelscope; or none.",
+        "Hubs to offer, each as a namespace of its own name: hf, modelscope; or none.",
     ),
     "allow_unverified": Key(
         "AXONFS_ALLOW_UNVERIFIED",
         parse_registry_urls,
-        "URLs of registries whose files may be read even where they have no sha256.",
+        "URLs of registries whose files may be read even without a sha256.",
     ),
     "tokens": Key(
         None,
@@ -173,7 +172,7 @@ def convert(name: str, value: object, where: str) -> Any:
     """`value` as the type of the setting `name`.
 
     Raises:
-        UsageError: the value does not fit; the message names the key and `where` it stands.
+        UsageError: the value is invalid; the message names the key and `where`, its provenance.
     """
     try:
         return KEYS[name].parse(value)
@@ -187,35 +186,35 @@ def load(flags: Mapping[str, object] | None = None) -> Settings:
     """The settings in effect.
 
     Args:
-        flags: values by key as the command line gave them; None and () mean not given.
+        flags: values by key from the command line; None and () mean not given.
 
     Raises:
-        UsageError: a value does not make sense; the message names key and flag, variable or file.
+        UsageError: a value is invalid; the message names the key and the flag, variable or file.
     """
     return settings_of(resolve(flags or {}))
 
 
 def settings_of(found: Mapping[str, tuple[Any, str]]) -> Settings:
-    """The settings that `resolve` found.
+    """`Settings` made of the result of `resolve`.
 
     Raises:
-        UsageError: there is no cache: this user has no home directory, and nothing names one.
+        UsageError: no setting names the cache, and this user has no home directory.
     """
     values = {name: value for name, (value, _) in found.items()}
     if values["cache"] is None:
-        del values["cache"]  # its default says why
+        del values["cache"]  # the default factory raises the UsageError
     return Settings(**values)
 
 
 def resolve(
     flags: Mapping[str, object], document: Document | None = None
 ) -> dict[str, tuple[Any, str]]:
-    """Each setting's value and where it comes from, those left to their default included.
+    """The value and provenance of every setting, defaults included.
 
-    The cache is None if it is left to its default and this user has no home directory.
+    The cache is None if nothing sets it and this user has no home directory.
 
     Args:
-        document: what the config file says; by default it is read.
+        document: the content of the config file; by default the file is read.
     """
     document = read_document() if document is None else document
     found: dict[str, tuple[Any, str]] = {}
@@ -235,10 +234,10 @@ def resolve(
 
 
 def read_document() -> Document:
-    """What the file in effect says, not yet checked, and that its tokens are closed to others.
+    """The content of the config file in effect, values unchecked.
 
     Raises:
-        UsageError: it cannot be read, is invalid, or shows tokens to others.
+        UsageError: the file is unreadable or invalid, or lets other users read tokens.
     """
     document = file_settings()
     if "tokens" in document:
@@ -257,7 +256,7 @@ def _default(name: str) -> Any:
 
 
 def _with_variable_token(found: dict[str, tuple[Any, str]]) -> dict[str, tuple[Any, str]]:
-    # A container gets its secrets as variables: AXONFS_TOKEN is for the first registry alone.
+    # Containers get secrets as variables. AXONFS_TOKEN belongs to the first registry only.
     registries: tuple[str, ...] = found["registries"][0]
     secret = os.environ.get("AXONFS_TOKEN")
     if secret and registries:
@@ -267,9 +266,9 @@ def _with_variable_token(found: dict[str, tuple[Any, str]]) -> dict[str, tuple[A
 
 
 def config_path() -> Path:
-    """The config file in effect, or where the first edit will create it."""
+    """The config file in effect, or the file that the first edit will create."""
     own = own_config()
-    # A system file that this user may not read says nothing to them: see `closed_config`.
+    # A system file that this user may not read is not in effect: see `closed_config`.
     named = os.environ.get("AXONFS_CONFIG")
     if own is None:
         return SYSTEM_CONFIG
@@ -279,7 +278,7 @@ def config_path() -> Path:
 
 
 def closed_config() -> Path | None:
-    """The system's config file if it would be in effect, but this user may not read it."""
+    """The system's config file, if only its permissions keep this user from using it."""
     own = own_config()
     if os.environ.get("AXONFS_CONFIG") or (own is not None and os.path.exists(own)):
         return None
@@ -293,7 +292,7 @@ def closed_config() -> Path | None:
 
 
 def file_settings() -> Document:
-    """What the file in effect says, not yet checked, and where each value stands.
+    """The content of the config file in effect, values unchecked.
 
     Raises:
         UsageError: see `read_config`.
@@ -309,7 +308,7 @@ def file_settings() -> Document:
 
 
 def own_config() -> Path | None:
-    """The config file that AXONFS_CONFIG names, else that of this user; it may not exist.
+    """The config file that AXONFS_CONFIG names, else the user's own; the file may not exist.
 
     None for a user without a home directory.
     """
@@ -323,10 +322,10 @@ def own_config() -> Path | None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """What the file says, with each key known but its value not yet checked; {} if it is absent.
+    """The content of the file, keys checked and values not; {} if the file does not exist.
 
     Raises:
-        UsageError: unreadable, not a mapping, or a key that does not exist.
+        UsageError: it is unreadable, not a mapping, or has an unknown key.
     """
     document = read_mapping(path)
     try:
@@ -340,7 +339,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; {} if the file is absent or empty."""
+    """The mapping in a YAML file; {} if the file is missing or empty."""
     import yaml
 
     try:
@@ -365,11 +364,11 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def _content(path: Path) -> bytes:
     """
     Raises:
-        UsageError: it is a pipe, which can be read once and may wait for ever, or too large.
+        UsageError: it is too large, or a pipe, which may block and cannot be read twice.
     """
     with open(path, "rb", opener=_at_once) as file:
         if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
-            what = "the config file is a pipe, and is read more than once"
+            what = "the config file is a pipe, which cannot be read more than once"
             raise UsageError(what, source=str(path))
         raw = file.read(MAX_CONFIG_BYTES + 1) or b""
     if len(raw) > MAX_CONFIG_BYTES:
@@ -379,11 +378,15 @@ def _content(path: Path) -> bytes:
 
 
 def _at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # the open of a pipe would wait for its writer
+    return os.open(path, flags | os.O_NONBLOCK)  # otherwise opening a pipe waits for its writer
 
 
 def check_key(name: str, where: str | None = None) -> str:
-    """`name` if there is such a setting, else UsageError listing those there are."""
+    """`name`, if it is a setting.
+
+    Raises:
+        UsageError: it is not; the hint lists the settings.
+    """
     if name in KEYS:
         return name
     hint = f"here it is {RENAMED[name]}" if name in RENAMED else "keys: " + ", ".join(KEYS)

@@ -1,7 +1,7 @@
-"""Where tokens are kept: tokens.yaml beside the config file, so that others may read the latter.
+"""Tokens live in tokens.yaml beside the config file, so other users may read the config file.
 
-It maps registry URLs to tokens. Tokens in the config file itself are used as well, and moved by the
-next edit. Below config. Any thread; nothing here is kept between calls.
+tokens.yaml maps registry URLs to tokens. Tokens in the config file work as well; the next edit
+moves them. Below settings.py. Any thread; nothing here is kept between calls.
 """
 
 from __future__ import annotations
@@ -18,56 +18,60 @@ TOKENS = "tokens.yaml"
 
 
 def tokens_path(config: Path) -> Path:
-    """The file of the tokens that go with a config file."""
+    """The tokens file of a config file."""
     return config.with_name(TOKENS)
 
 
 def with_tokens(
     document: dict[str, tuple[Any, str]], config: Path, read: Callable[[Path], dict[str, Any]]
 ) -> dict[str, tuple[Any, str]]:
-    """A config file's values with those of its tokens file; where both have a token it is the
-    latter's.
+    """A config file's values, with the tokens of its tokens file added.
+
+    A token in the tokens file goes before one for the same registry in the config file.
 
     Args:
-        read: reads the mapping in a YAML file; {} if the file is absent.
+        read: reads the mapping in a YAML file; {} if the file is missing.
 
     Raises:
-        UsageError: the tokens file is invalid, or shows tokens to others.
+        UsageError: the tokens file is invalid, or other users can read it.
     """
     path = tokens_path(config)
     if config.name == TOKENS:
-        raise UsageError("a file of this name holds tokens alone", source=str(config))
+        raise UsageError(
+            "this name is reserved for the tokens file",
+            source=str(config),
+            hint="name the config file differently",
+        )
     try:
         tokens = read(path)
     except ClosedFileError:
         if _is_own(path):
             raise
-        return document  # root's, say: another user has tokens of their own or none
+        return document  # another user's (root's, say): this user's tokens are not in it
     if not tokens:
         return document
     check_private(path)
     value, where = document.get("tokens", ({}, str(path)))
-    if isinstance(value, dict):  # else it is refused where values are checked
+    if isinstance(value, dict):  # `convert` refuses other types later
         document = {**document, "tokens": ({**value, **tokens}, where)}
     return document
 
 
 def check_private(path: Path) -> None:
-    """Refuse a file with tokens that others can read, or could have put there.
+    """Refuse this user's file with tokens if other users can read or write it.
 
-    Another user's file is theirs to close; what this user can read of it they may. Axon's is read
-    as it is.
+    Only the owner can change the mode, so files of other users are accepted.
 
     Raises:
-        UsageError: they can, with what to do.
+        UsageError: the mode is too open; the hint says how to change it.
     """
     with contextlib.suppress(OSError):
         mode = path.stat().st_mode
         if _is_own(path) and mode & 0o077:
-            what = f"it has tokens, and its mode {mode & 0o7777:04o} shows them to others"
+            what = f"its mode {mode & 0o7777:04o} lets other users read the tokens in it"
             hint = f"chmod 600 {path}"
             if path.name != TOKENS:
-                hint += f", or move them to {tokens_path(path)}, and others may read the rest"
+                hint += f", or move the tokens to {tokens_path(path)}"
             raise UsageError(what, source=str(path), hint=hint)
 
 

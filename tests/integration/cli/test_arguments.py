@@ -90,7 +90,7 @@ def test_a_hubs_namespace_is_not_published_into(run: Run, tmp_path: Path, hub: s
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("http://h/a b", "'http://h/a b' has blanks"),
+        ("http://h/a b", "'http://h/a b' has spaces"),
         ("http://h/?sig=1", "'http://h/?sig=1' has a query"),
         ("http://u:pw@h/", "'http://…@h/' has credentials"),
         ("s3://bucket", "'s3://bucket' is not an http:// or https:// URL"),
@@ -109,10 +109,10 @@ def test_a_url_that_no_registry_has_is_shown_as_it_was_typed(
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("registries: [http://h, 'http://a b']", "registries: 'http://a b' has blanks"),
+        ("registries: [http://h, 'http://a b']", "registries: 'http://a b' has spaces"),
         ("registries: {a: b}", "registries: a mapping is not a list of URLs"),
         ("registries: [1, null]", "registries: '1' is not an http:// or https:// URL"),
-        ("sources: [hf, moon]", "sources: 'hf moon' is neither none nor some of"),
+        ("sources: [hf, moon]", "sources: 'hf moon' is neither 'none' nor a list of"),
         ("offline: null", "offline: 'null' is neither true nor false"),
         ("mountpoint: [1, true]", "mountpoint: '1 true' is not a path"),
     ],

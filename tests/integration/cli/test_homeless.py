@@ -83,7 +83,7 @@ def test_what_needs_a_cache_says_what_to_set(run: Run, line: list[str]) -> None:
     done = run(*line)
     assert done.returncode == 2
     assert done.stderr == (
-        f"axonfs: there is no home directory for the cache: HOME is not set, and user {UID} has no"
+        f"axonfs: no home directory for the cache: HOME is not set, and user {UID} has no"
         " entry in /etc/passwd; set AXONFS_CACHE_DIR, or HOME\n"
     )
 
