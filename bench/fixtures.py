@@ -39,21 +39,16 @@ def scratch(*, memory: bool = False) -> Iterator[Path]:
         yield Path(path)
 
 
-def write_model(folder: Path, files: int, size: int, *, sparse: bool = False) -> Path:
-    """A model of `files` files of `size` bytes, no two alike in any MiB.
-
-    Args:
-        sparse: only the first MiB of each file is data, for sizes that the disk need not hold.
-    """
+def write_model(folder: Path, files: int, size: int) -> Path:
+    """A model of `files` files of `size` bytes, no two alike in any MiB."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}\n')
     noise = os.urandom(MIB)
     for number in range(files):
         with open(folder / f"model-{number:05}.safetensors", "wb") as file:
-            for offset in range(0, min(size, MIB) if sparse else size, MIB):
+            for offset in range(0, size, MIB):
                 stamp = number.to_bytes(4, "big") + offset.to_bytes(8, "big")
                 file.write((stamp + noise[len(stamp) :])[: size - offset])
-            file.truncate(size)
     return folder
 
 

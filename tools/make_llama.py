@@ -226,8 +226,8 @@ def tokenizer(vocabulary: int, seed: int) -> dict[str, object]:
         "pre_tokenizer": byte_level,
         "post_processor": {
             "type": "TemplateProcessing",
-            "single": [special_token(0), sequence("A")],
-            "pair": [special_token(0), sequence("A"), sequence("B")],
+            "single": [special_token(), sequence("A")],
+            "pair": [special_token(), sequence("A"), sequence("B")],
             "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
         },
         "decoder": byte_level,
@@ -248,9 +248,9 @@ def added_token(number: int, text: str) -> dict[str, object]:
     return {"id": number, "content": text, "special": True} | flags
 
 
-def special_token(type_id: int) -> dict[str, object]:
+def special_token() -> dict[str, object]:
     """The place of `<s>` in a post-processor's template."""
-    return {"SpecialToken": {"id": "<s>", "type_id": type_id}}
+    return {"SpecialToken": {"id": "<s>", "type_id": 0}}
 
 
 def sequence(name: str) -> dict[str, object]:

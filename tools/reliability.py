@@ -17,7 +17,7 @@ DOCUMENT = Path(__file__).parents[1] / "docs/reliability.md"
 BEGIN, END = "<!-- figures of tools/chaos: begin -->", "<!-- figures of tools/chaos: end -->"
 
 Figures = Mapping[str, float]
-GIB, CHUNK = 1 << 30, 64 << 10
+GIB = 1 << 30
 
 # What a row says of a test, and how.
 ROWS: Mapping[str, tuple[str, Callable[[Figures], str]]] = {

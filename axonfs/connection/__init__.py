@@ -4,33 +4,22 @@ Below fuse, which serves a connection, and cli, which unmounts. Imports neither 
 so that a small process can hold a connection for others.
 """
 
-from axonfs.connection.handshake import Offer, Terms, amend, parse_offer
+from axonfs.connection.handshake import Terms, amend, parse_offer
 from axonfs.connection.mounting import (
-    claimed,
     clear_dead,
-    connect,
-    connection_of,
-    detach,
     readahead_setting,
     release,
     release_at,
     release_dead,
-    user_allow_other,
 )
 
 __all__ = [
-    "Offer",
     "Terms",
     "amend",
-    "claimed",
     "clear_dead",
-    "connect",
-    "connection_of",
-    "detach",
     "parse_offer",
     "readahead_setting",
     "release",
     "release_at",
     "release_dead",
-    "user_allow_other",
 ]

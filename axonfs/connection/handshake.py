@@ -43,7 +43,6 @@ class Offer:
     unique: int
     major: int
     minor: int
-    max_readahead: int
     flags: int
 
     def has(self, flag: int) -> bool:
@@ -73,11 +72,11 @@ def parse_offer(message: bytes) -> Offer:
     if opcode != OPCODE or length != len(message):
         raise ValueError(f"opcode {opcode} of {length} bytes in a message of {len(message)}")
     fields = message[_IN_HEADER.size :].ljust(_INIT_IN.size, b"\0")
-    major, minor, readahead, flags, flags2 = _INIT_IN.unpack_from(fields)
+    major, minor, _, flags, flags2 = _INIT_IN.unpack_from(fields)
     if major != 7 or minor < 28:
         raise ValueError(f"protocol {major}.{minor}")
     extended = flags2 << 32 if flags & INIT_EXT else 0
-    return Offer(unique, major, minor, readahead, flags | extended)
+    return Offer(unique, major, minor, flags | extended)
 
 
 def amend(reply: bytes, offer: Offer, *, passthrough: bool) -> tuple[bytes, Terms]:

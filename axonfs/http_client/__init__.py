@@ -5,7 +5,7 @@ Documents run on the trio thread; `Bodies` blocks, in threads of whoever calls i
 """
 
 from axonfs.http_client.bodies import Bodies, Location
-from axonfs.http_client.documents import Documents, Fetched
+from axonfs.http_client.documents import Documents
 from axonfs.http_client.limits import Limits
 from axonfs.http_client.routes import Routes, Trust
 from axonfs.http_client.stalls import LEAST, Stall
@@ -15,7 +15,6 @@ __all__ = [
     "LEAST",
     "Bodies",
     "Documents",
-    "Fetched",
     "Limits",
     "Location",
     "Origin",

@@ -40,8 +40,6 @@ class PublishProgress:
 
     bytes_done: int
     bytes: int
-    files_done: int
-    files: int
     path: str
 
 
@@ -150,7 +148,6 @@ class _Copies:
         self._local = threading.local()
         self._stopped = False
         self._bytes_done = 0
-        self._files_done = 0
 
     def run(self, earlier: Manifest | None) -> list[Stored]:
         """What became of each file, in the order of their paths."""
@@ -178,28 +175,15 @@ class _Copies:
             copier = Copier(self._registry, self._chunk_size, self._moved)
             self._local.copier = copier
         stored: Stored = copier.store(file, expected)
-        self._advance(file.path, 0, 1)
         return stored
 
     def _moved(self, path: str, count: int) -> None:
         if self._stopped:
             raise AxonError("stopped")
-        self._advance(path, count, 0)
-
-    def _advance(self, path: str, count: int, files: int) -> None:
         with self._lock:
             self._bytes_done += count
-            self._files_done += files
             if self._progress:
-                self._progress(
-                    PublishProgress(
-                        self._bytes_done,
-                        self._found.size,
-                        self._files_done,
-                        len(self._found.files),
-                        path,
-                    )
-                )
+                self._progress(PublishProgress(self._bytes_done, self._found.size, path))
 
 
 def _described(

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import trio
@@ -297,11 +296,6 @@ def _amend(store: Store, pin: Pin, complete: bool) -> None:
     """The receipt said something else than what is there now."""
     if pin in store.pins():  # unpinned meanwhile it is to stay so
         store.put_pin(replace(pin, complete=complete))
-
-
-def backing_file(cache: Path, digest: str) -> Path:
-    """Where the cache keeps an object (the layout is fixed)."""
-    return cache / "objects" / digest[:2] / digest
 
 
 async def update(context: Context, request: Event) -> Event:

@@ -9,11 +9,10 @@ from axonfs.sources.hubcache import Blob, HubCache
 from axonfs.sources.hubs import configured as configured_hubs
 from axonfs.sources.hubs import hub_tokens
 from axonfs.sources.registry import RegistrySource
-from axonfs.sources.source import DocumentCache, Hub, Source
+from axonfs.sources.source import Hub, Source
 
 __all__ = [
     "Blob",
-    "DocumentCache",
     "Hub",
     "HubCache",
     "HubSource",

@@ -6,7 +6,6 @@ Sits beside sources, below catalog and fetch. The layers above fetch and verify 
 
 from axonfs.formats.document import Document
 from axonfs.store.backing import file_system, in_memory
-from axonfs.store.evict import Eviction
 from axonfs.store.health import DISK_FAULTS
 from axonfs.store.metadata import Pin, ScrubState, StoredManifest
 from axonfs.store.objects import StoredObject
@@ -16,7 +15,6 @@ from axonfs.store.store import Store
 __all__ = [
     "DISK_FAULTS",
     "Document",
-    "Eviction",
     "ObjectInfo",
     "Pin",
     "ScrubState",

@@ -149,11 +149,6 @@ class Metadata:
         if self._room_for(len(record)):
             self._keep(lambda txn: txn.put(Table.MANIFESTS, _key(str(spec)), record))
 
-    def manifests(self) -> list[StoredManifest]:
-        """All of them, parsed: costs time and memory for each; `specs` does not."""
-        found = (self.manifest(spec) for spec in self.specs())
-        return [stored for stored in found if stored is not None]
-
     def specs(self) -> list[Spec]:
         """The versions whose manifests are here, sorted."""
         records: list[bytes] = []

@@ -92,8 +92,8 @@ def check_cache(cache: Path, plain: dict[str, bytes], chunk: int) -> int:
     """
     with closing(Store.open(cache)) as store:
         assert not list(cache.glob("*.unreadable"))
-        manifests = [stored.manifest for stored in store.manifests()]
-        entries = [entry for manifest in manifests for entry in manifest.files]
+        known = filter(None, map(store.manifest, store.specs()))
+        entries = [entry for stored in known for entry in stored.manifest.files]
         return sum(
             _check_object(store.object(entry), plain[entry.digest], chunk)
             for entry in entries

@@ -11,12 +11,11 @@ import pytest
 import trio
 
 from axonfs.names import parse_spec
-from axonfs.service.pins import backing_file
 from axonfs.store import Pin
 from tests.mount.conftest import CHUNK, FILES, MountFactory, run_axonfs, source_bytes
 from tests.support.fetching import rig
 from tests.support.registry import SPEC, RegistryServer
-from tests.support.stores import BOOT
+from tests.support.stores import BOOT, backing_file
 
 pytestmark = pytest.mark.mount
 NAME = "model.safetensors"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from axonfs.connection import connect
 from axonfs.connection.mountinfo import mounts
+from axonfs.connection.mounting import connect
 from axonfs.daemon.holders import serving
 from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs
 from tests.mount.test_passthrough import MODEL, patched

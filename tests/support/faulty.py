@@ -259,8 +259,8 @@ def status(code: int, **headers: str) -> Fault:
     return fault
 
 
-def redirect(location: str, code: int = 302) -> Fault:
-    return status(code, Location=location)
+def redirect(location: str) -> Fault:
+    return status(302, Location=location)
 
 
 class FaultyOrigin:

@@ -20,12 +20,10 @@ from tests.support.faulty import Exchange
 PATH = "packages/model.axon"
 
 
-def package_of(
-    members: Mapping[str, bytes | tarfile.TarInfo], kind: int = tarfile.PAX_FORMAT
-) -> bytes:
+def package_of(members: Mapping[str, bytes | tarfile.TarInfo]) -> bytes:
     """A tar.gz with these members, in this order."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", format=kind) as archive:
+    with tarfile.open(fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT) as archive:
         for path, content in members.items():
             header = tarfile.TarInfo(path) if isinstance(content, bytes) else content
             data = content if isinstance(content, bytes) else b""

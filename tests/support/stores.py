@@ -73,9 +73,9 @@ def read(stored: StoredObject, what: Sample, chunk: int) -> bool:
     return os.pread(stored.opened(), len(expected), chunk * stored.chunk_size) == expected
 
 
-def backing(store: Store, digest: str) -> Path:
-    """The file that has an object's bytes."""
-    return store.directory / "objects" / digest[:2] / digest
+def backing_file(cache: Path, digest: str) -> Path:
+    """The file that has an object's bytes; the layout of the cache is fixed."""
+    return cache / "objects" / digest[:2] / digest
 
 
 def whole(what: Sample) -> bytearray:

@@ -25,11 +25,9 @@ PROGRAM = __file__
 
 
 @contextlib.contextmanager
-def stuck(
-    how: str, path: Path, offset: int = 0, *, handled: bool = False
-) -> Iterator[subprocess.Popen[bytes]]:
+def stuck(how: str, path: Path, *, handled: bool = False) -> Iterator[subprocess.Popen[bytes]]:
     """A reader that is asleep in the kernel; killed when the block is left."""
-    command = [sys.executable, "-I", "-S", PROGRAM, how, str(path), str(int(handled)), str(offset)]
+    command = [sys.executable, "-I", "-S", PROGRAM, how, str(path), str(int(handled)), "0"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe) as process:
         try:

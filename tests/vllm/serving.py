@@ -145,6 +145,6 @@ def answers(url: str) -> bool:
         return False
 
 
-def tail(log: Path, lines: int = 40) -> str:
+def tail(log: Path) -> str:
     """The end of a log, which is where vLLM says why."""
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    return "\n".join(log.read_text(errors="replace").splitlines()[-40:])

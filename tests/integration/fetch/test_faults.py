@@ -81,12 +81,6 @@ def origin(registry: Path) -> Iterator[FaultyOrigin]:
 
 
 @pytest.fixture
-def other(registry: Path) -> Iterator[FaultyOrigin]:
-    with FaultyOrigin(registry) as origin:
-        yield origin
-
-
-@pytest.fixture
 async def parts(tmp_path: Path, origin: FaultyOrigin) -> AsyncIterator[Rig]:
     """A rig that must be idle, and its backing files closed, when the test is over."""
     async with rig(tmp_path / "cache", origin.url) as parts:

@@ -15,11 +15,11 @@ from axonfs.errors import CorruptError, MalformedError, OfflineError
 from axonfs.fetch import Feed
 from axonfs.names import parse_spec
 from axonfs.ranges import Range
-from axonfs.service.pins import backing_file
 from tests.support.faulty import Exchange, FaultyOrigin
 from tests.support.fetching import FAST, Rig, objects_asked, rig, settled
 from tests.support.packages import PATH, Pause, add_package, stored
 from tests.support.registry import SPEC
+from tests.support.stores import backing_file
 
 PIECE = 1 << 20
 FIRST, LAST = (random.Random(size).randbytes(size) for size in (PIECE + 5, 3 * PIECE + 5))

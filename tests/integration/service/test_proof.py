@@ -16,14 +16,13 @@ from axonfs.names import parse_spec
 from axonfs.ranges import Range
 from axonfs.service import Service
 from axonfs.service.context import Context
-from axonfs.service.pins import backing_file
 from axonfs.service.proof import Proof, prove
 from axonfs.settings.settings import Settings
 from axonfs.store import Store
 from tests.support.commands import Run
 from tests.support.fetching import without_tables
 from tests.support.registry import CONFIG, SPEC, RegistryServer, published
-from tests.support.stores import BOOT, NEXT_BOOT
+from tests.support.stores import BOOT, NEXT_BOOT, backing_file
 
 CHUNK = 1 << 16
 SIZES = {"model.safetensors": 20 * CHUNK + 123, "part/two.safetensors": 9 * CHUNK, "empty.txt": 0}

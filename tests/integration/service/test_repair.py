@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from axonfs.names import parse_spec
-from axonfs.service.pins import backing_file
 from axonfs.store import Store
 from tests.support.commands import Run
 from tests.support.fetching import without_tables
 from tests.support.registry import SPEC, RegistryServer, published
+from tests.support.stores import backing_file
 
 CHUNK = 1 << 16
 SIZES = {"a.bin": 12 * CHUNK + 5, "b.bin": 6 * CHUNK}

@@ -15,9 +15,9 @@ from axonfs.engine import open_engine
 from axonfs.names import parse_spec
 from axonfs.ranges import Range
 from axonfs.service import Service
-from axonfs.service.pins import backing_file
 from axonfs.settings.settings import Settings
 from tests.support.registry import CONFIG, SPEC, RegistryServer, published
+from tests.support.stores import backing_file
 
 CHUNK = 1 << 16
 SIZES = {"model.safetensors": 40 * CHUNK + 123, "part/two.safetensors": 9 * CHUNK, "empty.txt": 0}

@@ -14,7 +14,7 @@ from axonfs.errors import BusyError
 from axonfs.formats.manifest import FileEntry
 from axonfs.ranges import Range
 from axonfs.store import Store, StoredObject
-from tests.support.stores import CHUNK, backing, held, land, read, sample, whole
+from tests.support.stores import CHUNK, backing_file, held, land, read, sample, whole
 
 
 def lose_index(directory: Path) -> None:
@@ -124,7 +124,7 @@ class TestLosing:
         assert store.drop(what.digest) == 2 * CHUNK
         assert store.usage() == 0
         assert store.peek(what.digest) is None
-        assert not backing(store, what.digest).exists()
+        assert not backing_file(store.directory, what.digest).exists()
         assert store.drop(what.digest) == 0
 
     def test_an_object_kept_over_a_drop_starts_anew(self, store: Store) -> None:
@@ -209,7 +209,7 @@ class TestLostIndex:
         what = sample(2 * CHUNK)
         store = Store.open(tmp_path)
         land(store, what)
-        with backing(store, what.digest).open("r+b") as file:
+        with backing_file(store.directory, what.digest).open("r+b") as file:
             file.seek(100)
             file.write(b"torn")
         store.close()

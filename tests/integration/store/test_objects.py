@@ -15,7 +15,17 @@ import pytest
 
 from axonfs.names import Spec
 from axonfs.store import Pin, Store
-from tests.support.stores import BOOT, CHUNK, NEXT_BOOT, backing, held, land, read, sample, whole
+from tests.support.stores import (
+    BOOT,
+    CHUNK,
+    NEXT_BOOT,
+    backing_file,
+    held,
+    land,
+    read,
+    sample,
+    whole,
+)
 
 
 class TestLanding:
@@ -33,7 +43,7 @@ class TestLanding:
             stored.land(0, what.chunk(0))
             stored.land(2, what.chunk(2))
             assert stored.complete
-        assert backing(store, what.digest).read_bytes() == what.data
+        assert backing_file(store.directory, what.digest).read_bytes() == what.data
 
     def test_chunks_that_land_together_are_there_together(self, store: Store) -> None:
         what = sample(300 * CHUNK + 5)
@@ -44,7 +54,7 @@ class TestLanding:
             assert stored.missing(124, 130) == [(124, 125), (129, 130)]
             stored.land(299, memoryview(what.data)[299 * CHUNK :])
             assert stored.present_bytes == 5 * CHUNK + 5
-        with backing(store, what.digest).open("rb") as file:
+        with backing_file(store.directory, what.digest).open("rb") as file:
             file.seek(125 * CHUNK)
             assert file.read(4 * CHUNK) == together
         assert store.usage() == 5 * CHUNK + 5
@@ -102,7 +112,7 @@ class TestLanding:
         info = store.peek(what.digest)
         assert info is not None
         assert info.present_bytes == len(what.data) == store.usage()
-        assert backing(store, what.digest).read_bytes() == what.data
+        assert backing_file(store.directory, what.digest).read_bytes() == what.data
 
     def test_landings_that_share_a_transaction_all_count(self, store: Store) -> None:
         what = sample(4 * CHUNK)
@@ -172,7 +182,7 @@ class TestReopening:
         what = sample(2 * CHUNK)
         store = Store.open(tmp_path, boot_id=BOOT)
         land(store, what)
-        with backing(store, what.digest).open("r+b") as file:
+        with backing_file(store.directory, what.digest).open("r+b") as file:
             file.seek(CHUNK + 77)
             file.write(b"\0" * 4096)
         store.close()
@@ -195,7 +205,7 @@ class TestReopening:
         what = sample(2 * CHUNK + 9)
         store = Store.open(tmp_path, boot_id=BOOT)
         land(store, what)
-        backing(store, what.digest).unlink()
+        backing_file(store.directory, what.digest).unlink()
         with held(store, what.entry) as stored:
             stored.opened()
             assert stored.missing(0, 3) == [(0, 3)], "zeros would be served"
@@ -207,7 +217,7 @@ class TestReopening:
     def test_a_file_that_was_cut_keeps_what_is_left(self, store: Store) -> None:
         what = sample(3 * CHUNK)
         land(store, what)
-        os.truncate(backing(store, what.digest), CHUNK + 5)
+        os.truncate(backing_file(store.directory, what.digest), CHUNK + 5)
         with held(store, what.entry) as stored:
             stored.opened()
             assert stored.missing(0, 3) == [(1, 3)]
@@ -273,7 +283,7 @@ class TestFiles:
         with held(store, what.entry) as stored:
             stored.land(0, what.chunk(0))
             stored.discard()
-        backing(store, what.digest).write_bytes(b"x" * left)
+        backing_file(store.directory, what.digest).write_bytes(b"x" * left)
         with held(store, what.entry) as stored:
             assert os.fstat(stored.opened()).st_blocks == 0
             assert os.fstat(stored.opened()).st_size == 3 * CHUNK

@@ -15,7 +15,17 @@ from axonfs.store import Store
 from axonfs.store.index import Table, Transaction
 from axonfs.store.recheck import Recheck
 from axonfs.store.sweep import Swept
-from tests.support.stores import BOOT, CHUNK, NEXT_BOOT, Sample, backing, held, land, read, sample
+from tests.support.stores import (
+    BOOT,
+    CHUNK,
+    NEXT_BOOT,
+    Sample,
+    backing_file,
+    held,
+    land,
+    read,
+    sample,
+)
 
 
 @contextmanager
@@ -36,7 +46,7 @@ def orphaned(store: Store, what: Sample) -> Path:
         transaction.delete_all(Table.GROUPS, key)
 
     store._index.write(forget)
-    return backing(store, what.digest)
+    return backing_file(store.directory, what.digest)
 
 
 @pytest.fixture
@@ -57,7 +67,7 @@ def test_a_file_without_a_record_is_removed(store: Store) -> None:
     assert list((store.directory / "objects/trash").iterdir()) == [
         store.directory / "objects/trash/reserve"
     ]
-    assert backing(store, kept.digest).exists()
+    assert backing_file(store.directory, kept.digest).exists()
     assert store.sweep() == Swept()
 
 
@@ -67,9 +77,9 @@ def test_a_file_of_which_no_chunk_counts_is_removed(store: Store) -> None:
     land(store, what)
     with held(store, what.entry) as stored:
         stored.presence.forget(stored.local()[0], lambda bounds: None)
-    assert backing(store, what.digest).stat().st_blocks
+    assert backing_file(store.directory, what.digest).stat().st_blocks
     assert store.sweep() == Swept(removed=1)
-    assert not backing(store, what.digest).exists()
+    assert not backing_file(store.directory, what.digest).exists()
     land(store, what)
     with held(store, what.entry) as stored:
         assert all(read(stored, what, chunk) for chunk in range(3))
@@ -121,7 +131,7 @@ def test_a_rebuilt_index_keeps_every_file(store: Store) -> None:
     with reopened(store) as after:
         assert after.sweep() == Swept()
         assert after.usage() == 2 * CHUNK
-        assert backing(after, what.digest).exists()
+        assert backing_file(after.directory, what.digest).exists()
 
 
 def test_objects_that_are_being_made_are_left_alone(store: Store) -> None:
@@ -161,7 +171,7 @@ def test_what_is_not_of_the_cache_is_left_alone_and_named(
 def test_an_object_that_is_never_read_leaves_no_file(store: Store) -> None:
     what = sample(CHUNK)
     with held(store, what.entry):
-        assert not backing(store, what.digest).exists()
+        assert not backing_file(store.directory, what.digest).exists()
 
 
 def test_a_recheck_of_an_object_that_was_dropped_leaves_no_file(store: Store) -> None:
@@ -171,4 +181,4 @@ def test_a_recheck_of_an_object_that_was_dropped_leaves_no_file(store: Store) ->
     assert stored is not None
     store.drop(what.digest)
     assert store.recheck(stored, 0, CHUNK) == Recheck(0, (), None)
-    assert not backing(store, what.digest).exists()
+    assert not backing_file(store.directory, what.digest).exists()

@@ -11,13 +11,12 @@ import pytest
 import trio
 
 from axonfs.names import parse_spec
-from axonfs.service.pins import backing_file
 from axonfs.store import Pin, ScrubState, Store
 from axonfs.upkeep.scrub import Scrub
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import Gate, Rig, objects_asked, rig, settled
 from tests.support.registry import CONFIG, SPEC, published
-from tests.support.stores import BOOT, NEXT_BOOT
+from tests.support.stores import BOOT, NEXT_BOOT, backing_file
 
 CHUNK = 1 << 16
 SIZES = {"a.bin": 30 * CHUNK + 77, "b.bin": 5 * CHUNK, "c.bin": 100}
