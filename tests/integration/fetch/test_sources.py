@@ -173,9 +173,8 @@ async def test_one_pass_over_a_source_without_ranges_serves_everyone(
                 assert await parts.read(feed, start, stop) == whole[start:stop]
 
             await read(first)
-            await settled(
-                lambda: feed.download.unranged
-            )  # with the first chunk that was not asked for
+            # With the first chunk that was not asked for.
+            await settled(lambda: feed.download.unranged)
             async with trio.open_nursery() as readers:
                 for chunk in range(20, -1, -1):
                     readers.start_soon(read, chunk)
