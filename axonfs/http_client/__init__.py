@@ -7,17 +7,21 @@ Documents run on the trio thread; `Bodies` blocks, in threads of whoever calls i
 from axonfs.http_client.bodies import Bodies, Location
 from axonfs.http_client.documents import Documents
 from axonfs.http_client.limits import Limits
+from axonfs.http_client.reading import Reading
 from axonfs.http_client.routes import Routes, Trust
 from axonfs.http_client.stalls import LEAST, Stall
 from axonfs.http_client.urls import Origin, shown
+from axonfs.http_client.wire import CancelledReadError
 
 __all__ = [
     "LEAST",
     "Bodies",
+    "CancelledReadError",
     "Documents",
     "Limits",
     "Location",
     "Origin",
+    "Reading",
     "Routes",
     "Stall",
     "Trust",

@@ -122,7 +122,7 @@ class Bodies:
         *,
         unit: int,
         cancelled: Callable[[], bool] = bool,
-        validated: Callable[[str], str | None] = lambda etag: None,
+        validated: Callable[[str], str | None] | None = None,
         patience: float | None = None,
         redirected: Callable[[Origin], object] = bool,
     ) -> None:
@@ -143,27 +143,61 @@ class Bodies:
                 before it is asked; what it raises passes through.
 
         Raises:
-            AxonError: what went wrong, with `transient` and `retry_after` for whoever retries.
+            AxonError: what went wrong, with `transient` and `retry_after` for the next attempt.
         """
-        if not 0 <= start < stop <= size:
-            raise ValueError(f"[{start}, {stop}) is not in an object of {size} bytes")
+        asked = Range(start, stop)
+        asking = _Asking(cancelled, patience, redirected)
+        with (
+            contextlib.suppress(CancelledReadError),
+            self._open(location, asked, size, asking, validated) as reading,
+        ):
+            self._stream(reading, Range(0, size) if reading.whole else asked, sink, unit)
 
-        asking, tied = _Asking(cancelled, patience, redirected), location
+    def open(
+        self,
+        location: Location,
+        start: int,
+        size: int,
+        *,
+        cancelled: Callable[[], bool] = bool,
+        patience: float | None = None,
+    ) -> Reading:
+        """Ask once for the bytes of an object of `size` bytes from `start` on; `with` ends it.
+
+        Args:
+            cancelled, patience: as for `read`.
+
+        Raises:
+            AxonError: as `read`; so do the reading's methods.
+            CancelledReadError: `cancelled` became true; here, or in the reading's methods.
+        """
+        return self._open(location, Range(start, size), size, _Asking(cancelled, patience, bool))
+
+    def _open(
+        self,
+        location: Location,
+        asked: Range,
+        size: int,
+        asking: _Asking,
+        validated: Callable[[str], str | None] | None = None,
+    ) -> Reading:
+        if not 0 <= asked.start < asked.stop <= size:
+            raise ValueError(f"[{asked.start}, {asked.stop}) is not in an object of {size} bytes")
+        tied = location
 
         def ask(at: int) -> Body:
-            return self._ask_for(tied, Range(at, stop), size, asking)
+            return self._ask_for(tied, Range(at, asked.stop), size, asking)
 
-        with contextlib.suppress(CancelledReadError):
-            body = ask(start)
-            wanted = body.held if body.whole else Range(start, stop)
-            with Reading(body, ask, self._pool, self.limits) as reading:
-                answer = body.exchange.answer
-                etag = answer.headers.get("etag")
-                if etag and not location.signed and not codings(answer):
-                    tied = replace(location, etag=validated(etag))
-                    if tied.etag:  # that of another answer, which came at the same time, say
-                        check_etag(answer, tied.etag)
-                self._stream(reading, wanted, sink, unit)
+        with contextlib.ExitStack() as opened:
+            reading = Reading(ask(asked.start), ask, self._pool, self.limits)
+            opened.enter_context(reading)
+            etag = reading.answer.headers.get("etag")
+            if validated and etag and not location.signed and not codings(reading.answer):
+                tied = replace(location, etag=validated(etag))
+                if tied.etag:  # that of another answer, which came at the same time, say
+                    check_etag(reading.answer, tied.etag)
+            opened.pop_all()
+        return reading
 
     def _stream(self, reading: Reading, wanted: Range, sink: Sink, unit: int) -> None:
         buffer = self._buffers.take(min(unit, wanted.size))

@@ -120,7 +120,7 @@ class Body:
 
 
 class Reading:
-    """Reads on from answer to answer; `with` ends the last one.
+    """Reads on from answer to answer; `with` ends the last one, and hangs up after an error.
 
     Args:
         body: the first answer.
@@ -133,15 +133,26 @@ class Reading:
         self._pool = pool
         self._limits = limits
         self._answers = 1
+        self._ended = False
 
     def __enter__(self) -> Reading:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
-            self._end()
+            self.end()
         else:
-            self._body.exchange.wire.hang_up()
+            self.hang_up()
+
+    @property
+    def answer(self) -> Answer:
+        """The answer that is being read, its head."""
+        return self._body.exchange.answer
+
+    @property
+    def whole(self) -> bool:
+        """Whether the server ignored the range and sends everything."""
+        return self._body.whole
 
     def fill(self, view: memoryview, start: int) -> None:
         """Fill `view` with the object's bytes from `start` on."""
@@ -159,16 +170,12 @@ class Reading:
         """Start the deadline anew: what was read is in use."""
         self._body.exchange.wire.progressed()
 
-    def _ask_for_more(self, start: int) -> None:
-        self._end()
-        self._answers += 1
-        if self._answers > MAX_ANSWERS:
-            url = shown(self._body.exchange.answer.url)
-            what = f"it sends less than it is asked for, {MAX_ANSWERS} times in one read"
-            raise fault(UnavailableError, what, url, transient=True)
-        self._body = self._more(start)
+    def end(self) -> None:
+        """Keep the connection if its answer was read to the end, and brought no byte too much.
 
-    def _end(self) -> None:
+        Raises:
+            AxonError: something follows the bytes, or their end does not come.
+        """
         exchange = self._body.exchange
         try:
             with mapped(exchange.answer.url, self._limits):
@@ -176,7 +183,22 @@ class Reading:
         except BaseException:
             exchange.wire.hang_up()
             raise
+        self._ended = True
         exchange.end(self._pool)
+
+    def hang_up(self) -> None:
+        """Close the connection, wherever its answer is; one that was kept is no longer ours."""
+        if not self._ended:
+            self._body.exchange.wire.hang_up()
+
+    def _ask_for_more(self, start: int) -> None:
+        self.end()
+        self._answers += 1
+        if self._answers > MAX_ANSWERS:
+            url = shown(self._body.exchange.answer.url)
+            what = f"it sends less than it is asked for, {MAX_ANSWERS} times in one read"
+            raise fault(UnavailableError, what, url, transient=True)
+        self._body, self._ended = self._more(start), False
 
 
 def _part_head(reply: Reply, boundary: str | None) -> dict[str, str]:

@@ -22,7 +22,7 @@ from axonfs.errors import (
     UnavailableError,
     VanishedError,
 )
-from axonfs.http_client import Bodies, Limits, Location, Routes
+from axonfs.http_client import Bodies, CancelledReadError, Limits, Location, Routes
 from tests.support import faulty
 from tests.support.faulty import FaultyOrigin
 
@@ -232,6 +232,88 @@ def test_a_slow_sink_is_not_a_slow_server(bodies: Bodies, origin: FaultyOrigin) 
 
     bodies.read(Location(origin.url + "object"), 0, 5 * UNIT, SIZE, sink, unit=UNIT)
     assert bytes(taken) == DATA[: 5 * UNIT]
+
+
+# -- a body that is read, not pushed ---------------------------------------------------------
+
+
+def test_a_body_is_read_in_any_pieces_and_at_any_pace(bodies: Bodies, origin: FaultyOrigin) -> None:
+    """The reader's time is not the server's."""
+    view, at = memoryview(bytearray(SIZE)), UNIT
+    with bodies.open(Location(origin.url + "object"), UNIT, SIZE) as reading:
+        for size in (1, 999, 5 * UNIT, SIZE - 6 * UNIT - 1000):
+            time.sleep(FAST.deadline / 2)
+            reading.progressed()
+            reading.fill(view[at : at + size], at)
+            at += size
+    assert view[UNIT:] == DATA[UNIT:]
+    assert read(bodies, origin, 0, UNIT).bytes == DATA[:UNIT]
+    assert [seen.connection for seen in origin.requests] == [1, 1]
+
+
+def test_a_body_from_a_server_without_ranges_begins_where_it_should(
+    bodies: Bodies, origin: FaultyOrigin
+) -> None:
+    origin.plan(faulty.ignore_range)
+    view = memoryview(bytearray(UNIT))
+    with bodies.open(Location(origin.url + "object"), 3 * UNIT, SIZE) as reading:
+        assert reading.whole
+        reading.fill(view, 3 * UNIT)
+        assert view == DATA[3 * UNIT : 4 * UNIT]
+        reading.hang_up()
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (faulty.short, UnavailableError),
+        (faulty.reset_within, UnavailableError),
+        (faulty.stall_within, UnavailableError),
+        (faulty.drip(0.02), DeadlineError),
+    ],
+)
+def test_a_body_that_breaks_off(
+    bodies: Bodies, origin: FaultyOrigin, fault: faulty.Fault, kind: type[AxonError]
+) -> None:
+    origin.plan(fault)
+    location, view = Location(origin.url + "object"), memoryview(bytearray(SIZE))
+    with pytest.raises(AxonError) as caught, bodies.open(location, 0, SIZE) as reading:
+        reading.fill(view, 0)
+    assert type(caught.value) is kind
+    assert caught.value.transient
+    assert f"(from {origin.url}object)" in str(caught.value)
+    assert read(bodies, origin).bytes == DATA
+    assert origin.requests[-1].connection == 2
+
+
+def test_a_cancelled_body_raises(bodies: Bodies, origin: FaultyOrigin) -> None:
+    origin.plan(faulty.stall_within)
+    ended = threading.Event()
+    location, view = Location(origin.url + "object"), memoryview(bytearray(SIZE))
+    with bodies.open(location, 0, SIZE, cancelled=ended.is_set) as reading:
+        ended.set()
+        with pytest.raises(CancelledReadError):
+            reading.fill(view, 0)
+        reading.hang_up()
+    with pytest.raises(CancelledReadError):
+        bodies.open(location, 0, SIZE, cancelled=ended.is_set)
+
+
+def test_a_connection_that_was_kept_is_not_closed_when_the_next_answer_fails(
+    bodies: Bodies, origin: FaultyOrigin
+) -> None:
+    """By then it may serve another read."""
+
+    def less(exchange: faulty.Exchange) -> None:
+        exchange.body = exchange.body[: 2 * UNIT]
+        exchange.headers["Content-Length"] = str(2 * UNIT)
+        exchange.headers["Content-Range"] = f"bytes 0-{2 * UNIT - 1}/{SIZE}"
+
+    origin.plan(less, faulty.status(503))
+    with pytest.raises(UnavailableError):
+        read(bodies, origin)
+    assert read(bodies, origin).bytes == DATA
+    assert {seen.connection for seen in origin.requests} == {1}
 
 
 # -- errors: one attempt each ----------------------------------------------------------------
