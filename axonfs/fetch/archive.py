@@ -1,119 +1,139 @@
-"""A tar archive that comes in pieces of any length: its files go out as they come.
+"""A tar.gz as a stream: its plain bytes, and which files they are.
 
-Pure: what a file is written to is the caller's. tarfile wants a file to read from, and its reader
-cannot be handed the bytes of a transfer as they arrive. Plain files and directories are taken, in
-ustar, pax and GNU headers; links, devices and names that lead elsewhere are refused.
+Pure: the caller says where the compressed bytes come from, and reads the bytes of the files.
+Plain files and directories are taken, in ustar, pax and GNU headers; links, devices, sparse files
+and paths that lead elsewhere are refused. Everything is read forward and in pieces, so an archive
+takes no memory, whatever its size and content.
 
-Not thread-safe; one call at a time, from any thread.
+`tarfile.TarFile` was rejected, for an archive may be hostile. Up to Python 3.12.5 it gives each pax
+header to a regular expression that takes time with the square of the header's length and holds the
+GIL: 2.5 s for one of 64 KiB, which the mount would stand still for. It also accepts malformed pax
+headers there, keeps every member in memory, and takes a damaged header for the archive's end.
+
+Not thread-safe; for any thread.
 """
 
 from __future__ import annotations
 
+import io
 import tarfile
-from collections.abc import Callable, Generator
-from typing import Protocol
+import zlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol
 
 from axonfs.errors import MalformedError
 from axonfs.names import check_path, printable, unusable
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+MAX_EXTENSION_BYTES = 64 << 10
+_SKIP_BYTES = 1 << 20
 _BLOCK = tarfile.BLOCKSIZE
 _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
 _EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME)
-MAX_EXTENSION_BYTES = 64 << 10
+# The records of pax headers that say what a manifest says as well. No others are kept.
+_KNOWN = (b"path", b"size")
+_SIZE_DIGITS = 19
+_GZIP = b"\x1f\x8b"
+_GZIP_WINDOW = 31  # zlib's word for: gzip, and nothing else
 
 
-class Target(Protocol):
-    """What a file of the archive is written to, in pieces of `unit` bytes, the last one shorter."""
+class Stream(Protocol):
+    """Blocking; fewer bytes than asked for only at the end."""
 
-    unit: int
-
-    def write(self, piece: bytes) -> None: ...
-
-    def done(self) -> None: ...
+    def read(self, size: int, /) -> bytes: ...
 
 
-class _Nothing:
-    """The target of a file that no manifest can name."""
-
-    unit = 1 << 20
-
-    def write(self, piece: bytes) -> None:
-        pass
-
-    def done(self) -> None:
-        pass
-
-
-class Untar:
-    """The files of one archive.
+class Plain(io.RawIOBase):
+    """The bytes in one gzip stream, for an `io.BufferedReader`.
 
     Args:
-        opened: called with path and size of each file; what it raises passes through.
+        more: returns the next bytes of the gzip stream, none at its end. They are used before
+            `more` is called again.
+        most: how many plain bytes the stream may have.
     """
 
-    def __init__(self, opened: Callable[[str, int], Target]) -> None:
-        self._opened = opened
-        self._buffer = bytearray()
-        self._parser = self._parse()
-        self._wanted = next(self._parser)
+    def __init__(self, more: Callable[[], memoryview], most: int) -> None:
+        self._more = more
+        self._allowed = self._left = most
+        self._taken = 0  # bytes of the gzip stream
+        self._inflater = zlib.decompressobj(_GZIP_WINDOW)
+        self._full = False  # zlib filled the last buffer, so it may hold bytes back
 
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes of the archive.
+    def readable(self) -> bool:
+        return True
 
-        Raises:
-            MalformedError: it is no archive of plain files.
+    def readinto(self, buffer: WriteableBuffer) -> int:
         """
-        self._buffer += data
-        while self._wanted and len(self._buffer) >= self._wanted:
-            piece = bytes(self._buffer[: self._wanted])
-            del self._buffer[: self._wanted]
-            self._wanted = _next_wanted(self._parser, piece)
-        if not self._wanted:
-            self._buffer.clear()  # what pads the archive to its last record
-
-    def _parse(self) -> Generator[int, bytes, None]:
-        """Yields how many bytes it wants next, and is sent exactly these."""
-        extended: dict[str, str] = {}
-        while any(block := (yield _BLOCK)):
-            header = _header(block)
-            if header.type in _EXTENSIONS:
-                body = yield from self._extension(header)
-                extended |= _extended(header, body)
-                continue
-            path, size = extended.get("path", header.name), _size(header, extended)
-            extended = {}
-            if header.type == tarfile.DIRTYPE:
-                continue
-            if header.type not in _FILES:
-                raise MalformedError(f"'{printable(path)}' is neither a file nor a directory")
-            yield from self._file(path, size)
-
-    def _extension(self, header: tarfile.TarInfo) -> Generator[int, bytes, bytes]:
-        if not 0 < header.size <= MAX_EXTENSION_BYTES:
-            raise MalformedError(f"a header of {header.size} bytes")
-        body = yield header.size + _padding(header.size)
-        return body[: header.size]
-
-    def _file(self, path: str, size: int) -> Generator[int, bytes, None]:
-        path = path.removeprefix("./")
-        # No manifest names a file that no directory can hold, so no reader waits for it.
-        target = _Nothing() if unusable(path) else self._opened(check_path(path), size)
-        left = size
-        while left:
-            piece = yield min(left, target.unit)
-            left -= len(piece)
-            target.write(piece)
-        target.done()
-        if padding := _padding(size):
-            yield padding
-
-
-def _next_wanted(parser: Generator[int, bytes, None], piece: bytes) -> int:
-    """What the parser wants after `piece`; 0 once the archive has ended."""
-    try:
-        return parser.send(piece)
-    except StopIteration:
+        Raises:
+            MalformedError: the stream is damaged, or ends too early.
+        """
+        view = memoryview(buffer)
+        while not self._inflater.eof:
+            full, data = self._full, memoryview(self._inflater.unconsumed_tail)
+            if not (data or full):
+                data = self._next()
+            plain = self._inflate(data, len(view))
+            if plain:
+                view[: len(plain)] = plain
+                return len(plain)
+            if not (data or full or self._inflater.eof):
+                raise MalformedError(f"its gzip stream does not end within its {self._taken} bytes")
         return 0
+
+    def _next(self) -> memoryview:
+        data = self._more()
+        if not self._taken and not _GZIP.startswith(data[:2].tobytes()):
+            raise MalformedError(f"it begins with {data[:2].hex()}, gzip with {_GZIP.hex()}")
+        self._taken += len(data)
+        return data
+
+    def _inflate(self, data: memoryview, most: int) -> bytes:
+        try:
+            plain = self._inflater.decompress(data, most)
+        except zlib.error as exc:
+            what = f"its gzip stream is damaged before byte {self._taken}: {exc}"
+            raise MalformedError(what) from exc
+        self._full = len(plain) == most
+        self._left -= len(plain)
+        if self._left < 0:
+            what = f"it holds more than the {self._allowed} bytes that its files can take"
+            raise MalformedError(what)
+        return plain
+
+
+def files(stream: Stream) -> Iterator[tuple[str, int]]:
+    """Path and size of each file of a tar archive, whose bytes are next in `stream`.
+
+    The caller reads these bytes before it goes on. An archive that is cut ends where it is cut.
+
+    Raises:
+        MalformedError: it is no archive of plain files.
+    """
+    extended: dict[bytes, str] = {}
+    while any(block := stream.read(_BLOCK)) and len(block) == _BLOCK:
+        header = _header(block)
+        if header.type in _EXTENSIONS:
+            extended |= _extended(header, stream)
+            continue
+        path, size = extended.get(b"path", header.name), _size(header, extended)
+        extended = {}
+        if header.type == tarfile.DIRTYPE:
+            continue
+        if header.type not in _FILES:
+            raise MalformedError(f"'{printable(path)}' is neither a file nor a directory")
+        path = path.removeprefix("./")
+        if unusable(path):  # no manifest names a file that no directory can hold
+            _skip(stream, size)
+        else:
+            yield check_path(path), size
+        stream.read(_padding(size))
+
+
+def _skip(stream: Stream, size: int) -> None:
+    while size and (piece := stream.read(min(size, _SKIP_BYTES))):
+        size -= len(piece)
 
 
 def _header(block: bytes) -> tarfile.TarInfo:
@@ -127,33 +147,39 @@ def _padding(size: int) -> int:
     return -size % _BLOCK
 
 
-def _size(header: tarfile.TarInfo, extended: dict[str, str]) -> int:
-    text = extended.get("size", "")
-    size = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else header.size
+def _size(header: tarfile.TarInfo, extended: dict[bytes, str]) -> int:
+    text = extended.get(b"size", "")
+    digits = text.isascii() and text.isdigit() and len(text) <= _SIZE_DIGITS
+    size = int(text) if digits else header.size
     if size < 0:
         raise MalformedError(f"'{printable(header.name)}' has a negative size")
     return size
 
 
-def _extended(header: tarfile.TarInfo, body: bytes) -> dict[str, str]:
+def _extended(header: tarfile.TarInfo, stream: Stream) -> dict[bytes, str]:
     """What an extension header says about the header after it."""
+    if not 0 < header.size <= MAX_EXTENSION_BYTES:
+        raise MalformedError(f"it has an extension header of {header.size} bytes")
+    body = stream.read(header.size + _padding(header.size))[: header.size]
+    if len(body) < header.size:  # the archive is cut
+        return {}
     if header.type == tarfile.GNUTYPE_LONGNAME:
-        return {"path": _text(body.rstrip(b"\0"))}
-    return _records(body) if header.type == tarfile.XHDTYPE else {}
+        return {b"path": _text(body.rstrip(b"\0"))}
+    return dict(_records(body)) if header.type == tarfile.XHDTYPE else {}
 
 
-def _records(body: bytes) -> dict[str, str]:
-    """pax's `length key=value\\n`, each length counting its own digits."""
-    found: dict[str, str] = {}
-    while body:
-        digits, _, _ = body[:20].partition(b" ")
-        length = int(digits) if digits.isdigit() else 0
-        if not len(digits) + 2 < length <= len(body):
-            raise MalformedError("a pax header that makes no sense")
-        key, _, value = body[len(digits) + 1 : length - 1].partition(b"=")
-        found[_text(key)] = _text(value)
-        body = body[length:]
-    return found
+def _records(body: bytes) -> Iterator[tuple[bytes, str]]:
+    """Those of pax's `length key=value\\n` that count; each length counts its own digits."""
+    start = 0
+    while start < len(body):
+        digits, _, _ = body[start : start + 20].partition(b" ")
+        stop = start + (int(digits) if digits.isdigit() else 0)
+        if not start + len(digits) + 2 < stop <= len(body):
+            raise MalformedError("it has an invalid pax header")
+        key, _, value = body[start + len(digits) + 1 : stop - 1].partition(b"=")
+        if key in _KNOWN:
+            yield key, _text(value)
+        start = stop
 
 
 def _text(raw: bytes) -> str:

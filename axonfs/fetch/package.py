@@ -7,8 +7,8 @@ package's end where that has none either.
 That a package is needed is kept in the index: what a pass left of a file is judged by it, in the
 next process too.
 
-`Packages` is for the trio thread. An `Unpacking` belongs to one worker thread at a time and
-reports files through `run_sync_soon`.
+For the trio thread. A pass reads and unpacks in one worker thread, which reports files through
+`run_sync_soon`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from axonfs.catalog.flights import Flights
 from axonfs.catalog.tree import Version
 from axonfs.errors import AxonError, ChangedError, MalformedError, NoSpaceError, VanishedError
 from axonfs.fetch.network import Network
-from axonfs.fetch.unpacking import PIECE, Unpacking, refuse
+from axonfs.fetch.package_body import PackageBody
+from axonfs.fetch.unpacking import Unpacking, refuse
 from axonfs.formats.document import Document
 from axonfs.formats.manifest import FileEntry
-from axonfs.http_client import Location, shown
+from axonfs.http_client import shown
 from axonfs.store import Store
 
 log = logging.getLogger(__name__)
@@ -62,25 +63,25 @@ class Packages:
         self._refused: dict[tuple[str, str], tuple[float, AxonError]] = {}
         self._running: dict[trio.Event, frozenset[str]] = {}  # until when, which contents
 
-    def needed(self, origin: Version, entry: FileEntry) -> bool:
-        """Whether the object of `entry` is known to be nowhere but in the package of `origin`."""
-        has_one = origin.manifest.package is not None
-        return has_one and entry.chunks is None and self._is_needed(_identity(origin))
+    def needed(self, version: Version, entry: FileEntry) -> bool:
+        """Whether the object of `entry` is known to be nowhere but in the package of `version`."""
+        has_one = version.manifest.package is not None
+        return has_one and entry.chunks is None and self._is_needed(_identity(version))
 
     def _is_needed(self, digest: str) -> bool:
         if digest not in self._needed:
             self._needed[digest] = self._store.document(_note(digest)) is not None
         return self._needed[digest]
 
-    def need(self, origin: Version, entry: FileEntry) -> bool:
-        """Take it that `entry` is nowhere but in the package of `origin`; False if it has none."""
-        if origin.manifest.package is None or entry.chunks is not None:
+    def need(self, version: Version, entry: FileEntry) -> bool:
+        """Take it that `entry` is nowhere but in the package of `version`; False if it has none."""
+        if version.manifest.package is None or entry.chunks is not None:
             return False
-        self._needed[_identity(origin)] = True
+        self._needed[_identity(version)] = True
         return True
 
-    async def unpack(self, origin: Version, patience: float | None = None) -> None:
-        """Return when every file of `origin` that its package has was unpacked and checked.
+    async def unpack(self, version: Version, patience: float | None = None) -> None:
+        """Return when every file of `version` that its package has was unpacked and checked.
 
         Args:
             patience: seconds to wait, where that is less than the usual; asks once then.
@@ -89,46 +90,46 @@ class Packages:
             AxonError: the package cannot be had, or is not what the manifest says. Files that
                 were checked by their own sha256 before that stay.
         """
-        if origin.manifest.package is None:
+        if version.manifest.package is None:
             raise VanishedError("its manifest gives neither a sha256 nor a package that has it")
-        key = "package", _identity(origin)
-        await self._flights.join(key, lambda: self._unpack(origin, patience))
+        key = "package", _identity(version)
+        await self._flights.join(key, lambda: self._unpack(version, patience))
 
-    async def _unpack(self, origin: Version, patience: float | None) -> None:
-        key = _identity(origin), origin.base
+    async def _unpack(self, version: Version, patience: float | None) -> None:
+        key = _identity(version), version.base
         until, error = self._refused.get(key, (0.0, None))
         if error is not None and trio.current_time() < until:
             raise error.located()
         noted = Document(b"", None, time.time(), "")
         await trio.to_thread.run_sync(self._store.put_document, _note(key[0]), noted)
         try:
-            await self._pass(origin, patience)
+            await self._pass(version, patience)
         except AxonError as exc:
             if not exc.transient and not isinstance(exc, NoSpaceError):
                 self._refused[key] = trio.current_time() + REFUSED_TTL, exc
             raise
 
-    async def _pass(self, origin: Version, patience: float | None) -> None:
+    async def _pass(self, version: Version, patience: float | None) -> None:
         """One pass, after those over packages that hold a file of this one as well: one of them may
         be wrong, and would write into what the other has proven."""
-        contents = frozenset(entry.digest for entry in origin.manifest.files)
+        contents = frozenset(entry.digest for entry in version.manifest.files)
         while before := [end for end, theirs in self._running.items() if theirs & contents]:
             await before[0].wait()
         ended = trio.Event()
         self._running[ended] = contents
         try:
-            await _Pass(self._network, self._store, self._unpacked, origin, patience).run()
+            await _Pass(self._network, self._store, self._unpacked, version, patience).run()
         finally:
             del self._running[ended]
             ended.set()
 
 
-def _identity(origin: Version) -> str:
+def _identity(version: Version) -> str:
     """What identifies the package of a version: its sha256, else its registry and the spec."""
-    package = origin.manifest.package
+    package = version.manifest.package
     if package and package.digest:
         return package.digest
-    return f"{origin.base} {origin.spec}"
+    return f"{version.base} {version.spec}"
 
 
 def _note(identity: str) -> str:
@@ -137,28 +138,27 @@ def _note(identity: str) -> str:
 
 
 class _Pass:
-    """One pass over a package: mirrors in turn, going on where the last answer broke off."""
+    """One pass over a package: mirrors in turn, until one has it."""
 
     def __init__(
         self,
         network: Network,
         store: Store,
         unpacked: Callable[[FileEntry], object],
-        origin: Version,
+        version: Version,
         patience: float | None,
     ) -> None:
-        assert origin.manifest.package is not None
-        assert origin.source is not None  # Feed.opened keeps only origins that have one
-        self._allowed = origin.source.allows_unverified(origin.base)
+        assert version.manifest.package is not None
+        assert version.source is not None  # a download keeps only versions that have one
+        self._allowed = version.source.allows_unverified(version.base)
         self._network = network
         self._store = store
         self._file_unpacked = unpacked
-        self._limits = network.limits
         self._patience = patience
-        self._manifest = origin.manifest
-        self._package = origin.manifest.package
-        self._mirrors = deque(origin.source.locate_package(origin.base, self._package))
-        self._answers = self._restarts = 0
+        self._manifest = version.manifest
+        self._package = version.manifest.package
+        self._mirrors = deque(version.source.locate_package(version.base, self._package))
+        self._restarts = 0
         self._soon = trio.lowlevel.current_trio_token().run_sync_soon
 
     async def run(self) -> None:
@@ -170,16 +170,13 @@ class _Pass:
         if not self._mirrors:
             raise VanishedError("its package has no URL that can be asked")
         while True:
-            self._answers = 0
-            unpacking = Unpacking(
-                self._manifest, self._store, self._unpacked, unverified=self._allowed
-            )
+            body = PackageBody(self._network, self._mirrors, self._package.size, self._patience)
             try:
-                return await self._insist(unpacking)
+                return await body.run(self._unpack)
             except AxonError as exc:
                 if exc.transient or isinstance(exc, NoSpaceError):
                     raise
-                if self._pieced(exc):
+                if self._pieced(exc, body):
                     log.info("%s; taking it anew from one answer", exc)
                     continue
                 self._mirrors.popleft()
@@ -187,70 +184,27 @@ class _Pass:
                     await self._refuse(exc)
                     raise
                 log.warning("%s; trying the next mirror of the package", exc)
-            finally:
-                unpacking.close()
 
-    def _pieced(self, exc: AxonError) -> bool:
+    def _pieced(self, exc: AxonError, body: PackageBody) -> bool:
         """Whether the package may be wrong because its bytes are of several answers."""
         self._restarts += 1
-        several = isinstance(exc, MalformedError) and self._answers > 1
+        several = isinstance(exc, MalformedError) and body.answers > 1
         return several and self._restarts <= MAX_RESTARTS
-
-    async def _insist(self, unpacking: Unpacking) -> None:
-        """Ask until the package is there: a fault that passes costs only what is still to come."""
-        attempt, since = 1, trio.current_time()
-        while True:
-            before = unpacking.taken
-            threads = self._network.lane_at(self._mirrors[0]).passes
-            try:
-                await trio.to_thread.run_sync(self._read, unpacking, limiter=threads)
-                return
-            except AxonError as exc:
-                if unpacking.taken > before:
-                    attempt, since = 1, trio.current_time()
-                late = trio.current_time() - since >= self._limits.deadline
-                if late or not exc.transient or self._patience is not None:
-                    raise
-                log.info("%s; going on at byte %d (%d)", exc, unpacking.taken, attempt)
-                pause = self._limits.pause(attempt, exc.retry_after)
-            attempt += 1
-            self._mirrors.rotate(-1)
-            await trio.sleep(pause)
 
     async def _refuse(self, exc: AxonError) -> None:
         if isinstance(exc, MalformedError):
             store, manifest = self._store, self._manifest
             await trio.to_thread.run_sync(refuse, manifest, store, f"{exc.what}, from {exc.source}")
 
-    def _read(self, unpacking: Unpacking) -> None:
-        location, size = self._mirrors[0], self._package.size
+    def _unpack(self, body: PackageBody) -> None:
+        store, allowed = self._store, self._allowed
         try:
-            if unpacking.taken < size:
-                self._ask(location, unpacking)
-            if not self._network.closing:
-                unpacking.finish()
+            Unpacking(self._manifest, store, body, self._unpacked, unverified=allowed).run()
         except (ChangedError, MalformedError) as exc:
             # Anew: neither is about the file that a reader wants, and a reader gets EIO of both.
             what = f"the package is not what the manifest declares: {exc.what}"
-            raise MalformedError(what, source=exc.source or shown(location.url)) from exc
-
-    def _ask(self, location: Location, unpacking: Unpacking) -> None:
-        def take(offset: int, view: memoryview) -> None:
-            self._soon(self._network.received, unpacking.take(offset, view))
-
-        size = self._package.size
-        self._answers += 1
-        self._soon(self._network.asked)
-        self._network.bodies.read(
-            location,
-            unpacking.taken,
-            size,
-            size,
-            take,
-            unit=PIECE,
-            cancelled=lambda: self._network.closing,
-            patience=self._patience,
-        )
+            source = exc.source or shown(self._mirrors[0].url)
+            raise MalformedError(what, source=source) from exc
 
     def _unpacked(self, entry: FileEntry) -> None:
         self._soon(self._file_unpacked, entry)

@@ -4,36 +4,41 @@ Below package.py, which fetches them. What a manifest does not declare is refuse
 and more bytes than its files can take. Nothing is written but chunks of the declared files'
 objects, so no name in a package is ever a path on this machine.
 
-How it is safe: of each object one chunk that was not there is held back until all its bytes were
-seen to be right, so an object that is complete is right, whenever a kill comes. The others count
-for nothing until then. What the kernel reads itself is not written over before that at all: only
-what rot took of it is kept back. An object is filled by one pass at a time (package.py).
-
-For worker threads; one call at a time.
+For worker threads: an `Unpacking` is used by one.
 """
 
 from __future__ import annotations
 
 import hashlib
-import zlib
+import io
 from collections.abc import Callable
+from typing import Protocol
 
+from axonfs import memory
 from axonfs.errors import MalformedError
-from axonfs.fetch.untar import Untar
+from axonfs.fetch.archive import Plain, files
+from axonfs.fetch.filling import Filling, is_right, is_whole
 from axonfs.formats.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, FileEntry, Manifest
 from axonfs.names import printable
-from axonfs.store import Store, StoredObject
+from axonfs.store import Store
 
 # Bytes of a package, and of what is in it, at a time.
 PIECE = 1 << 20
+# As many of its bytes go to zlib at a time: it copies what it does not use at once.
+_SLICE = 64 << 10
 # What the archive may have beside the bytes of a file: its headers and padding.
 _FILE_OVERHEAD = 4096
-_GZIP = b"\x1f\x8b"
-_GZIP_WINDOW = 31  # zlib's word for: gzip, and nothing else
+
+
+class Body(Protocol):
+    """The bytes of a package, to be read once; blocking."""
+
+    def readinto(self, view: memoryview, /) -> int:
+        """Fill `view`, or as much of it as is left."""
 
 
 class Unpacking:
-    """One pass over the package of `manifest`; `close` it.
+    """One pass over the package of `manifest`.
 
     Args:
         unpacked: called with each declared file when its object is complete and right.
@@ -44,70 +49,125 @@ class Unpacking:
         self,
         manifest: Manifest,
         store: Store,
+        body: Body,
         unpacked: Callable[[FileEntry], object],
         *,
         unverified: bool = False,
     ) -> None:
         assert manifest.package is not None
-        self.taken = 0  # bytes of the package
         self._package = manifest.package
         self._store = store
+        self._body = body
         self._unpacked = unpacked
         self._unverified = unverified
         self._declared = len(manifest.files)
         self._due = {entry.path: entry for entry in manifest.files}
         self._sum = hashlib.sha256()
-        self._inflater = zlib.decompressobj(_GZIP_WINDOW)
+        self._taken = 0  # bytes of the package
+        self._buffer = memory.buffer(PIECE)
+        self._piece = self._buffer[:0]  # what of it was not used yet
         self._allowed = manifest.size + _FILE_OVERHEAD * self._declared + MAX_MANIFEST_BYTES
-        self._left = self._allowed
-        self._untar = Untar(self._open)
-        self._held: list[_Filling] = []
+        self._held: list[Filling] = []
 
-    def take(self, offset: int, view: memoryview) -> int:
-        """Take the bytes of the package at `offset`; how many were new.
-
-        A source that ignores ranges begins at 0 again after a fault.
+    def run(self) -> None:
+        """Unpack it from its first byte to its last.
 
         Raises:
             MalformedError: the package is not what the manifest declares.
             OSError: the cache's disk refused.
+            Exception: what `body` raises.
         """
-        if offset < self.taken:
-            return 0
-        if offset == 0 and bytes(view[:2]) != _GZIP:
-            raise MalformedError(f"it begins with {bytes(view[:2]).hex()}, gzip with 1f8b")
-        self._sum.update(view)
-        self.taken += len(view)
-        self._inflate(view)
-        return len(view)
+        try:
+            self._run(io.BufferedReader(Plain(self._next_slice, self._allowed), PIECE))
+        finally:  # what is not complete; another pass writes its chunks anew
+            while self._held:
+                self._held.pop().close()
 
-    def _inflate(self, data: memoryview | bytes) -> None:
-        if self._inflater.eof:
-            raise MalformedError(f"bytes follow the end of its gzip stream, at {self.taken}")
-        plain = bytes(PIECE)
-        while data or len(plain) == PIECE:  # a full piece may have left some behind in zlib
-            try:
-                plain = self._inflater.decompress(data, PIECE)
-            except zlib.error as exc:
-                what = f"its gzip stream is damaged before byte {self.taken}: {exc}"
-                raise MalformedError(what) from exc
-            data = self._inflater.unconsumed_tail
-            self._left -= len(plain)
-            if self._left < 0:
-                what = f"it holds more than the {self._allowed} bytes that its files can take"
-                raise MalformedError(what)
-            self._untar.feed(plain)
+    def _run(self, plain: io.BufferedReader) -> None:
+        for path, size in files(plain):
+            self._unpack(path, size, plain)
+        while plain.read(PIECE):  # what pads the archive to its last record
+            pass
+        if self._next_piece():
+            raise MalformedError(f"bytes follow the end of its gzip stream, at {self._taken}")
+        self._finish()
 
-    def finish(self) -> None:
-        """The package was taken to its end: have files that waited for that count.
+    def _next_slice(self) -> memoryview:
+        """The next bytes of the package; empty at its end."""
+        if not self._piece:
+            self._piece = self._next_piece()
+        data, self._piece = self._piece[:_SLICE], self._piece[_SLICE:]
+        return data
 
-        Raises:
-            MalformedError: as `take`.
-        """
-        if self.taken != self._package.size:
-            raise MalformedError(f"it has {self.taken} bytes, not {self._package.size}")
-        if not self._inflater.eof:
-            raise MalformedError(f"its gzip stream does not end within its {self.taken} bytes")
+    def _next_piece(self) -> memoryview:
+        piece = self._buffer[: self._body.readinto(self._buffer)]
+        self._sum.update(piece)
+        self._taken += len(piece)
+        return piece
+
+    def _unpack(self, path: str, size: int, plain: io.BufferedReader) -> None:
+        """Read one file, up to its end if the archive has it."""
+        entry = self._entry(path, size)
+        filling = self._filling(entry) if entry else None
+        unit, left = filling.unit if filling else PIECE, size
+        while left:
+            piece = plain.read(min(left, unit))
+            if len(piece) < min(left, unit):
+                return  # `_finish` says what is missing
+            left -= len(piece)
+            if filling:
+                filling.write(piece)
+        if entry:
+            self._done(entry, filling)
+
+    def _entry(self, path: str, size: int) -> FileEntry | None:
+        """What the manifest declares of a file; None of the manifest's own."""
+        entry = self._due.get(path)
+        if entry is None and path == MANIFEST_NAME and size <= MAX_MANIFEST_BYTES:
+            return None
+        if entry is None:
+            raise MalformedError(f"it holds '{printable(path)}', not declared or there twice")
+        if size != entry.size:
+            what = f"'{printable(path)}' has {size} bytes in it, not {entry.size}"
+            raise MalformedError(what)
+        return entry
+
+    def _filling(self, entry: FileEntry) -> Filling | None:
+        """Where the bytes of a file go; None if they are not needed."""
+        if not entry.size or entry.chunks is not None or not self._counts(entry):
+            return None
+        stored = self._store.object(entry)
+        if is_right(stored, entry):
+            return None
+        generation = stored.generation()
+        if entry.packed and is_whole(stored) and stored.mark_verified(generation):
+            return None  # a kill came before that was noted
+        filling = Filling(entry, stored)
+        self._held.append(filling)
+        filling.begin()
+        return filling
+
+    def _counts(self, entry: FileEntry) -> bool:
+        return self._unverified or not entry.unverified
+
+    def _done(self, entry: FileEntry, filling: Filling | None) -> None:
+        """All bytes of a file came. The package vouches for it if nothing else does."""
+        del self._due[entry.path]
+        if filling is None:
+            if self._counts(entry):
+                self._unpacked(entry)
+        elif not entry.named:
+            filling.check()
+            self._settle(filling)
+
+    def _settle(self, filling: Filling) -> None:
+        filling.settle()
+        self._held.remove(filling)
+        filling.close()
+        self._unpacked(filling.entry)
+
+    def _finish(self) -> None:
+        """The package was read to its end: have files that waited for that count."""
         if self._due:
             count, path = self._declared - len(self._due), printable(min(self._due))
             what = f"it holds {count} of {self._declared} declared files; '{path}' is missing"
@@ -116,57 +176,17 @@ class Unpacking:
             what = f"its sha256 is {self._sum.hexdigest()}, not {self._package.digest}"
             raise MalformedError(what)
         while self._held:
-            self._held.pop().settle()
-
-    def close(self) -> None:
-        """Let go of what is not complete; its chunks are written anew by another pass."""
-        while self._held:
-            self._held.pop().close()
-
-    def _open(self, path: str, size: int) -> _Filling | _Passed:
-        entry = self._due.get(path)
-        if entry is None and path == MANIFEST_NAME and size <= MAX_MANIFEST_BYTES:
-            return _Passed()
-        if entry is None:
-            raise MalformedError(f"it holds '{printable(path)}', not declared or there twice")
-        if size != entry.size:
-            what = f"'{printable(path)}' has {size} bytes in it, not {entry.size}"
-            raise MalformedError(what)
-        if entry.unverified and not self._unverified:
-            return _Passed(lambda: self._due.pop(path))
-        stored = self._store.object(entry) if size else None
-        if stored is None or entry.chunks is not None or _is_right(stored, entry):
-            return _Passed(lambda: self._done(entry))
-        generation = stored.generation()
-        if entry.packed and _is_whole(stored) and stored.mark_verified(generation):
-            # A kill came before that was noted.
-            return _Passed(lambda: self._done(entry))
-        filling = _Filling(entry, stored, self._ready, self._unpacked)
-        self._held.append(filling)
-        filling.begin()
-        return filling
-
-    def _ready(self, filling: _Filling) -> None:
-        """All bytes of a file are there. The package vouches for it if nothing else does."""
-        del self._due[filling.entry.path]
-        if not filling.entry.named:
-            filling.check()
-            self._held.remove(filling)
-            filling.settle()
-
-    def _done(self, entry: FileEntry) -> None:
-        del self._due[entry.path]
-        self._unpacked(entry)
+            self._settle(self._held[-1])
 
 
 def refuse(manifest: Manifest, store: Store, cause: str) -> None:
-    """Serve nobody from what the package of `manifest` should have held, as from any object whose
-    bytes were wrong: `verify` tells, and with `--repair` asks for the package again."""
+    """Quarantine what the package of `manifest` should have held, as any object with wrong bytes:
+    `verify` reports it, and `verify --repair` asks for the package again."""
     for entry in manifest.files:
         if (
             not entry.size
             or entry.chunks is not None
-            or _is_right(stored := store.object(entry), entry)
+            or is_right(stored := store.object(entry), entry)
         ):
             continue
         stored.hold()
@@ -176,107 +196,3 @@ def refuse(manifest: Manifest, store: Store, cause: str) -> None:
                 stored.discard()
         finally:
             stored.release()
-
-
-def _is_right(stored: StoredObject, entry: FileEntry) -> bool:
-    """Whether there is nothing left to do for a file, as far as it can be known."""
-    return stored.complete and (stored.verified or (entry.unverified and _is_whole(stored)))
-
-
-def _is_whole(stored: StoredObject) -> bool:
-    """Whether all of it landed: what was only found in its file proves nothing."""
-    return stored.complete and not stored.adopted(0, stored.count)
-
-
-class _Passed:
-    """A file whose bytes nobody needs."""
-
-    unit = PIECE
-
-    def __init__(self, done: Callable[[], object] = bool) -> None:
-        self._done = done
-
-    def write(self, piece: bytes) -> None:
-        pass
-
-    def done(self) -> None:
-        self._done()
-
-
-class _Filling:
-    """A file on its way into its object, which is held until `settle` or `close`."""
-
-    def __init__(
-        self,
-        entry: FileEntry,
-        stored: StoredObject,
-        ready: Callable[[_Filling], None],
-        unpacked: Callable[[FileEntry], object],
-    ) -> None:
-        self.entry = entry
-        self.unit = stored.chunk_size
-        self._object = stored
-        self._ready = ready
-        self._unpacked = unpacked
-        self._sum = hashlib.sha256()
-        self._chunk = 0
-        self._kept: dict[int, bytes] = {}
-        self._back: set[int] = set()
-        self._generation = stored.generation()
-        stored.hold()
-
-    def begin(self) -> None:
-        """Choose what is held back until the end.
-
-        Raises:
-            OSError: the disk failed.
-        """
-        stored = self._object
-        if stored.complete:  # nothing vouches for it
-            stored.discard()
-        absent = [chunk for run in stored.missing(0, stored.count) for chunk in range(*run)]
-        self._back = set(absent if stored.frozen else absent[-1:])
-        self._generation = stored.generation()
-
-    def write(self, piece: bytes) -> None:
-        self._sum.update(piece)
-        if self._chunk in self._back:
-            self._kept[self._chunk] = piece
-        elif not self._object.frozen:
-            self._land(self._chunk, piece)
-        self._chunk += 1
-
-    def _land(self, chunk: int, piece: bytes) -> None:
-        self._object.land(chunk, memoryview(piece))
-        epoch, writes = self._generation
-        self._generation = epoch, writes + 1  # ours; others' show when it is compared
-
-    def done(self) -> None:
-        self._ready(self)
-
-    def check(self) -> None:
-        """
-        Raises:
-            MalformedError: the bytes are not the ones that the manifest names; they are dropped.
-        """
-        if self._sum.hexdigest() != self.entry.digest:
-            path = printable(self.entry.path)
-            what = f"'{path}' in it has the sha256 {self._sum.hexdigest()}, not {self.entry.digest}"
-            self._object.discard()
-            raise MalformedError(what)
-
-    def settle(self) -> None:
-        """Have the object count: its bytes are right."""
-        try:
-            for chunk, piece in self._kept.items():
-                self._land(chunk, piece)
-            if self._kept and not self.entry.unverified:
-                self._object.mark_verified(self._generation)
-            if self._object.quarantined:  # by a package before this one
-                self._object.quarantine(None)
-        finally:
-            self.close()
-        self._unpacked(self.entry)
-
-    def close(self) -> None:
-        self._object.release()

@@ -5,8 +5,11 @@ Inputs are valid documents with pieces cut out, doubled, swapped, flipped and ma
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import struct
+import tarfile
 import time
 import tracemalloc
 from collections import Counter
@@ -18,6 +21,7 @@ from hypothesis import strategies as st
 
 from axonfs.connection import handshake
 from axonfs.errors import AxonError, CorruptError, MalformedError, UsageError
+from axonfs.fetch.archive import Plain, files
 from axonfs.formats.chunktable import ChunkTable, decode_table, parse_table
 from axonfs.formats.listing import (
     Listing,
@@ -89,6 +93,24 @@ OFFER = struct.pack("=IIQQIIIHH", 104, 26, 2, 0, 0, 0, 0, 0, 0) + struct.pack(
 REPLY = struct.pack("=IiQ", 80, 0, 2) + struct.pack(
     "=IIIIHHIIHHI28x", 7, 38, 4096, 1, 12, 9, 4096, 1, 32, 0, 0
 )
+
+
+def archive() -> bytes:
+    """Files and a directory, with headers of each kind."""
+    buffer = io.BytesIO()
+    for kind in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        with tarfile.open(fileobj=buffer, mode="w", format=kind) as made:
+            for path in ("config.json", "sub/" + "long" * 40, "last.bin"):
+                header = tarfile.TarInfo(path)
+                header.size, header.mtime = 700, 1.5
+                made.addfile(header, io.BytesIO(b"data" * 175))
+            folder = tarfile.TarInfo("sub")
+            folder.type = tarfile.DIRTYPE
+            made.addfile(folder)
+    return buffer.getvalue().replace(bytes(5120), b"")
+
+
+ARCHIVE = archive()
 
 TOKENS = [
     *(b"\0", b"\xff" * 8, b"\xed\xa0\x80", b"\r\n", b"..", b"/", b"[" * 2000, b"{" * 2000),
@@ -290,3 +312,18 @@ def test_headers(data: bytes) -> None:
     attempt("Location", lambda raw: split_url(text), data, ValueError)
     waits = attempt("Retry-After", lambda raw: parse_retry_after(text, 1.7e9), data)
     assert waits is None or 0 <= float(str(waits)) <= 60
+
+
+@budget
+@given(mangled(ARCHIVE), st.booleans())
+def test_archive(data: bytes, packed: bool) -> None:
+    """What a package may be: a gzip stream that is damaged, or one of a damaged archive."""
+
+    def parse(raw: bytes) -> object:
+        pieces = iter([memoryview(gzip.compress(raw, 1) if packed else raw)])
+        stream = io.BufferedReader(Plain(lambda: next(pieces, memoryview(b"")), 1 << 30), 1 << 16)
+        return [path for path, size in files(stream) if len(stream.read(size)) == size]
+
+    found = attempt("archive", parse, data, MalformedError)
+    for path in found if isinstance(found, list) else ():
+        assert not {"", ".", ".."} & set(path.split("/"))

@@ -1,0 +1,103 @@
+"""One file of a package on its way into its object.
+
+Below unpacking.py. How it is safe: of each object one chunk that was absent is held back until all
+its bytes were seen to be right, so an object that is complete is right, whenever a kill comes. The
+others count for nothing until then. What the kernel reads itself is not overwritten before that at
+all: only the chunks that rot took from it are held back. One pass at a time fills an object
+(package.py).
+
+For worker threads; one call at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from axonfs.errors import MalformedError
+from axonfs.formats.manifest import FileEntry
+from axonfs.names import printable
+from axonfs.store import StoredObject
+
+
+class Filling:
+    """The object of `entry`, which is held until `close`."""
+
+    def __init__(self, entry: FileEntry, stored: StoredObject) -> None:
+        self.entry = entry
+        self.unit = stored.chunk_size
+        self._object = stored
+        self._sum = hashlib.sha256()
+        self._chunk = 0
+        self._kept: dict[int, bytes] = {}
+        self._back: set[int] = set()
+        self._generation = stored.generation()
+        stored.hold()
+
+    def begin(self) -> None:
+        """Choose what is held back until the end.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        stored = self._object
+        if stored.complete:  # nothing vouches for it
+            stored.discard()
+        absent = [chunk for run in stored.missing(0, stored.count) for chunk in range(*run)]
+        self._back = set(absent if stored.frozen else absent[-1:])
+        self._generation = stored.generation()
+
+    def write(self, piece: bytes) -> None:
+        """Take the next chunk, of `unit` bytes or the last one.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        self._sum.update(piece)
+        if self._chunk in self._back:
+            self._kept[self._chunk] = piece
+        elif not self._object.frozen:
+            self._land(self._chunk, piece)
+        self._chunk += 1
+
+    def _land(self, chunk: int, piece: bytes) -> None:
+        self._object.land(chunk, memoryview(piece))
+        epoch, writes = self._generation
+        self._generation = epoch, writes + 1  # ours; others' show when it is compared
+
+    def check(self) -> None:
+        """
+        Raises:
+            MalformedError: the bytes are not the ones that the manifest names; they are dropped.
+        """
+        if self._sum.hexdigest() != self.entry.digest:
+            path = printable(self.entry.path)
+            what = f"'{path}' in it has the sha256 {self._sum.hexdigest()}, not {self.entry.digest}"
+            self._object.discard()
+            raise MalformedError(what)
+
+    def settle(self) -> None:
+        """Have the object count: its bytes are right.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        for chunk, piece in self._kept.items():
+            self._land(chunk, piece)
+        if self._kept and not self.entry.unverified:
+            self._object.mark_verified(self._generation)
+        if self._object.quarantined:  # by a package before this one
+            self._object.quarantine(None)
+
+    def close(self) -> None:
+        """Release the object. What is not complete of it counts for nothing."""
+        self._object.release()
+
+
+def is_right(stored: StoredObject, entry: FileEntry) -> bool:
+    """Whether there is nothing left to do for a file, as far as it can be known."""
+    return stored.complete and (stored.verified or (entry.unverified and is_whole(stored)))
+
+
+def is_whole(stored: StoredObject) -> bool:
+    """Whether all of it landed: what was only found in its file proves nothing."""
+    return stored.complete and not stored.adopted(0, stored.count)
