@@ -1,9 +1,10 @@
-"""Every error this package raises on purpose.
+"""The exceptions that this package raises on purpose.
 
-Each class carries the errno a reader of the mount gets and the exit code a command ends with.
-A message says what happened, to which model and file, from which source, and what to do. The
-layer that notices a fault knows what and where from; the layers above add spec and path with
-`naming` or `located`, so one fault shared by several readers names each reader's own file.
+Each class carries the errno that a reader of the mount gets and the exit code of a command that
+fails with it. A message says what happened, to which model and file, from which source, and what
+to do. The layer that detects a fault knows what happened and the source; the layers above add the
+spec and the path with `naming` or `located`. So a fault that several readers share names each
+reader's file.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Kind = TypeVar("Kind", bound=BaseException)
 
 
 class AxonError(Exception):
-    """A fault with a message for a person.
+    """The base class: a fault with a message for a person.
 
     Args:
         what: what happened, one clause without a full stop.
@@ -29,10 +30,9 @@ class AxonError(Exception):
         source: URL or directory that the fault came from, without credentials.
         hint: what the user can do, one clause.
 
-    `transient` says that asking again may help, and `retry_after` how many seconds the source
-    wants to be left alone first; whoever retries decides by them. `overloaded` says that it wants
-    fewer requests at a time. `status` is that of its answer over HTTP, `code` its own word for the
-    fault (X-Error-Code).
+    `transient` says that a retry may help, and `retry_after` how many seconds the source asks to
+    wait before it. `overloaded` says that the source wants fewer requests at a time. `status` is
+    the HTTP status of its response, and `code` its own word for the fault (X-Error-Code).
     """
 
     errno: int = errno.EIO
@@ -67,7 +67,7 @@ class AxonError(Exception):
         return f"{text}; {self.hint}" if self.hint else text
 
     def facts(self) -> dict[str, str | None]:
-        """The parts of the message by name, as JSON has them."""
+        """The parts of the message by name, for JSON output."""
         return {
             "message": self.what,
             "spec": self.spec,
@@ -79,9 +79,9 @@ class AxonError(Exception):
     def located(
         self, *, spec: str | None = None, path: str | None = None, source: str | None = None
     ) -> Self:
-        """A copy that also names these, where this one does not; its cause is this one.
+        """A copy with these filled in where they are missing; this error is its cause.
 
-        A path without a spec is left out where this error names a model, which says more.
+        A path without a spec is left out if this error names a model, which says more.
         """
         twin = copy.copy(self)
         twin.spec = self.spec or spec
@@ -93,7 +93,7 @@ class AxonError(Exception):
 
 
 def _shown(name: str) -> str:
-    """A name in a message: a file's may have any character, and none may forge a line."""
+    """A name for a message, with control characters replaced, so that it cannot forge a line."""
     return "".join(char if char.isprintable() else "?" for char in name)
 
 
@@ -104,17 +104,17 @@ class NotFoundError(AxonError):
 
 
 class NoRegistryError(NotFoundError):
-    """No registry is configured, so no model that is not on a hub can be found."""
+    """No registry is configured, so only models on hubs can be found."""
 
 
 class ReadOnlyError(AxonError):
-    """Something tried to write."""
+    """A program tried to write to the read-only mount."""
 
     errno = errno.EROFS
 
 
 class BadHandleError(AxonError):
-    """A file handle this mount never gave out."""
+    """A file handle that this mount did not issue."""
 
     errno = errno.EBADF
 
@@ -126,25 +126,25 @@ class AccessDeniedError(AxonError):
 
 
 class ChangedError(AxonError):
-    """The source's bytes are no longer the ones the manifest names (size or ETag differ)."""
+    """The source's bytes are not the ones that the manifest names: the size or the ETag differs."""
 
     errno = errno.ESTALE
 
 
 class EtagError(ChangedError):
-    """An answer has another ETag than the one before, or none: its bytes may be others too."""
+    """A response has no ETag or a different one than before, so its bytes may differ too."""
 
 
 class CorruptError(AxonError):
-    """Bytes do not match their digest; they were dropped."""
+    """Bytes did not match their digest and were dropped."""
 
 
 class UnverifiedError(AxonError):
-    """Nothing tells whether a file's bytes are right, and the user did not allow to read it."""
+    """A file has no digest to verify it with, and the user did not allow unverified reads."""
 
 
 class MalformedError(AxonError):
-    """A manifest, index or chunk table that breaks the format's rules; nothing of it is used."""
+    """A manifest, index or chunk table is malformed; no part of it is used."""
 
 
 class UnavailableError(AxonError):
@@ -152,7 +152,7 @@ class UnavailableError(AxonError):
 
 
 class ShortageError(UnavailableError):
-    """This process has no descriptor or memory left; no source is to blame, and it may pass."""
+    """This process ran out of descriptors or memory. That may pass, and is no source's fault."""
 
     transient = True
 
@@ -162,7 +162,7 @@ class VanishedError(AxonError):
 
 
 class DeadlineError(AxonError):
-    """No progress within the deadline."""
+    """There was no progress within the deadline."""
 
     errno = errno.ETIMEDOUT
 
@@ -174,23 +174,23 @@ class NoSpaceError(AxonError):
 
 
 class OfflineError(AxonError):
-    """What was asked for is not local, and `--offline` forbids to fetch it."""
+    """The data is not local, and `--offline` forbids fetching it."""
 
     errno = errno.ENETUNREACH
 
 
 class BusyError(AxonError):
-    """Something else holds the cache or the mountpoint; the message names its pid."""
+    """Another process uses the cache or the mountpoint; the message names its pid."""
 
     errno = errno.EBUSY
 
 
 class UnsupportedError(AxonError):
-    """This machine lacks something that the command needs."""
+    """This machine lacks a feature that the command needs."""
 
 
 class UsageError(AxonError):
-    """Wrong usage: the command line or a setting does not make sense."""
+    """The command line or a setting is invalid."""
 
     errno = errno.EINVAL
     exit_code = 2
@@ -201,7 +201,7 @@ class ClosedFileError(UsageError):
 
 
 class StoppedError(AxonError):
-    """Ctrl-C ended the work; the message says what there is of it and how to go on."""
+    """Ctrl-C ended the work; the message says what is done and how to resume."""
 
     errno = errno.EINTR
     exit_code = 130  # 128 + SIGINT, as shells expect it
@@ -247,20 +247,20 @@ def find(exc: BaseException, kind: type[Kind]) -> Kind | None:
 
 
 def fault_of(exc: BaseException) -> AxonError | None:
-    """What went wrong, also in a group: an AxonError, or what the system refused.
+    """The fault behind `exc`, which may be a nursery's exception group, as an AxonError.
 
-    None for a bug, and for what must go through, such as a cancellation.
+    None for a bug, and for exceptions that must propagate, such as a cancellation.
     """
     if (known := find(exc, AxonError)) is not None:
         return known
     if find(exc, MemoryError) is not None:
-        return ShortageError("this process got no memory", hint="free some")
+        return ShortageError("this process is out of memory", hint="free some memory")
     fault = find(exc, OSError)
     return refused(fault) if fault is not None else None
 
 
 def refused(exc: OSError) -> AxonError:
-    """What the system refused, as a message for a person."""
+    """An AxonError for a system call that failed."""
     what = f"the system refused: {exc.strerror or exc}"
     path = exc.filename if isinstance(exc.filename, str) else None
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):

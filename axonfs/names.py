@@ -1,8 +1,8 @@
-"""Names from outside: specs, and the paths a manifest may use.
+"""Names from outside: specs, and the paths that a manifest may use.
 
-Pure. Everything that becomes a directory entry goes through here, so nothing that a registry
-says can climb out of its version or collide with the mount's own names. Names of files may have
-any character that Linux allows; `printable` makes them safe to show.
+Pure. Every name that becomes a directory entry is checked here, so a registry cannot escape the
+directory of a version or collide with the mount's own names. File names may have any character
+that Linux allows; `printable` makes them safe to show.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LATEST = "latest"
 MAX_SEGMENT_BYTES = 255  # NAME_MAX of Linux
 MAX_PATH_BYTES = 3072  # leaves 1 KiB of Linux's PATH_MAX for what is above a version
 MAX_DEPTH = 16  # of a version's directory
-# Hubs of models; each serves the namespace of its name, and is asked only for what is named there.
+# Hubs of models. Each serves the namespace with its name, and gets requests for that one only.
 HUBS = ("hf", "modelscope")
 
 # Capitals, `_`, `.` and `+` occur in Hugging Face ids and semver builds.
@@ -61,9 +61,9 @@ def valid_segment(text: str) -> bool:
 
 
 def revision_segment(revision: str) -> str | None:
-    """The segment that stands for a hub's branch or tag: percent-encoded where it has to be.
+    """The path segment for a hub's branch or tag, percent-encoded where needed.
 
-    None if git has no ref of that name, or no file name holds it.
+    None if git does not allow such a ref, or if the segment is too long for a file name.
     """
     if not _REVISION.fullmatch(revision) or ".." in revision or "//" in revision:
         return None
@@ -84,7 +84,7 @@ def revision_of(segment: str) -> str:
 
 
 def _hub_version(text: str) -> str | None:
-    """The segment for a revision as a person wrote it: percent-encoded, or as git has it."""
+    """The segment for a revision that a user wrote, either percent-encoded or as in git."""
     if _ENCODED.fullmatch(text):
         return revision_segment(revision_of(text))
     return revision_segment(text)
@@ -134,10 +134,10 @@ def spec_of(segments: tuple[str, ...]) -> Spec | None:
 
 
 def check_path(path: str) -> str:
-    """`path` as it is, if it is a plain relative path of a file inside a version.
+    """Return `path` unchanged if it is a plain relative path of a file inside a version.
 
     Raises:
-        MalformedError: absolute, empty, `.` or `..` segments, NUL, or `unusable`.
+        MalformedError: it is absolute, has an empty, `.` or `..` segment or NUL, or is `unusable`.
     """
     if "\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/")):
         raise MalformedError(f"the path '{printable(path)}' is not a plain relative path")
@@ -147,7 +147,7 @@ def check_path(path: str) -> str:
 
 
 def unusable(path: str) -> str | None:
-    """Why no directory can hold a file of this path; None if one can."""
+    """Why Linux does not allow a file with this path; None if it does."""
     try:
         encoded = path.encode()
     except UnicodeEncodeError:
@@ -158,10 +158,10 @@ def unusable(path: str) -> str | None:
 
 
 def check_digest(text: object) -> str:
-    """`text` if it is a sha256 in lower-case hex.
+    """Return `text` if it is a sha256 in lower-case hex.
 
     Raises:
-        MalformedError: it is anything else.
+        MalformedError: it is not.
     """
     if isinstance(text, str) and _DIGEST.fullmatch(text):
         return text
@@ -169,24 +169,25 @@ def check_digest(text: object) -> str:
 
 
 def vouching_digest(text: object) -> str | None:
-    """`text` in lower case if it can tell what some bytes are: a sha256, and no placeholder.
+    """`text` in lower case if it is a real sha256, with which bytes can be verified; else None.
 
-    Placeholders are words, zeros, and whatever else is not 64 hex digits; `sha256:` may come first.
+    Some manifests have a placeholder instead: words, zeros, or fewer digits. A `sha256:` prefix is
+    allowed.
     """
     digest = text.lower().removeprefix("sha256:") if isinstance(text, str) else ""
     return digest if _DIGEST.fullmatch(digest) and digest.strip("0") else None
 
 
 def is_commit(text: object) -> bool:
-    """Whether `text` is a git object id in full: a revision that cannot move."""
+    """Whether `text` is a full git object id; unlike a branch it always names the same commit."""
     return isinstance(text, str) and bool(_GIT.fullmatch(text))
 
 
 def check_git(text: object) -> str:
-    """`text` if it is a git object id.
+    """Return `text` if it is a git object id.
 
     Raises:
-        MalformedError: it is anything else.
+        MalformedError: it is not.
     """
     if isinstance(text, str) and is_commit(text):
         return text
@@ -207,9 +208,9 @@ def plain(text: str, limit: int = 200) -> str:
 
 
 def version_key(version: str) -> tuple[object, ...]:
-    """Sort key in semver order: prereleases before their release, other words before all.
+    """Sort key in semver order: prereleases before their release, non-versions before all.
 
-    Versions that semver holds equal (`1.0.0+a`, `1.0.0+b`) are ordered by their text, so that
+    Versions that are equal in semver (`1.0.0+a`, `1.0.0+b`) are ordered by their text, so that
     every program agrees on which is the newest. Source: semver.org, section 11.
     """
     match = _VERSION.fullmatch(version)

@@ -1,8 +1,8 @@
 """Half-open ranges and the bitmap of an object's chunks.
 
-Pure. Every range in the program is `[start, stop)`; HTTP's inclusive form lives only where
-requests are written. A `Bitmap` may be read from any thread without a lock (each read is one
-bytearray operation); writers must exclude each other, since `count` follows every change.
+Pure. Every range in the program is `[start, stop)`; HTTP's inclusive form occurs only where
+requests are written. Any thread may read a `Bitmap` without a lock, since each read is one
+bytearray operation. Writers need a lock, since `set` and `clear` update `count` as well.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def runs(numbers: Iterable[int]) -> list[Range]:
 
 
 def aligned(whole: Range, unit: int) -> Iterator[Range]:
-    """`whole` in pieces that end at multiples of `unit`, in order; the last one may be shorter."""
+    """Split `whole` at the multiples of `unit`; the pieces come in order."""
     start = whole.start
     while start < whole.stop:
         stop = min(start - start % unit + unit, whole.stop)
@@ -62,7 +62,7 @@ def aligned(whole: Range, unit: int) -> Iterator[Range]:
 
 
 def split(whole: Range, limit: int) -> list[Range]:
-    """`whole` in pieces of at most `limit`, in order; the last one may be shorter."""
+    """Split `whole` into pieces of at most `limit`, in order."""
     return [
         Range(start, min(start + limit, whole.stop))
         for start in range(whole.start, whole.stop, limit)
@@ -72,8 +72,8 @@ def split(whole: Range, limit: int) -> list[Range]:
 class Bitmap:
     """One flag per chunk.
 
-    A byte each rather than a bit: a search is then one `bytearray.find`, which passes 100,000
-    chunks (100 GiB) in microseconds, and 100 kB for such an object is nothing.
+    Each flag takes a byte rather than a bit, so that a search is one `bytearray.find`: it scans
+    100,000 chunks (100 GiB) in microseconds, and 100 kB is little memory for such an object.
     """
 
     __slots__ = ("_bits", "_count")
@@ -87,7 +87,7 @@ class Bitmap:
 
     @property
     def count(self) -> int:
-        """How many are set."""
+        """The number of flags that are set."""
         return self._count
 
     def set(self, number: int) -> None:
@@ -101,7 +101,7 @@ class Bitmap:
             self._count -= 1
 
     def load(self, flags: bytes) -> None:
-        """Replace every flag at once: a byte of 0 or 1 for each."""
+        """Replace all flags; `flags` has a byte of 0 or 1 for each."""
         if len(flags) != len(self._bits):
             raise ValueError(f"{len(flags)} flags for a bitmap of {len(self._bits)}")
         self._bits[:] = flags
@@ -111,16 +111,16 @@ class Bitmap:
         return self._bits[number] != 0
 
     def all_set(self, start: int, stop: int) -> bool:
-        """Whether every one of `[start, stop)` is set; true for an empty range."""
+        """Whether all flags in `[start, stop)` are set; true for an empty range."""
         return self._bits.find(0, start, stop) < 0
 
     def next_clear(self, start: int, stop: int) -> int:
-        """The first clear number in `[start, stop)`, `stop` if there is none."""
+        """The first clear number in `[start, stop)`, or `stop` if all are set."""
         found = self._bits.find(0, start, stop)
         return stop if found < 0 else found
 
     def next_set(self, start: int, stop: int) -> int:
-        """The first set number in `[start, stop)`, `stop` if there is none."""
+        """The first set number in `[start, stop)`, or `stop` if all are clear."""
         found = self._bits.find(1, start, stop)
         return stop if found < 0 else found
 

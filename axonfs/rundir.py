@@ -1,12 +1,12 @@
-"""The `run/` directory of a cache: the owner's lock and the control socket's name.
+"""The `run/` directory of a cache: the owner's lock and the control socket.
 
-A user or a script may remove `run/` while the owner lives. So the process that writes to the cache
+A user or a script may remove `run/` while the owner runs. So the process that writes to the cache
 holds a second lock, on `objects/`.
 
-Also the rule for cache directories: nobody but their owner and root may change them, so that no
-name in them can be made a link to something else.
+This module also checks the permissions of cache directories: only their owner and root may change
+them, so that no other user can replace a name in them by a link.
 
-Just above errors. Imports nothing heavy, since the process that holds a mount needs it. Blocking.
+It imports no large package, since the small process that holds a mount uses it. Blocking.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ SOCKET = Path(RUN, "control.sock")
 FREE_SPACE = "free some space there, or choose another disk with --cache"
 _BACKLOG = 64
 OBJECTS = "objects"
-# What a cache directory has: a link put there under one of these names would be followed.
+# The names in a cache directory. A link that another user made with such a name would be followed.
 _NAMES = (RUN, OBJECTS, "index.lmdb")
 
 
 def prepare(cache: Path) -> Path:
-    """`run/` below `cache`, made for the owner alone where it is missing.
+    """Make `run/` in `cache` if it is missing, accessible to its owner only; return its path.
 
     Raises:
         UnsupportedError: the directory cannot be written.
@@ -46,14 +46,14 @@ def prepare(cache: Path) -> Path:
 
 
 def guard(directory: Path) -> None:
-    """Refuse a directory in which other users could change what is in use.
+    """Refuse a directory in which other users could change the cache.
 
-    Where it is sticky, as a fresh tmpfs is, others may add names but take none away: then what
-    there is of a cache must not be theirs.
+    In a sticky directory, such as a fresh tmpfs, others may add names but not remove them: then
+    the names that a cache uses must not belong to them.
 
     Raises:
-        UnsupportedError: they could, with what to do.
-        OSError: there is none.
+        UnsupportedError: other users could change it; the hint says what to do.
+        OSError: the directory does not exist or cannot be read.
     """
     status = os.stat(directory)
     if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
@@ -70,7 +70,7 @@ def guard(directory: Path) -> None:
 
 
 def _close_if_empty(directory: Path) -> None:
-    """An empty directory of one's own, such as a container's volume, is closed to others."""
+    """Remove other users' write permission from an empty directory, such as a fresh volume."""
     status = os.stat(directory)
     open_to_others = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
     if open_to_others and status.st_uid == os.geteuid() and not os.listdir(directory):
@@ -78,7 +78,7 @@ def _close_if_empty(directory: Path) -> None:
 
 
 def make_private(path: Path) -> Path:
-    """A directory of the cache that its owner alone can enter, made so where it is not."""
+    """Make a directory of the cache, or change its mode, so that only its owner can enter it."""
     guard(path.parent)
     path.mkdir(mode=0o700, exist_ok=True)
     guard(path)
@@ -88,10 +88,10 @@ def make_private(path: Path) -> Path:
 
 
 def take_lock(cache: Path) -> int:
-    """Become the owner; the descriptor holds the lock until its last copy is closed.
+    """Become the owner of the cache; the lock is held until the last copy of the descriptor closes.
 
     Raises:
-        BusyError: another process is; its pid is named.
+        BusyError: another process owns it; the message names its pid.
     """
     try:
         flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -114,7 +114,7 @@ def take_lock(cache: Path) -> int:
 
 
 def claim_objects(cache: Path) -> int:
-    """A descriptor of `objects/` that holds its lock; run/lock is taken already.
+    """Lock `objects/` and return its descriptor; the caller already holds run/lock.
 
     Raises:
         BusyError: another process writes to the cache; its run/lock was removed.
@@ -129,18 +129,18 @@ def claim_objects(cache: Path) -> int:
         hint = f"fuser -v {cache / OBJECTS} shows it"
         raise BusyError(what, source=str(cache), hint=hint) from exc
     except OSError:
-        pass  # NFS locks no directory: there run/lock is the only one
+        pass  # NFS cannot lock a directory: there run/lock is the only lock
     return descriptor
 
 
 def sign_lock(descriptor: int) -> None:
-    """Say in the lock whose it is now: this process's."""
+    """Write this process's pid into the lock file."""
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
 
 def owner_of(cache: Path) -> int | None:
-    """The process that the lock names, which is the owner's as long as somebody has the lock."""
+    """The pid in the lock file; it is the owner's as long as a process holds the lock."""
     try:
         text = (cache / LOCK).read_text(encoding="ascii", errors="replace").strip()
     except OSError:
@@ -149,7 +149,7 @@ def owner_of(cache: Path) -> int | None:
 
 
 def is_lock(descriptor: int, cache: Path) -> bool:
-    """Whether this is still the lock that others would find: the directory may be another one."""
+    """Whether `descriptor` is the lock file that is in `cache` now; it may have been replaced."""
     try:
         found = os.stat(cache / LOCK)
     except OSError:
@@ -158,7 +158,10 @@ def is_lock(descriptor: int, cache: Path) -> bool:
 
 
 def listen(cache: Path) -> socket.socket:
-    """The control socket, which only the owner and root can connect to. The lock is ours."""
+    """Listen on the control socket, to which only the owner and root can connect.
+
+    The caller holds the lock.
+    """
     path = cache / SOCKET
     path.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -174,7 +177,7 @@ def listen(cache: Path) -> socket.socket:
 
 
 class reachable:  # noqa: N801 - reads as a phrase
-    """An address for a socket whose path may be longer than the 107 bytes of sockaddr_un."""
+    """A socket address for a path that may be longer than the 107 bytes of sockaddr_un."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -188,7 +191,7 @@ class reachable:  # noqa: N801 - reads as a phrase
 
 
 def unusable(exc: OSError, cache: Path) -> AxonError:
-    """What a cache directory that cannot be written means."""
+    """The AxonError for a cache directory that cannot be written."""
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpaceError("the cache's disk is full", source=str(cache), hint=FREE_SPACE)
     return UnsupportedError(

@@ -11,12 +11,12 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(i?B?)", re.IGNORECASE | re.ASC
 
 
 def parse_size(value: object) -> int | None:
-    """Bytes of `200G`, `512MiB`, `1.5TB` or a number; `auto` and None are None.
+    """Parse a size in bytes: `200G`, `512MiB`, `1.5TB` or a number; None for `auto` and None.
 
     As in GNU tools, `G` and `GiB` are powers of 1024 and `GB` of 1000.
 
     Raises:
-        ValueError: it is no size; the message is the end of a sentence that names it.
+        ValueError: it is not a size; the message completes a sentence that begins with the value.
     """
     if value is None or (isinstance(value, str) and value.strip().lower() == "auto"):
         return None
@@ -32,7 +32,7 @@ def parse_size(value: object) -> int | None:
 
 
 def parse_rate(value: object) -> int:
-    """Bytes per second of `32M` and the like; `off` and 0 are 0.
+    """Parse a rate in bytes per second, such as `32M`; `off` is 0.
 
     Raises:
         ValueError: as `parse_size`.
@@ -41,12 +41,12 @@ def parse_rate(value: object) -> int:
         return 0
     rate = parse_size(value)
     if rate is None or rate < 1024:
-        raise ValueError("is neither off nor bytes per second, like 32M")
+        raise ValueError("is not a rate; write off, or bytes per second like 32M")
     return rate
 
 
 def size(count: float) -> str:
-    """Bytes for people: `0 B`, `999 B`, `1.5 MiB`, `13 GiB`."""
+    """Format bytes for people: `0 B`, `999 B`, `1.5 MiB`, `13 GiB`."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if count < 1000 or unit == "TiB":
             break
@@ -60,19 +60,19 @@ def counted(count: int, noun: str) -> str:
 
 
 def share(part: int, whole: int) -> str:
-    """`37 %`; only what is complete is 100 %."""
+    """Format a percentage: `37 %`. It is `100 %` only if `part` is all of `whole`."""
     if part >= whole:
         return "100 %"
     return f"{min(part * 100 // whole, 99)} %"
 
 
 def part_of(part: int, whole: int) -> str:
-    """`37 %` of what is not whole: never 100 %, also where every byte is there but not proven."""
+    """Like `share`, for incomplete versions: never `100 %`, even if all bytes are local."""
     return share(min(part, whole - 1), whole) if whole else "0 %"
 
 
 def duration(seconds: float) -> str:
-    """A time for people: `7 s`, `3 min`, `2 h 5 min`, `4 d`; at least 1 s."""
+    """Format a duration for people: `7 s`, `3 min`, `2 h 5 min`, `4 d`; at least `1 s`."""
     whole = max(round(seconds), 1)
     if whole < 120:
         return f"{whole} s"

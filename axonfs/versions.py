@@ -1,8 +1,8 @@
-"""What a command was asked for: a version, the latest one, or the highest that a constraint allows.
+"""Version constraints on the command line: an exact version, the latest, or the highest allowed.
 
-Pure, beside names, which orders versions. A constraint is npm's: `^1.2`, `~1.2`, `1.2.*`,
-`>=1.2 <2`. It has a character that no version has, so the two are never mistaken for each other,
-and a version called `1.2` can still be asked for. Paths of the mount know versions only.
+Pure; `names` orders versions. Constraints have npm's syntax: `^1.2`, `~1.2`, `1.2.*`, `>=1.2 <2`.
+Each has a character that no version may have, so a constraint is never mistaken for a version, and
+`1.2` always means the version with that name. Paths in the mount have no constraints.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from axonfs.errors import UsageError
 from axonfs.names import LATEST, Spec, parse_spec, printable, version_key, version_segment
 
-# (numbers, whether a release, prerelease identifiers): what semver compares, without the build.
+# (numbers, whether a release, prerelease identifiers): what semver compares. The build is ignored.
 Precedence: TypeAlias = "tuple[Any, ...]"
 
 _TERM = re.compile(
@@ -35,10 +35,10 @@ MAX_TEXT = 200
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """Which versions may be taken: those on the right side of every bound.
+    """The versions that satisfy every bound.
 
-    A prerelease may be taken only where a bound is a prerelease of the same three numbers, so
-    that `>=1.0.0-rc.1` finds 1.0.0-rc.2 and never 2.0.0-alpha. Source: npm's node-semver.
+    A prerelease matches only if a bound is a prerelease of the same three numbers: `>=1.0.0-rc.1`
+    allows 1.0.0-rc.2 but not 2.0.0-alpha. Source: npm's node-semver.
     """
 
     text: str
@@ -48,7 +48,7 @@ class Constraint:
         return self.text
 
     def allows(self, version: str) -> bool:
-        """Whether `version` may be taken; never what is not a semantic version."""
+        """Whether `version` satisfies the constraint; False if it is not a semantic version."""
         found = precedence(version)
         if found is None:
             return False
@@ -59,18 +59,19 @@ class Constraint:
         return all(_COMPARE[sign](found, bound) for sign, bound in self.bounds)
 
     def highest(self, versions: Iterable[str]) -> str | None:
-        """The highest version that may be taken, None if there is none."""
+        """The highest version that the constraint allows, None if it allows none of them."""
         return max(filter(self.allows, versions), key=version_key, default=None)
 
 
 def precedence(version: str) -> Precedence | None:
-    """What semver compares of `version`; None for a word such as `main`."""
+    """The parts of `version` that semver compares; None if it is a word such as `main`."""
     key = version_key(version)
     return key[1:4] if key[0] == 1 else None
 
 
 def parse_constraint(text: str) -> Constraint:
-    """
+    """Parse a constraint.
+
     Raises:
         UsageError: the text is not a constraint; the message shows the forms.
     """
@@ -92,7 +93,7 @@ def _refused(text: str) -> UsageError:
 
 
 def _bounds(sign: str, given: str, prerelease: str, text: str) -> list[tuple[str, Precedence]]:
-    """The bounds of one term: what is left out or `*` may be anything."""
+    """The bounds of one term. A number that is missing or `*` matches any number."""
     words = given.split(".")
     numbers = [int(word) for word in words[: words.index("*") if "*" in words else 3]]
     if (prerelease and len(numbers) < 3) or (not numbers and sign in ("<", ">")):
@@ -120,20 +121,20 @@ def _padded(numbers: list[int]) -> tuple[int, ...]:
 
 
 def _after(numbers: list[int], at: int) -> Precedence:
-    """The first release in which the number at `at` is a higher one."""
+    """The first release in which the number at position `at` is higher."""
     return (_padded([*numbers[:at], numbers[at] + 1]), 1, ())
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A spec as a person wrote it; its version is `latest` where a constraint stands instead."""
+    """A spec as the user wrote it; `spec.version` is `latest` if there is a constraint."""
 
     spec: Spec
     constraint: Constraint | None = None
 
     @property
     def exact(self) -> bool:
-        """Whether it names one version and nothing has to be looked up."""
+        """Whether it names one version, so that no lookup is needed."""
         return self.constraint is None and self.spec.version != LATEST
 
     def __str__(self) -> str:
@@ -141,13 +142,14 @@ class Wanted:
 
 
 def parse_wanted(text: str) -> Wanted:
-    """`namespace/name`, with `@VERSION` or `@CONSTRAINT`.
+    """Parse `namespace/name`, with `@VERSION` or `@CONSTRAINT` or neither.
 
     Raises:
         UsageError: the text is neither; the message shows the form.
     """
     model, _, version = text.partition("@")
-    constrained = version.startswith(("<", ">", "="))  # legal in git, and never meant as a branch
+    # git allows branches that begin with these, but users mean a constraint.
+    constrained = version.startswith(("<", ">", "="))
     if not constrained and (not version or version_segment(model.partition("/")[0], version)):
         return Wanted(parse_spec(text))
     return Wanted(parse_spec(model), parse_constraint(version))

@@ -1,5 +1,5 @@
-"""The command line: one module per group of commands, each imported when its command runs.
+"""The command line: one module per command or group of commands, imported when the command runs.
 
-The modules parse, ask, and print. What a command does is in axonfs.service, axonfs.publish and
-axonfs.daemon.worker; nothing below this package prints.
+These modules parse arguments, send requests and print results. The work itself is in
+axonfs.service, axonfs.publish and axonfs.daemon; no other package prints.
 """

@@ -1,8 +1,8 @@
-"""A mount in the background: a process of its own that says when it answers, and where it logs.
+"""Starts a mount in the background and waits until it answers.
 
-The parent starts `axonfs mount --foreground` in a new session with the write end of a pipe. One
-byte on it means that the mount answers; its end without one means that the process gave up. A
-parent that ends before the byte takes the mount with it.
+The command starts `axonfs mount --foreground` in a new session and passes it the write end of a
+pipe. One byte on the pipe means that the mount answers; end of file without a byte means that the
+process gave up. If the command ends before the byte, it ends the mount too.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from axonfs.settings.settings import Settings
 
 READY_VARIABLE = "AXONFS_READY_FD"
 READY_TIMEOUT = 60.0
-# A holder that is told to end takes its mount away, and sees to the end of its worker.
+# Seconds for a holder to unmount and to end its worker after SIGTERM.
 END_TIMEOUT = 45.0
 LITTLE_SPACE = 1 << 20
-# A relative path in one of these would mean another file in the mount's own directory, `/`.
+# The mount runs in `/`, so a relative path in one of these variables has to be made absolute.
 _PATH_VARIABLES = ("AXONFS_CONFIG", "AXONFS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 # The flags of `axonfs mount` beside --cache and --registry.
@@ -47,11 +47,11 @@ def start(flags: Flags, settings: Settings, mountpoint: Path) -> int:
     """Start the mount and return its pid once it answers.
 
     Args:
-        flags: what the command line said; the rest is read anew by each worker.
+        flags: the flags of the command line; each worker reads the other settings itself.
 
     Raises:
-        AxonError: it ended or did not answer in time, and is not mounted; the message has the last
-            lines of its log.
+        AxonError: the mount ended or did not answer in time, and nothing is mounted; the message
+            has the last lines of its log.
     """
     rundir.prepare(settings.cache)
     log = settings.cache / LOG
@@ -73,36 +73,36 @@ def start(flags: Flags, settings: Settings, mountpoint: Path) -> int:
         os.close(write_end)
     try:
         answer = _wait(read_end, READY_TIMEOUT)
-    except BaseException:  # Ctrl-C: nobody wants the mount any more
+    except BaseException:  # Ctrl-C: the user cancelled the mount
         _end(process, mountpoint)
         raise
     finally:
         os.close(read_end)
     if answer == b"1":
-        process.returncode = 0  # it lives on without this process; that is no leak to warn of
+        process.returncode = 0  # it outlives this process: Popen must not warn of that
         return process.pid
     _end(process, mountpoint, at_once=answer is None)
     raise _failed(answer is None, log, start_of_run)
 
 
 def mount_command(flags: Flags, cache: Path, mountpoint: Path) -> list[str]:
-    """The foreground mount; tokens travel in the config or a variable only."""
+    """The command line of the foreground mount. It never has tokens, which others could see."""
     return [*_program("mount"), "--foreground", *_words(flags, cache), "--", str(mountpoint)]
 
 
 def worker_command(flags: Flags, cache: Path, mountpoint: Path) -> list[str]:
-    """The worker of that mount."""
+    """The command line of that mount's worker."""
     _find_checkout()
     return [*_program("worker"), *_words(flags, cache), "--", str(mountpoint)]
 
 
 def _program(name: str) -> list[str]:
-    # -P: no module is taken from the directory it runs in.
+    # -P: Python does not import modules from the working directory.
     return [sys.executable, "-P", "-m", "axonfs", name]
 
 
 def _words(flags: Flags, cache: Path) -> list[str]:
-    """The flags as a command line has them. The cache is that of the mount for good."""
+    """The flags as command-line words. The cache of a mount never changes."""
     words = ["--cache", str(cache)]
     words += [part for url in flags.get("registries") or () for part in ("--registry", str(url))]
     for name, (on, off) in _SWITCHES.items():
@@ -115,7 +115,7 @@ def _words(flags: Flags, cache: Path) -> list[str]:
 
 
 def frozen(settings: Settings) -> dict[str, str | bool]:
-    """What holds until it is mounted anew, as flags: the kernel was told of it."""
+    """The settings that cannot change while mounted, as flags: the kernel has them."""
     found: dict[str, str | bool] = {
         "allow_other": settings.allow_other,
         "passthrough": settings.passthrough,
@@ -135,7 +135,7 @@ def _environment(ready: int) -> dict[str, str]:
 
 
 def _find_checkout() -> None:
-    """Run from a checkout that is not installed, children must find the package as well."""
+    """Put the package on PYTHONPATH for child processes, if it runs from a checkout."""
     checkout = str(Path(axonfs.__file__).parent.parent)
     path = os.environ.get("PYTHONPATH", "")
     if Path(checkout, "pyproject.toml").exists() and checkout not in path.split(os.pathsep):
@@ -143,13 +143,13 @@ def _find_checkout() -> None:
 
 
 def _wait(descriptor: int, timeout: float) -> bytes | None:
-    """The byte; b"" if the other side closed, None if time ran out."""
+    """The byte; b"" if the other side closed the pipe, None on timeout."""
     ready, _, _ = select.select([descriptor], [], [], timeout)
     return os.read(descriptor, 1) if ready else None
 
 
 def _end(process: subprocess.Popen[bytes], mountpoint: Path, *, at_once: bool = True) -> None:
-    """See to the end of a mount that did not come up, and that nothing of it stays mounted."""
+    """End the processes of a mount that did not come up, and unmount what is left of it."""
     if at_once:
         process.terminate()
     try:
@@ -165,16 +165,16 @@ def _failed(timed_out: bool, log: Path, start_of_run: int) -> AxonError:
     if timed_out:
         hint = f"see {log}"
         return AxonError(f"the mount did not answer within {READY_TIMEOUT:.0f} s", hint=hint)
-    if said := _last_error(log, start_of_run):
-        return AxonError(said)
+    if message := _last_error(log, start_of_run):
+        return AxonError(message)
     disk = os.statvfs(log.parent)
-    if disk.f_bavail * disk.f_frsize < LITTLE_SPACE:  # no room for what it had to say either
+    if disk.f_bavail * disk.f_frsize < LITTLE_SPACE:  # too full to log the error
         return NoSpaceError("the cache's disk is full", source=str(log.parent), hint=FREE_SPACE)
     return AxonError(f"the mount ended at once; see {log}")
 
 
 def _last_error(log: Path, start_of_run: int) -> str:
-    """What this run's log says last: its own error line, else its last lines."""
+    """The last error in this run's log, else the log's last lines."""
     with log.open("rb") as file:
         file.seek(max(start_of_run, file.seek(0, os.SEEK_END) - 65536))
         lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines()]
@@ -186,7 +186,7 @@ def _last_error(log: Path, start_of_run: int) -> str:
 
 
 def take_ready_pipe() -> int:
-    """The pipe of the parent, which other programs are not to have; -1 if there is no parent."""
+    """The pipe of the parent, made close-on-exec; -1 without a parent."""
     number = os.environ.pop(READY_VARIABLE, "")
     if not number.isdigit():
         return -1

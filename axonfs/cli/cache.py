@@ -1,4 +1,4 @@
-"""`axonfs cache list|stats|clean`: the bytes themselves."""
+"""`axonfs cache list|stats|clean`: the objects in the local cache."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import click
 
 from axonfs.call import Event
 from axonfs.cli.client import ask
-from axonfs.cli.options import cache_option, json_option, target
-from axonfs.cli.output import asked, echo, echo_json, facts, note, table
+from axonfs.cli.options import cache_option, json_option, make_target
+from axonfs.cli.output import echo, echo_json, facts, note, prompted, table
 from axonfs.cli.suggestions import Group
 from axonfs.errors import AxonError, UsageError
 from axonfs.names import printable
@@ -19,15 +19,15 @@ from axonfs.units import counted, share, size
 
 @click.group(cls=Group)
 def cache() -> None:
-    """Look at the local cache, and clean it."""
+    """Show the local cache, and clean it."""
 
 
 @cache.command("list")
 @cache_option
 @json_option
 def cache_list(cache: str | None, as_json: bool) -> None:
-    """List the objects (contents of files), the most recently used first."""
-    found = ask(target((), cache), {"op": "cache_list"})["objects"]
+    """List the objects (contents of files), most recently used first."""
+    found = ask(make_target((), cache), {"op": "cache_list"})["objects"]
     if as_json:
         echo_json(found)
     elif found:
@@ -62,7 +62,7 @@ def _kept(item: dict[str, object]) -> str:
 @json_option
 def cache_stats(cache: str | None, as_json: bool) -> None:
     """Show how much the cache holds, how much it may hold, and what is pinned."""
-    found = ask(target((), cache), {"op": "cache_stats"})["stats"]
+    found = ask(make_target((), cache), {"op": "cache_stats"})["stats"]
     if as_json:
         echo_json(found)
         return
@@ -80,14 +80,14 @@ def cache_stats(cache: str | None, as_json: bool) -> None:
 
 
 def _pinned(found: Event) -> str:
-    lacking = f", {found['incomplete']} not whole" if found["incomplete"] else ""
+    lacking = f", {found['incomplete']} incomplete" if found["incomplete"] else ""
     return f"{size(found['pinned'])} in {counted(found['pins'], 'version')}{lacking}"
 
 
 @cache.command("clean")
 @click.option("--all", "everything", is_flag=True, help="Drop pinned versions too.")
-@click.option("--dry-run", is_flag=True, help="Say what would go, and drop nothing.")
-@click.option("--yes", "-y", is_flag=True, help="Drop pinned versions without a question.")
+@click.option("--dry-run", is_flag=True, help="Show what would be dropped, and drop nothing.")
+@click.option("--yes", "-y", is_flag=True, help="Drop pinned versions without asking.")
 @cache_option
 @json_option
 def cache_clean(
@@ -95,33 +95,33 @@ def cache_clean(
 ) -> None:
     """Drop everything that is neither pinned nor open.
 
-    Before --all drops pinned versions it asks; where no terminal is there to answer, it wants
-    --yes.
+    --all asks before it drops pinned versions; without a terminal it requires --yes.
     """
-    place = target((), cache)
+    target = make_target((), cache)
     if dry_run:
-        _show_clean(ask(place, {"op": "cache_clean_plan", "all": everything}), as_json, dry=True)
+        _show_clean(ask(target, {"op": "cache_clean_plan", "all": everything}), as_json, dry=True)
         return
     if everything and not yes:
-        _ask_first(ask(place, {"op": "cache_clean_plan", "all": True}))
-    _show_clean(ask(place, {"op": "cache_clean", "all": everything}), as_json)
+        _ask_first(ask(target, {"op": "cache_clean_plan", "all": True}))
+    _show_clean(ask(target, {"op": "cache_clean", "all": everything}), as_json)
 
 
 def _ask_first(plan: Event) -> None:
-    """Have a person confirm that pinned versions go.
+    """Ask the user to confirm that pinned versions are dropped.
 
     Raises:
-        UsageError: standard input is no terminal.
-        AxonError, click.Abort: the person does not want it.
+        UsageError: standard input is not a terminal.
+        AxonError, click.Abort: the user declined.
     """
     pins = plan["unpinned"]
     if not pins:
         return
-    what = f"{counted(len(pins), 'pinned version')} would go: {printable(', '.join(pins), 1000)}"
+    count = counted(len(pins), "pinned version")
+    what = f"{count} would be dropped: {printable(', '.join(pins), 1000)}"
     if not sys.stdin.isatty():
-        raise UsageError(what, hint="add --yes if that is meant, --dry-run to see what it frees")
+        raise UsageError(what, hint="add --yes to drop them, or --dry-run to see what that frees")
     note(what)
-    if not asked(lambda: click.confirm(f"drop them, {size(plan['freed'])} in all?", err=True)):
+    if not prompted(lambda: click.confirm(f"drop them, {size(plan['freed'])} in all?", err=True)):
         raise AxonError("nothing was dropped")
 
 

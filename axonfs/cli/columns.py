@@ -1,8 +1,8 @@
-"""How many columns of a terminal a text takes, and texts cut to columns.
+"""The width of a text in terminal columns, and texts padded or cut to a width.
 
-Pure. A character of an East Asian script or an emoji takes two, a combining one none (Unicode's
-annex 11, as wcwidth reads it). Control and formatting characters never come here: `printable`
-replaces them.
+Pure. An East Asian character or an emoji takes two columns, a combining character none (Unicode
+annex 11, as wcwidth reads it). Texts have passed `printable`, so they have no control or
+formatting characters.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ _JOINING_HANGUL = range(0x1160, 0x1200)
 
 
 def width(text: str) -> int:
-    """The columns that `text` takes."""
+    """The number of columns that `text` takes."""
     if text.isascii():
         return len(text)
     return sum(_widths(text))
 
 
 def pad(text: str, columns: int) -> str:
-    """`text` with blanks after it, `columns` wide."""
+    """`text` padded with blanks to `columns`."""
     return text + " " * max(columns - width(text), 0)
 
 
 def clip(text: str, columns: int) -> str:
-    """The start of `text`, with `…` in place of what does not fit."""
+    """`text` cut to `columns`; `…` stands for the end that does not fit."""
     if width(text) <= columns:
         return text
     return text[: _fitting(_widths(text), columns - 1)] + "…" if columns > 0 else ""
 
 
 def clip_start(text: str, columns: int) -> str:
-    """The end of `text`, with `…` in place of what does not fit: of a path its last names."""
+    """`text` cut to `columns`; `…` stands for the start that does not fit, as for long paths."""
     if width(text) <= columns:
         return text
     if columns <= 0:
         return ""
     kept = _fitting(_widths(text)[::-1], columns - 1)
-    while kept and _columns(text[-kept]) == 0:  # it belongs to the character that was cut off
+    while kept and _columns(text[-kept]) == 0:  # it combines with the character that was cut off
         kept -= 1
     return "…" + text[len(text) - kept :]
 
 
 def _fitting(widths: list[int], columns: int) -> int:
-    """How many of the characters fit."""
+    """The number of characters that fit."""
     used = 0
     for number, each in enumerate(widths):
         used += each

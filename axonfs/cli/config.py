@@ -1,4 +1,4 @@
-"""`axonfs config list|get|set`: the settings, and where each comes from. No token is ever shown."""
+"""`axonfs config list|get|set`: shows and changes the settings. Tokens are never shown."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from axonfs.settings.settings import (
 
 @click.group(cls=Group)
 def config() -> None:
-    """Look at the settings and change them."""
+    """Show the settings, and change them."""
 
 
 @config.command("list")
 @json_option
 def list_settings(as_json: bool) -> None:
-    """Show every setting with where it comes from: a variable, a file, or the default."""
+    """Show every setting and its origin: a variable, a file, or the default."""
     found = resolved({})
     if as_json:
         echo_json({name: plain(name, value) for name, (value, _) in found.items()})
@@ -55,9 +55,9 @@ def get(key: str) -> None:
 @click.argument("key")
 @click.argument("values", metavar="VALUE...", nargs=-1, required=True)
 def set_setting(key: str, values: tuple[str, ...]) -> None:
-    """Write one setting to the config file; `default` as the VALUE takes it out again."""
+    """Write one setting to the config file; the VALUE `default` removes it from there."""
     if check_key(key) == "tokens":
-        # The command line is visible to every process and stays in the shell's history.
+        # Other processes can read the command line, and it stays in the shell's history.
         raise UsageError(
             "a token does not belong on the command line",
             hint="use axonfs registry add URL --with-token",
@@ -71,12 +71,12 @@ def set_setting(key: str, values: tuple[str, ...]) -> None:
     value, provenance = resolve({})[key]
     echo(f"{key} is {_text(key, value)}")
     if provenance.startswith("AXONFS_"):
-        note(f"{provenance} is set and goes before the file")
+        note(f"{provenance} is set and overrides the file")
     apply_to_mounts((key,))
 
 
 def _stored(key: str, text: str, value: Any) -> Any:
-    """What the file says: sizes as they were typed, everything else as its own type."""
+    """The value for the file: sizes as the user typed them, other values in their own type."""
     if key == "cache_size":
         return text
     return plain(key, value)

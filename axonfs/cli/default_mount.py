@@ -1,4 +1,4 @@
-"""Which mount is meant where a command names none."""
+"""Chooses the mount for a command that names no mountpoint."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from axonfs.client.health import settled
+from axonfs.client.health import real_path
 from axonfs.client.other_users import SHOWN, owner_of
 from axonfs.connection.mountinfo import Mount, mounts, places_of, same_namespace
 from axonfs.daemon.holders import holder_of, running
@@ -14,29 +14,29 @@ from axonfs.errors import AxonError, UsageError
 from axonfs.settings.settings import resolve
 
 
-def meant(mountpoint: Path | None) -> Path:
-    """The place that was named; else the configured one, else that of this user's only mount.
+def chosen_mountpoint(mountpoint: Path | None) -> Path:
+    """The mountpoint given; else the configured one, else that of this user's only mount.
 
     Raises:
-        AxonError: nothing of this user's is mounted there.
-        UsageError: there are several mounts.
+        AxonError: this user has no such mount.
+        UsageError: this user has several mounts.
     """
     if mountpoint is not None:
-        return settled(mountpoint)
+        return real_path(mountpoint)
     setting, provenance = resolve({})["mountpoint"]
-    own, configured, chosen = _own(), settled(setting), provenance != "default"
+    own, configured, chosen = _own(), real_path(setting), provenance != "default"
     theirs = [mount for mount in mounts() if mount.owner != os.geteuid()]
     if chosen and configured in {mount.mountpoint for mount in theirs}:
-        return configured  # whose it is, is looked at next
+        return configured  # the caller checks the owner
     if theirs and not own and not chosen:
         shown = ", ".join(f"{owner_of(mount)}'s at {mount.mountpoint}" for mount in theirs[:SHOWN])
-        what = f"nothing of yours is mounted; there is {shown}, for its owner or root to change"
+        what = f"you have no mount; only its owner or root may change another ({shown})"
         raise AxonError(what, hint="see axonfs status")
-    return obvious(own, configured, chosen=chosen)
+    return default_mountpoint(own, configured, chosen=chosen)
 
 
 def _own() -> set[Path]:
-    """Where this user's mounts are; if there are none, where those were that holders still keep."""
+    """The mountpoints of this user's mounts; if none is mounted, those of running holders."""
     own = {_home(mount) for mount in mounts() if mount.owner == os.geteuid()}
     return own or {
         holder.mountpoint
@@ -46,18 +46,18 @@ def _own() -> set[Path]:
 
 
 def _home(mount: Mount) -> Path:
-    """Where it was mounted first, if it is still there: the rest are bind mounts of it."""
+    """Where the holder mounted it, if it is still there; the other places are bind mounts."""
     holder = holder_of(mount)
     home = holder.mountpoint if holder else mount.mountpoint
     return home if home in places_of(mount.connection) else mount.mountpoint
 
 
-def obvious(own: Collection[Path], configured: Path, *, chosen: bool) -> Path:
-    """The mountpoint that is meant among a user's own.
+def default_mountpoint(own: Collection[Path], configured: Path, *, chosen: bool) -> Path:
+    """Choose among a user's mountpoints.
 
     Args:
-        configured: the setting `mountpoint`, which is not just its default if it is `chosen`. Then
-            no other place is ever taken for it.
+        configured: the setting `mountpoint`.
+        chosen: whether the user set it. Then no other mountpoint is used.
     """
     names = ", ".join(map(str, sorted(own)))
     if configured in own:

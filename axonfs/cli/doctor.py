@@ -1,4 +1,4 @@
-"""`axonfs doctor`: what this machine lacks, and what to do about it."""
+"""`axonfs doctor`: checks this machine and the configuration, and says how to fix problems."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from axonfs.cli.doctor_checks import (
     registry_checks,
 )
 from axonfs.cli.doctor_settings import settings_checks
-from axonfs.cli.options import json_option, source_options, target
+from axonfs.cli.options import json_option, make_target, source_options
 from axonfs.cli.output import echo_json
 from axonfs.names import printable
 from axonfs.settings.settings import Settings
@@ -27,12 +27,12 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 @source_options
 @json_option
 def doctor(registries: tuple[str, ...], cache: str | None, as_json: bool) -> None:
-    """Check the machine and the set-up.
+    """Check the machine and the configuration.
 
-    The device, the helper programs, the cache, the registries and hubs with their tokens, and the
-    mounts with their settings. Exit 1 if something fails.
+    Checks the device, the helper programs, the cache, the registries and hubs with their tokens,
+    and the mounts with their settings. Exit 1 if a check fails.
     """
-    settings = target(registries, cache).settings
+    settings = make_target(registries, cache).settings
     checks = []
     for check in _all_checks(settings):
         checks.append(check)

@@ -1,10 +1,10 @@
 """The checks of `axonfs doctor`: the machine, the cache, the mounts, the registries and hubs.
 
-Each looks and changes nothing, but for a file of its own in the cache directory. Those of
-registries and hubs ask whether they answer, how fast, by HTTPS, and whether tokens work.
+The checks change nothing, except for a temporary file in the cache directory. The checks of
+registries and hubs test whether they answer, how fast, over HTTPS, and whether the tokens work.
 
-An answer's Date header would tell of a wrong clock, but a wrong clock matters only to TLS, and
-then the TLS error says so: it is put in words here.
+There is no check of the clock. A wrong clock matters only to TLS, and a TLS error gets a hint here
+that shows the machine's time.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line: `state` is ok, warn or fail, `hint` what to do."""
+    """The result of one check; `state` is ok, warn or fail, and `hint` says what to do."""
 
     name: str
     state: str
@@ -61,7 +61,7 @@ class Check:
 
 
 def machine_checks(settings: Settings) -> Iterator[Check]:
-    """What mounting needs of the machine."""
+    """Check what mounting needs: the device, the helper program and the kernel."""
     yield fuse_device(DEVICE)
     yield _helper()
     if settings.allow_other and os.geteuid() != 0:
@@ -71,7 +71,7 @@ def machine_checks(settings: Settings) -> Iterator[Check]:
 
 
 def fuse_device(device: Path) -> Check:
-    """Whether /dev/fuse is there and open to this user."""
+    """Check that /dev/fuse exists and that this user may open it."""
     try:
         mode = device.stat().st_mode
     except OSError:
@@ -105,7 +105,7 @@ def _helper() -> Check:
 
 
 def allow_other(config: Path) -> Check:
-    """Whether users may mount for others."""
+    """Check that users may mount with --allow-other."""
     if user_allow_other(config):
         return Check("allow_other", OK, f"{config} has user_allow_other")
     return Check(
@@ -117,7 +117,7 @@ def allow_other(config: Path) -> Check:
 
 
 def kernel(release: str) -> Check:
-    """Whether the kernel is one this runs well on."""
+    """Check that the kernel is recent enough."""
     if not _older(release, OLDEST_KERNEL):
         return Check("kernel", OK, release)
     oldest = ".".join(map(str, OLDEST_KERNEL))
@@ -130,7 +130,7 @@ def _older(release: str, version: tuple[int, int]) -> bool:
 
 
 def passthrough(release: str) -> Check:
-    """Whether the kernel can read complete files itself, and so as fast as the disk's own."""
+    """Check for passthrough, with which the kernel reads complete files itself, at disk speed."""
     from axonfs.fuse.openreply import UNAVAILABLE
 
     if UNAVAILABLE is not None:
@@ -143,7 +143,7 @@ def passthrough(release: str) -> Check:
 
 
 def cache_checks(settings: Settings) -> Iterator[Check]:
-    """Whether the cache directory can be one."""
+    """Check that the cache directory can be used, and for free space."""
     directory = settings.cache
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -166,7 +166,7 @@ def cache_checks(settings: Settings) -> Iterator[Check]:
         yield Check(
             "sparse files",
             WARN,
-            f"the file system of {directory} has none, so a file that"
+            f"the file system of {directory} has no sparse files, so a file that"
             " is read in part takes its whole size",
             "use ext4, xfs, btrfs or tmpfs",
         )
@@ -175,12 +175,12 @@ def cache_checks(settings: Settings) -> Iterator[Check]:
 
 
 def _stacked(directory: Path) -> Iterator[Check]:
-    """Whether the kernel refuses to read backing files itself because of where they are."""
+    """Check for a stacked file system, on which the kernel refuses passthrough."""
     from axonfs.store import file_system
 
     kind = file_system(directory)
     if kind in ("overlay", "ecryptfs") and os.geteuid() == 0:
-        what = f"{directory} is on {kind}, a stacked file system: the kernel passes nothing through"
+        what = f"{directory} is on {kind}, a stacked file system, where passthrough does not work"
         hint = "put the cache on a volume or another disk with --cache"
         yield Check("passthrough", WARN, what, hint)
 
@@ -206,7 +206,7 @@ def _space(directory: Path, limit: int | None) -> Check:
 
 
 def mount_checks(settings: Settings) -> Iterator[Check]:
-    """Whether each mount answers."""
+    """Check that each mount answers."""
     found = mounts()
     if not found:
         yield Check("mounts", OK, "nothing is mounted")
@@ -215,11 +215,11 @@ def mount_checks(settings: Settings) -> Iterator[Check]:
 
 
 def mount_check(mount: Mount) -> Check:
-    """Whether one mount answers, and what it says of itself."""
+    """Check that one mount answers, and report its own faults."""
     place, answer = mount.mountpoint, health(mount)
     name = f"mount {place}"
     if mount.owner != os.geteuid() and answer.state != "alive":
-        return Check(name, WARN, state_of(Other(mount, answer)))  # theirs to mend
+        return Check(name, WARN, state_of(Other(mount, answer)))  # its owner has to fix it
     if answer.state == "dead":
         return Check(name, FAIL, "its process has ended", f"axonfs umount --force {place}")
     if answer.state == "wedged":
@@ -234,7 +234,7 @@ def mount_check(mount: Mount) -> Check:
         )
     connection = answer.status.get("connection") or {}
     if why := connection.get("why_not_own"):
-        return Check(name, WARN, f"answers, but libfuse made its connection: {why}")
+        return Check(name, WARN, f"answers, but uses the connection of libfuse: {why}")
     text = f"answers (pid {answer.pid}), cache {answer.status.get('cache')}"
     if log := answer.status.get("log"):
         text += f", log {log}"
@@ -244,14 +244,14 @@ def mount_check(mount: Mount) -> Check:
 
 
 def _see(status: dict[str, Any]) -> str:
-    """Where to read more of a mount's failures."""
+    """Where to read more about a mount's failures."""
     return "see axonfs status" + (f", and {status['log']}" if status.get("log") else "")
 
 
 def registry_checks(settings: Settings) -> Iterator[Check]:
-    """Ask each registry for its index, and each hub for the account of its token."""
+    """Request the index of each registry, and the account of each hub's token."""
     if settings.offline:
-        yield Check("registries", OK, "not asked: offline")
+        yield Check("registries", OK, "not checked: offline")
         return
     if not settings.registries:
         yield Check("registries", WARN, "none is configured", ADD_REGISTRY)
@@ -276,17 +276,17 @@ async def _ask_all(settings: Settings) -> list[Check]:
 async def _ask_hub(hub: HubSource, checks: dict[str, Check]) -> None:
     started, name = time.monotonic(), f"hub {hub.namespace}"
     if hub.silenced:
-        text = f"{hub.url} is not asked while {hub.silenced} is set"
+        text = f"{hub.url} is not checked while {hub.silenced} is set"
         checks[hub.namespace] = Check(name, OK, text)
         return
-    without = f"axonfs config set sources, without {hub.namespace}, if it is not needed"
+    without = f"if you do not need it: axonfs config set sources, without {hub.namespace}"
     try:
         with trio.fail_after(PATIENCE):
             text, state, hint = *await _token_of(hub), ""
     except trio.TooSlowError:
         text, state, hint = f"no answer within {PATIENCE:.0f} s", WARN, without
     except AccessDeniedError as exc:
-        hint = f"set {hub.token_variable} to one of yours{hub.log_in}, or leave it out"
+        hint = f"set {hub.token_variable} to a valid token{hub.log_in}, or unset it"
         text, state = f"its token is refused: {exc.what}", FAIL
     except AxonError as exc:
         text, state, hint = exc.what, WARN, f"{_hint(exc)}; {without}"
@@ -296,11 +296,11 @@ async def _ask_hub(hub: HubSource, checks: dict[str, Check]) -> None:
 
 
 async def _token_of(hub: HubSource) -> tuple[str, str]:
-    """What the hub says of its token, and how good that is.
+    """What the hub says about its token, as a text and the state of the check.
 
     Raises:
-        AccessDeniedError: it refuses the token.
-        AxonError: it does not answer.
+        AccessDeniedError: the hub refuses the token.
+        AxonError: the hub does not answer.
     """
     try:
         account = await hub.account()
@@ -331,18 +331,21 @@ async def _ask(source: RegistrySource, url: str, has_token: bool, checks: dict[s
         return
     took = f"answers in {(time.monotonic() - started) * 1000:.0f} ms"
     if searches:
-        checks[url] = Check(name, OK, f"{took}; it has a search and no index")
+        checks[url] = Check(name, OK, f"{took}; it has no index but can be searched")
     elif listings is None:
         text = f"{took}, but it has no index"
-        checks[url] = Check(name, WARN, text, "is the URL right? names work, ls and search do not")
+        hint = "check the URL; without an index, ls and search find nothing, but names resolve"
+        checks[url] = Check(name, WARN, text, hint)
     elif has_token and _is_open(url):
-        checks[url] = Check(name, WARN, f"{took}, and its token goes over plain HTTP", "use https")
+        checks[url] = Check(
+            name, WARN, f"{took}, but its token is sent over plain HTTP", "use https"
+        )
     else:
         checks[url] = Check(name, OK, f"{took}, {counted(len(listings), 'version')}")
 
 
 async def _searches(source: RegistrySource) -> bool:
-    """Whether a registry without an index answers searches, as Axon's do."""
+    """Whether a registry without an index answers searches, as those of Axon do."""
     try:
         await source.search("model")
     except NotFoundError:
@@ -363,5 +366,6 @@ def _hint(exc: AxonError) -> str:
         return "set its token: axonfs registry add URL --with-token"
     if "certificate" in exc.what.lower():
         clock = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-        return f"is the clock right ({clock})? a private authority: axonfs config set ca_bundle PEM"
+        private = "for a private certificate authority: axonfs config set ca_bundle PEM"
+        return f"check the clock, which shows {clock}; {private}"
     return _CHECK_URL

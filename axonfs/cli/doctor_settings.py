@@ -1,7 +1,7 @@
-"""The checks of `axonfs doctor` that compare a mount's settings with those of the config.
+"""The checks of `axonfs doctor` that compare a mount's settings with the configured ones.
 
-A setting of the mount's own command line or environment goes before the config file, so it may
-differ; any other that differs is one that the mount was not told of, or cannot apply.
+Flags and environment variables of the mount override the config file, so those settings may differ.
+Any other difference means that the mount did not reload its settings, or cannot apply them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from axonfs.errors import AxonError
 from axonfs.settings.applied import FROZEN, plain
 from axonfs.settings.settings import Settings, resolve
 
-# Each mount has its own.
+# Each mount has its own value.
 _OWN = {"cache", "mountpoint"}
 
 
 def settings_checks(settings: Settings) -> Iterator[Check]:
-    """Whether each mount of this user has the settings that the config has."""
+    """Check that each mount of this user has the configured settings."""
     configured = {name: plain(name, value) for name, (value, _) in resolve({}).items()}
     for holder in running():
         if holder.owner == os.geteuid():
@@ -37,7 +37,7 @@ def _compared(holder: Running, configured: dict[str, Any]) -> Check:
         return Check(name, WARN, exc.what, exc.hint or "")
     if fault := state.get("settings_fault"):
         return Check(
-            name, WARN, f"it keeps those from before: {fault}", f"mend that, then {restart}"
+            name, WARN, f"it uses its previous settings: {fault}", f"fix that, then {restart}"
         )
     theirs = state.get("settings") or {}
     differing = [
@@ -48,12 +48,12 @@ def _compared(holder: Running, configured: dict[str, Any]) -> Check:
     if not differing:
         return Check(name, OK, "as configured")
     text = "; ".join(_difference(key, item, configured[key]) for key, item in differing)
-    if all(_goes_before(key, item) for key, item in differing):
+    if all(_is_override(key, item) for key, item in differing):
         return Check(name, OK, text)
     return Check(name, WARN, text, restart)
 
 
-def _goes_before(key: str, item: dict[str, Any]) -> bool:
+def _is_override(key: str, item: dict[str, Any]) -> bool:
     return key in FROZEN or item["from"] == "flag" or str(item["from"]).startswith("AXONFS_")
 
 
@@ -61,7 +61,7 @@ def _difference(key: str, item: dict[str, Any], configured: Any) -> str:
     provenance = (
         "from when it was mounted" if key in FROZEN else f"from {_provenance(item['from'])}"
     )
-    return f"{key} is {_text(item['value'])} ({provenance}), configured is {_text(configured)}"
+    return f"{key} is {_text(item['value'])} ({provenance}), but configured as {_text(configured)}"
 
 
 def _provenance(where: str) -> str:

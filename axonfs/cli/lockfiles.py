@@ -1,4 +1,4 @@
-"""`axonfs lock`, and reading what it wrote."""
+"""`axonfs lock`: writes lock files. `axonfs pin --lock` reads them with `read_lock`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from axonfs.cli.client import ask
-from axonfs.cli.options import LocalPath, source_options, target
+from axonfs.cli.options import LocalPath, make_target, source_options
 from axonfs.cli.output import echo, show_note
 from axonfs.errors import AxonError, MalformedError, UsageError
 from axonfs.formats.lockfile import MAX_LOCK_BYTES, parse_lock
@@ -25,11 +25,12 @@ def lock(
 ) -> None:
     """Write a lock file.
 
-    FILE gets what is pinned (or each SPEC), with the digest of its manifest, so that `axonfs pin
-    --lock FILE` pins the same bytes elsewhere, or fails. `-` is standard output.
+    FILE lists every pinned version (or each SPEC) with the digest of its manifest, so that
+    `axonfs pin --lock FILE` pins the same bytes on another machine, or fails. `-` is standard
+    output.
     """
     request = {"op": "lock", "specs": [str(parse_wanted(spec)) for spec in specs]}
-    done = ask(target(registries, cache), request, show_note)
+    done = ask(make_target(registries, cache), request, show_note)
     if not done["versions"]:
         raise AxonError("nothing is pinned", hint="pin something first, or name a SPEC")
     if str(file) == "-":
@@ -40,10 +41,10 @@ def lock(
 
 
 def read_lock(file: Path) -> str:
-    """The text of a lock file that makes sense.
+    """Read a lock file and return its text.
 
     Raises:
-        MalformedError: it does not; the message names the file.
+        MalformedError: it is not a valid lock file; the message names the file.
     """
     with file.open("rb") as stream:
         raw = stream.read(MAX_LOCK_BYTES + 1)
@@ -52,20 +53,20 @@ def read_lock(file: Path) -> str:
         return raw.decode()
     except (MalformedError, UnicodeDecodeError) as exc:
         what = exc.what if isinstance(exc, MalformedError) else "it is not UTF-8"
-        raise MalformedError(f"the lock file is refused: {what}", source=str(file)) from exc
+        raise MalformedError(f"invalid lock file: {what}", source=str(file)) from exc
 
 
 def _replace(file: Path, raw: bytes) -> None:
-    """Write `file` as a whole or not at all, and nothing but a lock file is written over."""
+    """Write `file` atomically. Only a lock file is overwritten, no other file."""
     if file.exists():
         try:
             read_lock(file)
         except MalformedError as exc:
             raise UsageError(
-                f"{file} is there and is no lock file", hint="choose another name"
+                f"{file} exists and is not a lock file", hint="choose another name"
             ) from exc
     if not file.parent.is_dir():
-        raise UsageError(f"there is no directory {file.parent}")
+        raise UsageError(f"the directory {file.parent} does not exist")
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         temporary.write_bytes(raw)

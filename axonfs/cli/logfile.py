@@ -1,9 +1,9 @@
 """The log file of a mount in the background: opened by the command, rotated while mounted.
 
-Holder and worker share the file as their standard error, so that what Python or libfuse writes
-there is in it as well. Each of them looks at it before a line of its own: the first to find it
-large sets it aside as `mount.log.1`, and the others follow. Any thread; blocks for a few system
-calls.
+Holder and worker share the file as their standard error, so it also has what Python or libfuse
+write there. Each process checks the file before it writes a line. The first one that finds it too
+large renames it to `mount.log.1`; the others then open the new file. Any thread; blocks for a few
+system calls.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _STDOUT, _STDERR = 1, 2
 
 
 def open_log(path: Path) -> int:
-    """A descriptor that appends to the log; a log that has grown large is set aside first.
+    """Open the log for appending; a large log is renamed first.
 
     Raises:
         AxonError: the cache cannot be written.
@@ -48,8 +48,9 @@ def _set_aside(path: Path, seen: os.stat_result) -> None:
         return
     descriptor = _open(path)
     try:
-        # Of two processes that see a large log one renames it; the other finds a new one here.
-        with contextlib.suppress(BlockingIOError):  # and one that is stopped in here stops no other
+        # Two processes may see the large log: one renames it, the other finds a new one here. The
+        # lock is not waited for, so that a process that was stopped here does not block others.
+        with contextlib.suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.stat(path, follow_symlinks=False), seen):
                 path.replace(path.with_suffix(".log.1"))
@@ -58,7 +59,7 @@ def _set_aside(path: Path, seen: os.stat_result) -> None:
 
 
 def is_stderr(path: Path) -> bool:
-    """Whether standard error is the log at `path`, or one that was set aside."""
+    """Whether standard error is the log at `path`, or its renamed predecessor."""
     with contextlib.suppress(OSError):
         place = os.readlink(f"/proc/self/fd/{_STDERR}").removesuffix(" (deleted)")
         return place in (os.path.realpath(path), os.path.realpath(path.with_suffix(".log.1")))
@@ -73,7 +74,7 @@ class LogFile(logging.StreamHandler[TextIO]):
         self._path = path
 
     def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(OSError):  # a disk that fails: the line goes where the last went
+        with contextlib.suppress(OSError):  # the disk fails: write to the file that is open
             self._rotate()
         super().emit(record)
 

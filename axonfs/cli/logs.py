@@ -1,7 +1,7 @@
-"""Where the package's log goes: a mount's log has times, a command's warnings are messages.
+"""Configures logging: a mount's log lines have times, a command's warnings look like its messages.
 
-AXONFS_DEBUG=1 shows everything. No text in a line, from any source, can control a terminal or
-begin another line.
+AXONFS_DEBUG=1 shows everything. Texts from sources are made printable, so that they cannot control
+a terminal or forge a line.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from axonfs.cli.logfile import LOG, LogFile, is_stderr
-from axonfs.cli.output import complain, held, tell
+from axonfs.cli.output import deferred, echo_err, report
 from axonfs.errors import AxonError
 from axonfs.names import printable
 
@@ -23,11 +23,11 @@ _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def log_to_stderr(form: str = "text", level: str = "info", cache: Path | None = None) -> None:
-    """For a mount: lines with time (UTC), level and module, or one JSON object a line.
+    """Log as a mount does: lines with time (UTC), level and module, or one JSON object per line.
 
     Args:
         form: `text` or `json`.
-        level: the least severe level that is written: debug, info, warning or error.
+        level: the lowest level that is written: debug, info, warning or error.
         cache: the cache whose log file is rotated, if standard error is that file.
     """
     formatter: logging.Formatter = _Json() if form == "json" else _Text()
@@ -37,7 +37,7 @@ def log_to_stderr(form: str = "text", level: str = "info", cache: Path | None = 
 
 
 def log_like_messages() -> None:
-    """For a command: warnings read like its other messages, and a bug shows no traceback."""
+    """Log as a command does: warnings look like its messages, and bugs show no traceback."""
     _install(_Messages(), _Safe(), logging.WARNING)
 
 
@@ -57,7 +57,7 @@ class _Text(_Safe):
 
 
 class _Json(_Safe):
-    """One object a line; an error that a reader saw has its model, file and source apart."""
+    """One JSON object per line; an AxonError's model, file and source are separate keys."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -69,7 +69,7 @@ class _Json(_Safe):
         }
         if record.exc_info:
             line["traceback"] = logging.Formatter.formatException(self, record.exc_info)
-        return json.dumps(line)  # ASCII: no character in it can control a terminal
+        return json.dumps(line)  # ASCII, so no character can control a terminal
 
 
 def _subject(record: logging.LogRecord) -> dict[str, Any]:
@@ -82,20 +82,23 @@ def _subject(record: logging.LogRecord) -> dict[str, Any]:
 
 
 class _Messages(logging.Handler):
-    """Tells each record once. The fault of a source waits until the command has progress to show or
-    ends: the error that ends it may say the same, and name the model."""
+    """Shows each record once on stderr.
+
+    The fault of a source is deferred until the command shows progress or ends: the error that ends
+    it may say the same and name the model.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         if os.environ.get("AXONFS_DEBUG"):
-            complain(self.format(record))
+            echo_err(self.format(record))
         elif record.msg == "%s" and _subject(record):
-            held.append(record.getMessage())
+            deferred.append(record.getMessage())
         else:
-            tell(record.getMessage())
+            report(record.getMessage())
 
 
 def safe_traceback(text: str) -> str:
-    """A traceback whose every line is safe, and told by its indent from a line of the log."""
+    """A traceback with printable lines, indented to distinguish them from other log lines."""
     return "\n".join(f"  {printable(line, 1000)}" for line in text.splitlines())
 
 

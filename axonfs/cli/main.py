@@ -1,8 +1,7 @@
 """The `axonfs` program: the table of commands, and the one place where errors become text.
 
-Commands are imported when they run: `axonfs version` must not pay for an HTTP client.
-An AxonError ends as one line on stderr and its own exit code; a traceback is shown only where
-AXONFS_DEBUG=1 asks for it.
+Commands are imported when they run, so that `axonfs version` does not import an HTTP client. An
+AxonError becomes one line on stderr and its exit code; only AXONFS_DEBUG=1 shows tracebacks.
 """
 
 from __future__ import annotations
@@ -20,12 +19,11 @@ import click
 from axonfs import descriptors
 from axonfs._version import __version__
 from axonfs.cli import streams
-from axonfs.cli.output import complain, echo_json, held, said, tell, tell_held
+from axonfs.cli.output import deferred, echo_err, echo_json, report, shown, warn_deferred
 from axonfs.cli.suggestions import Group
 from axonfs.errors import AxonError, StoppedError, find
 
-# Command → module below axonfs.cli, in the order that `axonfs --help` shows them. The function
-# has the command's name, with `_command` where the plain name would shadow something.
+# Command → module in axonfs.cli and function in it, in the order of `axonfs --help`.
 COMMANDS: Mapping[str, str] = {
     "mount": "mount:mount",
     "umount": "mount:umount",
@@ -52,7 +50,7 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "doctor:doctor",
     "version": "version:version",
 }
-# What the program starts itself.
+# Commands that only the program itself runs.
 INTERNAL: Mapping[str, str] = {"worker": "mount:worker"}
 
 
@@ -79,18 +77,18 @@ class Commands(Group):
 )
 @click.version_option(__version__, message="axonfs %(version)s", help="Show the version.")
 def cli() -> None:
-    """Every version of every model of your registries, as plain files.
+    """Mount the models of your registries as ordinary directories.
 
-    SPEC is namespace/name@version; without @version it is the latest one, and a constraint such
-    as @^1.2 means the highest version that it allows.
+    SPEC is namespace/name@version. Without @version it means the latest version, and with a
+    constraint such as @^1.2 the highest version that it allows.
     """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; the exit code. Nothing but a bug under AXONFS_DEBUG=1 shows a trace."""
+    """Run one command line and return its exit code."""
     streams.prepare()
-    said.clear()
-    held.clear()
+    shown.clear()
+    deferred.clear()
     descriptors.raise_limit()
     try:
         result = cli.main(argv, prog_name="axonfs", standalone_mode=False)
@@ -101,13 +99,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if _wants_json(sys.argv[1:] if argv is None else argv):
             _report_json(cause, code)
     finally:
-        tell_held()
+        warn_deferred()
     fault = streams.finish()
     return _unwritten(fault) or code if fault else code
 
 
 def _cause(exc: BaseException) -> BaseException:
-    """What happened: Ctrl-C before the faults that it caused, and these before any other."""
+    """The exception behind `exc`: Ctrl-C before the faults that it caused, these before others."""
     known = find(exc, KeyboardInterrupt) or find(exc, AxonError)
     return known or find(exc, BaseException) or exc
 
@@ -116,7 +114,7 @@ def _report(exc: BaseException) -> int:
     if os.environ.get("AXONFS_DEBUG") and not isinstance(exc, click.exceptions.Exit | SystemExit):
         from axonfs.cli.logs import safe_traceback
 
-        complain(safe_traceback("".join(traceback.format_exception(exc))))
+        echo_err(safe_traceback("".join(traceback.format_exception(exc))))
     if isinstance(exc, click.exceptions.Exit):
         return exc.exit_code
     if isinstance(exc, KeyboardInterrupt | click.Abort):
@@ -124,10 +122,10 @@ def _report(exc: BaseException) -> int:
     if isinstance(exc, OSError) and (fault := streams.stdout_fault(exc)):
         return _unwritten(fault)
     if isinstance(exc, AxonError):
-        tell_held(str(exc))
+        warn_deferred(str(exc))
         return _say(str(exc), exc.exit_code)
     if isinstance(exc, click.exceptions.NoArgsIsHelpError):
-        complain(exc.format_message())
+        echo_err(exc.format_message())
         return exc.exit_code
     if isinstance(exc, click.ClickException):
         return _say(_usage_text(exc), exc.exit_code)
@@ -142,10 +140,10 @@ def _wants_json(argv: Sequence[str]) -> bool:
 
 
 def _report_json(exc: BaseException, code: int) -> None:
-    """The error as the one JSON object on stdout, where the result would have been."""
+    """Print the error as JSON on stdout, in place of the result."""
     if isinstance(exc, click.exceptions.Exit) or sys.stdout.closed:
         return
-    with suppress(OSError):  # nobody reads it
+    with suppress(OSError):  # the reader of stdout has gone
         echo_json({"error": {**_facts(exc), "exit_code": code}})
 
 
@@ -162,15 +160,15 @@ def _facts(exc: BaseException) -> dict[str, str | None]:
 
 
 def _say(message: str, code: int) -> int:
-    tell(message)
+    report(message)
     return code
 
 
 def _unwritten(fault: OSError) -> int:
-    """Standard output took not all: not worth a word where its reader has left."""
+    """Report that standard output could not be written; silently if its reader has gone."""
     streams.silence(sys.stdout)
     if fault.errno != errno.EPIPE:
-        _say(f"standard output cannot be written: {fault.strerror}", 1)
+        _say(f"cannot write standard output: {fault.strerror}", 1)
     return 1
 
 

@@ -1,4 +1,4 @@
-"""`axonfs manifest …`: for authors of manifests."""
+"""`axonfs manifest lint`: checks a manifest, for users who write their own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from axonfs.formats.schema import lint_manifest, load_schema
 
 @click.group(cls=Group)
 def manifest() -> None:
-    """Work on manifests."""
+    """Check manifests."""
 
 
 @manifest.command
@@ -25,9 +25,8 @@ def manifest() -> None:
 def lint(file: Path, as_json: bool) -> None:
     """Check a manifest against the whole schema.
 
-    FILE is YAML or JSON, `-` standard input. The command lists everything that breaks a rule with
-    the path of its key, and exits with 1 if anything does. A mount is more lenient: it needs only
-    the names and the files.
+    FILE is YAML or JSON; `-` is standard input. Lists every violation with the path of its key;
+    exit 1 if there are any. A mount is more lenient: it needs only the names and the files.
     """
     found = lint_manifest(_content(file))
     name = "standard input" if str(file) == "-" else str(file)

@@ -1,4 +1,4 @@
-"""`axonfs search`, `info`, `versions` and `list`: what there is, and what of it is here."""
+"""`axonfs search`, `info`, `versions`, `list` and `path`: which models exist, and what is local."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from axonfs.cli.client import ask
-from axonfs.cli.options import json_option, source_options, target
+from axonfs.cli.options import json_option, make_target, source_options
 from axonfs.cli.output import echo, echo_json, echo_path, facts, note, show_note, table
 from axonfs.client.other_users import others
 from axonfs.errors import ADD_REGISTRY, AxonError, UsageError
@@ -24,7 +24,7 @@ from axonfs.versions import parse_wanted
     "sources",
     multiple=True,
     type=click.Choice(["registry", *HUBS]),
-    help="What to ask: the registries (the default), or a hub; may be given more than once.",
+    help="Where to search: the registries (the default), or a hub; may be given more than once.",
 )
 @source_options
 @json_option
@@ -37,17 +37,16 @@ def search(
 ) -> None:
     """Find models by words.
 
-    Each word of QUERY must be in the namespace, name, description, framework or tags; what is named
-    so comes first. A registry that has a search of its own, or a hub, decides by itself where it
-    looks for a word.
+    Each word of QUERY must occur in the namespace, name, description, framework or tags; matches in
+    the name come first. A hub, or a registry with its own search, has its own rules.
     """
     words = " ".join(query)
     request = {"op": "search", "query": words, "sources": list(sources)}
-    result = ask(target(registries, cache), request, show_note)
+    result = ask(make_target(registries, cache), request, show_note)
     found = result["models"]
     if not (found or sources or result["registries"]):
         note(
-            f"no registry is configured; {ADD_REGISTRY}, --source hf searches the Hugging Face Hub"
+            f"no registry is configured; {ADD_REGISTRY}; --source hf searches the Hugging Face Hub"
         )
     elif not found:
         note("nothing matches")
@@ -69,7 +68,7 @@ def _described(item: dict[str, Any]) -> str:
 
 
 def _known(count: int | None) -> str:
-    """A size, or nothing where the registry does not tell it."""
+    """A size, or nothing if the registry does not give it."""
     return size(count) if count else ""
 
 
@@ -83,9 +82,9 @@ def info(
 ) -> None:
     """Show one version of a model.
 
-    Its description, license and size, where it comes from, and what of it is local.
+    Shows its description, license, size and source, and how much of it is local.
     """
-    found = ask(target(registries, cache), {"op": "info", "spec": spec}, show_note)["version"]
+    found = ask(make_target(registries, cache), {"op": "info", "spec": spec}, show_note)["version"]
     if as_json:
         echo_json(found)
         return
@@ -108,7 +107,7 @@ def info(
 
 
 def _digest(item: dict[str, Any]) -> str:
-    """What the bytes of a file are compared with."""
+    """The digest that a file's bytes are compared with."""
     if "unverified" in item:
         return "none"
     kind = next(kind for kind in ("sha256", "git", "package") if kind in item)
@@ -116,14 +115,14 @@ def _digest(item: dict[str, Any]) -> str:
 
 
 def _verified(found: dict[str, object]) -> str:
-    """Empty where all bytes can be verified, as nearly always."""
+    """Which files cannot be verified; empty in the usual case."""
     if not found["unverified"]:
         return ""
     files = counted(int(str(found["unverified"])), "file")
     what = f"{files} cannot be verified: neither the file nor its package has a sha256"
     if found["unverified_allowed"]:
-        return f"{what}; reading is allowed"
-    return f"{what}; reading gives an error, see axonfs registry add --allow-unverified"
+        return f"{what}; reading them is allowed"
+    return f"{what}; reading them fails, see axonfs registry add --allow-unverified"
 
 
 def _facts(found: dict[str, object]) -> list[tuple[str, str]]:
@@ -156,9 +155,11 @@ def _facts(found: dict[str, object]) -> list[tuple[str, str]]:
 
 
 def _left_out(paths: object) -> str:
-    """The files that no directory can hold."""
+    """The files that the mount leaves out, since Linux does not allow their paths."""
     assert isinstance(paths, list)
-    return f"{len(paths)} that no directory can hold: {', '.join(paths)}" if paths else ""
+    if not paths:
+        return ""
+    return f"{counted(len(paths), 'file')} whose path Linux does not allow: {', '.join(paths)}"
 
 
 @click.command
@@ -170,7 +171,7 @@ def versions(model: str, registries: tuple[str, ...], cache: str | None, as_json
 
     NAME is namespace/name. The oldest version comes first.
     """
-    found = ask(target(registries, cache), {"op": "versions", "model": model})
+    found = ask(make_target(registries, cache), {"op": "versions", "model": model})
     if as_json:
         echo_json({key: found[key] for key in ("model", "latest", "versions")})
         return
@@ -207,10 +208,10 @@ def _aliases(item: dict[str, Any], latest: str | None) -> str:
 @source_options
 @json_option
 def list_command(form: str, registries: tuple[str, ...], cache: str | None, as_json: bool) -> None:
-    """List what is local, whole or in part."""
+    """List the versions that are local, completely or partly."""
     if as_json and form == "names":
-        raise UsageError("--json goes with no --format names")
-    found = ask(target(registries, cache), {"op": "list"})["models"]
+        raise UsageError("--json and --format names exclude each other")
+    found = ask(make_target(registries, cache), {"op": "list"})["models"]
     if as_json:
         echo_json(found)
     elif form == "json":
@@ -239,7 +240,7 @@ def list_command(form: str, registries: tuple[str, ...], cache: str | None, as_j
 
 
 def _local(item: dict[str, Any]) -> str:
-    """How much of a version is local; never 100 % where its pin is not whole."""
+    """How much of a version is local; never 100 % if its pin is incomplete."""
     shown = part_of if item["pinned"] == "incomplete" else share
     return shown(item["local"], item["size"] or 0)
 
@@ -251,18 +252,16 @@ def _local(item: dict[str, Any]) -> str:
 def path(spec: str, registries: tuple[str, ...], cache: str | None, as_json: bool) -> None:
     """Print the directory of a version in the running mount.
 
-    For scripts: `vllm serve "$(axonfs path nlp/llama-2-7b)"`. The version is in the path also where
-    SPEC means the latest one. Exit 1 if nothing is mounted.
+    For scripts: `vllm serve "$(axonfs path nlp/llama-2-7b)"`. The path has the version's number,
+    also if SPEC means the latest one. Exit 1 if nothing is mounted.
     """
     wanted = str(parse_wanted(spec))
-    place = target(registries, cache)
-    mounted = ask(place, {"op": "status"})["status"].get("mountpoint")
-    theirs = [other for other in others() if other.alive and not (mounted or place.explicit_cache)]
+    target = make_target(registries, cache)
+    mounted = ask(target, {"op": "status"})["status"].get("mountpoint")
+    theirs = [other for other in others() if other.alive and not (mounted or target.explicit_cache)]
     if not mounted and not theirs:
-        raise AxonError(
-            "nothing is mounted", spec=wanted, hint="axonfs mount shows it as a directory"
-        )
-    found = ask(place, {"op": "info", "spec": wanted}, show_note)["version"]
+        raise AxonError("nothing is mounted", spec=wanted, hint="run axonfs mount first")
+    found = ask(target, {"op": "info", "spec": wanted}, show_note)["version"]
     if theirs:
         found["path"] = str(theirs[0].place.joinpath(*parse_spec(found["spec"]).segments))
     if as_json:
@@ -272,11 +271,11 @@ def path(spec: str, registries: tuple[str, ...], cache: str | None, as_json: boo
 
 
 def _pin_word(item: dict[str, object]) -> str:
-    return {"complete": "yes", "incomplete": "not whole"}.get(str(item["pinned"]), "")
+    return {"complete": "yes", "incomplete": "incomplete"}.get(str(item["pinned"]), "")
 
 
 def _listed(item: dict[str, object]) -> dict[str, object]:
-    # The capitals are the keys that scripts written for Axon read.
+    # Scripts written for Axon read these keys with capitals.
     return {
         "Namespace": item["namespace"],
         "Name": item["name"],

@@ -1,4 +1,4 @@
-"""`axonfs mount` and `axonfs umount`."""
+"""`axonfs mount`, `umount` and `restart`, and the hidden command `worker`."""
 
 from __future__ import annotations
 
@@ -25,26 +25,27 @@ Flags: TypeAlias = Mapping[str, Any]
 
 
 def mount_options(function: Command) -> Command:
-    """What is said of a mount, to `mount` and to its worker."""
+    """The options that `mount` and its worker have."""
     options = [
         registry_option,
         cache_option,
         click.option(
             "--cache-size",
             metavar="SIZE",
-            help="Limit of the cache, like 200G; by default a tenth of the disk is left free."
+            help="Size limit of the cache, like 200G; by default it leaves 10 % of the disk free."
             " [env: AXONFS_CACHE_SIZE]",
         ),
         click.option(
             "--offline/--online",
             default=None,
-            help="Send nothing: serve what is in the cache. [env: AXONFS_OFFLINE]",
+            help="Send no requests: serve only what is in the cache. [env: AXONFS_OFFLINE]",
         ),
         click.option(
             "--prefetch",
             type=click.Choice(PREFETCH),
-            help="What the start of a load fetches ahead of its reads: auto (by default), the files"
-            " it will read; all, the whole version; off, nothing. [env: AXONFS_PREFETCH]",
+            help="What to fetch ahead when a program begins to load a model: auto (the default),"
+            " the files that it will read; all, the whole version; off, nothing."
+            " [env: AXONFS_PREFETCH]",
         ),
         click.option(
             "--allow-other/--only-me",
@@ -54,30 +55,32 @@ def mount_options(function: Command) -> Command:
         click.option(
             "--uid",
             metavar="NUMBER",
-            help="User who owns the files; another one needs --allow-other. [env: AXONFS_UID]",
+            help="Owner of the files; another user than yourself needs --allow-other."
+            " [env: AXONFS_UID]",
         ),
         click.option("--gid", metavar="NUMBER", help="Group of the files. [env: AXONFS_GID]"),
         click.option(
             "--mode",
             metavar="OCTAL",
-            help="Mode of the files, like 0440; directories get x where r is. [env: AXONFS_MODE]",
+            help="Mode of the files, like 0440; directories get x wherever files have r."
+            " [env: AXONFS_MODE]",
         ),
         click.option(
             "--passthrough/--no-passthrough",
             default=None,
-            help="Whether the kernel may read complete files itself, where it can: for root,"
-            " from Linux 6.9 on. [env: AXONFS_PASSTHROUGH]",
+            help="Whether the kernel may read complete files itself. This needs root and"
+            " Linux 6.9. [env: AXONFS_PASSTHROUGH]",
         ),
         click.option(
             "--log-format",
             type=click.Choice(LOG_FORMATS),
-            help="Log lines for people (text, the default) or one JSON object a line."
+            help="Log lines for people (text, the default) or one JSON object per line."
             " [env: AXONFS_LOG_FORMAT]",
         ),
         click.option(
             "--log-level",
             type=click.Choice(LOG_LEVELS),
-            help="The least severe messages in the log; info by default. [env: AXONFS_LOG_LEVEL]",
+            help="Lowest level of messages in the log; info by default. [env: AXONFS_LOG_LEVEL]",
         ),
     ]
     for option in reversed(options):
@@ -90,12 +93,12 @@ def mount_options(function: Command) -> Command:
 @mount_options
 @click.option("--foreground", "-f", is_flag=True, help="Stay in the foreground and log to stderr.")
 def mount(mountpoint: str | None, foreground: bool, **flags: object) -> None:
-    """Show all models as files below MOUNTPOINT.
+    """Mount all models as ordinary directories at MOUNTPOINT.
 
-    It goes on in the background; the command returns once the mount answers. Its log is
-    run/mount.log in the cache directory: `axonfs status` names it. Without MOUNTPOINT it
-    is the setting `mountpoint`, which is /models for root and ~/models for anyone else. Stop it
-    with `axonfs umount`.
+    The mount runs in the background; the command returns once it answers. Its log is run/mount.log
+    in the cache directory; `axonfs status` shows the path. MOUNTPOINT defaults to the setting
+    `mountpoint`, which is /models for root and ~/models for other users. To stop it, run `axonfs
+    umount`.
     """
     from axonfs.daemon.possessions import inherited
 
@@ -117,7 +120,7 @@ def mount(mountpoint: str | None, foreground: bool, **flags: object) -> None:
 @click.argument("mountpoint")
 @mount_options
 def worker(mountpoint: str, **flags: object) -> None:
-    """Serve a connection that `axonfs mount` holds; it starts this itself."""
+    """Serve the connection of a running `axonfs mount`, which starts this command itself."""
     from axonfs.cli.logs import log_to_stderr
     from axonfs.connection.held import Held
     from axonfs.daemon.worker import work
@@ -126,7 +129,7 @@ def worker(mountpoint: str, **flags: object) -> None:
     held = Held.take()
     if held is None:
         raise UsageError("only a mount starts its worker", hint="axonfs mount")
-    log_to_stderr()  # for what is wrong with the settings
+    log_to_stderr()  # first with defaults, for errors in the settings
     flags["mountpoint"] = mountpoint
     applied = apply(flags, held.settings, first=held.first)
     settings = applied.settings
@@ -140,50 +143,52 @@ def worker(mountpoint: str, **flags: object) -> None:
 
 
 def check_sources(settings: Settings) -> None:
-    """Refuse a mount that could show nothing."""
+    """Refuse a mount that would be empty."""
     if settings.registries:
         return
     if settings.sources and not settings.offline:
         names = " and ".join(settings.sources)
-        note(f"no registry is configured: only models below {names} are there")
+        note(f"no registry is configured: the mount has only models from {names}")
         return
-    known = (settings.cache / "index.lmdb").exists()
-    if settings.offline and known:
+    has_cache = (settings.cache / "index.lmdb").exists()
+    if settings.offline and has_cache:
         return
-    hint = "name one with --registry URL, or for good with axonfs registry add URL"
-    if known:
-        hint += "; --offline shows what is in the cache"
+    hint = "use --registry URL, or axonfs registry add URL to configure one"
+    if has_cache:
+        hint += "; --offline serves what is in the cache"
     raise UsageError("no registry is configured", hint=hint)
 
 
 def check_owner(settings: Settings) -> None:
-    """Refuse an owner of the files who could not get at them, or that only root can give."""
+    """Refuse an owner who could not access the files, or whom only root may choose."""
     if settings.uid in (None, os.geteuid()):
         return
     if os.geteuid() != 0:
-        raise UsageError("only root can give the files to another user", hint="leave out --uid")
+        raise UsageError("only root may set another owner of the files", hint="leave out --uid")
     if not settings.allow_other:
-        what = f"uid {settings.uid} could not reach the files"
+        what = f"uid {settings.uid} could not access the files"
         raise UsageError(what, hint="add --allow-other")
 
 
 def prepare_mountpoint(mountpoint: Path) -> Path:
-    """The mountpoint with links followed, if it can be mounted on; made if only it is missing.
+    """Resolve the links in `mountpoint` and check that AxonFS can be mounted there.
+
+    The directory is created if it is missing but its parent exists.
 
     Raises:
         AxonError: it is not an empty directory, or AxonFS is already mounted there.
     """
-    from axonfs.client.health import health, mount_at, settled
+    from axonfs.client.health import health, mount_at, real_path
     from axonfs.connection.mountinfo import mounts
 
-    place = settled(mountpoint)
+    place = real_path(mountpoint)
     for outer in mounts():
-        if outer.mountpoint in place.parents:  # it is not touched: it may not answer
-            what = f"lies in the AxonFS at {outer.mountpoint}"
+        if outer.mountpoint in place.parents:  # compare paths only: the mount may not answer
+            what = f"is inside the AxonFS mount at {outer.mountpoint}"
             raise UsageError(what, path=str(place), hint="mount on an empty directory")
     if (present := mount_at(place)) is not None:
         state = health(present)
-        if state.state != "dead":  # a dead one is cleared away by the mount
+        if state.state != "dead":  # the new mount unmounts a dead one
             pid = f" by process {state.pid}" if state.pid else ""
             raise BusyError(f"already mounted{pid}", path=str(place), hint=f"axonfs umount {place}")
         return place
@@ -199,15 +204,15 @@ def prepare_mountpoint(mountpoint: Path) -> Path:
 
 def _unusable(place: Path, exc: OSError) -> AxonError:
     if exc.errno == errno.ENOENT:
-        what = "cannot be made, its parent does not exist"
+        what = "cannot be created: its parent directory does not exist"
         return UsageError(what, path=str(place), hint=f"mkdir -p {place}")
     if exc.errno in (errno.ENOTDIR, errno.EEXIST):
         return UsageError("is not a directory", path=str(place))
-    return AxonError(f"cannot be mounted on: {exc.strerror}", path=str(place))
+    return AxonError(f"cannot be a mountpoint: {exc.strerror}", path=str(place))
 
 
 def _hold(flags: Flags, settings: Settings, place: Path) -> int:
-    """Make the mount and keep it."""
+    """Mount, and hold the mount until it is unmounted."""
     from axonfs.cli.background import frozen, take_ready_pipe, worker_command
     from axonfs.cli.logs import log_to_stderr
     from axonfs.daemon.holder import block_signals, hold
@@ -222,23 +227,25 @@ def _hold(flags: Flags, settings: Settings, place: Path) -> int:
 
 
 def _go_on(possessions: Possessions, flags: Flags) -> int:
-    """Keep the mount that this program had before it was replaced. No setting is read for that: a
-    config file that is invalid by now must not cost the mount."""
+    """Continue to hold the mount after `execv` replaced this program.
+
+    This reads no settings: an invalid config file must not end the mount.
+    """
     from axonfs.cli.background import worker_command
     from axonfs.cli.logs import log_to_stderr
-    from axonfs.client.health import settled
+    from axonfs.client.health import real_path
     from axonfs.daemon.holder import block_signals, hold
     from axonfs.daemon.possessions import settle
 
     block_signals()
     log_to_stderr()
     known = possessions.known
-    if not known.mountpoint:  # a holder of an earlier version did not say
+    if not known.mountpoint:  # a holder of an earlier version did not record it
         with suppress(UsageError):
-            known.mountpoint = str(settled(flags["mountpoint"] or load(flags).mountpoint))
+            known.mountpoint = str(real_path(flags["mountpoint"] or load(flags).mountpoint))
     settle(possessions)
     cache, place = Path(known.cache), Path(known.mountpoint)
-    with suppress(UsageError):  # the worker tells of it
+    with suppress(UsageError):  # the worker reports the error
         settings = load(flags)
         log_to_stderr(settings.log_format, settings.log_level, cache)
     return hold(possessions, worker_command({**flags, **known.frozen}, cache, place))
@@ -249,23 +256,23 @@ def _go_on(possessions: Possessions, flags: Flags) -> int:
 @click.option(
     "--force",
     is_flag=True,
-    help="Take it away although it is in use or no longer answers; whoever reads it gets an error.",
+    help="Unmount even if it is in use or does not answer; programs that read it get an error.",
 )
 def umount(mountpoint: Path | None, force: bool) -> None:
     """Unmount MOUNTPOINT.
 
-    Without MOUNTPOINT it is the configured one; if none is configured, the default one or this
-    user's only mount.
-    The command returns when the mount's processes have ended. They go on while the same mount is
-    elsewhere too, as a bind mount or in another mount namespace: then the command says where, and
-    --force ends them, also when nothing is mounted at MOUNTPOINT any more.
+    MOUNTPOINT defaults to the configured one; if none is configured, to the default mountpoint or
+    this user's only mount.
+    The command returns when the mount's processes have ended. They keep running while the same
+    mount is also elsewhere, as a bind mount or in another mount namespace. Then the command says
+    where, and --force ends them, even if nothing is mounted at MOUNTPOINT any more.
     """
     from axonfs.cli import unmounting
-    from axonfs.cli.default_mount import meant
+    from axonfs.cli.default_mount import chosen_mountpoint
     from axonfs.client.health import mount_at
     from axonfs.client.other_users import check_ours
 
-    place = meant(mountpoint)
+    place = chosen_mountpoint(mountpoint)
     if (found := mount_at(place)) is not None:
         check_ours(found, "umount")
     remarks = unmounting.unmount(place, force=force)
@@ -277,19 +284,20 @@ def umount(mountpoint: Path | None, force: bool) -> None:
 @click.command
 @click.argument("mountpoint", required=False, type=LocalPath("the mountpoint"))
 def restart(mountpoint: Path | None) -> None:
-    """Have the mount at MOUNTPOINT go on with what is installed now.
+    """Restart the mount at MOUNTPOINT with the installed version.
 
-    Without MOUNTPOINT it is the configured one; if none is configured, the default one or this
-    user's only mount.
-    Its processes are replaced while it stays mounted: readers see a pause. For an upgrade in place,
-    and for settings that were edited by hand; those that the mount was started with stay.
+    MOUNTPOINT defaults to the configured one; if none is configured, to the default mountpoint or
+    this user's only mount.
+    Replaces the mount's processes while it stays mounted: readers see a pause. Use it after an
+    upgrade, or after editing the config file by hand. Flags and variables that the mount was
+    started with stay in force.
     """
     from axonfs.cli import unmounting
-    from axonfs.cli.default_mount import meant
+    from axonfs.cli.default_mount import chosen_mountpoint
     from axonfs.client.health import mount_at
     from axonfs.client.other_users import check_ours
 
-    place = meant(mountpoint)
+    place = chosen_mountpoint(mountpoint)
     found = mount_at(place)
     if found is None:
         raise AxonError("no AxonFS is mounted there", path=str(place), hint="see axonfs status")
@@ -297,4 +305,4 @@ def restart(mountpoint: Path | None) -> None:
     state = unmounting.restart(found)
     note(f"restarted {place} (worker {state['worker']['pid']})")
     if fault := state.get("settings_fault"):
-        note(f"it keeps the settings that it had: {fault}")
+        note(f"it uses its previous settings: {fault}")

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the settings they make."""
+"""Options that several commands share, and the settings that follow from them."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ registry_option = click.option(
 
 
 class LocalPath(click.Path):
-    """A path on this machine; a URL is refused, except for file://.
+    """A path on this machine; URLs other than file:// are refused.
 
-    `what` and `hint` say what the path is and what to do where a URL was given in its place.
-    Without `checks` (those of click.Path) the path is not touched: a mountpoint may not answer.
+    `what` names the path in the error, and `hint` says what to do instead of giving a URL. Without
+    `checks` (those of click.Path) the path is not accessed, since a mountpoint may not answer.
     """
 
     def __init__(self, what: str, hint: str | None = None, **checks: bool) -> None:
@@ -54,7 +54,7 @@ class LocalPath(click.Path):
         return super().convert(path, param, ctx) if self._checked else path
 
 
-def target(registries: tuple[str, ...] = (), cache: str | None = None) -> Target:
+def make_target(registries: tuple[str, ...] = (), cache: str | None = None) -> Target:
     """The target that `--registry` and `--cache` describe."""
     found = resolved({"registries": registries, "cache": cache})
     return Target.of(found, registries)

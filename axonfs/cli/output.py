@@ -1,7 +1,7 @@
-"""How results look: tables and sizes for people, JSON for programs.
+"""Prints results: tables for people, JSON for programs. Notes and errors go to stderr.
 
-Everything that came from a registry passes `printable` here, so that no description can move
-the cursor or hide in a terminal. JSON needs no such care: it escapes control characters.
+Text from registries passes `printable` here, so that it cannot move the cursor of a terminal.
+JSON does not need that: it escapes control characters.
 """
 
 from __future__ import annotations
@@ -21,84 +21,84 @@ from axonfs.names import printable
 
 T = TypeVar("T")
 
-# What was told, so that nothing is told twice.
-said: set[str] = set()
-# Warnings of sources that wait to be told: the error of the command may say the same.
-held: list[str] = []
+# The texts that were shown, so that none is shown twice.
+shown: set[str] = set()
+# Warnings about sources that are not shown yet: the command's error may say the same.
+deferred: list[str] = []
 
 
 def echo_json(value: Any) -> None:
-    """`value` on stdout; non-ASCII is escaped, so any terminal and any locale can take it."""
+    """Print `value` on stdout as JSON in ASCII, which works in any locale."""
     click.echo(json.dumps(value, indent=2))
 
 
 def echo(text: str) -> None:
-    """One line on stdout, made safe."""
+    """Print one line on stdout, made printable."""
     click.echo(printable(text, 4000))
 
 
 def echo_path(path: str) -> None:
-    """A path for scripts: its own bytes, whatever the encoding of stdout."""
+    """Print a path for scripts, as its raw bytes whatever the encoding of stdout."""
     click.echo(os.fsencode(path))
 
 
-def complain(text: str) -> None:
-    """Lines on stderr; where nobody reads it any more, nothing."""
+def echo_err(text: str) -> None:
+    """Print lines on stderr; ignore a closed stderr."""
     with suppress(OSError):
         click.echo(text, err=True)
 
 
-def is_news(text: str) -> bool:
-    """Whether `text` was not told yet; from here on it counts as told."""
-    known = text in said
-    said.add(text)
+def is_new(text: str) -> bool:
+    """Whether `text` was not shown before; from now on it counts as shown."""
+    known = text in shown
+    shown.add(text)
     return not known
 
 
 def note(text: str) -> None:
-    """One line on stderr: what a person may want to know while stdout stays the result."""
-    if is_news(text):
-        complain(printable(text, 4000))
+    """Print a note on stderr, so that stdout has the result alone."""
+    if is_new(text):
+        echo_err(printable(text, 4000))
 
 
-def tell(text: str) -> None:
-    """One line on stderr: a warning or an error."""
-    if is_news(text):
-        complain(f"axonfs: {printable(text, 2000)}")
+def report(text: str) -> None:
+    """Print a warning or an error on stderr."""
+    if is_new(text):
+        echo_err(f"axonfs: {printable(text, 2000)}")
 
 
-def tell_held(error: str = "") -> None:
-    """Tell the warnings that wait, but for those that `error` says as well."""
-    waiting = [text for text in held if text not in error]
-    held.clear()
+def warn_deferred(error: str = "") -> None:
+    """Print the deferred warnings, except those that `error` repeats."""
+    waiting = [text for text in deferred if text not in error]
+    deferred.clear()
     for text in waiting:
-        tell(text)
+        report(text)
 
 
-def asked(question: Callable[[], T]) -> T:
-    """What a person answers on the terminal; Ctrl-C ends the line, as an answer would have."""
+def prompted(question: Callable[[], T]) -> T:
+    """The user's answer to a prompt; after Ctrl-C, end the line of the prompt."""
     try:
         return question()
     except click.Abort:
-        complain("")
+        echo_err("")
         raise
 
 
 def interrupted(exc: BaseException) -> bool:
-    """Whether Ctrl-C is what happened, alone or among what it made fail."""
+    """Whether `exc` is Ctrl-C, or an exception group that contains it."""
     return find(exc, KeyboardInterrupt) is not None
 
 
 def show_note(event: dict[str, Any]) -> None:
-    """What a request tells while it is worked on, if it is a note: a sink for quick commands."""
+    """Print the notes among a request's events; for commands that show no progress."""
     if event.get("event") == "note":
         note(str(event.get("text", "")))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, widest: int = 60) -> None:
-    """Columns wide enough for their longest cell.
+    """Print rows in aligned columns.
 
-    All but the first are cut to `widest`: that one names what the row is of, to be copied.
+    Cells are cut to `widest`, except in the first column, so that users can copy the name there.
     """
     plain = ([printable(cell, 1000) for cell in row] for row in rows)
     safe = [(first, *(clip(cell, widest) for cell in rest)) for first, *rest in plain]
@@ -110,7 +110,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, widest: int = 6
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> None:
-    """Lines of `name: value`, values aligned; pairs without a value are left out."""
+    """Print lines of `name: value` with aligned values; skip pairs without a value."""
     kept = [(name, value) for name, value in pairs if value]
     columns = max((len(name) for name, _ in kept), default=0) + 2
     for name, value in kept:
@@ -118,5 +118,5 @@ def facts(pairs: Iterable[tuple[str, str]]) -> None:
 
 
 def clock(seconds: float) -> str:
-    """A time of day here, from unix seconds."""
+    """Format unix seconds as local date and time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

@@ -1,4 +1,4 @@
-"""`axonfs pin`, `unpin`, `install`, `uninstall`, `update`, `verify`: having a model, for sure."""
+"""`axonfs pin`, `unpin`, `install`, `uninstall`, `update` and `verify`: keep versions complete."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from axonfs.call import Event
 from axonfs.cli.client import ask
 from axonfs.cli.lockfiles import read_lock
-from axonfs.cli.options import LocalPath, cache_option, json_option, source_options, target
+from axonfs.cli.options import LocalPath, cache_option, json_option, make_target, source_options
 from axonfs.cli.output import clock, echo, echo_json, interrupted, note, show_note
 from axonfs.cli.progress import Progress
 from axonfs.client.target import Target
@@ -40,17 +40,17 @@ _exclude = click.option(
 @click.option(
     "--check",
     is_flag=True,
-    help="Fetch nothing: prove from the cache alone that the pins (all of them if no SPEC is given)"
-    " are whole; exit 1 and say what is missing if not. What was not checked since the machine was"
-    " started is checked now. Without SPEC, a pin that was interrupted or failed is named, and does"
-    " not count.",
+    help="Fetch nothing: check from the cache alone that the pins (every pin if no SPEC is given)"
+    " are complete; else say what is missing and exit 1. Chunks that were not checked since the"
+    " machine was booted are checked now. Without SPEC, a pin that was interrupted or failed is"
+    " listed, but does not change the exit code.",
 )
 @click.option(
     "--lock",
     "lock_file",
     metavar="FILE",
     type=LocalPath("the lock file", exists=True, dir_okay=False),
-    help="Pin what this file of `axonfs lock` names, and fail if a manifest is another one.",
+    help="Pin the versions in this file from `axonfs lock`; fail if a manifest differs.",
 )
 @_include
 @_exclude
@@ -66,25 +66,25 @@ def pin(
     cache: str | None,
     as_json: bool,
 ) -> None:
-    """Fetch versions whole and keep them.
+    """Fetch complete versions and keep them in the cache.
 
-    SPEC is needed, except for --check and --lock.
-    What is pinned is never evicted and needs no registry. A pin that was interrupted or failed
-    stays as one that is not whole, if anything of it came: that is kept, `axonfs pin` goes on where
-    it stopped, and `axonfs unpin` gives it up. Pinning further files of a pinned version adds them.
-    A pin ends with a receipt, kept in the cache: every chunk is there and was checked.
+    SPEC is required, except with --check and --lock.
+    Pinned versions are never evicted and need no registry. A pin that was interrupted or failed
+    stays as an incomplete one if any of its bytes were fetched: these are kept, `axonfs pin`
+    resumes it, and `axonfs unpin` cancels it. Pinning more files of a pinned version adds them. At
+    the end a pin writes a receipt to the cache: every chunk is local and was verified.
     """
-    place = target(registries, cache)
+    target = make_target(registries, cache)
     if lock_file is not None:
         if specs or check or include or exclude:
-            raise UsageError("--lock goes with no SPEC, --check, --include or --exclude")
+            raise UsageError("--lock excludes SPEC, --check, --include and --exclude")
         request: Event = {"op": "pin_lock", "lock": read_lock(lock_file)}
-        result = _with_progress(place, request, _SAME)
-        _show_pins(result, place.settings.mountpoint, as_json)
+        result = _with_progress(target, request, _SAME)
+        _show_pins(result, target.settings.mountpoint, as_json)
     elif check:
-        _check(place, specs, include, exclude, as_json)
+        _check(target, specs, include, exclude, as_json)
     else:
-        _pin(place, specs, include, exclude, as_json)
+        _pin(target, specs, include, exclude, as_json)
 
 
 @click.command
@@ -102,11 +102,11 @@ def install(
     as_json: bool,
 ) -> None:
     """Another name for `axonfs pin`."""
-    _pin(target(registries, cache), specs, include, exclude, as_json)
+    _pin(make_target(registries, cache), specs, include, exclude, as_json)
 
 
 def _pin(
-    place: Target,
+    target: Target,
     specs: tuple[str, ...],
     include: tuple[str, ...],
     exclude: tuple[str, ...],
@@ -114,9 +114,9 @@ def _pin(
 ) -> None:
     request = {"op": "pin", **_chosen(specs, include, exclude)}
     if not specs:
-        raise UsageError("pin needs a SPEC", hint="or --check to check every pin, or --lock FILE")
+        raise UsageError("pin needs a SPEC, or --lock FILE, or --check to check every pin")
     again = _SAME if len(specs) > 1 or include or exclude else ""
-    _show_pins(_with_progress(place, request, again), place.settings.mountpoint, as_json)
+    _show_pins(_with_progress(target, request, again), target.settings.mountpoint, as_json)
 
 
 def _show_pins(result: Event, mountpoint: Path, as_json: bool) -> None:
@@ -124,33 +124,33 @@ def _show_pins(result: Event, mountpoint: Path, as_json: bool) -> None:
         echo_json(result["pins"])
         return
     for item in result["pins"]:
-        known = item["total"] - item["fetched"] - item["copied"]
+        local = item["total"] - item["fetched"] - item["copied"]
         copied = f" {size(item['copied'])} from Hugging Face's cache," if item["copied"] else ""
         echo(
             f"{item['spec']} is pinned: {counted(item['files'], 'file')}, {size(item['total'])}"
-            f" ({size(item['fetched'])} fetched,{copied} {size(known)} was local)"
+            f" ({size(item['fetched'])} fetched,{copied} {size(local)} was local)"
         )
         echo(f"  {_receipt(item['receipt'])}")
-        echo(f"  {_place(item, mountpoint)}")
+        echo(f"  {_path(item, mountpoint)}")
 
 
-def _place(item: dict[str, Any], mountpoint: Path) -> str:
-    """Where a program finds it."""
+def _path(item: dict[str, Any], mountpoint: Path) -> str:
+    """The path of the version in the mount."""
     if item["path"]:
         return f"at {item['path']}"
     return f"axonfs mount shows it at {mountpoint.joinpath(*parse_spec(item['spec']).segments)}"
 
 
 def _receipt(receipt: dict[str, Any]) -> str:
-    """What `pin` wrote down when it had looked at every chunk."""
-    proven = (
+    """The receipt that `pin` wrote after it had checked every chunk."""
+    content = (
         f"{counted(receipt['chunks'], 'chunk')} of {counted(receipt['objects'], 'object')},"
         f" {size(receipt['bytes'])}, manifest sha256:{receipt['manifest'][:12]}"
     )
-    word = "proven" if receipt["complete"] else "not whole"
+    word = "verified" if receipt["complete"] else "incomplete"
     if unverified := receipt.get("unverified", 0):
         word = f"{_unverified(unverified)}; {'local' if receipt['complete'] else word}"
-    return f"{word} {clock(receipt['time'])}: {proven}"
+    return f"{word} {clock(receipt['time'])}: {content}"
 
 
 def _unverified(files: int) -> str:
@@ -158,14 +158,14 @@ def _unverified(files: int) -> str:
 
 
 def _check(
-    place: Target,
+    target: Target,
     specs: tuple[str, ...],
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     as_json: bool,
 ) -> None:
     request = {"op": "pin_check", **_chosen(specs, include, exclude)}
-    checked = _with_progress(place, request, "axonfs pin --check")["pins"]
+    checked = _with_progress(target, request, "axonfs pin --check")["pins"]
     if as_json:
         echo_json(checked)
     for item in () if as_json else checked:
@@ -181,13 +181,13 @@ def _checked_lines(item: dict[str, Any], *, named: bool) -> list[str]:
     spec = item["spec"]
     if item["whole"]:
         return [
-            f"{spec} is whole: {counted(item['files'], 'file')},"
+            f"{spec} is complete: {counted(item['files'], 'file')},"
             f" {counted(item['chunks'], 'chunk')}, {size(item['total'])},"
             f" pinned {clock(item['receipt']['time'])}"
             f"{', ' + _unverified(item['unverified']) if item['unverified'] else ''}"
         ]
     if not (named or item["ended"]):
-        again = "pinning the same files" if item["partial"] else f"axonfs pin {spec}"
+        again = "pinning the same files again" if item["partial"] else f"axonfs pin {spec}"
         return [_unfinished(spec, part_of(item["local"], item["wanted"]), again)]
     missing = item["missing"]
     return [f"{' '.join(filter(None, (spec, lack['path'])))}: {lack['why']}" for lack in missing]
@@ -197,42 +197,42 @@ def _checked_lines(item: dict[str, Any], *, named: bool) -> list[str]:
 @click.argument("specs", metavar="SPEC...", nargs=-1, required=True)
 @cache_option
 def unpin(specs: tuple[str, ...], cache: str | None) -> None:
-    """Let pinned versions be evicted again.
+    """Allow pinned versions to be evicted again.
 
-    Their bytes stay until the cache needs the room.
+    Their bytes stay until the cache needs the space.
     """
-    _unpin(target((), cache), specs, drop=False)
+    _unpin(make_target((), cache), specs, drop=False)
 
 
 @click.command
 @click.argument("specs", metavar="SPEC...", nargs=-1, required=True)
-@click.option("--all-versions", is_flag=True, help="Every local version of the models named.")
+@click.option("--all-versions", is_flag=True, help="Every local version of these models.")
 @cache_option
 def uninstall(specs: tuple[str, ...], all_versions: bool, cache: str | None) -> None:
     """Unpin versions and drop their bytes.
 
-    Files that another pinned version has too stay, and so do files that are open.
+    Files that another pinned version shares stay, and so do open files.
     """
     if not all_versions and (bare := [spec for spec in specs if "@" not in spec]):
         raise UsageError(
             f"{printable(bare[0])} names no version", hint="add @VERSION, or --all-versions"
         )
-    place = target((), cache)
-    _unpin(place, _all_versions(place, specs) if all_versions else specs, drop=True)
+    target = make_target((), cache)
+    _unpin(target, _all_versions(target, specs) if all_versions else specs, drop=True)
 
 
-def _all_versions(place: Target, specs: tuple[str, ...]) -> tuple[str, ...]:
+def _all_versions(target: Target, specs: tuple[str, ...]) -> tuple[str, ...]:
     models = {parse_spec(spec).model for spec in specs}
-    local = ask(place, {"op": "list"})["models"]
+    local = ask(target, {"op": "list"})["models"]
     found = tuple(item["spec"] for item in local if f"{item['namespace']}/{item['name']}" in models)
     if not found:
         raise NotFoundError("no version of it is local", spec=specs[0], hint="see axonfs list")
     return found
 
 
-def _unpin(place: Target, specs: tuple[str, ...], *, drop: bool) -> None:
+def _unpin(target: Target, specs: tuple[str, ...], *, drop: bool) -> None:
     request = {"op": "unpin", "specs": _checked(specs), "drop": drop}
-    for item in ask(place, request, show_note)["specs"]:
+    for item in ask(target, request, show_note)["specs"]:
         freed = f", {size(item['freed'])} freed" if drop else ""
         echo(f"{item['spec']} is {'unpinned' if item['was_pinned'] else 'not pinned'}{freed}")
 
@@ -242,13 +242,13 @@ def _unpin(place: Target, specs: tuple[str, ...], *, drop: bool) -> None:
 @source_options
 @json_option
 def update(spec: str | None, registries: tuple[str, ...], cache: str | None, as_json: bool) -> None:
-    """Pin the newest versions of what is pinned.
+    """Pin the newest version of every pinned model.
 
-    With SPEC, of this model alone, and with a constraint (`@^1.2`) the newest that it allows. The
-    registries are asked again. The version that was pinned before stays until it is uninstalled.
+    With SPEC, only of this model; a constraint (`@^1.2`) selects the newest version that it allows.
+    Asks the registries again. The version that was pinned before stays until you uninstall it.
     """
     request: Event = {"op": "update", "spec": _checked((spec,))[0] if spec else None}
-    changes = _with_progress(target(registries, cache), request, "axonfs update")["changes"]
+    changes = _with_progress(make_target(registries, cache), request, "axonfs update")["changes"]
     if as_json:
         echo_json(changes)
         return
@@ -267,12 +267,12 @@ def _show_change(item: dict[str, Any]) -> None:
     files = f"files: {', '.join(words)}" if words else "the same files"
     echo(f"{model}: {old or 'nothing'} → {new} ({files}; {size(item['fetched'])} fetched)")
     if old:
-        note(f"{model}@{old} stays until axonfs uninstall {model}@{old}")
+        note(f"{model}@{old} stays pinned; to drop it: axonfs uninstall {model}@{old}")
 
 
 @click.command
 @click.argument("specs", metavar="[SPEC]...", nargs=-1)
-@click.option("--repair", is_flag=True, help="Fetch again what turns out to be bad.")
+@click.option("--repair", is_flag=True, help="Fetch bad chunks again.")
 @source_options
 @json_option
 def verify(
@@ -282,13 +282,14 @@ def verify(
     cache: str | None,
     as_json: bool,
 ) -> None:
-    """Check the bytes that are local.
+    """Verify the local bytes of versions.
 
-    They are read from the disk and compared with their digests; all of them if no SPEC is given.
-    Bad bytes are dropped, so no reader gets them. Exit 1 if some were bad and are not repaired.
+    Reads them from the disk and compares them with their digests; without SPEC, those of every
+    version. Bad chunks are dropped, so that no reader gets them. Exit 1 if there were bad chunks
+    that are not repaired.
     """
     request: Event = {"op": "verify", "specs": _checked(specs), "repair": repair}
-    result = _with_progress(target(registries, cache), request, "axonfs verify")
+    result = _with_progress(make_target(registries, cache), request, "axonfs verify")
     if as_json:
         echo_json({key: result[key] for key in ("files", "bytes", "bad", "unverified")})
     for item in () if as_json else result["bad"]:
@@ -302,7 +303,7 @@ def verify(
 
 
 def _fate(item: dict[str, Any]) -> str:
-    if not item["chunks"]:  # quarantined, or nothing could judge it
+    if not item["chunks"]:  # quarantined, or there was no digest to verify it with
         return "repaired" if item["repaired"] else str(item["error"])
     bad = counted(item["chunks"], "bad chunk")
     return f"{bad}, {'repaired' if item['repaired'] else f'dropped{_why(item)}'}"
@@ -312,15 +313,15 @@ def _why(item: dict[str, Any]) -> str:
     return f" ({item['error']})" if item.get("error") else ""
 
 
-def _with_progress(place: Target, request: Event, again: str = "") -> Event:
-    """The result of long work; where Ctrl-C ends it, what there is then, and how to go on.
+def _with_progress(target: Target, request: Event, again: str = "") -> Event:
+    """The result of long work, with progress; after Ctrl-C, say what is done and how to resume.
 
     Args:
-        again: what goes on; if empty, `axonfs pin` of the version that is fetched.
+        again: what resumes the work; if empty, `axonfs pin` of the version that is fetched.
     """
     with Progress(sys.stderr) as progress:
         try:
-            return ask(place, request, progress)
+            return ask(target, request, progress)
         except BaseException as exc:
             if interrupted(exc):
                 raise _stopped(progress.last, again) from exc
@@ -331,21 +332,21 @@ def _with_progress(place: Target, request: Event, again: str = "") -> Event:
 
 
 def _unfinished(spec: str, local: str, again: str) -> str:
-    """What a pin is that did not end."""
+    """The message about a pin that did not finish."""
     return (
-        f"{spec} is not whole: its pin did not end, {local} is local;"
-        f" {again} goes on, axonfs unpin {spec} gives it up"
+        f"{spec} is incomplete: its pin did not finish, {local} is local;"
+        f" {again} resumes it, axonfs unpin {spec} cancels it"
     )
 
 
 def _stopped(last: Event | None, again: str) -> StoppedError:
     if last is None:
-        return StoppedError("interrupted before anything was done")
+        return StoppedError("interrupted before the work began")
     done = f"{size(last['done'])} of {size(last['total'])}"
     if "fetched" not in last:
-        return StoppedError(f"interrupted when {done} were checked", hint=f"{again} begins again")
+        return StoppedError(f"interrupted after {done} were checked", hint=f"{again} starts over")
     spec = last["spec"]
-    hint = f"{again or f'axonfs pin {spec}'} goes on"
+    hint = f"{again or f'axonfs pin {spec}'} resumes it"
     return StoppedError(f"interrupted: {done} of {spec} stay local", hint=hint)
 
 
@@ -356,5 +357,5 @@ def _chosen(
 
 
 def _checked(specs: tuple[str, ...]) -> list[str]:
-    """The specs in full; one that cannot be a spec is wrong usage before anything is asked."""
+    """The specs in full; an invalid one is reported before any request is sent."""
     return [str(parse_wanted(spec)) for spec in specs]

@@ -1,8 +1,8 @@
-"""Progress of long work on stderr: one moving line on a terminal, a plain line now and then else.
+"""Shows progress on stderr: one line that is redrawn on a terminal, else a plain line now and then.
 
-Fed with the events of axonfs.service (`spec`, `path`, `done`, `total`, `fetched`, in bytes).
-A line that is too long for the terminal loses parts of names first, then the bar; share, rate and
-time left stay. Main thread only.
+Takes the events of axonfs.service (`spec`, `path`, `done`, `total`, `fetched`, in bytes). If a line
+is too long for the terminal, names are shortened first, then the bar; percentage, rate and time
+left stay. Main thread only.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from contextlib import suppress
 from typing import Any, TextIO
 
 from axonfs.cli.columns import clip, clip_start, width
-from axonfs.cli.output import held, is_news, tell_held
+from axonfs.cli.output import deferred, is_new, warn_deferred
 from axonfs.names import printable
 from axonfs.units import duration, share, size
 
 _BAR = 24
 _SHORT_BAR = 10
-# Fewer columns than this tell nothing of a name.
+# With fewer columns than this a shortened name is useless.
 _SHORT_NAME = 12
 _COMMIT_DIGITS = 8
 _COMMIT = re.compile(r"@([0-9a-f]{40})\b")
-# Seconds between two lines where nothing can be redrawn (a log file, a CI job): the longer the
-# work takes, the rarer.
+# Shortest and longest pause between two plain lines (in a log file, a CI job), in seconds: it grows
+# with the duration of the work.
 _PLAIN_PAUSE = (5.0, 60.0)
 _REDRAW_PAUSE = 0.1
-# Seconds that the rate is an average of.
+# The rate is the average over this many seconds.
 _RATE_SPAN = 15.0
 
 
 class Progress:
-    """The progress of one command; use it as a context manager and as the sink of its events."""
+    """The progress display of one command: a context manager, called with each event."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Progress:
         self._width = width or (lambda: _columns_of(stream))
         self._moving = stream.isatty() and os.environ.get("TERM") != "dumb"
         self._started = clock()
-        # Short work in a log is told by its result alone; a person wants to see it move at once.
+        # A terminal shows progress at once. A log shows no progress of short work, only its result.
         self._shown = clock() - (_REDRAW_PAUSE if self._moving else 0)
         self._drawn = False
         self._pace = Pace()
@@ -64,17 +64,17 @@ class Progress:
     def __call__(self, event: dict[str, Any]) -> None:
         """Show one event."""
         if event.get("event") == "note":
-            if is_news(text := str(event.get("text", ""))):
+            if is_new(text := str(event.get("text", ""))):
                 self._line(printable(text, 1000))
         elif event.get("event") == "progress":
             self._progress(event)
 
     def _progress(self, event: dict[str, Any]) -> None:
-        if held:
+        if deferred:
             self._clear()
-            tell_held()
+            warn_deferred()
         now = self._clock()
-        # Of a pin the end of the fetch is told, not how far its proof came.
+        # For a pin keep the last event of the fetch, not those of the check after it.
         if self.last is None or "fetched" in event or "fetched" not in self.last:
             self.last = event
         self._pace.note(event, now)
@@ -107,20 +107,20 @@ class Progress:
             self._drawn = False
 
     def _write(self, text: str) -> None:
-        with suppress(OSError):  # nobody reads stderr any more: the work goes on all the same
+        with suppress(OSError):  # stderr was closed: the work continues
             self._stream.write(text)
             self._stream.flush()
 
 
 class Pace:
-    """How fast one piece of work is, from its events of the last seconds."""
+    """The rate of one piece of work, from its events of the last seconds."""
 
     def __init__(self) -> None:
         self._work: tuple[object, ...] = ()
         self._moments: deque[tuple[float, int]] = deque()
 
     def note(self, event: dict[str, Any], now: float) -> None:
-        """Take in an event; one of other work, or of less than before, begins anew."""
+        """Record an event. If it is about other work, or shows less than before, start over."""
         fetched = event.get("fetched")
         done = int(event["done"] if fetched is None else fetched)
         work = (event.get("spec"), event["total"], fetched is None)
@@ -128,12 +128,12 @@ class Pace:
             self._work = work
             self._moments.clear()
         self._moments.append((now, done))
-        # One moment at or before the start of the span stays, so that the span is covered.
+        # Keep one moment at or before the start of the span, so that the span is covered.
         while len(self._moments) > 2 and now - self._moments[1][0] >= _RATE_SPAN:
             self._moments.popleft()
 
     def rate(self, now: float) -> float | None:
-        """Bytes per second; None in the first second, which would tell of no rate to come."""
+        """Bytes per second; None in the first second, whose rate would be misleading."""
         if not self._moments or now - self._moments[0][0] < 1:
             return None
         began, before = self._moments[0]
@@ -141,7 +141,7 @@ class Pace:
 
 
 def _columns_of(stream: TextIO) -> int:
-    """The width of the terminal that `stream` is, 80 where it does not say."""
+    """The width of the terminal; 80 if it is unknown."""
     with suppress(OSError, ValueError):
         return os.get_terminal_size(stream.fileno()).columns or 80
     return 80
@@ -154,7 +154,7 @@ def bar(done: int, total: int, length: int = _BAR) -> str:
 
 
 def describe(event: dict[str, Any], rate: float | None) -> tuple[list[str], list[str]]:
-    """Figures, the most important first, and what else there is to tell.
+    """Figures, the most important first, and more details for wide terminals.
 
     `45 % of 2.7 GiB`, `210 MiB/s`, `7 s left`; `1.2 GiB fetched`, `5 MiB was local`.
     """
@@ -171,14 +171,14 @@ def describe(event: dict[str, Any], rate: float | None) -> tuple[list[str], list
 
 
 def fitted(event: dict[str, Any], figures: list[str], more: list[str], columns: int) -> str:
-    """The moving line: as much of bar, names and `more` as `columns` take beside the figures."""
-    told = [*figures, *more]
+    """The redrawn line: the figures, and as much of bar, names and `more` as `columns` hold."""
+    parts = [*figures, *more]
     roomy = columns - width(_named(event)) - _BAR - 4
-    while len(told) > len(figures) and width(", ".join(told)) > roomy:
-        told.pop()
-    while len(told) > 1 and width(", ".join(told)) > columns:
-        told.pop()
-    text = ", ".join(told)
+    while len(parts) > len(figures) and width(", ".join(parts)) > roomy:
+        parts.pop()
+    while len(parts) > 1 and width(", ".join(parts)) > columns:
+        parts.pop()
+    text = ", ".join(parts)
     room = columns - width(text)
     length = next((each for each in (_BAR, _SHORT_BAR) if room > each + 3 + 2 * _SHORT_NAME), 0)
     drawn = bar(event["done"], event["total"], length) + " " if length else ""
@@ -193,7 +193,7 @@ def _named(event: dict[str, Any]) -> str:
 
 
 def _name(event: dict[str, Any], columns: int) -> str:
-    """Model and file, the file as far as there is room for it."""
+    """The model and, if there is room, the file."""
     spec, path = _named(event), printable(str(event.get("path", "")))
     left = columns - width(spec) - 1
     if path and left >= min(_SHORT_NAME, width(path)):

@@ -56,9 +56,10 @@ def publish(
 ) -> None:
     """Publish a model directory.
 
-    The files of DIR become SPEC in a registry directory, which any web server can serve. What is
-    not given is taken from the model's README.md and config.json. A published version never
-    changes: publishing the same files again does nothing, other files are refused.
+    Writes the files of DIR as version SPEC into a registry directory, which any web server can
+    serve. Metadata that is not given comes from the model's README.md and config.json. A published
+    version never changes: publishing the same files again does nothing, and different files are
+    refused.
     """
     from axonfs import publish as publishing
 
@@ -78,8 +79,8 @@ def publish(
                 progress=lambda state: display(_event(str(parsed), state)),
             )
     except KeyboardInterrupt as exc:
-        hint = "the same command goes on with what is not done yet"
-        raise StoppedError("interrupted before all was done", spec=spec, hint=hint) from exc
+        hint = "run the same command again to resume"
+        raise StoppedError("interrupted before it was published", spec=spec, hint=hint) from exc
     for path in done.left_out:
         note(f"left out: {path}")
     if as_json:

@@ -1,4 +1,4 @@
-"""`axonfs register`: tell a running MLOS Core of a model in the mount."""
+"""`axonfs register`: registers a model in the mount with a running MLOS Core."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from axonfs.cli.client import ask
-from axonfs.cli.options import json_option, source_options, target
+from axonfs.cli.options import json_option, make_target, source_options
 from axonfs.cli.output import echo, echo_json, show_note
 from axonfs.errors import AxonError
 from axonfs.formats.manifest import MANIFEST_NAME
@@ -21,18 +21,18 @@ from axonfs.formats.manifest import MANIFEST_NAME
 def register(spec: str, registries: tuple[str, ...], cache: str | None, as_json: bool) -> None:
     """Register a model with MLOS Core.
 
-    The core is told the model's directory in the mount and loads it from there. It is asked at
-    $MLOS_CORE_ENDPOINT, http://localhost:8080 if that is not set.
+    Sends the path of the model's directory in the mount; MLOS Core loads the model from there. The
+    address of MLOS Core is $MLOS_CORE_ENDPOINT, or http://localhost:8080 if that is not set.
     """
     import trio
 
     from axonfs.http_client import mlos_core
 
-    place = target(registries, cache)
-    found = ask(place, {"op": "info", "spec": spec}, show_note)["version"]
+    target = make_target(registries, cache)
+    found = ask(target, {"op": "info", "spec": spec}, show_note)["version"]
     model = _model(found)
     endpoint = os.environ.get(mlos_core.ENDPOINT_VARIABLE) or mlos_core.DEFAULT_ENDPOINT
-    trio.run(lambda: mlos_core.register(endpoint, model, ca_bundle=place.settings.ca_bundle))
+    trio.run(lambda: mlos_core.register(endpoint, model, ca_bundle=target.settings.ca_bundle))
     if as_json:
         echo_json(model)
     else:
@@ -40,13 +40,13 @@ def register(spec: str, registries: tuple[str, ...], cache: str | None, as_json:
 
 
 def _model(found: dict[str, Any]) -> dict[str, str]:
-    """What the core is told of the version that `info` found."""
+    """The request to MLOS Core for the version that `info` found."""
     path = found["path"]
     if not path:
         raise AxonError(
-            "nothing is mounted, so there is no path to register",
+            "nothing is mounted, so the model has no path to register",
             spec=found["spec"],
-            hint="axonfs mount makes one",
+            hint="run axonfs mount first",
         )
     return {
         "model_id": found["spec"],

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from axonfs.cli.options import LocalPath, json_option, resolved
-from axonfs.cli.output import asked, echo, echo_json, note, table
+from axonfs.cli.output import echo, echo_json, note, prompted, table
 from axonfs.cli.reload import apply_to_mounts
 from axonfs.cli.suggestions import Group
 from axonfs.errors import UsageError
@@ -25,7 +25,7 @@ _served_directory = LocalPath("the registry's directory", exists=True, file_okay
 
 @click.group(cls=Group)
 def registry() -> None:
-    """Choose the registries to use, or serve one."""
+    """Configure registries, or serve one."""
 
 
 @registry.command
@@ -48,13 +48,13 @@ def registry() -> None:
 def serve(directory: Path, host: str, port: int) -> None:
     """Serve a registry directory over HTTP until interrupted.
 
-    The URL is printed once it answers. There is no TLS and no log-in: on a network that others
-    use, put a web server in front, or let it serve the directory by itself.
+    Prints the URL once the server answers. It has no TLS and no authentication: on a shared
+    network, put a web server in front, or have a web server serve the directory instead.
     """
     from axonfs.serve import serve as serve_directory
 
     if not (directory / "api/v1").is_dir():
-        note(f"nothing is published in {directory} yet; axonfs publish DIR SPEC --to {directory}")
+        note(f"{directory} has no models yet; axonfs publish DIR SPEC --to {directory} adds one")
     stop, interrupted = threading.Event(), threading.Event()
 
     def leave(number: int, frame: object) -> None:
@@ -77,7 +77,7 @@ def _announce(url: str) -> None:
 @registry.command("list")
 @json_option
 def list_registries(as_json: bool) -> None:
-    """List the registries in the order they are asked; the first is the default."""
+    """List the registries in their order; the first one is the default."""
     found = resolved({})
     (urls, provenance), (tokens, _) = found["registries"], found["tokens"]
     allowed = found["allow_unverified"][0]
@@ -113,14 +113,14 @@ def list_registries(as_json: bool) -> None:
 _token_option = click.option(
     "--with-token",
     is_flag=True,
-    help="Read the registry's token from standard input (asked for on a terminal).",
+    help="Read the registry's token from standard input, or prompt for it on a terminal.",
 )
 _unverified_option = click.option(
     "--allow-unverified/--no-allow-unverified",
     "unverified",
     default=None,
-    help="Whether files of it are read of which it gives no sha256, so that nothing tells whether"
-    " their bytes are right. By default they give an error.",
+    help="Whether programs may read files for which the registry gives no sha256, so that they"
+    " cannot be verified. By default reading them fails.",
 )
 
 
@@ -129,13 +129,13 @@ _unverified_option = click.option(
 @_token_option
 @_unverified_option
 def add(url: str, with_token: bool, unverified: bool | None) -> None:
-    """Add a registry behind those that are there."""
+    """Add a registry after the others."""
     _edit(url, with_token, unverified, first=False)
 
 
 @registry.group("set", cls=Group)
 def set_group() -> None:
-    """Change which registry comes first."""
+    """Set the default registry."""
 
 
 @set_group.command("default")
@@ -143,13 +143,13 @@ def set_group() -> None:
 @_token_option
 @_unverified_option
 def set_default(url: str, with_token: bool, unverified: bool | None) -> None:
-    """Make a registry the first that is asked; it is added if it is new."""
+    """Make a registry the first one; it is added if it is new."""
     _edit(url, with_token, unverified, first=True)
 
 
 def _edit(url: str, with_token: bool, unverified: bool | None, *, first: bool) -> None:
     (url,) = convert("registries", [url], "the command line")
-    # Read before the file is locked: a person may take their time to type.
+    # Read the token before the file is locked: the user may need time to type it.
     token = _read_token() if with_token else None
     with edit_config() as document:
         known = _known(document)
@@ -181,14 +181,14 @@ def _known(document: dict[str, Any]) -> list[str]:
 
 def _read_token() -> str:
     text = (
-        asked(lambda: click.prompt("token", hide_input=True, err=True))
+        prompted(lambda: click.prompt("token", hide_input=True, err=True))
         if sys.stdin.isatty()
         else sys.stdin.readline()
     )
     try:
         return parse_token(text)
     except ValueError as exc:
-        raise UsageError(f"what standard input gave {exc}") from exc
+        raise UsageError(f"the token from standard input {exc}") from exc
 
 
 def _warn_if_hidden() -> None:
@@ -200,7 +200,7 @@ def _warn_if_hidden() -> None:
 @registry.command
 @click.argument("url")
 def remove(url: str) -> None:
-    """Remove a registry, its token and what it is allowed."""
+    """Remove a registry, its token and its permission for unverified files."""
     try:
         wanted = parse_registry_url(url)
     except ValueError:

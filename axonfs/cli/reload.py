@@ -1,6 +1,6 @@
-"""What a change of the settings means for the mounts that run: they are asked to apply it.
+"""Has running mounts apply an edited setting.
 
-After an edit each mount of this user looks at its settings again, and the command says for each
+After an edit each mount of this user reloads its settings. The command then says for each mount
 whether the change applies, and if not, why and what to do. Blocking.
 """
 
@@ -19,15 +19,15 @@ from axonfs.errors import AxonError
 from axonfs.settings.applied import FROZEN
 from axonfs.settings.settings import config_path, own_config, resolve
 
-# A worker that starts takes a second, on a busy machine a few.
+# Seconds to wait for a new worker. It starts within one second, or a few on a busy machine.
 PATIENCE = 60.0
 NOW = "now"
 
 
 def apply_to_mounts(names: Collection[str]) -> None:
-    """Have the mounts of this user apply their settings, of which `names` were edited; say how.
+    """Have this user's mounts reload their settings, and report what became of the edited `names`.
 
-    Meant are those with this config file, and the one that commands use.
+    This concerns the mounts with this config file, and the mount whose cache commands use.
     """
     cache, config = resolve({})["cache"][0], own_config()
     for holder in running():
@@ -38,25 +38,25 @@ def apply_to_mounts(names: Collection[str]) -> None:
 
 
 def _apply_to(holder: Running, names: Collection[str]) -> Iterator[str]:
-    place = holder.mountpoint
+    mountpoint = holder.mountpoint
     try:
         answer = ask_mount(holder, {"op": "reload"})
     except AxonError as exc:
-        yield f"the mount at {place} keeps its settings: {exc}"
+        yield f"the mount at {mountpoint} keeps its settings: {exc}"
         return
-    outcomes = dict.fromkeys(outcome(name, answer, place) for name in names)
+    outcomes = dict.fromkeys(outcome(name, answer, mountpoint) for name in names)
     if NOW in outcomes and (complaint := _complaint(holder, answer["worker"])):
-        yield f"the mount at {place} keeps its settings: {complaint}"
+        yield f"the mount at {mountpoint} keeps its settings: {complaint}"
         return
     for text in outcomes:
-        yield f"applies now to the mount at {place}" if text == NOW else text
+        yield f"applies now to the mount at {mountpoint}" if text == NOW else text
 
 
 def ask_mount(holder: Running, request: Event) -> Event:
-    """The result of a request to one mount; it is sent again while the worker is being replaced.
+    """The result of a request to one mount, which is retried while the worker is being replaced.
 
     Raises:
-        AxonError: it fails, or the mount does not answer.
+        AxonError: the request failed, or the mount does not answer.
     """
     from axonfs.client.transport import settle
 
@@ -75,36 +75,41 @@ def ask_mount(holder: Running, request: Event) -> Event:
     raise AxonError("its worker is being replaced", hint=f"axonfs restart {holder.mountpoint}")
 
 
-def outcome(name: str, answer: Event, place: Path) -> str:
-    """Whether the setting `name` applies to the mount at `place`, which answered a reload: NOW, or
-    a sentence."""
+def outcome(name: str, answer: Event, mountpoint: Path) -> str:
+    """NOW if the setting `name` applies to the mount at once, else a sentence that says why not.
+
+    Args:
+        answer: the mount's answer to `reload`.
+    """
     provenance = str(answer["origins"].get(name))
     if name in FROZEN:
-        return f"the mount at {place} keeps its own {name} until it is mounted anew"
+        return f"the mount at {mountpoint} keeps its {name} until it is mounted again"
     if provenance == "flag":
         flag = "--registry" if name == "registries" else f"--{name.replace('_', '-')}"
-        return f"the mount at {place} was started with {flag}, so it keeps its own"
+        return f"the mount at {mountpoint} was started with {flag}, so it keeps that value"
     if provenance.startswith("AXONFS_"):
-        return f"the mount at {place} was started with {provenance} set, so it keeps its own"
+        variable = f"{provenance} set"
+        return f"the mount at {mountpoint} was started with {variable}, so it keeps that value"
     if Path(answer["file"]) != config_path():
-        return f"the mount at {place} has another config file, {answer['file']}"
+        return f"the mount at {mountpoint} uses another config file, {answer['file']}"
     if name not in answer["changed"]:
-        return f"the mount at {place} has it already"
+        return f"the mount at {mountpoint} already has this value"
     if not answer["applied"]:
-        return f"applies after: axonfs restart {place}"
+        return f"applies after: axonfs restart {mountpoint}"
     if answer["waits_for"]:
         what = f"when it has answered other commands ({', '.join(answer['waits_for'])})"
-        return f"applies to the mount at {place} {what}; at once after: axonfs restart {place}"
+        at_once = f"to apply it at once: axonfs restart {mountpoint}"
+        return f"applies to the mount at {mountpoint} {what}; {at_once}"
     return NOW
 
 
 def _complaint(holder: Running, worker: int) -> str | None:
-    """Why the settings do not apply although another worker was to start with them."""
+    """Why the new worker does not use the new settings; None if it does."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        with suppress(AxonError):  # the worker that is asked may be about to end
+        with suppress(AxonError):  # the old worker may be about to end
             if ask_mount(holder, {"op": "ping"}).get("worker") != worker:
                 fault = ask_mount(holder, {"op": "status"})["status"].get("settings_fault")
                 return None if fault is None else str(fault)
-        time.sleep(0.05)  # nothing says that it has ended
+        time.sleep(0.05)  # the end of the old worker cannot be awaited
     return "; ".join(silence(holder.pid))

@@ -1,4 +1,4 @@
-"""`axonfs status`: what the mount is doing, and what went wrong lately."""
+"""`axonfs status`: shows what the mount is doing, and its recent failures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from axonfs.cli.client import ask, ask_worker
-from axonfs.cli.options import cache_option, json_option, target
+from axonfs.cli.options import cache_option, json_option, make_target
 from axonfs.cli.output import clock, echo, echo_json, facts, note, table
 from axonfs.client.health import health, mount_at
 from axonfs.client.other_users import is_ours, others, owner_of, state_of, unanswered
@@ -36,12 +36,12 @@ _SHOWN_FAILURES = 5
 def status(mountpoint: str | None, watch: bool, cache: str | None, as_json: bool) -> None:
     """Show what the mount is doing.
 
-    That is: its registries, the cache, fetches and prefetches, the scrub, what is open or
-    quarantined, recent failures.
-    Without MOUNTPOINT it is the mount that uses the configured cache, or the only one there is.
-    Exit 1 if nothing is mounted; what the cache holds is shown all the same.
+    Shows its registries, the cache, fetches and prefetches, the scrub, open files, quarantined
+    objects and recent failures.
+    MOUNTPOINT defaults to the mount that uses the configured cache, or the only mount. If nothing
+    is mounted, it shows the state of the cache and exits with 1.
     """
-    fetch = _source(mountpoint, target((), cache))
+    fetch = _source(mountpoint, make_target((), cache))
     while True:
         state = fetch()
         _print(state, as_json=as_json, watch=watch)
@@ -64,46 +64,46 @@ def _print(state: dict[str, Any], *, as_json: bool, watch: bool) -> None:
         _show(state)
 
 
-def _source(mountpoint: str | None, place: Target) -> Callable[[], dict[str, Any]]:
-    """What gives the state each time: the mount's worker; of another user's mount its own file."""
+def _source(mountpoint: str | None, target: Target) -> Callable[[], dict[str, Any]]:
+    """A function that fetches the state: from the worker, or from another user's status file."""
     if mountpoint is not None:
-        return _source_at(Path(mountpoint), place)
-    if ask_worker(place, STATUS) is not None:
-        return _asking(place)
-    theirs = [] if place.explicit_cache else others()
+        return _source_at(Path(mountpoint), target)
+    if ask_worker(target, STATUS) is not None:
+        return _asking(target)
+    theirs = [] if target.explicit_cache else others()
     alive = [other for other in theirs if other.alive]
     if len(alive) == 1:
         note(f"this is {alive[0].title}")
-        return lambda: _said(alive[0].mount)
-    if not theirs or os.path.exists(place.settings.cache):
-        return _asking(place)
+        return lambda: _status_of(alive[0].mount)
+    if not theirs or os.path.exists(target.settings.cache):
+        return _asking(target)
     for other in theirs:
         note(state_of(other))
-    raise AxonError("nothing of yours is mounted", hint=_hint() if alive else "axonfs mount mounts")
+    raise AxonError("you have no mount", hint=_hint() if alive else _MOUNT)
 
 
-def _source_at(mountpoint: Path, place: Target) -> Callable[[], dict[str, Any]]:
+def _source_at(mountpoint: Path, target: Target) -> Callable[[], dict[str, Any]]:
     found = mount_at(mountpoint)
     if found is None:
         raise AxonError("no AxonFS is mounted there", path=str(mountpoint), hint=_hint())
-    state = _said(found)
+    state = _status_of(found)
     if not is_ours(found):
         note(f"this is {owner_of(found)}'s mount")
     if not is_ours(found) or not state.get("cache"):
-        return lambda: _said(found)
-    settings = replace(place.settings, cache=Path(state["cache"]))
-    return _asking(replace(place, settings=settings, explicit_cache=True))
+        return lambda: _status_of(found)
+    settings = replace(target.settings, cache=Path(state["cache"]))
+    return _asking(replace(target, settings=settings, explicit_cache=True))
 
 
-def _asking(place: Target) -> Callable[[], dict[str, Any]]:
-    return lambda: dict(ask(place, STATUS)["status"])
+def _asking(target: Target) -> Callable[[], dict[str, Any]]:
+    return lambda: dict(ask(target, STATUS)["status"])
 
 
-def _said(mount: Mount) -> dict[str, Any]:
-    """What a mount's own status file says.
+def _status_of(mount: Mount) -> dict[str, Any]:
+    """The content of a mount's status file.
 
     Raises:
-        AxonError: the mount does not answer, or not this user.
+        AxonError: the mount does not answer, or this user may not read it.
     """
     state = health(mount)
     if state.state != "alive":
@@ -112,11 +112,14 @@ def _said(mount: Mount) -> dict[str, Any]:
 
 
 def _hint() -> str:
-    """What is mounted elsewhere, and else what mounts."""
+    """Where AxonFS is mounted, or how to mount it."""
     found = [str(mount.mountpoint) for mount in mounts()]
     if not found:
-        return "axonfs mount mounts"
-    return f"there is a mount at {', '.join(found)}: axonfs status {found[0]}"
+        return _MOUNT
+    return f"for the mount at {', '.join(found)}: axonfs status {found[0]}"
+
+
+_MOUNT = "to mount: axonfs mount"
 
 
 def _show(state: dict[str, Any]) -> None:
@@ -157,13 +160,13 @@ def _of_limit(used: int, limit: int | None) -> str:
 
 
 def _settings(fault: str | None) -> str:
-    return f"those from before: {printable(fault, 1000)}" if fault else ""
+    return f"the previous ones are in use: {printable(fault, 1000)}" if fault else ""
 
 
 def _pins(pins: dict[str, Any] | None) -> str:
     if not pins or not pins["count"]:
         return ""
-    lacking = "; not whole: " + ", ".join(pins["incomplete"]) if pins["incomplete"] else ""
+    lacking = "; incomplete: " + ", ".join(pins["incomplete"]) if pins["incomplete"] else ""
     return f"{counted(pins['count'], 'version')}{lacking}"
 
 
@@ -174,7 +177,7 @@ def _fetched(fetch: dict[str, Any] | None) -> str:
     copied = f" {size(copied)} copied from Hugging Face's cache," if copied else ""
     return (
         f"{size(fetch.get('bytes', 0))} in {fetch.get('requests', 0)} requests,{copied}"
-        f" {fetch.get('in_flight', 0)} under way, {fetch.get('queued', 0)} waiting,"
+        f" {fetch.get('in_flight', 0)} in flight, {fetch.get('queued', 0)} queued,"
         f" {size(fetch.get('rate', 0))}/s"
     )
 
@@ -192,7 +195,7 @@ def _connection(state: dict[str, Any] | None) -> str:
 def _disk(disk: dict[str, Any] | None) -> str:
     if not disk or not disk["fault"]:
         return ""
-    passed = f"{size(disk['passed'])} read past it"
+    passed = f"{size(disk['passed'])} served without it"
     return f"failing since {clock(disk['since'])}: {disk['fault']}; {passed}"
 
 
@@ -203,13 +206,13 @@ def _scrub(scrub: dict[str, Any] | None) -> str:
         return "off"
     parts = []
     if scrub["began"]:
-        found = counted(scrub["bad"], "wrong chunk")
+        found = counted(scrub["bad"], "bad chunk")
         parts.append(f"{scrub['state']}, {size(scrub['bytes'])} checked, {found}")
     if scrub["ended"]:
-        found = counted(scrub["last_bad"], "wrong chunk")
+        found = counted(scrub["last_bad"], "bad chunk")
         parts.append(f"last round {clock(scrub['ended'])}, {size(scrub['last_bytes'])}, {found}")
     if scrub["owed"]:
-        parts.append(f"{counted(scrub['owed'], 'chunk')} to fetch again")
+        parts.append(f"{counted(scrub['owed'], 'chunk')} to be fetched again")
     return "; ".join(parts)
 
 
@@ -221,7 +224,7 @@ def _worker(ends: list[dict[str, Any]]) -> str:
 
 
 def _source_state(item: dict[str, Any]) -> str:
-    """How a registry or a hub answered last, in words."""
+    """The last answer of a registry or a hub, as a sentence."""
     if item.get("error"):
         since = f" since {clock(item['since'])}" if item.get("since") else ""
         return f"does not answer{since}: {item['error']}"
@@ -229,8 +232,8 @@ def _source_state(item: dict[str, Any]) -> str:
         return "not asked yet"
     state = f"ok (last answer {clock(item['answered'])})"
     if "name" not in item and not item.get("indexed", True):
-        state += ", but it has no index: names work, ls does not"
-    return f"{state}; what cannot be verified is read" if item.get("allow_unverified") else state
+        state += ", but it has no index: names resolve, but ls does not list them"
+    return f"{state}; unverified files are allowed" if item.get("allow_unverified") else state
 
 
 def _show_loads(loads: list[dict[str, Any]]) -> None:
@@ -238,7 +241,7 @@ def _show_loads(loads: list[dict[str, Any]]) -> None:
         return
     click.echo("\nprefetch")
     table(
-        ("VERSION", "LOCAL", "SIZE", "STATE", "BEGAN WITH"),
+        ("VERSION", "LOCAL", "SIZE", "STATE", "STARTED BY"),
         (
             (
                 str(item["spec"]),
@@ -275,7 +278,7 @@ def _show_open(files: list[dict[str, Any]]) -> None:
 def _show_quarantined(items: list[dict[str, Any]]) -> None:
     if not items:
         return
-    click.echo("\nquarantined, nobody is served from these")
+    click.echo("\nquarantined objects, which are not served")
     for item in items:
         name = printable(item.get("file") or item["sha256"][:12], 200)
         click.echo(f"{name}: {printable(item['cause'], 1000)}; {item['hint']}")

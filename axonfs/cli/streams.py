@@ -1,8 +1,9 @@
-"""Standard streams that take any text, and what happens where one of them takes none.
+"""Makes the standard streams accept any text, and handles streams that are closed or full.
 
-A terminal or a pipe may have any encoding: what it cannot show becomes `?`. Cron and supervisors
-may close 0, 1 and 2: they are /dev/null from here on, or a connection or an index that is opened
-next would take their numbers and be written to as standard error. Main thread only.
+A terminal or a pipe may have any encoding: characters that it lacks become `?`. Cron and
+supervisors may close the descriptors 0, 1 and 2. Then they are opened on /dev/null: otherwise the
+next socket or database would get their numbers, and messages would be written into it. Main thread
+only.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 from typing import TextIO
 
 _ASCII = codecs.lookup("ascii")
-# The same as ASCII by another name: click writes UTF-8 to a stream whose encoding is called ascii.
+# ASCII under another name: click writes UTF-8 to a stream whose encoding is called ascii.
 _PLAIN = codecs.CodecInfo(
     _ASCII.encode,
     _ASCII.decode,
@@ -29,7 +30,7 @@ codecs.register(lambda name: _PLAIN if name == _PLAIN.name else None)
 
 
 def prepare() -> None:
-    """Make the standard streams fit for whatever is written; at the start of a command."""
+    """Prepare the standard streams at the start of a command."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
@@ -44,9 +45,9 @@ def prepare() -> None:
 
 
 def stdout_fault(exc: OSError) -> OSError | None:
-    """`exc` or its like if standard output takes nothing any more; None if it is of something else.
+    """The error if standard output cannot be written; None if `exc` comes from something else.
 
-    What failed to be written may be gone from the buffer: then one more byte tells.
+    The text that failed may be gone from the buffer, so one more byte is written as a test.
     """
     if (fault := _flush(sys.stdout)) is not None:
         return fault
@@ -60,9 +61,10 @@ def stdout_fault(exc: OSError) -> OSError | None:
 
 
 def finish() -> OSError | None:
-    """Flush the streams at the end; why standard output took nothing, if it did not.
+    """Flush the streams at the end; return the error of standard output, if any.
 
-    One that fails is replaced: the interpreter would flush it again, and exit with 120.
+    A stream that fails is redirected to /dev/null. Otherwise the interpreter would flush it again
+    and exit with 120.
     """
     fault = _flush(sys.stdout)
     if fault is not None:
@@ -73,7 +75,7 @@ def finish() -> OSError | None:
 
 
 def silence(stream: TextIO) -> None:
-    """Have what is still written to `stream` go nowhere."""
+    """Redirect `stream` to /dev/null."""
     try:
         number = stream.fileno()
     except (OSError, ValueError):

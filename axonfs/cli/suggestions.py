@@ -1,4 +1,4 @@
-"""Groups of commands that know what other tools call theirs, and what a misspelt word meant."""
+"""Groups of commands that suggest the right command for a misspelt one or another tool's word."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from axonfs.names import printable
 
-# What Axon, git, docker, ollama and file tools call it → what it is called here.
+# The words of Axon, git, docker, ollama and file tools → the command here.
 ELSEWHERE: Mapping[str, str] = {
     "add": "pin, or registry add",
     "check": "verify, or doctor",
@@ -21,11 +21,11 @@ ELSEWHERE: Mapping[str, str] = {
     "gc": "cache clean",
     "get": "pin",
     "help": "--help",
-    "init": "registry add (nothing else is needed before mount)",
+    "init": "registry add (mount needs nothing else)",
     "lint": "manifest lint",
     "load": "mount",
     "login": "registry add URL --with-token",
-    "logs": "status (it says where the log is)",
+    "logs": "status (it shows where the log is)",
     "ls": "list",
     "prune": "cache clean",
     "ps": "status",
@@ -33,7 +33,7 @@ ELSEWHERE: Mapping[str, str] = {
     "push": "publish",
     "remove": "uninstall",
     "rm": "uninstall",
-    "run": "mount (any program reads the models there)",
+    "run": "mount (then any program can read the models)",
     "serve": "registry serve",
     "show": "info",
     "start": "mount",
@@ -42,7 +42,7 @@ ELSEWHERE: Mapping[str, str] = {
     "upgrade": "update",
     "where": "path",
 }
-# The same below `cache`, `registry` and `config`.
+# The same for the commands of `cache`, `registry` and `config`.
 ELSEWHERE_BELOW: Mapping[str, str] = {
     "clear": "clean",
     "default": "set default",
@@ -57,21 +57,21 @@ ELSEWHERE_BELOW: Mapping[str, str] = {
 
 
 class Group(click.Group):
-    """A group that says what was meant where it has no such command."""
+    """A group that suggests a command if it does not have the one that was typed."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
-            meant = _meant(name, self.list_commands(ctx))
-            hint = f"; did you mean {meant}?" if meant else ""
+            suggestion = _suggestion(name, self.list_commands(ctx))
+            hint = f"; did you mean {suggestion}?" if suggestion else ""
             ctx.fail(f"there is no command '{printable(name)}'{hint}")
         return super().resolve_command(ctx, args)
 
 
-def _meant(name: str, commands: list[str]) -> str | None:
-    """The command that `name` stands for: by another tool's word, or by a wrong letter."""
+def _suggestion(name: str, commands: list[str]) -> str | None:
+    """The command for another tool's word, else the one that is spelt most like `name`."""
     table = ELSEWHERE if "mount" in commands else ELSEWHERE_BELOW
     same = table.get(name.lower(), "")
     if same and (table is ELSEWHERE or same.split()[0] in commands):

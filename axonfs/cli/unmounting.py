@@ -1,6 +1,7 @@
-"""Taking a mount away: the polite way, and by force. Also replacing its processes.
+"""Unmounts, ordinarily or by force, and restarts the processes of a mount.
 
-Blocking. Never touches the mounted tree itself: a wedged one would hold this process too.
+Blocking. Never accesses the mounted tree itself: if the mount does not answer, this process would
+hang too.
 """
 
 from __future__ import annotations
@@ -23,27 +24,30 @@ from axonfs.daemon.holders import Running, holder_at, holder_of, running, silenc
 from axonfs.errors import AxonError, BusyError
 
 CONNECTIONS = Path("/sys/fs/fuse/connections")
-# The worker flushes its index and ends; a cache on a slow disk takes a moment.
+# Seconds for the worker to flush its index and end, even if the cache is on a slow disk.
 END_TIMEOUT = 20.0
 RESTART_TIMEOUT = 60.0
-# A holder sees at once that its connection has ended; its worker takes a moment to end.
+# Seconds for a worker to end after its connection has ended, which the holder notices at once.
 MOMENT = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """What is to be taken away: a place, the connection that is or was mounted there, and who
-    keeps that; None where it has no process any more, or one that this user may not look into."""
+class UnmountTarget:
+    """What to unmount: a mountpoint, the FUSE connection that is or was there, and its holder.
+
+    `holder` is None if the connection has no process any more, or if this user may not inspect it.
+    """
 
     place: Path
     connection: int
     holder: Running | None
 
     @classmethod
-    def at(cls, place: Path) -> Target:
-        """
+    def at(cls, place: Path) -> UnmountTarget:
+        """Find what is mounted at `place`.
+
         Raises:
-            AxonError: no AxonFS is mounted there, and no process keeps one that was.
+            AxonError: no AxonFS is mounted there, and no holder of an earlier mount there runs.
         """
         if (mount := axonfs_at(place)) is not None:
             return cls(place, mount.connection, holder_of(mount))
@@ -56,39 +60,39 @@ class Target:
         return [self.holder.pid, *self.holder.workers] if self.holder else []
 
     def others(self) -> list[str]:
-        """Every other place where it is still mounted, in words."""
+        """Every other place where it is still mounted, for messages."""
         found = [*places_of(self.connection), *elsewhere(self.connection)]
         return [str(place) for place in found]
 
 
 def unmount(place: Path, *, force: bool) -> list[str]:
-    """Unmount, and return when holder and worker have ended; what else is to be said.
+    """Unmount, and wait until holder and worker have ended; return remarks for the user.
 
     Raises:
-        BusyError: it is in use; the message says where, or how to see by whom.
+        BusyError: it is in use; the message says where, or how to see by which processes.
     """
-    target = Target.at(place)
+    target = UnmountTarget.at(place)
     with _watched(target.processes) as descriptors:
         if _is_bind(target):
             return _detach_bind(target, lazy=force)
         return _by_force(target, descriptors) if force else _politely(target, descriptors)
 
 
-def _is_bind(target: Target) -> bool:
-    """Whether it is mounted where its holder mounted it as well, and so goes on there."""
+def _is_bind(target: UnmountTarget) -> bool:
+    """Whether the place is a bind mount: the mount itself is elsewhere and would stay there."""
     home = target.holder.mountpoint if target.holder else target.place
     return home != target.place and home in places_of(target.connection)
 
 
-def _detach_bind(target: Target, *, lazy: bool) -> list[str]:
+def _detach_bind(target: UnmountTarget, *, lazy: bool) -> list[str]:
     if complaint := release_at(target.place, target.connection, lazy=lazy):
         raise _failure(target.place, complaint)
     assert target.holder is not None
-    return [f"the mount goes on at {target.holder.mountpoint}"]
+    return [f"the mount stays at {target.holder.mountpoint}"]
 
 
-def _politely(target: Target, descriptors: list[int]) -> list[str]:
-    if axonfs_at(target.place) is None:  # only its holder is left of it, and may be ending
+def _politely(target: UnmountTarget, descriptors: list[int]) -> list[str]:
+    if axonfs_at(target.place) is None:  # only its holder is left, and may be ending
         if _ended(descriptors, MOMENT):
             return []
         raise _kept(target, "it is not mounted there any more")
@@ -101,49 +105,49 @@ def _politely(target: Target, descriptors: list[int]) -> list[str]:
     return []
 
 
-def _kept(target: Target, what: str) -> BusyError:
-    """Why the process of a mount goes on without its mountpoint, and how to end it."""
+def _kept(target: UnmountTarget, what: str) -> BusyError:
+    """Why the holder of a mount keeps running without its mountpoint, and how to end it."""
     others, hint = target.others(), f"axonfs umount --force {target.place} ends it"
     why = f"the same mount is at {', and at '.join(others)}" if others else "it is still in use"
     if others:
         hint = f"unmount that too, or {hint}"
     if (holder := target.holder) is not None:
-        what += f", but process {holder.pid} goes on and has the cache {holder.cache}"
-    return BusyError(f"{what}, since {why}", path=str(target.place), hint=hint)
+        what += f", but process {holder.pid} still runs and uses the cache {holder.cache}"
+    return BusyError(f"{what}, because {why}", path=str(target.place), hint=hint)
 
 
-def _lingering(target: Target, what: str) -> AxonError:
-    """A process does not end although nothing keeps it."""
+def _lingering(target: UnmountTarget, what: str) -> AxonError:
+    """The error if a process of the mount does not end in time."""
     pid = target.holder.pid if target.holder else None
     why, hint = silence(pid)
     what = f"{what}, but process {pid} has not ended within {END_TIMEOUT:.0f} s: {why}"
     return AxonError(what, path=str(target.place), hint=hint)
 
 
-def _by_force(target: Target, descriptors: list[int]) -> list[str]:
+def _by_force(target: UnmountTarget, descriptors: list[int]) -> list[str]:
     complaint, mounted = None, axonfs_at(target.place) is not None
-    if mounted:  # else the number may be another mount's by now
+    if mounted:  # else the kernel may have given the number to another mount
         _abort(target.connection)
         complaint = release(target.connection, lazy=True)
-    _send(descriptors, signal.SIGCONT)  # one that was stopped ends as well
-    # The holder may not see that its connection has ended. Where the connection could not be ended,
-    # the worker would go on for files that are open.
+    _send(descriptors, signal.SIGCONT)  # a stopped process has to run to end
+    # The holder may not notice that its connection has ended. If the connection could not be ended,
+    # the worker would keep running for open files.
     _send(descriptors[:1] if mounted else descriptors, signal.SIGTERM)
     if not _ended(descriptors, END_TIMEOUT):
         _send(descriptors, signal.SIGKILL)
         if not _ended(descriptors, END_TIMEOUT):
-            raise _lingering(target, "it is taken away")
+            raise _lingering(target, "it is unmounted by force")
     complaint = release_dead(target.connection) or complaint
     if complaint is not None:
         raise _failure(target.place, f"its processes have ended, but {complaint}")
-    return [f"what is left at {other} has no process any more" for other in target.others()]
+    return [f"the mount left at {other} has no process any more" for other in target.others()]
 
 
 def restart(mount: Mount) -> dict[str, Any]:
-    """Have the mount's processes replaced; the state of the new worker once it answers.
+    """Restart the mount's processes; return the status of the new worker once it answers.
 
     Raises:
-        AxonError: it does not answer, or not again.
+        AxonError: the mount does not answer, or the new worker does not.
     """
     status = health(mount).status
     holder, worker = _keeper_of(mount, status), _worker_of(status)
@@ -157,13 +161,16 @@ def restart(mount: Mount) -> dict[str, Any]:
         if _worker_of(status) not in (None, worker):
             return status
         time.sleep(0.05)  # the old worker may answer until it ends
-    what = f"no new worker answers within {RESTART_TIMEOUT:.0f} s"
+    what = f"no new worker answered within {RESTART_TIMEOUT:.0f} s"
     raise AxonError(what, path=str(mount.mountpoint), hint="see the mount's log")
 
 
 def _keeper_of(mount: Mount, status: dict[str, Any]) -> int | None:
-    """The pid of the mount's holder. One of an earlier version does not say which connection it
-    has; then the mount says which of those it is."""
+    """The pid of the mount's holder.
+
+    A holder of an earlier version does not record its connection; then the mount's status has the
+    pid.
+    """
     if (holder := holder_of(mount)) is not None:
         return holder.pid
     earlier = [one.pid for one in running() if one.connection < 0 and one.owner == mount.owner]
@@ -181,16 +188,16 @@ def _failure(mountpoint: Path, complaint: str) -> AxonError:
         return BusyError(
             "it is in use",
             path=str(mountpoint),
-            hint=f"see by whom with fuser -vm {mountpoint}, or take it away with --force",
+            hint=f"fuser -vm {mountpoint} shows by which processes; --force unmounts it anyway",
         )
     return AxonError(f"cannot be unmounted: {complaint}", path=str(mountpoint))
 
 
 def _abort(connection: int) -> None:
-    """End a FUSE connection, so that a process that waits for an answer gets an error now.
+    """Abort a FUSE connection, so that processes that wait for an answer get an error now.
 
-    Containers often lack the control file system: root mounts it where it belongs. Without it
-    there is the lazy unmount alone, which frees all but those that wait already.
+    Containers often lack the control file system: root mounts it at its usual place. Without it
+    only the lazy unmount is left, which does not help processes that already wait.
     """
     control = CONNECTIONS / str(connection) / "abort"
     if not control.exists() and os.geteuid() == 0:
@@ -201,7 +208,7 @@ def _abort(connection: int) -> None:
 
 @contextlib.contextmanager
 def _watched(pids: list[int]) -> Iterator[list[int]]:
-    """A pidfd of each, from before the unmount: a reused pid cannot be taken for one of them."""
+    """A pidfd for each process, opened before the unmount, so that a reused pid does no harm."""
     with contextlib.ExitStack() as stack:
         descriptors = []
         for pid in pids:
@@ -218,7 +225,7 @@ def _send(descriptors: list[int], number: signal.Signals) -> None:
 
 
 def _ended(descriptors: list[int], seconds: float) -> bool:
-    """Whether all processes end within so many seconds."""
+    """Whether all processes end within `seconds`."""
     until = time.monotonic() + seconds
     return all(
         select.select([descriptor], [], [], max(until - time.monotonic(), 0))[0]

@@ -9,5 +9,5 @@ from axonfs._version import __version__
 
 @click.command
 def version() -> None:
-    """Show the version of this program."""
+    """Show the version of AxonFS."""
     click.echo(f"axonfs {__version__}")

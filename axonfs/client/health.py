@@ -1,7 +1,7 @@
-"""Whether the AxonFS mounts of this machine still answer.
+"""Checks whether the AxonFS mounts of this machine answer.
 
-A mount whose worker is gone or stuck can hold whoever touches it in an uninterruptible sleep, so
-nothing here touches one: a child does, and is left behind if it hangs.
+A process that accesses a mount whose worker is gone or stuck may hang in an uninterruptible sleep.
+So this process never accesses a mount: a child process does, and is abandoned if it hangs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from axonfs.connection.mountinfo import Mount, mounts
 from axonfs.connection.mounting import DEAD
 
 STATUS_PATH = Path(".axonfs", "status.json")
-# A worker that is busy still answers within a few milliseconds.
+# Seconds to wait for an answer. Even a busy worker answers within a few milliseconds.
 PATIENCE = 3.0
 _MAX_STATUS_BYTES = 16 << 20
 _MAX_STEPS = 4096
@@ -28,9 +28,9 @@ _MAX_STEPS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What a mount said: alive with its status, else why there is none.
+    """Whether a mount answers, and its status if it does.
 
-    `state` is alive, dead (no worker), wedged (no answer), or closed (another user's).
+    `state` is alive, dead (its process ended), wedged (no answer), or closed (to this user).
     """
 
     state: str
@@ -38,19 +38,19 @@ class Health:
 
     @property
     def pid(self) -> int | None:
-        """The worker's process, where it said so."""
+        """The pid in the mount's status; None if it has none."""
         pid = self.status.get("pid")
         return pid if isinstance(pid, int) and pid > 0 else None
 
 
 def mount_at(mountpoint: Path) -> Mount | None:
-    """The mount at exactly this place; the place itself is not touched."""
-    place = settled(mountpoint)
+    """The mount at exactly this path, which is not accessed."""
+    place = real_path(mountpoint)
     return next((mount for mount in mounts() if mount.mountpoint == place), None)
 
 
-def settled(mountpoint: Path) -> Path:
-    """The absolute path with links followed, but for what lies in a mount, which may not answer."""
+def real_path(mountpoint: Path) -> Path:
+    """Like os.path.realpath, but without accessing paths inside a mount, which may not answer."""
     places = {mount.mountpoint for mount in mounts()}
     path, rest = Path("/"), list(Path(os.path.abspath(mountpoint)).parts[1:])
     for _ in range(_MAX_STEPS):
@@ -63,7 +63,7 @@ def settled(mountpoint: Path) -> Path:
         else:
             path = Path("/") if target.is_absolute() else path
             rest = [part for part in target.parts if part != "/"] + rest
-    return path.joinpath(*rest)  # links that go round in circles
+    return path.joinpath(*rest)  # the links form a loop
 
 
 def _link(path: Path) -> Path | None:
@@ -74,14 +74,14 @@ def _link(path: Path) -> Path | None:
 
 
 def health(mount: Mount, patience: float = PATIENCE) -> Health:
-    """What the mount's own status file says, within `patience` seconds."""
+    """Read the mount's status file within `patience` seconds."""
     answer = _read_apart(mount.mountpoint / STATUS_PATH, patience)
     if answer is None:
         return Health("wedged")
     content, complaint = answer
     try:
         document = json.loads(content)
-    except (ValueError, RecursionError):  # another user may have mounted it
+    except (ValueError, RecursionError):  # it may be another user's mount
         return Health(_state_of(complaint))
     return Health("alive", document if isinstance(document, dict) else {})
 
@@ -93,7 +93,7 @@ def _state_of(complaint: bytes) -> str:
 
 
 def _read_apart(path: Path, patience: float) -> tuple[bytes, bytes] | None:
-    """Standard output and error of `cat path`; None if it does not end in time."""
+    """Standard output and error of `cat path`; None on timeout."""
     out, out_child = os.pipe2(os.O_CLOEXEC)
     err, err_child = os.pipe2(os.O_CLOEXEC)
     try:
@@ -133,7 +133,7 @@ def _drain(out: int, err: int, deadline: float) -> tuple[bytes, bytes] | None:
 
 
 def _let_go(pid: int) -> None:
-    """Reap the child if it has ended or can be ended; one stuck in the kernel is left to init."""
+    """Kill and reap the child; if it is stuck in the kernel, leave it to init."""
     os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 0.2
     while os.waitpid(pid, os.WNOHANG) == (0, 0) and time.monotonic() < deadline:

@@ -1,7 +1,8 @@
-"""Mounts of other users: what they say of themselves, and what this user can do with them.
+"""Mounts of other users: their state, and what this user may do with them.
 
-What another user's mount says is shown and not believed; only root's names registries to ask, and
-never a token. Nothing here touches a mount: `mounts.health` does, in a child.
+The status of another user's mount is shown but not trusted. Only from root's mount are the names
+of registries used, and never a token. No mount is accessed here: `health` does that in a child
+process.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ SHOWN = 3  # mounts that a message names at most
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """A mount that another user made, and whether it answers this one."""
+    """A mount that another user made, and whether it answers this user."""
 
     mount: Mount
     health: Health
@@ -33,17 +34,17 @@ class Other:
 
     @property
     def title(self) -> str:
-        """It in a few words."""
+        """Its name in messages."""
         return f"{owner_of(self.mount)}'s mount at {self.place}"
 
     @property
     def alive(self) -> bool:
-        """Whether this user may read it, and it answers."""
+        """Whether it answers and this user may read it."""
         return self.health.state == "alive"
 
     @property
     def registries(self) -> tuple[str, ...]:
-        """What it says that its registries are; none unless it is root's."""
+        """The registries in its status; none unless it is root's mount."""
         listed = self.health.status.get("registries")
         if self.mount.owner != 0 or not isinstance(listed, list):
             return ()
@@ -61,13 +62,13 @@ def others() -> list[Other]:
 
 
 def roots() -> list[Other]:
-    """The mounts of root's where this user is another; those that name registries come first."""
+    """Root's mounts, if this user is not root; those that name registries come first."""
     found = [other for other in others() if other.mount.owner == 0]
     return sorted(found, key=lambda other: not other.registries)
 
 
 def beside_root(op: str, cache: Path) -> list[str]:
-    """What to tell a user without a cache in use where root has a mount: whose cache is meant."""
+    """Notes for a user who has no cache yet on a machine where root has a mount."""
     found = roots()
     if not found:
         return []
@@ -75,10 +76,10 @@ def beside_root(op: str, cache: Path) -> list[str]:
     places = ", ".join(str(other.place) for other in found[:SHOWN])
     texts = [
         f"root's mount at {places} has a cache that only root can use (as root: axonfs {command}"
-        f" …); this is about your own, {cache}"
+        f" …); this command uses your own cache, {cache}"
     ]
     if found[0].registries and op in _FETCHING:
-        texts.append(f"its registry can be yours too: --registry {found[0].registries[0]}")
+        texts.append(f"to use root's registry: --registry {found[0].registries[0]}")
     return texts
 
 
@@ -87,7 +88,7 @@ _COMMANDS = {"pin_check": "pin --check", "pin_lock": "pin --lock"}
 
 
 def owner_of(mount: Mount) -> str:
-    """The user who mounted, by name where there is one."""
+    """The name of the user who mounted, or the uid if it has no name."""
     try:
         return pwd.getpwuid(mount.owner).pw_name
     except KeyError:
@@ -95,14 +96,15 @@ def owner_of(mount: Mount) -> str:
 
 
 def is_ours(mount: Mount) -> bool:
-    """Whether this user may change it: root may change every mount."""
+    """Whether this user may change the mount; root may change every mount."""
     return os.geteuid() in (0, mount.owner)
 
 
 def check_ours(mount: Mount, command: str) -> None:
-    """
+    """Refuse `command` on another user's mount.
+
     Raises:
-        AccessDeniedError: it is another user's, with who can do what `command` does.
+        AccessDeniedError: it is another user's mount; the hint says who may run `command`.
     """
     if is_ours(mount):
         return
@@ -117,7 +119,7 @@ def check_ours(mount: Mount, command: str) -> None:
 
 
 def state_of(other: Other) -> str:
-    """Why another user's mount says nothing here."""
+    """Whether another user's mount answers, and why not, as a sentence."""
     return f"{other.title} {_STATES[other.health.state]}"
 
 
@@ -130,7 +132,7 @@ _STATES = {
 
 
 def unanswered(mount: Mount, state: Health) -> AxonError:
-    """The error of a mount that does not say what it is asked."""
+    """The error for a mount that does not answer this user."""
     what = f"{owner_of(mount)}'s mount {_STATES[state.state]}"
     hint = f"axonfs umount --force {mount.mountpoint}" if is_ours(mount) else None
     if state.state == "closed":

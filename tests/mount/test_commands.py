@@ -85,7 +85,7 @@ def test_one_mount_needs_no_name(
     assert not os.path.ismount(place)
     deep = run_axonfs("mount", place / "a/b", "--registry", registry.url, check=False)
     assert deep.returncode == 2
-    assert f"its parent does not exist; mkdir -p {place}/a/b" in deep.stderr
+    assert f"its parent directory does not exist; mkdir -p {place}/a/b" in deep.stderr
     assert not any(place.iterdir())
 
 

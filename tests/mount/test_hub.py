@@ -206,7 +206,7 @@ def test_pinned_models_are_there_offline(
     out = axonfs("pin", "hf/acme/tiny@main").stdout
     assert f"hf/acme/tiny@{main} is pinned: {len(FILES)} files" in out
     for spec in ((), ("hf/acme/tiny@main",), ("hf/acme/tiny",), (f"hf/acme/tiny@{main}",)):
-        assert "is whole" in axonfs("pin", "--check", *spec).stdout
+        assert "is complete" in axonfs("pin", "--check", *spec).stdout
     assert local(axonfs) == [f"hf/acme/tiny@{main}"]
     assert "0 bad" in axonfs("verify", "hf/acme/tiny@main").stdout
     asked = len(hub.requests)

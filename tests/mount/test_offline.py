@@ -85,7 +85,7 @@ def test_without_interfaces(pinned: str, start_mount: MountFactory, tmp_path: Pa
     assert look(mount.path / "nlp/tiny/9.9.9") == "ENETUNREACH"
     assert look(mount.path / "never/seen/1.0.0") == "ENETUNREACH"
     checked = run_axonfs("pin", "--check", "--cache", mount.cache)
-    assert checked.stdout.startswith(f"{SPEC} is whole")
+    assert checked.stdout.startswith(f"{SPEC} is complete")
     assert packets(mount.worker()) == {"ActiveOpens": 0, "OutDatagrams": 0, "OutRequests": 0}
 
 

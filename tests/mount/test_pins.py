@@ -65,7 +65,7 @@ def test_an_interrupted_pin_stops_in_the_mount(
     signal.signal(signal.SIGINT, before)
     settled(lambda: mount.status()["fetch"]["in_flight"] >= 4)
     pin.send_signal(signal.SIGINT)
-    assert "axonfs pin nlp/large@1 goes on" in pin.communicate(timeout=30)[1]
+    assert "axonfs pin nlp/large@1 resumes it" in pin.communicate(timeout=30)[1]
     assert pin.returncode == 130
     asked = mount.status()["fetch"]
     gate.open.set()

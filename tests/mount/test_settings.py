@@ -125,9 +125,9 @@ def test_other_settings_apply_at_once(start: Start, registry: RegistryServer, fi
     assert found["scrub"]["state"] == "off"
     assert found["settings"]["streams"] == {"value": 3, "from": str(file)}
     done = run_axonfs("config", "set", "streams", "3")
-    assert f"the mount at {place} has it already" in done.stderr
+    assert f"the mount at {place} already has this value" in done.stderr
     done = run_axonfs("config", "set", "mode", "0440")
-    assert f"the mount at {place} keeps its own mode until it is mounted anew" in done.stderr
+    assert f"the mount at {place} keeps its mode until it is mounted again" in done.stderr
 
 
 @BOTH
@@ -138,13 +138,15 @@ def test_what_the_command_line_said_stays(
     run_axonfs("registry", "add", second.url)
     place = start("--registry", registry.url, "--prefetch", "all", AXONFS_CACHE_SIZE="2G")
     done = run_axonfs("registry", "remove", second.url)
-    assert f"the mount at {place} was started with --registry, so it keeps its own" in done.stderr
+    assert (
+        f"the mount at {place} was started with --registry, so it keeps that value" in done.stderr
+    )
     done = run_axonfs("config", "set", "cache_size", "1G")
     assert f"the mount at {place} was started with AXONFS_CACHE_SIZE set" in done.stderr
     done = run_axonfs("config", "set", "prefetch", "off")
     assert f"the mount at {place} was started with --prefetch" in done.stderr
     doctor = run_axonfs("doctor", check=False).stdout
-    assert "prefetch is all (from its command line), configured is off" in doctor
+    assert "prefetch is all (from its command line), but configured as off" in doctor
     run_axonfs("restart", place)
     found = status(place)
     assert [item["url"].rstrip("/") for item in found["registries"]] == [registry.url.rstrip("/")]
@@ -161,7 +163,7 @@ def test_a_restart_applies_an_edit_by_hand(
     place = start()
     write(file, {**document, "prefetch": "off", "cache_size": "3G", "mode": "0440"})
     doctor = run_axonfs("doctor", check=False).stdout
-    assert "prefetch is auto (from default), configured is off" in doctor
+    assert "prefetch is auto (from default), but configured as off" in doctor
     assert f"axonfs restart {place}" in doctor
     run_axonfs("restart", place)
     found = status(place)
@@ -191,7 +193,7 @@ def test_a_config_that_became_invalid(
     worker = status(place)["worker"]["pid"]
     os.kill(worker, 9)
     settled(lambda: status(place)["worker"]["pid"] != worker, 30)
-    assert "it keeps the settings that it had" in run_axonfs("restart", place).stderr
+    assert "it uses its previous settings" in run_axonfs("restart", place).stderr
     found = status(place)
     assert found["prefetch"]["mode"] == "off"
     assert str(file) in found["settings_fault"]
@@ -228,7 +230,7 @@ def test_settings_with_which_no_worker_starts(
     assert f"the mount at {place} keeps its settings: it does not start" in done.stderr
     assert "it does not start" in status(place)["settings_fault"]
     assert len((place / FILE).read_bytes()) == FILES["vocab.txt"]
-    assert "it keeps the settings that it had" in run_axonfs("restart", place).stderr
+    assert "it uses its previous settings" in run_axonfs("restart", place).stderr
     flaw.unlink()
     run_axonfs("restart", place)
     assert status(place)["settings_fault"] is None
@@ -271,7 +273,7 @@ def test_a_mount_of_the_same_cache_with_another_config(
     other = tmp_path / "{other}.yaml"
     place = start_mount(registry.url, env={"AXONFS_CONFIG": str(other)}).path
     done = run_axonfs("config", "set", "streams", "3")
-    assert f"the mount at {place} has another config file, {other}" in done.stderr
+    assert f"the mount at {place} uses another config file, {other}" in done.stderr
 
 
 def test_many_edits_at_a_time(start: Start, registry: RegistryServer, file: Path) -> None:
@@ -284,7 +286,10 @@ def test_many_edits_at_a_time(start: Start, registry: RegistryServer, file: Path
         for port in range(1, 9)
     ]
     said = [edit.communicate(timeout=60)[1] for edit in edits]
-    outcomes = (f"applies now to the mount at {place}", f"the mount at {place} has it already")
+    outcomes = (
+        f"applies now to the mount at {place}",
+        f"the mount at {place} already has this value",
+    )
     assert all(any(outcome in text for outcome in outcomes) for text in said), said
     assert len(status(place)["registries"]) == 9
     assert status(place)["settings_fault"] is None

@@ -45,7 +45,7 @@ def test_a_mount_of_an_earlier_version_is_restarted(
         first = file.read(10)
         for _ in range(2):
             done = run_axonfs("restart", mount.path)
-            assert ("it keeps the settings that it had" in done.stderr) == (text == "[")
+            assert ("it uses its previous settings" in done.stderr) == (text == "[")
         assert first + file.read() == source_bytes(tmp_path, 0, NAME)
     found = mount.status()
     assert (found["mountpoint"], found["cache"]) == (str(mount.path), str(mount.cache))

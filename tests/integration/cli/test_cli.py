@@ -45,7 +45,7 @@ def test_from_publish_to_uninstall(run: Run, tmp_path: Path) -> None:
         installed = run("install", "nlp/tiny")
         assert installed.out.startswith(f"{SPEC} is pinned: 3 files, 3.0 MiB (3.0 MiB fetched")
         assert run("list", "--format", "names").out == "nlp/tiny\n"
-        assert run("pin", "--check").out.startswith(f"{SPEC} is whole")
+        assert run("pin", "--check").out.startswith(f"{SPEC} is complete")
         gone = run("uninstall", SPEC)
         assert gone.out == f"{SPEC} is unpinned, 3.0 MiB freed\n"
         assert run("list", "--format", "names").out == ""
@@ -214,7 +214,7 @@ def test_a_place_that_cannot_be_mounted_on_is_named(run: Run, tmp_path: Path) ->
     file = tmp_path / "file"
     file.write_text("x")
     for place, words in (
-        (tmp_path / "a/b", f"its parent does not exist; mkdir -p {tmp_path}/a/b"),
+        (tmp_path / "a/b", f"its parent directory does not exist; mkdir -p {tmp_path}/a/b"),
         (file, "is not a directory"),
         (tmp_path, "is not empty"),
     ):

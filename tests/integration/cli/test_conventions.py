@@ -15,7 +15,7 @@ import pytest
 
 from axonfs import __version__
 from axonfs.cli.columns import clip, clip_start, width
-from axonfs.cli.default_mount import obvious
+from axonfs.cli.default_mount import default_mountpoint
 from axonfs.cli.output import table
 from axonfs.errors import AxonError, UsageError
 from tests.support.axon import AxonRegistry
@@ -103,7 +103,7 @@ def test_clean_all_drops_no_pin_unasked(run: Run, registry: RegistryServer) -> N
     assert f"would no longer be pinned: {SPEC}" in plan.out
     refused = run("cache", "clean", "--all")
     assert (refused.code, refused.out) == (2, "")
-    assert f"1 pinned version would go: {SPEC}; add --yes" in refused.err
+    assert f"1 pinned version would be dropped: {SPEC}; add --yes" in refused.err
     assert run("pin", "--check").code == 0
     assert run("cache", "clean", "--dry-run").out.startswith("0 B would be freed")
     assert run("cache", "clean").code == 0  # nothing that is pinned goes, so nothing is asked
@@ -196,7 +196,7 @@ def test_version_is_an_option_as_well(run: Run) -> None:
 def test_path_says_what_to_do_where_nothing_is_mounted(run: Run, registry: RegistryServer) -> None:
     done = run("path", SPEC)
     assert (done.code, done.out) == (1, "")
-    assert done.err == f"axonfs: {SPEC}: nothing is mounted; axonfs mount shows it as a directory\n"
+    assert done.err == f"axonfs: {SPEC}: nothing is mounted; run axonfs mount first\n"
     assert run("path", "nonsense").code == 2
 
 
@@ -255,12 +255,12 @@ def test_what_is_cut_fits_and_keeps_whole_characters() -> None:
 
 def test_the_mount_that_is_meant() -> None:
     default, one, other = Path("/models"), Path("/a"), Path("/b")
-    assert obvious({one}, default, chosen=False) == one
-    assert obvious({one, default}, default, chosen=False) == default
+    assert default_mountpoint({one}, default, chosen=False) == one
+    assert default_mountpoint({one, default}, default, chosen=False) == default
     with pytest.raises(UsageError, match="there are 2 mounts: /a, /b; name one"):
-        obvious({other, one}, default, chosen=False)
+        default_mountpoint({other, one}, default, chosen=False)
     with pytest.raises(AxonError, match="nothing is mounted"):
-        obvious(set(), default, chosen=False)
+        default_mountpoint(set(), default, chosen=False)
     # A place that was configured is the only one that is meant.
     with pytest.raises(AxonError, match="no AxonFS is mounted there; name a mountpoint: /a"):
-        obvious({one}, default, chosen=True)
+        default_mountpoint({one}, default, chosen=True)

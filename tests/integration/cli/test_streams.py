@@ -120,7 +120,7 @@ def test_a_full_disk_below_standard_output_is_said(
     with open("/dev/full", "wb") as full:
         done = axonfs(settings, *line, stdout=full.fileno())
     assert done.returncode == 1
-    assert b"axonfs: standard output cannot be written: No space left on device\n" in done.stderr
+    assert b"axonfs: cannot write standard output: No space left on device\n" in done.stderr
     assert b"Exception ignored" not in done.stderr
 
 
@@ -130,7 +130,7 @@ def test_much_output_on_a_full_disk_is_said_too(settings: dict[str, str], tmp_pa
     with open("/dev/full", "wb") as full:
         done = axonfs(settings, "registry", "list", "--json", stdout=full.fileno())
     assert done.returncode == 1
-    assert done.stderr == b"axonfs: standard output cannot be written: No space left on device\n"
+    assert done.stderr == b"axonfs: cannot write standard output: No space left on device\n"
 
 
 def test_a_standard_error_that_takes_nothing_changes_no_exit_code(

@@ -275,12 +275,12 @@ def test_the_commands_show_the_receipt(run: Run, registry: RegistryServer, tmp_p
     run("registry", "add", registry.url)
     first, second, _ = run("pin", SPEC).out.splitlines()
     assert first.startswith(f"{SPEC} is pinned: 4 files, 1.8 MiB (1.8 MiB fetched")
-    assert second.startswith("  proven 20")
+    assert second.startswith("  verified 20")
     assert ": 31 chunks of 4 objects, 1.8 MiB, manifest sha256:" in second
     registry.__exit__(None, None, None)
     try:
         whole = run("pin", "--check")
-        assert whole.out.startswith(f"{SPEC} is whole: 4 files, 31 chunks, 1.8 MiB, pinned 20")
+        assert whole.out.startswith(f"{SPEC} is complete: 4 files, 31 chunks, 1.8 MiB, pinned 20")
         largest = max((tmp_path / "cache/objects").rglob("*"), key=lambda file: file.stat().st_size)
         os.truncate(largest, CHUNK)
         lost = run("pin", "--check")

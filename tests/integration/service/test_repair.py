@@ -125,7 +125,7 @@ def test_quarantined(run: Run, registry: RegistryServer, tmp_path: Path) -> None
     source.write_bytes(bytes([right[0] ^ 1]) + right[1:])
     assert run("pin", SPEC).code == 1
     shown = run("status").out
-    assert "quarantined, nobody is served from these" in shown
+    assert "quarantined objects, which are not served" in shown
     assert f"{SPEC} b.bin: object {source.name[:12]} has the wrong sha256" in shown
     assert "axonfs verify --repair fetches it again" in shown
     still = run("verify", "--repair", SPEC)
@@ -134,5 +134,5 @@ def test_quarantined(run: Run, registry: RegistryServer, tmp_path: Path) -> None
     source.write_bytes(right)
     done = run("verify", "--repair", SPEC)
     assert (done.code, done.out.splitlines()[0]) == (0, f"{SPEC} b.bin: repaired")
-    assert "nobody is served from these" not in run("status").out
+    assert "which are not served" not in run("status").out
     assert run("pin", SPEC).code == 0

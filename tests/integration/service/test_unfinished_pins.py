@@ -52,22 +52,23 @@ def test_a_failed_pin_spoils_no_check_of_the_others(
     origin.plan(*[status(404)] * 100, of="/objects/")
     failed = run("pin", LARGE)
     assert failed.code == 1
-    assert f"{LARGE} is not whole: its pin did not end, 0 % is local; axonfs pin" in failed.err
-    assert "in 2 versions, 1 not whole" in run("cache", "stats").out
+    assert f"{LARGE} is incomplete: its pin did not finish, 0 % is local; axonfs pin" in failed.err
+    assert "in 2 versions, 1 incomplete" in run("cache", "stats").out
     every = run("pin", "--check")
     assert every.code == 0
-    assert f"{SPEC} is whole" in every.out
+    assert f"{SPEC} is complete" in every.out
     assert (
-        f"{LARGE} is not whole: its pin did not end, 0 % is local; axonfs pin {LARGE}" in every.out
+        f"{LARGE} is incomplete: its pin did not finish, 0 % is local; axonfs pin {LARGE}"
+        in every.out
     )
-    assert f"axonfs unpin {LARGE} gives it up" in every.out
+    assert f"axonfs unpin {LARGE} cancels it" in every.out
     assert run("pin", "--check", SPEC).code == 0
     named = run("pin", "--check", LARGE)
     assert named.code == 1
     assert f"{LARGE} w.bin: all of its 40 MiB are missing" in named.out
     assert json.loads(run("pin", "--check", "--json").out)[0]["ended"] is False
     assert json.loads(run("status", "--json").out)["pins"] == {"count": 2, "incomplete": [LARGE]}
-    assert f"pinned: 2 versions; not whole: {LARGE}" in " ".join(run("status").out.split())
+    assert f"pinned: 2 versions; incomplete: {LARGE}" in " ".join(run("status").out.split())
     run("unpin", LARGE)
     assert LARGE not in run("pin", "--check").out
 
@@ -119,7 +120,7 @@ def test_further_files_that_do_not_come_leave_a_pin_as_it_was(
     origin.plan(*[status(404)] * 100, of="/objects/")
     assert run("pin", LARGE, "--include", "w.bin").code == 1
     checked = run("pin", "--check", LARGE)
-    assert (checked.code, "is whole: 1 file" in checked.out) == (0, True)
+    assert (checked.code, "is complete: 1 file" in checked.out) == (0, True)
 
 
 def test_what_is_not_whole_is_never_100_percent(
@@ -130,9 +131,9 @@ def test_what_is_not_whole_is_never_100_percent(
         shown = run(*line).out
         assert "99 %" in shown, line
         assert "100 %" not in shown
-    assert "not whole" in run("list").out
+    assert "incomplete" in run("list").out
     # All of it is there, as the check finds.
-    assert run("pin", "--check").out.startswith(f"{SPEC} is whole")
+    assert run("pin", "--check").out.startswith(f"{SPEC} is complete")
     assert "100 %" in run("list").out
 
 
@@ -169,10 +170,8 @@ def interrupted(origin: FaultyOrigin, *line: str) -> tuple[int, str]:
 def test_ctrl_c_says_what_stays_and_how_to_go_on(run: Run, origin: FaultyOrigin) -> None:
     code, shown = interrupted(origin, "pin", "nlp/large")
     assert code == 130
-    end = (
-        f"axonfs: interrupted: 63 B of 41 MiB of {LARGE} stay local; axonfs pin {LARGE} goes on\r\n"
-    )
-    assert shown.endswith(end)
+    end = f"interrupted: 63 B of 41 MiB of {LARGE} stay local; axonfs pin {LARGE} resumes it\r\n"
+    assert shown.endswith(f"axonfs: {end}")
     assert "Traceback" not in shown
 
 
@@ -181,7 +180,7 @@ def test_ctrl_c_forgets_neither_files_nor_models(run: Run, origin: FaultyOrigin)
     """No shorter command goes on with several models, or with some of their files."""
     for line in ([SPEC, LARGE], [LARGE, "--include", "*.bin"]):
         _, shown = interrupted(origin, "pin", *line)
-        assert shown.endswith(f"of {LARGE} stay local; the same command goes on\r\n")
+        assert shown.endswith(f"of {LARGE} stay local; the same command resumes it\r\n")
 
 
 def test_a_pin_of_some_files_goes_on_as_one(run: Run, origin: FaultyOrigin, tmp_path: Path) -> None:
@@ -191,7 +190,7 @@ def test_a_pin_of_some_files_goes_on_as_one(run: Run, origin: FaultyOrigin, tmp_
         store.drop(next(p for p in store.pins() if p.spec == parse_spec(LARGE)).files[0])
     said = f"axonfs pin {LARGE}"
     checked = run("pin", "--check").out
-    assert "pinning the same files goes on" in checked
+    assert "pinning the same files again resumes it" in checked
     assert said not in checked
 
 

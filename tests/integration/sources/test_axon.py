@@ -75,7 +75,7 @@ def test_install_update_verify_uninstall(home: Run, registry: AxonRegistry) -> N
     assert updated.out == (
         "vision/resnet50: 1.0.0 → 1.2.0 (files: 1 added, 1 removed; 4 B fetched)\n"
     )
-    assert "stays until axonfs uninstall vision/resnet50@1.0.0" in updated.err
+    assert "stays pinned; to drop it: axonfs uninstall vision/resnet50@1.0.0" in updated.err
     assert home("update").out == "vision/resnet50 is at its newest version, 1.2.0\n"
     registry.add("vision/resnet50@1.3.0", {"model.onnx": BIG})
     assert "1.2.0 → 1.3.0 (files: 1 removed; 0 B fetched)" in home("update", "vision/resnet50").out

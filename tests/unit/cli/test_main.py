@@ -17,7 +17,7 @@ import trio
 from axonfs import __version__
 from axonfs.cli.logs import log_like_messages
 from axonfs.cli.main import COMMANDS, cli, main
-from axonfs.cli.output import held
+from axonfs.cli.output import deferred
 from axonfs.cli.progress import Progress
 from axonfs.errors import AxonError, NotFoundError, StoppedError, UsageError
 
@@ -154,8 +154,8 @@ def test_the_warning_of_a_source_is_told_once(
 def test_a_command_that_goes_on_tells_a_warning_before_its_progress(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("axonfs.cli.output.said", set())
-    held.append(str(SOURCE_FAULT))
+    monkeypatch.setattr("axonfs.cli.output.shown", set())
+    deferred.append(str(SOURCE_FAULT))
     with Progress(sys.stderr) as progress:
         progress({"event": "progress", "spec": "nlp/a@1", "done": 1, "total": 2, "fetched": 1})
         assert str(SOURCE_FAULT) in capsys.readouterr().err

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from axonfs.client.health import STATUS_PATH, Health, _state_of, health, settled
+from axonfs.client.health import STATUS_PATH, Health, _state_of, health, real_path
 from axonfs.connection import mountinfo
 from axonfs.connection.mountinfo import Mount, parse_mountinfo
 
@@ -80,6 +80,6 @@ def test_a_place_is_settled_through_links_and_dots(
     (tmp_path / "real" / "m").mkdir(parents=True)
     (tmp_path / "link").symlink_to("real")
     monkeypatch.chdir(tmp_path)
-    assert settled(Path("link/m")) == tmp_path / "real" / "m"
-    assert settled(Path("link/../real/./m/")) == tmp_path / "real" / "m"
-    assert settled(Path("/")) == Path("/")
+    assert real_path(Path("link/m")) == tmp_path / "real" / "m"
+    assert real_path(Path("link/../real/./m/")) == tmp_path / "real" / "m"
+    assert real_path(Path("/")) == Path("/")
