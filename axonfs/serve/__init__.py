@@ -1,7 +1,8 @@
-"""`axonfs registry serve`: the embedded server of a registry directory.
+"""`axonfs registry serve`: the built-in HTTP server of a registry directory.
 
-Registry side: beside the mount, below the commands. It serves what any static web server would,
-and `api/v1/search`. Plain HTTP; TLS is for a proxy in front of it.
+Registry side: beside the mount, below the commands. It serves the files that any static web server
+would serve, and `api/v1/search`. Plain HTTP only; for TLS put a proxy in front. One thread per
+connection. docs/development.md has the reasons for a server of our own.
 """
 
 from axonfs.serve.server import RegistryHandler, RegistryServer, serve

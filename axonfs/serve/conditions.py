@@ -1,6 +1,6 @@
-"""The request headers that decide which bytes are answered: Range, If-Range, If-None-Match.
+"""The request headers that select the bytes of an answer: Range, If-Range, If-None-Match.
 
-Pure. HTTP's inclusive ranges end here. Source: RFC 9110, sections 13 and 14.
+Pure. HTTP's inclusive ranges become half-open ones here. Source: RFC 9110, sections 13 and 14.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ _RANGE = re.compile(r"bytes=\s*([0-9]{0,18})\s*-\s*([0-9]{0,18})\s*", re.IGNOREC
 
 
 def wanted_range(header: str | None, size: int) -> Range | None:
-    """The bytes that a Range header asks of a body of `size` bytes, None if it is all of them.
+    """The bytes of a body of `size` bytes that a Range header selects; None for the whole body.
 
-    An empty range means that it cannot be satisfied (416). Several ranges and anything that is
-    not understood ask for the whole, as a server may answer.
+    An empty range means 416, range not satisfiable. Several ranges and malformed headers select
+    the whole body, which RFC 9110 allows.
     """
     match = _RANGE.fullmatch(header or "")
     if not match or match.group(1, 2) == ("", ""):
         return None
     first, last = match.group(1, 2)
-    if not first:  # the last so many bytes
+    if not first:  # bytes=-N: the last N bytes
         return Range(max(size - int(last), 0), size)
     start = int(first)
     if last and int(last) < start:
@@ -33,7 +33,7 @@ def wanted_range(header: str | None, size: int) -> Range | None:
 
 
 def holds_etag(header: str | None, etag: str) -> bool:
-    """Whether an If-None-Match header names `etag` (compared weakly, as it is for this header)."""
+    """Whether an If-None-Match header names `etag`, by the weak comparison that it requires."""
     if not header:
         return False
     named = (item.strip().removeprefix("W/") for item in header.split(","))
@@ -41,6 +41,8 @@ def holds_etag(header: str | None, etag: str) -> bool:
 
 
 def range_holds(header: str | None, etag: str) -> bool:
-    """Whether an If-Range header lets the Range header count. A date never does: the ETag is
-    the stronger validator and every answer has one."""
+    """Whether the Range header applies, given this If-Range header.
+
+    A date in If-Range never matches: every answer has an ETag, which is the stronger validator.
+    """
     return header is None or header.strip() == etag

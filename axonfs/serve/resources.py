@@ -1,7 +1,7 @@
-"""What lies behind the paths of a registry's URLs.
+"""The files behind the paths of a registry's URLs.
 
-Opens files, speaks no HTTP. Only the registry's own layout is there: no hidden names, no
-drafts, nothing that a symlink puts outside the directory. Safe to use from any thread.
+Opens files; knows no HTTP. Only files of the registry's layout are visible: no hidden names, no
+drafts, no file outside the directory that a symlink points to. Any thread may call it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from axonfs.formats.listing import Listing, listing_json, parse_index, search
 IMMUTABLE = "public, max-age=31536000, immutable"
 REVALIDATE = "no-cache"
 MAX_RESULTS = 1000
-# The errors of `open` that say that a client can have no file of this name. All others may pass.
+# For these errors of `open` the answer is 404. All other errors are temporary: 503.
 _MISSING = {
     errno.ENOENT,
     errno.ENOTDIR,
@@ -43,7 +43,7 @@ _LAYOUT = re.compile(r"/(?:api/v1|(objects|chunks)/sha256)(?:/[A-Za-z0-9_][A-Za-
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """An open file and how it is answered; `etag` with its quotes."""
+    """An open file with the headers of its answer; `etag` includes the quotes."""
 
     file: BinaryIO
     size: int
@@ -53,6 +53,8 @@ class Resource:
 
 
 class Resources:
+    """The files and the search of the registry in the directory `root`."""
+
     def __init__(self, root: Path) -> None:
         self._root = str(root.resolve()).rstrip("/")
         self._lock = threading.Lock()
@@ -60,10 +62,10 @@ class Resources:
 
     @contextlib.contextmanager
     def open(self, path: str) -> Iterator[Resource | None]:
-        """What `path`, an unquoted URL path, names; None if it names nothing.
+        """Open the file that `path`, an unquoted URL path, names; None if it does not exist.
 
         Raises:
-            UnavailableError: it may be there, and cannot be read now.
+            UnavailableError: the file cannot be read now, so whether it exists is unknown.
         """
         match = _LAYOUT.fullmatch(path)
         file = self._open(path) if match else None
@@ -75,18 +77,18 @@ class Resources:
 
     def _open(self, path: str) -> BinaryIO | None:
         try:
-            return self._opened(f"{self._root}{path}")
+            return self._open_regular(f"{self._root}{path}")
         except OSError as exc:
             if exc.errno in _MISSING:
                 return None
-            raise UnavailableError(f"it cannot be read: {exc.strerror}", path=path) from exc
+            raise UnavailableError(f"cannot read the file: {exc.strerror}", path=path) from exc
 
-    def _opened(self, path: str) -> BinaryIO | None:
-        # Without waiting, should it be a pipe.
+    def _open_regular(self, path: str) -> BinaryIO | None:
+        # O_NONBLOCK: opening a pipe must not wait for its writer.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, fd)
-            # Asked of what is open rather than of the name, which may change in between.
+            # Check the open file, not its name, which may change between open and check.
             inside = os.readlink(f"/proc/self/fd/{fd}").startswith(f"{self._root}/")
             if inside and stat.S_ISREG(os.fstat(fd).st_mode):
                 stack.pop_all()
@@ -96,8 +98,8 @@ class Resources:
     def _resource(self, file: BinaryIO, path: str, kind: str | None) -> Resource:
         status = os.fstat(file.fileno())
         name = path.rpartition("/")[2]
-        # Objects are named by their digest. Everything else is replaced by rename, which
-        # changes the inode.
+        # An object's name is its digest. Any other file is replaced by rename, which changes the
+        # inode.
         version = f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
         return Resource(
             file=file,
@@ -108,12 +110,12 @@ class Resources:
         )
 
     def search(self, query: str) -> bytes:
-        """Axon's search: a JSON array of the versions that `query` finds, best first."""
+        """Axon's search: a JSON array of the versions that match `query`, the best first."""
         found = search(self.listings(), query)[:MAX_RESULTS]
         return json.dumps([listing_json(listing) for listing in found]).encode()
 
     def listings(self) -> list[Listing]:
-        """The index, read again where the file changed; empty if there is none that is sound."""
+        """The index, read again when its file changes; empty if it is missing or malformed."""
         with self.open("/api/v1/index.json") as resource, self._lock:
             if resource is None:
                 return []

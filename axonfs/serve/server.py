@@ -1,8 +1,9 @@
 """HTTP/1.1 over `Resources`: one thread per connection, bodies by sendfile.
 
-The server's own thread accepts and ends connections that overstay; each connection's thread
-answers its requests. Waiting is bounded everywhere: for a request by a deadline, for a client
-that does not read by the socket's timeout, for a free thread by the listen queue.
+The thread of `serve_forever` accepts connections and closes those whose next request is overdue.
+Each connection's thread answers its requests. Every wait has a limit: a request has a deadline,
+a client that does not read runs into the socket's timeout, and clients beyond MAX_CONNECTIONS stay
+in the listen queue.
 """
 
 from __future__ import annotations
@@ -30,23 +31,24 @@ from axonfs.names import printable
 from axonfs.ranges import Range
 from axonfs.serve.conditions import holds_etag, range_holds, wanted_range
 from axonfs.serve.resources import REVALIDATE, Resource, Resources
+from axonfs.units import counted
 
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 256
 REQUEST_SECONDS = 60.0  # from the end of one answer to the end of the next request's headers
-STALL_SECONDS = 60.0  # a client that takes nothing for so long is gone
+STALL_SECONDS = 60.0  # a client that receives nothing for this time loses its connection
 CLOSE_SECONDS = 5.0
 POLL_SECONDS = 0.25
-_ABSOLUTE = re.compile(r"\Ahttps?://[^/]*", re.IGNORECASE)  # as a proxy may write it
+_ABSOLUTE = re.compile(r"\Ahttps?://[^/]*", re.IGNORECASE)  # clients of proxies send it
 _PLAIN = "text/plain; charset=utf-8"
-_NOTHING: Mapping[str, str] = MappingProxyType({})
-_OTHERS = 32  # descriptors that are not a connection's
-_PER_CONNECTION = 2  # its socket, and a file that is sent
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+_OTHER_DESCRIPTORS = 32  # of this process, apart from connections
+_PER_CONNECTION = 2  # descriptors: the socket and the file that is sent
 
 
 class RegistryHandler(BaseHTTPRequestHandler):
-    """One connection."""
+    """Answers the requests of one connection, in the connection's thread."""
 
     protocol_version = "HTTP/1.1"
     server_version = f"axonfs/{__version__}"
@@ -69,11 +71,11 @@ class RegistryHandler(BaseHTTPRequestHandler):
         path = unquote(_ABSOLUTE.sub("", target), errors="replace")
         try:
             self._answer_path(path, query)
-        except UnavailableError as exc:  # before a byte of the answer was sent
+        except UnavailableError as exc:  # raised before the first byte of the answer
             self.close_connection = True
             log.debug("%s", exc)
             status = HTTPStatus.SERVICE_UNAVAILABLE
-            self.answer(status, b"503 it cannot be read now\n", more={"Retry-After": "1"})
+            self.answer(status, b"503 cannot read the file now\n", more={"Retry-After": "1"})
 
     def _answer_path(self, path: str, query: str) -> None:
         if path == "/":
@@ -92,7 +94,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
 
     def refuse(self) -> None:
         self.server.settle(self.connection)
-        self.close_connection = True  # a body may follow, and nobody reads it
+        self.close_connection = True  # a request body may follow, which is not read
         more = {"Allow": "GET, HEAD"}
         self.answer(HTTPStatus.METHOD_NOT_ALLOWED, b"405 read only\n", more=more)
 
@@ -104,9 +106,9 @@ class RegistryHandler(BaseHTTPRequestHandler):
         body: bytes,
         content_type: str = _PLAIN,
         *,
-        more: Mapping[str, str] = _NOTHING,
+        more: Mapping[str, str] = _NO_HEADERS,
     ) -> None:
-        """A short answer from memory, with `more` headers."""
+        """Send a short body from memory, with `more` headers."""
         self._head(status, len(body), content_type, REVALIDATE)
         for name, text in more.items():
             self.send_header(name, text)
@@ -115,7 +117,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
             self.connection.sendall(body)
 
     def answer_resource(self, resource: Resource) -> None:
-        """The bytes that the conditions in the request ask for."""
+        """Send the bytes that the request's conditional headers select."""
         if holds_etag(self.headers.get("If-None-Match"), resource.etag):
             self.send_response(HTTPStatus.NOT_MODIFIED)
             self._validators(resource)
@@ -143,11 +145,11 @@ class RegistryHandler(BaseHTTPRequestHandler):
 
     def send_body(self, resource: Resource, start: int, stop: int) -> None:
         sent = self.connection.sendfile(resource.file, start, stop - start)
-        if sent != stop - start:  # the file shrank: the client must not wait for the rest
+        if sent != stop - start:  # the file shrank; closing tells the client that no more comes
             self.close_connection = True
 
     def _wanted(self, resource: Resource) -> Range | None:
-        # HTTP defines ranges for GET alone.
+        # HTTP defines ranges for GET only.
         if self.command != "GET" or not range_holds(self.headers.get("If-Range"), resource.etag):
             return None
         return wanted_range(self.headers.get("Range"), resource.size)
@@ -169,11 +171,11 @@ class RegistryHandler(BaseHTTPRequestHandler):
         self.send_header("Cache-Control", resource.cache_control)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Nothing per request: a web server in front keeps such logs, and faults are logged."""
+        """Log no requests: a web server in front does that. `handle_error` logs faults."""
 
 
 class RegistryServer(ThreadingHTTPServer):
-    """The server of `directory`; `serve_forever` in one thread, `close` from another."""
+    """The server of `directory`. Call `serve_forever` in one thread and `close` in another."""
 
     daemon_threads = True
     block_on_close = False
@@ -191,11 +193,11 @@ class RegistryServer(ThreadingHTTPServer):
         request_seconds: float = REQUEST_SECONDS,
     ) -> None:
         self.resources = Resources(directory)
-        most = max((descriptors.limit() - _OTHERS) // _PER_CONNECTION, 4)
+        most = max((descriptors.limit() - _OTHER_DESCRIPTORS) // _PER_CONNECTION, 4)
         self._max_connections = min(max_connections, most)
         self._room = threading.BoundedSemaphore(self._max_connections)
         self._request_seconds = request_seconds
-        # Every open connection, and when its next request is due (None: one is answered).
+        # Every open connection, and when its next request is due; None during an answer.
         self._due: dict[socket.socket, float | None] = {}
         self._ends = threading.Condition()
         self._closing = False
@@ -210,35 +212,36 @@ class RegistryServer(ThreadingHTTPServer):
 
     @property
     def crowded(self) -> bool:
-        """So many connections that each should end with its answer."""
+        """Whether few connections are left, so each answer closes its connection."""
         return len(self._due) > self._max_connections * 3 // 4
 
     def greeting(self) -> bytes:
         count = len(self.resources.listings())
         return (
-            f"A model registry, {count} in its index, served by axonfs {__version__}.\n"
+            f"A model registry with {counted(count, 'version')} in its index, served by"
+            f" axonfs {__version__}.\n"
             f"Mount it with: axonfs mount MOUNTPOINT --registry URL\n"
         ).encode()
 
     def expect(self, connection: socket.socket) -> None:
-        """The next request is due by the deadline. From the connection's thread."""
+        """Start the deadline of the next request. In the connection's thread."""
         self._due[connection] = time.monotonic() + self._request_seconds
 
     def settle(self, connection: socket.socket) -> None:
-        """The request is there. From the connection's thread."""
+        """End the deadline: the request has arrived. In the connection's thread."""
         self._due[connection] = None
 
     def server_bind(self) -> None:
         if self.server_address[0] == "::":
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        # Not HTTPServer's: it asks the name service for a name that nobody uses.
+        # Skip HTTPServer.server_bind, which looks up a host name that is never used.
         TCPServer.server_bind(self)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
             return super().get_request()
         except OSError as exc:
-            if descriptors.is_shortage(exc):  # the client waits in the listen queue meanwhile
+            if descriptors.is_shortage(exc):  # the client stays in the listen queue
                 descriptors.complain(exc)
                 time.sleep(descriptors.PAUSE)
             raise
@@ -252,7 +255,7 @@ class RegistryServer(ThreadingHTTPServer):
         self.expect(request)
         try:
             super().process_request(request, client_address)
-        except RuntimeError:  # no thread to be had
+        except RuntimeError:  # the thread could not start
             self._ended(request)
             raise
 
@@ -269,7 +272,7 @@ class RegistryServer(ThreadingHTTPServer):
         self._room.release()
 
     def service_actions(self) -> None:
-        """Ends the connections whose next request is overdue, trickling headers or none."""
+        """Close the connections whose next request is overdue, idle or with partial headers."""
         now = time.monotonic()
         for connection, due in list(self._due.items()):
             if due is not None and due < now:
@@ -278,10 +281,10 @@ class RegistryServer(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exception()
         if not isinstance(error, ConnectionError | TimeoutError):
-            log.error("a request of %s failed", client_address[0], exc_info=error)
+            log.error("a request from %s failed", client_address[0], exc_info=error)
 
     def close(self) -> None:
-        """Stops accepting, ends every connection, waits for their threads."""
+        """Stop accepting, close every connection, and wait for the threads."""
         self._closing = True
         self.shutdown()
         self.server_close()
@@ -292,7 +295,7 @@ class RegistryServer(ThreadingHTTPServer):
 
 
 def _disconnect(connection: socket.socket) -> None:
-    # Its thread wakes up and closes it.
+    # Wakes the connection's thread, which closes the socket.
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
 
@@ -303,7 +306,10 @@ def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ..
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except OSError as exc:
-        raise AxonError(f"'{printable(host)}' is no address to listen on: {exc.strerror}") from exc
+        raise AxonError(
+            f"cannot listen on '{printable(host)}': {exc.strerror}",
+            hint="choose another --host",
+        ) from exc
     family, _, _, _, address = found[0]
     return family, address
 
@@ -316,10 +322,13 @@ def serve(
     ready: Callable[[str], None] | None = None,
     stop: threading.Event,
 ) -> None:
-    """Serves the registry in `directory` until `stop` is set; `ready` gets the URL once it answers.
+    """Serve the registry in `directory` until `stop` is set.
+
+    Args:
+        ready: called with the URL when the server accepts connections.
 
     Raises:
-        AxonError: there is no such directory, or the address is taken.
+        AxonError: the directory does not exist, or the address is in use or unknown.
     """
     if not directory.is_dir():
         raise AxonError(f"{printable(str(directory))} is not a directory")
