@@ -173,6 +173,22 @@ class NoSpaceError(AxonError):
     errno = errno.ENOSPC
 
 
+class ReadError(AxonError, OSError):  # type: ignore[misc]  # `errno` is always a number here
+    """A file that `axonfs.Client` opened cannot be read; its cause is the error that says why.
+
+    Also an OSError with that error's errno, which is what readers of files expect.
+    """
+
+    @classmethod
+    def of(cls, error: AxonError) -> Self:
+        """The error of a reader who meets `error`."""
+        parts = {"spec": error.spec, "path": error.path}
+        made = cls(error.what, **parts, source=error.source, hint=error.hint)
+        made.errno = error.errno
+        made.strerror = error.what
+        return made
+
+
 class OfflineError(AxonError):
     """The data is not local, and `--offline` forbids fetching it."""
 

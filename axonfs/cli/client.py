@@ -15,7 +15,7 @@ def ask(target: Target, request: Event, sink: Sink = ignore) -> Event:
     Raises:
         AxonError: the request failed; it carries the exit code.
     """
-    return Transport(target, note, _here).ask(request, sink)
+    return transport(target).ask(request, sink)
 
 
 def ask_worker(target: Target, request: Event) -> Event | None:
@@ -24,7 +24,12 @@ def ask_worker(target: Target, request: Event) -> Event | None:
     Raises:
         AxonError: the request failed; it carries the exit code.
     """
-    return Transport(target, note, _here).ask_worker(request)
+    return transport(target).ask_worker(request)
+
+
+def transport(target: Target) -> Transport:
+    """How this command's requests are answered."""
+    return Transport(target, note, _here)
 
 
 def _here(settings: Settings, request: Event, sink: Sink) -> Event:

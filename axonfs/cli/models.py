@@ -7,14 +7,13 @@ from typing import Any
 
 import click
 
-from axonfs.cli.client import ask
+from axonfs.cli.client import ask, transport
 from axonfs.cli.options import json_option, make_target, source_options
 from axonfs.cli.output import echo, echo_json, echo_path, facts, note, show_note, table
-from axonfs.client.other_users import others
-from axonfs.errors import ADD_REGISTRY, AxonError, UsageError
-from axonfs.names import HUBS, parse_spec
+from axonfs.client.mounted import Mounted
+from axonfs.errors import ADD_REGISTRY, UsageError
+from axonfs.names import HUBS
 from axonfs.units import counted, part_of, share, size
-from axonfs.versions import parse_wanted
 
 
 @click.command
@@ -255,19 +254,12 @@ def path(spec: str, registries: tuple[str, ...], cache: str | None, as_json: boo
     For scripts: `vllm serve "$(axonfs path nlp/llama-2-7b)"`. The path has the version's number,
     also if SPEC means the latest one. Exit 1 if nothing is mounted.
     """
-    wanted = str(parse_wanted(spec))
-    target = make_target(registries, cache)
-    mounted = ask(target, {"op": "status"})["status"].get("mountpoint")
-    theirs = [other for other in others() if other.alive and not (mounted or target.explicit_cache)]
-    if not mounted and not theirs:
-        raise AxonError("nothing is mounted", spec=wanted, hint="run axonfs mount first")
-    found = ask(target, {"op": "info", "spec": wanted}, show_note)["version"]
-    if theirs:
-        found["path"] = str(theirs[0].place.joinpath(*parse_spec(found["spec"]).segments))
+    mounted = Mounted(transport(make_target(registries, cache)))
+    found, directory = mounted.directory(spec, show_note)
     if as_json:
-        echo_json({"spec": found["spec"], "path": found["path"]})
+        echo_json({"spec": found, "path": str(directory)})
     else:
-        echo_path(found["path"])
+        echo_path(str(directory))
 
 
 def _pin_word(item: dict[str, object]) -> str:

@@ -3,13 +3,19 @@
 The thread runs trio with one engine until `close`. Other threads hand it work and wait. Ctrl-C in
 the main thread cancels the work that this thread waits for, and nothing else.
 
+A session that clients share ends by itself when none of them has used it for a moment, so that a
+program that holds a client does not keep the cache from other processes.
+
 Threading: any thread may call the methods of `Session`, but not the thread of the session itself.
+A process that was forked has no such thread: there the session takes no work (`abandon`).
 """
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import aclosing, suppress
@@ -18,12 +24,15 @@ from typing import Any, Generic, TypeVar
 import trio
 
 from axonfs.call import Event
+from axonfs.client.cached import CachedFiles
 from axonfs.engine import Engine, open_engine
 from axonfs.service import Service
 from axonfs.settings.settings import Settings
 
 T = TypeVar("T")
 
+# Opening an engine again costs a few milliseconds, and what its tree has learnt of its sources.
+LINGER = 2.0
 # The end of an engine waits for its disk and network threads, which notice within a moment.
 STOP_SECONDS = 30.0
 
@@ -37,20 +46,25 @@ class Session:
 
     Args:
         owner: whether to own the cache, as `open_engine` says.
+        shared: whether it ends by itself, LINGER seconds after the last lease was given back.
 
     Raises:
         AxonError: the engine cannot be opened; BusyError where another process owns the cache.
     """
 
-    def __init__(self, settings: Settings, *, owner: bool) -> None:
+    def __init__(self, settings: Settings, *, owner: bool, shared: bool = False) -> None:
         self.settings = settings
         self.owner = owner
         self._engine: Engine
+        self._files: CachedFiles
         self._token: trio.lowlevel.TrioToken
         self._nursery: trio.Nursery
         self._stopping: trio.Event
-        self._ended = False
-        self._lock = threading.Lock()  # guards `_ended` and `_calls`, and is held for an instant
+        self._shared = shared
+        self._leases = 0
+        self._given_back: deque[None] = deque()  # appending takes no lock, as a finalizer needs
+        self._ended = self._abandoned = False
+        self._lock = threading.Lock()  # guards what is above and `_calls`; held for an instant
         self._calls: set[_Call[Any]] = set()
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="axonfs", daemon=True)
@@ -67,9 +81,29 @@ class Session:
         return self._engine
 
     @property
+    def files(self) -> CachedFiles:
+        """The open files; only the session's own thread may use them."""
+        return self._files
+
+    @property
     def alive(self) -> bool:
         """Whether it takes work."""
         return not self._ended
+
+    @property
+    def leases(self) -> int:
+        """How many users it has."""
+        return self._leases - len(self._given_back)
+
+    def lease(self) -> bool:
+        """Count one more user; False if it has ended."""
+        with self._lock:
+            self._leases += not self._ended
+            return not self._ended
+
+    def give_back(self) -> None:
+        """Count one user less. Takes no lock, so a finalizer may call it in any thread."""
+        self._given_back.append(None)
 
     def call(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run `work` in the session's thread and return what it returns.
@@ -107,7 +141,8 @@ class Session:
         Does not wait, so a finalizer may call it in any thread.
         """
         with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(work)
+            if not self._abandoned:
+                self._token.run_sync_soon(work)
 
     def close(self, *, join: bool = True) -> None:
         """End the work and close the engine."""
@@ -117,6 +152,15 @@ class Session:
             self._ready.add_done_callback(lambda ready: ready.exception() or self._stopping.set())
         if join and threading.current_thread() is not self._thread:
             self._thread.join(STOP_SECONDS)
+
+    def abandon(self) -> None:
+        """In a forked process: take no work, and leave the cache's lock to the parent process.
+
+        Nothing is closed properly, since the index and the sockets are the parent's.
+        """
+        self._abandoned = self._ended = True
+        if self._ready.done() and not self._ready.exception():
+            self._engine.store.leave_to_parent()
 
     def _submit(self, work: Callable[[], Awaitable[T]]) -> _Call[T]:
         call = _Call(work)
@@ -151,13 +195,27 @@ class Session:
             open_engine(self.settings, owner=self.owner) as self._engine,
             trio.open_nursery() as self._nursery,
         ):
+            self._files = CachedFiles(self._engine)
             self._ready.set_result(None)
             try:
-                await self._stopping.wait()
+                await self._until_stopped()
             finally:
                 with self._lock:
                     self._ended = True
                 self._nursery.cancel_scope.cancel()
+
+    async def _until_stopped(self) -> None:
+        """Return when `close` was called, or a shared session had no user for a while."""
+        leases = -1
+        while True:
+            with trio.move_on_after(LINGER if self._shared else math.inf) as waited:
+                await self._stopping.wait()
+            with self._lock:
+                idle = leases == self._leases == len(self._given_back)
+                if idle or not waited.cancelled_caught:
+                    self._ended = True
+                    return
+                leases = self._leases
 
     def _end(self, fault: BaseException) -> None:
         """Settle what still waits."""

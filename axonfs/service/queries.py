@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from axonfs.catalog.search import search_hub, search_registries
-from axonfs.catalog.tree import Tree
+from axonfs.catalog.tree import Tree, Version
 from axonfs.errors import AxonError, UnavailableError, UsageError
 from axonfs.formats.listing import Listing
 from axonfs.formats.listing import search as matching
@@ -158,10 +158,15 @@ def _names(spec: Spec) -> dict[str, Any]:
     }
 
 
+async def version_of(context: Context, request: Event) -> Version:
+    """The version that the `spec` of a request names; a constraint and `latest` are resolved."""
+    wanted = parse_wanted(str(request.get("spec")))
+    return await context.tree.version(await offered(context, wanted))
+
+
 async def info(context: Context, request: Event) -> Event:
     """Everything about the version `spec`."""
-    wanted = parse_wanted(str(request.get("spec")))
-    version = await context.tree.version(await offered(context, wanted))
+    version = await version_of(context, request)
     manifest = version.manifest
     files = await trio.to_thread.run_sync(_files, context.store, manifest)
     pin = await trio.to_thread.run_sync(_pin_of, context.store, manifest.spec)

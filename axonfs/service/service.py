@@ -9,6 +9,7 @@ Trio thread only; scans of the whole index run in worker threads.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ import trio
 
 from axonfs._version import __version__
 from axonfs.call import error_event
+from axonfs.catalog.tree import Version
 from axonfs.engine import Engine
 from axonfs.errors import AxonError, UsageError, fault_of
 from axonfs.names import printable
@@ -73,6 +75,16 @@ class Service:
         finally:
             scope.cancel()  # first: the work must not take the closed channel for a fault
             receive.close()
+
+    async def version(self, request: Event) -> Version:
+        """The version that the `spec` of a request names, for a reader in this process.
+
+        Raises:
+            AxonError: it does not exist, or no source could be asked.
+        """
+        send, receive = trio.open_memory_channel[Event](math.inf)
+        with send, receive:  # notes of a constraint's choice are of no interest to a reader
+            return await queries.version_of(self._context(request, send), request)
 
     async def _run(
         self, request: Event, send: trio.MemorySendChannel[Event], scope: trio.CancelScope

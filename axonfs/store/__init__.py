@@ -9,11 +9,13 @@ from axonfs.store.backing import file_system, in_memory
 from axonfs.store.health import DISK_FAULTS
 from axonfs.store.metadata import Pin, ScrubState, StoredManifest
 from axonfs.store.objects import StoredObject
+from axonfs.store.openfiles import Descriptor
 from axonfs.store.records import ObjectInfo
 from axonfs.store.store import Store
 
 __all__ = [
     "DISK_FAULTS",
+    "Descriptor",
     "Document",
     "ObjectInfo",
     "Pin",

@@ -154,6 +154,16 @@ class Store(Metadata):
             os.close(self._lock)
             self._lock = None
 
+    def leave_to_parent(self) -> None:
+        """In a forked process: let go of the locks, which the parent process still holds.
+
+        No other method may be called after this one: the index is the parent's as well.
+        """
+        self._files.leave()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
     def object(self, entry: FileEntry) -> StoredObject:
         """The object of `entry`, opened or new; the same one for all while it is in use."""
         found = self._live.get(entry.digest)

@@ -1,0 +1,116 @@
+"""Files of the cache that a program reads in its own process, where nothing is mounted.
+
+The same handles as in a mount (`axonfs.vfs.files`), with the program in the kernel's place: it
+gets the descriptor of a file that is whole and verified, and asks for the bytes of any other.
+Trio thread only, but for `Opened`, a value.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import dataclass
+from typing import NoReturn
+
+from axonfs.catalog.tree import Version
+from axonfs.engine import Engine
+from axonfs.errors import BadHandleError, NotFoundError
+from axonfs.formats.manifest import MANIFEST_NAME
+from axonfs.service import Service
+from axonfs.store import Descriptor
+from axonfs.vfs.buffers import BUFFER_SIZE
+from axonfs.vfs.files import Files, Handle
+from axonfs.vfs.journal import Journal
+from axonfs.vfs.paths import File, Text, manifest_file
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An open file. `spec` names its version; `descriptor` is there if all of it can be read at it,
+    for as long as the file is open."""
+
+    number: int
+    spec: str
+    size: int
+    descriptor: Descriptor | None
+
+
+class CachedFiles:
+    """The files that one engine has open for the programs of its process."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._service = Service(engine)
+        journal = Descriptor(os.memfd_create("axonfs-journal", os.MFD_CLOEXEC))
+        self._journal = journal  # closed with the last reference to it
+        self._files = Files(engine.fetcher, Journal(journal), _unknown)
+        self._numbers = itertools.count(1)
+        self._reading: dict[int, int] = {}  # by the number of an open file: reads under way
+        self._closing: set[int] = set()
+
+    async def open(self, spec: str, path: str) -> Opened:
+        """Open a file; only its manifest may have to be fetched.
+
+        Raises:
+            AxonError: there is no such version or file, or its bytes are known to be wrong.
+        """
+        version = await self._service.version({"spec": spec})
+        place = _place(version, path)
+        number = next(self._numbers)
+        handle = await self._files.open(number, place)
+        descriptor = Descriptor(os.dup(handle.backing)) if handle.backing is not None else None
+        self._files.opened(number, number, backing_id=int(descriptor is not None))
+        self._reading[number] = 0
+        return Opened(number, str(version.spec), _size(handle), descriptor)
+
+    async def read_into(self, number: int, offset: int, view: memoryview) -> int:
+        """Fill `view` from `offset` on; the count is short only at the end of the file.
+
+        Raises:
+            AxonError: the bytes cannot be had; names the spec and the path.
+            ValueError: the file is closed.
+        """
+        if number not in self._reading or number in self._closing:
+            raise ValueError("I/O operation on closed file")
+        done = 0
+        self._reading[number] += 1
+        try:
+            while done < len(view):
+                size = min(len(view) - done, BUFFER_SIZE)
+                part = await self._files.read(number, offset + done, size)
+                if not part:
+                    break
+                view[done : done + len(part)] = part
+                done += len(part)
+        finally:
+            self._reading[number] -= 1
+            self._release_unused(number)
+        return done
+
+    def release(self, number: int) -> None:
+        """Close a file once the reads under way have ended."""
+        self._closing.add(number)
+        self._release_unused(number)
+
+    def _release_unused(self, number: int) -> None:
+        if number in self._closing and not self._reading[number]:
+            self._closing.discard(number)
+            del self._reading[number]
+            self._files.release(number)
+
+
+async def _unknown(inode: int) -> NoReturn:
+    raise BadHandleError(f"file {inode} is not open")
+
+
+def _place(version: Version, path: str) -> File | Text:
+    where = (*version.spec.segments, *path.split("/"))
+    if path == MANIFEST_NAME:
+        return manifest_file(where, version)
+    entry = version.manifest.file(path)
+    if entry is None:
+        raise NotFoundError("no such file", spec=str(version.spec), path=path)
+    return File(where, version, entry)
+
+
+def _size(handle: Handle) -> int:
+    return len(handle.text) if handle.feed is None else handle.feed.entry.size
