@@ -235,7 +235,7 @@ class Load:
         async for file, part in parts:
             try:
                 if not file.failed:
-                    await file.feed.need(part, Priority.PREFETCH)
+                    await file.feed.need(part, Priority.BACKGROUND)
             except (AxonError, OSError) as exc:
                 if not file.failed:
                     self._note(file.feed.entry, exc)

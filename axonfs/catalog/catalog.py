@@ -12,7 +12,7 @@ from axonfs.names import Spec
 
 
 @dataclass(slots=True)
-class Shelf:
+class ListedDirectory:
     """One directory above the versions, and when the newest version below it was published."""
 
     children: set[str] = field(default_factory=set)
@@ -29,15 +29,19 @@ class Catalog:
             merged.setdefault(listing.spec, listing)
         self.listings = tuple(merged[spec] for spec in sorted(merged))
         self.by_spec = merged
-        self.shelves: dict[tuple[str, ...], Shelf] = {(): Shelf()}
+        self.directories: dict[tuple[str, ...], ListedDirectory] = {(): ListedDirectory()}
         for spec in {*merged, *local}:
             self._place(spec.segments, merged[spec].published if spec in merged else 0.0)
 
+    def directory(self, path: tuple[str, ...]) -> ListedDirectory:
+        """The directory at `path`; an empty one if nothing below it is listed."""
+        return self.directories.get(path, ListedDirectory())
+
     def _place(self, segments: tuple[str, ...], published: float) -> None:
         for depth in range(len(segments)):
-            shelf = self.shelves.setdefault(segments[:depth], Shelf())
-            shelf.published = max(shelf.published, published)
-            below = shelf.children if depth < len(segments) - 1 else shelf.versions
+            directory = self.directories.setdefault(segments[:depth], ListedDirectory())
+            directory.published = max(directory.published, published)
+            below = directory.children if depth < len(segments) - 1 else directory.versions
             below.add(segments[depth])
 
 

@@ -194,7 +194,7 @@ class Outages:
             if fault := self.of(source).fault or source.denial:
                 yield fault
 
-    def late(self) -> bool:
+    def listing_pending(self) -> bool:
         """Whether a registry has not said yet what it lists."""
         return any(self.of(source).listing for source in self._registries)
 
@@ -206,7 +206,7 @@ class Outages:
         fault = self.of(hub).fault if hub else self.fault()
         return fault and fault.located(spec=model)
 
-    def unknown(self, model: str) -> AxonError:
+    def not_found(self, model: str) -> AxonError:
         """The error for a model of which no version is known."""
         return self.doubt(model) or self.no_registry(model) or self._no_model(model)
 

@@ -22,12 +22,12 @@ async def search_registries(tree: Tree, query: str) -> list[Listing]:
         AxonError: nothing matches, and a registry could not search.
     """
     hits = await _listed(tree, query)
-    if not hits and tree.outages.late():
-        await tree.settle()
+    if not hits and tree.outages.listing_pending():
+        await tree.wait_for_listings()
         hits = await _listed(tree, query)
     found = {listing.spec: listing for listing in hits}
     failures: list[AxonError] = []
-    for source in tree.sources:
+    for source in tree.registries:
         if tree.outages.of(source).indexed or tree.offline:
             continue
         try:

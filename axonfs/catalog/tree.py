@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import trio
 
-from axonfs.catalog.catalog import Catalog, Shelf
+from axonfs.catalog.catalog import Catalog
 from axonfs.catalog.flights import Flights, LateError
 from axonfs.catalog.memo import MIN_AGE, Memo
 from axonfs.catalog.outages import Outages, kept
@@ -42,7 +42,7 @@ class Tree:
     """The names of all sources.
 
     Args:
-        sources: the registries, in order of preference.
+        registries: in order of preference.
         hubs: by the namespace that each serves; it is not looked for in the registries.
         nursery: runs the network calls; they outlive the task that asked.
         head_start: seconds for which a silent registry keeps the next one from answering.
@@ -51,7 +51,7 @@ class Tree:
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        registries: Sequence[Source],
         store: Store,
         nursery: trio.Nursery,
         *,
@@ -60,11 +60,11 @@ class Tree:
         head_start: float = HEAD_START,
         found: Callable[[Spec], None] = lambda spec: None,
     ) -> None:
-        self.sources = tuple(sources)
+        self.registries = tuple(registries)
         self.hubs = hubs or {}
         self.store = store
         self.offline = offline
-        self.outages = Outages(self.sources, self.hubs, self._drop_catalog, offline=offline)
+        self.outages = Outages(self.registries, self.hubs, self._drop_catalog, offline=offline)
         self.head_start = head_start
         self._found = found
         self._flights = Flights(nursery)
@@ -74,12 +74,12 @@ class Tree:
         self._listed: dict[str, list[Listing]] = {}
         self._versions: dict[Spec, Version] = {}
 
-    def listen(self) -> None:
+    def request_catalog(self) -> None:
         """Have the catalog asked for in the background unless it is known."""
-        if not self.heard():
+        if not self.has_catalog():
             self._memo.ask_soon("catalog", self._list_all)
 
-    def heard(self) -> bool:
+    def has_catalog(self) -> bool:
         """Whether the catalog is known: asking does not wait."""
         return "catalog" in self._memo
 
@@ -108,12 +108,12 @@ class Tree:
         Raises:
             AxonError: no source answers and nothing is known locally.
         """
-        if not fresh and not self.heard():
+        if not fresh and not self.has_catalog():
             with trio.move_on_after(self._patience):
                 return await self._catalog()
             self._patience = 0.0
             earlier = await self._earlier()
-            if earlier.listings or len(earlier.shelves) > 1:
+            if earlier.listings or len(earlier.directories) > 1:
                 return earlier
         return await self._catalog(fresh=fresh)
 
@@ -121,12 +121,12 @@ class Tree:
         brief = self.outages.fault() is not None
         return await self._memo.recent("catalog", self._list_all, fresh=fresh, brief=brief)
 
-    async def settle(self, model: str = "") -> None:
+    async def wait_for_listings(self, model: str = "") -> None:
         """Wait until each registry has listed its models or failed to.
 
         What was known of the versions of `model` before is forgotten.
         """
-        for source in self.sources:
+        for source in self.registries:
             if self.outages.of(source).listing:
                 with suppress(AxonError):
                     await self._flights.join(("list", source), partial(self._list, source))
@@ -138,7 +138,9 @@ class Tree:
         return await trio.to_thread.run_sync(lambda: Catalog(listings, self.store.specs()))
 
     async def _list_all(self) -> Catalog:
-        failures = await self._flights.together("list", self.sources, self._list, self.head_start)
+        failures = await self._flights.together(
+            "list", self.registries, self._list, self.head_start
+        )
         local = await trio.to_thread.run_sync(self.store.specs)
         if failures and not local and not self._listings():
             raise failures[0]
@@ -150,7 +152,7 @@ class Tree:
 
     def _listings(self) -> list[Listing]:
         """What the registries list of names that are no hub's, the first registry's first."""
-        listed = [item for source in self.sources for item in self._listed.get(source.url, [])]
+        listed = [item for source in self.registries for item in self._listed.get(source.url, [])]
         return [item for item in listed if item.spec.namespace not in self.hubs]
 
     async def _list(self, source: Source) -> None:
@@ -240,21 +242,21 @@ class Tree:
         self, key: Hashable, call: Callable[[Source], Awaitable[T]]
     ) -> aclosing[AsyncGenerator[tuple[Source, T | AxonError], None]]:
         """The answer or error of each registry in their order; silent ones come last."""
-        return aclosing(self._flights.in_turn(key, self.sources, call, self.head_start))
+        return aclosing(self._flights.in_turn(key, self.registries, call, self.head_start))
 
     def source_of(self, spec: Spec, base: str) -> Source | None:
         """The source whose objects are below `base`; any registry can carry an object's bytes."""
         if spec.namespace in self.hubs:
             return self.hubs[spec.namespace]
-        for source in self.sources:
+        for source in self.registries:
             if base.rstrip("/") == source.url.rstrip("/"):
                 return source
-        return self.sources[0] if self.sources else None
+        return self.registries[0] if self.registries else None
 
     async def _latest_spec(self, spec: Spec) -> Spec:
         latest = (await self.versions(spec.model)).latest
         if latest is None:
-            raise self.outages.unknown(spec.model)
+            raise self.outages.not_found(spec.model)
         return Spec(spec.namespace, spec.name, latest)
 
     async def versions(self, model: str, *, fresh: bool = False) -> Versions:
@@ -269,7 +271,7 @@ class Tree:
         ask = partial(self._ask_versions, model, fresh)
         return await self._memo.recent(("versions", model), ask, fresh=fresh)
 
-    def heard_versions(self, model: str) -> Versions | None:
+    def cached_versions(self, model: str) -> Versions | None:
         """What `versions` said last, None if it was not asked yet; waits for no source."""
         return self._memo.served(("versions", model), partial(self._ask_versions, model, False))
 
@@ -280,9 +282,9 @@ class Tree:
 
     async def _all_versions(self, model: str, fresh: bool) -> Versions:
         with naming(spec=model):
-            shelf = (await self.catalog()).shelves.get(tuple(model.split("/")), Shelf())
-        names, latest, failure = set(shelf.versions), None, None
-        left = len(self.sources)
+            directory = (await self.catalog()).directory(tuple(model.split("/")))
+        names, latest, failure = set(directory.versions), None, None
+        left = len(self.registries)
 
         async def ask(source: Source) -> Versions | None:
             down = not self._patience or self.outages.of(source).failure
@@ -304,7 +306,7 @@ class Tree:
                 if names and left <= 0:
                     break  # each registry answered or is late
         if not names and (failure or self.offline):
-            raise failure.located(spec=model) if failure else self.outages.unknown(model)
+            raise failure.located(spec=model) if failure else self.outages.not_found(model)
         return Versions.of(names, latest)
 
     # -- hubs --------------------------------------------------------------------------------
@@ -350,7 +352,7 @@ class Tree:
 
     async def _hub_versions(self, hub: Hub, model: str, fresh: bool) -> Versions:
         """The commits that the hub's branches and tags are at, and those that are local."""
-        local = (await self.local()).shelves.get(tuple(model.split("/")), Shelf()).versions
+        local = (await self.local()).directory(tuple(model.split("/"))).versions
         call = partial(hub.versions, model)
         ask = self.outages.ask if fresh else self.outages.ask_or_kept
         try:
@@ -360,7 +362,7 @@ class Tree:
                 raise
             found = Versions((), None)
         if self.offline and not (found.versions or local):
-            raise self.outages.unknown(model)
+            raise self.outages.not_found(model)
         if fresh:  # whoever asks for a branch is to hear the same
             for name, commit in {**found.aliases, LATEST: found.latest}.items():
                 self._memo.keep(("target", parse_spec(f"{model}@{name}")), commit)

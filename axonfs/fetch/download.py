@@ -34,7 +34,7 @@ class Priority(IntEnum):
 
     DEMAND = 0  # a reader waits
     READAHEAD = 1  # a reader will come here if it goes on as it does
-    PREFETCH = 2  # asked for as a whole: `pin`, or a load that was foreseen
+    BACKGROUND = 2  # no reader waits: pins, prefetches, repairs by the scrub
 
 
 class Job:

@@ -83,7 +83,7 @@ class Runner:
 
     def withdraw(self, download: Download) -> None:
         """End the prefetches of `download`; a task that still waits for one of them asks again."""
-        for job in [job for job in download.jobs if job.priority is Priority.PREFETCH]:
+        for job in [job for job in download.jobs if job.priority is Priority.BACKGROUND]:
             if job in self._network and self._network.lane_of(job).schedule.withdraw(job):
                 self._over(job, None)
             else:

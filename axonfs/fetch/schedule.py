@@ -91,7 +91,7 @@ class Schedule:
 
     def short_of_streams(self) -> bool:
         """Whether bulk jobs wait though there are as many as `streams` allows."""
-        bulk = len(self._waiting[Priority.READAHEAD]) + len(self._waiting[Priority.PREFETCH])
+        bulk = len(self._waiting[Priority.READAHEAD]) + len(self._waiting[Priority.BACKGROUND])
         return bulk > 0 and len(self._running) >= self.streams.limit
 
     def free(self, priority: Priority) -> bool:

@@ -143,7 +143,7 @@ class Transfer:
             self._object.land(run.start, view)
         except DISK_FAULTS as exc:
             self._object.health.failed(exc)
-            if self._job.priority is Priority.PREFETCH:  # only the disk is of use
+            if self._job.priority is Priority.BACKGROUND:  # only the disk is of use
                 if is_shortage(exc):
                     raise refused(exc) from exc  # which is tried again
                 raise

@@ -83,7 +83,7 @@ async def versions_of(context: Context, model: str, *, fresh: bool = False) -> V
         return await context.tree.versions(model, fresh=fresh)
 
 
-async def offered(context: Context, wanted: Wanted, *, fresh: bool = False) -> Spec:
+async def resolve(context: Context, wanted: Wanted, *, fresh: bool = False) -> Spec:
     """The version among all that there are.
 
     A spec that says `latest` stays one where the list of versions has none: the tree knows better.
@@ -98,15 +98,15 @@ async def offered(context: Context, wanted: Wanted, *, fresh: bool = False) -> S
     found = await versions_of(context, wanted.spec.model, fresh=fresh)
     if wanted.constraint is None:
         return replace(wanted.spec, version=found.latest or LATEST)
-    if wanted.constraint.highest(found.versions) is None and context.tree.outages.late():
-        await context.tree.settle(wanted.spec.model)
+    if wanted.constraint.highest(found.versions) is None and context.tree.outages.listing_pending():
+        await context.tree.wait_for_listings(wanted.spec.model)
         found = await versions_of(context, wanted.spec.model)
     if not found.versions:
-        raise context.tree.outages.unknown(wanted.spec.model)
+        raise context.tree.outages.not_found(wanted.spec.model)
     return await _chosen(context, wanted, wanted.constraint, found.versions)
 
 
-async def held(context: Context, wanted: Wanted, versions: Iterable[str]) -> Spec:
+async def resolve_local(context: Context, wanted: Wanted, versions: Iterable[str]) -> Spec:
     """The version among `versions`, those that are here; `latest` is the newest of them.
 
     Raises:

@@ -11,7 +11,7 @@ from axonfs.catalog.tree import Version
 from axonfs.errors import ChangedError, MalformedError, NotFoundError
 from axonfs.formats.lockfile import Locked, parse_lock, render_lock
 from axonfs.names import Spec
-from axonfs.service.context import Context, Event, offered, wanted_of
+from axonfs.service.context import Context, Event, resolve, wanted_of
 from axonfs.service.pins import keep
 from axonfs.service.selection import Selection, select
 from axonfs.store import Store
@@ -24,7 +24,7 @@ async def lock(context: Context, request: Event) -> Event:
     """The lock file of `specs`, of everything that is pinned if there are none."""
     wanted = wanted_of(request)
     if wanted:
-        specs = dict.fromkeys([await offered(context, item) for item in wanted])
+        specs = dict.fromkeys([await resolve(context, item) for item in wanted])
         versions = [await context.tree.version(spec) for spec in specs]
         selections = [select(version, [], []) for version in versions]
     else:

@@ -14,7 +14,7 @@ from axonfs.errors import AxonError, BusyError, NotFoundError, UsageError
 from axonfs.formats.manifest import FileEntry
 from axonfs.names import Spec
 from axonfs.ranges import Range, runs
-from axonfs.service.context import Context, Event, held, wanted_of
+from axonfs.service.context import Context, Event, resolve_local, wanted_of
 from axonfs.service.queries import local_versions
 from axonfs.store import Store
 from axonfs.versions import Wanted
@@ -45,7 +45,7 @@ async def _one_version(context: Context, pinned: Iterable[Spec], wanted: Wanted)
     """The pinned version that is meant; without a version there must be only one."""
     versions = sorted(spec.version for spec in pinned if spec.model == wanted.spec.model)
     if wanted.exact or (wanted.constraint and versions):
-        return await held(context, wanted, versions)
+        return await resolve_local(context, wanted, versions)
     if len(versions) > 1:
         raise UsageError(
             "several versions are pinned",
@@ -160,14 +160,14 @@ async def verify(context: Context, request: Event) -> Event:
 async def _local_version(context: Context, wanted: Wanted) -> Spec:
     """The version that is meant among those with local bytes or a pin."""
     if wanted.exact:
-        return await held(context, wanted, ())
+        return await resolve_local(context, wanted, ())
     local = await trio.to_thread.run_sync(local_versions, context.store)
     versions = [item.spec.version for item, _, _ in local if item.spec.model == wanted.spec.model]
     if not versions:
         raise NotFoundError(
             "nothing of it is local", spec=wanted.spec.model, hint="see axonfs list"
         )
-    return await held(context, wanted, versions)
+    return await resolve_local(context, wanted, versions)
 
 
 def _local_files(store: Store, specs: list[Spec]) -> list[tuple[Spec, FileEntry, int]]:

@@ -30,7 +30,7 @@ from axonfs.fetch import Feed, Priority
 from axonfs.formats.manifest import FileEntry, Manifest
 from axonfs.names import Spec, newest
 from axonfs.ranges import Range
-from axonfs.service.context import Context, Event, held, offered, texts_of, wanted_of
+from axonfs.service.context import Context, Event, resolve, resolve_local, texts_of, wanted_of
 from axonfs.service.pin_work import Work
 from axonfs.service.proof import Proof, prove
 from axonfs.service.selection import Selection, measure, select
@@ -46,7 +46,7 @@ async def pin(context: Context, request: Event) -> Event:
     wanted = wanted_of(request)
     if not wanted:
         raise UsageError("pin needs a spec")
-    specs = dict.fromkeys([await offered(context, item) for item in wanted])
+    specs = dict.fromkeys([await resolve(context, item) for item in wanted])
     selections = [select(await context.tree.version(spec), include, exclude) for spec in specs]
     return {"pins": await keep(context, selections)}
 
@@ -184,7 +184,7 @@ async def _tick(context: Context, work: Work) -> None:
 async def _fetch_parts(work: Work, parts: trio.MemoryReceiveChannel[tuple[Feed, Range]]) -> None:
     async for feed, part in parts:
         with naming(spec=work.spec, path=feed.entry.path):
-            await feed.need(part, Priority.PREFETCH)
+            await feed.need(part, Priority.BACKGROUND)
         work.ended(feed)
 
 
@@ -230,7 +230,7 @@ async def pin_check(context: Context, request: Event) -> Event:
 async def pinned_version(context: Context, pins: Iterable[Spec], wanted: Wanted) -> Spec:
     """The pinned version that is meant; `latest` stays where none is, to be found missing."""
     versions = [pin.version for pin in pins if pin.model == wanted.spec.model]
-    return await held(context, wanted, versions) if versions else wanted.spec
+    return await resolve_local(context, wanted, versions) if versions else wanted.spec
 
 
 async def _check_pin(
@@ -318,7 +318,7 @@ async def update(context: Context, request: Event) -> Event:
 async def _ask_again(context: Context) -> None:
     """Refresh the index; what could not be asked is said, since `newest` may not be true then."""
     await context.tree.catalog(fresh=True)
-    errors, registries = context.tree.outages.errors, context.tree.sources
+    errors, registries = context.tree.outages.errors, context.tree.registries
     if not registries:
         raise NoRegistryError("no registry is configured", hint=ADD_REGISTRY)
     if len(errors) == len(registries):
@@ -330,7 +330,7 @@ async def _ask_again(context: Context) -> None:
 async def _update(context: Context, pins: list[Pin], wanted: Wanted) -> dict[str, Any]:
     model = wanted.spec.model
     old = {pin.spec: pin for pin in pins if pin.spec.model == model}
-    version = await context.tree.version(await offered(context, wanted, fresh=True))
+    version = await context.tree.version(await resolve(context, wanted, fresh=True))
     begun = old.get(version.spec)
     if begun and not begun.complete:  # the last update did not end: this one goes on with it
         del old[version.spec]

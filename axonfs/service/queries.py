@@ -20,7 +20,7 @@ from axonfs.formats.listing import Listing
 from axonfs.formats.listing import search as matching
 from axonfs.formats.manifest import Manifest
 from axonfs.names import Spec, parse_spec, printable, version_key
-from axonfs.service.context import Context, Event, offered, versions_of
+from axonfs.service.context import Context, Event, resolve, versions_of
 from axonfs.sources import Hub
 from axonfs.store import ObjectInfo, Pin, Store
 from axonfs.versions import parse_wanted
@@ -91,7 +91,7 @@ async def search(context: Context, request: Event) -> Event:
     for error in errors:
         await context.note(error)
     listed = await trio.to_thread.run_sync(_listings, context.store, found)
-    return {"models": listed, "registries": len(tree.sources)}
+    return {"models": listed, "registries": len(tree.registries)}
 
 
 def _sendable(query: str) -> str:
@@ -161,7 +161,7 @@ def _names(spec: Spec) -> dict[str, Any]:
 async def version_of(context: Context, request: Event) -> Version:
     """The version that the `spec` of a request names; a constraint and `latest` are resolved."""
     wanted = parse_wanted(str(request.get("spec")))
-    return await context.tree.version(await offered(context, wanted))
+    return await context.tree.version(await resolve(context, wanted))
 
 
 async def info(context: Context, request: Event) -> Event:
@@ -237,7 +237,7 @@ async def versions(context: Context, request: Event) -> Event:
     spec = parse_spec(str(request.get("model")))
     found = await versions_of(context, spec.model)
     if not found.versions:
-        raise context.tree.outages.unknown(spec.model)
+        raise context.tree.outages.not_found(spec.model)
     listed = await _listed_sizes(context)
     named = [Spec(spec.namespace, spec.name, version) for version in found.versions]
     if spec.namespace not in context.tree.hubs:  # a hub has many commits, and counts requests

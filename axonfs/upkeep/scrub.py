@@ -199,7 +199,7 @@ class Scrub:
             return  # neither pinned nor open any more
         with closing(feed):
             for run in runs(chunks):
-                await feed.need(run, Priority.PREFETCH)
+                await feed.need(run, Priority.BACKGROUND)
 
     async def _feed(self, digest: str) -> Feed | None:
         """The object opened for us, through a reader's version or that of a pin."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from axonfs.catalog.catalog import Shelf
 from axonfs.catalog.tree import Tree, Version
 from axonfs.errors import AccessDeniedError, AxonError, NotFoundError, OfflineError
 from axonfs.names import LATEST, Spec, is_commit, spec_of, valid_segment
@@ -48,7 +47,7 @@ def is_probe(name: str) -> bool:
     return name.endswith(_PROBED) or name.lower() in _DESKTOP
 
 
-class HubPlaces:
+class HubPaths:
     """Lookup and listing in the namespaces of `tree.hubs`."""
 
     def __init__(self, tree: Tree) -> None:
@@ -60,7 +59,7 @@ class HubPlaces:
 
     async def known(self) -> set[str]:
         """The hubs that something is known of locally."""
-        return (await self._tree.local()).shelves[()].children & self._tree.hubs.keys()
+        return (await self._tree.local()).directories[()].children & self._tree.hubs.keys()
 
     async def lookup(self, path: Path) -> Found:
         """
@@ -71,7 +70,7 @@ class HubPlaces:
         probed = len(path) > MODEL_DEPTH and is_probe(path[-1])
         if probed or (not all(map(valid_segment, path)) and spec_of(path) is None):
             raise NotFoundError("no such model or revision", path="/".join(path))
-        if len(path) < MODEL_DEPTH or path in (await self._tree.local()).shelves:
+        if len(path) < MODEL_DEPTH or path in (await self._tree.local()).directories:
             return None
         if len(path) == MODEL_DEPTH:
             return await self._model_or_revision(path)
@@ -82,19 +81,19 @@ class HubPlaces:
 
         A model that is not known locally is asked for, since its directory was looked up.
         """
-        shelf = (await self._tree.local()).shelves.get(path, Shelf())
-        names: dict[str, Found] = dict.fromkeys(shelf.children)
-        if shelf.versions or len(path) == MODEL_DEPTH:
-            names |= await self._aliases(path, known=bool(shelf.versions))
-        for version in shelf.versions:
+        directory = (await self._tree.local()).directory(path)
+        names: dict[str, Found] = dict.fromkeys(directory.children)
+        if directory.versions or len(path) == MODEL_DEPTH:
+            names |= await self._aliases(path, known=bool(directory.versions))
+        for version in directory.versions:
             names[version] = await self._revision((*path, version))
         return names
 
     async def names(self, path: Path) -> set[str]:
         """What `listing` names, as far as it is known; waits for no hub."""
-        shelf = (await self._tree.local()).shelves.get(path, Shelf())
-        names = shelf.children | shelf.versions
-        if versions := self._tree.heard_versions("/".join(path)):
+        directory = (await self._tree.local()).directory(path)
+        names = directory.children | directory.versions
+        if versions := self._tree.cached_versions("/".join(path)):
             names |= versions.aliases.keys()
         return names
 

@@ -16,7 +16,7 @@ ROOT = 1
 _RESERVED = 16
 
 
-class Nodes:
+class Inodes:
     """All inodes the kernel may name."""
 
     def __init__(self, journal: Journal) -> None:

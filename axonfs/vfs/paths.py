@@ -14,21 +14,21 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from axonfs.catalog.catalog import Shelf, moment
+from axonfs.catalog.catalog import ListedDirectory, moment
 from axonfs.catalog.tree import Tree, Version
 from axonfs.errors import AxonError, NotFoundError
 from axonfs.formats.manifest import FileEntry
 from axonfs.names import LATEST, Spec, spec_of, valid_segment, version_key
-from axonfs.vfs.hub_paths import Found, HubPlaces, is_probe
+from axonfs.vfs.hub_paths import Found, HubPaths, is_probe
 
 MANIFEST = "manifest.yaml"
 CONTROL = ".axonfs"
 STATUS = "status.json"
 
-# Seconds the kernel may keep what it was told. A version never changes; the shelves above do, and
-# it drops what it keeps of their listings when their time is another one.
+# Seconds for which the kernel may cache an answer. A version never changes. The directories above
+# versions do; the kernel drops their cached listings when their mtime changes.
 FOREVER = 3600.0
-SHELF_TTL = 60.0
+DIRECTORY_TTL = 60.0
 LISTING_TTL = 1.0
 ABSENT_TTL = 10.0
 
@@ -94,13 +94,13 @@ class Entry(NamedTuple):
     place: Place
 
 
-class Places:
+class Paths:
     """Lookup and listing over a tree; `status` makes the live state."""
 
     def __init__(self, tree: Tree, status: Callable[[], dict[str, Any]]) -> None:
         self._tree = tree
         self._status = status
-        self._hubs = HubPlaces(tree)
+        self._hubs = HubPaths(tree)
         self._folders: dict[Spec, dict[str, dict[str, FileEntry | None]]] = {}
 
     root = Directory(())
@@ -184,16 +184,16 @@ class Places:
         path = place.path
         if self._hubs.has(path):
             return moment(await self._hubs.names(path)), LISTING_TTL
-        if not self._tree.heard():
+        if not self._tree.has_catalog():
             return 0.0, LISTING_TTL
         spec, catalog = spec_of(path), await self._tree.catalog()
         if spec and (listing := catalog.by_spec.get(spec)):
             return listing.published, FOREVER
-        if shelf := catalog.shelves.get(path):
+        if directory := catalog.directories.get(path):
             hubs = await self._hubs.known() if path == () else set()
-            names = shelf.children | shelf.versions | hubs
-            return shelf.published // 1 + moment(names), LISTING_TTL
-        if versions := self._tree.heard_versions("/".join(path)):
+            names = directory.children | directory.versions | hubs
+            return directory.published // 1 + moment(names), LISTING_TTL
+        if versions := self._tree.cached_versions("/".join(path)):
             return moment(versions.versions), LISTING_TTL
         return 0.0, LISTING_TTL
 
@@ -208,12 +208,12 @@ class Places:
         spec = spec_of(place.path)
         if spec and (version := await self._tree.known(spec)):
             return Folder(place.path, version, "")
-        if place.path in (await self._tree.local()).shelves:
+        if place.path in (await self._tree.local()).directories:
             return place
-        shelves = (await self._tree.catalog()).shelves
-        if spec and place.path[-1] in shelves.get(place.path[:-1], Shelf()).versions:
+        catalog = await self._tree.catalog()
+        if spec and place.path[-1] in catalog.directory(place.path[:-1]).versions:
             return Folder(place.path, await self._tree.version(spec), "")
-        if place.path in shelves:
+        if place.path in catalog.directories:
             return place
         return await self._unlisted(place.path) or place
 
@@ -226,14 +226,14 @@ class Places:
         if not valid_segment(name):
             return None
         if local := await self._in_cache(path):
-            self._tree.listen()
+            self._tree.request_catalog()
             return local
-        if is_probe(name) and not self._tree.heard():
+        if is_probe(name) and not self._tree.has_catalog():
             return None
         if len(path) == 1:
             return await self._namespace(path)
-        shelf = (await self._tree.catalog()).shelves.get(parent.path, Shelf())
-        if name in shelf.children or name in shelf.versions:
+        directory = (await self._tree.catalog()).directory(parent.path)
+        if name in directory.children or name in directory.versions:
             return Directory(path)
         if name == LATEST and len(parent.path) >= 2:
             return await self._latest(parent)
@@ -244,23 +244,23 @@ class Places:
         spec = spec_of(path)
         if spec and (version := await self._tree.known(spec)):
             return Folder(path, version, "")
-        return Directory(path) if path in (await self._tree.local()).shelves else None
+        return Directory(path) if path in (await self._tree.local()).directories else None
 
     async def _namespace(self, path: tuple[str, ...]) -> Directory | None:
         """A directory in the root: one that is listed, a new one, or one that is not certain."""
         tree, (name,) = self._tree, path
-        if tree.heard() and name in (await tree.catalog()).shelves[()].children:
+        if tree.has_catalog() and name in (await tree.catalog()).directories[()].children:
             return Directory(path)
         if is_probe(name):
             return None
         if tree.outages.doubt(name):
             return Directory(path, certain=False)
         try:
-            if name in (await tree.catalog(fresh=True)).shelves[()].children:
+            if name in (await tree.catalog(fresh=True)).directories[()].children:
                 return Directory(path)
         except AxonError:
             return Directory(path, certain=False)
-        if tree.outages.doubt(name) or tree.outages.late():
+        if tree.outages.doubt(name) or tree.outages.listing_pending():
             return Directory(path, certain=False)
         if unconfigured := tree.outages.no_registry(name):
             raise unconfigured
@@ -276,7 +276,7 @@ class Places:
         if (await self._tree.versions("/".join(path))).versions:
             return Directory(path)
         fresh = await self._tree.catalog(fresh=True)
-        if path in fresh.shelves:  # published since the index was asked for
+        if path in fresh.directories:  # published since the index was asked for
             return Directory(path)
         doubt = self._tree.outages.doubt("/".join(path))
         # A registry without an index: what does not look like a version may be a directory.
@@ -303,13 +303,13 @@ class Places:
         if self._hubs.has(place.path):
             found = await self._hubs.listing(place.path)
             return {name: _hub_place((*place.path, name), found[name]) for name in found}
-        shelf = (await self._tree.catalog()).shelves.get(place.path)
-        if shelf is None:
-            shelf = await self._unlisted_shelf(place)
+        directory = (await self._tree.catalog()).directories.get(place.path)
+        if directory is None:
+            directory = await self._unlisted_directory(place)
         names: dict[str, Place] = {
-            name: Directory((*place.path, name)) for name in shelf.children | shelf.versions
+            name: Directory((*place.path, name)) for name in directory.children | directory.versions
         }
-        if shelf.versions and (latest := await self._latest(place)):
+        if directory.versions and (latest := await self._latest(place)):
             names[LATEST] = latest
         if place.path == ():
             names |= {name: Directory((name,)) for name in await self._hubs.known()}
@@ -318,13 +318,13 @@ class Places:
             names[CONTROL] = Directory((CONTROL,))
         return names
 
-    async def _unlisted_shelf(self, place: Directory) -> Shelf:
+    async def _unlisted_directory(self, place: Directory) -> ListedDirectory:
         model = "/".join(place.path)
         versions = (await self._tree.versions(model)).versions
         if not versions:
             what = "no index lists what is in here"
             raise self._tree.outages.doubt(model) or NotFoundError(what, path=model)
-        return Shelf(versions=set(versions))
+        return ListedDirectory(versions=set(versions))
 
     # -- inside a version --------------------------------------------------------------------
 

@@ -22,19 +22,19 @@ from axonfs.fetch import Fetcher
 from axonfs.names import Spec
 from axonfs.vfs.blame import blaming
 from axonfs.vfs.files import Files, Handle
-from axonfs.vfs.inodes import Nodes
+from axonfs.vfs.inodes import Inodes
 from axonfs.vfs.journal import Journal
 from axonfs.vfs.paths import (
     ABSENT_TTL,
+    DIRECTORY_TTL,
     FOREVER,
-    SHELF_TTL,
     Alias,
     Directory,
     Entry,
     File,
     Folder,
+    Paths,
     Place,
-    Places,
     Text,
 )
 
@@ -85,18 +85,18 @@ class Vfs:
         self._prefetcher = prefetcher
         self._fetcher = fetcher
         self._journal = journal or Journal.new()
-        self._places = Places(tree, status)
-        self._nodes = Nodes(self._journal)
+        self._paths = Paths(tree, status)
+        self._inodes = Inodes(self._journal)
         self._listings: dict[int, list[Entry]] = {}
         self._odd = itertools.count(self._journal.known.last + 1 | 1, 2)
         self.files = Files(fetcher, self._journal, self._at, prefetcher)
 
     async def _at(self, inode: int) -> Place:
         """What is at a known inode; after a takeover found by its path."""
-        place = self._nodes.place(inode)
+        place = self._inodes.place(inode)
         if place is None:
-            place = await self._places.at(self._nodes.path(inode))
-            self._nodes.settle(inode, place)
+            place = await self._paths.at(self._inodes.path(inode))
+            self._inodes.settle(inode, place)
         return place
 
     # -- names -----------------------------------------------------------------------------
@@ -105,11 +105,11 @@ class Vfs:
         """The entry `name` of a directory, counted as known to the kernel; inode 0 if none."""
         directory = await self._at(parent)
         with blaming(directory, name):
-            place = await self._places.lookup(directory, name)
+            place = await self._paths.lookup(directory, name)
             if place is None:
                 return _absent(directory)
             attributes = await self._attributes(place)
-        self._nodes.remember(place)
+        self._inodes.remember(place)
         return attributes
 
     async def getattr(self, inode: int) -> Attributes:
@@ -118,7 +118,7 @@ class Vfs:
 
     def forget(self, inode: int, count: int) -> None:
         """The kernel dropped `count` references to an inode."""
-        self._nodes.forget(inode, count)
+        self._inodes.forget(inode, count)
 
     async def readlink(self, inode: int) -> str:
         """The target of a symlink, as it is now: the kernel asks for it each time."""
@@ -126,7 +126,7 @@ class Vfs:
         if not isinstance(place, Alias):
             raise NotFoundError("not a symlink", path="/".join(place.path))
         try:
-            moved = await self._places.lookup(Directory(place.path[:-1]), place.path[-1])
+            moved = await self._paths.lookup(Directory(place.path[:-1]), place.path[-1])
         except AxonError:
             return place.target
         return moved.target if isinstance(moved, Alias) else place.target
@@ -149,7 +149,7 @@ class Vfs:
         if listing is None:
             place = await self._at(inode)
             with blaming(place):
-                listing = await self._places.listing(place)
+                listing = await self._paths.listing(place)
         rest = listing[bisect.bisect_right(listing, start, key=operator.itemgetter(0)) :]
         if rest:
             while len(self._listings) >= KEPT_LISTINGS:
@@ -163,10 +163,10 @@ class Vfs:
 
     def remember(self, place: Place) -> None:
         """A listed entry was given to the kernel."""
-        self._nodes.remember(place)
+        self._inodes.remember(place)
 
     async def _attributes(self, place: Place) -> Attributes:
-        inode = self._nodes.number(place)
+        inode = self._inodes.number(place)
         match place:
             case File(entry=entry, version=version):
                 local, complete = self._local(place)
@@ -185,8 +185,8 @@ class Vfs:
             case Directory(certain=False):
                 return Attributes(inode, stat.S_IFDIR | 0o555, 0, 0, 0.0, 2, 0.0, 0.0)
             case Directory():
-                mtime, ttl = await self._places.dated(place)
-        known_for = max(ttl, SHELF_TTL)
+                mtime, ttl = await self._paths.dated(place)
+        known_for = max(ttl, DIRECTORY_TTL)
         return Attributes(inode, stat.S_IFDIR | 0o555, 0, 0, mtime, 2, ttl, known_for)
 
     def _until_it_grows(self, place: File) -> float:
@@ -238,13 +238,13 @@ class Vfs:
         """
         for number, handle in list(self._journal.known.handles.items()):
             try:
-                path = self._nodes.path(handle.inode)
-                place = self._nodes.place(handle.inode) or await self._places.local(path)
+                path = self._inodes.path(handle.inode)
+                place = self._inodes.place(handle.inode) or await self._paths.local(path)
                 if place is None:
                     # `unpin --drop` took its manifest before it was opened, say.
                     log.info("%s is open and not in the cache's index", "/".join(path))
                     continue
-                self._nodes.settle(handle.inode, place)
+                self._inodes.settle(handle.inode, place)
                 await self.files.restore({number: handle}, place)
             except (AxonError, OSError) as exc:  # the disk's, too: its reads may fare better
                 log.warning("an open file is not restored: %s", exc)
@@ -252,11 +252,11 @@ class Vfs:
     def inodes_above(self, spec: Spec) -> list[int]:
         """The directories above a version, known or not."""
         path = spec.segments
-        return [self._nodes.number(Directory(path[:depth])) for depth in range(len(path))]
+        return [self._inodes.number(Directory(path[:depth])) for depth in range(len(path))]
 
     def inodes_of(self, digests: set[str]) -> list[int]:
         """The known files whose bytes are one of these objects."""
-        return [inode for digest in digests for inode in self._nodes.files(digest)]
+        return [inode for digest in digests for inode in self._inodes.files(digest)]
 
 
 def _blocks(size: int, local: int) -> int:

@@ -109,7 +109,7 @@ async def test_a_disk_that_refuses_the_index_ends_no_background_work(
                 patch.setattr(Index, "get", refuse)
                 with trio.move_on_after(0.1):
                     await engine.scrub.run(lambda: 0)
-                engine.tree.listen()
+                engine.tree.request_catalog()
                 assert len((await engine.tree.catalog()).listings) == 1
                 assert (await engine.tree.version(parse_spec(SPEC))).spec == parse_spec(SPEC)
                 engine.evictor.landed()

@@ -64,5 +64,5 @@ def test_the_readme_names_the_packages_that_the_tools_install() -> None:
     function = library.partition("missing_packages() {")[2].partition("for part in")[0]
     installed = set(re.findall(r"\b(?:fuse3|lib\w+-dev|pkg-config|gcc|python3-\w+)\b", function))
     assert {"libfuse3-dev", "libc6-dev", "python3-venv"} <= installed
-    line = next(line for line in (root / "README.md").read_text().splitlines() if "apt " in line)
+    line = next(line for line in (root / "README.md").read_text().splitlines() if "`apt " in line)
     assert set(line.split("`")[1].split()[2:]) == installed

@@ -151,7 +151,7 @@ async def test_a_source_that_answers_again_is_listed_at_once(
         published(tmp_path, SIZES, spec="nlp/other@1.0.0")
         down.always(None)
         assert (await parts.tree.version(parse_spec("nlp/new@1.0.0"))).base
-        assert ("nlp", "other") in (await parts.tree.catalog()).shelves
+        assert ("nlp", "other") in (await parts.tree.catalog()).directories
         assert parts.tree.outages.doubt("nlp/new") is None
         asked = len(down.requests)
         down.plan(*[faulty.status(503)] * 3, of="index.json")

@@ -16,7 +16,7 @@ from axonfs.catalog.tree import Tree
 from axonfs.errors import AxonError, MalformedError, NotFoundError, OfflineError
 from axonfs.formats.listing import parse_index
 from axonfs.names import parse_spec
-from axonfs.vfs.paths import Directory, Places
+from axonfs.vfs.paths import Directory, Paths
 from tests.support import faulty
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import rig, settled
@@ -94,7 +94,7 @@ async def test_an_answer_is_kept_though_its_asker_was_interrupted(
             askers.start_soon(parts.tree.catalog)
             await trio.testing.wait_all_tasks_blocked()
             askers.cancel_scope.cancel()
-        await settled(parts.tree.heard)
+        await settled(parts.tree.has_catalog)
         await parts.tree.catalog()
         assert len(server.paths("/api/v1/index.json")) == 1
 
@@ -164,7 +164,7 @@ async def test_one_registry_that_is_down_hides_nothing_of_the_other(
         async with rig(tmp_path / "cache", origin.url, second.url) as parts:
             assert "cv/only@2.0.0" in await listed(parts.tree)
             assert (await parts.tree.version(parse_spec("cv/only@2.0.0"))).base
-            state = parts.tree.outages.of(parts.tree.sources[0])
+            state = parts.tree.outages.of(parts.tree.registries[0])
             assert state.fault is not None
             for _ in range(3):
                 parts.tree.invalidate()
@@ -215,7 +215,7 @@ async def test_a_registry_that_goes_down_later(
             origin.always(faulty.reset_before)
             clock.jump(TTL)
             assert await listed(parts.tree) == names
-            state = parts.tree.outages.of(parts.tree.sources[0])
+            state = parts.tree.outages.of(parts.tree.registries[0])
             await settled(lambda: state.fault is not None)
             assert await listed(parts.tree) == names
             assert (await parts.tree.version(parse_spec("nlp/tiny"))).spec.version == "1.10.0"
@@ -268,8 +268,8 @@ async def test_an_unlisted_version_resolves_and_is_then_known(
     assert len(manifests) == 1
     async with rig(tmp_path / "cache", server.url, offline=True) as parts:
         assert (await parts.tree.version(spec)).spec == spec
-        shelf = (await parts.tree.catalog()).shelves["nlp", "hidden"]
-        assert shelf.versions == {"3.0.0"}
+        directory = (await parts.tree.catalog()).directories["nlp", "hidden"]
+        assert directory.versions == {"3.0.0"}
 
 
 async def test_a_name_that_nobody_has(tmp_path: Path, server: RegistryServer) -> None:
@@ -293,7 +293,7 @@ async def test_a_registry_without_any_list(tmp_path: Path, plain: FaultyOrigin) 
             await parts.tree.version(parse_spec("nlp/tiny@9.9.9"))
         parts.tree.invalidate()
         catalog = await parts.tree.catalog(fresh=True)
-        assert catalog.shelves["nlp", "tiny"].versions == {"1.0.0"}
+        assert catalog.directories["nlp", "tiny"].versions == {"1.0.0"}
         assert (await parts.tree.versions("nlp/tiny")).versions == ("1.0.0",)
 
 
@@ -302,7 +302,7 @@ async def test_stat_of_a_directory_waits_for_no_registry(
 ) -> None:
     """Nor does it fail: also where no version is known, and the answer is old."""
     async with rig(tmp_path / "cache", plain.url) as parts:
-        places, directory = Places(parts.tree, dict), Directory(("nlp", "none"))
+        places, directory = Paths(parts.tree, dict), Directory(("nlp", "none"))
         assert (await parts.tree.versions("nlp/none")).versions == ()
         await parts.tree.catalog()
         plain.always(faulty.stall_before)
@@ -346,6 +346,6 @@ async def test_ten_thousand_versions(tmp_path: Path, registry: Path) -> None:
         async with rig(tmp_path / "cache", server.url) as parts:
             catalog = await parts.tree.catalog()
             assert len(catalog.listings) == 10_000
-            assert len(catalog.shelves[()].children) == 50
+            assert len(catalog.directories[()].children) == 50
             assert len(await search_registries(parts.tree, "model7 team7")) > 10
             assert len(server.requests) == 1

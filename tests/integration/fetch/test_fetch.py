@@ -207,7 +207,7 @@ async def test_a_reader_cuts_a_job_that_waits_before_its_chunk(
         feed = await parts.open()
         feed.want(chunks_of(0))
         await gate.reached()
-        feed.want(chunks_of(10, 20), Priority.PREFETCH)
+        feed.want(chunks_of(10, 20), Priority.BACKGROUND)
         feed.want(chunks_of(5, 6))
         async with trio.open_nursery() as readers:
             readers.start_soon(feed.need, chunks_of(18))
@@ -225,7 +225,7 @@ async def test_a_reader_far_ahead_of_a_running_job_has_its_chunk_fetched_apart(
     origin.plan(gate := Gate(), of="/objects/")
     async with rig(tmp_path / "cache", origin.url) as parts:
         feed = await parts.open()
-        feed.want(Range(0, 20), Priority.PREFETCH)
+        feed.want(Range(0, 20), Priority.BACKGROUND)
         await gate.reached()
         assert await parts.read(feed, 12 * CHUNK, 13 * CHUNK) == whole[12 * CHUNK : 13 * CHUNK]
         async with trio.open_nursery() as readers:
@@ -243,7 +243,7 @@ async def test_a_reader_far_ahead_of_a_running_job_has_its_chunk_fetched_apart(
     [
         (Priority.DEMAND, [CHUNK] * 6),
         (Priority.READAHEAD, [2 * CHUNK, 4 * CHUNK]),
-        (Priority.PREFETCH, [2 * CHUNK, 4 * CHUNK]),
+        (Priority.BACKGROUND, [2 * CHUNK, 4 * CHUNK]),
     ],
 )
 async def test_chunks_land_one_by_one_where_a_reader_waits_and_else_in_aligned_pieces(

@@ -215,7 +215,7 @@ async def test_an_object_of_two_sources_comes_from_the_one_that_answers(
             feeds = [await readers.open(name) for name in NAMES[:5]]
             silent.always(on_objects(faulty.stall_before))
             await readers.read(feeds[0])
-            second = replace(feeds[0].versions[0], base=mirror.url, source=parts.tree.sources[1])
+            second = replace(feeds[0].versions[0], base=mirror.url, source=parts.tree.registries[1])
             for feed in feeds[1:]:
                 feed.versions.append(second)
                 with trio.fail_after(LIMITS.first_byte):
@@ -368,7 +368,7 @@ async def test_what_a_registry_lists_late_is_listed_then(
     async with rig(tmp_path / "cache", silent.url, good.url, limits=LIMITS) as parts:
         silent.always(slow(2 * HEAD_START))
         assert parse_spec(SILENT) not in (await parts.tree.catalog()).by_spec
-        await settled(lambda: not parts.tree.heard())
+        await settled(lambda: not parts.tree.has_catalog())
         assert parse_spec(SILENT) in (await parts.tree.catalog()).by_spec
 
 
@@ -376,7 +376,7 @@ async def test_what_is_listed_while_the_catalog_is_made_is_not_missed(
     tmp_path: Path, silent: FaultyOrigin, good: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with rig(tmp_path / "cache", silent.url, good.url, limits=LIMITS) as parts:
-        state = parts.tree.outages.of(parts.tree.sources[0])
+        state = parts.tree.outages.of(parts.tree.registries[0])
 
         def make(listings: Iterable[Listing], local: Iterable[Spec]) -> Catalog:
             while state.listing:  # in a thread

@@ -19,7 +19,7 @@ from axonfs.names import parse_spec
 from axonfs.sources import Hub
 from axonfs.sources.huggingface import HuggingFace
 from axonfs.store import Store
-from axonfs.vfs.paths import Alias, Directory, File, Folder, Places
+from axonfs.vfs.paths import Alias, Directory, File, Folder, Paths
 from tests.support.fetching import Rig, rig
 from tests.support.hub import HubServer, Repo
 
@@ -223,7 +223,7 @@ async def test_places_are_found_again_by_their_paths(
     async with rig(tmp_path, hubs=at(hub)) as parts:
         await parts.tree.version(parse_spec(f"{NAME}@main"))
         asked = len(hub.requests)
-        places = Places(parts.tree, dict)
+        places = Paths(parts.tree, dict)
         assert await places.at(("hf",)) == Directory(("hf",))
         assert await places.at(model) == Directory(model)
         assert await places.at((*model, "main")) == Alias((*model, "main"), main)
@@ -247,7 +247,7 @@ async def test_files_are_found_again_whose_manifest_was_dropped(
         await parts.tree.version(parse_spec(f"{NAME}@main"))
         assert parts.store.drop_manifest(parse_spec(f"{NAME}@{main}"))
     async with rig(tmp_path, hubs=at(hub)) as parts:
-        places = Places(parts.tree, dict)
+        places = Paths(parts.tree, dict)
         found = await places.at((*version, "onnx", "model.onnx"))
         assert isinstance(found, File)
         assert found.entry.size == len(FILES["onnx/model.onnx"])

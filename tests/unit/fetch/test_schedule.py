@@ -44,7 +44,9 @@ def taken(schedule: Schedule) -> list[Job]:
 
 def test_the_most_urgent_goes_first_and_equals_in_order() -> None:
     schedule = Schedule(16)
-    jobs = [job(priority) for priority in (Priority.PREFETCH, Priority.READAHEAD, Priority.DEMAND)]
+    jobs = [
+        job(priority) for priority in (Priority.BACKGROUND, Priority.READAHEAD, Priority.DEMAND)
+    ]
     second = job(Priority.DEMAND)
     for one in (*jobs, second):
         schedule.add(one)
@@ -54,7 +56,7 @@ def test_the_most_urgent_goes_first_and_equals_in_order() -> None:
 def test_a_promoted_job_goes_behind_those_that_were_as_urgent_before() -> None:
     schedule = Schedule(16)
     late, urgent, other = (
-        job(priority) for priority in (Priority.PREFETCH, *[Priority.DEMAND] * 2)
+        job(priority) for priority in (Priority.BACKGROUND, *[Priority.DEMAND] * 2)
     )
     for one in (late, urgent):
         schedule.add(one)
@@ -67,7 +69,7 @@ def test_a_promoted_job_goes_behind_those_that_were_as_urgent_before() -> None:
 def test_demand_has_streams_that_bulk_work_never_takes() -> None:
     schedule = Schedule(16)
     for _ in range(20):
-        schedule.add(job(Priority.PREFETCH))
+        schedule.add(job(Priority.BACKGROUND))
     assert len(taken(schedule)) == FIRST
     assert schedule.short_of_streams()
     for _ in range(20):
@@ -77,21 +79,21 @@ def test_demand_has_streams_that_bulk_work_never_takes() -> None:
 
 def test_one_stream_serves_everybody() -> None:
     schedule = Schedule(1)
-    for priority in (Priority.PREFETCH, Priority.DEMAND):
+    for priority in (Priority.BACKGROUND, Priority.DEMAND):
         schedule.add(job(priority))
     first = schedule.take()
     assert first is not None
     assert first.priority is Priority.DEMAND
     assert schedule.take() is None
     schedule.rest(first)
-    assert [one.priority for one in taken(schedule)] == [Priority.PREFETCH]
+    assert [one.priority for one in taken(schedule)] == [Priority.BACKGROUND]
 
 
 def test_bytes_under_way_bound_bulk_work_and_not_demand() -> None:
     schedule = Schedule(16)
     large = IN_FLIGHT_BYTES // 2
     for _ in range(FIRST):
-        schedule.add(job(Priority.PREFETCH, chunk_size=large))
+        schedule.add(job(Priority.BACKGROUND, chunk_size=large))
     assert len(taken(schedule)) == 2
     assert schedule.in_flight_bytes == IN_FLIGHT_BYTES
     assert not schedule.short_of_streams()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from axonfs.vfs import journal as module
-from axonfs.vfs.inodes import Nodes
+from axonfs.vfs.inodes import Inodes
 from axonfs.vfs.journal import Journal, Kind, Known, KnownHandle, KnownNode
 from axonfs.vfs.paths import Directory
 
@@ -36,7 +36,7 @@ class JournalMachine(RuleBasedStateMachine):
     def adopt(self) -> None:
         """What a worker does that takes over."""
         self.journal = Journal(self.descriptor)
-        self.nodes = Nodes(self.journal)
+        self.nodes = Inodes(self.journal)
 
     def teardown(self) -> None:
         if hasattr(self, "descriptor"):
