@@ -1,7 +1,7 @@
 """The bytes of a package as one file to read from, out of as many answers as it takes.
 
-Between network and package. An answer that breaks off is followed by one of the next mirror, from the byte
-where it broke off, so a fault that passes costs only what is still to come.
+Between network and package. An answer that breaks off is followed by one of the next mirror, from
+the byte where it broke off, so a fault that passes costs only what is still to come.
 
 Threading: the trio thread makes and runs a `PackageBody`, and the worker thread that it runs reads
 it. After a fault that thread waits while the trio thread pauses, without a turn at an origin.
