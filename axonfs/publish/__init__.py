@@ -1,8 +1,8 @@
-"""Publishing: a model directory into a registry that any web server can serve.
+"""Publishing copies a model directory into a registry directory that any web server can serve.
 
-Registry side: beside the mount, below the commands; nothing here speaks HTTP. Objects go first,
-then chunk tables, then the manifest, and the lists of versions last, so a reader never meets a
-name whose bytes are not there, whatever moment a publisher dies at.
+Registry side: beside the mount, below the commands; no HTTP here. The order of writes is objects,
+chunk tables, the manifest, the lists of versions. So a publisher may die at any moment, and a
+reader still never finds a name whose bytes are missing. Blocking.
 """
 
 from axonfs.publish.publisher import Published, PublishProgress, publish

@@ -1,7 +1,7 @@
-"""One file into a registry: read once, digested whole and by chunk while it is copied.
+"""Copy one file into a registry: one read gives the copy, its sha256 and its chunk digests.
 
-Blocking; several files may be copied at once in threads, each with a buffer of its own. Reads,
-writes and digests of a megabyte all release the interpreter lock.
+Blocking. Several threads may copy files at once, each with a `Copier` of its own. Reads, writes and
+digests of a megabyte release the GIL.
 """
 
 from __future__ import annotations
@@ -21,22 +21,24 @@ from axonfs.publish.files import draft, write_all
 from axonfs.publish.registry import Registry
 from axonfs.publish.scan import SourceFile
 
-# Still in the second-level cache when the digests and the write come to it.
+# Small enough that the bytes are still in the processor's L2 cache for the digests and the write.
 BUFFER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A file's entry in the manifest, and how many bytes the registry grew by."""
+    """A file's entry for the manifest, and the number of bytes added to the registry."""
 
     entry: FileEntry
     new_bytes: int
 
 
 class Copier:
-    """Copies files; not for use by two threads at once.
+    """Copies files, in one thread at a time.
 
-    `moved` is called with every piece's length in bytes; what it raises ends the copy.
+    Args:
+        moved: called after each piece with the file's path and the piece's length in bytes. An
+            exception from it ends the copy.
     """
 
     def __init__(
@@ -48,12 +50,13 @@ class Copier:
         self._buffer = memoryview(bytearray(min(BUFFER_BYTES, chunk_size)))
 
     def store(self, file: SourceFile, expected: FileEntry | None) -> Stored:
-        """Puts `file` into the registry.
+        """Store `file` in the registry.
 
-        Where `expected` is given and stored, nothing is written: the file is only compared.
+        If the registry already has the object of `expected`, the file is compared with it and
+        nothing is written.
 
         Raises:
-            AxonError: the file cannot be read, or changed meanwhile.
+            AxonError: the file cannot be read, or it changed during the copy.
         """
         with contextlib.ExitStack() as stack:
             fd = _open(file)
@@ -78,7 +81,7 @@ class Copier:
     def _read(
         self, file: SourceFile, fd: int, out: int | None, chunks: ChunkRef | None
     ) -> tuple[str, ChunkTable]:
-        """The digest and chunk table of what `fd` holds, which is copied to `out`, if given."""
+        """The digest and chunk table of the file `fd`, which is also copied to `out`, if given."""
         before = os.fstat(fd)
         digests = _Digests(chunks.size if chunks else self._chunk_size)
         while count := os.readv(fd, [self._buffer[: digests.room]]):
@@ -97,7 +100,7 @@ class Copier:
 
 
 class _Digests:
-    """The sha256 of the whole and a digest of each chunk, over pieces that cross no chunk's end."""
+    """The sha256 of a file and the digest of each chunk. A piece must not cross a chunk's end."""
 
     def __init__(self, chunk_size: int) -> None:
         self.size = 0
@@ -108,7 +111,7 @@ class _Digests:
 
     @property
     def room(self) -> int:
-        """Bytes to the end of the chunk."""
+        """Bytes up to the end of the current chunk."""
         return self._chunk_size - self.size % self._chunk_size
 
     def add(self, piece: memoryview) -> None:
@@ -130,10 +133,10 @@ class _Digests:
 
 def _open(file: SourceFile) -> int:
     try:
-        # A pipe put in the file's place since it was listed must not make us wait.
+        # O_NONBLOCK: a pipe may have replaced the file since the scan, and its open would wait.
         fd = os.open(file.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as exc:
-        raise AxonError(f"'{printable(file.path)}' cannot be read: {exc.strerror}") from exc
+        raise AxonError(f"cannot read '{printable(file.path)}': {exc.strerror}") from exc
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise AxonError(f"'{printable(file.path)}' is no longer a regular file")

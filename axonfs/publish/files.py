@@ -1,7 +1,7 @@
-"""Atomic files: written aside, flushed, and renamed into place.
+"""Atomic files: written as a draft, flushed, and renamed into place.
 
-A file being written is locked (flock), so a later publisher can tell the leftovers of a dead one
-from the work of a living one, on any number of machines that share the directory. Blocking.
+A publisher holds a flock on each draft. So another publisher, on any machine that shares the
+directory, can tell the drafts of a dead publisher from those of a running one. Blocking.
 """
 
 from __future__ import annotations
@@ -17,29 +17,28 @@ from pathlib import Path
 
 from axonfs.errors import BusyError
 
-# Seconds. A publisher has the lock while it writes a manifest and two lists.
+# Seconds. A publisher holds the lock while it writes a manifest and two lists.
 LOCK_TIMEOUT = 120.0
 
 
 @dataclass(slots=True)
 class Draft:
-    """A file that is not in place yet; `fd` is open for writing."""
+    """A file that is not yet in its place; `fd` is open for writing."""
 
     path: Path
     fd: int
 
     def move_to(self, target: Path) -> None:
-        """Puts the file at `target`, in place of what may be there, and on the disk."""
+        """Move the file to `target`, replacing any file there, and flush it to the disk."""
         _make_parents(target)
         os.fsync(self.fd)
         os.rename(self.path, target)
         flush_directory(target.parent)
 
     def link_to(self, target: Path) -> bool:
-        """As `move_to`, but False if something is there already, which then stays.
+        """Like `move_to`, but keep an existing file at `target` and return False.
 
-        Where the file system has no hard links, of two writers at the same instant the last
-        one wins.
+        On file systems without hard links, the last of two simultaneous writers wins.
         """
         _make_parents(target)
         os.fsync(self.fd)
@@ -57,12 +56,12 @@ class Draft:
 
 @contextlib.contextmanager
 def draft(directory: Path) -> Iterator[Draft]:
-    """A new draft in `directory`, which is gone afterwards unless it was moved."""
+    """Yield a new draft in `directory`, and remove it afterwards unless it was moved."""
     made = _create(directory)
     try:
         yield made
     finally:
-        # Unlinked before it is unlocked: nobody else ever has to.
+        # Unlink before the lock ends, so no other publisher has to clean up.
         with contextlib.suppress(FileNotFoundError):
             made.path.unlink()
         os.close(made.fd)
@@ -72,17 +71,17 @@ def _create(directory: Path) -> Draft:
     directory.mkdir(parents=True, exist_ok=True)
     while True:
         path = directory / f"{os.getpid()}-{secrets.token_hex(8)}"
-        # 0666 less the umask: the web server that reads it is often another user.
+        # 0666 minus the umask: the web server that reads it often runs as another user.
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(fd).st_nlink:
                 return Draft(path, fd)
-        os.close(fd)  # another publisher took it for a dead one's between open and lock
+        os.close(fd)  # between open and lock another publisher took it for a dead one's, and swept
 
 
 def sweep(directory: Path) -> int:
-    """Removes the drafts of writers that are dead; how many there were."""
+    """Remove the drafts of dead publishers, and return their number."""
     with contextlib.suppress(FileNotFoundError):
         return sum(_remove_if_dead(path) for path in directory.iterdir())
     return 0
@@ -92,7 +91,7 @@ def _remove_if_dead(path: Path) -> bool:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
-        return False  # gone, or another user's
+        return False  # already removed, or another user's
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink()
@@ -105,10 +104,10 @@ def _remove_if_dead(path: Path) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Excludes every other holder of the lock at `path`, in this process and in others.
+    """Hold the lock at `path`, which excludes other threads and processes.
 
     Raises:
-        BusyError: another one did not let go of it.
+        BusyError: another holder kept it for LOCK_TIMEOUT.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -126,14 +125,14 @@ def _wait_for_lock(fd: int, path: Path) -> None:
             return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > deadline:
-                what = f"another publisher has had the registry's lock for {LOCK_TIMEOUT:.0f} s"
-                hint = f"see which process with fuser -v {path}, here or where the disk is shared"
+                what = f"another publisher has held the registry's lock for {LOCK_TIMEOUT:.0f} s"
+                hint = f"fuser -v {path} names the process; run it on each machine with this disk"
                 raise BusyError(what, source=str(path), hint=hint) from None
         time.sleep(0.05)
 
 
 def replace(target: Path, content: bytes, drafts: Path) -> None:
-    """Makes `content` the content of `target`, in one step; nothing is done if it is already."""
+    """Replace the content of `target` atomically; do nothing if it is the same already."""
     with contextlib.suppress(FileNotFoundError):
         if target.read_bytes() == content:
             return
@@ -157,7 +156,7 @@ def flush_directory(directory: Path) -> None:
 
 
 def _make_parents(target: Path) -> None:
-    """The directories above `target`, each flushed into its own parent where it is new."""
+    """Create the missing directories above `target`, and flush the parent of each."""
     missing = [parent for parent in target.parents if not parent.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     for parent in missing:

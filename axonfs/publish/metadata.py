@@ -1,7 +1,7 @@
-"""What a model says about itself: README.md's front matter and config.json.
+"""The metadata of a model, from the front matter of README.md and from config.json.
 
-Pure: takes the two files' bytes. Both are written by people and optional, so whatever cannot be
-understood is taken as not said.
+Pure: takes the bytes of the two files. Both are optional and written by people, so malformed parts
+count as missing.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ MAX_DESCRIBING_BYTES = 1 << 20  # of README.md and config.json each
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.DOTALL | re.MULTILINE)
 _HEADING = re.compile(r"^#{1,3}[ \t]+(.+?)[ \t]*#*$", re.MULTILINE)
 
-# The first that some file has: a directory with safetensors and an older pytorch_model.bin is
-# one of safetensors.
+# The first format with a matching file wins: a directory with safetensors files and an older
+# pytorch_model.bin has the format safetensors.
 _FORMATS = (
     ("safetensors", (".safetensors",)),
     ("gguf", (".gguf",)),
@@ -35,7 +35,7 @@ _FRAMEWORK_OF = {"onnx": "onnx", "pytorch": "pytorch", "tensorflow": "tensorflow
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """The metadata of a version; an empty text is nothing said."""
+    """The metadata of a version; an empty text means unknown."""
 
     description: str = ""
     license: str = ""
@@ -45,7 +45,11 @@ class Description:
 
 
 def describe(paths: Iterable[str], readme: bytes, config: bytes) -> Description:
-    """The description of a version of `paths`, from README.md and config.json (empty if absent)."""
+    """The metadata of a version with these `paths`.
+
+    Args:
+        readme, config: the content of README.md and config.json; empty if the file is missing.
+    """
     text = readme.decode("utf-8", "replace")
     front, settings = _front_matter(text), _settings(config)
     form = format_of(paths)
@@ -63,7 +67,7 @@ def describe(paths: Iterable[str], readme: bytes, config: bytes) -> Description:
 
 
 def format_of(paths: Iterable[str]) -> str:
-    """The format of the weights, by their names; empty if it is none that is known."""
+    """The format of the weights by their file names; empty if unknown."""
     names = [path.lower() for path in paths]
     for form, endings in _FORMATS:
         if any(name.endswith(endings) for name in names):
@@ -96,13 +100,13 @@ def _title(text: str) -> str:
 
 
 def _tags(front: dict[str, Node], settings: dict[str, object]) -> tuple[str, ...]:
-    said = [
+    texts = [
         *_texts(front.get("tags")),
         *_texts(front.get("pipeline_tag")),
         *_texts(settings.get("model_type")),
         *_texts(settings.get("architectures")),
     ]
-    return tuple(dict.fromkeys(said))
+    return tuple(dict.fromkeys(texts))
 
 
 def _texts(value: object) -> list[str]:
@@ -111,7 +115,7 @@ def _texts(value: object) -> list[str]:
 
 
 def _text(value: object) -> str:
-    """Licenses are sometimes lists of one."""
+    """`value` as one line of text. A license is sometimes a list with one item."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     return plain(value) if isinstance(value, str) else ""

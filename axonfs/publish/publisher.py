@@ -1,6 +1,6 @@
-"""`publish`: scan, copy, describe, enter.
+"""`publish`: scan the directory, copy the files, make the manifest, enter it into the registry.
 
-The one place that knows the order of things. Blocking; copies run in a few threads of its own.
+Only this module knows the order of the steps. Blocking; it starts a few threads for the copies.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from axonfs.publish.metadata import MAX_DESCRIBING_BYTES, Description, describe
 from axonfs.publish.registry import Registry
 from axonfs.publish.scan import Scan, SourceFile, scan
 
-# Each is bound by two sha256 of its file; more than four would only fight over the disk.
+# A copy is limited by its digests; more than four copies compete for the disk.
 MAX_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class PublishProgress:
-    """How far a publish has come; `path` is the file that moved it last."""
+    """How far a publish has come; `path` is the file of the last piece."""
 
     bytes_done: int
     bytes: int
@@ -45,10 +45,12 @@ class PublishProgress:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What a publish did.
+    """The result of a publish.
 
-    `new_bytes` is what the registry's objects grew by; `already` says that the version was there
-    with just these files; `left_out` are paths below the directory that are no part of it.
+    Args:
+        new_bytes: how much the registry's objects grew.
+        already: whether the version was published before, with the same files.
+        left_out: paths below the directory that are not part of the version.
     """
 
     spec: Spec
@@ -71,16 +73,20 @@ def publish(
     chunk_size: int = DEFAULT_CHUNK_SIZE,
     progress: Callable[[PublishProgress], None] | None = None,
 ) -> Published:
-    """Publishes the files below `directory` as `spec` into the registry in `registry`.
+    """Publish the files below `directory` as `spec` into the registry directory `registry`.
 
-    A publish that died is made good by running it again. Metadata that is not given comes from
-    README.md and config.json; `tags` add to theirs. `progress` is called about once per
-    megabyte, from one thread at a time; what it raises ends the publish.
+    To finish a publish that died, run it again.
+
+    Args:
+        description, license, framework: by default from README.md and config.json.
+        tags: added to the tags from README.md and config.json.
+        progress: called about once per megabyte, in one thread at a time. An exception from it
+            ends the publish.
 
     Raises:
-        AxonError: there is nothing to publish or it cannot be read, the version is there with
-            other files, or the registry cannot be written (NoSpaceError where it is full).
-        MalformedError: the chunk size or a name is none that a manifest may have.
+        AxonError: the directory has no files, a file cannot be read, the version is published with
+            other files, or the registry cannot be written (NoSpaceError if it is full).
+        MalformedError: the chunk size or a name is invalid in a manifest.
     """
     check_chunk_size(chunk_size)
     given = {"description": description, "license": license, "framework": framework}
@@ -91,7 +97,7 @@ def publish(
             found = _scanned(directory, registry)
             target.prepare()
             earlier = target.manifest(spec)
-            if earlier:  # most changes show before a byte is read
+            if earlier:  # sizes reveal most changes before any byte is read
                 _refuse_changes(_sizes(earlier.files), _sizes(found.files))
             stored = _Copies(target, chunk_size, found, progress).run(earlier)
             entries = tuple(item.entry for item in stored)
@@ -107,7 +113,7 @@ def publish(
 
 @contextlib.contextmanager
 def _registry_faults(registry: Path) -> Iterator[None]:
-    """What goes wrong with the directory itself, said as such."""
+    """Turn each OSError into an AxonError that names the file and says what to do."""
     try:
         yield
     except OSError as exc:
@@ -117,21 +123,21 @@ def _registry_faults(registry: Path) -> Iterator[None]:
                 "the registry is full", source=shown, hint="make room and publish again"
             ) from exc
         raise AxonError(
-            f"{shown}: {exc.strerror or exc}", hint="publish again once that is mended"
+            f"{shown}: {exc.strerror or exc}", hint="publish again once this is repaired"
         ) from exc
 
 
 def _scanned(directory: Path, registry: Path) -> Scan:
     if registry.resolve().is_relative_to(directory.resolve()):
         raise AxonError(
-            "the registry lies inside the directory that is to be published",
-            hint="put it elsewhere",
+            "the registry is inside the directory to publish",
+            hint="move the registry elsewhere",
         )
     return scan(directory)
 
 
 class _Copies:
-    """Copies all files in a few threads, the largest first so that none is left for the end."""
+    """Copies all files in a few threads, the largest first, so the threads end together."""
 
     def __init__(
         self,
@@ -150,7 +156,7 @@ class _Copies:
         self._bytes_done = 0
 
     def run(self, earlier: Manifest | None) -> list[Stored]:
-        """What became of each file, in the order of their paths."""
+        """Copy every file; return the results in the order of their paths."""
         files = sorted(self._found.files, key=lambda file: file.size, reverse=True)
         threads = min(MAX_THREADS, os.cpu_count() or 1, len(files))
         with ThreadPoolExecutor(threads, thread_name_prefix="publish") as pool:
@@ -163,7 +169,8 @@ class _Copies:
                 failed = [job for job in jobs if job.done() and job.exception()]
                 results = [job.result() for job in failed or jobs]
             except BaseException:
-                # An interrupt as well: what runs ends at its next piece, what waits never starts.
+                # Also after an interrupt: running copies end at their next piece, queued copies
+                # never start.
                 self._stopped = True
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -196,36 +203,36 @@ def _described(
     readme, config = (
         _content(registry, by_path.get(path)) for path in ("README.md", "config.json")
     )
-    said = describe(by_path, readme, config)
-    wanted = {key: text for key, text in given.items() if text is not None}
-    return dataclasses.replace(said, **wanted, tags=tuple(dict.fromkeys((*tags, *said.tags))))
+    own = describe(by_path, readme, config)
+    chosen = {key: text for key, text in given.items() if text is not None}
+    return dataclasses.replace(own, **chosen, tags=tuple(dict.fromkeys((*tags, *own.tags))))
 
 
 def _content(registry: Registry, entry: FileEntry | None) -> bytes:
-    """From the registry rather than the directory: the bytes that are published, read once."""
+    """The published bytes, from the registry: the file in the directory may change meanwhile."""
     if entry is None or entry.size > MAX_DESCRIBING_BYTES:
         return b""
     return registry.object(entry.digest).read_bytes()
 
 
-def _manifest(spec: Spec, entries: tuple[FileEntry, ...], told: Description) -> Manifest:
+def _manifest(spec: Spec, entries: tuple[FileEntry, ...], metadata: Description) -> Manifest:
     bare = Manifest(
         spec=spec,
         files=entries,
-        description=told.description,
-        license=told.license,
-        framework=told.framework,
-        format=told.format,
-        tags=told.tags,
+        description=metadata.description,
+        license=metadata.license,
+        framework=metadata.framework,
+        format=metadata.format,
+        tags=metadata.tags,
         created=float(int(time.time())),
     )
     return dataclasses.replace(bare, raw=render_manifest(bare))
 
 
 def _enter(registry: Registry, manifest: Manifest) -> bool:
-    """Publishes `manifest`; True if the version was there with the same files."""
+    """Publish `manifest`; return True if the version was published before with the same files."""
     with registry.locked():
-        # Again under the lock: another publisher may have been first.
+        # Check again under the lock: another publisher may have been faster.
         earlier = registry.manifest(manifest.spec)
         if earlier is None:
             registry.enter(manifest)
@@ -248,5 +255,5 @@ def _refuse_changes(before: dict[str, object], now: dict[str, object]) -> None:
     if changed:
         raise AxonError(
             f"it is already published with other files ('{printable(min(changed))}' differs)",
-            hint="a published version never changes: publish these files under a new version",
+            hint="a published version never changes; publish these files as a new version",
         )

@@ -1,8 +1,8 @@
-"""A registry directory: where everything lies, and how a version enters it.
+"""A registry directory: the paths of its files, and how a version enters it.
 
-The manifest decides that a version is published; versions.json and index.json follow from the
-manifests and are mended whenever they are written, so a publisher that died between the two is
-made good by the next. Both are written under one lock. Blocking.
+A version is published once its manifest is in place. versions.json and index.json follow from the
+manifests: if a publisher dies before it writes them, the next publisher completes them. Manifests
+and lists are written under one lock. Blocking.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from axonfs.names import HUBS, LATEST, Spec, newest, spec_of, valid_segment
 from axonfs.publish.files import draft, locked, replace, sweep, write_all
 
 VERSIONS_NAME = "versions.json"
-# Names of the layout itself: no part of a spec may look like one.
+# Names of the layout: no segment of a spec may be one of them.
 RESERVED = frozenset({LATEST, MANIFEST_NAME, VERSIONS_NAME})
 
 
 class Registry:
+    """The registry in the directory `root`."""
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self.models = root / "api/v1/models"
@@ -46,7 +48,7 @@ class Registry:
         return self.models.joinpath(*spec.segments) / MANIFEST_NAME
 
     def prepare(self) -> None:
-        """Makes the directory usable and clears away what dead publishers left."""
+        """Create the directory if needed, and remove the drafts of dead publishers."""
         self.drafts.mkdir(parents=True, exist_ok=True)
         sweep(self.drafts)
 
@@ -60,10 +62,10 @@ class Registry:
         return _size_of(self.object(digest)) == size
 
     def settle_table(self, digest: str, table: ChunkTable) -> ChunkRef:
-        """Stores the chunk table of an object, or keeps the one that is there.
+        """Store the chunk table of an object, unless the registry has one already.
 
-        A table's name is its object's, so there is one per object: where an earlier version
-        was published with chunks of another size, this one shares them.
+        A table is named after its object, so an object has one table. If an earlier version was
+        published with another chunk size, this version uses that table as well.
         """
         path = self.table(digest)
         if kept := self._kept_table(path, table.size):
@@ -74,7 +76,7 @@ class Registry:
                 return table.ref
             if kept := self._kept_table(path, table.size):
                 return kept
-            new.move_to(path)  # what was there is no table of this object
+            new.move_to(path)  # the existing file is not a table of this object
         return table.ref
 
     def _kept_table(self, path: Path, size: int) -> ChunkRef | None:
@@ -86,19 +88,19 @@ class Registry:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Excludes every other publisher from manifests and lists."""
+        """Exclude other publishers from manifests and lists."""
         with locked(self.root / ".axonfs.lock"):
             yield
 
     def check_spec(self, spec: Spec) -> None:
         """
         Raises:
-            AxonError: the name is the layout's own, belongs to a hub, or would put a version inside
-                another one.
+            AxonError: a segment is reserved, the namespace belongs to a hub, or the version would
+                be inside another version.
         """
         if spec.namespace in HUBS:
             raise UsageError(
-                f"models below {spec.namespace}/ come from that hub, so no mount would find it",
+                f"mounts look for models below {spec.namespace}/ on that hub, not in a registry",
                 spec=str(spec),
                 hint="choose another namespace",
             )
@@ -109,19 +111,19 @@ class Registry:
             if (parent / MANIFEST_NAME).exists():
                 raise AxonError(
                     f"{'/'.join(parent.relative_to(self.models).parts)} is a version already,"
-                    " and nothing can be published inside a version",
+                    " and a version cannot contain another",
                     spec=str(spec),
                 )
         if any(path.parent != home for path in home.rglob(MANIFEST_NAME)):
-            raise AxonError("there are models below that name already", spec=str(spec))
+            raise AxonError("the registry has models below this name already", spec=str(spec))
 
     def enter(self, manifest: Manifest) -> None:
-        """Makes `manifest` a published version. Only while `locked`."""
+        """Make `manifest` a published version. Call only while `locked`."""
         replace(self.manifest_path(manifest.spec), manifest.raw, self.drafts)
         self.mend_lists(manifest.spec)
 
     def mend_lists(self, spec: Spec) -> None:
-        """Brings versions.json of the model, and its entries in index.json, up to date."""
+        """Update the model's versions.json and its entries in index.json from the manifests."""
         versions = self._versions(spec)
         self._write_versions(spec, versions)
         listings = self._listings()
@@ -149,13 +151,13 @@ class Registry:
     def _list(self, spec: Spec, listings: dict[Spec, Listing]) -> None:
         if spec in listings:
             return
-        # A manifest that someone broke by hand is not worth failing another model's publish.
+        # A manifest that was damaged by hand must not fail the publish of another model.
         with contextlib.suppress(MalformedError):
             if manifest := self.manifest(spec):
                 listings[spec] = listing_of(manifest)
 
     def _listings(self) -> dict[Spec, Listing]:
-        """The index as it is, or anew from every manifest where it is absent or damaged."""
+        """The index, made anew from all manifests if it is missing or damaged."""
         try:
             listings, _ = parse_index(self.index.read_bytes())
             return {listing.spec: listing for listing in listings}

@@ -1,7 +1,7 @@
-"""Which files of a directory make up a version.
+"""The files of a directory that make up a version.
 
-Follows symlinks, since a Hugging Face snapshot is nothing else. A link may leave the directory
-only for a single regular file: a link to a directory elsewhere could pull in a whole home.
+Follows symlinks, because a snapshot in Hugging Face's cache consists of symlinks. A link may lead
+out of the directory to a regular file, but not to a directory, which could be a whole home.
 Reads names only, never content. Blocking.
 """
 
@@ -19,7 +19,7 @@ from axonfs.names import check_path, printable
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file to publish: its path in the version, where it lies, its size in bytes."""
+    """A file to publish: `path` is its path in the version, `source` its path on this machine."""
 
     path: str
     source: Path
@@ -28,7 +28,7 @@ class SourceFile:
 
 @dataclass(slots=True)
 class Scan:
-    """What was found; `left_out` are paths that are not published, directories with a `/`."""
+    """The result of `scan`; `left_out` are the skipped paths, directories with a `/` at the end."""
 
     files: list[SourceFile] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -39,22 +39,22 @@ class Scan:
 
 
 def scan(directory: Path) -> Scan:
-    """The files below `directory`, in order of their paths.
+    """The files below `directory`, in the order of their paths.
 
-    Hidden names at any level (`.git`, `.cache`) and a top-level manifest.yaml, which is the
-    registry's own name in a version, are left out.
+    Skips hidden names at any level (`.git`, `.cache`) and a top-level manifest.yaml, a name that
+    the registry itself uses in each version.
 
     Raises:
-        AxonError: there is nothing to publish, or something that cannot be: a link that is
-            broken, loops, or leads to a directory elsewhere; a name no manifest may have; a
-            device, socket or pipe.
+        AxonError: the directory has no files, or one that cannot be published: a link that is
+            broken, loops, or leads to a directory elsewhere; a name that is invalid in a manifest;
+            a device, socket or pipe.
     """
     if not directory.is_dir():
         raise AxonError(f"{printable(str(directory))} is not a directory")
     found = Scan()
     _Walk(directory.resolve(), found).enter(directory, "", ())
     if not found.files:
-        raise AxonError(f"{printable(str(directory))} holds no file to publish")
+        raise AxonError(f"{printable(str(directory))} has no files to publish")
     found.files.sort(key=lambda file: file.path)
     found.left_out.sort()
     return found
@@ -66,11 +66,11 @@ class _Walk:
         self._found = found
 
     def enter(self, directory: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> None:
-        """Adds what `directory` holds; `above` identifies the directories it was reached by."""
+        """Add the content of `directory`; `above` has device and inode of each parent directory."""
         status = directory.stat()
         identity = (status.st_dev, status.st_ino)
         if identity in above:
-            raise _refusal(prefix, "is a link to a directory that it is in")
+            raise _refusal(prefix, "is a link to a directory that contains it")
         with os.scandir(directory) as entries:
             for entry in entries:
                 self._take(entry, f"{prefix}{entry.name}", (*above, identity))
@@ -94,19 +94,21 @@ class _Walk:
 
     def _add(self, file: SourceFile) -> None:
         if len(self._found.files) >= MAX_FILES:
-            raise AxonError(f"there are more than {MAX_FILES} files, which no version may have")
+            raise AxonError(
+                f"the directory has more than {MAX_FILES:,} files, the limit of a version"
+            )
         self._found.files.append(file)
 
     def _check_inside(self, entry: os.DirEntry[str], path: str) -> None:
         if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(self._root):
-            raise _refusal(path, "is a link to a directory outside", "put a copy in its place")
+            raise _refusal(path, "is a link to a directory outside", "replace it with a copy")
 
 
 def _status(entry: os.DirEntry[str], path: str) -> os.stat_result:
     try:
         return entry.stat()
     except OSError as exc:
-        what = "is a link that leads nowhere" if entry.is_symlink() else "cannot be read"
+        what = "is a broken link" if entry.is_symlink() else "cannot be read"
         raise _refusal(path, f"{what}: {exc.strerror}") from exc
 
 

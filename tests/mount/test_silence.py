@@ -167,7 +167,7 @@ def test_an_edit_of_the_config_while_another_is_stopped(
     monkeypatch.setattr(editing, "LOCK_SECONDS", 0.2)
     with editing._locked(tmp_path):
         assert main(["config", "set", "streams", "3"]) == 2
-    assert "another process has had it locked" in capsys.readouterr().err
+    assert "another process has held the lock" in capsys.readouterr().err
 
 
 def test_a_mount_is_made_beside_one_that_is_stopped(mount: Mount, tmp_path: Path) -> None:

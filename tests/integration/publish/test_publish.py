@@ -250,7 +250,7 @@ def test_a_lock_that_is_never_let_go_ends_the_wait(
     registry.mkdir()
     with locked(registry / ".axonfs.lock"), pytest.raises(BusyError) as caught:
         publish(model, parse_spec("nlp/tiny@1.0.0"), registry)
-    assert "nlp/tiny@1.0.0: another publisher has had the registry's lock" in str(caught.value)
+    assert "nlp/tiny@1.0.0: another publisher has held the registry's lock" in str(caught.value)
     assert str(registry / ".axonfs.lock") in str(caught.value)
     assert not publish(model, parse_spec("nlp/tiny@1.0.0"), registry).already
 
