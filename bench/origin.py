@@ -7,29 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.network import Line
-from tests.support.nginx import executable
+from tests.support.nginx import free_port, running
 from tests.support.wiring import Authority
 
-CONFIG = """
-daemon off; master_process off; worker_processes 1; pid {logs}/pid;
-error_log {logs}/error.log;
-events {{ worker_connections 1024; }}
-http {{
-    access_log {logs}/access.log; sendfile on; tcp_nopush on; keepalive_requests 1000000;
-    client_body_temp_path {logs}/b; proxy_temp_path {logs}/p; fastcgi_temp_path {logs}/f;
-    uwsgi_temp_path {logs}/u; scgi_temp_path {logs}/s;
-    server {{ listen {address}:{port}{tls}; root {root}; autoindex {listing}; }}
-}}
-"""
-UP_SECONDS = 20.0
 _numbers = itertools.count()
 
 
@@ -83,40 +69,15 @@ def serving(
         listing: whether directories are listed, which peers need and AxonFS does not.
     """
     logs = work / f"nginx-{next(_numbers)}"
-    logs.mkdir()
-    port = 8080 if line else _free_port()
-    address = "0.0.0.0" if line else "127.0.0.1"
-    config = logs / "nginx.conf"
-    tls = ""
+    port = 8080 if line else free_port()
+    listen = f"{'0.0.0.0' if line else '127.0.0.1'}:{port}"
     if authority:
         keys = authority.directory
-        tls = f" ssl; ssl_certificate {keys}/leaf.pem; ssl_certificate_key {keys}/leaf.key"
-    on = "on" if listing else "off"
-    config.write_text(
-        CONFIG.format(root=root, logs=logs, port=port, address=address, tls=tls, listing=on)
-    )
-    command = [*(line.inside() if line else ()), executable(), "-c", str(config)]
-    command += ["-e", str(logs / "error.log")]
+        listen += f" ssl; ssl_certificate {keys}/leaf.pem; ssl_certificate_key {keys}/leaf.key"
+    within = line.inside() if line else ()
     with contextlib.ExitStack() as stack:
-        process = stack.enter_context(subprocess.Popen(command, stderr=subprocess.DEVNULL))
-        stack.callback(process.terminate)
-        _wait_until_up(process, logs)
+        stack.enter_context(running(root, logs, listen, listing=listing, within=within))
         reached = stack.enter_context(line.reached(port)) if line else port
         host = line.address if line else "127.0.0.1"
         url = f"{'https' if authority else 'http'}://{host}:{reached}"
         yield Origin(url, root, logs / "access.log", authority.bundle if authority else None)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
-
-
-def _wait_until_up(process: subprocess.Popen[bytes], logs: Path) -> None:
-    """nginx writes its pid once it listens; from outside a namespace nothing else tells."""
-    deadline = time.monotonic() + UP_SECONDS
-    while not ((logs / "pid").exists() and (logs / "pid").read_text().strip()):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"nginx did not start: {(logs / 'error.log').read_text()}")
-        time.sleep(0.02)

@@ -25,6 +25,7 @@ from axonfs.store import metadata as store_metadata
 from tests.support import faulty
 from tests.support.commands import Run
 from tests.support.faulty import Exchange, FaultyOrigin
+from tests.support.files import write_files
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"
 DATA = bytes(200_000)
@@ -62,9 +63,7 @@ def get(request: pytest.FixtureRequest) -> Get:
 
 @pytest.fixture
 def origin(tmp_path: Path) -> Iterator[FaultyOrigin]:
-    (tmp_path / "www").mkdir()
-    (tmp_path / "www" / "object").write_bytes(DATA)
-    with FaultyOrigin(tmp_path / "www") as origin:
+    with FaultyOrigin(write_files(tmp_path / "www", {"object": DATA})) as origin:
         yield origin
 
 

@@ -29,11 +29,7 @@ LARGE = frozenset({"model.safetensors"})
 
 @pytest.fixture
 def repo() -> Repo:
-    made = Repo("acme/tiny", large=LARGE)
-    made.commit({"config.json": b"{}\n"})
-    made.tags["v1.0"] = made.branches["main"]
-    made.commit(FILES)
-    return made
+    return Repo.tagged(FILES, LARGE)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import hashlib
 import random
 import re
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +29,6 @@ FILES = {"config.json": b'{"layers": 50}\n', "sub/first.bin": FIRST, "last.bin":
 def registry(tmp_path: Path) -> Path:
     (tmp_path / "registry").mkdir()
     return tmp_path / "registry"
-
-
-@pytest.fixture
-def origin(registry: Path) -> Iterator[FaultyOrigin]:
-    with FaultyOrigin(registry) as origin:
-        yield origin
 
 
 def version(mount: Mount) -> Path:

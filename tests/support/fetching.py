@@ -55,6 +55,15 @@ class Rig:
         await feed.need(chunk_span(start, size, feed.object.chunk_size))
         return os.pread(feed.object.opened(), size, start)
 
+    async def content(self, path: str, spec: str = SPEC) -> bytes:
+        """All bytes of a file, as a reader of the mount gets them."""
+        feed = await self.open(path, spec)
+        try:
+            await feed.prepare()
+            return await self.read(feed)
+        finally:
+            feed.close()
+
     def idle(self) -> bool:
         """Whether nothing is under way and nothing is held."""
         figures = self.fetcher.statistics()

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from typing import Any, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -53,6 +54,22 @@ class Repo:
     gated: str | bool = False
     private: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def tagged(
+        cls,
+        files: Mapping[str, bytes],
+        large: frozenset[str],
+        *,
+        first: Mapping[str, bytes] = MappingProxyType({"config.json": b"{}\n"}),
+        branch: str = "main",
+        tag: str = "v1.0",
+    ) -> Self:
+        """acme/tiny with `files`, and before them a commit of `first` that has a tag."""
+        made = cls("acme/tiny", large=large)
+        made.tags[tag] = made.commit(first, branch)
+        made.commit(files, branch)
+        return made
 
     def commit(self, files: Mapping[str, bytes], branch: str = "main") -> str:
         """A further commit on a branch, with these files and no others."""

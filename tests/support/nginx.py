@@ -8,52 +8,74 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-CONFIG = """
-daemon off; master_process off; worker_processes 1; pid {scratch}/pid;
-error_log {scratch}/error.log;
-events {{ worker_connections 256; }}
+UP_SECONDS = 20.0
+_CONFIG = """
+daemon off; master_process off; worker_processes 1; pid {logs}/pid;
+error_log {logs}/error.log;
+events {{ worker_connections 1024; }}
 http {{
-    access_log {scratch}/access.log; sendfile on; tcp_nopush on; keepalive_requests 100000;
-    client_body_temp_path {scratch}/b; proxy_temp_path {scratch}/p; fastcgi_temp_path {scratch}/f;
-    uwsgi_temp_path {scratch}/u; scgi_temp_path {scratch}/s;
-    server {{ listen 127.0.0.1:{port}; root {root}; }}
+    access_log {logs}/access.log; sendfile on; tcp_nopush on; keepalive_requests 1000000;
+    client_body_temp_path {logs}/b; proxy_temp_path {logs}/p; fastcgi_temp_path {logs}/f;
+    uwsgi_temp_path {logs}/u; scgi_temp_path {logs}/s;
+    server {{ listen {listen}; root {root}; autoindex {listing}; }}
 }}
 """
 
 
-def executable() -> str:
+@contextlib.contextmanager
+def nginx(root: Path, logs: Path) -> Iterator[str]:
+    """Serves `root`, and yields the URL; its configuration and logs lie in `logs`."""
+    port = free_port()
+    with running(root, logs, f"127.0.0.1:{port}"):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def running(
+    root: Path, logs: Path, listen: str, *, listing: bool = False, within: Sequence[str] = ()
+) -> Iterator[None]:
+    """nginx with `listen` as the value of that directive.
+
+    Args:
+        listing: whether directories are listed.
+        within: a command that starts another in a namespace.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    config = logs / "nginx.conf"
+    on = "on" if listing else "off"
+    config.write_text(_CONFIG.format(root=root, logs=logs, listen=listen, listing=on))
+    command = [*within, _executable(), "-c", str(config), "-e", str(logs / "error.log")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            _wait_until_up(process, logs)
+            yield
+        finally:
+            process.terminate()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
+
+
+def _executable() -> str:
     # Debian keeps it where an ordinary user's PATH does not look.
     path = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     assert path, "nginx is missing: install nginx-light"
     return path
 
 
-@contextlib.contextmanager
-def nginx(root: Path, scratch: Path) -> Iterator[str]:
-    """Serves `root`, and yields the URL; its configuration and logs lie in `scratch`."""
-    scratch.mkdir(parents=True, exist_ok=True)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    config = scratch / "nginx.conf"
-    config.write_text(CONFIG.format(root=root, scratch=scratch, port=port))
-    command = [executable(), "-c", str(config), "-e", str(scratch / "error.log")]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        try:
-            _wait_until_up(process, port, scratch)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-
-
-def _wait_until_up(process: subprocess.Popen[bytes], port: int, scratch: Path) -> None:
-    deadline = time.monotonic() + 20
-    while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port)).close()
-            return
-        time.sleep(0.02)  # nginx tells nobody when it listens
-    log = scratch / "error.log"
-    raise AssertionError(f"nginx did not start: {log.read_text() if log.exists() else ''}")
+def _wait_until_up(process: subprocess.Popen[bytes], logs: Path) -> None:
+    """Wait for the pid, which nginx writes once it listens: that is visible from outside a
+    namespace."""
+    deadline = time.monotonic() + UP_SECONDS
+    pid, log = logs / "pid", logs / "error.log"
+    while not (pid.exists() and pid.read_text().strip()):
+        if process.poll() is not None or time.monotonic() > deadline:
+            said = log.read_text() if log.exists() else ""
+            raise AssertionError(f"nginx did not start: {said}")
+        time.sleep(0.02)  # there is no event for it

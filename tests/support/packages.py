@@ -16,6 +16,7 @@ import yaml
 from axonfs.names import parse_spec
 from tests.support.axon import MANIFEST, axon_manifest
 from tests.support.faulty import Exchange
+from tests.support.files import write_files
 
 PATH = "packages/model.axon"
 
@@ -81,14 +82,6 @@ def add_package(
     for file in document["spec"]["format"]["files"]:
         if not sums:
             del file["sha256"]
-    _write(
-        registry / MANIFEST.format(parse_spec(spec).model + "/" + parse_spec(spec).version),
-        yaml.safe_dump(document).encode(),
-    )
-    _write(registry / path, package)
+    manifest = MANIFEST.format(parse_spec(spec).model + "/" + parse_spec(spec).version)
+    write_files(registry, {manifest: yaml.safe_dump(document).encode(), path: package})
     return package
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from axonfs.names import parse_spec
 from tests.support.axon import MANIFEST
+from tests.support.files import write_files
 from tests.support.packages import package_of
 
 PLACEHOLDER = "placeholder-sha256-checksum"
@@ -157,11 +158,11 @@ def write_registry(directory: Path) -> None:
         {"namespace": item.namespace, "name": item.name, "version": item.version}
         for item in map(parse_spec, SPECS)
     ]
-    _write(directory / "api/v1/search", json.dumps(found).encode())
+    files = {"api/v1/search": json.dumps(found).encode()}
     for spec in SPECS:
         parsed, package = parse_spec(spec), package_of({FILE: bytes_of(spec)})
         path = f"packages/{parsed.namespace}-{parsed.name}-{parsed.version}.axon"
-        _write(directory / path, package)
+        files[path] = package
         verified = hashlib.sha256(package).hexdigest() if spec in VERIFIED else PLACEHOLDER
         document = _MANIFEST.format(
             name=parsed.name,
@@ -172,9 +173,5 @@ def write_registry(directory: Path) -> None:
             package_size=len(package),
             sha256=verified,
         )
-        _write(directory / MANIFEST.format(f"{parsed.model}/{parsed.version}"), document.encode())
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+        files[MANIFEST.format(f"{parsed.model}/{parsed.version}")] = document.encode()
+    write_files(directory, files)

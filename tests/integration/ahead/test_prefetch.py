@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,12 +52,6 @@ def registry(tmp_path: Path) -> Path:
     (source / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     publish(source, parse_spec(SPEC), tmp_path / "registry", chunk_size=CHUNK)
     return tmp_path / "registry"
-
-
-@pytest.fixture
-def origin(registry: Path) -> Iterator[FaultyOrigin]:
-    with FaultyOrigin(registry) as origin:
-        yield origin
 
 
 @dataclass

@@ -36,11 +36,6 @@ def up(tmp_path: Path) -> Iterator[RegistryServer]:
         yield server
 
 
-@pytest.fixture
-def clock() -> MockClock:
-    return MockClock(rate=1.0)
-
-
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AXONFS_SOURCES", "none")

@@ -26,21 +26,10 @@ SIZES = {"weights.bin": 5000}
 
 
 @pytest.fixture
-def clock() -> MockClock:
-    return MockClock(rate=1.0)
-
-
-@pytest.fixture
 def registry(tmp_path: Path) -> Path:
     published(tmp_path, SIZES, spec="nlp/tiny@1.0.0")
     published(tmp_path, SIZES, spec="nlp/tiny@1.10.0", seed=1)
     return published(tmp_path, SIZES, spec="nlp/org/deep@0.1.0", seed=2)
-
-
-@pytest.fixture
-def server(registry: Path) -> Iterator[RegistryServer]:
-    with RegistryServer(registry) as server:
-        yield server
 
 
 @pytest.fixture

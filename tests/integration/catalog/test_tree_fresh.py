@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-import pytest
 import trio
 from trio.testing import MockClock
 
@@ -65,8 +64,3 @@ async def test_a_fresh_question_is_not_answered_while_the_answer_is_asked_again(
             clock.jump(TTL + MIN_AGE)
             assert await listed(parts.tree) == {"1.0.0"}  # asks again in the background
             assert await listed(parts.tree, fresh=True) == {"1.0.0", "1.1.0"}
-
-
-@pytest.fixture
-def clock() -> MockClock:
-    return MockClock(rate=1.0)

@@ -255,15 +255,6 @@ def test_looking_works_beside_an_owner_that_does_not_answer(
         with_owner.close()
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Children heed SIGINT although these tests were started in the background, where a shell
-    has it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_a_pin_with_130_and_the_next_one_goes_on(run: Run, tmp_path: Path) -> None:
     sizes = {f"w{number}.bin": 50 << 20 for number in range(5)}

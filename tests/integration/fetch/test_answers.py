@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,17 +40,6 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     registry = published(tmp_path_factory.mktemp("www"), {FILE: SIZE}, chunk_size=PIECE)
     without_tables(registry)
     return registry
-
-
-@pytest.fixture
-def whole(registry: Path) -> bytes:
-    return (registry.parent / "models/nlp/tiny/1.0.0" / FILE).read_bytes()
-
-
-@pytest.fixture
-def origin(registry: Path) -> Iterator[FaultyOrigin]:
-    with FaultyOrigin(registry) as origin:
-        yield origin
 
 
 def node(etag: str | None, *, wrong: bool = False, ranges: bool = True) -> Fault:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -31,12 +31,6 @@ CACHE_SIZE = 40 * PIECE
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return published(tmp_path_factory.mktemp("www"), SIZES, chunk_size=PIECE)
-
-
-@pytest.fixture
-def server(registry: Path) -> Iterator[RegistryServer]:
-    with RegistryServer(registry) as server:
-        yield server
 
 
 class Reading:

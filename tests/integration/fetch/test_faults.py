@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -67,17 +67,6 @@ NAMES = [getattr(fault, "__name__", "status") for fault in PASSING]
 @pytest.fixture
 def registry(tmp_path: Path) -> Path:
     return published(tmp_path, {FILE: SIZE}, chunk_size=CHUNK)
-
-
-@pytest.fixture
-def whole(tmp_path: Path, registry: Path) -> bytes:
-    return (tmp_path / "models/nlp/tiny/1.0.0" / FILE).read_bytes()
-
-
-@pytest.fixture
-def origin(registry: Path) -> Iterator[FaultyOrigin]:
-    with FaultyOrigin(registry) as origin:
-        yield origin
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,23 +32,6 @@ FILE = "model.safetensors"
 @pytest.fixture
 def registry(tmp_path: Path) -> Path:
     return published(tmp_path, {FILE: SIZE, "b.bin": 3 * CHUNK, "one.bin": 5}, chunk_size=CHUNK)
-
-
-@pytest.fixture
-def whole(tmp_path: Path, registry: Path) -> bytes:
-    return (tmp_path / "models/nlp/tiny/1.0.0" / FILE).read_bytes()
-
-
-@pytest.fixture
-def server(registry: Path) -> Iterator[RegistryServer]:
-    with RegistryServer(registry) as server:
-        yield server
-
-
-@pytest.fixture
-def origin(registry: Path) -> Iterator[FaultyOrigin]:
-    with FaultyOrigin(registry) as origin:
-        yield origin
 
 
 def asked(origin: FaultyOrigin | RegistryServer) -> list[Range]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,18 +24,6 @@ PIECE = 1 << 20
 FIRST, LAST = (random.Random(size).randbytes(size) for size in (PIECE + 5, 3 * PIECE + 5))
 FILES = {"first.bin": FIRST, "last.bin": LAST}
 PATIENT = replace(FAST, first_byte=10, stall=10, deadline=20)
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Path:
-    (tmp_path / "registry").mkdir()
-    return tmp_path / "registry"
-
-
-@pytest.fixture
-def origin(registry: Path) -> Iterator[FaultyOrigin]:
-    with FaultyOrigin(registry) as origin:
-        yield origin
 
 
 async def frozen_and_rotten(parts: Rig, feed: Feed, backing: Path) -> None:

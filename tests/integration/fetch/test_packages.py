@@ -7,7 +7,6 @@ import hashlib
 import os
 import random
 import tarfile
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from axonfs.sources import RegistrySource
 from tests.support import faulty
 from tests.support.commands import Run
 from tests.support.faulty import FaultyOrigin
-from tests.support.fetching import FAST, Rig, objects_asked, rig, settled
+from tests.support.fetching import FAST, objects_asked, rig, settled
 from tests.support.packages import PATH, Pause, add_package, package_of, stored
 
 SPEC = "vision/resnet50@1.0.0"
@@ -37,29 +36,9 @@ PATIENT = replace(FAST, first_byte=10, stall=10, deadline=20)
 FILES = {"config.json": CONFIG, "sub/first.bin": FIRST, "empty": b"", "last.bin": LAST}
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Path:
-    (tmp_path / "registry").mkdir()
-    return tmp_path / "registry"
-
-
-@pytest.fixture
-def origin(registry: Path) -> Iterator[FaultyOrigin]:
-    with FaultyOrigin(registry) as origin:
-        yield origin
-
-
 def packages_asked(origin: FaultyOrigin) -> list[str]:
     """The Range of each request for a package."""
     return [seen.headers["range"] for seen in origin.requests if "/packages/" in seen.path]
-
-
-async def content(parts: Rig, path: str) -> bytes:
-    feed = await parts.open(path, SPEC)
-    try:
-        return await parts.read(feed)
-    finally:
-        feed.close()
 
 
 async def test_one_pass_brings_every_file(
@@ -67,15 +46,15 @@ async def test_one_pass_brings_every_file(
 ) -> None:
     size = len(add_package(registry, SPEC, FILES))
     async with rig(tmp_path / "cache", origin.url) as parts:
-        assert await content(parts, "last.bin") == LAST
-        assert await content(parts, "sub/first.bin") == FIRST
-        assert await content(parts, "config.json") == CONFIG
+        assert await parts.content("last.bin", SPEC) == LAST
+        assert await parts.content("sub/first.bin", SPEC) == FIRST
+        assert await parts.content("config.json", SPEC) == CONFIG
         assert packages_asked(origin) == [f"bytes=0-{size - 1}"]
         assert objects_asked(origin) == 1  # the registry has none, that is known from then on
         await settled(parts.idle)
         assert parts.fetcher.statistics()["bytes"] == size
     async with rig(tmp_path / "cache", origin.url, offline=True) as parts:
-        assert await content(parts, "last.bin") == LAST
+        assert await parts.content("last.bin", SPEC) == LAST
 
 
 async def test_objects_are_taken_where_the_registry_has_them(
@@ -87,7 +66,7 @@ async def test_objects_are_taken_where_the_registry_has_them(
     path.parent.mkdir(parents=True)
     path.write_bytes(LAST)
     async with rig(tmp_path / "cache", origin.url) as parts:
-        assert await content(parts, "last.bin") == LAST
+        assert await parts.content("last.bin", SPEC) == LAST
         assert packages_asked(origin) == []
 
 
@@ -99,7 +78,7 @@ async def test_a_file_is_readable_once_it_is_complete_and_no_earlier(
     origin.plan(pause, of="/packages/")
     async with rig(tmp_path / "cache", origin.url, limits=PATIENT) as parts:
         with trio.fail_after(10):
-            assert await content(parts, "sub/first.bin") == FIRST
+            assert await parts.content("sub/first.bin", SPEC) == FIRST
         last = await parts.open("last.bin", SPEC)
         with trio.move_on_after(0.2) as early:
             await last.need(Range(0, 1))
@@ -126,7 +105,7 @@ async def test_a_file_without_a_sha256_waits_for_the_package(
         assert await parts.read(first) == FIRST
         assert first.object.verified
         first.close()
-        assert await content(parts, "last.bin") == LAST
+        assert await parts.content("last.bin", SPEC) == LAST
     assert objects_asked(origin) == 0
     assert len(packages_asked(origin)) == 1
 
@@ -138,7 +117,7 @@ async def test_a_pass_goes_on_where_an_answer_broke_off(
     # Not a reset, which takes what has come and was not read yet.
     origin.plan(faulty.short, faulty.status(503), of="/packages/")
     async with rig(tmp_path / "cache", origin.url) as parts:
-        assert await content(parts, "last.bin") == LAST
+        assert await parts.content("last.bin", SPEC) == LAST
     first, _, then = packages_asked(origin)
     assert first == f"bytes=0-{size - 1}"
     start = int(then.removeprefix("bytes=").partition("-")[0])
@@ -151,7 +130,7 @@ async def test_a_source_without_ranges_begins_again(
     add_package(registry, SPEC, FILES)
     origin.plan(faulty.reset_within, faulty.ignore_range, of="/packages/")
     async with rig(tmp_path / "cache", origin.url) as parts:
-        assert await content(parts, "last.bin") == LAST
+        assert await parts.content("last.bin", SPEC) == LAST
 
 
 async def test_what_is_local_is_not_written_again(
@@ -159,14 +138,14 @@ async def test_what_is_local_is_not_written_again(
 ) -> None:
     add_package(registry, SPEC, FILES)
     async with rig(tmp_path / "cache", origin.url) as parts:
-        await content(parts, "last.bin")
+        await parts.content("last.bin", SPEC)
         await settled(parts.idle)
         feed = await parts.open("config.json", SPEC)
         digest = feed.entry.digest
         feed.close()
         await settled(parts.idle)
         parts.store.drop(digest)
-        assert await content(parts, "config.json") == CONFIG
+        assert await parts.content("config.json", SPEC) == CONFIG
         assert len(packages_asked(origin)) == 2
 
 
@@ -183,8 +162,8 @@ async def test_mirrors_are_tried_in_turn(
     (registry / "mirror" / PATH).hardlink_to(registry / PATH)
     origin.plan(fault, of="/packages/")
     async with rig(tmp_path / "cache", origin.url) as parts:
-        assert await content(parts, "last.bin") == LAST
-        assert await content(parts, "sub/first.bin") == FIRST
+        assert await parts.content("last.bin", SPEC) == LAST
+        assert await parts.content("sub/first.bin", SPEC) == FIRST
     asked = [seen.path for seen in origin.requests if "/packages/" in seen.path]
     assert asked == [f"/{PATH}", f"/mirror/{PATH}"]
 
@@ -252,12 +231,12 @@ async def test_a_package_that_is_not_what_is_declared_is_refused_at_once(
     add_package(registry, SPEC, FILES, package, declared=GOOD if name == "cut" else None)
     async with rig(tmp_path / "cache", origin.url) as parts:
         with trio.fail_after(5), pytest.raises(MalformedError, match=message):
-            await content(parts, "last.bin")
+            await parts.content("last.bin", SPEC)
         with pytest.raises(CorruptError, match=message):
-            await content(parts, "last.bin")
+            await parts.content("last.bin", SPEC)
         for path in ("config.json", "sub/first.bin"):
             with suppress(CorruptError):  # or it was checked by its own sha256 in time
-                assert await content(parts, path) == FILES[path]
+                assert await parts.content(path, SPEC) == FILES[path]
         await settled(parts.idle)
         assert len(packages_asked(origin)) == 1
 
@@ -278,7 +257,7 @@ async def test_what_follows_the_last_file_is_refused_too(
             version = await parts.tree.version(parse_spec(SPEC))
             with pytest.raises(MalformedError, match=message):
                 await parts.fetcher.packages.unpack(version)
-            assert await content(parts, "last.bin") == LAST
+            assert await parts.content("last.bin", SPEC) == LAST
 
 
 async def test_directories_without_end_are_refused(
@@ -291,7 +270,7 @@ async def test_directories_without_end_are_refused(
     add_package(registry, SPEC, {"config.json": CONFIG}, package_of(folders))
     async with rig(tmp_path / "cache", origin.url) as parts:
         with pytest.raises(MalformedError, match="it holds more than the"):
-            await content(parts, "config.json")
+            await parts.content("config.json", SPEC)
 
 
 async def test_a_wrong_package_has_no_say_about_files_without_a_sha256(
@@ -302,10 +281,10 @@ async def test_a_wrong_package_has_no_say_about_files_without_a_sha256(
     add_package(registry, SPEC, FILES, bad, sums=False, declared=good)
     async with rig(tmp_path / "cache", origin.url) as parts:
         with pytest.raises(MalformedError, match=r"its sha256 is [0-9a-f]{64}, not [0-9a-f]{64}"):
-            await content(parts, "sub/first.bin")
+            await parts.content("sub/first.bin", SPEC)
         for path in ("config.json", "sub/first.bin", "last.bin"):
             with pytest.raises(CorruptError):
-                await content(parts, path)
+                await parts.content(path, SPEC)
         assert sum(info.present_bytes for info in parts.store.infos()) == 0
 
 
@@ -316,7 +295,7 @@ async def test_a_package_that_is_not_there(
     (registry / PATH).unlink()
     async with rig(tmp_path / "cache", origin.url) as parts:
         with pytest.raises(VanishedError):
-            await content(parts, "last.bin")
+            await parts.content("last.bin", SPEC)
         assert all(info.quarantined is None for info in parts.store.infos())
 
 
@@ -332,8 +311,8 @@ async def test_a_cache_without_room_is_not_the_packages_fault(
         with monkeypatch.context() as patch:
             patch.setattr("axonfs.store.backing.write_all", full)
             with pytest.raises(AxonError, match="disk failed"):
-                await content(parts, "last.bin")
-        assert await content(parts, "last.bin") == LAST
+                await parts.content("last.bin", SPEC)
+        assert await parts.content("last.bin", SPEC) == LAST
 
 
 # -- commands ------------------------------------------------------------------------------------

@@ -39,17 +39,6 @@ def registry(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def whole(tmp_path: Path, registry: Path) -> bytes:
-    return (tmp_path / "models/nlp/tiny/1.0.0" / FILE).read_bytes()
-
-
-@pytest.fixture
-def origin(registry: Path) -> Iterator[FaultyOrigin]:
-    with FaultyOrigin(registry) as origin:
-        yield origin
-
-
-@pytest.fixture
 def other(registry: Path) -> Iterator[FaultyOrigin]:
     with FaultyOrigin(registry) as origin:
         yield origin

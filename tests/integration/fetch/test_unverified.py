@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,13 +23,6 @@ PIECE = 1 << 20
 SPEC, OTHER = "vision/resnet50@1.0.0", "vision/other@1.0.0"
 DATA = bytes(range(251)) * (3 * PIECE // 251)
 FILES = {"model.bin": DATA, "config.json": b"{}"}
-
-
-@pytest.fixture
-def origin(tmp_path: Path) -> Iterator[FaultyOrigin]:
-    (tmp_path / "registry").mkdir()
-    with FaultyOrigin(tmp_path / "registry") as origin:
-        yield origin
 
 
 def edit(origin: FaultyOrigin, spec: str, package: str | None, file: str | None) -> None:

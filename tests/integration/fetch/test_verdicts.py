@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,13 +25,6 @@ from tests.support.stores import Sample, held, land, sample
 
 PIECE = 1 << 20
 SIZES = {"model.safetensors": 3 * PIECE + 5}
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(tmp_path / "cache")
-    yield store
-    store.close()
 
 
 Meddle = Callable[[StoredObject], object]

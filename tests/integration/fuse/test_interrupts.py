@@ -5,14 +5,12 @@ Whether the thread that asked has a signal is not asked here: it is in no namesp
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from tests.support.kernel import play
 
 PROGRAM = """
-import errno, os, socket, struct, threading, trio
-from axonfs.fuse import openreply
 from axonfs.fuse.interrupts import Interrupts
-import pyfuse3
+
+SOCKETS = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 RESENT = 1 << 63
 WAITS, DOES_NOT = 1, 2
@@ -57,20 +55,8 @@ def play(kernel):
     assert not interrupts._waiting
     print("answered", flush=True)
     os._exit(0)
-
-async def main():
-    kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pyfuse3.init(Operations(), f"/dev/fd/{device.fileno()}", set())
-    threading.Thread(target=play, args=[kernel], daemon=True).start()
-    await pyfuse3.main()
-
-assert openreply.UNAVAILABLE is None, openreply.UNAVAILABLE
-trio.run(main)
 """
 
 
 def test_the_request_that_is_named_is_answered() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=30, check=False
-    )
-    assert (done.returncode, done.stdout) == (0, "answered\n"), done.stderr
+    play(PROGRAM)

@@ -25,6 +25,7 @@ from axonfs.errors import (
 from axonfs.http_client import Bodies, CancelledReadError, Limits, Location, Routes
 from tests.support import faulty
 from tests.support.faulty import FaultyOrigin
+from tests.support.files import write_files
 
 UNIT = 64 << 10
 SIZE = 10 * UNIT + 1234
@@ -35,9 +36,7 @@ DIRECT = Routes({})
 
 @pytest.fixture
 def origin(tmp_path: Path) -> Iterator[FaultyOrigin]:
-    (tmp_path / "www").mkdir()
-    (tmp_path / "www" / "object").write_bytes(DATA)
-    with FaultyOrigin(tmp_path / "www") as origin:
+    with FaultyOrigin(write_files(tmp_path / "www", {"object": DATA})) as origin:
         yield origin
 
 

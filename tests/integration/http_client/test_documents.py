@@ -22,6 +22,7 @@ from axonfs.errors import (
 from axonfs.http_client import Documents, Limits, Routes
 from tests.support import faulty
 from tests.support.faulty import FaultyOrigin
+from tests.support.files import write_files
 
 DATA = random.Random(7).randbytes(300_000)
 LIMIT = 400_000
@@ -29,9 +30,7 @@ LIMIT = 400_000
 
 @pytest.fixture
 def origin(tmp_path: Path) -> Iterator[FaultyOrigin]:
-    (tmp_path / "www").mkdir()
-    (tmp_path / "www" / "doc").write_bytes(DATA)
-    with FaultyOrigin(tmp_path / "www") as origin:
+    with FaultyOrigin(write_files(tmp_path / "www", {"doc": DATA})) as origin:
         yield origin
 
 

@@ -67,11 +67,6 @@ def by_bodies(url: str, trust: Trust) -> list[bytes]:
     return found
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority.make(tmp_path_factory.mktemp("ca"))
-
-
 @pytest.mark.parametrize("surplus", ["another answer", "half a head", "nothing"])
 @pytest.mark.parametrize("frame", [sized, chunked, trailed])
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])

@@ -13,22 +13,16 @@ from axonfs.errors import AxonError, UnavailableError
 from axonfs.http_client import Bodies, Documents, Limits, Location, Routes, Trust
 from tests.support import faulty
 from tests.support.faulty import FaultyOrigin
+from tests.support.files import write_files
 from tests.support.wiring import Authority
 
 DATA = random.Random(7).randbytes(200_000)
 FAST = Limits(connect=2, first_byte=2, stall=2, deadline=2, attempts=1)
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority.make(tmp_path_factory.mktemp("ca"))
-
-
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    (tmp_path / "www").mkdir()
-    (tmp_path / "www" / "object").write_bytes(DATA)
-    return tmp_path / "www"
+    return write_files(tmp_path / "www", {"object": DATA})
 
 
 @pytest.fixture

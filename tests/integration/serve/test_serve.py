@@ -36,12 +36,6 @@ def registry(tmp_path: Path) -> Path:
     return published(tmp_path)
 
 
-@pytest.fixture
-def server(registry: Path) -> Iterator[RegistryServer]:
-    with RegistryServer(registry) as running:
-        yield running
-
-
 class Client:
     """One kept-alive connection."""
 

@@ -19,7 +19,7 @@ from axonfs.service.context import Context
 from axonfs.service.proof import Proof, prove
 from axonfs.settings.settings import Settings
 from axonfs.store import Store
-from tests.support.commands import Run
+from tests.support.commands import Run, ask
 from tests.support.fetching import without_tables
 from tests.support.registry import CONFIG, SPEC, RegistryServer, published
 from tests.support.stores import BOOT, NEXT_BOOT, backing_file
@@ -51,11 +51,6 @@ async def service(settings: Settings, monkeypatch: pytest.MonkeyPatch, boot: str
     async with open_engine(settings) as engine:
         yield Service(engine)
     monkeypatch.setattr(Store, "open", opened)
-
-
-async def ask(answering: Service, op: str, **request: Any) -> dict[str, Any]:
-    async with aclosing(answering.handle({"op": op, **request})) as events:
-        return [event async for event in events][-1]
 
 
 async def check(answering: Service) -> dict[str, Any]:

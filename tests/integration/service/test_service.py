@@ -16,6 +16,7 @@ from axonfs.names import parse_spec
 from axonfs.ranges import Range
 from axonfs.service import Service
 from axonfs.settings.settings import Settings
+from tests.support.commands import ask, everything
 from tests.support.registry import CONFIG, SPEC, RegistryServer, published
 from tests.support.stores import backing_file
 
@@ -41,16 +42,6 @@ def settings(tmp_path: Path, registry: RegistryServer) -> Settings:
 async def service(settings: Settings, **live: Any) -> AsyncIterator[Service]:
     async with open_engine(settings) as engine:
         yield Service(engine, (lambda: live) if live else None)
-
-
-async def ask(answering: Service, op: str, **request: Any) -> Event:
-    """The last event of a request."""
-    return (await everything(answering, op, **request))[-1]
-
-
-async def everything(answering: Service, op: str, **request: Any) -> list[Event]:
-    async with aclosing(answering.handle({"op": op, **request})) as events:
-        return [event async for event in events]
 
 
 def objects_requested(registry: RegistryServer) -> int:

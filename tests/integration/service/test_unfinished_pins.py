@@ -137,14 +137,6 @@ def test_what_is_not_whole_is_never_100_percent(
     assert "100 %" in run("list").out
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Children heed SIGINT although a shell had these tests ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def interrupted(origin: FaultyOrigin, *line: str) -> tuple[int, str]:
     """Ctrl-C on a terminal once progress is shown; exit code and what was shown."""
     origin.plan(*[stall_before] * 100, of="/objects/")

@@ -10,12 +10,11 @@ from tests.integration.service.test_service import (
     CHUNK,
     SIZES,
     TOTAL,
-    ask,
-    everything,
     registry,
     service,
     settings,
 )
+from tests.support.commands import ask, everything
 from tests.support.registry import CONFIG, SPEC, RegistryServer, published
 
 __all__ = ["registry", "settings"]

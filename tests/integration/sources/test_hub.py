@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,61 +13,11 @@ from axonfs.errors import (
     NotFoundError,
     OfflineError,
 )
-from axonfs.http_client import Documents
 from axonfs.names import parse_spec
-from axonfs.sources import Hub
-from axonfs.sources.huggingface import HuggingFace
-from axonfs.store import Store
 from axonfs.vfs.paths import Alias, Directory, File, Folder, Paths
-from tests.support.fetching import Rig, rig
+from tests.support.fetching import rig
 from tests.support.hub import HubServer, Repo
-
-MIB = 1 << 20
-NAME = "hf/acme/tiny"
-FILES = {
-    ".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n",
-    "README.md": b"---\nlicense: apache-2.0\n---\n# Tiny\n",
-    "config.json": b'{"model_type": "llama"}\n',
-    "empty.txt": b"",
-    "manifest.yaml": b"a: file of the repository's own\n",
-    "model.safetensors": bytes(range(256)) * (3 * MIB // 256) + b"end",
-    "onnx/model.onnx": b"onnx" * 5000,
-    "tokenizer.json": b'{"a": 1}' * (MIB // 5),
-}
-LARGE = frozenset({"model.safetensors", "onnx/model.onnx"})
-
-
-@pytest.fixture
-def repo() -> Repo:
-    made = Repo("acme/tiny", large=LARGE)
-    made.commit({"config.json": b"{}\n"})
-    made.tags["v1.0"] = made.branches["main"]
-    made.commit(FILES)
-    return made
-
-
-@pytest.fixture
-def hub(repo: Repo) -> Iterator[HubServer]:
-    with HubServer(repo) as server:
-        yield server
-
-
-def at(hub: HubServer, token: str | None = None) -> Callable[[Documents, Store], dict[str, Hub]]:
-    def made(documents: Documents, store: Store) -> dict[str, Hub]:
-        return {"hf": HuggingFace(hub.url, documents, token, cache=store)}
-
-    return made
-
-
-async def content(parts: Rig, path: str, spec: str = NAME) -> bytes:
-    """A file's bytes, as a reader of the mount gets them."""
-    feed = await parts.open(path, spec)
-    try:
-        await feed.prepare()
-        return await parts.read(feed)
-    finally:
-        feed.close()
-
+from tests.support.tinyhub import FILES, MIB, NAME, at
 
 # -- bytes -------------------------------------------------------------------------------------
 
@@ -76,14 +25,14 @@ async def content(parts: Rig, path: str, spec: str = NAME) -> bytes:
 async def test_every_byte_is_that_of_the_repository(tmp_path: Path, hub: HubServer) -> None:
     async with rig(tmp_path / "cache", hubs=at(hub)) as parts:
         for path, body in FILES.items():
-            assert await content(parts, path) == body
+            assert await parts.content(path, NAME) == body
         asked = len(hub.requests)
         for path, body in FILES.items():
-            assert await content(parts, path) == body
+            assert await parts.content(path, NAME) == body
         assert len(hub.requests) == asked
     async with rig(tmp_path / "cache", offline=True, hubs=at(hub)) as parts:
         for path, body in FILES.items():
-            assert await content(parts, path) == body
+            assert await parts.content(path, NAME) == body
         with pytest.raises(OfflineError):
             await parts.tree.version(parse_spec(f"{NAME}@v1.0"))
     assert len(hub.requests) == asked
@@ -104,14 +53,14 @@ async def test_a_small_file_that_was_altered_is_never_served(
         assert not feed.present(0, 1)
         feed.close()
         with pytest.raises(CorruptError):
-            await content(parts, "tokenizer.json")
+            await parts.content("tokenizer.json", NAME)
 
 
 async def test_a_large_file_that_was_altered_is_dropped(tmp_path: Path, hub: HubServer) -> None:
     hub.altered["onnx/model.onnx"] = b"ONNX" * 5000
     async with rig(tmp_path, hubs=at(hub)) as parts:
         with pytest.raises(CorruptError, match="sha256"):
-            await content(parts, "onnx/model.onnx")
+            await parts.content("onnx/model.onnx", NAME)
 
 
 async def test_ranges_of_a_large_file_ask_the_hub_once(tmp_path: Path, hub: HubServer) -> None:
@@ -147,7 +96,7 @@ async def test_a_signed_url_that_is_refused_at_once_is_asked_for_again(
 ) -> None:
     hub.fail("/repos/ab/cd/", 403)
     async with rig(tmp_path, hubs=at(hub)) as parts:
-        assert await content(parts, "onnx/model.onnx") == FILES["onnx/model.onnx"]
+        assert await parts.content("onnx/model.onnx", NAME) == FILES["onnx/model.onnx"]
     assert len(hub.asked("/resolve/")) == 2
 
 
@@ -156,7 +105,7 @@ async def test_too_many_requests_are_waited_out(tmp_path: Path, hub: HubServer) 
     hub.fail("/tree/", 429, Retry_After="0")
     hub.fail("/resolve/", 429, Retry_After="0")
     async with rig(tmp_path, hubs=at(hub)) as parts:
-        assert await content(parts, "config.json") == FILES["config.json"]
+        assert await parts.content("config.json", NAME) == FILES["config.json"]
 
 
 async def test_a_retry_after_is_honoured(tmp_path: Path, hub: HubServer) -> None:
@@ -196,10 +145,10 @@ async def test_two_commits_share_what_is_the_same(
 async def test_a_hub_that_is_down(tmp_path: Path, hub: HubServer, repo: Repo) -> None:
     """What was resolved once stays; what was not is an error, and no ENOENT."""
     async with rig(tmp_path / "cache", hubs=at(hub)) as parts:
-        assert await content(parts, "config.json") == FILES["config.json"]
+        assert await parts.content("config.json", NAME) == FILES["config.json"]
     hub.fail("/", 503, times=100)
     async with rig(tmp_path / "cache", hubs=at(hub)) as parts:
-        assert await content(parts, "config.json", f"{NAME}@main") == FILES["config.json"]
+        assert await parts.content("config.json", f"{NAME}@main") == FILES["config.json"]
         assert (await parts.tree.versions(NAME)).aliases == {"main": repo.branches["main"]}
         with pytest.raises(AxonError) as caught:
             await parts.tree.version(parse_spec("hf/acme/other"))

@@ -9,11 +9,9 @@ import pytest
 
 from axonfs.errors import AccessDeniedError
 from axonfs.names import parse_spec
-from tests.integration.sources.test_hub import FILES, NAME, at, content, hub, repo
 from tests.support.fetching import rig
 from tests.support.hub import TOKEN, HubServer, Repo
-
-__all__ = ["hub", "repo"]
+from tests.support.tinyhub import FILES, NAME, at
 
 
 async def test_a_gated_model_without_a_token(tmp_path: Path, hub: HubServer, repo: Repo) -> None:
@@ -22,7 +20,7 @@ async def test_a_gated_model_without_a_token(tmp_path: Path, hub: HubServer, rep
     async with rig(tmp_path, hubs=at(hub)) as parts:
         for path in ("config.json", "model.safetensors"):
             with pytest.raises(AccessDeniedError) as caught:
-                await content(parts, path)
+                await parts.content(path, NAME)
             assert caught.value.errno == errno.EACCES
             assert f"{hub.url}/acme/tiny" in str(caught.value)
             assert "HF_TOKEN" in str(caught.value)
@@ -35,14 +33,14 @@ async def test_a_private_model_without_a_token(tmp_path: Path, hub: HubServer, r
             await parts.tree.version(parse_spec(NAME))
         assert "HF_TOKEN" in str(caught.value)
     async with rig(tmp_path / "cache", hubs=at(hub, TOKEN)) as parts:
-        assert await content(parts, "config.json") == FILES["config.json"]
+        assert await parts.content("config.json", NAME) == FILES["config.json"]
 
 
 async def test_the_token_goes_to_the_hub_alone(tmp_path: Path, hub: HubServer, repo: Repo) -> None:
     repo.private, repo.gated, hub.page = True, "auto", 3
     async with rig(tmp_path, hubs=at(hub, TOKEN)) as parts:
-        assert await content(parts, "model.safetensors") == FILES["model.safetensors"]
-        assert await content(parts, "config.json") == FILES["config.json"]
+        assert await parts.content("model.safetensors", NAME) == FILES["model.safetensors"]
+        assert await parts.content("config.json", NAME) == FILES["config.json"]
         await parts.tree.versions(NAME)
         await parts.tree.hubs["hf"].search("tiny")
     for request in hub.requests:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from axonfs.http_client import Documents
 from axonfs.names import parse_spec
-from axonfs.sources import Hub, HubCache
-from axonfs.sources.huggingface import HuggingFace
-from axonfs.store import Store
-from tests.support.fetching import CHUNK, Rig, rig, settled, without_tables
+from axonfs.sources import HubCache
+from tests.support.fetching import CHUNK, rig, settled, without_tables
 from tests.support.hub import HubServer, Repo, git_oid, sha256
 from tests.support.registry import SPEC, RegistryServer, published
+from tests.support.tinyhub import NAME, at
 
 MIB = 1 << 20
-NAME = "hf/acme/tiny"
 LARGE, SMALL = bytes(range(256)) * (3 * MIB // 256) + b"end", b'{"a": 1}' * (MIB // 5)
 FILES = {"model.safetensors": LARGE, "tokenizer.json": SMALL}
 
@@ -41,25 +38,13 @@ def blobs(tmp_path: Path) -> Path:
     return made
 
 
-def at(hub: HubServer) -> Callable[[Documents, Store], dict[str, Hub]]:
-    return lambda documents, store: {"hf": HuggingFace(hub.url, documents, cache=store)}
-
-
-async def content(parts: Rig, path: str, spec: str = NAME) -> bytes:
-    feed = await parts.open(path, spec)
-    try:
-        return await parts.read(feed)
-    finally:
-        feed.close()
-
-
 async def test_what_is_there_is_not_asked_for(tmp_path: Path, hub: HubServer, blobs: Path) -> None:
     """Whichever repository it was downloaded for; by sha256 and by git blob id."""
     (blobs / sha256(LARGE)).write_bytes(LARGE)
     (blobs / git_oid(SMALL)).write_bytes(SMALL)
     async with rig(tmp_path / "c", hubs=at(hub), blobs=HubCache(tmp_path / "hub")) as parts:
         for path, body in FILES.items():
-            assert await content(parts, path) == body
+            assert await parts.content(path, NAME) == body
         figures = parts.fetcher.statistics()
         assert (figures["requests"], figures["bytes"]) == (0, 0)
         assert figures["copied"] == len(LARGE) + len(SMALL)
@@ -83,7 +68,7 @@ async def test_a_blob_that_lies_is_not_served(
             path.symlink_to(path)
     async with rig(tmp_path / "c", hubs=at(hub), blobs=HubCache(tmp_path / "hub")) as parts:
         for name, body in FILES.items():
-            assert await content(parts, name) == body
+            assert await parts.content(name, NAME) == body
     assert len(hub.asked("/resolve/")) == 2
 
 
@@ -131,7 +116,7 @@ async def test_a_registry_s_objects_too(tmp_path: Path, blobs: Path) -> None:
                 body = next((registry / "objects").rglob(entry.digest)).read_bytes()
                 lying = body[: 4 * CHUNK] + bytes(len(body) - 4 * CHUNK)
                 (blobs / entry.digest).write_bytes(lying if tables else body)
-                assert await content(parts, "model.safetensors", SPEC) == body
+                assert await parts.content("model.safetensors", SPEC) == body
                 await settled(parts.idle)
                 assert bool(server.paths("/objects/")) == tables
 

@@ -10,11 +10,9 @@ from axonfs.errors import MalformedError, NotFoundError
 from axonfs.formats.manifest import SNAPSHOT, git_digest, parse_manifest
 from axonfs.names import parse_spec
 from axonfs.sources.huggingface import HuggingFace
-from tests.integration.sources.test_hub import FILES, LARGE, NAME, at, content, hub, repo
 from tests.support.fetching import rig
 from tests.support.hub import DATE_SECONDS, TOKEN, HubServer, Repo, git_oid, sha256
-
-__all__ = ["hub", "repo"]
+from tests.support.tinyhub import FILES, LARGE, NAME, at
 
 
 async def test_a_commit_becomes_a_snapshot(tmp_path: Path, hub: HubServer, repo: Repo) -> None:
@@ -102,8 +100,8 @@ async def test_a_renamed_model_and_one_without_an_organisation(
     hub.renamed = {"tiny": "acme/tiny", "old/tiny": "acme/tiny"}
     async with rig(tmp_path, hubs=at(hub, TOKEN)) as parts:
         for name in ("hf/tiny@main", "hf/old/tiny"):
-            assert await content(parts, "config.json", name) == FILES["config.json"]
-            assert await content(parts, "model.safetensors", name) == FILES["model.safetensors"]
+            assert await parts.content("config.json", name) == FILES["config.json"]
+            assert await parts.content("model.safetensors", name) == FILES["model.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +148,7 @@ async def test_odd_files_are_left_out_and_the_others_served(
         assert {entry.path for entry in manifest.files} == {*FILES, *legal}
         assert len(manifest.left_out) == len(odd) + 1, "the second of two that differ is one too"
         assert all(path.isprintable() for path in manifest.left_out)
-        assert await content(parts, "config.json") == body
+        assert await parts.content("config.json", NAME) == body
     assert [record.levelname for record in caplog.records if "no directory" in record.message] == [
         "WARNING"
     ]

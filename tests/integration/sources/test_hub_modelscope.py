@@ -13,7 +13,7 @@ from axonfs.names import parse_spec
 from axonfs.sources import Hub
 from axonfs.sources.modelscope import CUT_OFF, ModelScope, endpoint
 from axonfs.store import Store
-from tests.support.fetching import Rig, rig
+from tests.support.fetching import rig
 from tests.support.hub import Repo, sha256
 from tests.support.modelscope import DATE, ModelScopeServer
 
@@ -28,11 +28,9 @@ FILES = {
 
 @pytest.fixture
 def repo() -> Repo:
-    made = Repo("acme/tiny", large=frozenset({"model.safetensors"}))
-    made.commit({"README.md": b"# Tiny\n"}, "master")
-    made.tags["v1.0.0"] = made.branches["master"]
-    made.commit(FILES, "master")
-    return made
+    first = {"README.md": b"# Tiny\n"}
+    large = frozenset({"model.safetensors"})
+    return Repo.tagged(FILES, large, first=first, branch="master", tag="v1.0.0")
 
 
 @pytest.fixture
@@ -49,14 +47,6 @@ def at(
     }
 
 
-async def content(parts: Rig, path: str, spec: str = NAME) -> bytes:
-    feed = await parts.open(path, spec)
-    try:
-        return await parts.read(feed)
-    finally:
-        feed.close()
-
-
 async def test_files_and_bytes(tmp_path: Path, hub: ModelScopeServer, repo: Repo) -> None:
     master = repo.branches["master"]
     async with rig(tmp_path, hubs=at(hub)) as parts:
@@ -68,8 +58,8 @@ async def test_files_and_bytes(tmp_path: Path, hub: ModelScopeServer, repo: Repo
         assert listed == {path: (len(body), sha256(body)) for path, body in FILES.items()}
         assert not [path for path, _ in hub.requests if "FilePath" in path]
         for path, body in FILES.items():
-            assert await content(parts, path) == body
-            assert await content(parts, path, f"{NAME}@{master}") == body
+            assert await parts.content(path, NAME) == body
+            assert await parts.content(path, f"{NAME}@{master}") == body
         old = await parts.tree.version(parse_spec(f"{NAME}@v1.0.0"))
         assert old.spec.version == repo.tags["v1.0.0"]
         assert (await parts.tree.versions(NAME)).latest == master
@@ -84,7 +74,7 @@ async def test_a_branch_that_moves_leaves_what_was_listed(
         await parts.tree.version(parse_spec(NAME))
         new = repo.commit({"configuration.json": b"{ }\n"}, "master")
         for path, body in FILES.items():
-            assert await content(parts, path, f"{NAME}@{old}") == body
+            assert await parts.content(path, f"{NAME}@{old}") == body
         parts.tree.invalidate()
         assert (await parts.tree.versions(NAME, fresh=True)).latest == new
 
@@ -93,7 +83,7 @@ async def test_an_altered_file(tmp_path: Path, hub: ModelScopeServer) -> None:
     hub.altered["README.md"] = b"# Tony\n"
     async with rig(tmp_path, hubs=at(hub)) as parts:
         with pytest.raises(CorruptError):
-            await content(parts, "README.md")
+            await parts.content("README.md", NAME)
 
 
 async def test_names_that_do_not_exist(tmp_path: Path, hub: ModelScopeServer) -> None:
@@ -110,7 +100,7 @@ async def test_a_token(tmp_path: Path, repo: Repo) -> None:
                 await parts.tree.version(parse_spec(NAME))
             assert f"{hub.url}/models/acme/tiny" in str(caught.value)
         async with rig(tmp_path / "one", hubs=at(hub, "ms-secret")) as parts:
-            assert await content(parts, "README.md") == FILES["README.md"]
+            assert await parts.content("README.md", NAME) == FILES["README.md"]
 
 
 async def test_search(tmp_path: Path, hub: ModelScopeServer) -> None:

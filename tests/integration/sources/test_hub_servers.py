@@ -20,23 +20,16 @@ from axonfs.http_client import Limits
 from axonfs.names import parse_spec
 from axonfs.sources import HubCache
 from axonfs.sources.huggingface import HuggingFace
+from tests.support import tinyhub
 from tests.support.fetching import Rig, rig
 from tests.support.hub import HubServer, Repo
 from tests.support.olah import git_repository, hub_python, olah
+from tests.support.tinyhub import LARGE
 
 pytestmark = [pytest.mark.hub, pytest.mark.slow]
 
-MIB = 1 << 20
-LARGE = frozenset({"model.safetensors", "onnx/model.onnx"})
-FILES = {
-    ".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n",
-    "README.md": b"---\nlicense: apache-2.0\n---\n# Tiny\n",
-    "config.json": b'{"model_type": "llama"}\n',
-    "dir/with space/ü.txt": b"a name that is quoted\n",
-    "model.safetensors": bytes(range(256)) * (3 * MIB // 256) + b"end",
-    "onnx/model.onnx": b"onnx" * 5000,
-    "tokenizer.json": b'{"a": 1}' * (MIB // 5),
-}
+FILES = {path: body for path, body in tinyhub.FILES.items() if body}  # each takes a request
+FILES["dir/with space/ü.txt"] = b"a name that is quoted\n"
 OLD = {"README.md": FILES["README.md"], "config.json": b"{}\n", "gone.txt": b"gone\n"}
 # Huge next to what is needed: a test of answers must not fail for a slow machine.
 PATIENT = Limits(deadline=60)
@@ -68,10 +61,7 @@ def endpoint(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             git_repository(place, [(OLD, "v1.0"), (FILES, None)], LARGE)
             yield stack.enter_context(olah(tmp_path / "olah", mirrors=tmp_path / "mirrors"))
             return
-        repo = Repo("acme/tiny", large=LARGE)
-        repo.tags["v1.0"] = repo.commit(OLD)
-        repo.commit(FILES)
-        hub = stack.enter_context(HubServer(repo))
+        hub = stack.enter_context(HubServer(Repo.tagged(FILES, LARGE, first=OLD)))
         if request.param == "hub":
             yield hub.url
         else:

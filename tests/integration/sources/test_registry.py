@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -38,34 +38,9 @@ def registry(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(registry: Path) -> Iterator[RegistryServer]:
-    with RegistryServer(registry) as server:
-        yield server
-
-
-@pytest.fixture
-def origin(registry: Path) -> Iterator[FaultyOrigin]:
-    """The same registry behind a plain web server, which has no search."""
-    with FaultyOrigin(registry) as origin:
-        yield origin
-
-
-@pytest.fixture
-def clock() -> MockClock:
-    return MockClock(rate=1.0)
-
-
-@pytest.fixture
 async def documents() -> AsyncIterator[Documents]:
     async with Documents(FAST, routes=Routes({})) as documents:
         yield documents
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(tmp_path / "cache")
-    yield store
-    store.close()
 
 
 async def test_from_the_index_to_the_bytes(server: RegistryServer, documents: Documents) -> None:

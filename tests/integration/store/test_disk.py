@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import aclosing, closing
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +24,7 @@ from axonfs.ranges import Range, chunk_span
 from axonfs.service import Service
 from axonfs.settings.settings import Settings
 from axonfs.store import Store, StoredObject, file, in_memory
+from tests.support.commands import ask
 from tests.support.disks import MIB, Disk
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import Rig, open_files, rig, settled
@@ -35,9 +36,8 @@ SIZES = {"a.bin": 40 * CHUNK + 77, "b.bin": 20 * CHUNK}
 
 
 @pytest.fixture
-def origin(tmp_path: Path) -> Iterator[FaultyOrigin]:
-    with FaultyOrigin(published(tmp_path, SIZES, chunk_size=CHUNK)) as server:
-        yield server
+def registry(tmp_path: Path) -> Path:
+    return published(tmp_path, SIZES, chunk_size=CHUNK)
 
 
 @pytest.fixture
@@ -216,11 +216,6 @@ async def test_chunks_that_could_not_be_checked_for_a_shortage_are_checked_after
             parts.fetcher.overflow.forget(feed.download)
             assert await feed.need(chunks) == {}
             assert len(origin.requests) == asked
-
-
-async def ask(answering: Service, op: str, **request: Any) -> dict[str, Any]:
-    async with aclosing(answering.handle({"op": op, **request})) as events:
-        return [event async for event in events][-1]
 
 
 async def test_a_pin_that_runs_full_on_the_way_says_so(

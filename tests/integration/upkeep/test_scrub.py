@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,9 +25,8 @@ FAST = 1 << 40  # bytes per second
 
 
 @pytest.fixture
-def origin(tmp_path: Path) -> Iterator[FaultyOrigin]:
-    with FaultyOrigin(published(tmp_path, SIZES, chunk_size=CHUNK)) as server:
-        yield server
+def registry(tmp_path: Path) -> Path:
+    return published(tmp_path, SIZES, chunk_size=CHUNK)
 
 
 async def fill(parts: Rig, *names: str) -> None:

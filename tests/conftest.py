@@ -1,0 +1,3 @@
+"""The fixtures that all folders share."""
+
+pytest_plugins = ["tests.support.fixtures"]
