@@ -165,6 +165,11 @@ def on_tables(fault: Fault) -> Fault:
     return _on("/chunks/", fault)
 
 
+def on_packages(fault: Fault) -> Fault:
+    """`fault` for packages alone."""
+    return _on("/packages/", fault)
+
+
 def _on(part: str, fault: Fault) -> Fault:
     def chosen(exchange: Exchange) -> None:
         if part in exchange.seen.path:

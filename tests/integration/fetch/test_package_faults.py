@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,35 +15,13 @@ from axonfs.fetch.unpacking import PIECE
 from axonfs.ranges import Range
 from tests.support import faulty
 from tests.support.faulty import Exchange, Fault, FaultyOrigin
-from tests.support.fetching import FAST, Gate, Rig, open_files, rig, settled
+from tests.support.fetching import FAST, Gate, Rig, on_packages, open_files, rig, settled
 from tests.support.packages import Pause, add_package
 from tests.support.registry import SPEC
 
 LAST = random.Random(5).randbytes(5 * PIECE + 5)
 FILES = {"config.json": b"{}", "last.bin": LAST}
 PATIENT = replace(FAST, first_byte=20, stall=20, deadline=60)
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Path:
-    (tmp_path / "registry").mkdir()
-    return tmp_path / "registry"
-
-
-@pytest.fixture
-def origin(registry: Path) -> Iterator[FaultyOrigin]:
-    with FaultyOrigin(registry) as origin:
-        yield origin
-
-
-def on_packages(fault: Fault) -> Fault:
-    """`fault` for packages alone."""
-
-    def chosen(exchange: Exchange) -> None:
-        if "/packages/" in exchange.seen.path:
-            fault(exchange)
-
-    return chosen
 
 
 async def failure(parts: Rig) -> AxonError:
