@@ -18,7 +18,7 @@ from axonfs.fetch.package import Packages
 from axonfs.fetch.readahead import Readahead
 from axonfs.fetch.runner import Runner
 from axonfs.fetch.verify import judge_passed
-from axonfs.ranges import Range, chunk_span, runs, split
+from axonfs.ranges import Range, runs, split
 
 # One ranged GET. Larger spares round trips, smaller lets demand in sooner and spreads streams.
 JOB_BYTES = 16 << 20
@@ -265,12 +265,6 @@ class Feed:
     def absent(self, chunk: int) -> bool:
         """Whether `chunk` is neither local nor on its way."""
         return self.download.absent(chunk)
-
-    def stray(self, offset: int, size: int) -> bool:
-        """Whether a read follows no other, and would have more fetched than its middle's chunk."""
-        unit = self.object.chunk_size
-        around = set(range(*chunk_span(offset, size, unit))) - {(offset + size // 2) // unit}
-        return not self.readahead.follows(offset) and any(map(self.absent, around))
 
     def _request(self, run: Range, priority: Priority) -> None:
         if not self.versions:

@@ -78,10 +78,6 @@ class Readahead:
             cursor.issued = end
         return self._advance(cursor)
 
-    def follows(self, offset: int) -> bool:
-        """Whether a read at `offset` would go on where another was."""
-        return self._follow(offset) is not None
-
     def _follow(self, offset: int) -> Cursor | None:
         near = [
             cursor

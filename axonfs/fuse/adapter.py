@@ -202,8 +202,6 @@ class Adapter(pyfuse3.Operations):
 
     @answered
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        if _guessed(off, size) and self._vfs.files.declines(fh, off, size):
-            raise pyfuse3.FUSEError(errno.EAGAIN)  # the kernel asks for the page alone
         # pyfuse3 takes any contiguous buffer, which spares a copy; its annotation says less.
         return cast(bytes, await self._read(fh, off, size))
 
@@ -263,15 +261,3 @@ class Adapter(pyfuse3.Operations):
             when = int(attributes.mtime * _BILLION)
             entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = when
         return entry
-
-
-def _guessed(offset: int, size: int) -> bool:
-    """Whether the kernel may have made up the extent of the read that a handler was called for.
-
-    It tells nobody of an error of such a read, as it would of one with O_DIRECT, or of a single
-    folio, which lies at a multiple of its size.
-    """
-    if size != WINDOW or offset % WINDOW == 0:
-        return False
-    flags = openreply.flags()
-    return flags is not None and not flags & os.O_DIRECT

@@ -82,8 +82,7 @@ class Interrupts:
 
     async def read(self, offset: int, handler: Callable[[], Awaitable[T]]) -> T:
         """As `heeded`, for a read."""
-        flags, thread = openreply.flags() or 0, openreply.thread()
-        direct = bool(flags & os.O_DIRECT)
+        thread, direct = openreply.thread(), bool(openreply.flags() & os.O_DIRECT)
         page = None if direct else (thread, openreply.inode(), offset)
         return await self._until(_Waiting(trio.CancelScope(), thread, page, direct), handler)
 

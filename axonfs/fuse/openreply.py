@@ -62,13 +62,10 @@ def inode() -> int:
     return int(_extension.inode())
 
 
-def flags() -> int | None:
-    """How the file was opened (O_*) that a handler was just called to read; as `request`.
-
-    None where there is no extension.
-    """
+def flags() -> int:
+    """The flags (O_*) of the open file that a handler was just called to read; as `request`."""
     if _extension is None or UNAVAILABLE is not None:
-        return None
+        return 0
     return int(_extension.flags())
 
 

@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,6 @@ from axonfs.store import DISK_FAULTS, StoredObject, in_memory
 from axonfs.vfs.blame import blaming
 from axonfs.vfs.buffers import Buffers
 from axonfs.vfs.journal import Journal, Kind, KnownHandle
-from axonfs.vfs.page_faults import Guesses
 from axonfs.vfs.paths import File, Place, Text
 
 
@@ -44,7 +43,6 @@ class Handle:
     fresh: bool = False  # the kernel is to drop what it has of the file
     uncompared: int | None = None  # the feed's restarts when unproved bytes were read
     backing: int | None = None
-    guesses: Guesses = field(default_factory=Guesses)
 
     @property
     def live(self) -> bool:
@@ -184,13 +182,6 @@ class Files:
             return handle
         raise BadHandleError(f"handle {number} is not open")
 
-    def declines(self, number: int, offset: int, size: int) -> bool:
-        """Whether to decline a read that the kernel may have made up around a page fault."""
-        handle = self._handles.get(number)
-        if handle is None or handle.feed is None or not handle.feed.stray(offset, size):
-            return False
-        return handle.guesses.decline(Range(offset, offset + size))
-
     def waits(self, number: int, offset: int, size: int) -> bool:
         """Whether a read would wait for bytes that are not local, or not checked."""
         handle = self._handles.get(number)
@@ -216,7 +207,6 @@ class Files:
         if size <= 0:
             return b""
         self.reads += 1
-        handle.guesses.on_read(Range(offset, offset + size))
         with blaming(handle.place):
             view = await self._read(handle.feed, handle.place, offset, size)
             handle.served()
