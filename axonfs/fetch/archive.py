@@ -19,7 +19,7 @@ import io
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 from axonfs.errors import MalformedError
 from axonfs.names import check_path, printable, unusable
@@ -37,12 +37,6 @@ _KNOWN = (b"path", b"size")
 _SIZE_DIGITS = 19
 _GZIP = b"\x1f\x8b"
 _GZIP_WINDOW = 31  # zlib's word for: gzip, and nothing else
-
-
-class Stream(Protocol):
-    """Blocking; fewer bytes than asked for only at the end."""
-
-    def read(self, size: int, /) -> bytes: ...
 
 
 class Plain(io.RawIOBase):
@@ -103,7 +97,7 @@ class Plain(io.RawIOBase):
         return plain
 
 
-def files(stream: Stream) -> Iterator[tuple[str, int]]:
+def files(stream: io.BufferedReader[Any]) -> Iterator[tuple[str, int]]:
     """Path and size of each file of a tar archive, whose bytes are next in `stream`.
 
     The caller reads these bytes before it goes on. An archive that is cut ends where it is cut.
@@ -131,7 +125,7 @@ def files(stream: Stream) -> Iterator[tuple[str, int]]:
         stream.read(_padding(size))
 
 
-def _skip(stream: Stream, size: int) -> None:
+def _skip(stream: io.BufferedReader[Any], size: int) -> None:
     while size and (piece := stream.read(min(size, _SKIP_BYTES))):
         size -= len(piece)
 
@@ -156,7 +150,7 @@ def _size(header: tarfile.TarInfo, extended: dict[bytes, str]) -> int:
     return size
 
 
-def _extended(header: tarfile.TarInfo, stream: Stream) -> dict[bytes, str]:
+def _extended(header: tarfile.TarInfo, stream: io.BufferedReader[Any]) -> dict[bytes, str]:
     """What an extension header says about the header after it."""
     if not 0 < header.size <= MAX_EXTENSION_BYTES:
         raise MalformedError(f"it has an extension header of {header.size} bytes")

@@ -197,9 +197,9 @@ class _Pass:
             await trio.to_thread.run_sync(refuse, manifest, store, f"{exc.what}, from {exc.source}")
 
     def _unpack(self, body: PackageBody) -> None:
-        store, allowed = self._store, self._allowed
+        manifest, store, allowed = self._manifest, self._store, self._allowed
         try:
-            Unpacking(self._manifest, store, body, self._unpacked, unverified=allowed).run()
+            Unpacking(manifest, store, body.readinto, self._unpacked, unverified=allowed).run()
         except (ChangedError, MalformedError) as exc:
             # Anew: neither is about the file that a reader wants, and a reader gets EIO of both.
             what = f"the package is not what the manifest declares: {exc.what}"

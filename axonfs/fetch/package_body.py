@@ -86,9 +86,8 @@ class PackageBody:
     def _filled(self, view: memoryview) -> bool:
         """Fill `view`; False where an answer broke off and another may be asked for."""
         try:
-            reading = self._reading = self._reading or self._ask()
-            reading.progressed()  # what was read before is in use by now
-            reading.fill(view, self._taken)
+            self._reading = self._reading or self._ask()
+            self._reading.fill(view, self._taken)
         except AxonError as exc:
             self._hang_up()
             if not trio.from_thread.run(self._again, exc):

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable
-from typing import Protocol
 
 from axonfs import memory
 from axonfs.errors import MalformedError
@@ -30,17 +29,11 @@ _SLICE = 64 << 10
 _FILE_OVERHEAD = 4096
 
 
-class Body(Protocol):
-    """The bytes of a package, to be read once; blocking."""
-
-    def readinto(self, view: memoryview, /) -> int:
-        """Fill `view`, or as much of it as is left."""
-
-
 class Unpacking:
     """One pass over the package of `manifest`.
 
     Args:
+        readinto: fills a view with the next bytes of the package, or as much of it as is left.
         unpacked: called with each declared file when its object is complete and right.
         unverified: whether files count of which nothing tells that their bytes are right.
     """
@@ -49,7 +42,7 @@ class Unpacking:
         self,
         manifest: Manifest,
         store: Store,
-        body: Body,
+        readinto: Callable[[memoryview], int],
         unpacked: Callable[[FileEntry], object],
         *,
         unverified: bool = False,
@@ -57,7 +50,7 @@ class Unpacking:
         assert manifest.package is not None
         self._package = manifest.package
         self._store = store
-        self._body = body
+        self._readinto = readinto
         self._unpacked = unpacked
         self._unverified = unverified
         self._declared = len(manifest.files)
@@ -75,7 +68,7 @@ class Unpacking:
         Raises:
             MalformedError: the package is not what the manifest declares.
             OSError: the cache's disk refused.
-            Exception: what `body` raises.
+            Exception: what `readinto` raises.
         """
         try:
             self._run(io.BufferedReader(Plain(self._next_slice, self._allowed), PIECE))
@@ -83,7 +76,7 @@ class Unpacking:
             while self._held:
                 self._held.pop().close()
 
-    def _run(self, plain: io.BufferedReader) -> None:
+    def _run(self, plain: io.BufferedReader[Any]) -> None:
         for path, size in files(plain):
             self._unpack(path, size, plain)
         while plain.read(PIECE):  # what pads the archive to its last record
@@ -100,12 +93,12 @@ class Unpacking:
         return data
 
     def _next_piece(self) -> memoryview:
-        piece = self._buffer[: self._body.readinto(self._buffer)]
+        piece = self._buffer[: self._readinto(self._buffer)]
         self._sum.update(piece)
         self._taken += len(piece)
         return piece
 
-    def _unpack(self, path: str, size: int, plain: io.BufferedReader) -> None:
+    def _unpack(self, path: str, size: int, plain: io.BufferedReader[Any]) -> None:
         """Read one file, up to its end if the archive has it."""
         entry = self._entry(path, size)
         filling = self._filling(entry) if entry else None

@@ -206,7 +206,6 @@ class Bodies:
                 piece = buffer[: part.size]
                 reading.fill(piece, part.start)
                 sink(part.start, piece)
-                reading.progressed()  # the sink's time is not the server's
         finally:
             self._buffers.put(buffer)
 

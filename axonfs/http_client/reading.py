@@ -155,7 +155,8 @@ class Reading:
         return self._body.whole
 
     def fill(self, view: memoryview, start: int) -> None:
-        """Fill `view` with the object's bytes from `start` on."""
+        """Fill `view` with the object's bytes from `start` on; the deadline starts anew."""
+        self._body.exchange.wire.progressed()  # the caller's time is not the server's
         stop = start + len(view)
         while start < stop:
             if start >= self._body.held.stop:
@@ -165,10 +166,6 @@ class Reading:
                 count = min(stop, self._body.held.stop) - start
                 self._body.readinto(view[len(view) - (stop - start) :][:count])
             start += count
-
-    def progressed(self) -> None:
-        """Start the deadline anew: what was read is in use."""
-        self._body.exchange.wire.progressed()
 
     def end(self) -> None:
         """Keep the connection if its answer was read to the end, and brought no byte too much.

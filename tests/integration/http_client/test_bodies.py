@@ -242,7 +242,6 @@ def test_a_body_is_read_in_any_pieces_and_at_any_pace(bodies: Bodies, origin: Fa
     with bodies.open(Location(origin.url + "object"), UNIT, SIZE) as reading:
         for size in (1, 999, 5 * UNIT, SIZE - 6 * UNIT - 1000):
             time.sleep(FAST.deadline / 2)
-            reading.progressed()
             reading.fill(view[at : at + size], at)
             at += size
     assert view[UNIT:] == DATA[UNIT:]
