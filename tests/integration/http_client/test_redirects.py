@@ -8,11 +8,9 @@ import pytest
 
 from axonfs.errors import AccessDeniedError, ChangedError, UnavailableError
 from axonfs.http_client import Bodies, Location
-from tests.integration.http_client.test_bodies import DATA, UNIT, bodies, origin, read
+from tests.integration.http_client.conftest import DATA, UNIT, read
 from tests.support import faulty
 from tests.support.faulty import FaultyOrigin
-
-__all__ = ["bodies", "origin"]
 
 
 def test_if_range_notices_a_change(bodies: Bodies, origin: FaultyOrigin) -> None:

@@ -19,21 +19,8 @@ from axonfs.formats.manifest import Manifest, parse_manifest
 from axonfs.names import Spec, parse_spec
 from axonfs.publish import Published, PublishProgress, publish
 from axonfs.publish.files import locked
+from tests.integration.publish.conftest import CHUNK, SPEC, contents
 from tests.support.registry import make_model
-
-SPEC = parse_spec("nlp/tiny@1.0.0")
-CHUNK = 64 << 10
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    sizes = {"a.safetensors": 3 * CHUNK + 7, "b.safetensors": 2 * CHUNK, "sub/empty.txt": 0}
-    return make_model(tmp_path / "model", sizes)
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Path:
-    return tmp_path / "registry"
 
 
 def manifest_of(registry: Path, spec: Spec = SPEC) -> Manifest:
@@ -49,14 +36,6 @@ def indexed(registry: Path) -> list[str]:
 
 def blob(registry: Path, kind: str, digest: str) -> bytes:
     return (registry / kind / "sha256" / digest[:2] / digest).read_bytes()
-
-
-def contents(registry: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(registry)): path.read_bytes()
-        for path in registry.rglob("*")
-        if path.is_file()
-    }
 
 
 def check_bytes(registry: Path, model: Path, spec: Spec = SPEC) -> None:

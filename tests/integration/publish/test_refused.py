@@ -14,10 +14,8 @@ from axonfs.errors import AxonError, MalformedError
 from axonfs.names import parse_spec
 from axonfs.publish import PublishProgress, publish
 from axonfs.publish.publisher import _registry_faults
-from tests.integration.publish.test_publish import CHUNK, SPEC, contents, model, registry
+from tests.integration.publish.conftest import CHUNK, SPEC, contents
 from tests.support.registry import make_model
-
-__all__ = ["model", "registry"]
 
 
 def corrupt(path: Path) -> None:

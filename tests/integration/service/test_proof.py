@@ -36,11 +36,6 @@ def registry(tmp_path: Path) -> Iterator[RegistryServer]:
         yield server
 
 
-@pytest.fixture
-def settings(tmp_path: Path, registry: RegistryServer) -> Settings:
-    return Settings((registry.url,), tmp_path / "cache", cache_size=1 << 30, deadline=5)
-
-
 @asynccontextmanager
 async def service(settings: Settings, monkeypatch: pytest.MonkeyPatch, boot: str = BOOT) -> Any:
     """A service whose store believes in this boot."""

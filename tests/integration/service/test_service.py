@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, closing
+from contextlib import aclosing, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 import trio
 
 from axonfs.engine import open_engine
@@ -16,32 +14,12 @@ from axonfs.names import parse_spec
 from axonfs.ranges import Range
 from axonfs.service import Service
 from axonfs.settings.settings import Settings
+from tests.integration.service.conftest import CHUNK, SIZES, TOTAL, service
 from tests.support.commands import ask, everything
-from tests.support.registry import CONFIG, SPEC, RegistryServer, published
+from tests.support.registry import SPEC, RegistryServer, published
 from tests.support.stores import backing_file
 
-CHUNK = 1 << 16
-SIZES = {"model.safetensors": 40 * CHUNK + 123, "part/two.safetensors": 9 * CHUNK, "empty.txt": 0}
-TOTAL = sum(SIZES.values()) + len(CONFIG)
 Event = dict[str, Any]
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[RegistryServer]:
-    directory = published(tmp_path, SIZES, chunk_size=CHUNK)
-    with RegistryServer(directory) as server:
-        yield server
-
-
-@pytest.fixture
-def settings(tmp_path: Path, registry: RegistryServer) -> Settings:
-    return Settings((registry.url,), tmp_path / "cache", cache_size=1 << 30, deadline=5)
-
-
-@asynccontextmanager
-async def service(settings: Settings, **live: Any) -> AsyncIterator[Service]:
-    async with open_engine(settings) as engine:
-        yield Service(engine, (lambda: live) if live else None)
 
 
 def objects_requested(registry: RegistryServer) -> int:

@@ -6,18 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from axonfs.settings.settings import Settings
-from tests.integration.service.test_service import (
-    CHUNK,
-    SIZES,
-    TOTAL,
-    registry,
-    service,
-    settings,
-)
+from tests.integration.service.conftest import CHUNK, SIZES, TOTAL, service
 from tests.support.commands import ask, everything
 from tests.support.registry import CONFIG, SPEC, RegistryServer, published
-
-__all__ = ["registry", "settings"]
 
 
 async def test_update_pins_the_newest_and_keeps_the_old(settings: Settings, tmp_path: Path) -> None:
