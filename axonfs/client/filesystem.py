@@ -143,7 +143,12 @@ class AxonFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
 
     def _above_versions(self, path: str) -> list[dict[str, Any]]:
         below = f"{path}/" if path else ""
-        names = (spec[len(below) :] for spec in self._listed() if spec.startswith(below))
+        try:
+            names = [spec[len(below) :] for spec in self._listed() if spec.startswith(below)]
+        except AxonError:  # such as of a registry that has a search, and no index
+            if "/" not in path:
+                raise
+            names = []
         paths = {f"{below}{name.partition('/')[0]}" for name in names}
         if "/" in path and not paths:  # a model, perhaps one that no registry lists
             versions = self.client.versions(path).versions

@@ -15,11 +15,11 @@ from tests.support.core import Core
 from tests.support.hub import TOKEN, HubServer, Repo, git_oid, sha256
 from tests.support.modelscope import ModelScopeServer
 from tests.support.packages import add_package
-from tests.support.transcript import Meanwhile, Step, Terminal, steps
+from tests.support.transcript import Examples, Meanwhile, Step, Terminal, steps
 
 pytestmark = pytest.mark.mount
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ("axon.md", "versions.md", "huggingface.md")
+PAGES = ("axon.md", "versions.md", "huggingface.md", "python.md")
 MIB = 1 << 20
 WEIGHTS = bytes(range(256)) * (25 << 12)
 STORY = {
@@ -137,12 +137,15 @@ def test_a_page_says_what_its_commands_say(
         if isinstance(step, Meanwhile):
             events[step.event]()
             continue
+        if isinstance(step, Examples):
+            assert terminal.run_examples(step) == ""
+            continue
         code, printed = terminal.run(step)
         assert step.matches(printed), f"$ {step.command}\n{printed}"
         assert (code != 0) == step.fails, f"$ {step.command}\n{printed}"
 
 
-def test_a_page_that_lags_is_noticed() -> None:
+def test_a_page_that_lags_is_noticed(tmp_path: Path) -> None:
     """The comparison itself: `…`, blanks, and nothing else is let through."""
     event, step = steps("<!-- meanwhile: push -->\n\n```console\n$ ls\na  b …\n…\nend\n```\n")
     assert event == Meanwhile("push")
@@ -151,3 +154,10 @@ def test_a_page_that_lags_is_noticed() -> None:
     assert step.matches("a  b 1\nend\n")
     for printed in ("a b 1\nend\n", "a  b 1\n", "a  b 1\nend\nmore\n", "x\na  b 1\nend\n"):
         assert not step.matches(printed)
+    (session,) = steps("```pycon\n>>> print('a name', 3)\na na… 3\n```\n")
+    assert isinstance(session, Examples)
+    here = Terminal(tmp_path, {}, {"name": "real name"})
+    assert "a real name 3" in here.run_examples(session)
+    assert Terminal(tmp_path, {}, {}).run_examples(session) == ""
+    wrong = Examples(session.text.replace(", 3)", ", 4)"))
+    assert "a name 4" in Terminal(tmp_path, {}, {}).run_examples(wrong)

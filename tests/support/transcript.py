@@ -6,6 +6,9 @@ lines; more than one blank is as good as two. A command fails if and only if the
 complaint of its own for it, a line like `axonfs: …` or `cat: …`. The blocks of a page share one
 shell's environment and directory.
 
+A block marked `pycon` is a Python session of its own, in that directory: a doctest, in which `…`
+stands for anything as well.
+
 Between two blocks `<!-- meanwhile: NAME -->` is what somebody else does, which the test knows.
 """
 
@@ -13,15 +16,22 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 _PART = re.compile(
-    r"^```console\n(?P<block>.*?)^```$|^<!-- meanwhile: (?P<event>\w+) -->$",
+    r"^```console\n(?P<block>.*?)^```$|^```pycon\n(?P<session>.*?)^```$"
+    r"|^<!-- meanwhile: (?P<event>\w+) -->$",
     re.MULTILINE | re.DOTALL,
 )
 SECONDS = 60
+_DOCTEST = """
+import doctest, sys
+test = doctest.DocTestParser().get_doctest(sys.stdin.read(), {}, "page", None, 0)
+doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test)
+"""
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,13 @@ class Meanwhile:
     event: str
 
 
+@dataclass(frozen=True)
+class Examples:
+    """A Python session, as a doctest."""
+
+    text: str
+
+
 def _line_pattern(line: str) -> str:
     return r"(?:.*\n)*" if line == "…\n" else re.escape(line).replace("…", ".*")
 
@@ -56,11 +73,14 @@ def _squeezed(text: str) -> str:
     return re.sub(r" +$", "", re.sub(r" {2,}", "  ", text), flags=re.MULTILINE)
 
 
-def steps(page: str) -> Iterator[Step | Meanwhile]:
+def steps(page: str) -> Iterator[Step | Meanwhile | Examples]:
     """The commands of a page and what happens between them, in order."""
     for part in _PART.finditer(page):
         if event := part["event"]:
             yield Meanwhile(event)
+            continue
+        if session := part["session"]:
+            yield Examples(session)
             continue
         for text in re.split(r"^\$ ", part["block"], flags=re.MULTILINE)[1:]:
             command, _, printed = text.partition("\n")
@@ -74,6 +94,27 @@ class Terminal:
     directory: Path
     environment: Mapping[str, str]
     names: Mapping[str, str]
+
+    def run_examples(self, examples: Examples) -> str:
+        """What doctest says of a Python session; nothing if it prints what the page says.
+
+        What it writes to standard error is left out: a progress bar, say.
+        """
+        text = examples.text.replace("…", "...")
+        for shown, real in self.names.items():
+            text = text.replace(shown, real)
+        done = subprocess.run(
+            [sys.executable, "-c", _DOCTEST],
+            cwd=self.directory,
+            env=dict(self.environment),
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def run(self, step: Step) -> tuple[int, str]:
         """Exit code and output of a command, in the page's words."""
