@@ -13,33 +13,23 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import trio
 
+from axonfs.ahead.bulk import Bulk
 from axonfs.ahead.plan import CONFIG, Plan, plan, starts_load
 from axonfs.catalog.tree import Version
 from axonfs.errors import AxonError, fault_of
-from axonfs.fetch import Feed, Fetcher, Priority
+from axonfs.fetch import Feed, Fetcher
 from axonfs.formats.manifest import FileEntry
-from axonfs.ranges import Range
 from axonfs.store import Store
 from axonfs.units import size
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, eq=False)
-class _File:
-    """A file under way; `pending` counts its parts, and one while more of them may come."""
-
-    feed: Feed
-    pending: int = 1
-    failed: bool = False
 
 
 class Load:
@@ -72,10 +62,10 @@ class Load:
         self._width = width
         self._room = room
         self._scope = trio.CancelScope()
-        self._missing: list[tuple[FileEntry, int]] = []
-        self._files: set[_File] = set()
-        self._size = self._left = 0
+        self._missing: list[FileEntry] = []
+        self._size = 0
         self._trigger = self._path = ""
+        self._bulk = self._bulk_of({})
 
     @property
     def active(self) -> bool:
@@ -85,8 +75,7 @@ class Load:
     @property
     def left(self) -> int:
         """Bytes that are still missing."""
-        under_way = (file.feed.bytes_left for file in self._files)
-        return self._left + sum(under_way)
+        return self._size - self._bulk.local
 
     def foresee(self, path: str) -> None:
         """The file at `path` was opened as well.
@@ -115,7 +104,7 @@ class Load:
             "files": len(self.digests),
             "size": self._size,
             "local": self._size - self.left,
-            "path": self._path,
+            "path": self._bulk.reached or self._path,
         }
 
     async def run(self) -> None:
@@ -135,8 +124,7 @@ class Load:
             else:
                 log.info("%s: prefetch ends: %s", self.version.spec, known)
         finally:
-            for file in list(self._files):
-                self._let_go(file)
+            self._bulk.close()
             self.ended = trio.current_time()
 
     # -- what to fetch -----------------------------------------------------------------------
@@ -146,7 +134,7 @@ class Load:
         await self._survey(chosen)
         if chosen.guides and self._missing:
             first = set(chosen.small)
-            await self._bring([item for item in self._missing if item[0] in first])
+            await self._bring([entry for entry in self._missing if entry in first])
             await self._survey(await self._plan(trigger, await self._texts(chosen.guides)))
         if self._missing and self.state != "no room":
             log.info("%s: %s was opened, fetching %s", self.version.spec, trigger, size(self.left))
@@ -159,11 +147,17 @@ class Load:
 
     async def _survey(self, chosen: Plan) -> None:
         entries = list({entry.digest: entry for entry in chosen.small + chosen.weights}.values())
-        store = self._fetcher.store
-        self._missing = await trio.to_thread.run_sync(_missing, store, entries)
-        self.digests = {entry.digest for entry in entries}
+        local = await trio.to_thread.run_sync(_local, self._fetcher.store, entries)
+        self._missing = [entry for entry in entries if local[entry.digest] < entry.size]
         self._size = sum(entry.size for entry in entries)
-        self._left = sum(count for _, count in self._missing)
+        self.digests = set(local)
+        self._path = self._bulk.reached or self._path
+        self._bulk = self._bulk_of(local)
+
+    def _bulk_of(self, local: Mapping[str, int]) -> Bulk:
+        return Bulk(
+            self._fetcher, self.version, local, parts=Feed.absent_parts, failed=self._go_without
+        )
 
     async def _texts(self, guides: Iterable[FileEntry]) -> dict[str, str]:
         """What is in the guides, as far as they are local."""
@@ -177,9 +171,9 @@ class Load:
 
     # -- the fetching ------------------------------------------------------------------------
 
-    async def _bring(self, missing: Sequence[tuple[FileEntry, int]]) -> None:
+    async def _bring(self, missing: Sequence[FileEntry]) -> None:
         """Fetch what fits of the entries, in their order."""
-        wanted = sum(count for _, count in missing)
+        wanted = self._bulk.missing(missing)
         room = await self._room(self)
         if room < wanted:
             self.state = "no room"
@@ -189,88 +183,27 @@ class Load:
                 size(max(room, 0)),
                 size(wanted),
             )
-        async with trio.open_nursery() as nursery:
-            send, parts = trio.open_memory_channel[tuple[_File, Range]](0)
-            nursery.start_soon(self._send_parts, missing, room, send)
-            for _ in range(self._width):
-                nursery.start_soon(self._fetch_parts, parts)
+        await self._bulk.fetch(missing, width=self._width, room=room)
 
-    async def _send_parts(
-        self,
-        missing: Sequence[tuple[FileEntry, int]],
-        room: int,
-        parts: trio.MemorySendChannel[tuple[_File, Range]],
-    ) -> None:
-        """Send what to ask for, in order, `room` bytes at most; files are opened as they are
-        reached.
-
-        Say `_part_ended` after each part.
-        """
-        async with parts:
-            for entry, count in missing:
-                file = await self._open(entry, count)
-                if file is None:
-                    continue
-                for part in file.feed.absent_parts():
-                    room -= file.feed.object.bytes_of(part).size
-                    if room < 0:
-                        self._part_ended(file)
-                        return
-                    file.pending += 1
-                    await parts.send((file, part))
-                self._part_ended(file)
-
-    async def _open(self, entry: FileEntry, missing: int) -> _File | None:
-        try:
-            file = _File(await self._fetcher.open(self.version, entry))
-        except (AxonError, OSError) as exc:
-            self._note(entry, exc)
-            return None
-        self._path = entry.path
-        self._left -= missing  # from here on the feed says it
-        self._files.add(file)
-        return file
-
-    async def _fetch_parts(self, parts: trio.MemoryReceiveChannel[tuple[_File, Range]]) -> None:
-        async for file, part in parts:
-            try:
-                if not file.failed:
-                    await file.feed.need(part, Priority.BACKGROUND)
-            except (AxonError, OSError) as exc:
-                if not file.failed:
-                    self._note(file.feed.entry, exc)
-                file.failed = True
-            self._part_ended(file)
-
-    def _note(self, entry: FileEntry, exc: AxonError | OSError) -> None:
+    def _go_without(self, entry: FileEntry, exc: AxonError | OSError) -> None:
         self.state = "incomplete"
         if isinstance(exc, AxonError):
             exc = exc.located(spec=str(self.version.spec), path=entry.path)
         log.info("prefetch goes on without a file: %s", exc)
 
-    def _part_ended(self, file: _File) -> None:
-        file.pending -= 1
-        if file.pending == 0:
-            self._let_go(file)
 
-    def _let_go(self, file: _File) -> None:
-        self._left += file.feed.bytes_left
-        self._files.remove(file)
-        file.feed.close()
-
-
-def _missing(store: Store, entries: Iterable[FileEntry]) -> list[tuple[FileEntry, int]]:
-    """The entries that are not whole, with the bytes they lack; blocks.
+def _local(store: Store, entries: Iterable[FileEntry]) -> dict[str, int]:
+    """How many bytes of each object are local, by digest; a quarantined one is not to be fetched,
+    and so counts as local. Blocks.
 
     What is there of them counts as used now: the load will read it, so it is not the first to go.
     """
-    found = []
+    found = {}
     for entry in entries:
         stored = store.object(entry)
         if stored.present_bytes:
             stored.touch()
-        if stored.present_bytes < entry.size and stored.quarantined is None:
-            found.append((entry, entry.size - stored.present_bytes))
+        found[entry.digest] = entry.size if stored.quarantined is not None else stored.present_bytes
     return found
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import trio
 
+from axonfs.ahead.bulk import Bulk
 from axonfs.catalog.tree import Version
 from axonfs.errors import (
     ADD_REGISTRY,
@@ -24,20 +25,15 @@ from axonfs.errors import (
     NotFoundError,
     UnavailableError,
     UsageError,
-    naming,
 )
-from axonfs.fetch import Feed, Priority
 from axonfs.formats.manifest import FileEntry, Manifest
 from axonfs.names import Spec, newest
-from axonfs.ranges import Range
+from axonfs.service import pin_work
 from axonfs.service.context import Context, Event, resolve, resolve_local, texts_of, wanted_of
-from axonfs.service.pin_work import Work
 from axonfs.service.proof import Proof, prove
 from axonfs.service.selection import Selection, measure, select
 from axonfs.store import Pin, Store
 from axonfs.versions import Wanted, parse_wanted
-
-PROGRESS_PAUSE = 0.1
 
 
 async def pin(context: Context, request: Event) -> Event:
@@ -71,10 +67,10 @@ async def _check_room(context: Context, selections: Sequence[Selection]) -> None
 async def _keep_one(context: Context, selection: Selection) -> dict[str, Any]:
     store, spec = context.store, selection.version.spec
     receipt = await trio.to_thread.run_sync(_receipt, store, selection)
-    works = [await _bring(context, selection, receipt)]
+    bulks = [await _bring(context, selection, receipt)]
     proof = await _prove(context, selection, receipt)
     if _lost(proof, selection):  # to an eviction that had chosen it before it was pinned
-        works.append(await _bring(context, selection, receipt))
+        bulks.append(await _bring(context, selection, receipt))
         proof = await _prove(context, selection, receipt)
     receipt = await trio.to_thread.run_sync(_settle, store, receipt, proof)
     for item in _lost(proof, selection):
@@ -87,28 +83,29 @@ async def _keep_one(context: Context, selection: Selection) -> dict[str, Any]:
         "manifest": receipt.manifest_digest,
         "files": len(selection.entries),
         "total": selection.size,
-        "fetched": sum(work.fetched - work.copied for work in works),
-        "copied": sum(work.copied for work in works),
+        "fetched": sum(bulk.fetched - bulk.copied for bulk in bulks),
+        "copied": sum(bulk.copied for bulk in bulks),
         "receipt": _shown(receipt),
         "path": context.path_of(spec),
     }
 
 
-async def _bring(context: Context, selection: Selection, receipt: Pin) -> Work:
+async def _bring(context: Context, selection: Selection, receipt: Pin) -> Bulk:
     """Have the pin noted, so that no eviction takes what is local, and the rest fetched."""
-    made = await trio.to_thread.run_sync(Work, context.fetcher, context.store, selection)
-    with closing(made) as work:
-        before = await trio.to_thread.run_sync(_note, context.store, receipt, work.missing)
+    made = await trio.to_thread.run_sync(pin_work.begin, context, selection)
+    with closing(made) as bulk:
+        missing = bulk.missing(selection.objects)
+        before = await trio.to_thread.run_sync(_note, context.store, receipt, missing)
         try:
-            await _fetch(context, work)
+            await pin_work.fetch(context, selection, bulk)
         except BaseException as exc:
             if isinstance(exc, Exception):
-                await context.events.send(work.event())
+                await context.events.send(pin_work.progress(selection, bulk))
             with trio.CancelScope(shield=True):
-                args = (context.store, receipt, before, work.fetched)
+                args = (context.store, receipt, before, bulk.fetched)
                 await trio.to_thread.run_sync(_undo_if_bare, *args)
             raise
-    return work
+    return bulk
 
 
 def _undo_if_bare(store: Store, receipt: Pin, before: Pin | None, fetched: int) -> None:
@@ -159,33 +156,6 @@ def _shown(receipt: Pin) -> dict[str, Any]:
         **doubt,
         "time": receipt.pinned_at,
     }
-
-
-async def _fetch(context: Context, work: Work) -> None:
-    """Have every chunk of the work local and usable."""
-    async with trio.open_nursery() as ticking:
-        ticking.start_soon(_tick, context, work)
-        async with trio.open_nursery() as nursery:
-            send, parts = trio.open_memory_channel[tuple[Feed, Range]](0)
-            nursery.start_soon(work.send_parts, send)
-            # Twice the streams, so that none idles while the end of a part settles.
-            for _ in range(2 * context.settings.streams):
-                nursery.start_soon(_fetch_parts, work, parts)
-        ticking.cancel_scope.cancel()
-    await context.events.send(work.event())
-
-
-async def _tick(context: Context, work: Work) -> None:
-    while True:
-        await context.events.send(work.event())
-        await trio.sleep(PROGRESS_PAUSE)
-
-
-async def _fetch_parts(work: Work, parts: trio.MemoryReceiveChannel[tuple[Feed, Range]]) -> None:
-    async for feed, part in parts:
-        with naming(spec=work.spec, path=feed.entry.path):
-            await feed.need(part, Priority.BACKGROUND)
-        work.ended(feed)
 
 
 def _receipt(store: Store, selection: Selection) -> Pin:

@@ -1,0 +1,156 @@
+"""The objects of one version that are fetched together: their parts, in order, several at a time.
+
+Above fetch; a load and a pin each have one. They decide what to fetch of each object and what an
+error means. Trio thread only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import trio
+
+from axonfs.catalog.tree import Version
+from axonfs.errors import AxonError
+from axonfs.fetch import Feed, Fetcher, Priority
+from axonfs.formats.manifest import FileEntry
+from axonfs.ranges import Range
+
+
+@dataclass(slots=True, eq=False)
+class _File:
+    """A file in flight; `pending` counts its parts, and one while more of them may come."""
+
+    entry: FileEntry
+    feed: Feed
+    pending: int = 1
+    failed: bool = False
+
+
+class Bulk:
+    """The fetch of some objects, and how far it is; `close` it.
+
+    `reached` is the path of the last file that it began with; `copied` counts the bytes that came
+    from a copy on this machine.
+
+    Args:
+        local: how many bytes of each object are local, by digest.
+        parts: what to fetch of an object that is not finished.
+        failed: called with a file that cannot be fetched, and the error. What it raises ends the
+            fetch; else the other files are fetched.
+    """
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        version: Version,
+        local: Mapping[str, int],
+        *,
+        parts: Callable[[Feed], Iterable[Range]],
+        failed: Callable[[FileEntry, AxonError | OSError], None],
+    ) -> None:
+        self.reached = ""
+        self.copied = 0
+        self._fetcher = fetcher
+        self._version = version
+        self._begun = dict(local)
+        self._local = dict(local)
+        self._parts = parts
+        self._failed = failed
+        self._files: list[_File] = []
+
+    async def fetch(
+        self, entries: Iterable[FileEntry], *, width: int, room: float = math.inf
+    ) -> None:
+        """Fetch the files in their order, at most `room` bytes; one file per object.
+
+        Args:
+            width: parts that are asked for at a time.
+        """
+        async with trio.open_nursery() as nursery:
+            send, parts = trio.open_memory_channel[tuple[_File, Range]](0)
+            nursery.start_soon(self._send_parts, entries, room, send)
+            for _ in range(width):
+                nursery.start_soon(self._fetch_parts, parts)
+
+    @property
+    def local(self) -> int:
+        """Bytes of the objects that are local now."""
+        for file in self._files:
+            self._local[file.entry.digest] = file.feed.object.present_bytes
+        return sum(self._local.values())
+
+    def missing(self, entries: Iterable[FileEntry]) -> int:
+        """Bytes of `entries` that were not local when it began."""
+        return sum(entry.size - self._begun[entry.digest] for entry in entries)
+
+    @property
+    def fetched(self) -> int:
+        """Bytes that became local since it began, for any reader."""
+        return max(self.local - sum(self._begun.values()), 0)
+
+    @property
+    def path(self) -> str:
+        """The first file that is in flight; empty between two."""
+        return self._files[0].entry.path if self._files else ""
+
+    def close(self) -> None:
+        """Close the files that are still open, and stop requests that no other task waits for."""
+        for file in list(self._files):
+            file.feed.withdraw()
+            self._close(file)
+
+    async def _send_parts(
+        self,
+        entries: Iterable[FileEntry],
+        room: float,
+        parts: trio.MemorySendChannel[tuple[_File, Range]],
+    ) -> None:
+        async with parts:
+            for entry in entries:
+                if (file := await self._open(entry)) is None:
+                    continue
+                for part in self._parts(file.feed):
+                    room -= file.feed.object.bytes_of(part).size
+                    if room < 0:
+                        self._part_ended(file)
+                        return
+                    file.pending += 1
+                    await parts.send((file, part))
+                self._part_ended(file)
+
+    async def _open(self, entry: FileEntry) -> _File | None:
+        try:
+            file = _File(entry, await self._fetcher.open(self._version, entry))
+        except (AxonError, OSError) as exc:
+            self._failed(entry, exc)
+            return None
+        self.reached = entry.path
+        self._files.append(file)
+        return file
+
+    async def _fetch_parts(self, parts: trio.MemoryReceiveChannel[tuple[_File, Range]]) -> None:
+        async for file, part in parts:
+            try:
+                if not file.failed:
+                    await file.feed.need(part, Priority.BACKGROUND)
+            except (AxonError, OSError) as exc:
+                if not file.failed:
+                    self._failed(file.entry, exc)
+                file.failed = True
+            self._part_ended(file)
+
+    def _part_ended(self, file: _File) -> None:
+        file.pending -= 1
+        if file.pending == 0:
+            self._close(file)
+
+    def _close(self, file: _File) -> None:
+        digest = file.entry.digest
+        self._local[digest] = file.feed.object.present_bytes
+        if file.feed.copied:
+            self.copied += self._local[digest] - self._begun[digest]
+        self._files.remove(file)
+        file.feed.close()
