@@ -192,7 +192,7 @@ class CachedFile(io.RawIOBase):
             self._session, self._opened = self._opener()
         session, opened = self._session, self._opened
         if opened.descriptor is not None:
-            from axonfs.vfs.files import read_all
+            from axonfs.store import read_all
 
             with suppress(OSError):  # the disk failed: the session gets the bytes past it
                 read_all(opened.descriptor, view, start)

@@ -5,7 +5,7 @@ Sits beside sources, below catalog and fetch. The layers above fetch and verify 
 """
 
 from axonfs.formats.document import Document
-from axonfs.store.backing import file_system, in_memory
+from axonfs.store.backing import file_system, in_memory, read_all
 from axonfs.store.health import DISK_FAULTS
 from axonfs.store.metadata import Pin, ScrubState, StoredManifest
 from axonfs.store.objects import StoredObject
@@ -25,4 +25,5 @@ __all__ = [
     "StoredObject",
     "file_system",
     "in_memory",
+    "read_all",
 ]

@@ -259,16 +259,17 @@ def write_all(descriptor: int, view: memoryview, offset: int) -> None:
             written += os.pwrite(descriptor, view[written:], offset + written)
 
 
-def read_all(descriptor: int, view: memoryview, offset: int) -> bool:
-    """Fill `view` from `offset`; False where the file ends before or the disk fails."""
-    done = 0
-    with suppress(OSError):
-        while done < len(view):
-            count = os.preadv(descriptor, [view[done:]], offset + done)
-            if count == 0:
-                break
-            done += count
-    return done == len(view)
+def read_all(descriptor: int, view: memoryview, offset: int) -> None:
+    """Fill `view` from `offset`.
+
+    Raises:
+        OSError: the disk failed, or the file is shorter than its index says.
+    """
+    while view:
+        count = os.preadv(descriptor, [view], offset)
+        if count == 0:
+            raise OSError(errno.EIO, "a backing file is too short")
+        view, offset = view[count:], offset + count
 
 
 def data_extents(descriptor: int) -> list[Range]:

@@ -370,7 +370,9 @@ class StoredObject:
         self, descriptor: int, chunk: int, view: memoryview, right: Right | None, group: Group
     ) -> int | None:
         """Read the chunk into `view`; its sum if it is what it should be, else None."""
-        if not backing.read_all(descriptor, view, chunk * self.chunk_size):
+        try:
+            backing.read_all(descriptor, view, chunk * self.chunk_size)
+        except OSError:
             return None
         slot, value = chunk % GROUP, checksum(view)
         if not group.adopted(slot):

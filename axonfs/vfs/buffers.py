@@ -16,7 +16,7 @@ BUFFER_SIZE = 1 << 20
 KEPT = 32
 
 
-class Buffers:
+class ReplyBuffers:
     """A pool of `BUFFER_SIZE` buffers. Trio thread only."""
 
     def __init__(self) -> None:

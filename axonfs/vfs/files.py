@@ -6,7 +6,6 @@ that are in the page cache are copied here, everything else in threads.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
@@ -20,9 +19,9 @@ from axonfs.ahead.prefetcher import Prefetcher
 from axonfs.errors import BadHandleError, CorruptError
 from axonfs.fetch import Feed, Fetcher, Priority
 from axonfs.ranges import Range, chunk_range, chunk_span
-from axonfs.store import DISK_FAULTS, StoredObject, in_memory
+from axonfs.store import DISK_FAULTS, StoredObject, in_memory, read_all
 from axonfs.vfs.blame import blaming
-from axonfs.vfs.buffers import Buffers
+from axonfs.vfs.buffers import ReplyBuffers
 from axonfs.vfs.journal import Journal, Kind, KnownHandle
 from axonfs.vfs.paths import File, Place, Text
 
@@ -90,7 +89,7 @@ class Files:
         self._journal = journal
         self._in_memory = in_memory(fetcher.store.directory)
         self._handles: dict[int, Handle] = {}
-        self._buffers = Buffers()
+        self._buffers = ReplyBuffers()
         self.reads = 0  # of objects, that came here rather than to the page cache or a backing file
 
     async def open(self, number: int, place: Place) -> Handle:
@@ -330,16 +329,3 @@ def read_cached(fd: int, view: memoryview, offset: int) -> int:
         return os.preadv(fd, [view], offset, os.RWF_NOWAIT)
     except OSError:  # not in the page cache, or a file system without RWF_NOWAIT
         return 0
-
-
-def read_all(fd: int, view: memoryview, offset: int) -> None:
-    """`view` filled from `offset` on.
-
-    Raises:
-        OSError: the disk failed, or the backing file is shorter than its index says.
-    """
-    while view:
-        count = os.preadv(fd, [view], offset)
-        if count == 0:
-            raise OSError(errno.EIO, "a backing file is too short")
-        view, offset = view[count:], offset + count
