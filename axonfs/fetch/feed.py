@@ -130,7 +130,7 @@ class Feed:
         """
         if self.entry.unverified:
             return self.allowed and self.complete
-        return self.compared or (not self._entire and not self.complete)
+        return self._judge.compared or (not self._entire and not self._local.complete)
 
     @property
     def _entire(self) -> bool:
@@ -174,9 +174,12 @@ class Feed:
         return max(1, size // max(self.object.chunk_size, 1))
 
     async def need(
-        self, chunks: Range, priority: Priority = Priority.DEMAND
+        self, chunks: Range, priority: Priority = Priority.DEMAND, *, ahead: Range | None = None
     ) -> Mapping[int, bytes]:
         """Return when the chunks `[start, stop)` are local and verified.
+
+        Args:
+            ahead: the chunks to fetch behind these, which are not waited for.
 
         Returns:
             Those of them that the disk did not take, by number: nearly always none.
@@ -198,9 +201,14 @@ class Feed:
                 raise self._offline_error()
             for run in absent:
                 self._request(run, priority)
+            if ahead is not None:
+                self.want(ahead)
+                ahead = None
             await self.download.landed(absent, passed)
             if passed and self._answers.differ:
                 raise self._answers.undecided(self.object.health.fault)
+        if ahead is not None:
+            self.want(ahead)
         return passed
 
     async def _may_serve(self, chunks: Range, passed: dict[int, bytes]) -> bool:
@@ -247,10 +255,10 @@ class Feed:
         return await self._judge.check(chunks)
 
     def want(self, chunks: Range, priority: Priority = Priority.READAHEAD) -> None:
-        """Have the chunks fetched; no reader waits, so errors stay in the log."""
+        """Have chunks fetched that no reader waits for yet; errors stay in the log."""
         refused = self.object.quarantined or not self.allowed
         if self._offline or refused or not self.versions:
-            return  # `need` says why
+            return
         if priority is not Priority.DEMAND and self.object.health.fault:
             # Memory is short, and what is fetched too early goes from it unread.
             ahead = self._chunks_in(AHEAD_OF_A_BAD_DISK)

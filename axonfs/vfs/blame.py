@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from axonfs.errors import naming
+from axonfs.errors import AxonError, naming
 from axonfs.vfs.paths import File, Folder, Place
 
 
-def blaming(place: Place, name: str | None = None) -> naming:
+class blaming:  # noqa: N801 - reads as a phrase: `with blaming(place):`
     """Have each AxonError that leaves the block name the spec and the path of `place`.
+
+    Each read enters one, so the texts are made only where an error needs them.
 
     Args:
         name: what is looked up in it.
     """
-    spec, path = _subject(place)
-    if name is not None:
-        path = f"{path or ''}/{name}".lstrip("/")
-    return naming(spec=spec, path=path)
+
+    def __init__(self, place: Place, name: str | None = None) -> None:
+        self._place = place
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        if isinstance(exc, AxonError):
+            spec, path = _subject(self._place)
+            if self._name is not None:
+                path = f"{path or ''}/{self._name}".lstrip("/")
+            with naming(spec=spec, path=path):
+                raise exc
 
 
 def _subject(place: Place) -> tuple[str | None, str | None]:

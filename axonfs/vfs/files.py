@@ -17,7 +17,7 @@ import trio
 
 from axonfs.ahead.prefetcher import Prefetcher
 from axonfs.errors import BadHandleError, CorruptError
-from axonfs.fetch import Feed, Fetcher, Priority
+from axonfs.fetch import Feed, Fetcher
 from axonfs.ranges import Range, chunk_range, chunk_span
 from axonfs.store import DISK_FAULTS, StoredObject, in_memory, read_all
 from axonfs.vfs.blame import blaming
@@ -59,7 +59,7 @@ class Handle:
         Raises:
             CorruptError: the reader was given others before, which proved to be wrong.
         """
-        if self.feed is None:
+        if self.feed is None or (self.feed.compared and self.uncompared is None):
             return
         restarts = self.feed.restarts
         if self.uncompared not in (None, restarts):
@@ -214,13 +214,15 @@ class Files:
     async def _read(self, feed: Feed, place: File, offset: int, size: int) -> memoryview:
         stored = feed.object
         chunks = chunk_span(offset, size, stored.chunk_size)
-        if not feed.complete:
-            self._read_ahead(feed, place, chunks, Range(offset, offset + size))
+        ahead = None if feed.complete else self._ahead(feed, place, chunks, offset, size)
         stored.touch()
         with self._buffers.borrowed(size) as view:
             while True:
                 epoch = stored.epoch
-                passed = {} if feed.present(*chunks) else await feed.need(chunks)
+                if ahead is None and feed.present(*chunks):
+                    passed: Mapping[int, bytes] = {}
+                else:
+                    passed, ahead = await feed.need(chunks, ahead=ahead), None
                 try:
                     await self._fill(feed, view, offset, passed)
                     failure = None
@@ -259,13 +261,16 @@ class Files:
             else:
                 await trio.to_thread.run_sync(_read_object, stored, part, start)
 
-    def _read_ahead(self, feed: Feed, place: File, chunks: Range, read: Range) -> None:
-        ahead = feed.readahead.on_read(read.start, read.size, absent=feed.absent(chunks.start))
-        feed.want(chunks, Priority.DEMAND)  # first, so that what is fetched ahead is behind it
-        if ahead:
-            feed.want(chunk_span(ahead.start, ahead.size, feed.object.chunk_size))
-            if self._prefetcher and ahead.stop == feed.entry.size:
-                self._prefetcher.streamed(place.version, place.entry.path)
+    def _ahead(
+        self, feed: Feed, place: File, chunks: Range, offset: int, size: int
+    ) -> Range | None:
+        """The chunks to fetch ahead after a read of `chunks`, if any."""
+        ahead = feed.readahead.on_read(offset, size, absent=feed.absent(chunks.start))
+        if ahead is None:
+            return None
+        if self._prefetcher and ahead.stop == feed.entry.size:
+            self._prefetcher.streamed(place.version, place.entry.path)
+        return chunk_span(ahead.start, ahead.size, feed.object.chunk_size)
 
     def release(self, number: int) -> bool:
         """Close a handle; whether it was of a file that is local as a whole."""
