@@ -52,7 +52,7 @@ class Network:
 
     def lane_at(self, location: Location) -> Lane:
         """The lane of the origin that is asked first for `location`."""
-        return self.lane(self.bodies.first_asked(location))
+        return self.lane(self.bodies.first_origin(location))
 
     def lane_of(self, job: Job) -> Lane:
         """The lane that `job` waits or runs in; it was submitted and is not over."""

@@ -1,7 +1,7 @@
-"""The HTTP client: small documents over the event loop, and the bytes of objects in threads.
+"""The HTTP client: small documents on the event loop, the bytes of objects in threads.
 
-The only package that speaks HTTP to others. Imports the modules at the root and no other package.
-Documents run on the trio thread; `Bodies` blocks, in threads of whoever calls it.
+The only package that sends HTTP requests. Imports the modules at the root and no other package.
+`Documents` runs on the trio thread. `Bodies` blocks; its callers run it in worker threads.
 """
 
 from axonfs.http_client.bodies import Bodies, Location

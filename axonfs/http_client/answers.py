@@ -1,7 +1,7 @@
-"""What requests say, and how an answer is judged before a byte of its body is used.
+"""Request headers, and the checks of an answer's status and headers before its body is used.
 
-Pure. One table for both clients: what an answer means is decided here and nowhere else. HTTP's
-inclusive ranges occur only in this module and where requests are written.
+Pure. Both clients use this module, so an answer means the same to both. HTTP's inclusive ranges
+exist only here.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ HEADERS = {
     "Accept-Encoding": "identity",  # ranges and digests are of the plain bytes
 }
 
-# The client errors that pass by themselves: timeout, too early, too many.
-_PASSING = frozenset({408, 425, 429})
+# Client errors that are temporary: timeout, too early, too many requests.
+_TEMPORARY = frozenset({408, 425, 429})
 _OVERLOADED = frozenset({429, 503})
 _CONTENT_RANGE = re.compile(
     r"bytes\s+(\d{1,19})\s*-\s*(\d{1,19})\s*/\s*(\d{1,19}|\*)", re.ASCII | re.IGNORECASE
@@ -37,7 +37,7 @@ _CONTENT_RANGE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Status and headers (names in lower case) of the answer that `url` gave."""
+    """Status and headers (names in lower case) of the answer from `url`."""
 
     url: str
     status: int
@@ -60,14 +60,14 @@ class Answer:
 
 
 _HINTS = {
-    401: "it wants a token",
+    401: "the source requires a token",
     403: "the token or the account is not allowed to read it",
     407: "check the user and password in HTTP_PROXY or HTTPS_PROXY",
 }
 
 
 def content_range(text: str | None) -> tuple[Range, int | None] | None:
-    """A Content-Range header as half-open range and total size (None where it is `*`)."""
+    """A Content-Range header as half-open range and total size (None for `*`); None if invalid."""
     match = _CONTENT_RANGE.fullmatch((text or "").strip())
     if match is None:
         return None
@@ -78,7 +78,7 @@ def content_range(text: str | None) -> tuple[Range, int | None] | None:
 
 
 def content_length(headers: Mapping[str, str]) -> int | None:
-    """The length that the headers promise; None where they promise none or an unreadable one."""
+    """The length of the body from the headers; None if it is missing or malformed."""
     text = headers.get("content-length", "").strip()
     if "transfer-encoding" in headers or not re.fullmatch(r"\d{1,19}", text, re.ASCII):
         return None
@@ -88,12 +88,12 @@ def content_length(headers: Mapping[str, str]) -> int | None:
 def check_framing(answer: Answer) -> None:
     """
     Raises:
-        UnavailableError: two fields say where the body ends. Whichever is believed, the other one
-            may hide a second answer in it (RFC 9112, section 6.3).
+        UnavailableError: two fields give the end of the body. The difference between them could
+            hide a second answer (RFC 9112, section 6.3).
     """
     if "transfer-encoding" in answer.headers and "content-length" in answer.headers:
         raise answer.fault(
-            UnavailableError, "it sent both Content-Length and Transfer-Encoding, which is refused"
+            UnavailableError, "invalid answer with both Content-Length and Transfer-Encoding"
         )
 
 
@@ -101,7 +101,7 @@ def check_status(answer: Answer, expected: frozenset[int], missing: type[AxonErr
     """Return if the status is one of `expected` and the body can be decoded.
 
     Raises:
-        AxonError: what the status means; `missing` for 404 and 410.
+        AxonError: the error that the status stands for; `missing` for 404 and 410.
     """
     status = answer.status
     if status in expected:
@@ -112,15 +112,15 @@ def check_status(answer: Answer, expected: frozenset[int], missing: type[AxonErr
     if status in (404, 410):
         raise answer.fault(missing, what)
     if status == 416:
-        raise answer.fault(ChangedError, "the object no longer has the range asked for (416)")
-    # A success that was not asked for (204, 206 for a whole document) is some proxy's mistake.
+        raise answer.fault(ChangedError, "the object no longer has the requested range (416)")
+    # An unexpected success (204, or 206 for a whole document) is usually a proxy's mistake.
     raise answer.fault(
-        UnavailableError, what, transient=status in _PASSING or status < 300 or status >= 500
+        UnavailableError, what, transient=status in _TEMPORARY or status < 300 or status >= 500
     )
 
 
 def codings(answer: Answer) -> list[str]:
-    """The content codings of the body, the one that is undone first at the end."""
+    """The content codings of the body, in the order in which they were applied."""
     named = elements(answer.headers.get("content-encoding"))
     return [coding for coding in named if coding not in NONE]
 
@@ -129,27 +129,27 @@ def _check_codings(answer: Answer) -> None:
     found = codings(answer)
     if len(found) > MAX_CODINGS or not KNOWN.issuperset(found):
         named = printable(", ".join(found), 40)
-        what = f"it sent the content encoding '{named}', which was not asked for"
+        what = f"unsupported content encoding '{named}', though 'identity' was requested"
         raise answer.fault(UnavailableError, what)
 
 
 def same_etag(one: str, other: str) -> bool:
-    """Whether two ETags name the same content; weak or strong, since digests settle the rest."""
+    """Whether two ETags name the same content. Weak ones count too: digests verify the bytes."""
     return one.removeprefix("W/") == other.removeprefix("W/")
 
 
 def body_range(answer: Answer, asked: Range, size: int, etag: str | None) -> Range:
-    """Which bytes of an object of `size` bytes the body of a 200 or 206 holds.
+    """The range of an object of `size` bytes that the body of a 200 or 206 holds.
 
-    It holds the first byte of `asked`, and may hold more or less than was asked for.
+    The range contains the first byte of `asked`, and may be longer or shorter than `asked`.
 
     Raises:
-        EtagError: it has another ETag, or none.
-        ChangedError: the size is not the object's.
-        UnavailableError: the answer is not one to the question asked.
+        EtagError: the answer has another ETag, or none.
+        ChangedError: the object has another size now.
+        UnavailableError: the answer does not fit the request.
     """
     held = _partial(answer, asked, size) if answer.status == 206 else _all(answer, size)
-    if etag and not codings(answer):  # of which the ETag is another one
+    if etag and not codings(answer):  # a coded body has an ETag of its own
         check_etag(answer, etag)
     return held
 
@@ -161,8 +161,8 @@ def check_etag(answer: Answer, etag: str) -> None:
     """
     theirs = answer.headers.get("etag")
     if not (theirs and same_etag(etag, theirs)):
-        found = f"its ETag is {printable(theirs, 80)}" if theirs else "it has no ETag"
-        raise answer.fault(EtagError, f"{found}, it was {printable(etag, 80)}")
+        now = f"its ETag is now {printable(theirs, 80)}" if theirs else "it has no ETag now"
+        raise answer.fault(EtagError, f"{now}; it was {printable(etag, 80)}")
 
 
 def _all(answer: Answer, size: int) -> Range:
@@ -173,10 +173,10 @@ def _all(answer: Answer, size: int) -> Range:
 
 
 def is_coded(answer: Answer, size: int) -> bool:
-    """Whether the body has to be decoded to be an object of `size` bytes.
+    """Whether the body must be decoded to get an object of `size` bytes.
 
-    Some servers call every file that is named .gz encoded, though its bytes are the object's. The
-    length tells; a range that is one of the object's is not coded either.
+    Some servers declare a Content-Encoding for every file named .gz and send the file unchanged.
+    Then the length equals the object's. Ranges of the object are not coded either.
     """
     coded = answer.status == 200 and bool(codings(answer))
     return coded and content_length(answer.headers) != size
@@ -186,7 +186,7 @@ def _partial(answer: Answer, asked: Range, size: int) -> Range:
     text = answer.headers.get("content-range")
     sent = content_range(text)
     if sent is None:
-        what = f"its Content-Range is unreadable: {printable(text or 'none', 80)}"
+        what = f"invalid or missing Content-Range: '{printable(text or '', 80)}'"
         raise answer.fault(UnavailableError, what, transient=True)
     body, total = sent
     if total is not None and total != size:
@@ -194,15 +194,16 @@ def _partial(answer: Answer, asked: Range, size: int) -> Range:
     length = content_length(answer.headers)
     holds = body.start <= asked.start < body.stop <= size
     if not holds or (length is not None and length != body.size):
-        what = f"it sent other bytes than asked for: {printable(text or '', 80)}, {length} long"
+        long = "" if length is None else f" with a Content-Length of {length}"
+        what = f"it sent other bytes than requested: '{printable(text or '', 80)}'{long}"
         raise answer.fault(UnavailableError, what, transient=True)
     return body
 
 
 def range_headers(asked: Range, etag: str | None) -> dict[str, str]:
-    """The request headers for the bytes `asked` of an object whose ETag was `etag`."""
+    """The request headers for the range `asked` of an object whose ETag was `etag`."""
     headers = {"Range": f"bytes={asked.start}-{asked.stop - 1}"}
-    # If-Range takes strong validators only, and no server should send another text.
+    # If-Range allows strong validators only, and header values must be ASCII.
     if etag and etag.isascii() and not etag.startswith("W/"):
         headers["If-Range"] = etag
     return headers

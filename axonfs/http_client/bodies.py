@@ -1,10 +1,10 @@
 """Objects' bytes: ranged GETs with blocking sockets, straight into a reused buffer.
 
-Sits beside documents.py, which has everything else that is asked over HTTP. httpcore moves a tenth
-of what a blocking `readinto` does per second of CPU, and through the event loop at that.
+Beside documents.py, which sends all other requests. Per second of processor time httpcore moves a
+tenth of the bytes of a blocking `readinto`, and it needs the event loop for that.
 
-Threading: for worker threads; every method may be called from several at once. A call uses one
-connection and one buffer, both its own until it returns.
+Threading: for worker threads. Several threads may call every method at once. A call has one
+connection and one buffer to itself until it returns.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from axonfs.http_client.answers import (
 from axonfs.http_client.dial import Dialer
 from axonfs.http_client.faults import fault
 from axonfs.http_client.limits import DRAIN_BYTES, DRAIN_SECONDS, Limits
-from axonfs.http_client.pool import Buffers, Pool
+from axonfs.http_client.pool import Pool, ReceiveBuffers
 from axonfs.http_client.reading import Body, Exchange, Reading, mapped
 from axonfs.http_client.routes import Routes, Trust
 from axonfs.http_client.urls import (
@@ -50,7 +50,7 @@ from axonfs.ranges import Range, aligned
 
 Sink = Callable[[int, memoryview], object]
 _EXPECTED = frozenset({200, 206})
-SIGNED_URLS = 4096  # remembered; each is some 1000 characters
+SIGNED_URLS = 4096  # that are remembered, of about 1000 characters each
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,10 @@ class Location:
 
     Args:
         headers: credentials, sent to this URL's origin only.
-        etag: that of an answer whose bytes these have to be of, if any.
-        signed: it redirects to a URL on another host that may be asked until it is refused, as
-            a hub's do. Only `url` is then asked again, and an ETag means nothing.
-        access: what a person can do where access is denied.
+        etag: the ETag that every answer must have, if any.
+        signed: `url` redirects to a signed URL on another host, as on hubs. The signed URL is used
+            until its host refuses it; then `url` is requested again. ETags are ignored.
+        access: the hint for the user where access is denied.
     """
 
     url: str
@@ -73,8 +73,8 @@ class Location:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asking:
-    """How one `read` asks."""
+class _Options:
+    """The options of one `read` or `open`, for each of its requests."""
 
     cancelled: Callable[[], bool]
     patience: float | None
@@ -85,7 +85,7 @@ class Bodies:
     """Reads ranges of objects over kept-alive connections; `with` closes them.
 
     Args:
-        trust: whom to trust, where it is not the system's choice.
+        trust: the certificate authorities; by default the system's.
     """
 
     def __init__(
@@ -99,8 +99,8 @@ class Bodies:
         routes = routes or Routes.of_environment()
         self._dialer = Dialer(self.limits, routes, trust or Trust())
         self._pool = Pool()
-        self._buffers = Buffers()
-        self._signed: dict[str, Url] = {}  # where a signed location's URL led to last
+        self._buffers = ReceiveBuffers()
+        self._signed: dict[str, Url] = {}  # by a signed location's URL: its last redirect
 
     def __enter__(self) -> Self:
         return self
@@ -109,7 +109,7 @@ class Bodies:
         self.close()
 
     def close(self) -> None:
-        """Close the idle connections; one in use closes when its read ends."""
+        """Close the idle connections. A connection in use closes when its read ends."""
         self._pool.close()
 
     def read(
@@ -126,32 +126,33 @@ class Bodies:
         patience: float | None = None,
         redirected: Callable[[Origin], object] = bool,
     ) -> None:
-        """Ask once for the bytes `[start, stop)` of an object of `size` bytes.
+        """Request the bytes `[start, stop)` of an object of `size` bytes, without retries.
 
         Args:
-            sink: called with offset and view of pieces, in order, each of which ends at a
-                multiple of `unit` or with the answer. The view is good until it returns; what it
-                raises passes through. A server that ignores ranges gets its whole object read,
-                and the sink is given all of it, from 0 to `size`.
-            cancelled: asked between receives, a few times a second; once it is true the read
-                ends early and without an error. Connecting is not interrupted.
-            validated: told the ETag of the first answer, if it has one, before any of its bytes.
-                Returns the one that it and further answers to this read must have, if any.
-            patience: seconds to wait for a connection and for each byte, where that is less than
-                the usual.
-            redirected: called with the origin that a redirect leads to, if it is another one,
-                before it is asked; what it raises passes through.
+            sink: called with the offset and a view of each piece, in order. A piece ends at a
+                multiple of `unit` or at the end of the answer. The view is valid until `sink`
+                returns. If the server ignores ranges, `sink` gets the whole object, from 0 to
+                `size`.
+            cancelled: polled between receives, a few times a second. Once it returns true, the
+                read ends early without an error. Connecting is not interrupted.
+            validated: called with the ETag of the first answer, if it has one, before any of its
+                bytes. Returns the ETag that all answers of this read must have, or None.
+            patience: seconds to wait for a connection and for each byte, if less than the usual.
+            redirected: called with the origin of a redirect to another origin, before the request
+                to it.
+
+        Exceptions from `sink` and `redirected` pass through.
 
         Raises:
-            AxonError: what went wrong, with `transient` and `retry_after` for the next attempt.
+            AxonError: the fault, with `transient` and `retry_after` set for the next attempt.
         """
-        asked = Range(start, stop)
-        asking = _Asking(cancelled, patience, redirected)
+        requested = Range(start, stop)
+        options = _Options(cancelled, patience, redirected)
         with (
             contextlib.suppress(CancelledReadError),
-            self._open(location, asked, size, asking, validated) as reading,
+            self._open(location, requested, size, options, validated) as reading,
         ):
-            self._stream(reading, Range(0, size) if reading.whole else asked, sink, unit)
+            self._stream(reading, Range(0, size) if reading.whole else requested, sink, unit)
 
     def open(
         self,
@@ -162,39 +163,43 @@ class Bodies:
         cancelled: Callable[[], bool] = bool,
         patience: float | None = None,
     ) -> Reading:
-        """Ask once for the bytes of an object of `size` bytes from `start` on; `with` ends it.
+        """Request the bytes of an object from `start` to its end, `size`, without retries.
+
+        The reading is a context manager that ends the request.
 
         Args:
             cancelled, patience: as for `read`.
 
         Raises:
-            AxonError: as `read`; so do the reading's methods.
-            CancelledReadError: `cancelled` became true; here, or in the reading's methods.
+            AxonError: as `read`. The reading's methods raise it, too.
+            CancelledReadError: `cancelled` returned true. The reading's methods raise it, too.
         """
-        return self._open(location, Range(start, size), size, _Asking(cancelled, patience, bool))
+        return self._open(location, Range(start, size), size, _Options(cancelled, patience, bool))
 
     def _open(
         self,
         location: Location,
-        asked: Range,
+        requested: Range,
         size: int,
-        asking: _Asking,
+        options: _Options,
         validated: Callable[[str], str | None] | None = None,
     ) -> Reading:
-        if not 0 <= asked.start < asked.stop <= size:
-            raise ValueError(f"[{asked.start}, {asked.stop}) is not in an object of {size} bytes")
+        if not 0 <= requested.start < requested.stop <= size:
+            raise ValueError(
+                f"[{requested.start}, {requested.stop}) is not in an object of {size} bytes"
+            )
         tied = location
 
         def ask(at: int) -> Body:
-            return self._ask_for(tied, Range(at, asked.stop), size, asking)
+            return self._request_body(tied, Range(at, requested.stop), size, options)
 
         with contextlib.ExitStack() as opened:
-            reading = Reading(ask(asked.start), ask, self._pool, self.limits)
+            reading = Reading(ask(requested.start), ask, self._pool, self.limits)
             opened.enter_context(reading)
             etag = reading.answer.headers.get("etag")
             if validated and etag and not location.signed and not codings(reading.answer):
                 tied = replace(location, etag=validated(etag))
-                if tied.etag:  # that of another answer, which came at the same time, say
+                if tied.etag:  # may come from another answer that arrived at the same time
                     check_etag(reading.answer, tied.etag)
             opened.pop_all()
         return reading
@@ -209,32 +214,32 @@ class Bodies:
         finally:
             self._buffers.put(buffer)
 
-    def _ask_for(self, location: Location, asked: Range, size: int, asking: _Asking) -> Body:
-        exchange = self._find(location, asked, asking)
+    def _request_body(
+        self, location: Location, requested: Range, size: int, options: _Options
+    ) -> Body:
+        exchange = self._request(location, requested, options)
         try:
             with mapped(exchange.answer.url, self.limits):
-                return Body(exchange, asked, size, location.etag)
+                return Body(exchange, requested, size, location.etag)
         except BaseException:
             exchange.wire.hang_up()
             raise
 
-    # -- asking ------------------------------------------------------------------------------
-
-    def first_asked(self, location: Location) -> Origin:
-        """The origin that is asked first for the bytes at `location`."""
+    def first_origin(self, location: Location) -> Origin:
+        """The origin that gets the first request for the bytes at `location`."""
         return (self._signed.get(location.url) or target_of(location.url)).origin
 
-    def _find(self, location: Location, asked: Range, asking: _Asking) -> Exchange:
-        """The answer that has a body, after redirects."""
+    def _request(self, location: Location, requested: Range, options: _Options) -> Exchange:
+        """The answer with the body, after redirects."""
         url = target_of(location.url)
         secrets: Mapping[str, str] = {**url.credentials, **location.headers}
-        headers = {**HEADERS, **range_headers(asked, location.etag)}
-        if known := self._signed.get(location.url):
-            found = self._ask_signed(location, known, headers, asking)
+        headers = {**HEADERS, **range_headers(requested, location.etag)}
+        if signed := self._signed.get(location.url):
+            found = self._request_signed(location, signed, headers, options)
             if found:
                 return found
         for _ in range(MAX_REDIRECTS + 1):
-            found = self._ask(url, {**headers, **secrets}, asking)
+            found = self._send(url, {**headers, **secrets}, options)
             if found.answer.status not in REDIRECTS:
                 self._check(found, location)
                 self._remember(location, url)
@@ -242,20 +247,20 @@ class Bodies:
             self._drain(found)
             following = follow(url, found.answer.headers.get("location"))
             if following.origin != url.origin:
-                self._tell(location, following, asking)
+                self._report_redirect(location, following, options)
             secrets, url = carried(secrets, url, following), following
         raise endless(location.url)
 
-    def _ask_signed(
+    def _request_signed(
         self,
         location: Location,
         url: Url,
         headers: Mapping[str, str],
-        asking: _Asking,
+        options: _Options,
     ) -> Exchange | None:
-        """The answer of a URL that was redirected to earlier; None if it no longer serves."""
+        """The answer from the target of an earlier redirect; None if that URL is now refused."""
         try:
-            found = self._ask(url, headers, asking)
+            found = self._send(url, headers, options)
         except BaseException:
             self._signed.pop(location.url, None)
             raise
@@ -265,16 +270,16 @@ class Bodies:
         self._drain(found)
         return None
 
-    def _tell(self, location: Location, url: Url, asking: _Asking) -> None:
-        """Tell of a redirect; one that has to wait for its turn is remembered meanwhile."""
+    def _report_redirect(self, location: Location, url: Url, options: _Options) -> None:
+        """Call `redirected`. If it raises because the job must wait, remember the redirect."""
         try:
-            asking.redirected(url.origin)
+            options.redirected(url.origin)
         except BaseException:
             self._remember(location, url)
             raise
 
     def _remember(self, location: Location, url: Url) -> None:
-        """A hub wants to be asked once per file, not once per range: it counts requests."""
+        """Remember a signed URL: hubs limit requests, so send one per file, not one per range."""
         if location.signed and url.origin != target_of(location.url).origin:
             if len(self._signed) >= SIGNED_URLS:
                 self._signed.clear()
@@ -287,7 +292,7 @@ class Bodies:
         except AccessDeniedError as exc:
             self._drain(found)
             if location.signed and url.origin != target_of(location.url).origin:
-                what = f"a signed URL is refused: {exc.what}"
+                what = f"the signed URL was refused: {exc.what}"
                 raise fault(UnavailableError, what, shown(str(url)), transient=True) from exc
             exc.hint = location.access or exc.hint
             raise
@@ -295,20 +300,19 @@ class Bodies:
             self._drain(found)
             raise
 
-    def _ask(self, url: Url, headers: Mapping[str, str], asking: _Asking) -> Exchange:
-        """One request: on a kept wire if there is one, else on a new one.
+    def _send(self, url: Url, headers: Mapping[str, str], options: _Options) -> Exchange:
+        """Send one request, on an idle wire if the pool has one, else on a new wire.
 
-        A kept wire may be closed by the server at the very moment it is used, or bring what the
-        last answer had too much. That is no answer to this request, so it goes out again, on a
-        wire that is new.
+        The server may close an idle wire just before its use, and an idle wire may still carry
+        surplus bytes of its last answer. In both cases the request is sent again on a new wire.
         """
-        if asking.cancelled():
+        if options.cancelled():
             raise CancelledReadError
         with mapped(str(url), self.limits):
             if kept := self._pool.take(url.origin):
                 with contextlib.suppress(ConnectionError, ssl.SSLError, h11.RemoteProtocolError):
-                    return self._ask_on(kept, url, headers, asking)
-            return self._ask_on(self._dial(url, asking.patience), url, headers, asking)
+                    return self._send_on(kept, url, headers, options)
+            return self._send_on(self._dial(url, options.patience), url, headers, options)
 
     def _dial(self, url: Url, patience: float | None) -> Wire:
         try:
@@ -316,16 +320,16 @@ class Bodies:
         except OSError as exc:
             if not is_shortage(exc):
                 raise
-            self._pool.hang_up()  # an idle connection has a descriptor that this one may have
+            self._pool.hang_up()  # frees the descriptors of idle connections
             return self._dialer.dial(url, patience)
 
-    def _ask_on(
-        self, wire: Wire, url: Url, headers: Mapping[str, str], asking: _Asking
+    def _send_on(
+        self, wire: Wire, url: Url, headers: Mapping[str, str], options: _Options
     ) -> Exchange:
         target, extra = self._dialer.target(url)
         try:
             sent = {**headers, **extra}
-            reply = wire.ask(url, target, sent, asking.cancelled, asking.patience)
+            reply = wire.request(url, target, sent, options.cancelled, options.patience)
             answer = Answer(str(url), reply.status, reply.fields)
             check_framing(answer)
         except BaseException:
@@ -334,7 +338,7 @@ class Bodies:
         return Exchange(wire, reply, answer, url)
 
     def _drain(self, found: Exchange) -> None:
-        """Read an error page that is short and already there; it is not worth a wait."""
+        """Read the rest of a short answer that has already arrived, so its wire can be reused."""
         found.wire.hurry(DRAIN_SECONDS)
         left = DRAIN_BYTES
         with contextlib.suppress(OSError, h11.RemoteProtocolError, CancelledReadError):

@@ -1,7 +1,7 @@
-"""Content codings: undo what a server did to a body although it was asked for the plain bytes.
+"""Content codings: decode a body that a server compressed although it was asked not to.
 
-Pure. Some servers and proxies compress whatever Accept-Encoding says. What is decoded comes in
-pieces of a size that the caller chooses, so a body that unpacks to terabytes costs no memory.
+Pure. Some servers and proxies compress bodies despite `Accept-Encoding: identity`. The caller
+chooses the size of the decoded pieces, so a body that unpacks to terabytes needs little memory.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 
-# `read(size)`: at most so many bytes, empty at the end.
+# `read(size)` returns at most `size` bytes, and no bytes at the end.
 Read = Callable[[int], bytes]
 
-# Words that stand in Content-Encoding without a coding: S3 keeps `aws-chunked` of an upload.
+# Words in Content-Encoding that mean no coding: S3 keeps `aws-chunked` from an upload.
 NONE = frozenset({"identity", "none", "binary", "utf-8", "aws-chunked"})
 GZIP, DEFLATE = frozenset({"gzip", "x-gzip"}), frozenset({"deflate"})
 KNOWN = GZIP | DEFLATE
@@ -22,7 +22,7 @@ _MAGIC = b"\x1f\x8b"
 
 
 class CodingError(ValueError):
-    """The bytes are not in the coding that the answer names."""
+    """The bytes are invalid in the coding that the answer names."""
 
 
 class CutError(CodingError):
@@ -30,10 +30,10 @@ class CutError(CodingError):
 
 
 def decoded(read: Read, codings: list[str]) -> Read:
-    """A reader of the plain bytes of what `read` brings.
+    """A function that reads the decoded bytes of `read`.
 
     Args:
-        codings: as they were applied: the last one is undone first. Each is one of KNOWN.
+        codings: in the order in which they were applied, each one of KNOWN.
     """
     for coding in reversed(codings):
         read = _Inflating(read, gzip=coding in GZIP).read
@@ -50,7 +50,7 @@ class _Inflating:
     def read(self, size: int) -> bytes:
         """
         Raises:
-            CodingError: the bytes are not in the coding, or end too early.
+            CodingError: the bytes are invalid in the coding, or end too early.
         """
         while not self._done():
             data = self._coded or self._read(_PIECE)
@@ -58,23 +58,24 @@ class _Inflating:
             try:
                 plain = inflate.decompress(data, size)
             except zlib.error as exc:
-                raise CodingError("the body is not in the coding that the answer names") from exc
+                raise CodingError("the body is invalid in its content encoding") from exc
             self._coded = inflate.unconsumed_tail
             if plain:
                 return plain
             if not data and not inflate.eof:
-                raise CutError("the coded body ends too early")
+                raise CutError("the compressed body ends too early")
         return b""
 
     def _done(self) -> bool:
-        """Whether nothing follows: gzip may have several members, and padding behind them."""
+        """Whether the end is reached. A gzip body may have several members, and padding at the
+        end."""
         if self._inflate is None or not self._inflate.eof:
             return False
         rest = self._inflate.unused_data
         while self._gzip and len(rest) < len(_MAGIC) and (more := self._read(_PIECE)):
             rest += more
         if not (self._gzip and rest.startswith(_MAGIC)):
-            while self._read(_PIECE):  # so that its connection can be used again
+            while self._read(_PIECE):  # to the end, so that the connection can be reused
                 pass
             return True
         self._inflate, self._coded = zlib.decompressobj(31), rest
@@ -82,6 +83,6 @@ class _Inflating:
 
 
 def _window(data: bytes) -> int:
-    """How zlib takes `deflate`: with zlib's header, or without it, as some servers send it."""
+    """zlib's `wbits` for `deflate`: some servers send it without zlib's header."""
     headed = len(data) > 1 and data[0] & 15 == 8 and int.from_bytes(data[:2], "big") % 31 == 0
     return 15 if headed else -15

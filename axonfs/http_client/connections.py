@@ -1,7 +1,7 @@
-"""httpcore's connections to one kind of origin, as the clients on the event loop use them.
+"""httpcore's connection pools and requests, for the clients on the event loop.
 
-httpcore takes URLs and header fields as they are and follows nothing. What a request means is
-said in the modules that make it. Trio only.
+httpcore sends URLs and header fields unchanged, and follows no redirects. The modules that make
+requests document their meaning. Trio only.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _KEPT: dict[str, Any] = {
 
 
 def connections(secure: bool, proxy: Url | None, trust: Trust) -> httpcore.AsyncConnectionPool:
-    """Connections to origins of one scheme, through `proxy` where there is one."""
-    # Without TLS a context that trusts nobody will do, and costs nothing.
+    """A pool of connections to origins of one scheme, through `proxy` if there is one."""
+    # Without TLS any context will do, and an empty one costs no time to load.
     context = trust.context if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if proxy is None:
         return httpcore.AsyncConnectionPool(ssl_context=context, **_KEPT)
@@ -37,10 +37,10 @@ def connections(secure: bool, proxy: Url | None, trust: Trust) -> httpcore.Async
 
 
 def check_surplus(response: httpcore.Response) -> None:
-    """Have the connection of an answer that was read closed if more bytes came behind it.
+    """After an answer was read, close its connection if more bytes followed.
 
-    httpcore would take them for the next answer: it looks for bytes on the socket alone before it
-    uses a connection again, and its parser or TLS may have taken them off.
+    httpcore would take surplus bytes for the next answer. Before it reuses a connection it looks
+    for bytes on the socket only, but its parser or TLS may hold them already.
     """
     stream: Any = response.stream
     parser: h11.Connection = stream._stream._connection._h11_state
@@ -62,11 +62,11 @@ def _decrypts_more(layer: ssl.SSLObject) -> bool:
 def request(
     url: Url, headers: Mapping[str, str], *, connect: float, wait: float, forwarded: bool = False
 ) -> dict[str, Any]:
-    """What a pool's `stream` takes, beside the method.
+    """The arguments of a pool's `stream`, except the method.
 
     Args:
         connect, wait: seconds to connect, and from one byte to the next.
-        forwarded: a proxy is asked for the URL, so that the request line has all of it.
+        forwarded: the request goes to an HTTP proxy, so its request line has the whole URL.
     """
     lines = [("Host", url.origin.authority), *headers.items()]
     timeout = {"connect": connect, "read": wait, "write": wait, "pool": None}

@@ -1,6 +1,6 @@
-"""Connect: TCP, through a proxy where there is one, and TLS on top where the URL wants it.
+"""Connect to an origin: TCP, through a proxy if one is set, and TLS for https.
 
-Blocking, for worker threads. Everything here together gets `Limits.connect` seconds.
+Blocking, for worker threads. All steps together may take `Limits.connect` seconds.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class Dialer:
         self._trust = trust
 
     def dial(self, url: Url, patience: float | None = None) -> Wire:
-        """A new connection over which `url` can be asked for.
+        """A new connection for requests to `url`.
 
         Args:
-            patience: seconds, where that is less than the usual.
+            patience: seconds for all steps, if less than the usual.
 
         Raises:
-            OSError: there is none to be had.
+            OSError: the connection failed.
             UnavailableError: the proxy refuses.
         """
         usual = self._limits.connect
@@ -53,7 +53,7 @@ class Dialer:
         return Wire(sock, self._limits)
 
     def target(self, url: Url) -> tuple[str, dict[str, str]]:
-        """What a request line says for `url`, and the headers that a proxy wants."""
+        """The target of `url` for the request line, and the headers for the proxy."""
         proxy = self._routes.proxy(url.origin)
         if proxy is None or url.origin.secure:
             return url.target, {}
@@ -67,18 +67,18 @@ class Dialer:
 def _left(until: float) -> float:
     left = until - time.monotonic()
     if left <= 0:
-        raise TimeoutError("no connection in time")
+        raise TimeoutError("the connection took too long")
     return left
 
 
 def _connect(origin: Origin, until: float) -> socket.socket:
-    """The first address that answers; each gets its share of the time that is left."""
-    found = lookup(origin.host, origin.port, _left(until))
-    failure: OSError = OSError("its host name has no address")
-    for number, (family, kind, protocol, _, address) in enumerate(found):
+    """Connect to the first address that answers; each gets an equal share of the time left."""
+    addresses = lookup(origin.host, origin.port, _left(until))
+    failure: OSError = OSError("the host name has no address")
+    for number, (family, kind, protocol, _, address) in enumerate(addresses):
         sock = socket.socket(family, kind, protocol)
         try:
-            sock.settimeout(_left(until) / (len(found) - number))
+            sock.settimeout(_left(until) / (len(addresses) - number))
             sock.connect(address)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as exc:
@@ -95,7 +95,7 @@ def proxy_authorization(proxy: Url) -> dict[str, str]:
 
 
 def _tunnel(sock: socket.socket, proxy: Url, origin: Origin, until: float) -> None:
-    """Have `proxy` connect `sock` through to `origin` (HTTP's CONNECT)."""
+    """Ask `proxy` to connect `sock` to `origin`, by HTTP's CONNECT."""
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     place = f"{host}:{origin.port}"
     headers = {"Host": place, **proxy_authorization(proxy)}
@@ -107,17 +107,17 @@ def _tunnel(sock: socket.socket, proxy: Url, origin: Origin, until: float) -> No
     if not (status.startswith("HTTP/1.") and code == "200"):
         what = f"the proxy does not connect to {place}: '{printable(status, 80)}'"
         hint = "check HTTPS_PROXY" if code == "407" else None
-        passing = code.startswith("5")
-        raise fault(UnavailableError, what, shown(str(proxy)), transient=passing, hint=hint)
+        temporary = code.startswith("5")
+        raise fault(UnavailableError, what, shown(str(proxy)), transient=temporary, hint=hint)
 
 
 def _read_head(sock: socket.socket, until: float) -> bytes:
-    """Byte by byte, since what follows the blank line already belongs to TLS."""
+    """The answer's head. Read byte by byte: the bytes after the blank line belong to TLS."""
     head = bytearray()
     while not head.endswith(b"\r\n\r\n"):
         sock.settimeout(_left(until))
         byte = sock.recv(1)
         if not byte or len(head) >= _HEAD_LIMIT:
-            raise ConnectionResetError("the proxy hung up")
+            raise ConnectionResetError("the proxy closed the connection")
         head += byte
     return bytes(head)

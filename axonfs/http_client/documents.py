@@ -1,8 +1,8 @@
-"""Documents: everything small that is asked over HTTP. Manifests, indexes, chunk tables.
+"""Documents: small HTTP resources such as manifests, indexes and chunk tables.
 
-Sits beside bodies.py, which has the objects' bytes. Retries here, since a document is asked for
-as a whole and nobody else sees its progress. Trio only. Every method may be cancelled at any
-await; what was begun is closed.
+Beside bodies.py, which has the bytes of objects. Retries happen here, because callers get a
+document as a whole and do not see its progress. Trio only. Every method may be cancelled at any
+await, and then closes its connection.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ from axonfs.http_client.urls import (
     target_of,
 )
 from axonfs.names import printable
+from axonfs.units import size
 
 DECODED_PIECE = 1 << 20
 _LOST = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError)
@@ -61,8 +62,8 @@ class Fetched:
     """A document as its source sent it.
 
     Args:
-        final_url: where it was after redirects.
-        following: the URL of the next page, where the answer names one.
+        final_url: the URL after redirects.
+        following: the URL of the next page, if the answer names one.
     """
 
     body: bytes
@@ -72,8 +73,8 @@ class Fetched:
 
 
 @dataclass(slots=True)
-class _Question:
-    """One call of `get`: what is asked, and the scope whose deadline its progress moves."""
+class _Call:
+    """The state of one call of `get`. Progress moves the deadline of `scope`, up to `until`."""
 
     url: Url
     headers: dict[str, str]
@@ -93,8 +94,8 @@ class Documents:
     """An HTTP client for documents; `async with` closes its connections.
 
     Args:
-        trust: whom to trust, where it is not the system's choice.
-        draw: the jitter of pauses between attempts, in [0, 1).
+        trust: the certificate authorities; by default the system's.
+        draw: returns the jitter of pauses between attempts, in [0, 1).
     """
 
     def __init__(
@@ -132,70 +133,70 @@ class Documents:
         etag: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Fetched | None:
-        """The document at `url`, or None if it still is the one with `etag`.
+        """The document at `url`, or None if its ETag is still `etag`.
 
         Args:
-            limit: the most bytes it may have.
+            limit: the maximum size in bytes.
             headers: credentials, sent to the URL's own origin only.
 
         Raises:
-            NotFoundError, AccessDeniedError: the source said so.
-            MalformedError: it is larger than `limit`.
-            UnavailableError: no answer that could be used, after every retry.
-            DeadlineError: no progress within the deadline, or too little of it.
+            NotFoundError, AccessDeniedError: the source's answer.
+            MalformedError: the document is larger than `limit`.
+            UnavailableError: no usable answer after all retries.
+            DeadlineError: too little progress within the deadline.
         """
         target = target_of(url)
-        # No other text is safe in a header; an ETag that no server should send is not sent.
-        known = {"If-None-Match": etag} if etag and etag.isascii() else {}
+        # Header values must be ASCII, so an ETag of other characters cannot be sent.
+        condition = {"If-None-Match": etag} if etag and etag.isascii() else {}
         failure: AxonError | None = None
         with self._shares.visit() as visit:
             with trio.move_on_after(self.limits.deadline) as scope:
                 secrets = {**target.credentials, **(headers or {})}
                 until = trio.current_time() + DEADLINES_MAX * self.limits.deadline
-                sent = {**HEADERS, **known}
-                question = _Question(target, sent, secrets, limit, scope, until, visit)
+                sent = {**HEADERS, **condition}
+                call = _Call(target, sent, secrets, limit, scope, until, visit)
                 for attempt in range(1, self.limits.attempts + 1):
                     try:
-                        return await self._attempt(question)
+                        return await self._attempt(call)
                     except AxonError as exc:
                         failure = exc
-                        await trio.sleep(self._pause(exc, attempt, question))
+                        await trio.sleep(self._pause(exc, attempt, call))
             late = deadline_passed(self.limits.deadline, shown(url), failure)
             raise visit.failed(late) from failure
 
-    def _pause(self, exc: AxonError, attempt: int, question: _Question) -> float:
+    def _pause(self, exc: AxonError, attempt: int, call: _Call) -> float:
         """How long to wait before the next attempt.
 
         Raises:
-            AxonError: there is no next attempt.
+            AxonError: `exc` is final: there will be no next attempt.
         """
         pause = self.limits.pause(attempt, exc.retry_after, draw=self._draw)
-        late = trio.current_time() + pause >= question.scope.deadline
+        late = trio.current_time() + pause >= call.scope.deadline
         if not exc.transient:
             raise exc
-        if attempt >= self.limits.attempts or late or question.visit.hasty:
-            raise question.visit.failed(exc)
+        if attempt >= self.limits.attempts or late or call.visit.hasty:
+            raise call.visit.failed(exc)
         return pause
 
-    async def _attempt(self, question: _Question) -> Fetched | None:
-        url, secrets = question.url, question.secrets
+    async def _attempt(self, call: _Call) -> Fetched | None:
+        url, secrets = call.url, call.secrets
         for _ in range(MAX_REDIRECTS + 1):
-            slots, sent = question.visit.enter(url.origin), {**question.headers, **secrets}
-            async with slots, self._asked(url, sent, question.visit) as response:
+            slots, sent = call.visit.enter(url.origin), {**call.headers, **secrets}
+            async with slots, self._response(url, sent, call.visit) as response:
                 answer = _answer(url, response)
                 if answer.status == 200:
-                    return await self._body(answer, response, question)
-                question.visit.progressed()
+                    return await self._body(answer, response, call)
+                call.visit.progressed()
                 await _drain(response)
             if answer.status not in REDIRECTS:
-                check_status(answer, question.expected, NotFoundError)
+                check_status(answer, call.expected, NotFoundError)
                 return None
             following = follow(url, answer.headers.get("location"))
             secrets, url = carried(secrets, url, following), following
-        raise endless(str(question.url))
+        raise endless(str(call.url))
 
     @contextlib.asynccontextmanager
-    async def _asked(
+    async def _response(
         self, url: Url, headers: dict[str, str], visit: Visit
     ) -> AsyncIterator[httpcore.Response]:
         limits = visit.begin()
@@ -218,42 +219,40 @@ class Documents:
             self._clients[key] = connections(secure, proxy, self._trust)
         return self._clients[key]
 
-    async def _body(
-        self, answer: Answer, response: httpcore.Response, question: _Question
-    ) -> Fetched:
-        check_status(answer, question.expected, NotFoundError)
-        # In a coding it may be a little longer than the document, which is what has a limit.
-        room = question.limit + (question.limit // 64 + 4096 if codings(answer) else 0)
+    async def _body(self, answer: Answer, response: httpcore.Response, call: _Call) -> Fetched:
+        check_status(answer, call.expected, NotFoundError)
+        # The limit is for the decoded document; a coded body may be slightly longer than it.
+        room = call.limit + (call.limit // 64 + 4096 if codings(answer) else 0)
         if (content_length(answer.headers) or 0) > room:
-            raise _too_large(answer, question.limit)
+            raise _too_large(answer, call.limit)
         body = bytearray()
         pieces = response.aiter_stream()
-        while piece := await self._next(pieces, answer, question.visit):
+        while piece := await self._next(pieces, answer, call.visit):
             body += piece
             if len(body) > room:
                 await _abandon(pieces)
-                raise _too_large(answer, question.limit)
-            self._note_progress(question, len(body))
-        question.visit.progressed()
+                raise _too_large(answer, call.limit)
+            self._note_progress(call, len(body))
+        call.visit.progressed()
         whole = bytes(body)
         if codings(answer):
-            whole = await trio.to_thread.run_sync(_decoded, whole, answer, question.limit)
+            whole = await trio.to_thread.run_sync(_decoded, whole, answer, call.limit)
         following = next_page(answer.url, answer.headers.get("link"))
         return Fetched(whole, answer.headers.get("etag"), answer.url, following)
 
     async def _next(self, pieces: AsyncIterator[bytes], answer: Answer, visit: Visit) -> bytes:
         with trio.move_on_after(visit.limits.stall):
             return await anext(pieces, b"")
-        what = f"not a byte for {visit.limits.stall:g} s"
+        what = f"received nothing for {visit.limits.stall:g} s"
         raise fault(DeadlineError, what, shown(answer.url), transient=True, hint=UP)
 
-    def _note_progress(self, question: _Question, received: int) -> None:
-        """Move the deadline when an attempt got further than any before it."""
-        if received >= question.best + PROGRESS_BYTES:
-            question.best = received
-            question.visit.progressed()
+    def _note_progress(self, call: _Call, received: int) -> None:
+        """Move the deadline when this attempt has received more than any before it."""
+        if received >= call.best + PROGRESS_BYTES:
+            call.best = received
+            call.visit.progressed()
             later = trio.current_time() + self.limits.deadline
-            question.scope.deadline = min(later, question.until)
+            call.scope.deadline = min(later, call.until)
 
 
 def _answer(url: Url, response: httpcore.Response) -> Answer:
@@ -263,7 +262,7 @@ def _answer(url: Url, response: httpcore.Response) -> Answer:
 
 
 def _decoded(body: bytes, answer: Answer, limit: int) -> bytes:
-    """The plain bytes of a body that came in a coding; they count for the limit."""
+    """The decoded bytes of a body in content codings; `limit` applies to them."""
     read, plain = decoded(io.BytesIO(body).read, codings(answer)), bytearray()
     try:
         while piece := read(DECODED_PIECE):
@@ -277,9 +276,9 @@ def _decoded(body: bytes, answer: Answer, limit: int) -> bytes:
 
 
 async def _drain(response: httpcore.Response) -> None:
-    """Read a body that nobody wants if it is short and already there.
+    """Read an unused body if it is short and has arrived, so that its connection can be reused.
 
-    Only then can the connection be used again: names that do not exist are asked for often.
+    Programs look up missing names often, and each of these answers has such a body.
     """
     received = 0
     with contextlib.suppress(*_LOST), trio.move_on_after(DRAIN_SECONDS):
@@ -291,9 +290,10 @@ async def _drain(response: httpcore.Response) -> None:
 
 
 async def _abandon(pieces: AsyncIterator[bytes]) -> None:
-    """End a body early, at the innermost await of httpcore's nest of generators.
+    """End a body early, by a cancellation at the innermost await of httpcore's generators.
 
-    Closing the outermost would leave the others to the garbage collector, which trio reports.
+    Closing only the outermost generator would leave the inner ones to the garbage collector, and
+    trio warns about that.
     """
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -302,12 +302,12 @@ async def _abandon(pieces: AsyncIterator[bytes]) -> None:
 
 
 def _too_large(answer: Answer, limit: int) -> MalformedError:
-    return fault(MalformedError, f"the document has more than {limit} bytes", shown(answer.url))
+    return fault(MalformedError, f"the document is larger than {size(limit)}", shown(answer.url))
 
 
 @contextlib.contextmanager
 def _mapped(url: Url, limits: Limits) -> Iterator[None]:
-    """Turn what httpcore raises into this program's errors."""
+    """Turn httpcore's exceptions into AxonErrors."""
     source = shown(str(url))
     try:
         yield
@@ -315,7 +315,7 @@ def _mapped(url: Url, limits: Limits) -> Iterator[None]:
         what = f"no connection within {limits.connect:g} s"
         raise fault(DeadlineError, what, source, transient=True, hint=UP) from exc
     except httpcore.TimeoutException as exc:
-        what = f"not a byte for {limits.first_byte:g} s"
+        what = f"received nothing for {limits.first_byte:g} s"
         raise fault(DeadlineError, what, source, transient=True, hint=UP) from exc
     except httpcore.ProxyError as exc:
         what = f"the proxy does not connect: {printable(str(exc))}"
@@ -324,5 +324,5 @@ def _mapped(url: Url, limits: Limits) -> Iterator[None]:
         raise not_http(exc, source) from exc
     except httpcore.LocalProtocolError as exc:
         raise not_sent(source) from exc
-    except (httpcore.NetworkError, OSError) as exc:  # OSError: certificates that cannot be read
+    except (httpcore.NetworkError, OSError) as exc:  # OSError: unreadable certificates
         raise network_fault(exc, source) from exc

@@ -1,7 +1,7 @@
-"""What the header fields of an answer say, however the server chose to write them.
+"""Parse the header fields of an answer.
 
-Pure. RFC 9110 leaves much to the sender: the case of names, white space, quotes, lists in one line
-or in several. Both clients read fields through this module, so they read them alike.
+Pure. RFC 9110 lets the sender choose the case of names, white space, quotes, and whether a list has
+one line or several. Both clients parse fields with this module, so they agree.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from urllib.parse import urljoin
 
-# Fields whose lines make one list, in order. Of any other field the first line counts.
+# The lines of these fields form one list, in order. Of any other field only the first line counts.
 _LISTS = frozenset({"connection", "content-encoding", "link", "transfer-encoding"})
 _URLS = frozenset({"location", "link"})
 _PARAMETER = re.compile(r'\s*;\s*(?:([^\s=;,"]+)\s*(?:=\s*("(?:[^"\\]|\\.)*"|[^\s;,"]*))?)?', re.S)
@@ -35,13 +35,13 @@ def _text(raw: bytes, *, in_url: bool) -> str:
     try:
         return raw.decode("utf-8").strip()
     except UnicodeDecodeError:
-        # The server means these very bytes where they are part of a URL.
+        # In a URL the server means exactly these bytes.
         odd = "%{:02X}" if in_url else "{:c}"
         return "".join(chr(byte) if byte < 128 else odd.format(byte) for byte in raw).strip()
 
 
 def elements(text: str | None) -> list[str]:
-    """The elements of a list without quoted strings, in lower case; empty ones do not count."""
+    """The elements of a list without quoted strings, in lower case; empty elements are skipped."""
     return [word for part in (text or "").split(",") if (word := part.strip().lower())]
 
 
@@ -57,14 +57,15 @@ def next_page(url: str, link: str | None) -> str | None:
     while found := _TARGET.search(text, at):
         parameters, at = _parameters(text, found.end())
         if "next" in parameters.get("rel", "").lower().split():
-            with suppress(ValueError):  # it is no URL
+            with suppress(ValueError):  # not a URL
                 return str(urljoin(url, found.group(1).strip()))
             return None
     return None
 
 
 def _parameters(text: str, at: int) -> tuple[dict[str, str], int]:
-    """The `;name=value` pairs from `at` on, and where they end. Of equal names the first counts."""
+    """The `;name=value` pairs from `at` on, and the position after them. If a name is repeated,
+    its first value counts."""
     found: dict[str, str] = {}
     while match := _PARAMETER.match(text, at):
         name, value = match.groups(default="")

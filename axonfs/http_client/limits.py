@@ -1,7 +1,6 @@
-"""How long the HTTP layer waits, and how often it asks again.
+"""How long the HTTP client waits, and how often it retries.
 
-Pure. The two clients beside it (documents.py, bodies.py) and the fetcher take their patience
-from here.
+Pure. documents.py, bodies.py and the fetcher use these limits.
 """
 
 from __future__ import annotations
@@ -14,23 +13,23 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Self
 
-# A source that wants to be left alone for longer is asked again after this many seconds.
+# Seconds. A longer Retry-After is cut to this.
 RETRY_AFTER_MAX = 60.0
 
-# Fewer bytes than this within the deadline are no progress: a line that slow would need a day for
-# a small model, and a server that drips a byte now and then would hold a reader for ever.
+# Fewer bytes than this within the deadline are not progress: at that rate a small model takes a
+# day, and a server that sends single bytes would hold a reader for ever.
 PROGRESS_BYTES = 256 << 10
 
-# A document takes no longer than so many deadlines, however it progresses: everyone waits for an
-# index. The largest, 64 MiB, then needs 110 KiB a second at the usual deadline.
+# A document may take this many deadlines in total, even with progress, because every listing waits
+# for the index. The largest index, 64 MiB, then needs 110 KiB/s at the default deadline.
 DEADLINES_MAX = 10
 
-# What an answer may cost on the wire beside the body that was asked for: headers, chunk sizes,
-# trailers, interim answers. HTTP bounds none of them.
+# The most bytes of an answer beside the requested body: headers, chunk sizes, trailers, interim
+# answers. HTTP itself sets no limit.
 OVERHEAD_BYTES = 1 << 20
 
-# An answer's body that nobody wants (an error page) is read up to here, and waited for no longer,
-# so that its connection can be used again.
+# An unused body (an error page) is read up to this size and for this time, so that its connection
+# can be reused.
 DRAIN_BYTES = 64 << 10
 DRAIN_SECONDS = 0.2
 
@@ -40,12 +39,12 @@ class Limits:
     """Seconds, except `attempts`.
 
     Args:
-        connect: to resolve, connect and shake hands.
+        connect: to resolve the name, connect, and complete the TLS handshake.
         first_byte: from the request to the first byte of the answer.
         stall: from one byte to the next.
         deadline: without progress, over all attempts (PROGRESS_BYTES within one body).
         attempts: requests for one document, the first included.
-        backoff_min, backoff_max: the pause before the first retry, and its doubling's end.
+        backoff_min, backoff_max: the pause before the first retry; it doubles up to the maximum.
     """
 
     connect: float = 10.0
@@ -58,7 +57,7 @@ class Limits:
 
     @classmethod
     def within(cls, deadline: float, retries: int = 5) -> Self:
-        """The usual patience, or less where it would leave no second attempt within `deadline`."""
+        """The default limits, shortened so that a second attempt fits into `deadline`."""
         usual, half = cls(deadline=deadline, attempts=retries + 1), deadline / 2
         return replace(
             usual,
@@ -68,7 +67,7 @@ class Limits:
         )
 
     def at_most(self, patience: float | None) -> Self:
-        """These limits, with no longer a wait for a connection or a byte than `patience`."""
+        """These limits, with waits for a connection or a byte cut to `patience`, if given."""
         if patience is None:
             return self
         return replace(
@@ -87,15 +86,15 @@ class Limits:
     ) -> float:
         """How long to wait after failed attempt number `attempt` (from 1).
 
-        Full jitter, so that clients that failed together do not return together; on top of
-        what the source asked for, which is never undercut.
+        With full jitter, so that clients that failed together do not retry together. The wait that
+        the source asked for is added to it.
         """
         span = min(self.backoff_max, self.backoff_min * 2.0 ** min(attempt - 1, 32))
         return (retry_after or 0.0) + span * draw()
 
 
 def parse_retry_after(text: str | None, now: float) -> float | None:
-    """Seconds that a Retry-After header asks for, at most RETRY_AFTER_MAX; None if unreadable.
+    """The seconds in a Retry-After header, at most RETRY_AFTER_MAX; None if it is malformed.
 
     Args:
         now: unix seconds, for the header's date form.
@@ -104,7 +103,7 @@ def parse_retry_after(text: str | None, now: float) -> float | None:
         return None
     text = text.strip()
     if text.isascii() and text.isdigit():
-        # Beyond a few digits it is the cap anyway, and int() refuses thousands of them.
+        # More than nine digits exceed the maximum, and int() rejects thousands of digits.
         return RETRY_AFTER_MAX if len(text) > 9 else min(float(text), RETRY_AFTER_MAX)
     wait = _until(text, now)
     return None if wait is None else min(max(wait, 0.0), RETRY_AFTER_MAX)

@@ -1,6 +1,6 @@
-"""MLOS Core, the runtime that Axon's users register their models with. One request, no retry.
+"""Register a model with MLOS Core, the runtime of Axon's users. One request, no retry.
 
-Beside documents.py, which only reads. Trio only; may be cancelled at any await.
+Beside documents.py, which sends only GET. Trio only; may be cancelled at any await.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from axonfs.names import plain
 
 DEFAULT_ENDPOINT = "http://localhost:8080"
 ENDPOINT_VARIABLE = "MLOS_CORE_ENDPOINT"
-# A core may load the model before it answers.
+# Seconds. MLOS Core may load the model before it answers.
 PATIENCE = 30.0
 MAX_ANSWER = 64 << 10
-_HINT = f"is it running? {ENDPOINT_VARIABLE} says where"
+_HINT = f"check that it runs, and that {ENDPOINT_VARIABLE} is its URL"
 
 
 async def register(
     endpoint: str, model: Mapping[str, str], *, ca_bundle: Path | None = None
 ) -> None:
-    """Tell the core at `endpoint` of a model.
+    """Register a model with the MLOS Core at `endpoint`.
 
     Args:
-        model: what it takes at /models/register: model_id, name, framework, execution_format,
-            path, description, manifest_path.
+        model: the fields of a request to /models/register: model_id, name, framework,
+            execution_format, path, description, manifest_path.
 
     Raises:
         UsageError: the endpoint is not a URL.
-        UnavailableError: nobody answers there.
-        AccessDeniedError, AxonError: the core refuses; the message has its words.
+        UnavailableError: MLOS Core does not answer.
+        AccessDeniedError, AxonError: MLOS Core refuses; the message quotes it.
     """
     try:
         url = split_url(f"{endpoint.rstrip('/')}/models/register")
@@ -79,7 +79,7 @@ async def _post(url: Url, model: Mapping[str, str], ca_bundle: Path | None) -> N
             return
         body = bytearray()
         async for piece in response.aiter_stream():
-            body += piece[: MAX_ANSWER - len(body)]  # the rest is read and not kept
+            body += piece[: MAX_ANSWER - len(body)]  # reads the rest and drops it
         raise _refusal(response.status, bytes(body), url)
 
 

@@ -1,4 +1,4 @@
-"""Kept-alive connections by origin, and reused buffers: what one body leaves for the next.
+"""Idle connections by origin, and idle receive buffers, for reuse by the next request.
 
 Thread-safe; each lock is held for a few list operations, never during I/O.
 """
@@ -12,15 +12,15 @@ from axonfs import memory
 from axonfs.http_client.urls import Origin
 from axonfs.http_client.wire import Wire
 
-# Servers close an idle connection after 5 to 75 s; asking on one that is being closed costs a
-# round trip, and a new connection costs one to three.
+# Servers close an idle connection after 5 to 75 s. A request on a connection that the server has
+# just closed costs one round trip, a new connection costs one to three.
 IDLE_SECONDS = 30.0
 IDLE_WIRES = 16
 IDLE_BYTES = 32 << 20
 
 
 class Pool:
-    """Idle wires. One that is taken belongs to the taker until it is put back."""
+    """Idle wires. `take` hands a wire over to the caller, `put` hands it back."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -28,7 +28,7 @@ class Pool:
         self._closed = False
 
     def take(self, origin: Origin) -> Wire | None:
-        """The wire that was used last, if it still can carry a request."""
+        """The wire that was used last and can still carry a request, if any."""
         while True:
             with self._lock:
                 kept = self._idle.get(origin)
@@ -40,7 +40,7 @@ class Pool:
             wire.hang_up()
 
     def put(self, origin: Origin, wire: Wire) -> None:
-        """Keep `wire`, whose last answer was read to its end, for the next request."""
+        """Keep `wire` for the next request. Its last answer was read to the end."""
         wire.idle_since = time.monotonic()
         with self._lock:
             if not self._closed:
@@ -50,7 +50,7 @@ class Pool:
             old.hang_up()
 
     def _surplus(self) -> list[Wire]:
-        """Take out the wires that are too old, and the oldest where there are too many."""
+        """Remove the wires that are too old, and the oldest wires beyond IDLE_WIRES."""
         every = [wire for kept in self._idle.values() for wire in kept]
         every.sort(key=lambda wire: wire.idle_since)
         stale = time.monotonic() - IDLE_SECONDS
@@ -63,13 +63,13 @@ class Pool:
         return surplus
 
     def close(self) -> None:
-        """Hang up what is idle now, and what is put back later."""
+        """Close all idle wires, and every wire that is put back later."""
         with self._lock:
             self._closed = True
         self.hang_up()
 
     def hang_up(self) -> None:
-        """Hang up what is idle now."""
+        """Close all idle wires."""
         with self._lock:
             every = [wire for kept in self._idle.values() for wire in kept]
             self._idle.clear()
@@ -77,8 +77,8 @@ class Pool:
             wire.hang_up()
 
 
-class Buffers:
-    """Buffers by size. A fresh one costs a page fault every 4 KiB, more than the copy into it."""
+class ReceiveBuffers:
+    """Buffers for reuse. A new one costs a page fault per 4 KiB, more than the copy into it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -92,7 +92,7 @@ class Buffers:
         return memory.buffer(size)
 
     def put(self, buffer: memoryview) -> None:
-        """Keep `buffer`, and forget the ones that were idle the longest beyond IDLE_BYTES."""
+        """Keep `buffer`, and drop those that were idle for longest beyond IDLE_BYTES."""
         with self._lock:
             self._idle.insert(0, buffer)
             while sum(map(len, self._idle)) > IDLE_BYTES:

@@ -1,8 +1,8 @@
-"""The bytes of one read, out of as many answers as the server makes of it.
+"""The bytes of one read, from one answer or several.
 
-Sits between bodies.py, which asks, and reply.py, which has one answer on a connection. A server
-may send more or less than the range that was asked for, one part of a multipart body, or the
-whole object in a coding; what comes out here is the bytes that are wanted, in order.
+Between bodies.py, which sends requests, and reply.py, which reads one answer. A server may send
+more or less than the requested range, one part of a multipart body, or the whole object in a
+content coding. This module returns the requested bytes, in order.
 
 Blocking, for worker threads; one thread at a time.
 """
@@ -27,7 +27,7 @@ from axonfs.http_client.urls import Url, shown
 from axonfs.http_client.wire import SlowError, StallError, Wire
 from axonfs.ranges import Range
 
-# Answers that one read takes from a server that sends less than was asked for.
+# The most answers of one read, from a server that sends less than the requested range.
 MAX_ANSWERS = 64
 _SKIP_BYTES = 64 << 10
 _PART_HEAD_LINES, _LINE_BYTES = 32, 8 << 10
@@ -35,7 +35,7 @@ _PART_HEAD_LINES, _LINE_BYTES = 32, 8 << 10
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """An answer whose body is still on the wire."""
+    """An answer whose body is not yet read from the wire."""
 
     wire: Wire
     reply: Reply
@@ -43,7 +43,7 @@ class Exchange:
     url: Url
 
     def end(self, pool: Pool) -> None:
-        """Keep the wire if its answer was read to the end, else hang up."""
+        """Put the wire back into the pool if its answer was read to the end, else close it."""
         if self.reply.reusable and not self.wire.spent():
             pool.put(self.url.origin, self.wire)
         else:
@@ -54,10 +54,10 @@ class Body:
     """The object's bytes in one answer, from `at` on.
 
     Args:
-        asked: the range that was asked for in an object of `size` bytes, whose ETag was `etag`.
+        asked: the requested range of an object of `size` bytes, whose ETag was `etag`.
 
     Raises:
-        AxonError: it is not an answer to that.
+        AxonError: the answer does not fit the request.
     """
 
     def __init__(self, exchange: Exchange, asked: Range, size: int, etag: str | None) -> None:
@@ -66,7 +66,7 @@ class Body:
         self._multipart = answer.status == 206 and kind == "multipart/byteranges"
         if self._multipart and "content-range" not in answer.headers:
             headers = {**answer.headers, **_part_head(exchange.reply, parameters.get("boundary"))}
-            headers.pop("content-length", None)  # of all parts together
+            headers.pop("content-length", None)  # it counts all parts
             answer = Answer(answer.url, answer.status, headers)
         self.held = body_range(answer, asked, size, etag)
         self.at = self.held.start
@@ -77,11 +77,11 @@ class Body:
 
     @property
     def whole(self) -> bool:
-        """Whether the server ignored the range and sent everything."""
+        """Whether the server ignored the range and sent the whole object."""
         return self.exchange.answer.status == 200
 
     def readinto(self, view: memoryview) -> None:
-        """Fill `view`, which does not go past what this answer holds.
+        """Fill `view`, which must not be longer than the rest of this answer.
 
         Raises:
             UnavailableError: the answer ends before that.
@@ -90,23 +90,27 @@ class Body:
         while filled < len(view):
             count = self._some(view[filled:])
             if not count:
-                raise self._fault(f"the body ended early, at byte {self.at}")
+                raise self._fault(f"the body ended early, at byte {self.at:,}")
             filled += count
             self.at += count
 
     def skip(self, start: int) -> None:
-        """Read what comes before byte `start`, and drop it."""
+        """Read and drop the bytes before `start`."""
         scratch = memoryview(bytearray(min(_SKIP_BYTES, max(start - self.at, 0))))
         while self.at < start:
             self.readinto(scratch[: start - self.at])
             self.exchange.wire.progressed()
 
     def finish(self) -> None:
-        """See that nothing follows: in a body without a length the end has to be read."""
+        """Check that the body ends here; the end of a body without a length must be read.
+
+        Raises:
+            UnavailableError: more bytes follow.
+        """
         if self.at < self.held.stop or self._multipart:
             return
         if self._some(memoryview(bytearray(1))):
-            raise self._fault("the body is longer than it should be")
+            raise self._fault("the body is longer than its length")
 
     def _some(self, view: memoryview) -> int:
         if self._read is None:
@@ -120,11 +124,13 @@ class Body:
 
 
 class Reading:
-    """Reads on from answer to answer; `with` ends the last one, and hangs up after an error.
+    """Reads the bytes of one answer after another.
+
+    `with` ends the last answer, or closes its connection after an error.
 
     Args:
         body: the first answer.
-        more: asks for the object's bytes from a position on.
+        more: sends a request for the object's bytes from a position on.
     """
 
     def __init__(self, body: Body, more: Callable[[int], Body], pool: Pool, limits: Limits) -> None:
@@ -146,12 +152,12 @@ class Reading:
 
     @property
     def answer(self) -> Answer:
-        """The answer that is being read, its head."""
+        """Status and headers of the current answer."""
         return self._body.exchange.answer
 
     @property
     def whole(self) -> bool:
-        """Whether the server ignored the range and sends everything."""
+        """Whether the server ignored the range and sends the whole object."""
         return self._body.whole
 
     def fill(self, view: memoryview, start: int) -> None:
@@ -168,10 +174,10 @@ class Reading:
             start += count
 
     def end(self) -> None:
-        """Keep the connection if its answer was read to the end, and brought no byte too much.
+        """End the current answer; keep its connection if the answer was read to the end.
 
         Raises:
-            AxonError: something follows the bytes, or their end does not come.
+            AxonError: surplus bytes follow, or the end of the answer does not come.
         """
         exchange = self._body.exchange
         try:
@@ -184,7 +190,7 @@ class Reading:
         exchange.end(self._pool)
 
     def hang_up(self) -> None:
-        """Close the connection, wherever its answer is; one that was kept is no longer ours."""
+        """Close the connection, unless `end` has put it back into the pool."""
         if not self._ended:
             self._body.exchange.wire.hang_up()
 
@@ -193,13 +199,13 @@ class Reading:
         self._answers += 1
         if self._answers > MAX_ANSWERS:
             url = shown(self._body.exchange.answer.url)
-            what = f"it sends less than it is asked for, {MAX_ANSWERS} times in one read"
+            what = f"it sent less than the requested range {MAX_ANSWERS} times in one read"
             raise fault(UnavailableError, what, url, transient=True)
         self._body, self._ended = self._more(start), False
 
 
 def _part_head(reply: Reply, boundary: str | None) -> dict[str, str]:
-    """The fields of the first part of a multipart body, which is read up to its bytes."""
+    """Read up to the bytes of the first part of a multipart body; return the part's fields."""
     delimiter = b"--" + (boundary or "").encode()
     lines = [_line(reply)]
     while lines[-1].rstrip() != delimiter:
@@ -222,13 +228,13 @@ def _line(reply: Reply) -> bytes:
 
 @contextlib.contextmanager
 def mapped(url: str, limits: Limits) -> Iterator[None]:
-    """Turn what sockets, TLS and h11 raise into this program's errors."""
+    """Turn exceptions of sockets, TLS and h11 into AxonErrors."""
     source = shown(url)
     try:
         yield
     except SlowError as exc:
         raise deadline_passed(limits.deadline, source) from exc
-    except StallError as exc:  # its cause is the system's word for a wait that is over
+    except StallError as exc:  # an OSError, too, but its own text is clearer
         raise fault(UnavailableError, str(exc), source, transient=True) from exc
     except h11.LocalProtocolError as exc:
         raise not_sent(source) from exc

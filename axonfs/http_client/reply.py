@@ -1,7 +1,7 @@
-"""One answer on a connection: its head, by the parser that the other client has, and its body.
+"""One answer on a connection: its head and its body.
 
-h11 parses heads and chunked bodies, so both clients take and refuse the same. A body of known
-length goes from the socket into the caller's buffer, past any parser.
+h11 parses heads and chunked bodies, as in httpcore, so both clients accept and refuse the same
+answers. A body of known length goes from the socket into the caller's buffer without a parser.
 
 Threading: belongs to the thread that reads it.
 """
@@ -16,21 +16,21 @@ import h11
 
 from axonfs.http_client.fields import elements, fields
 
-HEAD_BYTES = 100 << 10  # what httpcore allows
+HEAD_BYTES = 100 << 10  # the same limit as httpcore's
 _PIECE = 64 << 10
 _BODILESS = frozenset({204, 304})
 
 
 class OverlongError(h11.RemoteProtocolError):
-    """Far more bytes than the answer needs: headers, trailers or interim answers without end."""
+    """Far more bytes than an answer needs: endless headers, trailers or interim answers."""
 
 
 class HungUpError(ConnectionError):
-    """The server closed the connection in place of an answer."""
+    """The server closed the connection instead of an answer."""
 
 
 class Reply:
-    """The answer to the request that was sent through `machine`; `read_head` comes first."""
+    """The answer to the request that `machine` sent. Call `read_head` first."""
 
     def __init__(self, reader: io.BufferedReader[Any], machine: h11.Connection) -> None:
         self._reader = reader
@@ -43,10 +43,10 @@ class Reply:
         self._ended = False  # the last chunk and its trailers were read
 
     def read_head(self) -> None:
-        """Read up to the body, past every interim answer (103 Early Hints, say).
+        """Read the head, and skip interim answers such as 103 Early Hints.
 
         Raises:
-            HungUpError, OSError, h11.RemoteProtocolError: there is no answer that can be used.
+            HungUpError, OSError, h11.RemoteProtocolError: no usable answer.
         """
         event: object = None
         while not isinstance(event, h11.Response):
@@ -60,22 +60,22 @@ class Reply:
             self._chunked, self._left = False, 0
 
     def _head(self) -> bytes:
-        """The lines up to the next blank one."""
+        """The lines up to the next blank line."""
         head = bytearray()
         while not head.endswith((b"\n\r\n", b"\n\n")):
             line = self._reader.readline(HEAD_BYTES)
             if not line:
-                raise HungUpError("it hung up without an answer")
+                raise HungUpError("the server closed the connection without an answer")
             if not head and not line.startswith(b"HTTP/"):
                 raise h11.RemoteProtocolError("no status line")
             head += line
             if len(head) > HEAD_BYTES:
-                raise OverlongError("its head is too long")
+                raise OverlongError("the head is too long")
         return bytes(head)
 
     @property
     def reusable(self) -> bool:
-        """Whether the body was read to its end, and the connection stays open behind it."""
+        """Whether the body was read to its end and the server keeps the connection open."""
         if self._machine.our_state is h11.MUST_CLOSE:
             return False
         if self._chunked:
@@ -83,10 +83,10 @@ class Reply:
         return self._left == 0
 
     def readinto(self, view: memoryview) -> int:
-        """Fill `view` as far as the body goes; 0 at its end, and where the server cut it off.
+        """Read up to len(view) bytes of the body; 0 at its end, or where the server cut it off.
 
         Raises:
-            OSError, h11.RemoteProtocolError: the rest cannot be read.
+            OSError, h11.RemoteProtocolError: the read failed.
         """
         if self._chunked:
             return self._read_chunked(view)

@@ -1,8 +1,8 @@
-"""Look up host names in a few threads of their own, and wait for no longer than asked.
+"""Look up host names in separate threads, with a timeout.
 
-`getaddrinfo` has no limit in time and cannot be interrupted. Here each call runs in a daemon
-thread; those who wait for the same name share it, and may leave. A name whose calls hang has at
-most `CALLS` of them, so they neither take the threads of local work nor grow without end.
+`getaddrinfo` has no timeout and cannot be interrupted. Here each call runs in a daemon thread.
+Lookups of the same name share a call, and may stop waiting for it. A name has at most `CALLS`
+calls at once, so hanging calls take no threads from local work and cannot pile up.
 
 `lookup` is for worker threads, `TrioResolver` for the event loop; both share the calls.
 """
@@ -19,22 +19,22 @@ from typing import Any
 
 import trio
 
-# Calls under way for one name, at the most.
+# Maximum number of calls in flight for one name.
 CALLS = 4
-# A call that has taken this many seconds may never end: the next asker begins another.
+# Seconds. After this time a call may hang, so the next lookup starts another call.
 FRESH = 2.0
 
 _Key = tuple[Any, ...]  # the arguments of getaddrinfo
-_Found = list[Any]  # what it returns
+_Addresses = list[Any]  # the result of getaddrinfo
 _lock = threading.Lock()
-_calls: dict[_Key, list[tuple[float, Future[_Found]]]] = {}  # the newest is the last
+_calls: dict[_Key, list[tuple[float, Future[_Addresses]]]] = {}  # start time and call; newest last
 
 
-def lookup(host: str, port: int, seconds: float) -> _Found:
-    """The addresses of `host` for a stream socket, as `getaddrinfo` has them.
+def lookup(host: str, port: int, seconds: float) -> _Addresses:
+    """The addresses of `host` for a stream socket, in the format of `getaddrinfo`.
 
     Raises:
-        OSError: it has none, or the resolver does not answer within `seconds`.
+        OSError: the host has no address, or the resolver does not answer within `seconds`.
     """
     try:
         return _call((host, port, 0, socket.SOCK_STREAM, 0, 0)).result(seconds)
@@ -43,12 +43,12 @@ def lookup(host: str, port: int, seconds: float) -> _Found:
 
 
 class TrioResolver(trio.abc.HostnameResolver):
-    """The same for `trio.socket`, which else would use the threads of local work."""
+    """The same lookup for `trio.socket`, whose own resolver uses the threads of local work."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
 
-    async def getaddrinfo(self, host: bytes | None, *rest: Any) -> _Found:
+    async def getaddrinfo(self, host: bytes | None, *rest: Any) -> _Addresses:
         call, over = _call((host, *rest)), trio.Event()
         token = trio.lowlevel.current_trio_token()
 
@@ -64,18 +64,18 @@ class TrioResolver(trio.abc.HostnameResolver):
         return call.result()
 
     async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
-        raise NotImplementedError  # nothing here asks for the name of an address
+        raise NotImplementedError  # this program never looks up the name of an address
 
 
 def _silent(seconds: float) -> TimeoutError:
-    return TimeoutError(f"its host name does not resolve within {seconds:g} s")
+    return TimeoutError(f"the host name does not resolve within {seconds:g} s")
 
 
-def _call(key: _Key) -> Future[_Found]:
-    """A call that began a moment ago, or a new one unless too many hang.
+def _call(key: _Key) -> Future[_Addresses]:
+    """The newest call, if it is fresh or if CALLS are in flight; else a new call.
 
     Raises:
-        OSError: the process has no thread left for one.
+        OSError: the process cannot start a thread.
     """
     with _lock:
         running = _calls.setdefault(key, [])
@@ -85,9 +85,9 @@ def _call(key: _Key) -> Future[_Found]:
         return running[-1][1]
 
 
-def _begin(key: _Key, now: float, call: Future[_Found]) -> None:
-    """Start a call; the lock is held."""
-    args, name = (key, now, call), f"resolve {key[0]!r}"
+def _begin(key: _Key, now: float, call: Future[_Addresses]) -> None:
+    """Start a call. The caller holds the lock."""
+    args, name = (key, now, call), f"resolve {key[0]}"
     _calls[key].append((now, call))
     try:
         threading.Thread(target=_run, args=args, name=name, daemon=True).start()
@@ -96,21 +96,21 @@ def _begin(key: _Key, now: float, call: Future[_Found]) -> None:
         raise OSError(errno.ENOMEM, str(exc)) from exc
 
 
-def _forget(key: _Key, began: float, call: Future[_Found]) -> None:
-    """The lock is held."""
+def _forget(key: _Key, began: float, call: Future[_Addresses]) -> None:
+    """Remove a call. The caller holds the lock."""
     _calls[key].remove((began, call))
     if not _calls[key]:
         del _calls[key]
 
 
-def _run(key: _Key, began: float, call: Future[_Found]) -> None:
+def _run(key: _Key, began: float, call: Future[_Addresses]) -> None:
     try:
-        found, error = socket.getaddrinfo(*key), None
-    except (OSError, UnicodeError) as exc:  # the latter: a label that is too long
-        found, error = [], exc if isinstance(exc, OSError) else socket.gaierror(str(exc))
+        addresses, error = socket.getaddrinfo(*key), None
+    except (OSError, UnicodeError) as exc:  # UnicodeError: a label of the name is too long
+        addresses, error = [], exc if isinstance(exc, OSError) else socket.gaierror(str(exc))
     with _lock:
         _forget(key, began, call)
     if error is None:
-        call.set_result(found)
+        call.set_result(addresses)
     else:
         call.set_exception(error)

@@ -1,8 +1,7 @@
-"""Where a connection goes first, and whom it trusts: proxies and certificate authorities.
+"""Proxies and certificate authorities.
 
-Reads HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR once; both
-clients are given the result, so they never disagree. A value that cannot be used is an error of
-the origins that would use it, and of no other: a command that needs none of them never fails.
+Reads HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR once. Both
+clients get the result, so they always agree. An invalid value fails only requests that use it.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ from axonfs.names import printable
 
 
 class Routes:
-    """Which proxy each origin is reached through.
+    """The proxy of each origin.
 
     Args:
-        environ: environment variables. A name in lower case goes before one in upper case, also
-            where it is empty.
+        environ: environment variables. A name in lower case goes before the same name in upper
+            case, even if its value is empty.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -48,10 +47,10 @@ class Routes:
         return cls(os.environ)
 
     def proxy(self, origin: Origin) -> Url | None:
-        """The proxy to `origin`, None where it is asked directly.
+        """The proxy to `origin`; None for a direct connection.
 
         Raises:
-            UnavailableError: the proxy is not one that this program can use.
+            UnavailableError: the variable's value is not a usable proxy.
         """
         if any(direct.matches(origin) for direct in self._direct):
             return None
@@ -61,10 +60,10 @@ class Routes:
         return _proxy(variable, text) if text else None
 
     def _value(self, scheme: str) -> tuple[str, str]:
-        """The variable that is set for `scheme` and what it says; empty texts if none is."""
+        """The name and value of the variable for `scheme`; two empty texts if none is set."""
         names = [f"{scheme}_proxy", f"{scheme.upper()}_PROXY"]
         if scheme == "http" and "REQUEST_METHOD" in self._environ:
-            names.pop()  # a CGI script's client sets HTTP_PROXY by its header `Proxy` (httpoxy)
+            names.pop()  # in a CGI script the client's header `Proxy` sets HTTP_PROXY (httpoxy)
         for name in names:
             if name in self._environ:
                 return name, self._environ[name].strip()
@@ -76,7 +75,7 @@ def _proxy(variable: str, text: str) -> Url:
     try:
         scheme = text.partition("://")[0].lower()
         if scheme != "http":
-            raise ValueError(f"{printable(scheme, 20)} scheme, only http proxies are spoken to")
+            raise ValueError(f"scheme {printable(scheme, 20)} is not supported, only http")
         url = split_url(text)
     except ValueError as exc:
         raise fault(
@@ -89,7 +88,7 @@ def _proxy(variable: str, text: str) -> Url:
 
 
 class Direct:
-    """One entry of NO_PROXY: `*`, a host and what is below it, an address, or a network.
+    """One entry of NO_PROXY: `*`, a host with its subdomains, an address, or a network.
 
     A host or an address may be followed by a port: `host:8000`, `[::1]:8000`.
     """
@@ -105,7 +104,7 @@ class Direct:
         self._address = _address(self._host)
 
     def matches(self, origin: Origin) -> bool:
-        """Whether `origin` is asked directly."""
+        """Whether connections to `origin` bypass the proxy."""
         if self._every:
             return True
         address, host = _address(origin.host), origin.host.rstrip(".").lower()
@@ -127,7 +126,7 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def _network(text: str) -> IPv4Network | IPv6Network | None:
-    """The network in CIDR form that `text` is: `10.0.0.0/8`, `[fd00::]/8`."""
+    """The network that `text` names in CIDR form, like `10.0.0.0/8` or `[fd00::]/8`, or None."""
     if "/" not in text:
         return None
     try:
@@ -137,7 +136,10 @@ def _network(text: str) -> IPv4Network | IPv6Network | None:
 
 
 class Trust:
-    """Certificates are always verified: by `ca_bundle`, else SSL_CERT_FILE, else the system's."""
+    """The certificate authorities: `ca_bundle`, else SSL_CERT_FILE, else the system's.
+
+    Certificates are always verified.
+    """
 
     def __init__(self, ca_bundle: Path | None = None) -> None:
         self._variable = "ca_bundle" if ca_bundle else "SSL_CERT_FILE"
@@ -145,10 +147,10 @@ class Trust:
 
     @cached_property
     def context(self) -> ssl.SSLContext:
-        """Made when it is first needed: a system's authorities take 0.1 s to load.
+        """The TLS context, made at first use: to load a system's authorities takes 0.1 s.
 
         Raises:
-            UnavailableError: the file cannot be read; OpenSSL alone would go on without it.
+            UnavailableError: the file cannot be read. (OpenSSL would ignore that.)
             OSError: descriptors or memory ran out.
         """
         context = self._load(self._named)
@@ -169,8 +171,8 @@ class Trust:
 
 
 def _system_has_authorities(context: ssl.SSLContext) -> bool:
-    """Minimal images have no CA store at all."""
+    """Whether the system has a CA store; minimal container images have none."""
     if context.cert_store_stats()["x509_ca"]:
         return True
-    # OpenSSL looks certificates of a directory up one by one, by the hash in their names.
+    # OpenSSL loads the certificates of a directory on demand, by the hash in their file names.
     return any(Path(ssl.get_default_verify_paths().openssl_capath).glob("*.0"))

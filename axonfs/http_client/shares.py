@@ -1,7 +1,7 @@
-"""The share of requests that each origin has of the documents client, and whether it stalls.
+"""Each origin's share of the requests for documents, and whether the origin stalls.
 
-Beside documents.py. The share belongs to who is asked, so a redirect leaves one origin's and takes
-another's. Trio only; nothing here has a checkpoint but taking a slot.
+Beside documents.py. A redirect to another origin moves a request to that origin's share. Trio only;
+the only checkpoint is taking a slot.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from axonfs.http_client.limits import Limits
 from axonfs.http_client.stalls import Stall
 from axonfs.http_client.urls import Origin
 
-# Requests at a time of one origin, so that one that is silent keeps no other from being asked. The
-# pools of connections have no limit of their own: httpcore 1.0 can lose a slot when a request is
-# cancelled while it waits for one (encode/httpcore#1093); a trio limiter cannot.
+# Maximum requests in flight to one origin, so that a silent origin does not block the others. The
+# connection pools have no limit: httpcore 1.0 can lose a slot when a request is cancelled while it
+# waits for one (encode/httpcore#1093). A trio limiter cannot.
 CONCURRENT = 32
-# Origins that are remembered; those that nothing is asked of are forgotten beyond that.
+# Origins to remember. Beyond this number, origins without a request are forgotten.
 ORIGINS = 256
 
 
 class Share:
-    """What one origin has; `visitors` counts the documents that are being asked for there."""
+    """The share of one origin; `visitors` is the number of documents requested from it now."""
 
     def __init__(self, deadline: float) -> None:
         self.slots = trio.CapacityLimiter(CONCURRENT)
@@ -34,9 +34,9 @@ class Share:
 
 
 class Visit:
-    """One document on its way: which origin is asked for it now, and how it does.
+    """The progress of one document, at the origin that is asked for it now.
 
-    `limits` are those of the request that went out last.
+    `limits` are those of the last request.
     """
 
     def __init__(self, shares: Shares) -> None:
@@ -47,7 +47,7 @@ class Visit:
         self._patience: float | None = None
 
     def enter(self, origin: Origin) -> trio.CapacityLimiter:
-        """Go to `origin`; returns its slots, of which one is to be taken for each request."""
+        """Move to `origin`; return its slots. Each request must hold one slot."""
         share = self._shares.of(origin)
         if share is not self._share:
             self.leave()
@@ -57,14 +57,14 @@ class Visit:
         return share.slots
 
     def leave(self) -> None:
-        """No more requests go to the last origin."""
+        """Leave the last origin: no more requests go to it."""
         if self._share is not None:
             self._share.visitors -= 1
             self._share.stall.ended()
         self._share = None
 
     def begin(self) -> Limits:
-        """The limits of the request that goes out now."""
+        """Note that a request starts now; return its limits."""
         assert self._share is not None  # it was entered
         self._asked = trio.current_time()
         self._patience = self._share.stall.patience(self._asked)
@@ -72,21 +72,21 @@ class Visit:
         return self.limits
 
     def progressed(self) -> None:
-        """The origin answered, or sent a good part of a document."""
+        """Note that the origin answered, or sent PROGRESS_BYTES of a document."""
         if self._share is not None:
             self._share.stall.progressed(trio.current_time())
 
     @property
     def hasty(self) -> bool:
-        """Whether the origin stalls, so that another attempt would wait for nothing."""
+        """Whether the origin stalls, so that a retry is pointless."""
         share = self._share
         return self._patience is not None and share is not None and share.stall.open
 
     def failed(self, error: AxonError) -> AxonError:
-        """Note that patience with the origin is over; what to raise.
+        """Note that the call failed with `error`; return the error to raise.
 
-        That is what opened the stall, if one was open. An origin that answered, if only to refuse,
-        does not stall.
+        If the origin already stalls, that is the error that opened the stall. An origin that
+        answered does not stall, even if its answer was a refusal.
         """
         if self._share is None or isinstance(error, ShortageError):
             return error
@@ -97,9 +97,9 @@ class Visit:
             stall.failed(now, error, asked=self._asked)
             return error
         stall.failed(now, opened, self._patience, asked=self._asked)
-        known = opened.located()
-        known.source = error.source
-        return known
+        first = opened.located()
+        first.source = error.source
+        return first
 
 
 class Shares:
@@ -111,7 +111,7 @@ class Shares:
 
     @contextmanager
     def visit(self) -> Iterator[Visit]:
-        """A visit that has left its origin when the block is left."""
+        """A visit that leaves its origin at the end of the block."""
         visit = Visit(self)
         try:
             yield visit

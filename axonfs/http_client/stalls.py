@@ -1,17 +1,17 @@
-"""How long to wait for a source that lately made no progress for a whole deadline.
+"""How long to wait for a source that made no progress for a whole deadline.
 
-Pure: times in, seconds out. One `Stall` per origin, for documents and for bodies, and one per
-object. While it is open each request still goes out, so that the first one that is answered ends
-the stall and no reader sees an error that is out of date; it only waits for a short time. Failing
-without a request was rejected for that reason: it would refuse readers of an origin that is back.
+Pure: takes times, returns seconds. Each origin has one `Stall` for documents and one for bodies,
+and each object has one. While a stall is open, requests are still sent, but they wait only for a
+short time. So the first answer ends the stall, and no reader gets a stale error. Failing requests
+without sending them was rejected, because readers would get errors after the origin is back.
 
-Between full waits the patience of a request grows with the time since the last one that waited
-for BRIEF seconds in vain: a burst of requests costs a second each, which is enough for an origin
-that is far away and does well, and one of them every few seconds is patient enough for one that
-does not. Once in AGAIN seconds one request waits as long as it would without a stall.
+The patience of a request grows with the time since a request last waited BRIEF seconds without an
+answer. In a burst each request waits one second, enough for a healthy origin that is far away. One
+request every few seconds waits longer, enough for a slow origin. Once in AGAIN seconds one request
+waits as long as it would without a stall.
 
-A source that fails at once, since it refuses connections or has no address, is not waited for, so
-patience has no limit there: what answers the next request, however slowly, ends the stall.
+A source that fails at once (it refuses connections, or its name has no address) costs no waiting,
+so patience has no limit there: the next answer ends the stall, however slow it is.
 """
 
 from __future__ import annotations
@@ -20,68 +20,68 @@ import math
 
 from axonfs.errors import AxonError
 
-# Seconds that a request waits for a stalled source: at least, and at the most.
+# The minimum and maximum seconds that a request waits for a stalled source.
 FLOOR, BRIEF = 1.0, 5.0
-# Both are also a part of the deadline: little is paid on top of it, and the kernel tries a page
-# fault that failed several times more.
+# Both are also limited to a fraction of the deadline, because the kernel retries a failed page
+# fault several times.
 FLOOR_PART, BRIEF_PART, LEAST = 60, 8, 0.1
 # One request in this many seconds (or once in a deadline, if that is longer) has full patience.
 AGAIN = 30.0
-# A request that failed within this many seconds would have failed with more patience as well.
+# A request that fails within this many seconds would also have failed with more patience.
 AT_ONCE = 0.5
 
 
 class Stall:
-    """Whether a source stalls, and how much patience it still gets.
+    """Whether a source stalls, and how long requests to it wait.
 
     Args:
         deadline: seconds without progress after which it stalls.
     """
 
     def __init__(self, deadline: float) -> None:
-        self.error: AxonError | None = None  # what opened it; None while the source does well
+        self.error: AxonError | None = None  # opened the stall; None if the source does not stall
         self._deadline = deadline
         self._floor = max(min(FLOOR, deadline / FLOOR_PART), LEAST)
         self._brief = max(min(BRIEF, deadline / BRIEF_PART), LEAST)
-        self._since = float("-inf")  # of the last progress, or of the first request after a pause
+        self._since = float("-inf")  # time of the last progress, or of the first request since idle
         self._waited = self._full_at = 0.0
         self._asked = 0
-        self._at_once = False  # the last request failed at once
-        self.vain = -math.inf  # when one last failed that had more than the least patience
+        self._at_once = False  # whether the last request failed at once
+        self.vain = -math.inf  # when a request with more than the minimum patience last failed
 
     @property
     def open(self) -> bool:
-        """Whether the source made no progress for a deadline, and none since."""
+        """Whether the source made no progress for a deadline, and has made none since then."""
         return self.error is not None
 
     def began(self, now: float) -> None:
-        """A request goes out; `ended` has to follow."""
+        """Note that a request starts; `ended` must follow."""
         if not self._asked:
             self._since = max(self._since, now)
         self._asked += 1
 
     def ended(self) -> None:
-        """A request is over, however."""
+        """Note that a request ended, with or without success."""
         self._asked -= 1
 
     def progressed(self, now: float) -> None:
-        """The source did something useful: the stall is over."""
+        """Note progress of the source, which ends the stall."""
         self._since = now
         self.error = None
 
     def overdue(self, now: float) -> bool:
-        """Whether requests were under way for a deadline, and none made progress."""
+        """Whether requests were in flight for a deadline without progress."""
         return now - self._since >= self._deadline
 
     def silent(self, since: float) -> bool:
-        """Whether a request that was under way since then saw no progress of the source."""
+        """Whether the source made no progress since the time `since`."""
         return self._since <= since
 
     def patience(self, now: float) -> float | None:
-        """How long a request that goes out now waits for each answer.
+        """How long a request that starts now waits for each byte, in seconds.
 
-        None where there is no stall, and for a request that finds out whether there still is;
-        infinity where it is as patient as these, but is not to be tried again.
+        None without a stall, and for the one request with full patience that tests whether the
+        source is back. Infinity for full patience without retries.
         """
         if self.error is None:
             return None
@@ -100,11 +100,11 @@ class Stall:
         *,
         asked: float = -math.inf,
     ) -> None:
-        """A request made no progress: one with full patience opens the stall.
+        """Note that a request failed without progress. One with full patience opens the stall.
 
         Args:
-            patience: what the request had.
-            asked: when its last attempt went out.
+            patience: the patience of the request.
+            asked: when its last attempt started.
         """
         self._at_once = now - asked < min(AT_ONCE, math.inf if patience is None else patience)
         if patience is None:

@@ -1,7 +1,7 @@
-"""URLs taken apart once, and the rules for following one to another.
+"""URLs split into origin and target, and the rules for redirects.
 
-Pure. What is allowed: http and https; never from https to http; credentials stay with the origin
-(scheme, host, port) they were given for.
+Pure. Allowed are http and https; redirects from https to http are refused; credentials go only to
+the origin (scheme, host, port) that they were given for.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from axonfs.names import printable
 MAX_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORTS = {"http": 80, "https": 443}
-# RFC 3986's reserved characters and `%` stay; everything else that is not plain gets encoded.
+# RFC 3986's reserved characters and `%` stay as they are; other special characters are encoded.
 _KEPT = "%/:=&?~+!$,;'@()*[]"
 
 
 class Origin(NamedTuple):
-    """Who answers: the unit that connections and credentials belong to."""
+    """Scheme, host and port of a server. Connections and credentials belong to one origin."""
 
     scheme: str
     host: str
@@ -36,14 +36,14 @@ class Origin(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """As in a Host header: the port only where it is not the scheme's own."""
+        """The value of a Host header: the port is left out if it is the scheme's default."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """An absolute URL; `target` is its path and query, `userinfo` `user:password` or empty."""
+    """An absolute URL; `target` is path and query, `userinfo` is `user:password` or empty."""
 
     origin: Origin
     target: str
@@ -54,7 +54,7 @@ class Url:
 
     @property
     def credentials(self) -> dict[str, str]:
-        """The Authorization header that the userinfo stands for."""
+        """The Authorization header for the userinfo; no header without userinfo."""
         if not self.userinfo:
             return {}
         token = base64.b64encode(unquote(self.userinfo).encode()).decode()
@@ -62,17 +62,19 @@ class Url:
 
 
 def split_url(text: str) -> Url:
-    """`text` taken apart; its fragment is dropped.
+    """Split `text` into a `Url`, without its fragment.
 
     Raises:
-        ValueError: it is not an absolute http or https URL; the message is for a person.
+        ValueError: it is not an absolute http or https URL; the message is for the user.
     """
     parts = urlsplit(text)
     scheme = parts.scheme.lower()
+    if not scheme:
+        raise ValueError("the scheme (http or https) is missing")
     if scheme not in _PORTS:
-        raise ValueError(f"{scheme or 'no'} scheme, only http and https are spoken")
+        raise ValueError(f"scheme {scheme} is not supported, only http and https")
     if not parts.hostname:
-        raise ValueError("no host")
+        raise ValueError("the host is missing")
     port = parts.port if parts.port is not None else _PORTS[scheme]
     target = quote(parts.path, safe=_KEPT) or "/"
     if parts.query:
@@ -85,61 +87,59 @@ def _ascii_host(host: str) -> str:
     if ":" not in host:
         host = host.encode("idna").decode("ascii")  # UnicodeError is a ValueError
     if any(char <= " " or char in "/?#@\\\x7f" for char in host):
-        raise ValueError("a host with characters that no host has")
+        raise ValueError("the host has invalid characters")
     return host
 
 
 def target_of(text: str) -> Url:
-    """`split_url` for a URL that this program was told to ask.
+    """`split_url` for a URL from the settings or from a document.
 
     Raises:
-        UnavailableError: nothing can be asked there.
+        UnavailableError: it is not an absolute http or https URL.
     """
     try:
         return split_url(text)
     except ValueError as exc:
-        raise fault(
-            UnavailableError, f"not a URL to fetch: {printable(str(exc))}", shown(text)
-        ) from exc
+        raise fault(UnavailableError, f"invalid URL: {printable(str(exc))}", shown(text)) from exc
 
 
 def follow(url: Url, location: str | None) -> Url:
-    """Where a redirect from `url` leads; userinfo in it is ignored.
+    """The target of a redirect from `url`. Userinfo in `location` is ignored.
 
     Raises:
-        UnavailableError: nowhere that this program goes.
+        UnavailableError: the target is missing, invalid or not allowed.
     """
     if not location:
-        raise fault(UnavailableError, "a redirect that leads nowhere", shown(str(url)))
+        raise fault(UnavailableError, "a redirect without a Location header", shown(str(url)))
     try:
         following = split_url(urljoin(str(url), location))
     except ValueError as exc:
-        what = f"a redirect is refused: {printable(str(exc))}"
+        what = f"a redirect to an invalid URL: {printable(str(exc))}"
         raise fault(UnavailableError, what, shown(str(url))) from exc
     if url.origin.secure and not following.origin.secure:
         raise fault(
             UnavailableError,
-            f"a redirect from https to {shown(str(following))} is refused",
+            f"a redirect from https to {shown(str(following))}, which is not encrypted, is refused",
             shown(str(url)),
         )
     return Url(following.origin, following.target)
 
 
 def endless(url: str) -> UnavailableError:
-    """The fault of a chain of redirects that was followed far enough."""
+    """The error for a chain of more than MAX_REDIRECTS redirects."""
     return fault(UnavailableError, f"more than {MAX_REDIRECTS} redirects", shown(url))
 
 
 def carried(headers: Mapping[str, str], before: Url, after: Url) -> Mapping[str, str]:
-    """The credentials that go along from `before` to `after`: none to another origin."""
+    """The credentials to send after a redirect from `before` to `after`: none to another origin."""
     return headers if before.origin == after.origin else {}
 
 
 def shown(text: str) -> str:
-    """`text` for a message: no userinfo, and no query, where signed URLs have their secrets."""
+    """`text` for a message, without userinfo and query: signed URLs have secrets in the query."""
     try:
         parts = urlsplit(text)
     except ValueError:
-        return "an unreadable URL"
+        return "an invalid URL"
     bare = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
     return printable(bare + ("?…" if parts.query else ""), 500)

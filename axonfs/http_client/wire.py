@@ -1,9 +1,8 @@
-"""One connection: a socket that waits with patience, not for ever.
+"""One connection: a socket whose waits have limits.
 
-reply.py parses; this module does the waiting. Each `recv` wakes up a few times a second to
-see whether the reader was cancelled, the server stalls, or the bytes come too slowly to be
-progress: a timeout on the socket alone would let a server hold a reader for ever with one byte
-now and then.
+reply.py parses; this module waits. Each `recv` wakes up a few times a second and checks whether the
+reader was cancelled, the server stalls, or bytes come too slowly. A timeout on the socket would not
+be enough: a server that sends a byte now and then could hold a reader for ever.
 
 Threading: a wire belongs to one thread at a time; the pool hands it over.
 """
@@ -27,44 +26,44 @@ from axonfs.http_client.limits import OVERHEAD_BYTES, PROGRESS_BYTES, Limits
 from axonfs.http_client.reply import HEAD_BYTES, OverlongError, Reply
 from axonfs.http_client.urls import Url
 
-# How often a waiting thread looks up, in seconds: how soon a cancelled one ends.
+# Seconds between the checks of a waiting thread, and so the delay until a cancelled read ends.
 TICK = 0.2
-# With less patience than usual, PROGRESS_BYTES have to come within this many times that patience:
-# a source may send a byte now and then, and nothing that is of use.
+# With less patience than usual, PROGRESS_BYTES must arrive within this multiple of the patience. A
+# source that only sends a byte now and then makes no progress.
 HURRIED = 2
-_BUFFER_SIZE = 64 << 10  # for headers; bodies are read past it, into the caller's buffer
+_BUFFER_SIZE = 64 << 10  # for headers; bodies go directly into the caller's buffer
 
 
 class StallError(TimeoutError):
-    """Not one byte within the time allowed."""
+    """No byte arrived within the time allowed."""
 
 
 class SlowError(TimeoutError):
-    """Bytes, but too few within the deadline."""
+    """Too few bytes arrived within the deadline."""
 
 
 class CancelledReadError(Exception):
-    """The caller said that it no longer wants the bytes."""
+    """The caller cancelled the read."""
 
 
 class Wire:
-    """A connected socket and the buffered reader of everything that comes through it.
+    """A connected socket and its buffered reader.
 
     Args:
-        sock: plain or TLS, connected; the wire closes it.
+        sock: connected, plain or TLS; the wire closes it.
     """
 
     def __init__(self, sock: socket.socket, limits: Limits) -> None:
         self._sock = sock
         self._limits = limits
         self._inlet = _Inlet(sock)
-        # The one reader: what one answer leaves in its buffer must not get lost unseen.
+        # The only reader of the socket: surplus bytes of an answer stay visible in its buffer.
         self._reader: io.BufferedReader[Any] = io.BufferedReader(self._inlet, _BUFFER_SIZE)
         self._tick = 0.0
         self._secure = isinstance(sock, ssl.SSLSocket)
         self.idle_since = 0.0
 
-    def ask(
+    def request(
         self,
         url: Url,
         target: str,
@@ -72,16 +71,15 @@ class Wire:
         cancelled: Callable[[], bool],
         patience: float | None = None,
     ) -> Reply:
-        """Send one GET and return the answer, its head read.
+        """Send one GET, read the head of the answer, and return the answer.
 
         Args:
-            target: the request line's; path and query, or all of `url` for a proxy.
-            patience: seconds to wait for the head, and then for each byte, where that is less than
-                the usual.
+            target: of the request line: path and query, or the whole URL for a proxy.
+            patience: seconds to wait for the head, and then for each byte, if less than the usual.
 
         Raises:
-            OSError, h11.ProtocolError: the connection, the request or the answer is no good.
-            CancelledReadError: `cancelled` became true.
+            OSError, h11.ProtocolError: the connection failed, or the request or answer is invalid.
+            CancelledReadError: `cancelled` returned true.
         """
         machine = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES)
         named = {"Host": url.origin.authority, **headers}
@@ -105,24 +103,24 @@ class Wire:
         self._tick = seconds
 
     def expect(self, size: int) -> None:
-        """The answer has a body of so many bytes."""
+        """Note that the answer has a body of `size` bytes."""
         self._inlet.expect(size)
 
     def progressed(self) -> None:
-        """Start the deadline anew: a whole unit arrived, or the caller was busy with one."""
+        """Restart the deadline: a unit arrived, or the caller was busy with one."""
         self._inlet.progressed()
 
     def hurry(self, seconds: float) -> None:
-        """Wait at most so long for what still comes; it is not worth more."""
+        """Wait at most `seconds` for each further byte of this answer."""
         self._inlet.patience = seconds
 
     def spent(self) -> bool:
-        """Whether the wire cannot carry another request: closed by the server, or with bytes
-        on it that nobody asked for."""
+        """Whether the wire cannot carry another request: the server closed it, or surplus bytes
+        arrived."""
         if self._inlet.leftover(self._reader):
             return True
         if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
-            return True  # decrypted with the end of the answer, and no longer on the socket
+            return True  # surplus bytes that TLS has decrypted already
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         return bool(poll.poll(0))
@@ -140,7 +138,7 @@ class Wire:
 
 
 class _Inlet(io.RawIOBase):
-    """The socket's receiving end."""
+    """The receiving side of the socket."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._receive = (
@@ -165,7 +163,7 @@ class _Inlet(io.RawIOBase):
         self.progressed()
 
     def expect(self, size: int) -> None:
-        # Chunks of a byte each come in six.
+        # In the chunked encoding a chunk of one byte takes six.
         self._most = self._received + 6 * size + OVERHEAD_BYTES
 
     def progressed(self) -> None:
@@ -173,7 +171,7 @@ class _Inlet(io.RawIOBase):
         self._mark = self._received + PROGRESS_BYTES
 
     def leftover(self, reader: io.BufferedReader[Any]) -> bool:
-        """Whether `reader` has bytes in its buffer; asks without reading more."""
+        """Whether `reader` has bytes in its buffer; does not read from the socket."""
         self._dry = True
         try:
             return bool(reader.peek(1))
@@ -191,12 +189,12 @@ class _Inlet(io.RawIOBase):
         count = -1
         with contextlib.suppress(TimeoutError):
             count = self._receive(buffer)
-        if count < 0:  # outside the handler: what it raises is not the socket's error
+        if count < 0:  # after the handler, so errors of `_wait` are not chained to the timeout
             count = self._wait(buffer, asked)
         self._received += count
         if self._received >= self._mark:
             if self._received > self._most:
-                raise OverlongError("far more bytes than its body has")
+                raise OverlongError("far more bytes than the answer's body has")
             self.progressed()
         return count
 
@@ -204,22 +202,22 @@ class _Inlet(io.RawIOBase):
         if self._cancelled():
             raise CancelledReadError
         if now >= self._progress_by:
-            raise SlowError(f"hardly a byte for {self._deadline:g} s")
+            raise SlowError(f"too few bytes for {self._deadline:g} s")
 
     def _wait(self, buffer: Any, asked: float) -> int:
-        """Go on after the first tick without a byte."""
+        """Receive after a first TICK without a byte."""
         while True:
             now = time.monotonic()
             self._look_up(now)
             if now - asked >= self.patience:
-                raise StallError(f"not a byte for {self.patience:g} s")
+                raise StallError(f"received nothing for {self.patience:g} s")
             with contextlib.suppress(TimeoutError):
                 count: int = self._receive(buffer)
                 return count
 
 
 def _block(sock: socket.socket, receive: float, send: float) -> None:
-    """Have the kernel keep the time, so that no call needs a poll before it."""
+    """Let the kernel measure the timeouts, which saves a poll before each call."""
     sock.settimeout(None)
     for option, seconds in ((socket.SO_RCVTIMEO, receive), (socket.SO_SNDTIMEO, send)):
         whole = int(seconds)
@@ -229,8 +227,8 @@ def _block(sock: socket.socket, receive: float, send: float) -> None:
 
 def _plain_receive(sock: socket.socket) -> Callable[[memoryview], int]:
     def receive(buffer: memoryview) -> int:
-        # A body's view is filled in one call, which spares the many small ones and their turns
-        # at the interpreter lock. What reads headers must take what there is.
+        # Fill a body's view in one call: many small calls would each take the GIL. A read of
+        # headers takes the bytes that are there.
         flags = socket.MSG_WAITALL if len(buffer) > _BUFFER_SIZE else 0
         try:
             return sock.recv_into(buffer, 0, flags)
@@ -242,13 +240,13 @@ def _plain_receive(sock: socket.socket) -> Callable[[memoryview], int]:
 
 def _tls_receive(sock: ssl.SSLSocket) -> Callable[[memoryview], int]:
     def receive(buffer: memoryview) -> int:
-        # A read brings one record, of 16 KiB at the most. What reads headers must take what there
-        # is; a body gets as many as come in a tick, since looking up costs as much as a record.
+        # A read returns one TLS record of at most 16 KiB. A read of headers takes one record. A
+        # body takes all records of a TICK, because a check costs as much as a record.
         most = len(buffer) if len(buffer) > _BUFFER_SIZE else 1
         received, until = 0, time.monotonic() + TICK
         while received < most and time.monotonic() < until:
             try:
-                # Given a buffer, `read` returns the count; typeshed knows only of bytes.
+                # With a buffer `read` returns the count, but typeshed declares bytes.
                 count: Any = sock.read(len(buffer) - received, buffer[received:])
             except TimeoutError:
                 if not received:

@@ -92,7 +92,7 @@ def switched(exchange: Exchange) -> None:
 
 @pytest.mark.complains
 @pytest.mark.parametrize(
-    ("fault", "words"), [(smuggled, "both Content-Length"), (switched, "not HTTP that makes sense")]
+    ("fault", "words"), [(smuggled, "both Content-Length"), (switched, "invalid HTTP response")]
 )
 def test_what_is_dangerous_is_refused_in_words(
     registry_dir: Path, start_mount: MountFactory, fault: Fault, words: str

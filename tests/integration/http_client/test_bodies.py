@@ -356,7 +356,7 @@ def test_silence_is_called_silence(origin: FaultyOrigin, fault: faulty.Fault) ->
     origin.plan(fault)
     with (
         Bodies(Limits(first_byte=0.5, stall=0.5), routes=DIRECT) as bodies,
-        pytest.raises(UnavailableError, match=r"not a byte for 0\.5 s"),
+        pytest.raises(UnavailableError, match=r"received nothing for 0\.5 s"),
     ):
         read(bodies, origin)
 

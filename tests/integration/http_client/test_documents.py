@@ -122,7 +122,7 @@ async def test_a_final_answer_is_not_asked_for_again(
 
 async def test_a_document_that_says_it_is_too_large_is_not_read(origin: FaultyOrigin) -> None:
     async with documents() as client:
-        with pytest.raises(MalformedError, match="more than 1000 bytes"):
+        with pytest.raises(MalformedError, match=r"larger than 1\.0 KiB"):
             await client.get(origin.url + "doc", limit=1000)
         exact = await client.get(origin.url + "doc", limit=len(DATA))
         assert exact is not None
@@ -151,7 +151,7 @@ async def test_an_endless_error_page_is_not_read(origin: FaultyOrigin) -> None:
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "http://", "nothing"])
 async def test_what_is_no_http_url_is_refused(url: str) -> None:
     async with documents() as client:
-        with pytest.raises(UnavailableError, match="not a URL to fetch"):
+        with pytest.raises(UnavailableError, match="invalid URL"):
             await body_of(client, url)
 
 
@@ -229,7 +229,7 @@ async def test_silence_ends_at_the_deadline(
     async with documents(limits) as client:
         started = trio.current_time()
         with pytest.raises(
-            DeadlineError, match="no progress for 60 s; the last attempt: not a byte"
+            DeadlineError, match="no progress for 60 s; the last attempt failed: received nothing"
         ):
             await body_of(client, origin.url + "doc")
         assert trio.current_time() - started == pytest.approx(60, abs=1)
@@ -242,7 +242,7 @@ async def test_silence_is_a_deadline_for_those_who_waited_for_their_turn(
     """Their last attempt ends too late for another one."""
     origin.always(faulty.stall_before)
     async with documents(Limits(first_byte=25, stall=25, deadline=60, attempts=1)) as client:
-        with pytest.raises(DeadlineError, match="not a byte for 25 s"):
+        with pytest.raises(DeadlineError, match="received nothing for 25 s"):
             await body_of(client, origin.url + "doc")
 
 

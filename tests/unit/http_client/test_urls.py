@@ -96,4 +96,4 @@ def test_credentials_stay_with_their_origin(to: str, kept: bool) -> None:
 def test_no_secret_is_shown() -> None:
     assert shown("https://me:pw@h:1/p?X-Signature=s#f") == "https://h:1/p?…"
     assert shown("http://h/\x1b[31m") == "http://h/?[31m"
-    assert shown("http://[") == "an unreadable URL"
+    assert shown("http://[") == "an invalid URL"
