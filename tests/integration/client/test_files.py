@@ -263,10 +263,11 @@ class HeldServer(RegistryServer):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        self.gate = threading.Event()
+        self.asked, self.gate = threading.Event(), threading.Event()
 
     def sent(self, count: int) -> None:
         if count >= MIB:
+            self.asked.set()
             assert self.gate.wait(60)
         super().sent(count)
 
@@ -278,6 +279,7 @@ def held(tmp_path: Path) -> Iterator[HeldServer]:
         server.gate.set()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_a_read_and_no_more(held: HeldServer, tmp_path: Path) -> None:
     command = [sys.executable, "-c", SCRIPT, held.url, str(tmp_path / "cache")]
     with subprocess.Popen(
@@ -286,7 +288,7 @@ def test_ctrl_c_ends_a_read_and_no_more(held: HeldServer, tmp_path: Path) -> Non
         assert child.stdin is not None
         assert child.stdout is not None
         assert child.stdout.readline() == "reading\n"
-        time.sleep(0.5)
+        assert held.asked.wait(20)
         child.send_signal(signal.SIGINT)
         assert child.stdout.readline() == "interrupted 0\n"
         held.gate.set()
