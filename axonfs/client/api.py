@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from axonfs.call import Event
-from axonfs.client import results, sessions
+from axonfs.client import results
 from axonfs.client.file import CachedFile, MountedFile
 from axonfs.client.mounted import Mounted
 from axonfs.client.target import Target, resolve_with_notes
@@ -246,16 +246,13 @@ class Client:
         return MountedFile(str(directory / path), named, path)
 
     def _open_cached(self, spec: str, path: str) -> CachedFile:
+        from axonfs.client import sessions  # which imports trio
+
         settings, named = self._transport.target.settings, spec
 
-        def opened() -> tuple[Session, Opened]:
+        def opened(elsewhere: bool) -> tuple[Session, Opened]:
             nonlocal named
-            session = sessions.lease(settings, writes=False)
-            try:
-                found = session.call(lambda: session.files.open(named, path))
-            except BaseException:
-                session.give_back()
-                raise
+            session, found = sessions.open_file(settings, named, path, elsewhere=elsewhere)
             named = found.spec  # opened again, it is the same version
             return session, found
 
@@ -288,6 +285,8 @@ def _checked_path(spec: str, path: str) -> str:
 
 def _here(settings: Settings, request: Event, sink: Sink) -> Event:
     """The result of `request` from the session that this process has of the cache."""
+    from axonfs.client import sessions  # which imports trio
+
     op = str(request["op"])
     try:
         with sessions.leased(settings, writes=op not in READ_ONLY) as session:

@@ -12,12 +12,15 @@ import os
 from dataclasses import dataclass
 from typing import NoReturn
 
+import trio
+
 from axonfs.catalog.tree import Version
+from axonfs.client.direct import Direct, FrozenFile, OwnersFile
 from axonfs.engine import Engine
 from axonfs.errors import BadHandleError, NotFoundError
 from axonfs.formats.manifest import MANIFEST_NAME
 from axonfs.service import Service
-from axonfs.store import Descriptor
+from axonfs.store import Descriptor, StoredObject
 from axonfs.vfs.buffers import BUFFER_SIZE
 from axonfs.vfs.files import Files, Handle
 from axonfs.vfs.journal import Journal
@@ -26,13 +29,13 @@ from axonfs.vfs.paths import File, Text, manifest_file
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An open file. `spec` names its version; `descriptor` is there if all of it can be read at it,
-    for as long as the file is open."""
+    """An open file. `spec` names its version; `direct` reads it without the session's thread, where
+    that can be, for as long as the file is open."""
 
     number: int
     spec: str
     size: int
-    descriptor: Descriptor | None
+    direct: Direct | None
 
 
 class CachedFiles:
@@ -40,15 +43,19 @@ class CachedFiles:
 
     def __init__(self, engine: Engine) -> None:
         self._service = Service(engine)
+        self._store = engine.store
         journal = Descriptor(os.memfd_create("axonfs-journal", os.MFD_CLOEXEC))
         self._journal = journal  # closed with the last reference to it
         self._files = Files(engine.fetcher, Journal(journal), _unknown)
         self._numbers = itertools.count(1)
         self._reading: dict[int, int] = {}  # by the number of an open file: reads under way
         self._closing: set[int] = set()
+        self._beside: dict[int, StoredObject] = {}  # in use beside the owner of the cache
 
-    async def open(self, spec: str, path: str) -> Opened:
+    async def open(self, spec: str, path: str) -> Opened | None:
         """Open a file; only its manifest may have to be fetched.
+
+        None says that another process owns the cache, and the file is not whole there.
 
         Raises:
             AxonError: there is no such version or file, or its bytes are known to be wrong.
@@ -56,11 +63,23 @@ class CachedFiles:
         version = await self._service.version({"spec": spec})
         place = _place(version, path)
         number = next(self._numbers)
+        if isinstance(place, File) and not self._store.writable:
+            return await self._open_beside(number, place)
         handle = await self._files.open(number, place)
-        descriptor = Descriptor(os.dup(handle.backing)) if handle.backing is not None else None
-        self._files.opened(number, number, backing_id=int(descriptor is not None))
+        direct = FrozenFile(handle.backing) if handle.backing is not None else None
+        self._files.opened(number, number, backing_id=int(direct is not None))
         self._reading[number] = 0
-        return Opened(number, str(version.spec), _size(handle), descriptor)
+        return Opened(number, str(version.spec), _size(handle), direct)
+
+    async def _open_beside(self, number: int, place: File) -> Opened | None:
+        entry = place.entry
+        stored = await trio.to_thread.run_sync(self._store.object, entry)
+        compared = stored.verified or (entry.chunks is not None and not entry.unverified)
+        if not (stored.complete and compared) or stored.quarantined:
+            return None
+        await trio.to_thread.run_sync(stored.hold)
+        self._beside[number] = stored
+        return Opened(number, str(place.version.spec), entry.size, OwnersFile(stored))
 
     async def read_into(self, number: int, offset: int, view: memoryview) -> int:
         """Fill `view` from `offset` on; the count is short only at the end of the file.
@@ -88,6 +107,9 @@ class CachedFiles:
 
     def release(self, number: int) -> None:
         """Close a file once the reads under way have ended."""
+        if stored := self._beside.pop(number, None):
+            stored.release()
+            return
         self._closing.add(number)
         self._release_unused(number)
 

@@ -79,18 +79,20 @@ class CachedFile(io.RawIOBase):
 
     Args:
         opener: opens the file, in a session that is leased for it. It is called again where the
-            session has ended, as in a forked process.
+            session has ended, as in a forked process; with True where the file turned out not to
+            be whole in the cache of another process.
     """
 
     name: str
     mode = "rb"
 
-    def __init__(self, opener: Callable[[], tuple[Session, Opened]], name: str) -> None:
+    def __init__(self, opener: Callable[[bool], tuple[Session, Opened]], name: str) -> None:
         self.name = name
         self._opener = opener
         self._position = 0
         self._lock = threading.Lock()  # guards the position; held for an instant
-        self._session, self._opened = opener()
+        self._opening = threading.Lock()  # held while it is opened again
+        self._session, self._opened = opener(False)
 
     def readable(self) -> bool:
         """True, as long as the file is open."""
@@ -169,7 +171,7 @@ class CachedFile(io.RawIOBase):
 
     def _let_go(self) -> None:
         session, number = self._session, self._opened.number
-        self._opened = replace(self._opened, descriptor=None)
+        self._opened = replace(self._opened, direct=None)
         session.post(lambda: session.files.release(number))
         session.give_back()
 
@@ -189,12 +191,19 @@ class CachedFile(io.RawIOBase):
 
     def _fill(self, view: memoryview, start: int) -> int:
         if not self._session.alive:
-            self._session, self._opened = self._opener()
+            self._open_again(self._opened, elsewhere=False)
         session, opened = self._session, self._opened
-        if opened.descriptor is not None:
-            from axonfs.store import read_all
-
-            with suppress(OSError):  # the disk failed: the session gets the bytes past it
-                read_all(opened.descriptor, view, start)
+        if opened.direct is not None:
+            with suppress(OSError):
+                opened.direct.read_into(start, view)
                 return len(view)
+            if not session.owner:  # the cache's owner has dropped some of it
+                self._open_again(opened, elsewhere=True)
+                return self._fill(view, start)
         return session.call(lambda: session.files.read_into(opened.number, start, view))
+
+    def _open_again(self, opened: Opened, *, elsewhere: bool) -> None:
+        with self._opening:
+            if self._opened is opened:  # else another thread was first
+                self._let_go()
+                self._session, self._opened = self._opener(elsewhere)

@@ -47,12 +47,20 @@ class Session:
     Args:
         owner: whether to own the cache, as `open_engine` says.
         shared: whether it ends by itself, LINGER seconds after the last lease was given back.
+        ended: called in the session's thread when the engine is closed.
 
     Raises:
         AxonError: the engine cannot be opened; BusyError where another process owns the cache.
     """
 
-    def __init__(self, settings: Settings, *, owner: bool, shared: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        owner: bool,
+        shared: bool = False,
+        ended: Callable[[], object] = lambda: None,
+    ) -> None:
         self.settings = settings
         self.owner = owner
         self._engine: Engine
@@ -61,6 +69,7 @@ class Session:
         self._nursery: trio.Nursery
         self._stopping: trio.Event
         self._shared = shared
+        self._after = ended
         self._leases = 0
         self._given_back: deque[None] = deque()  # appending takes no lock, as a finalizer needs
         self._ended = self._abandoned = False
@@ -186,6 +195,7 @@ class Session:
         except BaseException as exc:
             fault = exc
         finally:
+            self._after()
             self._end(fault)
 
     async def _main(self) -> None:

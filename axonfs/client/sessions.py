@@ -12,17 +12,42 @@ from __future__ import annotations
 
 import atexit
 import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from axonfs.client.cached import Opened
 from axonfs.client.session import Session
 from axonfs.errors import BusyError
 from axonfs.rundir import owner_of
 from axonfs.settings.settings import Settings
 
-_sessions: dict[Path, Session] = {}
+# Of the system's temporary directory, for files that another process's cache does not have whole.
+TEMPORARY_BYTES = 4 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """Which cache: that of the settings, or a temporary one beside it."""
+
+    cache: Path
+    temporary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """A session, and the settings that its clients asked for."""
+
+    settings: Settings
+    session: Session
+
+
+_shared: dict[_Key, _Shared] = {}
 _lock = threading.Lock()  # held while a session is opened or closed
 
 
@@ -36,30 +61,57 @@ def leased(settings: Settings, *, writes: bool) -> Iterator[Session]:
         session.give_back()
 
 
-def lease(settings: Settings, *, writes: bool) -> Session:
+def open_file(
+    settings: Settings, spec: str, path: str, *, elsewhere: bool = False
+) -> tuple[Session, Opened]:
+    """A file of the cache, open in a session that is leased for it.
+
+    What is not whole in the cache of another process is read through a temporary cache.
+
+    Args:
+        elsewhere: do so in any case.
+    """
+    for temporary in (True,) if elsewhere else (False, True):
+        session = lease(settings, writes=False, temporary=temporary)
+        try:
+            opened = session.call(partial(session.files.open, spec, path))
+        except BaseException:
+            session.give_back()
+            raise
+        if opened is not None:
+            return session, opened
+        session.give_back()
+    raise AssertionError("a temporary cache is this process's own")
+
+
+def lease(settings: Settings, *, writes: bool, temporary: bool = False) -> Session:
     """A session of the cache that does not end before `give_back` is called.
 
     It owns the cache; unless `writes`, it may also read beside the process that does.
+
+    Args:
+        temporary: use a cache in the temporary directory in place of that of the settings.
 
     Raises:
         BusyError: another process owns the cache, or this one uses it with other settings.
         AxonError: the engine cannot be opened.
     """
+    key = _Key(settings.cache, temporary)
     with _lock:
-        if settings.cache in _inherited:
+        if key in _inherited:
             raise _forked_too_late(settings.cache)
-        found = _sessions.get(settings.cache)
-        if found is not None:
-            suits = found.settings == settings and (found.owner or not writes)
-            if suits and found.lease():
-                return found
-            if found.alive and found.leases:
-                raise _in_use(found)
-            found.close()
-            del _sessions[settings.cache]
-        session = _opened(settings, writes=writes)
+        if found := _shared.get(key):
+            session = found.session
+            suits = found.settings == settings and (session.owner or not writes)
+            if suits and session.lease():
+                return session
+            if session.alive and session.leases:
+                raise _in_use(session)
+            session.close()
+            del _shared[key]
+        session = _temporary(settings) if temporary else _opened(settings, writes=writes)
         session.lease()
-        _sessions[settings.cache] = session
+        _shared[key] = _Shared(settings, session)
         return session
 
 
@@ -70,6 +122,13 @@ def _opened(settings: Settings, *, writes: bool) -> Session:
         if writes:
             raise
     return Session(settings, owner=False, shared=True)
+
+
+def _temporary(settings: Settings) -> Session:
+    directory = tempfile.TemporaryDirectory(prefix="axonfs-", ignore_cleanup_errors=True)
+    limit = min(TEMPORARY_BYTES, shutil.disk_usage(directory.name).free // 2)
+    settings = replace(settings, cache=Path(directory.name), cache_size=limit)
+    return Session(settings, owner=True, shared=True, ended=directory.cleanup)
 
 
 def _in_use(session: Session) -> BusyError:
@@ -85,9 +144,9 @@ def _in_use(session: Session) -> BusyError:
 def close_all() -> None:
     """End every session of this process."""
     with _lock:
-        for session in _sessions.values():
-            session.close()
-        _sessions.clear()
+        for shared in _shared.values():
+            shared.session.close()
+        _shared.clear()
 
 
 def _forked_too_late(cache: Path) -> BusyError:
@@ -101,21 +160,21 @@ def _forked_too_late(cache: Path) -> BusyError:
 def _before_fork() -> None:
     """Hold the lock over the fork, and end the sessions that nothing uses."""
     _lock.acquire()
-    for cache, session in list(_sessions.items()):
-        if not session.leases:
-            session.close()
-            del _sessions[cache]
+    for key, shared in list(_shared.items()):
+        if not shared.session.leases:
+            shared.session.close()
+            del _shared[key]
 
 
 def _after_in_child() -> None:
-    for session in _sessions.values():
-        session.abandon()
-    _inherited.update(_sessions)  # kept, since their end would close the parent's index
-    _sessions.clear()
+    for key, shared in _shared.items():
+        shared.session.abandon()
+        _inherited[key] = shared  # kept, since its end would close the parent's index
+    _shared.clear()
     _lock.release()
 
 
-_inherited: dict[Path, Session] = {}
+_inherited: dict[_Key, _Shared] = {}
 atexit.register(close_all)
 os.register_at_fork(
     before=_before_fork, after_in_parent=_lock.release, after_in_child=_after_in_child

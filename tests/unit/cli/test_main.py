@@ -259,5 +259,15 @@ def test_to_ask_a_mount_takes_no_engine() -> None:
     assert imported("import axonfs.cli.models, axonfs.cli.pins, axonfs.cli.status", heavy) == "[]"
 
 
+def test_the_package_imports_nothing_before_it_is_used() -> None:
+    heavy = ["trio", "click", "yaml", "axonfs.errors", "axonfs.client", "fsspec"]
+    assert imported("import axonfs", heavy) == "[]"
+
+
+def test_a_client_beside_a_mount_takes_no_engine() -> None:
+    heavy = ["trio", "httpcore", "lmdb", "pyfuse3", "click", "axonfs.engine", "axonfs.store"]
+    assert imported("import axonfs; axonfs.Client()", heavy) == "[]"
+
+
 def test_interrupted_is_what_shells_expect() -> None:
     assert StoppedError.exit_code == 128 + signal.SIGINT
