@@ -47,7 +47,7 @@ class Prefetcher:
         evictor: Evictor,
         nursery: trio.Nursery,
         *,
-        mode: str = "auto",
+        mode: str,
         width: int = 8,
     ) -> None:
         self._fetcher = fetcher

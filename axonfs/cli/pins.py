@@ -313,7 +313,7 @@ def _why(item: dict[str, Any]) -> str:
     return f" ({item['error']})" if item.get("error") else ""
 
 
-def _with_progress(target: Target, request: Event, again: str = "") -> Event:
+def _with_progress(target: Target, request: Event, again: str) -> Event:
     """The result of long work, with progress; after Ctrl-C, say what is done and how to resume.
 
     Args:

@@ -28,7 +28,7 @@ class Package:
     urls: tuple[str, ...]
     size: int
     digest: str | None
-    registry: str = ""
+    registry: str
 
 
 def parse_distribution(node: Node) -> Package | None:

@@ -90,12 +90,12 @@ class Bodies:
 
     def __init__(
         self,
-        limits: Limits | None = None,
+        limits: Limits,
         trust: Trust | None = None,
         *,
         routes: Routes | None = None,
     ) -> None:
-        self.limits = limits or Limits()
+        self.limits = limits
         routes = routes or Routes.of_environment()
         self._dialer = Dialer(self.limits, routes, trust or Trust())
         self._pool = Pool()

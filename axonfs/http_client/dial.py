@@ -28,7 +28,7 @@ class Dialer:
         self._routes = routes
         self._trust = trust
 
-    def dial(self, url: Url, patience: float | None = None) -> Wire:
+    def dial(self, url: Url, patience: float | None) -> Wire:
         """A new connection for requests to `url`.
 
         Args:

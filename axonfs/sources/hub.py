@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import trio
@@ -50,12 +50,12 @@ class Commit:
     """A commit as the hub describes it; `facts` are what changes later, by label."""
 
     id: str
-    created: float = 0.0
-    license: str = ""
-    framework: str = ""
+    created: float
+    license: str
+    framework: str
+    tags: tuple[str, ...]
+    facts: Mapping[str, str | int]
     format: str = ""
-    tags: tuple[str, ...] = ()
-    facts: Mapping[str, str | int] = field(default_factory=dict)
 
 
 class HubSource(ABC):

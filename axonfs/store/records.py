@@ -144,10 +144,10 @@ class ObjectInfo:
     complete: bool
     quarantined: str | None
     accessed: float
-    private_of: str | None = None
+    private_of: str | None
 
 
-def info_of(digest: str, record: ObjectRecord, accessed: float | None = None) -> ObjectInfo:
+def info_of(digest: str, record: ObjectRecord, accessed: float | None) -> ObjectInfo:
     """`accessed`: a later access than the record's, where one is known."""
     return ObjectInfo(
         digest,
