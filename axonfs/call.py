@@ -1,7 +1,7 @@
-"""A command's end of the control socket: one request to the running mount, and its events.
+"""The command's side of the control socket: sends one request to a mount and yields its events.
 
-Blocks, and imports no trio: that would be half the time of a command that only asks. The other
-end is control.py, which has the protocol.
+Blocking. Imports no trio, since that import would take half the time of a short command. The other
+side is daemon/control.py, which describes the protocol.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import trio
 
 MAX_EVENT_BYTES = 256 << 20
-# A request may take hours and say nothing meanwhile. After so many seconds without an event the
-# mount is asked whether it is alive, which takes a worker milliseconds; a new one takes its time.
+# A request may run for hours without an event. After SILENCE seconds without one the mount is asked
+# whether it is alive. A worker answers in milliseconds, but one that is starting needs seconds.
 SILENCE = 3.0
 ALIVE = 10.0
 
@@ -33,12 +33,14 @@ Event: TypeAlias = dict[str, Any]
 
 
 def call(cache: Path, request: Event) -> Iterator[Event]:
-    """The events a running mount answers `request` with. Its `tokens` go to no other user.
+    """Send `request` to the running mount and yield its events.
+
+    The request's `tokens` are left out where the mount is another user's.
 
     Raises:
         OSError: no mount answers for this cache (FileNotFoundError, ConnectionRefusedError), it is
             another user's (PermissionError), or its worker is stopped or stuck (TimeoutError).
-        AxonError: it does not speak as a mount does.
+        AxonError: the answer is too long.
     """
     with _connected(cache, request) as connection:
         for line in _lines(connection, cache):
@@ -57,7 +59,7 @@ def error_event(error: AxonError) -> Event:
 
 
 def error_of(event: Event) -> AxonError:
-    """The error of such an event; a worker of an earlier version tells its message alone."""
+    """The error of such an event; a worker of an earlier version sends only the message."""
     facts = event.get("facts") or {"message": event.get("message", "failed without a cause")}
     parts = {name: facts.get(name) for name in ("spec", "path", "source", "hint")}
     found = getattr(errors, str(event.get("kind")), None)
@@ -71,14 +73,14 @@ def alive(cache: Path) -> None:
     """Return if the mount of this cache answers.
 
     Raises:
-        OSError: it does not; TimeoutError, if its worker is stopped or stuck.
+        OSError: it does not answer; TimeoutError if its worker is stopped or stuck.
     """
     with _connected(cache, {"op": "ping"}) as connection:
-        connection.recv(1)  # an error is an answer as well
+        connection.recv(1)  # an error event is an answer as well
 
 
 def _connected(cache: Path, request: Event) -> socket.socket:
-    """A connection on which the request was sent."""
+    """A connection over which `request` was sent."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(ALIVE)
@@ -87,7 +89,7 @@ def _connected(cache: Path, request: Event) -> socket.socket:
         other = peer(connection) != os.geteuid()
         if os.geteuid() != 0 and other and peer(connection) != 0:
             raise PermissionError("another user listens there")
-        if other:  # root asks a user's mount: it works with its user's tokens
+        if other:  # root calls a user's mount, which uses that user's tokens
             request = {name: value for name, value in request.items() if name != "tokens"}
         connection.sendall(json.dumps(request).encode() + b"\n")
     except BaseException:
@@ -97,12 +99,12 @@ def _connected(cache: Path, request: Event) -> socket.socket:
 
 
 def _connect(connection: socket.socket, address: str) -> None:
-    """Connect, although a worker that accepts nothing may have left its backlog full."""
+    """Connect; retry while the backlog is full, as that of a stuck worker may be."""
     deadline = time.monotonic() + ALIVE
     while True:
         try:
             return connection.connect(address)
-        except BlockingIOError as exc:  # a full backlog does not wait where there is a time limit
+        except BlockingIOError as exc:  # a socket with a timeout does not wait for the backlog
             if time.monotonic() > deadline:
                 raise TimeoutError("the mount accepts no command") from exc
         time.sleep(0.1)
@@ -121,14 +123,14 @@ def _lines(connection: socket.socket, cache: Path) -> Iterator[bytes]:
 
 
 def _received(connection: socket.socket, cache: Path) -> bytes:
-    """What comes next, for as long as the mount is alive; b"" at its end."""
+    """The next bytes, b"" at the end; waits for as long as the mount is alive."""
     while not select.select([connection], [], [], SILENCE)[0]:
         alive(cache)
     return connection.recv(1 << 20)
 
 
 def peer(connected: socket.socket | trio.socket.SocketType) -> int:
-    """Whose process is at the other end, as the kernel says: a user id."""
+    """The user id of the process at the other end, from the kernel."""
     size = struct.calcsize("3i")
     credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     uid: int = struct.unpack("3i", credentials)[1]

@@ -1,7 +1,7 @@
-"""The one place that knows the concrete parts and puts them together.
+"""The one module that knows the concrete parts and puts them together.
 
-A mount and a command without a running mount use the same engine: a store, the sources, the tree
-over both, and the fetcher.
+A mount uses the same engine as a command that works without one: a store, the sources, the tree
+over both, and the fetcher. Trio thread only.
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ SYNC_INTERVAL = 5.0
 
 
 class Changes:
-    """What changed of objects and versions, which a mount has the kernel look at again.
+    """Objects and versions that changed, so that a mount can invalidate their attributes.
 
-    Changes that nobody watches are kept until somebody does, each object and version once. Trio
-    thread only.
+    While there is no watcher, changes are kept, each object and version once.
     """
 
     def __init__(self) -> None:
@@ -41,7 +40,7 @@ class Changes:
         self._watcher: Callable[[set[str], set[Spec]], None] | None = None
 
     def objects(self, digests: Iterable[str]) -> None:
-        """These objects lost local bytes, or are being fetched from now on."""
+        """These objects lost local bytes, or a fetch of them begins."""
         self._objects.update(digests)
         self._tell()
 
@@ -52,8 +51,8 @@ class Changes:
 
     @contextmanager
     def watched(self, watcher: Callable[[set[str], set[Spec]], None]) -> Iterator[None]:
-        """Call `watcher` with the digests and versions that were kept, and with each later change
-        at once, until the block is left. There is one watcher at a time."""
+        """Call `watcher` with the digests and versions that were kept, and then with each change at
+        once, until the block is left. There can be one watcher at a time."""
         self._watcher = watcher
         self._tell()
         try:
@@ -85,7 +84,7 @@ class Engine:
     changes: Changes
 
     def tree_for(self, registries: tuple[str, ...], tokens: Mapping[str, str]) -> Tree:
-        """The tree for one request: over other registries, or with other tokens, where it has some.
+        """The tree for one request, which may name other registries or bring other tokens.
 
         Args:
             tokens: by the URL of a registry or the name of a hub; "" stands for the first registry.
@@ -121,15 +120,15 @@ class Engine:
 async def open_engine(
     settings: Settings, *, owner: bool = True, lock: int | None = None
 ) -> AsyncIterator[Engine]:
-    """The parts, running until the block is left.
+    """Build the parts, and run them until the block is left.
 
     Args:
         owner: take the cache's lock, so that bytes can be fetched and evicted.
-        lock: that lock, where another process took it for this one.
+        lock: that lock's descriptor, if another process took it for this one.
 
     Raises:
         BusyError: another process owns the cache; the message names its pid.
-        AxonError: whatever the block raises, not wrapped in a group.
+        AxonError: what the block raises, without an exception group.
     """
     failure: AxonError | None = None
     async with AsyncExitStack() as stack:
@@ -213,7 +212,7 @@ def _tree(
         nursery,
         offline=settings.offline,
         hubs=hubs,
-        # Of a short deadline a silent registry gets its part.
+        # With a short deadline the next registry must be asked long before its end.
         head_start=min(HEAD_START, settings.deadline / 4),
         found=found,
     )

@@ -1,7 +1,7 @@
-"""The FUSE connection: /dev/fuse, mount and unmount, the INIT handshake, and what is mounted.
+"""The FUSE connection: /dev/fuse, mount and unmount, the INIT handshake, and the mount table.
 
-Below fuse, which serves a connection, and cli, which unmounts. Imports neither pyfuse3 nor trio,
-so that a small process can hold a connection for others.
+Below fuse, which serves a connection, and cli, which unmounts. Imports errors alone, and neither
+pyfuse3 nor trio, so that the holder stays small. Blocking; any thread.
 """
 
 from axonfs.connection.handshake import Terms, amend, parse_offer

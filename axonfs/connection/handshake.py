@@ -1,7 +1,7 @@
-"""FUSE_INIT: what the kernel offers, what libfuse answers, and what is added to its answer.
+"""FUSE_INIT: parses the kernel's offer, and amends libfuse's answer to it.
 
-Pure. libfuse 3.14 neither knows passthrough nor resend and exposes few of the limits, so its
-reply is amended before the kernel gets it. A flag is only ever set where the kernel offered it.
+Pure. libfuse 3.14 knows neither passthrough nor resend and exposes few of the limits, so its reply
+is amended before the kernel gets it. A flag is set only if the kernel offered it.
 
 Source: struct fuse_in_header, fuse_init_in, fuse_out_header and fuse_init_out of linux/fuse.h,
 protocol 7.36 and later; native byte order.
@@ -19,7 +19,7 @@ _OUT_SIZE = 64  # struct fuse_init_out since 7.23
 _FLAGS, _BACKGROUND, _CONGESTION, _PAGES, _FLAGS2, _DEPTH = 12, 16, 18, 28, 32, 36
 
 OPCODE = 26
-# What the device has to be read with: the kernel refuses less than the most that it may send.
+# The buffer for reads of the device: the kernel refuses one that its largest request may not fit.
 READ_BYTES = (1 << 20) + 4096
 MAX_PAGES = 1 << 22
 PARALLEL_DIROPS = 1 << 18
@@ -28,9 +28,9 @@ INIT_EXT = 1 << 30
 PASSTHROUGH = 1 << 37
 RESEND = 1 << 39
 
-# Requests that the kernel may have under way in the background, which is all readahead. One that
-# waits for a silent source keeps its place until the deadline, and without a free place no file of
-# the mount is read ahead, local ones included. Each holds up to 1 MiB of the page cache meanwhile.
+# Requests that the kernel may have in flight in the background: all of its readahead. One that
+# waits for a silent source occupies a slot until the deadline, and without a free slot no file of
+# the mount is read ahead, not even a local one. Each holds up to 1 MiB of the page cache meanwhile.
 BACKGROUND = 1024
 # A request of 1 MiB, which is one chunk of the default size; the kernel may allow less.
 PAGES = 256
@@ -38,7 +38,7 @@ PAGES = 256
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """The kernel's INIT request; `flags` has flags2 in its upper half."""
+    """The kernel's INIT request. The upper 32 bits of `flags` are its flags2."""
 
     unique: int
     major: int
@@ -51,7 +51,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What was agreed on, and what the kernel does not know."""
+    """What kernel and libfuse agreed on."""
 
     minor: int
     passthrough: bool
@@ -64,7 +64,7 @@ def parse_offer(message: bytes) -> Offer:
     """The INIT request in `message`, the first one of every connection.
 
     Raises:
-        ValueError: it is none, or of a protocol older than what is amended here.
+        ValueError: it is malformed, or of a protocol that is too old to be amended.
     """
     if len(message) < _IN_HEADER.size + _INIT_IN.size - 4:
         raise ValueError(f"an INIT message of {len(message)} bytes")
@@ -80,13 +80,13 @@ def parse_offer(message: bytes) -> Offer:
 
 
 def amend(reply: bytes, offer: Offer, *, passthrough: bool) -> tuple[bytes, Terms]:
-    """libfuse's INIT reply with what it does not know to ask for.
+    """libfuse's INIT reply, with the flags and limits that libfuse does not set.
 
     Args:
         passthrough: whether opens can be answered with a backing file.
 
     Raises:
-        ValueError: it is not a reply to `offer`, or it refuses.
+        ValueError: it does not reply to `offer`, or it is an error.
     """
     length, error, unique = _OUT_HEADER.unpack_from(reply.ljust(_OUT_HEADER.size, b"\0"))
     fits = length == len(reply) <= _OUT_HEADER.size + _OUT_SIZE
@@ -117,7 +117,7 @@ def _terms(offer: Offer, passthrough: bool) -> Terms:
 
 
 def _wanted(offer: Offer, terms: Terms) -> int:
-    # Without it one lookup that waits for a source holds up every other in its directory.
+    # Without it a lookup that waits for a source blocks all others in the same directory.
     flags = offer.flags & PARALLEL_DIROPS
     flags |= MAX_PAGES if terms.max_pages else 0
     flags |= PASSTHROUGH if terms.passthrough else 0
@@ -138,15 +138,15 @@ def opcode_of(request: bytes) -> tuple[int, int]:
 
 
 def refusal(unique: int, code: int) -> bytes:
-    """The reply that gives the request `unique` the errno `code`."""
+    """The reply that fails the request `unique` with the errno `code`."""
     return _OUT_HEADER.pack(_OUT_HEADER.size, -code, unique)
 
 
 def resend_notification() -> bytes:
-    """What asks the kernel to send every unanswered request again (FUSE_NOTIFY_RESEND)."""
+    """Asks the kernel to resend every unanswered request (FUSE_NOTIFY_RESEND)."""
     return _OUT_HEADER.pack(_OUT_HEADER.size, 7, 0)
 
 
 def forget_names_notification() -> bytes:
-    """What has the kernel look every name up again (FUSE_NOTIFY_INC_EPOCH, Linux 6.16)."""
+    """Has the kernel look up every name again (FUSE_NOTIFY_INC_EPOCH, Linux 6.16)."""
     return _OUT_HEADER.pack(_OUT_HEADER.size, 8, 0)

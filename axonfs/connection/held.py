@@ -1,6 +1,6 @@
-"""A FUSE connection that one process holds and another serves.
+"""What a holder passes to a worker: the FUSE connection and what belongs to it.
 
-The holder passes descriptors to the worker by number, and names them in a variable.
+Descriptors are inherited by number, and an environment variable lists them.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 VARIABLE = "AXONFS_HELD"
-# How a worker ends: done, to be replaced by a new one, or unable to shake hands with libfuse.
-# RELOAD is for the same program with other settings.
+# The exit codes of a worker: the mount has ended; replace program and worker; the handshake with
+# libfuse failed; start the next worker, with other settings.
 DONE, REPLACE, NO_HANDSHAKE, RELOAD = 0, 75, 76, 77
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a worker is given.
+    """What a worker gets from its holder, whose pid `holder` is.
 
-    `device` is the connection, -1 where libfuse is to make one because of `plain`. `init` is the
-    kernel's INIT message; the `first` worker answers it. `lock`, `control`, `journal`, `settings`
-    and `ready` are descriptors too; a byte on `ready` says that the mount answers. `connection` is
-    the connection's number, -1 if it is not known.
+    `device` is the connection's descriptor, -1 if libfuse has to make one, for which `plain` is the
+    reason. `init` is the kernel's INIT message, which the `first` worker answers. `lock`,
+    `control`, `journal`, `settings` and `ready` are descriptors too; the worker writes a byte to
+    `ready` once the mount answers. `connection` is the connection's number, -1 if it is unknown.
     """
 
     holder: int
@@ -37,7 +37,7 @@ class Held:
     init: bytes = b""
     first: bool = True
     plain: str | None = None
-    # Whether the worker before this one ended for other settings: other names may be there.
+    # Whether the last worker ended so that other settings apply: other names may exist then.
     reloaded: bool = False
     # How the workers before this one ended, for `status`: unix seconds and what happened.
     ends: list[dict[str, Any]] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Held:
 
     @classmethod
     def take(cls) -> Held | None:
-        """What this process was given, None if it was not started by a holder; asked for once."""
+        """What this process got; None if no holder started it. The first call takes it."""
         text = os.environ.pop(VARIABLE, "")
         if not text:
             return None

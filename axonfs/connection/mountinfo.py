@@ -1,7 +1,7 @@
-"""Which AxonFS mounts there are: in this process's mount namespace, and in those of others.
+"""Lists the AxonFS mounts of this process's mount namespace, and of those of other processes.
 
-Reads /proc and touches no mount: one whose worker is gone or stuck can hold a process that touches
-it in an uninterruptible sleep. Beside holders.py, which knows the processes. Blocking.
+Reads /proc and touches no mount: a mount whose worker has ended or is stuck can keep a process that
+touches it in an uninterruptible sleep. Blocking.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of mountinfo, of any file system. `device` is the minor number: of a FUSE mount,
-    the number of its connection."""
+    """One line of mountinfo, for any file system. `device` is the minor device number, which for a
+    FUSE mount is the number of its connection."""
 
     number: int
     parent: int
@@ -43,7 +43,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """A place in another mount namespace, and one process that lives in it."""
+    """A mountpoint in another mount namespace, and one process in that namespace."""
 
     mountpoint: Path
     pid: int
@@ -54,7 +54,7 @@ class Elsewhere:
 
 
 def parse_mountinfo(text: str) -> list[Mount]:
-    """The AxonFS mounts in `text`, the topmost of several at one place only."""
+    """The AxonFS mounts in `text`; of several at one mountpoint only the topmost."""
     found = {entry.mountpoint: entry for entry in _topmost(entries(text))}
     return [
         Mount(entry.mountpoint, entry.device, entry.owner)
@@ -64,7 +64,7 @@ def parse_mountinfo(text: str) -> list[Mount]:
 
 
 def entries(text: str) -> Iterator[Entry]:
-    """What each line of `text` says.
+    """The entry in each line of `text`.
 
     Source: proc_pid_mountinfo(5).
     """
@@ -106,13 +106,13 @@ def mounts() -> list[Mount]:
 
 
 def top_at(mountpoint: Path) -> Entry | None:
-    """The file system that a path to `mountpoint` leads to, None if none is mounted there."""
+    """The topmost file system at `mountpoint`; None if none is mounted there."""
     found = [entry for entry in _topmost(entries(_text())) if entry.mountpoint == mountpoint]
     return found[-1] if found else None
 
 
 def axonfs_at(mountpoint: Path) -> Mount | None:
-    """The AxonFS at `mountpoint`, also where another file system is mounted on top of it."""
+    """The AxonFS at `mountpoint`, even below another file system that is mounted on top of it."""
     found = [
         Mount(entry.mountpoint, entry.device, entry.owner)
         for entry in entries(_text())
@@ -128,7 +128,7 @@ def shown(mountpoint: Path, connection: int) -> bool:
 
 
 def places_of(connection: int) -> list[Path]:
-    """Where this process sees the mount of `connection`, the latest first: bind mounts too."""
+    """The mountpoints of `connection` that this process sees, the latest first; bind mounts too."""
     found = [entry for entry in entries(_text()) if _is_of(entry, connection)]
     return [entry.mountpoint for entry in reversed(found)]
 
@@ -138,10 +138,10 @@ def _is_of(entry: Entry, connection: int) -> bool:
 
 
 def elsewhere(connection: int) -> list[Elsewhere]:
-    """Where processes of other mount namespaces see the mount of `connection`."""
+    """The mountpoints of `connection` in the mount namespaces of other processes."""
     found, seen = [], {_namespace("self"), _text()}
     for process in sorted(int(path.name) for path in Path("/proc").glob("[0-9]*")):
-        with suppress(OSError):  # it has ended, or is closed to this user
+        with suppress(OSError):  # it has ended, or this user may not inspect it
             if (namespace := _namespace(process)) in seen:
                 continue
             text = _text(process)
@@ -157,7 +157,7 @@ def elsewhere(connection: int) -> list[Elsewhere]:
 
 
 def same_namespace(process: int) -> bool:
-    """Whether the process sees the mounts that this one sees; False if this user may not know."""
+    """Whether the process is in this one's mount namespace; false if this user may not know."""
     with suppress(OSError):
         return _namespace(process) == _namespace("self")
     return False

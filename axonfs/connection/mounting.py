@@ -1,6 +1,6 @@
-"""Open /dev/fuse and mount it, as root or through fusermount3; unmount it again.
+"""Opens /dev/fuse and mounts it, as root or through fusermount3; unmounts it again.
 
-Blocking. Knows nothing of what is served; the caller reads the kernel's INIT from the descriptor.
+Does not serve the connection; the caller reads the kernel's INIT from its descriptor. Blocking.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ DEVICE = Path("/dev/fuse")
 FUSE_CONFIG = Path("/etc/fuse.conf")
 NAME = b"axonfs"
 _TYPE = b"fuse.axonfs"
-# What a mount says whose process has ended, or whose connection was aborted.
+# The errors of a mount whose process has ended or whose connection was aborted.
 DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
 CLAIM_SECONDS = 3.0
-# A helper program takes milliseconds; one that is stuck in the kernel is left behind.
+# How long to wait for a helper program. It takes milliseconds, or is stuck in the kernel.
 HELPER_SECONDS = 20.0
-# How long a mount may take to say that it is dead; one that says nothing is not dead.
+# How long to wait for an error of a dead mount; one that does not answer counts as alive.
 DEAD_SECONDS = 3.0
 _RDONLY, _NOSUID, _NODEV = 1, 2, 4  # mount(2)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def connect(mountpoint: Path, *, allow_other: bool) -> int:
-    """Mount at `mountpoint`; the descriptor of the connection, with INIT waiting in it.
+    """Mount at `mountpoint`; the connection's descriptor, from which INIT can be read.
 
     Raises:
-        UnsupportedError: /dev/fuse is missing or closed to this user, with what to do.
+        UnsupportedError: /dev/fuse is missing, or this user may not open it.
         BusyError: the mountpoint cannot be used.
     """
     if os.geteuid() == 0:
@@ -66,7 +66,7 @@ def _mount_as_root(mountpoint: Path, *, allow_other: bool) -> int:
 
 
 def _mount_as_user(mountpoint: Path, *, allow_other: bool) -> int:
-    """fusermount3 mounts, and sends the descriptor over the socket it is told of."""
+    """Have fusermount3 mount; it sends the descriptor over a socket."""
     options = "ro,nosuid,nodev,default_permissions,fsname=axonfs,subtype=axonfs"
     options += ",allow_other" if allow_other else ""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -87,7 +87,7 @@ def run_helper(
     variables: dict[str, str] | None = None,
     pass_fds: Sequence[int] = (),
 ) -> str | None:
-    """Run a program of the system, for `HELPER_SECONDS` at most; its complaint if it failed.
+    """Run a system program for `HELPER_SECONDS` at most; its error message, None if it succeeded.
 
     Raises:
         UnsupportedError: the program is not installed.
@@ -108,13 +108,13 @@ def run_helper(
     try:
         _, complaint = process.communicate(timeout=HELPER_SECONDS)
     except subprocess.TimeoutExpired:
-        process.kill()  # not waited for: what is stuck in the kernel does not end by that
+        process.kill()  # not waited for: a program that is stuck in the kernel does not end
         return f"{command[0]} did not end within {HELPER_SECONDS:.0f} s"
     return (complaint.strip() or f"exit {process.returncode}") if process.returncode else None
 
 
 def _received(sock: socket.socket) -> int | None:
-    sock.setblocking(False)  # what was sent is there; a helper that is stuck sends nothing
+    sock.setblocking(False)  # the helper has already sent the descriptor, or it never will
     try:
         _, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
     except BlockingIOError:
@@ -131,24 +131,25 @@ def _refused(mountpoint: Path, complaint: str, *, allow_other: bool) -> int:
 
 
 def _reason(mountpoint: Path, what: str, *, allow_other: bool) -> AxonError:
-    """Why it would not mount, with what to do."""
+    """The error of a mount that failed, with what to do."""
     if not DEVICE.exists():
         return UnsupportedError(f"{DEVICE} does not exist", hint="load the fuse module")
     if not os.access(DEVICE, os.R_OK | os.W_OK):
-        return UnsupportedError(f"{DEVICE} is closed to this user", hint=f"chmod 0666 {DEVICE}")
+        what = f"this user may not open {DEVICE}"
+        return UnsupportedError(what, hint=f"chmod 0666 {DEVICE}")
     if allow_other and os.getuid() != 0 and not user_allow_other():
         return UnsupportedError(
-            "--allow-other is not allowed to users",
+            "users may not mount with --allow-other",
             hint=f"add the line user_allow_other to {FUSE_CONFIG}",
         )
     hint = "see axonfs doctor"
     if "username" in what:
-        hint = f"fusermount3 wants an entry for user {os.getuid()} in /etc/passwd"
+        hint = f"add user {os.getuid()} to /etc/passwd, where fusermount3 looks for it"
     return BusyError(f"the mount was refused: {what}", path=str(mountpoint), hint=hint)
 
 
 def user_allow_other(config: Path = FUSE_CONFIG) -> bool:
-    """Whether users may mount for others."""
+    """Whether users may mount with allow_other."""
     try:
         lines = config.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -157,9 +158,9 @@ def user_allow_other(config: Path = FUSE_CONFIG) -> bool:
 
 
 def connection_of(device: int, mountpoint: Path) -> int:
-    """The number of the connection that was just mounted at `mountpoint`; -1 if it is not there.
+    """The number of the connection that was just mounted at `mountpoint`; -1 if it is unmounted.
 
-    The kernel says it of the descriptor (Linux 6.16), before that what is mounted there does.
+    Since Linux 6.16 /proc shows it for the descriptor; before, it is that of the topmost mount.
     """
     with suppress(OSError):
         for line in Path(f"/proc/self/fdinfo/{device}").read_text().splitlines():
@@ -171,7 +172,7 @@ def connection_of(device: int, mountpoint: Path) -> int:
 
 
 def detach(mountpoint: Path, *, lazy: bool = False) -> str | None:
-    """Unmount with umount (root) or fusermount3; what it complained of, None if nothing.
+    """Unmount with umount (root) or fusermount3; its error message, None if it succeeded.
 
     Raises:
         UnsupportedError: the program is not installed.
@@ -184,12 +185,12 @@ def detach(mountpoint: Path, *, lazy: bool = False) -> str | None:
 
 
 def release(connection: int, *, lazy: bool = False) -> str | None:
-    """Unmount `connection` from every place where this process sees it, and nothing else.
+    """Unmount `connection` from every mountpoint that this process sees, and nothing else.
 
-    It has to be mounted: the kernel gives the number of one that is not to the next mount.
+    It has to be mounted: else the next mount may have its number.
 
     Returns:
-        Why it is still mounted somewhere, None if it is not.
+        Why it is still mounted, None if it is not.
 
     Raises:
         UnsupportedError: the program that unmounts is not installed.
@@ -201,9 +202,9 @@ def release(connection: int, *, lazy: bool = False) -> str | None:
 
 
 def release_dead(connection: int) -> str | None:
-    """What is left of a connection that has ended: like `release`, where nothing answers any more.
+    """Unmount what is left of a connection that has ended: like `release`, for dead mounts only.
 
-    A mount that answers is another one, which has the number now.
+    A mount that answers is another one, which now has the same number.
     """
     complaint = None
     for place in places_of(connection):
@@ -213,9 +214,9 @@ def release_dead(connection: int) -> str | None:
 
 
 def release_at(mountpoint: Path, connection: int, *, lazy: bool = False) -> str | None:
-    """Unmount `connection` from one place, unless something else is mounted on top of it there.
+    """Unmount `connection` from one mountpoint, unless another file system is mounted on top.
 
-    The kernel unmounts what is topmost, and nothing below that can be named.
+    The kernel can only unmount the topmost file system.
     """
     top = top_at(mountpoint)
     # A disk's partition may have the same minor number as the connection.
@@ -228,22 +229,22 @@ def release_at(mountpoint: Path, connection: int, *, lazy: bool = False) -> str 
 
 
 def readahead_setting(connection: int) -> Path:
-    """The file that says how many KiB the kernel asks for at a time.
+    """The file with the number of KiB that the kernel reads at a time.
 
-    An open takes the value of its moment; root alone may change it. Source: sysfs-class-bdi.
+    An open file keeps the value of its open; only root may change it. Source: sysfs-class-bdi.
     """
     return Path(f"/sys/class/bdi/0:{connection}/read_ahead_kb")
 
 
 def clear_dead(mountpoint: Path) -> None:
-    """Unmount what killed AxonFS mounts left at `mountpoint`; another file system stays."""
+    """Unmount the dead AxonFS mounts at `mountpoint`; other file systems stay."""
     with suppress(UnsupportedError):
         while _is_dead(mountpoint) and detach(mountpoint, lazy=True) is None:
             pass  # there may be another below
 
 
 def _is_dead(mountpoint: Path) -> bool:
-    """Whether an AxonFS is topmost there and every access to it says that it has no process."""
+    """Whether an AxonFS is topmost there and every access fails because its process has ended."""
     top = top_at(mountpoint)
     if top is None or top.filesystem != FILESYSTEM:
         return False
@@ -264,10 +265,10 @@ def _fault(mountpoint: Path) -> int | None:
 
 @contextmanager
 def claimed(mountpoint: Path) -> Iterator[None]:
-    """Clear `mountpoint` and keep others of this program from mounting there meanwhile.
+    """Clear `mountpoint`, and keep other AxonFS processes from mounting there in the block.
 
     Raises:
-        BusyError: something is mounted there: another process was faster.
+        BusyError: another AxonFS is mounted there.
     """
     clear_dead(mountpoint)
     _refuse_taken(mountpoint)  # before the directory is opened: its mount may not answer
@@ -285,7 +286,7 @@ def claimed(mountpoint: Path) -> Iterator[None]:
 
 
 def _refuse_taken(mountpoint: Path) -> None:
-    """An AxonFS there is another process's; any other file system may be mounted over."""
+    """Refuse a mountpoint of another AxonFS; any other file system may be mounted over."""
     top = top_at(mountpoint)
     if top is not None and top.filesystem == FILESYSTEM:
         hint = f"axonfs umount {mountpoint}"
@@ -293,8 +294,11 @@ def _refuse_taken(mountpoint: Path) -> None:
 
 
 def _lock(directory: int) -> None:
-    """Wait for others who mount there. That takes milliseconds: whoever keeps the lock for longer
-    does something else with it, and anyone who may read the directory can."""
+    """Wait for other processes that mount there, which takes milliseconds.
+
+    A process that holds the lock for longer uses it for something else: every user who may read the
+    directory can take it.
+    """
     until = time.monotonic() + CLAIM_SECONDS
     while time.monotonic() < until:
         with suppress(BlockingIOError):

@@ -1,7 +1,7 @@
-"""The mount's end of the control socket: requests of commands, answered as JSON lines.
+"""The mount's side of the control socket: answers the requests of commands with JSON lines.
 
-One request per connection: the command sends one line, the mount answers with event lines and
-closes. Only root and the owner of the mount may connect. The other end is call.py. Trio.
+One request per connection: the command sends one line; the mount sends event lines and closes. Only
+root and the owner of the mount are answered. The other side is call.py. Trio thread only.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from axonfs.errors import AxonError, find, refused
 log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES = 1 << 20
-# Commands that are answered at a time, which leave descriptors for the mount; others wait.
+# The most commands that are answered at a time, so that descriptors are left; others wait.
 MAX_CONNECTIONS = 128
-# A command sends its request at once; one that was stopped before that holds nothing for ever.
+# A command sends its request at once. One that does not, because it was stopped, is disconnected.
 REQUEST_SECONDS = 60.0
 
 Handler = Callable[[Event], AsyncIterator[Event]]
@@ -33,7 +33,7 @@ _LEFT = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 
 
 class UnderWay:
-    """What commands are being answered."""
+    """The requests that are being answered."""
 
     def __init__(self) -> None:
         self._requests: dict[object, str] = {}
@@ -41,12 +41,12 @@ class UnderWay:
 
     @property
     def names(self) -> list[str]:
-        """The names of their requests, each once."""
+        """The names of these requests, each once."""
         return list(dict.fromkeys(self._requests.values()))
 
     @contextmanager
     def noting(self, name: str) -> Iterator[None]:
-        """Have a request count as under way in the block."""
+        """Count a request as under way while the block runs."""
         key = object()
         self._requests[key] = name
         try:
@@ -69,7 +69,7 @@ async def serve(
     under_way: UnderWay,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer requests until cancelled; the socket stays open, for the next one to go on."""
+    """Answer requests until cancelled; the socket stays open for the next worker."""
     accepting = trio.socket.from_stdlib_socket(listening)
     room = trio.Semaphore(min(MAX_CONNECTIONS, max(descriptors.limit() // 8, 4)))
     async with trio.open_nursery() as nursery:
@@ -77,10 +77,12 @@ async def serve(
         while True:
             await room.acquire()
             connection = await _accepted(accepting)
-            nursery.start_soon(_admitted, trio.SocketStream(connection), handle, under_way, room)
+            nursery.start_soon(
+                _answer_and_release, trio.SocketStream(connection), handle, under_way, room
+            )
 
 
-async def _admitted(
+async def _answer_and_release(
     stream: trio.SocketStream, handle: Handler, under_way: UnderWay, room: trio.Semaphore
 ) -> None:
     try:
@@ -90,12 +92,12 @@ async def _admitted(
 
 
 async def _accepted(listening: trio.socket.SocketType) -> trio.socket.SocketType:
-    """The next connection; waits while the process has no descriptor for one."""
+    """The next connection; waits while the process has no free descriptor."""
     while True:
         try:
             return (await listening.accept())[0]
         except OSError as exc:
-            if exc.errno == errno.ECONNABORTED:  # the command left before it was answered
+            if exc.errno == errno.ECONNABORTED:  # the command disconnected
                 continue
             if not descriptors.is_shortage(exc):
                 raise
@@ -113,12 +115,12 @@ async def _answer(stream: trio.SocketStream, handle: Handler, under_way: UnderWa
             with under_way.noting(str(request.get("op"))):
                 await _answer_one(stream, handle(request))
         except* (*_LEFT, ValueError) as group:
-            log.debug("a command left: %s", find(group, Exception))
+            log.debug("a command disconnected: %s", find(group, Exception))
 
 
 async def _answer_one(stream: trio.SocketStream, events: AsyncIterator[Event]) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_leave_with_client, stream, nursery.cancel_scope)
+        nursery.start_soon(_cancel_at_disconnect, stream, nursery.cancel_scope)
         await _send_events(stream, events)
         nursery.cancel_scope.cancel()
 
@@ -139,8 +141,8 @@ async def _send_events(stream: trio.SocketStream, events: AsyncIterator[Event]) 
             await stream.send_all(json.dumps(error_event(error)).encode() + b"\n")
 
 
-async def _leave_with_client(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
-    """A command that was interrupted must not go on in the mount."""
+async def _cancel_at_disconnect(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+    """Cancel the request of a command that was interrupted."""
     await stream.receive_some(1)
     scope.cancel()
 
@@ -151,7 +153,7 @@ async def _line(stream: trio.SocketStream) -> bytes:
         data = await stream.receive_some(65536)
         received += data
         if not data or len(received) > MAX_REQUEST_BYTES:
-            raise ValueError("not one line of JSON")
+            raise ValueError("the request is not one line of JSON")
     return received
 
 
@@ -159,9 +161,9 @@ def _parsed(line: bytes) -> Event:
     try:
         request = json.loads(line)
     except RecursionError as exc:
-        raise ValueError("brackets without end") from exc
+        raise ValueError("the request is nested too deeply") from exc
     if not isinstance(request, dict):
-        raise ValueError("not a JSON object")
+        raise ValueError("the request is not a JSON object")
     return request
 
 

@@ -1,12 +1,12 @@
-"""The holder: owns the FUSE connection and keeps a worker running that serves it.
+"""The holder: owns the FUSE connection and keeps a worker process running that serves it.
 
-Beside worker.py. It holds what must outlive a worker: the connection, the cache's
-lock, the control socket and the journal. A worker that dies is replaced and has the kernel send
-again what it left unanswered; a reader sees a pause. Imports neither pyfuse3 nor trio: it is small,
-does next to nothing, and so has no reason to die.
+Beside worker.py, which is that process. The holder keeps what must outlive a worker: the
+connection, the cache's lock, the control socket and the journal. When a worker dies, the holder
+starts the next one, which has the kernel resend the unanswered requests; readers see a pause. The
+holder imports neither pyfuse3 nor trio: a small program that does little has few reasons to die.
 
 SIGTERM and SIGINT unmount, lazily after a grace period. SIGHUP replaces the worker and this program
-itself by what is installed now; the mount stays. Blocking; main thread.
+by the version that is installed now; the mount stays. Blocking; main thread only.
 """
 
 from __future__ import annotations
@@ -35,20 +35,21 @@ log = logging.getLogger(__name__)
 
 STOPPING = {signal.SIGTERM, signal.SIGINT}
 HEEDED = {*STOPPING, signal.SIGHUP}
-# Readers get so long to let go before the mount is taken from below them, in seconds.
+# How long readers may take to close their files before the unmount becomes lazy, in seconds.
 GRACE = 5.0
-# A worker that flushes its index to a slow disk takes a moment to end.
+# How long a worker may take to end, in seconds: it may flush its index to a slow disk.
 END_SECONDS = 15.0
-# The pause before a worker is replaced: none at first, doubling while workers do not last.
+# The pause before a worker is replaced, in seconds: none at first, then doubling for each worker in
+# a row that ran for less than LASTING seconds.
 BACKOFF_MIN, BACKOFF_MAX = 0.25, 30.0
 LASTING = 60.0
-# After so long without a worker that answers, readers get an error rather than wait on.
+# After so many seconds without an answering worker, readers get an error instead of waiting on.
 GIVE_UP = 300.0
 KEPT_ENDS = 20
 
 
 def block_signals() -> None:
-    """Have a signal that arrives while there is no mount yet to take away wait for `hold`."""
+    """Block the signals that `hold` handles, so that one which arrives earlier waits for it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)
 
 
@@ -57,15 +58,15 @@ def hold(possessions: Possessions, command: list[str], parent: int = -1) -> int:
 
     Args:
         command: starts a worker.
-        parent: a pipe on which a byte says that the mount answers. If its other end is closed
-            before that, the mount is taken away.
+        parent: a pipe to the starting command, which gets a byte once the mount answers. If that
+            command closes its end earlier, the holder unmounts.
     """
     return Holder(possessions, command, parent).run()
 
 
 @dataclass(slots=True)
 class WorkerProcess:
-    """One worker process, when it was started, and whether it got as far as to answer."""
+    """One worker process; `answered` says that the mount has answered through it."""
 
     process: subprocess.Popen[bytes]
     pidfd: int
@@ -74,15 +75,15 @@ class WorkerProcess:
     answered: bool = False
 
     def patience(self) -> int | None:
-        """Milliseconds that it is still given to answer for the first time; None once it has."""
+        """Milliseconds that its first answer may take; None once it has answered."""
         return None if self.answered else int(GIVE_UP * 1000)
 
     def ended(self, seconds: float) -> bool:
-        """Whether it has ended, or does within so many seconds."""
+        """Whether it ends within so many seconds."""
         return bool(select.select([self.pidfd], [], [], seconds)[0])
 
     def reap(self) -> int:
-        """Its exit code, after its end; lets go of its descriptors."""
+        """Its exit code, after its end; closes the descriptors that belong to it."""
         code = self.process.wait()
         os.close(self.pidfd)
         if self.ready >= 0:
@@ -91,7 +92,7 @@ class WorkerProcess:
 
 
 class Holder:
-    """Keeps a worker running; `run` returns when the mount is over."""
+    """Keeps a worker running; `run` returns when the mount has ended."""
 
     def __init__(self, possessions: Possessions, command: list[str], parent: int) -> None:
         self._possessions = possessions
@@ -99,10 +100,11 @@ class Holder:
         self._mountpoint = Path(possessions.known.mountpoint)
         self._parent = parent
         self._ends: list[dict[str, Any]] = []
-        self._brief = 0  # workers in a row that did not last
+        self._brief = 0  # workers in a row that ran for less than LASTING seconds
         self._answered_at = time.monotonic()
         self._signals: list[int] = []
-        self._reloaded = possessions.answered  # by the holder that this program was before
+        # Whether a worker ended on purpose before; this program may have been a holder before.
+        self._reloaded = possessions.answered
 
     def run(self) -> int:
         """Start a worker, replace it whenever it ends, unmount when asked to."""
@@ -137,7 +139,7 @@ class Holder:
                 return end
 
     def _after(self, worker: WorkerProcess, code: int, wakeup: int) -> int | None:
-        """What follows on a worker's end: the holder's own exit code, or None and a next worker."""
+        """The holder's exit code after a worker's end; None if another worker is to start."""
         own = self._possessions.known.plain is None
         self._reloaded = code in (RELOAD, REPLACE)
         if code == REPLACE and own:
@@ -148,7 +150,7 @@ class Holder:
             if not self._go_on(self._note_end(worker, code), wakeup):
                 return self._given_up()
         elif code == NO_HANDSHAKE and own:
-            leave_to_libfuse(self._possessions, "libfuse does not go along with the handshake")
+            leave_to_libfuse(self._possessions, "libfuse does not accept the handshake")
         else:
             return code if code > 0 else 1
         return None
@@ -157,7 +159,7 @@ class Holder:
         return 0 if STOPPING & set(self._signals) else 1
 
     def _gone(self) -> bool:
-        """Whether the connection has ended: there is nothing left for a worker to serve."""
+        """Whether the connection has ended, so that a worker would have nothing to serve."""
         if self._possessions.device < 0:
             return False
         device = select.poll()
@@ -167,7 +169,7 @@ class Holder:
     def _start(self) -> WorkerProcess:
         """
         Raises:
-            OSError: the machine is short of processes, memory or descriptors; no worker is left.
+            OSError: the machine is short of processes, memory or descriptors; no worker runs.
         """
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         try:
@@ -198,7 +200,7 @@ class Holder:
         )
 
     def _spawn(self, held: Held) -> subprocess.Popen[bytes]:
-        # The worker takes SIGHUP when it can, and ignores SIGINT; until then each would end it.
+        # Blocked until the worker handles SIGHUP and ignores SIGINT: before, each would end it.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGINT})
         try:
             return subprocess.Popen(
@@ -211,7 +213,7 @@ class Holder:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGINT})
 
     def _watch(self, worker: WorkerProcess, wakeup: int) -> int | None:
-        """Wait for the worker's end; its exit code, None if the mount is to be left before."""
+        """Wait for the worker's end; its exit code, or None if the mount is to end before it."""
         poll = select.poll()
         for descriptor in (wakeup, worker.pidfd, worker.ready):
             poll.register(descriptor, select.POLLIN)
@@ -231,7 +233,7 @@ class Holder:
                 log.warning("the command that asked for the mount has ended; unmounting")
                 return None
             if self._possessions.device in events:
-                return None  # unmounted: a worker that is stopped or stuck does not see it
+                return None  # unmounted, which a stopped or stuck worker does not notice
             if worker.ready in events:
                 poll.unregister(worker.ready)
                 if self._parent >= 0:
@@ -241,7 +243,7 @@ class Holder:
                 return worker.reap()
 
     def _heed(self, worker: WorkerProcess) -> bool:
-        """Act on the signals that came in; whether one of them asks to stop."""
+        """Handle the signals that arrived; whether one of them asks to stop."""
         signals, self._signals = self._signals, []
         if signal.SIGHUP in signals:
             worker.process.send_signal(signal.SIGHUP)
@@ -262,9 +264,9 @@ class Holder:
         self._announce()
 
     def _announce(self) -> None:
-        """Tell those who wait for the mount that it answers."""
+        """Tell the starting command and systemd that the mount answers."""
         if self._parent >= 0:
-            with suppress(BrokenPipeError):  # ended in this very moment; the mount answers
+            with suppress(BrokenPipeError):  # the command has just ended; the mount stays
                 os.write(self._parent, b"1")
             os.close(self._parent)
             self._parent = -1
@@ -272,14 +274,14 @@ class Holder:
         systemd.notify(f"READY=1\nMAINPID={os.getpid()}", kept)
 
     def _note_end(self, worker: WorkerProcess, code: int) -> str:
-        """Note whether a worker lasted; how it ended, in words."""
+        """Note how long a worker lasted; how it ended, in words."""
         now = time.monotonic()
         self._answered_at = now if worker.answered else self._answered_at
         self._brief = 0 if now - worker.started > LASTING else self._brief
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
 
     def _go_on(self, how: str, wakeup: int) -> bool:
-        """Note how the worker ended, and wait before the next one; False to start no other."""
+        """Note how the worker ended, and pause; false if no other worker is to start."""
         self._brief += 1
         self._ends = [*self._ends, {"time": time.time(), "how": how}][-KEPT_ENDS:]
         if time.monotonic() - self._answered_at > GIVE_UP:
@@ -292,27 +294,26 @@ class Holder:
         return True
 
     def _replace_program(self) -> None:
-        """Become what is installed now; descriptors and pid stay. Returns only if that fails."""
+        """Execute the program that is installed now; descriptors and pid stay. Returns only if that
+        fails."""
         log.info("replacing the program; the mount at %s stays", self._mountpoint)
         signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)
         self._possessions.hand_over()
         try:
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
         except OSError as exc:
-            log.error("cannot start %s: %s; this program goes on", sys.executable, exc.strerror)
+            log.error("cannot execute %s: %s; keeping this program", sys.executable, exc.strerror)
         self._possessions.take_back()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)
 
-    # -- leaving -----------------------------------------------------------------------------
-
     def _unmount(self, worker: WorkerProcess) -> None:
-        """Unmount while the worker still serves; lazily when readers do not let go in time."""
+        """Unmount while the worker still serves; lazily if readers keep files open for too long."""
         systemd.notify("STOPPING=1")
         log.info("unmounting %s", self._mountpoint)
         if not self._detached_within(GRACE):
-            log.warning("%s is in use; it is taken from below its readers", self._mountpoint)
+            log.warning("%s is in use; unmounting it lazily", self._mountpoint)
             self._detach(lazy=True)
-        worker.process.send_signal(signal.SIGCONT)  # one that was stopped does not see the end
+        worker.process.send_signal(signal.SIGCONT)  # a stopped worker does not notice the unmount
         if not worker.ended(GRACE):
             worker.process.terminate()
             if not worker.ended(END_SECONDS):
@@ -327,12 +328,15 @@ class Holder:
         while (complaint := self._detach(lazy=False)) is not None:
             if "busy" not in complaint or time.monotonic() > deadline:
                 return False
-            time.sleep(0.1)  # the kernel does not say when a mount is no longer used
+            time.sleep(0.1)  # the kernel sends no event when the last file is closed
         return True
 
     def _detach(self, *, lazy: bool, ended: bool = False) -> str | None:
-        """Unmount our own connection: something else may be mounted there by now, and another
-        mount may have the number of one that has ended."""
+        """Unmount our own connection and nothing else.
+
+        Another file system may be mounted there by now, and another mount may have the number of a
+        connection that has ended.
+        """
         connection = self._possessions.known.connection
         try:
             if ended or self._gone():
@@ -342,7 +346,7 @@ class Holder:
             return str(exc)
 
     def _leave(self) -> None:
-        """Unmount if that is still to do, and give everything back."""
+        """Unmount if the mount is still there, and release everything."""
         systemd.drop(list(Possessions.NAMES))
         ended = self._possessions.device < 0  # libfuse's connection ends with the worker
         if (complaint := self._detach(lazy=True, ended=ended)) is not None:
@@ -350,15 +354,15 @@ class Holder:
         else:
             log.info("unmounted %s", self._mountpoint)
         if self._possessions.known.plain is not None:
-            clear_dead(self._mountpoint)  # a worker that libfuse mounted for may have been killed
+            clear_dead(self._mountpoint)  # libfuse's mount stays if its worker was killed
         cache = Path(self._possessions.known.cache)
         with suppress(OSError):
-            if rundir.is_lock(self._possessions.lock, cache):  # else it is another mount's cache
+            if rundir.is_lock(self._possessions.lock, cache):  # else another mount has the cache
                 Path(cache, rundir.SOCKET).unlink()
 
 
 def pidfd_of(process: subprocess.Popen[bytes]) -> int:
-    """A pidfd of a child; without one the child is ended, since its end would go unnoticed."""
+    """A pidfd of a child. If there is none, the child is killed: its end would go unnoticed."""
     try:
         return os.pidfd_open(process.pid)
     except OSError:
@@ -368,5 +372,5 @@ def pidfd_of(process: subprocess.Popen[bytes]) -> int:
 
 
 def backoff(brief: int) -> float:
-    """Seconds before the next worker, after so many in a row that did not last."""
+    """Seconds before the next worker, after `brief` workers in a row that did not last."""
     return 0.0 if brief <= 1 else min(BACKOFF_MAX, BACKOFF_MIN * 2.0 ** min(brief - 2, 16))

@@ -1,8 +1,8 @@
-"""The processes that keep AxonFS mounts: which there are, and what each says of its mount.
+"""Finds the holders of AxonFS mounts, and reads what each knows of its mount.
 
-A holder keeps what it knows in a file in memory (`State`). Others of its user and root read that
-through /proc, so nothing has to answer: the processes may be stopped, and the mountpoint may be
-gone. Beside mountinfo.py. Blocking.
+A holder keeps what it knows in a file in memory (`State`). Processes of its user and of root read
+that file through /proc, so it works while the holder is stopped and after the mountpoint was
+removed. Used by cli and client beside connection/mountinfo.py. Blocking.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _MAX_STATE_BYTES = 1 << 20
 
 @dataclass(slots=True)
 class State:
-    """What a holder keeps beside its descriptors.
+    """What a holder knows beside its descriptors.
 
-    `init` is the kernel's INIT message in hexadecimal digits; `plain` says why libfuse made the
-    connection, None where it is the holder's own. `connection` is -1 while it is not known.
-    `frozen` are the settings that hold until it is mounted anew, as flags have them; `config` is
-    its user's own config file, which may not exist.
+    `init` is the kernel's INIT message in hexadecimal digits. `plain` says why libfuse made the
+    connection, None if the holder made it. `connection` is -1 while it is not known. `frozen` has
+    the settings that cannot change while the mount lasts, in the form of flags. `config` is the
+    user's own config file, which may not exist.
     """
 
     mountpoint: str
@@ -39,7 +39,7 @@ class State:
     config: str = ""
 
     def save(self, descriptor: int) -> None:
-        """Write it, in place of what was there."""
+        """Write it to `descriptor`, replacing what was there."""
         text = json.dumps(asdict(self)).encode()
         os.pwrite(descriptor, text, 0)
         os.ftruncate(descriptor, len(text))
@@ -48,17 +48,17 @@ class State:
     def load(cls, descriptor: int) -> State:
         """
         Raises:
-            ValueError: it is not what a holder writes.
+            ValueError: the file is malformed.
         """
         found = json.loads(os.pread(descriptor, _MAX_STATE_BYTES, 0))
-        # A holder of an earlier version wrote less.
+        # A holder of an earlier version wrote fewer fields.
         return cls(**{"mountpoint": "", "cache": "", **found})
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A holder that runs. `owner` is the user of its process, which the kernel says; the rest is
-    what the process says."""
+    """A running holder. `owner` is the user of its process, from the kernel; the rest is from its
+    own state file."""
 
     pid: int
     owner: int
@@ -69,26 +69,26 @@ class Running:
 
     @property
     def workers(self) -> list[int]:
-        """Its worker, or none while that is being replaced."""
+        """The pid of its worker; empty while the worker is being replaced."""
         return workers_of(self.pid)
 
 
 def workers_of(holder: int) -> list[int]:
-    """The processes of this program that the holder started."""
+    """The processes of this program whose parent is the holder."""
     processes = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
     return [pid for pid in processes if _parent(pid) == holder and _is_ours(pid)]
 
 
 def running() -> list[Running]:
-    """The holders that this user may look into."""
+    """The holders that this user may inspect."""
     found = (_running(int(path.name)) for path in Path("/proc").glob("[0-9]*"))
     return [holder for holder in found if holder is not None]
 
 
 def holder_of(mount: Mount) -> Running | None:
-    """The holder of the mount's connection; one of another user than its owner is not believed.
+    """The holder of the mount's connection; it must belong to the mount's owner.
 
-    The number may have been that of an earlier mount, whose holder has not noticed its end yet.
+    An earlier mount may have had the same number, and its holder may not have noticed the end yet.
     """
     found = [
         holder
@@ -100,20 +100,20 @@ def holder_of(mount: Mount) -> Running | None:
 
 
 def holder_at(mountpoint: Path) -> Running | None:
-    """The holder whose mount is, or was, at `mountpoint`."""
+    """The holder of the mount that is, or was, at `mountpoint`."""
     found = [holder for holder in running() if holder.mountpoint == mountpoint]
     own = [holder for holder in found if holder.owner == os.geteuid()]
     return next(iter(own or found), None)
 
 
 def serving(mount: Mount) -> list[int]:
-    """The processes of the mount: holder and worker. Empty if this user may not look into them."""
+    """The processes of the mount: holder and worker. Empty if this user may not inspect them."""
     holder = holder_of(mount)
     return [holder.pid, *holder.workers] if holder else []
 
 
 def _running(pid: int) -> Running | None:
-    with suppress(OSError, ValueError, TypeError):  # it has ended, or is closed to this user
+    with suppress(OSError, ValueError, TypeError):  # it has ended, or this user may not inspect it
         if _is_ours(pid) and (link := _state_file(pid)) is not None:
             state, owner = _state(link), os.stat(f"/proc/{pid}").st_uid
             places = Path(state.mountpoint), Path(state.cache)
@@ -138,7 +138,7 @@ def _state(link: Path) -> State:
 
 
 def _is_ours(pid: int) -> bool:
-    """Whether it runs this program. systemd keeps the same descriptors, and is not meant."""
+    """Whether it runs this program. systemd, which may keep the same descriptors, does not."""
     with suppress(OSError):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         return any(word.rpartition(b"/")[2] == b"axonfs" for word in words)
@@ -162,7 +162,7 @@ def _state_of(pid: int) -> str:
 
 
 def silence(holder: int | None) -> tuple[str, str]:
-    """Why a mount does not answer, and what to do about it; `holder` is its process if known."""
+    """Why a mount does not answer, and what to do; `holder` is the pid of its holder, if known."""
     if holder is None:
         return "the mount does not answer", "see axonfs doctor"
     worker = next(iter(workers_of(holder)), None)
@@ -170,6 +170,6 @@ def silence(holder: int | None) -> tuple[str, str]:
         if pid is not None and _state_of(pid) == "stopped":
             return f"the mount's {name} (pid {pid}) is stopped", f"kill -CONT {pid} continues it"
     if worker is None:
-        return f"the mount (pid {holder}) has no worker now", "wait a moment: it starts another one"
+        return f"the mount (pid {holder}) has no worker now", "wait until it has started another"
     what = f"the mount's worker (pid {worker}) does not answer: it is {_state_of(worker)}"
-    return what, f"kill -KILL {worker} has another one take over, and readers see a pause"
+    return what, f"kill -KILL {worker} makes the mount replace it, and readers see a pause"

@@ -1,7 +1,7 @@
 """What outlives a worker: the descriptors that a holder keeps, and what it knows of its mount.
 
-A holder makes them when it mounts, or has them from the program that it was before (execv), or
-from systemd, which keeps them for a holder that was killed. Blocking.
+A holder creates them when it mounts, or inherits them from the program that it replaced (execv), or
+gets them from systemd, which keeps them if a holder is killed. Blocking.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ ADOPT = "AXONFS_ADOPT"
 class Possessions:
     """A holder's descriptors and the state that it keeps in one of them.
 
-    `settings` is a file in memory that belongs to the workers (applied.py); `device` is -1 where
-    libfuse makes the connection.
+    `settings` is a file in memory that the workers write (settings/applied.py). `device` is -1 if
+    libfuse makes the connection. `answered` says that a worker has answered the kernel.
     """
 
     lock: int
@@ -49,7 +49,7 @@ class Possessions:
         return {name: number for name, number in found.items() if number >= 0}
 
     def save(self) -> None:
-        """Write what is no descriptor to `state`."""
+        """Write `known` to the file `state`."""
         self.known.save(self.state)
 
     @property
@@ -58,7 +58,7 @@ class Possessions:
         return bytes.fromhex(self.known.init)
 
     def hand_over(self) -> None:
-        """Leave everything to the program that this process becomes."""
+        """Pass everything to the program that this process is about to execute."""
         for descriptor in self.descriptors.values():
             os.set_inheritable(descriptor, True)
         os.environ[ADOPT] = json.dumps(self.descriptors)
@@ -71,7 +71,7 @@ class Possessions:
 
 
 def inherited() -> Possessions | None:
-    """What a holder before this one had; None if this program is to make a mount."""
+    """What an earlier holder of the mount had; None if there is no mount yet."""
     text = os.environ.pop(ADOPT, "")
     found: dict[str, int] = json.loads(text) if text else {}
     for descriptor in found.values():
@@ -79,7 +79,7 @@ def inherited() -> Possessions | None:
     found = found or systemd.stored()
     if not {"lock", "control", "journal", "state", "device"} <= set(found):
         return None
-    # A holder of an earlier version had none.
+    # A holder of an earlier version has no such file.
     found.setdefault("settings", _memory("settings"))
     known = State.load(found["state"])
     chosen = {name: found[name] for name in Possessions.NAMES}
@@ -87,10 +87,10 @@ def inherited() -> Possessions | None:
 
 
 def settle(possessions: Possessions) -> None:
-    """Complete what the holder before this one left, which may have been another process."""
+    """Complete what an earlier holder left, which may have been another process or version."""
     known = possessions.known
     known.config = str(own_config() or "")
-    if not known.cache:  # a holder of an earlier version noted none of these
+    if not known.cache:  # a holder of an earlier version did not store these
         lock = Path(os.readlink(f"/proc/self/fd/{possessions.lock}"))
         known.cache = str(lock.parent.parent)
     if known.connection < 0:
@@ -98,7 +98,7 @@ def settle(possessions: Possessions) -> None:
     if not known.mountpoint:
         known.mountpoint = str(places_of(known.connection)[-1])
     possessions.save()
-    with suppress(OSError):  # a disk that fails must not cost the mount
+    with suppress(OSError):  # a disk that fails must not end the mount
         rundir.sign_lock(possessions.lock)
 
 
@@ -108,11 +108,11 @@ def acquire(
     """Take the cache's lock and mount.
 
     Raises:
-        AxonError: it cannot be mounted; nothing is left behind.
+        AxonError: it cannot be mounted; nothing stays mounted.
     """
     rundir.prepare(cache)
     lock = rundir.take_lock(cache)
-    with suppress(FileNotFoundError):  # before the control socket is taken away from a mount
+    with suppress(FileNotFoundError):  # checked before another mount's control socket is replaced
         os.close(rundir.claim_objects(cache))
     control = rundir.listen(cache).detach()
     config = str(own_config() or "")
@@ -133,7 +133,7 @@ def acquire(
 
 
 def leave_to_libfuse(possessions: Possessions, why: str) -> None:
-    """Have libfuse make the connection: it does not go along with one of ours."""
+    """Unmount our own connection, so that libfuse makes one; `why` says what was wrong."""
     os.close(possessions.device)
     known = possessions.known
     release(known.connection, lazy=True)

@@ -1,6 +1,6 @@
-"""What a service says to systemd, and the descriptors that systemd keeps for it.
+"""Notifies systemd of a service's state, and has it keep descriptors.
 
-Just above errors; imports nothing heavy. Outside systemd all of it does nothing. Blocking.
+Imports nothing of the package. Does nothing in a process that systemd did not start. Blocking.
 Source: sd_notify(3), sd_listen_fds(3).
 """
 
@@ -18,7 +18,7 @@ _FIRST = 3
 
 
 def stored() -> dict[str, int]:
-    """The descriptors that were kept from an earlier run, by name; asked for once."""
+    """The descriptors that systemd kept from an earlier run, by name. The first call gets them."""
     pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
     names = os.environ.pop("LISTEN_FDNAMES", "").split(":")
     if pid != str(os.getpid()) or not count.isdigit():
@@ -54,4 +54,4 @@ def _send(state: str, descriptors: list[int]) -> None:
             sock.connect(address.replace("@", "\0", 1) if address[0] == "@" else address)
             sock.sendmsg([state.encode()], rights if descriptors else [])
     except OSError as exc:
-        log.warning("systemd could not be told: %s", exc)
+        log.warning("cannot notify systemd: %s", exc)

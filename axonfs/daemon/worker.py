@@ -36,34 +36,34 @@ from axonfs.vfs.journal import Journal
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
-# Requests that are answered in a moment: no command has to say that it waits for them.
+# Requests that take a moment; a command does not mention that it waits for them.
 _BRIEF = {"reload", "ping", "status"}
 
 
 def work(applied: Applied, held: Held) -> int:
-    """Serve the mount until it is unmounted or a signal says otherwise; how it ended.
+    """Serve the mount until it is unmounted or a signal arrives; returns one of held.py's codes.
 
-    SIGTERM ends it; SIGHUP leaves what is unanswered to the next worker.
+    SIGTERM ends the worker; SIGHUP does too, and leaves unanswered requests to the next one.
 
     Raises:
         AxonError: it cannot be served.
     """
-    # A terminal sends it to the holder as well, which unmounts, and sees to the end of this.
+    # A terminal sends SIGINT to the holder too, which unmounts and then ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A second one must not end it while it lets go. Not SIG_IGN, which drops what waits blocked.
+    # A second SIGHUP must not end this process before its time. SIG_IGN would drop a blocked one.
     signal.signal(signal.SIGHUP, lambda *_: None)
     _die_with(held.holder)
     try:
         return trio.run(_serve, applied, held)
     except* HandshakeError as group:
         log.warning("%s", find(group, HandshakeError))
-    finally:  # the interpreter gives its handlers up before it ends, and how that was would be lost
+    finally:  # at exit the interpreter resets its handlers, and SIGHUP would change the exit code
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     return NO_HANDSHAKE
 
 
 def _die_with(holder: int) -> None:
-    """Without its holder a worker would serve a connection that the next holder's one serves."""
+    """End with the holder: the next holder starts a worker of its own for the same connection."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != holder:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -77,7 +77,7 @@ async def _serve(applied: Applied, held: Held) -> int:
 
 
 def _log_place() -> str | None:
-    """Where this process's log goes: a file or terminal, or the journal; None for a pipe."""
+    """Where this process's log goes: a file, a terminal or the journal; None for a pipe."""
     place = os.readlink("/proc/self/fd/2")
     if os.environ.get("JOURNAL_STREAM") and place.startswith("socket:"):
         return "the journal"
@@ -91,9 +91,9 @@ def _access(settings: Settings) -> Access:
 
 
 class Worker:
-    """The parts of one mount, put together.
+    """Puts the parts of one mount together and runs them.
 
-    `ending` says how this process ends, for the holder.
+    `ending` is the exit code that tells the holder why this process ends.
     """
 
     def __init__(self, engine: Engine, applied: Applied, held: Held) -> None:
@@ -132,7 +132,7 @@ class Worker:
         )
 
     async def serve(self) -> None:
-        """Answer the kernel and commands until the mount ends, or this worker is to end."""
+        """Answer the kernel and commands until the mount or this worker has to end."""
         listening = socket.socket(fileno=self._held.control)
         with self._session.mounted(self._adapter):
             await self._restore()
@@ -146,18 +146,18 @@ class Worker:
                 nursery.cancel_scope.cancel()
 
     async def _restore(self) -> None:
-        """Answer for what earlier workers told the kernel."""
+        """Take over the handles that the kernel has from earlier workers."""
         for number, handle in self._journal.known.handles.items():
             self._session.passthrough.restore(handle.inode, number, handle.backing_id)
         await self._vfs.restore()
 
     async def _announce(self) -> None:
-        """Tell the holder once the mount answers, and the kernel what changes from then on."""
+        """Tell the holder once the mount answers; from then on tell the kernel what changes."""
         session = self._session
-        await session.agreed.wait()  # what follows may be known to the kernel from another worker
+        await session.agreed.wait()
         connection = await trio.to_thread.run_sync(self._probe, abandon_on_cancel=True)
         with self._engine.changes.watched(self._ask_again):
-            if self._held.reloaded:  # what the kernel was told is missing may be there now
+            if self._held.reloaded:  # with other settings, names may exist that did not before
                 session.forget_names()
             if connection is not None:
                 session.set_readahead(connection)
@@ -168,13 +168,13 @@ class Worker:
             await trio.sleep_forever()
 
     def _probe(self) -> int | None:
-        """Have the mount answer once: its connection. None if another mount lies on top of it."""
+        """Stat a file of the mount; its connection's number, None if another mount is on top."""
         if not shown(self._mountpoint, self._held.connection):
             return None
         return os.minor(os.stat(self._mountpoint / ".axonfs").st_dev)
 
     async def _answer(self, request: Event) -> AsyncGenerator[Event, None]:
-        """The events of a command's request."""
+        """The events that answer a command's request."""
         if request.get("op") == "reload":
             yield {"event": "result", **await self._reload()}
             return
@@ -183,17 +183,17 @@ class Worker:
                 yield event
 
     async def _reload(self) -> Event:
-        """Look at the settings again, and have another worker apply them if they are others.
+        """Read the settings again; if they changed, have the next worker apply them.
 
         Raises:
-            AxonError: they are invalid; the mount keeps those that it has.
+            AxonError: they are invalid; the mount keeps its settings.
         """
         found = await trio.to_thread.run_sync(look, self._applied.flags)
         changed = self._applied.changed(found)
         waits_for = [name for name in self._under_way.names if name not in _BRIEF]
         if self._held.plain is None and (changed or self._applied.fault):
             await trio.to_thread.run_sync(try_again, self._held.settings)
-            self._engine.nursery.start_soon(self._give_way)
+            self._engine.nursery.start_soon(self._end_when_idle)
         return {
             "mountpoint": str(self._mountpoint),
             "worker": os.getpid(),
@@ -204,15 +204,15 @@ class Worker:
             "waits_for": waits_for,
         }
 
-    async def _give_way(self) -> None:
-        """End for the next worker, once no command is being answered: it would be cut off."""
+    async def _end_when_idle(self) -> None:
+        """End for the next worker once no command is being answered, which would be cut off."""
         await self._under_way.idle()
-        if self.ending != REPLACE:  # which another program does, and with the same settings
+        if self.ending != REPLACE:  # the replaced program reads the settings anyway
             self.ending = RELOAD
         self._session.stop()
 
     async def _stop_on_signal(self) -> None:
-        """End on SIGTERM, and for another worker on SIGHUP."""
+        """End on SIGTERM; on SIGHUP end so that program and worker are replaced."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the holder blocked it
             async for number in signals:
@@ -230,7 +230,7 @@ class Worker:
             invalidate_attributes(inode)
 
     def _sources(self) -> dict[str, list[dict[str, Any]]]:
-        """How registries and hubs answered last."""
+        """How each registry and hub answered last."""
         report = self._engine.tree.outages.report()
         allowed = self._engine.settings.allow_unverified
         for item in report["registries"]:
@@ -238,7 +238,7 @@ class Worker:
         return report
 
     def status(self) -> dict[str, Any]:
-        """The live state, as `status --json` and status.json show it."""
+        """The live state that `status --json` and status.json show."""
         engine = self._engine
         return {
             "version": __version__,

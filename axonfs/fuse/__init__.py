@@ -1,6 +1,10 @@
-"""The only package that imports pyfuse3: FUSE requests in, vfs calls, errnos out."""
+"""Answers FUSE requests by calls of vfs, and turns errors into errnos.
 
-# First: its extension must be loaded before pyfuse3, which the others import.
+The only package that imports pyfuse3. Imports vfs and connection. Trio thread only; notices that
+take time are sent from worker threads.
+"""
+
+# First: its extension must be loaded before pyfuse3, which the other modules import.
 from axonfs.fuse import openreply  # isort: skip
 from axonfs.fuse.adapter import Adapter
 from axonfs.fuse.session import HandshakeError, Session

@@ -1,20 +1,21 @@
-/* Answers an open with flags that pyfuse3 does not know, nor libfuse before 3.17, and says which
- * request it is, of which inode and, of a read, how the file was opened, which pyfuse3 does not tell.
- * It also writes large replies without the interpreter's lock, which pyfuse3 would keep while the
- * kernel copies them, and which every thread that fetches needs.
+/* Answers an open with flags that neither pyfuse3 nor libfuse before 3.17 know, and describes the
+ * latest request: its number, inode and thread, and the flags of the file that is read. It also
+ * writes large replies without the GIL: pyfuse3 would hold it while the kernel copies them, and every
+ * thread that fetches needs it.
  *
- * Imported with RTLD_GLOBAL before pyfuse3, so that its fuse_reply_open(), fuse_reply_buf(),
- * fuse_session_receive_buf() and fuse_session_process_buf() are the ones below. `arm` names one
- * handle, its flags and its backing id; the reply that carries that handle is answered with them,
- * every other one as libfuse does. One is enough: pyfuse3 replies right after the handler returned, in the same thread. As it starts the
- * handler right after a request was read, `request`, `inode`, `flags` and `thread` are that one's
- * until the first checkpoint.
+ * Imported with RTLD_GLOBAL before pyfuse3, so that pyfuse3 calls the fuse_reply_open(),
+ * fuse_reply_buf(), fuse_session_receive_buf() and fuse_session_process_buf() below instead of
+ * libfuse's. `arm` takes one handle, its flags and its backing id; the reply that carries this handle
+ * is answered with them, every other one as libfuse does. One is enough: pyfuse3 replies right after
+ * the handler returned, in the same thread. As pyfuse3 calls the handler right after it has read the
+ * request, `request`, `inode`, `flags` and `thread` describe that request until the handler's first
+ * checkpoint.
  *
- * libfuse keeps FUSE_INTERRUPT to itself: `on_interrupt` names who is told of each. That is called in
- * the thread that reads requests, before the next one is read. As one thread reads them all, and the
- * kernel sends an interrupt only after its request was read, an interrupt whose request is not known
- * is of one that was answered. pyfuse3 calls all of this with the interpreter's lock, which guards
- * what is static here.
+ * libfuse does not pass FUSE_INTERRUPT on: `on_interrupt` sets the function that is called for each.
+ * It runs in the thread that reads requests, before the next one is read. One thread reads them all,
+ * and the kernel sends an interrupt only after its request was read; so the request of an interrupt
+ * that is not known has been answered. pyfuse3 calls all of this with the GIL, which guards the
+ * static variables.
  * Source: fuse_open_out, fuse_in_header, fuse_read_in and fuse_interrupt_in of linux/fuse.h, protocol
  * 7.40. */
 #define PY_SSIZE_T_CLEAN
@@ -40,7 +41,7 @@ struct in_header {
     uint64_t inode;
     uint32_t uid;
     uint32_t gid;
-    uint32_t thread; /* that asks, 0 if it is in no namespace of ours; the kernel's word is pid */
+    uint32_t thread; /* that asks; 0 if it is in another pid namespace. The kernel calls it pid */
     uint32_t padding;
 };
 
@@ -62,10 +63,10 @@ struct interrupt_in {
 static const uint32_t read_opcode = 15;
 static const uint32_t interrupt_opcode = 36;
 
-/* The top bit of the number of a request that the kernel sends again. */
+/* The top bit of the number of a request that the kernel resends. */
 static const uint64_t resent = 1ULL << 63;
 
-/* A smaller reply is copied faster than the lock changes hands. */
+/* A smaller reply is copied faster than the GIL is released and taken again. */
 static const size_t large = 64 << 10;
 
 static int armed;
@@ -98,8 +99,8 @@ int fuse_reply_open(fuse_req_t request, const struct fuse_file_info *info)
     return libfuse ? libfuse(request, info) : -ENOSYS;
 }
 
-/* The request that made the device readable may be gone: its reader was killed, or it is an interrupt
- * of one that was answered meanwhile. That is no failure, which pyfuse3 knows of EINTR alone. */
+/* The request that made the device readable may be gone: its reader was killed, or it was an interrupt
+ * of a request that has been answered. pyfuse3 takes only EINTR for harmless. */
 int fuse_session_receive_buf(struct fuse_session *session, struct fuse_buf *buffer)
 {
     static int (*libfuse)(struct fuse_session *, struct fuse_buf *);
@@ -119,7 +120,7 @@ static void tell(uint64_t unique)
 
     if (!callback)
         return;
-    Py_INCREF(callback); /* it may name another one */
+    Py_INCREF(callback); /* it may set another function */
     result = PyObject_CallFunction(callback, "K", (unsigned long long)unique);
     if (!result)
         PyErr_WriteUnraisable(callback);
@@ -215,13 +216,13 @@ static PyObject *on_interrupt(PyObject *module, PyObject *callback)
 }
 
 static PyMethodDef methods[] = {
-    {"arm", arm, METH_VARARGS, "arm(handle, flags, backing_id): answer this handle's open with them."},
-    {"disarm", disarm, METH_NOARGS, "disarm(): whether the armed answer was never given."},
-    {"request", request, METH_NOARGS, "request(): the number of the request that was read last, or 0."},
-    {"inode", inode, METH_NOARGS, "inode(): that of the request that was read last, or 0."},
-    {"flags", flags, METH_NOARGS, "flags(): O_* of the file, if a read was read last, or 0."},
-    {"thread", thread, METH_NOARGS, "thread(): that asked for what was read last, or 0."},
-    {"on_interrupt", on_interrupt, METH_O, "on_interrupt(call): call(number) for each interrupted request."},
+    {"arm", arm, METH_VARARGS, "arm(handle, flags, backing_id): answer the open of this handle with them."},
+    {"disarm", disarm, METH_NOARGS, "disarm(): whether the armed answer was not given."},
+    {"request", request, METH_NOARGS, "request(): the number of the latest request, or 0."},
+    {"inode", inode, METH_NOARGS, "inode(): the inode of the latest request, or 0."},
+    {"flags", flags, METH_NOARGS, "flags(): O_* of the open file, if the latest request is a read, else 0."},
+    {"thread", thread, METH_NOARGS, "thread(): the thread that sent the latest request, or 0."},
+    {"on_interrupt", on_interrupt, METH_O, "on_interrupt(call): have call(number) called for each interrupted request."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,8 +1,8 @@
-"""pyfuse3's Operations over a Vfs: types translated, every exception turned into an errno.
+"""pyfuse3's Operations over a Vfs: translates types, and turns every exception into an errno.
 
-Thin on purpose: what the tree looks like and how it reads is vfs. Any exception but FUSEError
-that leaves a handler would leave the request unanswered and end the mount, so `answered` is
-around each of them.
+Thin on purpose: vfs decides what the tree looks like and how files are read. An exception other
+than FUSEError that leaves a handler would leave the request unanswered and end the mount, so each
+handler is wrapped in `answered`. Trio thread only.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 _BILLION = 1_000_000_000
-# Loaders open plainly; `file`, `grep -r`, tar, backup and desktop indexers with one of these.
+# Loaders set neither flag; `file`, `grep -r`, tar, backup and desktop indexers set one of them.
 _GLANCE = os.O_NONBLOCK | os.O_NOATIME
 # What the kernel reads at a time, ahead of a reader and around a page fault: its largest request,
-# since each costs as much as the copy of its bytes.
+# since a request costs as much as copying its bytes.
 WINDOW = 1 << 20
 NAME_MAX = 255  # bytes, as statfs says
-BLOCK_SIZE = 128 << 10  # what the kernel asks for by default; readers size their buffers by it
+BLOCK_SIZE = 128 << 10  # the kernel's default request; readers choose their buffer size by it
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who owns the files, and their permission bits, none of which is for writing."""
+    """The owner of all files, and their permission bits, which never allow writing."""
 
     uid: int
     gid: int
     bits: int = 0o444
 
     def mode_of(self, mode: int) -> int:
-        """`mode` with these bits; a directory can be entered by whoever may read it."""
+        """`mode` with these bits; each read bit also allows to enter a directory."""
         if stat.S_ISREG(mode):
             return stat.S_IFREG | self.bits
         return stat.S_IFDIR | self.bits | (self.bits & 0o444) >> 2 if stat.S_ISDIR(mode) else mode
@@ -83,8 +83,10 @@ def answered(
 def interruptible(
     handler: Callable[Concatenate[Adapter, P], Awaitable[T]],
 ) -> Callable[Concatenate[Adapter, P], Coroutine[Any, Any, T]]:
-    """Answer EINTR when the reader gets a signal. A handler must be safe to cancel at each of its
-    checkpoints: what the kernel is told is counted behind the last one, and nothing is left open.
+    """Answer EINTR when the reader gets a signal.
+
+    A handler must be safe to cancel at each of its checkpoints: it counts what the kernel is told
+    behind the last one, and leaves nothing open before.
     """
 
     @functools.wraps(handler)
@@ -98,11 +100,11 @@ class Adapter(pyfuse3.Operations):
     """One mounted Vfs.
 
     Args:
-        access: whose the files are, and who may read them.
-        disk: directory whose file system `statfs` describes, the cache's.
-        passthrough, pages: those of the connection.
-        keeps_listings: the kernel may do without opening directories, and then keeps their
-            listings.
+        access: the owner of the files, and who may read them.
+        disk: the cache directory; `statfs` describes its file system.
+        passthrough, pages: those of the session.
+        keeps_listings: whether the kernel can use directories without opening them; it then caches
+            their listings.
     """
 
     def __init__(
@@ -153,8 +155,8 @@ class Adapter(pyfuse3.Operations):
 
     @answered
     async def opendir(self, inode: int, ctx: Any) -> int:
-        """With the inode, or not at all: a kernel that may do without asks no more, and keeps what
-        it was told of a directory until its time is another one."""
+        """Use the inode as the handle; or answer ENOSYS, after which the kernel opens no directory,
+        and caches each listing until the directory's time changes."""
         if self._keeps_listings and openreply.inode() == inode:
             raise pyfuse3.FUSEError(errno.ENOSYS)
         return inode
@@ -162,14 +164,14 @@ class Adapter(pyfuse3.Operations):
     @answered
     @interruptible
     async def readdir(self, fh: int, start_id: int, token: Any) -> None:
-        inode = openreply.inode() or fh  # a directory that was not asked to be opened has no handle
+        inode = openreply.inode() or fh  # a directory that was not opened has no handle
         told = []
         for position, name, place in await self._vfs.readdir(inode, start_id):
             attributes = self._entry(await self._vfs.entry(place))
             if not pyfuse3.readdir_reply(token, name.encode(), attributes, position):
                 break
             told.append(place)
-        # No checkpoint from here to the answer: of a listing that fails the kernel is told nothing.
+        # No checkpoint until the answer: from a listing that failed the kernel learns no inode.
         for place in told:
             self._vfs.remember(place)
 
@@ -183,7 +185,7 @@ class Adapter(pyfuse3.Operations):
         if flags & (os.O_WRONLY | os.O_RDWR):
             raise pyfuse3.FUSEError(errno.EROFS)
         request = openreply.request()
-        if self._vfs.files.noted(request):  # an earlier worker's, which did not come to answer it
+        if self._vfs.files.noted(request):  # an earlier worker ended before it answered
             self._release(request)
         handle = await self._vfs.open(inode, request)
         try:
@@ -193,7 +195,7 @@ class Adapter(pyfuse3.Operations):
             raise
         if not flags & _GLANCE:
             self._vfs.foresee(handle, ctx.pid)
-        # No checkpoint from here to the answer: what is counted is what the kernel is told.
+        # No checkpoint until the answer: the handle is counted exactly if the kernel is told of it.
         backing_id = self._passthrough.opened(inode, handle.number, handle.backing)
         self._vfs.files.opened(handle.number, inode, backing_id)
         return pyfuse3.FileInfo(
@@ -202,12 +204,12 @@ class Adapter(pyfuse3.Operations):
 
     @answered
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        # pyfuse3 takes any contiguous buffer, which spares a copy; its annotation says less.
+        # pyfuse3 takes any contiguous buffer, which saves a copy; it is annotated as bytes alone.
         return cast(bytes, await self._read(fh, off, size))
 
     def _read(self, fh: int, off: int, size: int) -> Awaitable[bytes | memoryview]:
         read = functools.partial(self._vfs.files.read, fh, off, size)
-        # What is local takes no time: to be ready for a signal would cost a tenth of it.
+        # A local read does not wait; to make it interruptible would add a tenth to its time.
         return self.interrupts.read(off, read) if self._vfs.files.waits(fh, off, size) else read()
 
     @answered
@@ -215,7 +217,7 @@ class Adapter(pyfuse3.Operations):
         self._release(fh)
 
     def _release(self, fh: int) -> None:
-        # The journal first: a backing id that it still has, but is closed, would fail every open.
+        # The journal first: with a closed backing id in it, the next worker's opens would fail.
         whole = self._vfs.files.release(fh)
         inode = self._passthrough.released(fh)
         if inode and whole and self._passthrough.why_not is None:
@@ -224,7 +226,7 @@ class Adapter(pyfuse3.Operations):
     @answered
     @interruptible
     async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
-        if not name.startswith(b"user."):  # `ls -l` then asks once and not for every file
+        if not name.startswith(b"user."):  # after ENOTSUP `ls -l` does not ask for further files
             raise pyfuse3.FUSEError(errno.ENOTSUP)
         value = (await self._vfs.xattrs(inode)).get(name.decode(errors="replace"))
         if value is None:

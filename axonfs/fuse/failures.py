@@ -1,6 +1,6 @@
-"""What went wrong lately: one log line per fault, and the list that `status` shows.
+"""Recent errors: one log line for each, and the list that `status` shows.
 
-A vLLM that dies of SIGBUS does not say why; this is where the cause is found afterwards.
+A reader that dies of SIGBUS does not say why; the cause can be found here. Trio thread only.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from axonfs.errors import AxonError, NoRegistryError
 log = logging.getLogger(__name__)
 
 KEPT = 50
-# A reader that retries must not fill the log: the same message once in this many seconds.
+# The same message is logged once in this many seconds: a reader's retries must not fill the log.
 REPEAT_AFTER = 10.0
 
 
 class Failures:
-    """The last faults that a reader of the mount saw."""
+    """The last errors that readers of the mount got."""
 
     def __init__(self) -> None:
         self._recent: deque[dict[str, Any]] = deque(maxlen=KEPT)
         self._logged: dict[str, float] = {}
 
     def note(self, error: AxonError) -> None:
-        """Log `error` and keep it for `status`; a name that does not exist is no fault, unless it
-        is for want of a registry."""
+        """Log `error` and keep it for `status`. Skip names that do not exist, unless the reason is
+        that no registry is configured."""
         if error.errno == errno.ENOENT and not isinstance(error, NoRegistryError):
             return
         text, now = str(error), time.monotonic()
@@ -41,5 +41,5 @@ class Failures:
         log.error("%s [%s]", error, errno.errorcode.get(error.errno, str(error.errno)))
 
     def recent(self) -> list[dict[str, Any]]:
-        """The faults kept, oldest first."""
+        """The errors that are kept, oldest first."""
         return list(self._recent)

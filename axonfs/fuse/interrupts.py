@@ -1,13 +1,13 @@
-"""A request whose reader got a signal is answered EINTR at once, and what it waits for goes on.
+"""Answers a request EINTR at once when its reader gets a signal; what it waited for continues.
 
-Beside the adapter. For most requests the kernel says so (FUSE_INTERRUPT). For what it reads ahead
-of a reader, which then waits for a page, and for O_DIRECT it does not, so `watch` looks at the
-threads whose requests take long. No program sees an error of what was read ahead: the kernel asks
-for the page alone, and interrupts that.
+Beside the adapter. For most requests the kernel sends FUSE_INTERRUPT. It sends none for O_DIRECT
+and for its own readahead, whose reader waits for a page; so `watch` looks at the threads whose
+requests take long. No program gets an error from readahead: the kernel then asks for the page
+alone, and interrupts that request.
 
-A handler that is cancelled stops nothing that others wait for: fetches and documents come in the
-engine's nursery. One that is behind its last checkpoint is not stopped, and its answer counts.
-Without the extension the mount does not learn of signals, and requests wait as without them.
+To cancel a handler stops nothing that others wait for: fetches and documents run in the engine's
+nursery. A handler behind its last checkpoint is not cancelled, and its answer counts. Without the
+extension the mount learns of no signal, and readers wait for their answers.
 
 Trio thread only.
 """
@@ -27,10 +27,10 @@ from axonfs.fuse import openreply, signals
 
 T = TypeVar("T")
 
-# How often `watch` looks, in seconds; a look at one thread takes 30 µs.
+# How often `watch` looks at waiting threads, in seconds; one look takes 30 µs a thread.
 INTERVAL = 0.2
-# A page fault within a system call, write(2) of a mapping say, is tried twice, the second time
-# within this many seconds. An error of that one would be the program's EFAULT.
+# The kernel tries a page fault within a system call (write(2) of a mapping, for example) twice, the
+# second time within this many seconds. If that fails too, the program gets EFAULT.
 AGAIN = 0.05
 _KEPT = 64
 
@@ -39,10 +39,11 @@ _Page = tuple[int, int, int]  # thread, inode, offset
 
 @dataclass(slots=True)
 class _Waiting:
-    """A request under way and the thread that asked, 0 if that is in another pid namespace.
+    """A request in flight. `thread` asked for it; 0 if that is in another pid namespace.
 
-    `page` is what a read may be for, unless it is `direct`. `insists` says that an error would be
-    one of a page fault within a system call, so that only a fatal signal is heeded.
+    `page` is the page that a read may be for; None for O_DIRECT (`direct`) and other requests.
+    `insists`: an error would fail a page fault within a system call, so that only a fatal signal
+    cancels the request.
     """
 
     scope: trio.CancelScope
@@ -52,8 +53,8 @@ class _Waiting:
     insists: bool = False
 
     def look(self) -> None:
-        """Cancel if the thread got a signal that the kernel does not tell of, or has ended and left
-        a read ahead behind."""
+        """Cancel if the thread got a signal for which the kernel sends no interrupt, or if it has
+        ended while its readahead was in flight."""
         found = signals.pending(self.thread)
         if found is None:
             gone = not self.direct and signals.is_gone(self.thread)
@@ -65,7 +66,7 @@ class _Waiting:
 
 
 class Interrupts:
-    """The requests of one connection that wait, by the kernel's number for each."""
+    """The waiting requests of one connection, by the kernel's number for each."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, _Waiting] = {}
@@ -73,7 +74,7 @@ class Interrupts:
         openreply.on_interrupt(self.interrupted)
 
     async def heeded(self, handler: Callable[[], Awaitable[T]]) -> T:
-        """What `handler` returns; to be called before the first checkpoint of a request.
+        """Run `handler` until a signal cancels it. Call it before a request's first checkpoint.
 
         Raises:
             FUSEError: EINTR, the reader got a signal.
@@ -81,7 +82,7 @@ class Interrupts:
         return await self._until(_Waiting(trio.CancelScope(), openreply.thread()), handler)
 
     async def read(self, offset: int, handler: Callable[[], Awaitable[T]]) -> T:
-        """As `heeded`, for a read."""
+        """Like `heeded`, for a read at `offset`."""
         thread, direct = openreply.thread(), bool(openreply.flags() & os.O_DIRECT)
         page = None if direct else (thread, openreply.inode(), offset)
         return await self._until(_Waiting(trio.CancelScope(), thread, page, direct), handler)
@@ -99,13 +100,13 @@ class Interrupts:
         raise pyfuse3.FUSEError(errno.EINTR)
 
     def interrupted(self, request: int) -> None:
-        """The kernel says that the reader of `request` got a signal; it may have been answered."""
+        """The reader of `request`, which may have been answered, got a signal."""
         waiting = self._waiting.get(request)
         if waiting is None:
             return
         found = signals.pending(waiting.thread)
         if found and not found.own | found.shared:
-            return  # it is stopped, traced or frozen; `watch` sees a signal that comes later
+            return  # it is stopped, traced or frozen; `watch` notices a later signal
         again = waiting.page is not None and self._tried_again(waiting.page)
         if again and not signals.faults(waiting.thread):
             waiting.insists = True
@@ -113,7 +114,7 @@ class Interrupts:
             waiting.scope.cancel()
 
     def _tried_again(self, page: _Page) -> bool:
-        """Whether the read of `page` was answered EINTR a moment ago."""
+        """Whether the read of `page` was answered EINTR less than AGAIN seconds ago."""
         now = trio.current_time()
         again = now - self._answered.pop(page, -1.0) < AGAIN
         self._answered[page] = now
@@ -122,7 +123,7 @@ class Interrupts:
         return again
 
     async def watch(self) -> None:
-        """Cancel requests whose threads got a signal that the kernel does not tell of."""
+        """Cancel requests whose threads got a signal for which the kernel sends no interrupt."""
         while True:
             await trio.sleep(INTERVAL)
             for waiting in list(self._waiting.values()):

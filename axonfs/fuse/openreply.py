@@ -1,8 +1,8 @@
-"""The extension that answers an open with flags which pyfuse3 does not know, and knows requests.
+"""The C extension: answers opens with flags that pyfuse3 lacks, and describes the latest request.
 
-It has no function here for large replies, which it writes without the interpreter's lock. Below the
-adapter and passthrough. Imports no pyfuse3: the extension has to be loaded before it, so that
-pyfuse3 finds its functions first. Trio thread only.
+Below the adapter and passthrough. Does not import pyfuse3: the extension must be loaded before it,
+so that pyfuse3 finds the extension's functions before libfuse's. The extension also writes large
+replies without the GIL, which needs no function here. Trio thread only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def _load() -> tuple[ModuleType | None, str | None]:
-    """The extension, or why it is not there."""
+    """The extension, or why it is missing."""
     if "pyfuse3" in sys.modules:
         return None, "pyfuse3 was imported before the extension"
     flags = sys.getdlopenflags()
@@ -36,19 +36,19 @@ _extension, UNAVAILABLE = _load()
 
 
 def arm(handle: int, flags: int, backing_id: int = 0) -> None:
-    """Have the open that is answered with `handle` say `flags` (FOPEN_*); no checkpoint until then.
+    """Have the answer to an open that carries `handle` also carry `flags` (FOPEN_*).
 
-    Does nothing where there is no extension.
+    There must be no checkpoint before that answer. Does nothing without the extension.
     """
     if _extension is not None and UNAVAILABLE is None:
         _extension.arm(handle, flags, backing_id)
 
 
 def request() -> int:
-    """The kernel's number for the request that a handler was just called for: even, never used
-    twice on a connection, and the same where the next worker is sent it again.
+    """The kernel's number for the request whose handler was just called.
 
-    0 where there is no extension. To be asked before the handler's first checkpoint.
+    It is even, is never used twice on a connection, and stays the same if the kernel resends the
+    request to the next worker. 0 without the extension. Call it before the first checkpoint.
     """
     if _extension is None or UNAVAILABLE is not None:
         return 0
@@ -56,35 +56,35 @@ def request() -> int:
 
 
 def inode() -> int:
-    """The inode of the request that a handler was just called for; as `request`."""
+    """The inode of the request whose handler was just called; see `request`."""
     if _extension is None or UNAVAILABLE is not None:
         return 0
     return int(_extension.inode())
 
 
 def flags() -> int:
-    """The flags (O_*) of the open file that a handler was just called to read; as `request`."""
+    """The flags (O_*) of the open file that the handler was just called to read; see `request`."""
     if _extension is None or UNAVAILABLE is not None:
         return 0
     return int(_extension.flags())
 
 
 def thread() -> int:
-    """The id of the thread that asked; as `request`. 0 also for one in another pid namespace."""
+    """The id of the thread that asked, 0 if it is in another pid namespace; see `request`."""
     if _extension is None or UNAVAILABLE is not None:
         return 0
     return int(_extension.thread())
 
 
 def on_interrupt(call: Callable[[int], object]) -> None:
-    """Have `call` told the number of each request whose reader got a signal; as `request`.
+    """Call `call` with the number of each request whose reader got a signal; see `request`.
 
-    It is called in the trio thread and must not block. Never where there is no extension.
+    It runs in the trio thread and must not block. Without the extension it is never called.
     """
     if _extension is not None and UNAVAILABLE is None:
         _extension.on_interrupt(call)
 
 
 def unanswered() -> bool:
-    """Whether what was armed was never said, which shows that libfuse goes past the extension."""
+    """Whether the armed answer was not given, which shows that libfuse bypasses the extension."""
     return _extension is not None and _extension.disarm()

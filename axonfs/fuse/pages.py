@@ -1,11 +1,12 @@
-"""Drops the pages that the kernel has of whole and closed files: their next open would wait for it.
+"""Has the kernel drop its cached pages of complete files once they are closed.
 
-Beside the adapter. That open is passed through, and the kernel drops what it has cached of the file
-first: 0.2 s per GiB (Linux 6.18). Dropping waits for pages that a read holds locked, and no signal
-ends that wait: a worker that was killed in it would stay, and only the next one could answer the
-read. So nothing is dropped of a file that is open, and an open waits until nothing is.
+Beside the adapter. The next open of such a file is passed through, and would first wait until the
+kernel has dropped those pages: 0.2 s per GiB (Linux 6.18). Dropping waits for pages that a read has
+locked, and no signal ends that wait: a killed worker would stay in it, while only the next worker
+could answer the read. So the pages of an open file are never dropped, and an open waits while the
+file's pages are being dropped.
 
-Trio thread only; the kernel is asked in a thread.
+Trio thread only; the pages are dropped in a worker thread.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ class Pages:
     """The pages of one mount's files, dropped one file at a time.
 
     Args:
-        is_open: whether anybody has an inode open, as the kernel sees it.
-        drop: has the kernel drop the pages of an inode; called in a thread.
+        is_open: whether the kernel has a handle on an inode.
+        drop: has the kernel drop the pages of an inode; called in a worker thread.
     """
 
     def __init__(self, is_open: Callable[[int], bool], drop: Callable[[int], None]) -> None:
@@ -49,12 +50,12 @@ class Pages:
         try:
             await trio.to_thread.run_sync(self._drop, inode)
         except OSError as exc:
-            log.debug("pages of inode %d stay: %s", inode, exc)
+            log.debug("cannot drop the pages of inode %d: %s", inode, exc)
         finally:
             self._inode = 0
             self._dropped.set()
 
     async def settled(self, inode: int) -> None:
-        """Return once no pages of `inode` are being dropped; without a checkpoint if none are."""
+        """Return when no pages of `inode` are being dropped; has no checkpoint if none are."""
         while self._inode == inode:
             await self._dropped.wait()

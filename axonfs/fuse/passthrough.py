@@ -1,9 +1,9 @@
-"""Kernel passthrough: complete, verified files are read and mapped by the kernel itself.
+"""Kernel passthrough: the kernel reads and maps complete, verified backing files itself.
 
-Beside the adapter. An inode is either cached or passed through, and while a handle of one kind is
-open the kernel refuses an open of the other with EIO. So handles are counted per inode here: the
-first one decides, the others follow, and the backing id is closed with the last. Whoever gives a
-backing file away must leave its bytes alone until then.
+Beside the adapter. An inode is either cached or passed through: while a handle of one kind is open,
+the kernel refuses an open of the other kind with EIO. So handles are counted per inode here: the
+first one decides for all, and the backing id is closed with the last. The caller must not change
+the bytes of a backing file until then.
 
 Trio thread only.
 """
@@ -31,7 +31,7 @@ _FOPEN_PASSTHROUGH = 1 << 7
 
 @dataclass(slots=True)
 class _Open:
-    """The open handles of one inode; `backing_id` is 0 where they are cached."""
+    """The open handles of one inode; `backing_id` is 0 if they are cached."""
 
     backing_id: int
     count: int = 0
@@ -40,7 +40,7 @@ class _Open:
 class Passthrough:
     """The backing ids of one connection.
 
-    `why_not` says why nothing is passed through, None while it is.
+    `why_not` says why no file is passed through; None if files are.
     """
 
     def __init__(self, device: int, why_not: str | None = None) -> None:
@@ -50,7 +50,7 @@ class Passthrough:
         self._handles: dict[int, int] = {}
 
     def deny(self, why_not: str) -> None:
-        """Pass nothing more through."""
+        """Pass no further file through."""
         self.why_not = self.why_not or why_not
 
     @property
@@ -59,10 +59,10 @@ class Passthrough:
         return sum(found.backing_id > 0 for found in self._inodes.values())
 
     def opened(self, inode: int, handle: int, backing: int | None) -> int:
-        """Count a handle whose open is about to be answered; its backing id, 0 if it has none.
+        """Count a handle whose open is about to be answered; its backing id, or 0.
 
         Args:
-            backing: descriptor of the file with the inode's bytes, where the kernel may read it.
+            backing: descriptor of the file with the inode's bytes, if the kernel may read it.
         """
         self._check_answered()
         found = self._inodes.get(inode)
@@ -75,7 +75,7 @@ class Passthrough:
         return found.backing_id
 
     def is_open(self, inode: int) -> bool:
-        """Whether the kernel has a handle on `inode`, as far as it was told."""
+        """Whether the kernel was given a handle on `inode` that it has not released."""
         return inode in self._inodes
 
     def restore(self, inode: int, handle: int, backing_id: int) -> None:
@@ -85,9 +85,9 @@ class Passthrough:
         self._handles[handle] = inode
 
     def released(self, handle: int) -> int:
-        """Count a handle less; with an inode's last one its backing id is closed.
+        """Uncount a handle; with an inode's last handle its backing id is closed.
 
-        Returns the inode if that was the last of its handles and they were cached, else 0.
+        Returns the inode if this was its last handle and it was cached, else 0.
         """
         inode = self._handles.pop(handle, 0)
         if not inode:
@@ -103,14 +103,14 @@ class Passthrough:
         return 0
 
     def _register(self, backing: int | None) -> int:
-        """A backing id for the file; 0 where the kernel does not want it."""
+        """A backing id for the file; 0 if the kernel refuses it."""
         if backing is None or self.why_not is not None:
             return 0
         try:
             request = bytearray(_MAP.pack(backing, 0, 0))
             backing_id: int = fcntl.ioctl(self._device, _BACKING_OPEN, request, True)
         except OSError as exc:
-            if descriptors.is_shortage(exc):  # which passes: this file alone goes without
+            if descriptors.is_shortage(exc):  # it passes, so only this file goes without
                 descriptors.complain(exc)
                 return 0
             self.why_not = _refusal(exc)
@@ -119,14 +119,14 @@ class Passthrough:
         return backing_id
 
     def _check_answered(self) -> None:
-        """Give up if libfuse answered what was armed: the extension is not in its way."""
+        """Stop passing files through if libfuse answered the last open without the extension."""
         if openreply.unanswered():
             self.why_not = "libfuse does not use the extension"
             log.warning("no passthrough: %s", self.why_not)
 
 
 def _refusal(exc: OSError) -> str:
-    """Why the kernel does not read backing files of this cache itself."""
+    """Why the kernel refuses the backing files of this cache."""
     if exc.errno == errno.ELOOP:
         return (
             "the cache is on a stacked file system, such as a container's overlayfs;"

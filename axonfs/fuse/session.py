@@ -1,8 +1,9 @@
 """pyfuse3's session on a connection of our own, from the handshake to the unmount.
 
-libfuse is given one end of a socket pair as its connection, the kernel's INIT to read there, and
-its reply is amended before the kernel gets it; then the connection takes the socket's place. Where
-that does not work, libfuse opens and mounts by itself, and `Session.plain` says why.
+libfuse gets one end of a socket pair as its connection and reads the kernel's INIT there. Its reply
+is amended before the kernel gets it; then the connection's descriptor replaces the socket. If that
+fails, libfuse opens and mounts by itself, and `Session.plain` says why. Trio thread; the handshake
+runs in a worker thread.
 """
 
 from __future__ import annotations
@@ -42,33 +43,30 @@ from axonfs.fuse.passthrough import Passthrough
 log = logging.getLogger(__name__)
 
 
-# How often it is looked whether the connection still is there, in seconds.
+# How often the session checks whether the connection has ended, in seconds.
 GONE_INTERVAL = 0.5
-# Requests handled at a time. Readers that wait for a slow source must not keep a `stat` waiting, so
-# that is far more than the kernel has in the background. Each takes some 20 KiB while it waits.
+# Requests handled at a time: far more than the kernel sends in the background, so that no `stat`
+# has to wait for readers of a slow source. A waiting request takes some 20 KiB.
 HANDLERS = 4 * BACKGROUND
 _NEGOTIATION_SECONDS = 10.0
 _STATFS, _REQUEST_STEP, _LOOK_BACK = 17, 2, 1 << 17
 
 
 class HandshakeError(UnsupportedError):
-    """libfuse or the kernel does not go along with a connection of our own."""
+    """libfuse or the kernel refuses a connection of our own."""
 
 
 class Session:
-    """A file system on a connection of our own or libfuse's: `mounted` begins it, `serve` answers.
+    """A file system on a held connection, or on one that libfuse makes.
 
-    `plain` says why libfuse makes the connection, None if it is our own. `passthrough` and `pages`
-    are the connection's. `keeps_listings`: the kernel may do without opening directories, and then
-    keeps their listings. `agreed` is set once the handshake is over: before that nothing can be
-    told to the kernel.
+    `mounted` starts it and `serve` answers requests. `plain` says why libfuse makes the connection;
+    None if it is our own. `keeps_listings`: the kernel can use directories without opening them,
+    and then caches their listings. `agreed` is set after the handshake: before it the kernel takes
+    no notices.
 
     Args:
         held: what the holder passed to this worker.
         passthrough: let the kernel read complete files itself, if it can.
-
-    Raises:
-        HandshakeError: the connection is not one that we can serve.
     """
 
     def __init__(
@@ -94,10 +92,10 @@ class Session:
 
     @contextmanager
     def mounted(self, adapter: Adapter) -> Iterator[None]:
-        """Have libfuse use the held connection, or make one; it stays mounted at the end.
+        """Have libfuse use the held connection, or make one; it stays mounted afterwards.
 
         Raises:
-            HandshakeError: libfuse does not take the connection.
+            HandshakeError: libfuse refuses the connection.
             UnsupportedError: libfuse cannot mount.
         """
         if self._handshake is not None:
@@ -108,18 +106,18 @@ class Session:
             self._descriptor = _device_of_libfuse()
         try:
             yield
-        finally:  # the holder unmounts: libfuse would unmount what lies on top too
+        finally:  # the holder unmounts: libfuse would also unmount a file system on top
             pyfuse3.close(unmount=False)
 
     async def serve(self) -> None:
-        """Answer requests until the mount ends or `stop`, which waits for the handshake."""
+        """Answer requests until the mount ends or `stop` is called; the handshake comes first."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pyfuse3.main, 1, HANDLERS)
             if self._handshake is not None:
                 self._terms = await trio.to_thread.run_sync(self._handshake.finish)
                 if not self._terms.passthrough:
                     self.passthrough.deny("this kernel does not offer it")
-                # A new file has the descriptor now; this has trio's epoll see it.
+                # The descriptor now is another file; this makes trio's epoll watch that one.
                 await trio.lowlevel.wait_writable(self._descriptor)
             self.agreed.set()
             nursery.start_soon(self.pages.run)
@@ -133,14 +131,14 @@ class Session:
             readahead_setting(connection).write_text(f"{WINDOW >> 10}")
             self._read_ahead_kib = WINDOW >> 10
         except OSError as exc:
-            log.debug("requests stay as they are: %s", exc)
+            log.debug("cannot set the kernel's readahead: %s", exc)
 
     def forget_names(self) -> None:
-        """Have the kernel look every name up again, also those that were not there."""
+        """Have the kernel look up every name again, also those that did not exist."""
         try:
             os.write(self._descriptor, forget_names_notification())
         except OSError as exc:
-            log.debug("this kernel keeps the names that it knows for a while: %s", exc)
+            log.debug("cannot have the kernel forget names before they time out: %s", exc)
 
     def state(self) -> dict[str, Any]:
         """The connection, for `status`."""
@@ -161,7 +159,7 @@ class Session:
         self._stopping.set()
 
     async def _stop_when_gone(self) -> None:
-        """Leave when the connection ended: pyfuse3 would first finish what nobody waits for."""
+        """Stop when the connection has ended: pyfuse3 would first finish all pending requests."""
         device = select.poll()
         device.register(self._descriptor, 0)  # POLLERR is always reported
         while not device.poll(0):  # noqa: ASYNC110 - the kernel sets no event of ours
@@ -171,10 +169,10 @@ class Session:
 
 
 class Handshake:
-    """INIT between the kernel and libfuse, with us in the middle.
+    """Passes INIT from the kernel to libfuse and the amended answer back.
 
-    A worker that is not the connection's first has libfuse answer the same message, but the kernel,
-    which had its answer, is asked instead to send again what the last one left unanswered.
+    The kernel has its answer from the connection's first worker. A later worker has libfuse answer
+    the same message and drops the reply; it asks the kernel to resend the unanswered requests.
     """
 
     def __init__(self, held: Held, mountpoint: Path, *, passthrough: bool) -> None:
@@ -189,16 +187,16 @@ class Handshake:
         self._ours.send(held.init)
 
     def finish(self) -> Terms:
-        """Have the kernel and libfuse agree; blocks until they have.
+        """Complete the handshake; blocks.
 
         Raises:
-            HandshakeError: libfuse or the kernel does not go along.
+            HandshakeError: libfuse or the kernel refuses.
         """
         device = self._held.device
         try:
             reply = self._ours.recv(READ_BYTES)
             amended, terms = amend(reply, self.offer, passthrough=self._passthrough)
-            # Before dup2: a request that was read and is then sent again would be handled twice.
+            # Before dup2: a request that was read before it is resent would be handled twice.
             if self._held.first:
                 os.write(device, amended)
             elif terms.resend:
@@ -216,11 +214,11 @@ class Handshake:
 
 
 def refuse_unanswered(device: int, mountpoint: Path) -> None:
-    """Give the requests that an earlier worker left unanswered an errno, on kernels before 6.9.
+    """Answer the requests that an earlier worker left unanswered with EIO, on kernels before 6.9.
 
-    Such a kernel neither sends them again nor says which they are, but numbers them upwards. A
-    request of our own shows the latest number; a reply to a number that waits for none is refused
-    and does no harm.
+    Such a kernel neither resends them nor lists them, but numbers requests upwards. A request of
+    our own shows the latest number; a reply to a request that is not waiting is refused and does no
+    harm.
     """
     own = threading.Thread(target=_ask_statfs, args=(mountpoint,), daemon=True)
     own.start()
@@ -234,7 +232,7 @@ def refuse_unanswered(device: int, mountpoint: Path) -> None:
 
 
 def _refuse(device: int, unique: int) -> None:
-    with suppress(OSError):  # ENOENT: nobody waits for it
+    with suppress(OSError):  # ENOENT: no such request is waiting
         os.write(device, refusal(unique, errno.EIO))
 
 
@@ -256,7 +254,7 @@ def _give_to_libfuse(adapter: Adapter, descriptor: int) -> None:
     try:
         pyfuse3.init(adapter, f"/dev/fd/{descriptor}", set())
     except RuntimeError as exc:
-        raise HandshakeError(f"libfuse does not take the connection: {exc}") from exc
+        raise HandshakeError(f"libfuse refuses the connection: {exc}") from exc
 
 
 def _have_libfuse_mount(adapter: Adapter, mountpoint: Path, *, allow_other: bool) -> None:
@@ -265,12 +263,12 @@ def _have_libfuse_mount(adapter: Adapter, mountpoint: Path, *, allow_other: bool
     try:
         pyfuse3.init(adapter, str(mountpoint), options)
     except RuntimeError as exc:
-        what = "libfuse, which says why on its standard error, cannot mount"
+        what = "libfuse cannot mount (its own message is on standard error)"
         raise UnsupportedError(what, path=str(mountpoint), hint="see axonfs doctor") from exc
 
 
 def _device_of_libfuse() -> int:
-    """The descriptor of the FUSE connection, which libfuse keeps to itself."""
+    """The descriptor of the FUSE connection, which libfuse does not tell."""
     for name in os.listdir("/proc/self/fd"):
         with suppress(OSError):
             if os.readlink(f"/proc/self/fd/{name}") == "/dev/fuse":

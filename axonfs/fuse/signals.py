@@ -1,8 +1,8 @@
-"""Which signals a thread that waits for a request has yet to act on, as /proc says.
+"""Reads from /proc which signals are pending for a thread that waits for a request.
 
-Beside interrupts. The kernel tells of an interrupted request also when its thread is to be stopped,
-traced or frozen, and an error would then be the program's, which did not ask for it. For what is
-read ahead and for O_DIRECT it tells of nothing, but the signals of a sleeping thread stay pending.
+Beside interrupts. The kernel also sends FUSE_INTERRUPT when a thread is about to be stopped, traced
+or frozen; its program would then get an error without reason. For readahead and O_DIRECT it sends
+none, but the signals of a sleeping thread stay pending.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ def _mask(*numbers: int) -> int:
     return sum(1 << number - 1 for number in numbers)
 
 
-FATAL = _mask(signal.SIGKILL)  # each thread of a process that has to die gets one of its own
-# A program that does not handle these is stopped, goes on, or ignores them, but none ends it. Even
-# an ignored one stays pending until a debugger has seen it.
+FATAL = _mask(signal.SIGKILL)  # each thread of a process that is killed gets its own
+# These stop or continue a program that does not handle them, or do nothing; none ends it. Under a
+# debugger even an ignored signal stays pending until the debugger has seen it.
 _HARMLESS = _mask(
     *(signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
     *(signal.SIGCONT, signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH),
@@ -27,10 +27,11 @@ _HARMLESS = _mask(
 
 
 class Pending(NamedTuple):
-    """Signals that end a program or that it handles, as masks: for one thread, and for its process.
+    """Pending signals that end a program or that it handles, as masks.
 
-    The kernel gives what is for the process to the `first` thread, unless that one blocks it.
-    `asleep` says that the thread waits for something in the kernel which no handler interrupts.
+    `own` are those of the thread, `shared` those of its process: the kernel gives these to the
+    `first` thread, unless it blocks them. `asleep` says that the thread is in an uninterruptible
+    sleep.
     """
 
     own: int
@@ -40,7 +41,7 @@ class Pending(NamedTuple):
 
 
 def pending(thread: int) -> Pending | None:
-    """What a thread has yet to act on; None if it is gone, or hidden from this process."""
+    """The pending signals of a thread; None if it has ended or is hidden from this process."""
     try:
         text = Path(f"/proc/{thread}/status").read_text(errors="replace")
     except OSError:
@@ -59,8 +60,8 @@ def _parts(text: str) -> list[tuple[str, str, str]]:
 
 
 def faults(thread: int) -> bool:
-    """Whether a thread that is asleep is in a page fault of its program, and not in a system call;
-    False where that is hidden."""
+    """Whether a sleeping thread is in a page fault of its program and not in a system call; false
+    if that is hidden from this process."""
     try:
         return Path(f"/proc/{thread}/syscall").read_text().startswith("-1 ")
     except OSError:
@@ -68,7 +69,7 @@ def faults(thread: int) -> bool:
 
 
 def is_gone(thread: int) -> bool:
-    """Whether there is no such thread any more."""
+    """Whether the thread has ended."""
     try:
         os.kill(thread, 0)  # /proc may hide the processes of others
     except ProcessLookupError:
