@@ -156,7 +156,7 @@ def test_switched_off(start_mount: MountFactory, registry: RegistryServer, tmp_p
             "from axonfs.fuse import session\n"
             "def refuse(*_, **__): raise ValueError('no')\n"
             "session.amend = refuse",
-            "libfuse made the connection: libfuse does not go along with the handshake",
+            "libfuse made the connection: libfuse does not accept the handshake",
         ),
     ],
 )
