@@ -31,9 +31,11 @@ class Mounted:
             AxonError: this user's mount does not answer.
         """
         now = mounts()
-        if now != self._mounts:
-            self._mountpoint = self._find() if now else None
-            self._mounts = now
+        if not now:
+            return None
+        # A mount that has just begun may not answer yet, so only what was found is kept.
+        if self._mountpoint is None or now != self._mounts:
+            self._mountpoint, self._mounts = self._find(), now
         return self._mountpoint
 
     def _find(self) -> Path | None:

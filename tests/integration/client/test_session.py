@@ -1,0 +1,129 @@
+"""Sessions: an engine in a thread, its end, and what its callers hear of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from axonfs.client import sessions
+from axonfs.client.session import ClosedError, Session
+from axonfs.errors import AxonError, BusyError
+from axonfs.settings.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Iterator[Settings]:
+    yield Settings(cache=tmp_path / "cache")
+    sessions.close_all()
+
+
+@pytest.fixture
+def session(settings: Settings) -> Iterator[Session]:
+    made = Session(settings, owner=True)
+    yield made
+    made.close()
+
+
+async def wait_for_ever(began: threading.Event) -> None:
+    began.set()
+    await trio.sleep_forever()
+
+
+def waiting(session: Session) -> tuple[threading.Thread, list[BaseException]]:
+    """A thread that waits for work without an end, and the error that it gets."""
+    began, errors = threading.Event(), list[BaseException]()
+
+    def call() -> None:
+        try:
+            session.call(lambda: wait_for_ever(began))
+        except BaseException as exc:
+            errors.append(exc)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    assert began.wait(30)
+    return thread, errors
+
+
+def test_work_is_done_in_the_session_s_thread(session: Session) -> None:
+    async def work() -> tuple[str, bool]:
+        await trio.lowlevel.checkpoint()
+        return threading.current_thread().name, session.engine.store.writable
+
+    assert session.call(work) == ("axonfs", True)
+
+
+def test_errors_of_work_are_its_caller_s(session: Session) -> None:
+    async def fail() -> None:
+        raise LookupError("no")
+
+    with pytest.raises(LookupError, match="no"):
+        session.call(fail)
+    with pytest.raises(TypeError):
+        session.call(lambda: None)  # type: ignore[arg-type,return-value]
+    assert session.alive
+
+
+def test_closing_ends_the_work_that_waits(session: Session) -> None:
+    thread, errors = waiting(session)
+    session.close()
+    thread.join(30)
+    assert isinstance(errors[0], ClosedError)
+    assert not session.alive
+    assert not session.lease()
+    with pytest.raises(ClosedError):
+        session.call(trio.lowlevel.checkpoint)
+    session.close()
+    session.post(lambda: None)
+
+
+def test_an_engine_that_fails_is_heard_of_and_replaced(settings: Settings) -> None:
+    session = sessions.lease(settings, writes=True)
+    thread, errors = waiting(session)
+
+    async def bug() -> None:
+        raise ZeroDivisionError
+
+    session.post(lambda: session.engine.nursery.start_soon(bug))
+    thread.join(30)
+    assert isinstance(errors[0], ClosedError | ExceptionGroup)
+    session.close()
+    with sessions.leased(settings, writes=True) as another:
+        assert another is not session
+        assert another.alive
+
+
+def test_a_session_that_cannot_open_says_why(session: Session, settings: Settings) -> None:
+    with pytest.raises(BusyError):
+        Session(settings, owner=True)
+    session.close()
+    with pytest.raises(AxonError, match="the cache directory cannot be used"):
+        Session(Settings(cache=Path("/proc/none")), owner=True)
+
+
+def test_sessions_are_shared_by_those_who_agree(settings: Settings) -> None:
+    one = sessions.lease(settings, writes=True)
+    two = sessions.lease(settings, writes=False)
+    assert one is two
+    assert one.leases == 2
+    with pytest.raises(BusyError, match="with other settings"):
+        sessions.lease(Settings(cache=settings.cache, offline=True), writes=False)
+    one.give_back()
+    two.give_back()
+    with sessions.leased(Settings(cache=settings.cache, offline=True), writes=False) as three:
+        assert three is not one
+        assert not one.alive
+
+
+def test_a_temporary_cache_goes_with_its_session(settings: Settings) -> None:
+    session = sessions.lease(settings, writes=False, temporary=True)
+    directory = session.settings.cache
+    assert (directory / "index.lmdb").exists()
+    assert directory != settings.cache
+    session.give_back()
+    sessions.close_all()
+    assert not directory.exists()
