@@ -1,6 +1,6 @@
-"""What commands ask of the running mount, or of an engine in their own process.
+"""The operations behind the commands, in a running mount or in the command's own process.
 
-The same code behind two transports: the control socket of a mount, and a direct call.
+The same code serves two transports: the control socket of a mount, and a direct call.
 """
 
 from axonfs.service.service import Service

@@ -1,4 +1,4 @@
-"""What every operation has at hand: the engine, the tree of this request, and a way to report.
+"""What each operation gets: the engine, the request's tree, and a channel for its events.
 
 Trio thread only.
 """
@@ -28,7 +28,7 @@ MANY = 10  # versions that a message names at most
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One request's surroundings; `tree` is over its own registries where it named some."""
+    """The context of one request; `tree` has the request's own registries if it names some."""
 
     engine: Engine
     tree: Tree
@@ -51,12 +51,12 @@ class Context:
         return self.engine.settings
 
     def path_of(self, spec: Spec) -> str | None:
-        """The version's directory in the mount; None where nothing is mounted."""
+        """The version's directory in the mount; None if nothing is mounted."""
         mountpoint = self.live().get("mountpoint")
         return "/".join((str(mountpoint).rstrip("/"), *spec.segments)) if mountpoint else None
 
     async def note(self, text: str) -> None:
-        """Tell the person something that is not the result."""
+        """Send a note for the user."""
         await self.events.send({"event": "note", "text": text})
 
 
@@ -66,7 +66,7 @@ def wanted_of(request: Event) -> list[Wanted]:
 
 
 def texts_of(request: Event, key: str) -> list[str]:
-    """The list of texts that the request has under `key`; empty if it has none.
+    """The request's list of texts under `key`; empty if it is missing.
 
     Raises:
         UsageError: it is not a list.
@@ -78,20 +78,20 @@ def texts_of(request: Event, key: str) -> list[str]:
 
 
 async def versions_of(context: Context, model: str, *, fresh: bool = False) -> Versions:
-    """All versions of the model; an error names it."""
+    """All versions of the model; errors name the model."""
     with naming(spec=model):
         return await context.tree.versions(model, fresh=fresh)
 
 
 async def resolve(context: Context, wanted: Wanted, *, fresh: bool = False) -> Spec:
-    """The version among all that there are.
+    """Resolve `latest` or a constraint among all versions, listed or local.
 
-    A spec that says `latest` stays one where the list of versions has none: the tree knows better.
+    If the list names no latest version, `latest` is returned: the tree resolves it.
 
     Raises:
-        NotFoundError: there is no model, or no version of it that the constraint allows. Certain:
-            where a source did not answer, its error is raised.
-        AxonError: a source could not be asked.
+        NotFoundError: no such model, or no version that the constraint allows, and all sources
+            answered.
+        AxonError: a source did not answer.
     """
     if wanted.exact:
         return wanted.spec
@@ -107,7 +107,7 @@ async def resolve(context: Context, wanted: Wanted, *, fresh: bool = False) -> S
 
 
 async def resolve_local(context: Context, wanted: Wanted, versions: Iterable[str]) -> Spec:
-    """The version among `versions`, those that are here; `latest` is the newest of them.
+    """Resolve `latest` or a constraint among the local `versions`; sends nothing.
 
     Raises:
         NotFoundError: the constraint allows none of them.
@@ -123,7 +123,7 @@ async def resolve_local(context: Context, wanted: Wanted, versions: Iterable[str
 
 
 async def _seen(hub: Hub, spec: Spec, versions: Iterable[str]) -> Spec:
-    """A branch or tag as the commit where it was last seen; sends nothing."""
+    """Resolve a branch or tag to the commit that it had when the hub last answered."""
     commit = await hub.alias(spec, offline=True)
     here = list(versions)
     if spec.version == LATEST and commit not in here:
@@ -139,7 +139,7 @@ async def _chosen(
         raise context.tree.outages.doubt(wanted.spec.model) or NotFoundError(
             f"no version matches {constraint}",
             spec=wanted.spec.model,
-            hint=f"there is {', '.join(among[-MANY:]) or 'nothing'}",
+            hint=f"available: {', '.join(among[-MANY:]) or 'none'}",
         )
     spec = replace(wanted.spec, version=version)
     await context.note(f"{wanted} is {spec}")

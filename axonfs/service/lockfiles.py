@@ -1,4 +1,4 @@
-"""lock and pin_lock: write down what is pinned, and pin just that elsewhere."""
+"""lock and pin_lock: write a lock file of pinned versions, and pin exactly those elsewhere."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from axonfs.service.selection import Selection, select
 from axonfs.store import Store
 from axonfs.units import counted
 
-SHOWN = 16  # hex digits of a digest that tell two apart in a message
+SHOWN = 16  # hex digits of a digest in messages
 
 
 async def lock(context: Context, request: Event) -> Event:
-    """The lock file of `specs`, of everything that is pinned if there are none."""
+    """The lock file of `specs`; without specs, of every pin."""
     wanted = wanted_of(request)
     if wanted:
         specs = dict.fromkeys([await resolve(context, item) for item in wanted])
@@ -31,7 +31,7 @@ async def lock(context: Context, request: Event) -> Event:
         selections = await trio.to_thread.run_sync(_pinned, context.store)
     for selection in selections:
         if count := sum(entry.unverified for entry in selection.entries):
-            what = f"{counted(count, 'file')} cannot be verified, so other bytes may come for them"
+            what = f"{counted(count, 'file')} cannot be verified, so their bytes may differ later"
             await context.note(f"{selection.version.spec}: {what}")
     raw = render_lock(map(_locked, selections))
     total = sum(selection.size for selection in selections)
@@ -66,7 +66,7 @@ def _locked(selection: Selection) -> Locked:
 
 
 async def pin_lock(context: Context, request: Event) -> Event:
-    """Pin what the lock file in `lock` names; nothing at all unless every manifest is the one."""
+    """Pin the versions in the lock file `lock`; if any manifest differs, pin none."""
     versions = parse_lock(str(request.get("lock", "")).encode())
     selections = [await _selected(context, locked) for locked in versions]
     return {"pins": await keep(context, selections)}
@@ -79,7 +79,7 @@ async def _selected(context: Context, locked: Locked) -> Selection:
         raise NotFoundError(
             "no registry has it",
             spec=str(locked.spec),
-            hint=f"it was locked from {locked.source}; axonfs registry add URL adds that one",
+            hint=f"it was locked from {locked.source}; axonfs registry add adds that registry",
         ) from exc
     digest = version.manifest.digest
     if digest != locked.manifest:
@@ -99,6 +99,6 @@ def _only(selection: Selection, paths: Iterable[str], spec: Spec) -> Selection:
     entries = tuple(entry for entry in selection.entries if entry.path in wanted)
     if missing := wanted - {entry.path for entry in entries}:
         raise MalformedError(
-            "the lock file names a file that is not there", spec=str(spec), path=min(missing)
+            "the lock file names a file that the version lacks", spec=str(spec), path=min(missing)
         )
     return replace(selection, entries=entries)

@@ -1,4 +1,4 @@
-"""unpin, verify and cache_clean: letting go of bytes, and checking those that stay."""
+"""unpin, cache_clean and verify: drop local bytes, and check those that stay."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from axonfs.ranges import Range, runs
 from axonfs.service.context import Context, Event, resolve_local, wanted_of
 from axonfs.service.queries import local_versions
 from axonfs.store import Store
+from axonfs.units import counted
 from axonfs.versions import Wanted
 
-# Chunks are checked so many at a time, so that progress moves and a cancel is heard.
+# Bytes checked per step, so that progress is shown and a cancellation is noticed.
 CHECK_BYTES = 64 << 20
 
 
 async def unpin(context: Context, request: Event) -> Event:
-    """Drop the pins of `specs`, and with `drop` their bytes, but for those that pins share."""
+    """Drop the pins of `specs`, and with `drop` also their bytes that no other pin shares."""
     pinned = {pin.spec for pin in await trio.to_thread.run_sync(context.store.pins)}
     specs = [await _one_version(context, pinned, item) for item in wanted_of(request)]
     answers = []
@@ -42,7 +43,7 @@ async def unpin(context: Context, request: Event) -> Event:
 
 
 async def _one_version(context: Context, pinned: Iterable[Spec], wanted: Wanted) -> Spec:
-    """The pinned version that is meant; without a version there must be only one."""
+    """The pinned version that the user named; a name without a version needs a single pin."""
     versions = sorted(spec.version for spec in pinned if spec.model == wanted.spec.model)
     if wanted.exact or (wanted.constraint and versions):
         return await resolve_local(context, wanted, versions)
@@ -50,7 +51,7 @@ async def _one_version(context: Context, pinned: Iterable[Spec], wanted: Wanted)
         raise UsageError(
             "several versions are pinned",
             spec=wanted.spec.model,
-            hint=f"say which: {', '.join(versions)}",
+            hint=f"name one: {', '.join(versions)}",
         )
     if not versions:
         raise NotFoundError(
@@ -73,11 +74,12 @@ async def _drop_version(context: Context, spec: Spec) -> int:
     pinned = await trio.to_thread.run_sync(store.pinned_digests)
     digests = {entry.digest for entry in stored.manifest.files} - pinned
     freed, _, kept = await _drop(context, sorted(digests))
-    # Of an open file nothing may be local, or another version's pin keeps it: the next worker could
-    # not say what it is without the manifest.
+    # Keep the manifest while a file of it is open, even one without local bytes or with those of
+    # another pin: the next worker needs the manifest to find the file.
     opened = sum(context.engine.fetcher.feed(entry) is not None for entry in stored.manifest.files)
     if kept := max(kept, opened):
-        await context.note(f"{spec}: {kept} files are open, so they stay until they are evicted")
+        what = f"{counted(kept, 'open file')} stay until evicted"
+        await context.note(f"{spec}: {what}")
     else:
         await trio.to_thread.run_sync(store.drop_manifest, spec)
         context.engine.tree.forget(spec)
@@ -86,9 +88,9 @@ async def _drop_version(context: Context, spec: Spec) -> int:
 
 
 async def _drop(context: Context, digests: list[str]) -> tuple[int, int, int]:
-    """Bytes freed, objects dropped, objects kept because they are held."""
+    """Bytes freed, objects dropped, objects kept because they are open."""
     freed, dropped, kept = await trio.to_thread.run_sync(_drop_all, context.store, digests)
-    # `du` of a mount must tell what is local now.
+    # The kernel caches sizes on disk: `du` in the mount has to show what is local now.
     context.engine.evicted(dropped)
     return freed, len(dropped), kept
 
@@ -107,7 +109,7 @@ def _drop_all(store: Store, digests: list[str]) -> tuple[int, list[str], int]:
 
 
 async def cache_clean(context: Context, request: Event) -> Event:
-    """Drop every object that is not held and, without `all`, not pinned."""
+    """Drop every object that is not open and, without `all`, not pinned."""
     store, unpinned = context.store, []
     if request.get("all"):
         unpinned = [pin.spec for pin in await trio.to_thread.run_sync(store.pins)]
@@ -121,7 +123,7 @@ async def cache_clean(context: Context, request: Event) -> Event:
 
 
 async def cache_clean_plan(context: Context, request: Event) -> Event:
-    """What `cache_clean` would answer; drops nothing."""
+    """The answer that `cache_clean` would give; drops nothing."""
     store, everything = context.store, bool(request.get("all"))
     infos = await trio.to_thread.run_sync(store.infos)
     pins = await trio.to_thread.run_sync(store.pins) if everything else []
@@ -137,9 +139,9 @@ def _cleaned(freed: int, dropped: int, kept: int, unpinned: list[Spec]) -> Event
 
 
 async def verify(context: Context, request: Event) -> Event:
-    """Read what is local of `specs` (of everything if there are none) and check it.
+    """Read the local bytes of `specs` (without specs, of every version) and check them.
 
-    What is bad is dropped by the check; with `repair` it is fetched again.
+    The check drops bad chunks; with `repair` they are fetched again.
     """
     specs = [await _local_version(context, item) for item in wanted_of(request)]
     targets = await trio.to_thread.run_sync(_local_files, context.store, specs)
@@ -158,7 +160,7 @@ async def verify(context: Context, request: Event) -> Event:
 
 
 async def _local_version(context: Context, wanted: Wanted) -> Spec:
-    """The version that is meant among those with local bytes or a pin."""
+    """The version that the user named, among those with local bytes or a pin."""
     if wanted.exact:
         return await resolve_local(context, wanted, ())
     local = await trio.to_thread.run_sync(local_versions, context.store)
@@ -171,7 +173,7 @@ async def _local_version(context: Context, wanted: Wanted) -> Spec:
 
 
 def _local_files(store: Store, specs: list[Spec]) -> list[tuple[Spec, FileEntry, int]]:
-    """Each object with local bytes once, with a file it is the content of."""
+    """The objects with local bytes, each with one of the files that have it as content."""
     wanted = specs or [manifest.spec for manifest, _, _ in local_versions(store)]
     found: dict[str, tuple[Spec, FileEntry, int]] = {}
     for spec in wanted:
@@ -205,7 +207,7 @@ class _Check:
         }
 
     async def file(self, spec: Spec, entry: FileEntry, local: int) -> None:
-        """Check one object and note what is bad."""
+        """Check one object and record its bad chunks."""
         context = self._context
         version = await context.tree.version(spec)
         info = await trio.to_thread.run_sync(context.store.peek, entry.digest)
@@ -214,7 +216,7 @@ class _Check:
             return
         try:
             bad = await self._check(version, entry)
-        except (AxonError, OSError) as exc:  # no chunk table to judge it by, or a bad disk
+        except (AxonError, OSError) as exc:  # no chunk table to check it with, or a failing disk
             await self._note_bad(version, entry, 0, str(exc))
             return
         self.done += local
@@ -240,7 +242,7 @@ class _Check:
     async def _repaired(
         self, version: Version, entry: FileEntry, bad: list[int] | None
     ) -> str | None:
-        """Fetch `bad` (None: all of it) again; why not, if that fails or was not asked for."""
+        """Fetch the chunks `bad` (None: all) again; return why not, if it failed or has to wait."""
         if not self._repair:
             return "axonfs verify --repair fetches it again"
         try:

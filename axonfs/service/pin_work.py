@@ -1,6 +1,6 @@
-"""The fetch of one pin: what of its objects is missing, and progress for the command that waits.
+"""The fetch of one pin: which bytes of its objects are missing, and progress for the command.
 
-Trio thread only, but for `begin`, which blocks.
+Trio thread only, except for `begin`, which blocks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PROGRESS_PAUSE = 0.1
 
 
 def begin(context: Context, selection: Selection) -> Bulk:
-    """What is local of the selection's objects, to be fetched by `fetch`; `close` it."""
+    """Measure the local bytes of the selection's objects for `fetch`; `close` the result."""
     local = {
         entry.digest: entry.size - missing_bytes(entry, context.store.peek(entry.digest))
         for entry in selection.objects
@@ -33,21 +33,21 @@ def begin(context: Context, selection: Selection) -> Bulk:
 
 
 async def fetch(context: Context, selection: Selection, bulk: Bulk) -> None:
-    """Have every chunk of the selection local and usable.
+    """Fetch every chunk of the selection.
 
     Raises:
-        AxonError: a file cannot be fetched; names it.
+        AxonError: a file cannot be fetched; the error names it.
     """
     async with trio.open_nursery() as ticking:
         ticking.start_soon(_tick, context, selection, bulk)
-        # Twice the streams, so that none idles while the end of a part settles.
+        # Twice the number of streams, so that none is idle while the end of a part is written.
         await bulk.fetch(selection.objects, width=2 * context.settings.streams)
         ticking.cancel_scope.cancel()
     await context.events.send(progress(selection, bulk))
 
 
 def progress(selection: Selection, bulk: Bulk) -> Event:
-    """How far the pin is, in bytes."""
+    """A progress event, in bytes."""
     return {
         "event": "progress",
         "spec": str(selection.version.spec),
@@ -65,7 +65,7 @@ async def _tick(context: Context, selection: Selection, bulk: Bulk) -> None:
 
 
 def _parts(feed: Feed) -> Sequence[Range]:
-    """All of an object, also what is local: it has to be fit to be served."""
+    """The parts of an object: all of them unless it is complete, so that local bytes are checked."""
     whole = feed.object.present(0, feed.object.count) and feed.allowed
     return () if whole else feed.parts()
 

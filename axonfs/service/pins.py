@@ -1,8 +1,8 @@
-"""pin, pin_check and update: versions that are whole, are kept, and prove it.
+"""pin, pin_check and update: make versions complete, keep them, and check that they are.
 
-A pin is written incomplete before the first byte is fetched, so that nothing of it is evicted
-while it grows or after it was interrupted. What is written at the end is a receipt: it is complete
-only if every chunk of every file was found fit to be served (proof.py).
+A pin is written as incomplete before the first byte is fetched, so that its bytes are not evicted
+meanwhile or after an interruption. At the end it is written again as a receipt, which is complete
+only if every chunk of every file passed the check in proof.py.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from axonfs.versions import Wanted, parse_wanted
 
 
 async def pin(context: Context, request: Event) -> Event:
-    """Fetch what is missing of `specs` and keep it."""
+    """Fetch the missing bytes of `specs` and pin them."""
     include, exclude = texts_of(request, "include"), texts_of(request, "exclude")
     wanted = wanted_of(request)
     if not wanted:
@@ -48,7 +48,7 @@ async def pin(context: Context, request: Event) -> Event:
 
 
 async def keep(context: Context, selections: Sequence[Selection]) -> list[dict[str, Any]]:
-    """Pin the selections, one after the other; there is room for all or none is begun."""
+    """Pin the selections one after the other, if there is room for all of them."""
     await _check_room(context, selections)
     return [await _keep_one(context, selection) for selection in selections]
 
@@ -69,7 +69,7 @@ async def _keep_one(context: Context, selection: Selection) -> dict[str, Any]:
     receipt = await trio.to_thread.run_sync(_receipt, store, selection)
     bulks = [await _bring(context, selection, receipt)]
     proof = await _prove(context, selection, receipt)
-    if _lost(proof, selection):  # to an eviction that had chosen it before it was pinned
+    if _lost(proof, selection):  # an eviction that began before the pin dropped some
         bulks.append(await _bring(context, selection, receipt))
         proof = await _prove(context, selection, receipt)
     receipt = await trio.to_thread.run_sync(_settle, store, receipt, proof)
@@ -77,7 +77,7 @@ async def _keep_one(context: Context, selection: Selection) -> dict[str, Any]:
         what = f"was lost while it was being pinned: {item['why']}"
         raise AxonError(what, spec=str(spec), path=item["path"], hint="pin it again")
     for item in proof.missing:
-        await context.note(f"{spec} {item['path']}: {item['why']}; it was pinned earlier")
+        await context.note(f"{spec} {item['path']}: {item['why']}; an earlier pin has this file")
     return {
         "spec": str(spec),
         "manifest": receipt.manifest_digest,
@@ -91,7 +91,7 @@ async def _keep_one(context: Context, selection: Selection) -> dict[str, Any]:
 
 
 async def _bring(context: Context, selection: Selection, receipt: Pin) -> Bulk:
-    """Have the pin noted, so that no eviction takes what is local, and the rest fetched."""
+    """Write the pin, so that local bytes are not evicted, and fetch the missing ones."""
     made = await trio.to_thread.run_sync(pin_work.begin, context, selection)
     with closing(made) as bulk:
         missing = bulk.missing(selection.objects)
@@ -109,7 +109,7 @@ async def _bring(context: Context, selection: Selection, receipt: Pin) -> Bulk:
 
 
 def _undo_if_bare(store: Store, receipt: Pin, before: Pin | None, fetched: int) -> None:
-    """Leave no trace of a pin of which nothing came: there is nothing to keep."""
+    """Undo a pin of which no byte was fetched."""
     if receipt not in store.pins():  # another command unpinned it, or pinned it whole
         return
     if before is not None:
@@ -120,7 +120,10 @@ def _undo_if_bare(store: Store, receipt: Pin, before: Pin | None, fetched: int) 
 
 
 def _note(store: Store, receipt: Pin, missing: int) -> Pin | None:
-    """Write the pin to be, unless nothing is missing and one says the same; the one before it."""
+    """Write the incomplete pin, unless nothing is missing and the same pin exists.
+
+    Return the version's previous pin.
+    """
     before = next((pin for pin in store.pins() if pin.spec == receipt.spec), None)
     same = before and _extent_of(before) == _extent_of(receipt)
     if missing or not same:
@@ -139,13 +142,13 @@ async def _prove(context: Context, selection: Selection, receipt: Pin) -> Proof:
 
 
 def _lost(proof: Proof, selection: Selection) -> list[dict[str, str]]:
-    """What is missing of the files that are being pinned."""
+    """The missing files among those that are being pinned."""
     paths = {entry.path for entry in selection.entries}
     return [item for item in proof.missing if item["path"] in paths]
 
 
 def _shown(receipt: Pin) -> dict[str, Any]:
-    """A receipt as answers have it; sizes in bytes, `time` in unix seconds."""
+    """A receipt for answers; sizes in bytes, `time` in unix seconds."""
     doubt = {"unverified": receipt.unverified} if receipt.unverified else {}
     return {
         "complete": receipt.complete,
@@ -159,18 +162,18 @@ def _shown(receipt: Pin) -> dict[str, Any]:
 
 
 def _receipt(store: Store, selection: Selection) -> Pin:
-    """The pin to be: files pinned before stay in it, so `--include` adds and never takes away."""
+    """The incomplete pin. Files that were pinned before stay in it, so `--include` only adds."""
     manifest = selection.version.manifest
     before = next((pin for pin in store.pins() if pin.spec == manifest.spec), None)
     kept = before.files if before and before.manifest_digest == manifest.digest else ()
     files = tuple(dict.fromkeys((*kept, *selection.digests)))
-    # One that was whole once goes on to fail a check while something is missing.
+    # A pin that was complete once keeps its count, so that a check fails while bytes are missing.
     chunks = before.chunks if before and kept == files else 0
     return Pin(manifest.spec, manifest.digest, files, time.time(), False, chunks)
 
 
 def _settle(store: Store, pin: Pin, proof: Proof) -> Pin:
-    """Write what was proven, for good."""
+    """Write the receipt with the result of the check, and sync it to disk."""
     receipt = replace(
         pin,
         pinned_at=time.time(),
@@ -185,7 +188,7 @@ def _settle(store: Store, pin: Pin, proof: Proof) -> Pin:
 
 
 async def pin_check(context: Context, request: Event) -> Event:
-    """Prove from the cache alone that `specs` (every pin if there are none) are whole."""
+    """Check from the cache alone that `specs` (without specs, every pin) are complete."""
     include, exclude = texts_of(request, "include"), texts_of(request, "exclude")
     pins = {pin.spec: pin for pin in await trio.to_thread.run_sync(context.store.pins)}
     specs = [await pinned_version(context, pins, item) for item in wanted_of(request)]
@@ -198,7 +201,7 @@ async def pin_check(context: Context, request: Event) -> Event:
 
 
 async def pinned_version(context: Context, pins: Iterable[Spec], wanted: Wanted) -> Spec:
-    """The pinned version that is meant; `latest` stays where none is, to be found missing."""
+    """The pinned version that the user named; if none is pinned, the spec, to be reported."""
     versions = [pin.version for pin in pins if pin.model == wanted.spec.model]
     return await resolve_local(context, wanted, versions) if versions else wanted.spec
 
@@ -232,7 +235,7 @@ async def _check_pin(
 
 
 def _extent(store: Store, spec: Spec, pin: Pin | None) -> dict[str, Any]:
-    """Whether the pin ever was whole, whether it is of some files, and how many bytes are here."""
+    """Whether the pin was ever complete, whether it is partial, and how many bytes are local."""
     stored = store.manifest(spec)
     files = stored.manifest.files if stored and pin else ()
     sizes = {entry.digest: entry.size for entry in files if pin and entry.digest in pin.files}
@@ -249,7 +252,7 @@ async def _check_files(
     context: Context, version: Version, pin: Pin, include: list[str], exclude: list[str]
 ) -> Proof:
     selection = select(version, include, exclude)
-    # Without globs the pin's own files are meant: it may have been of a part of the version.
+    # Without globs check the pin's own files, which may be a part of the version.
     chosen = [entry for entry in selection.entries if include or entry.digest in pin.files]
     proof = await prove(context, version, [item for item in chosen if item.digest in pin.files])
     for entry in chosen:
@@ -263,15 +266,15 @@ async def _check_files(
 
 
 def _amend(store: Store, pin: Pin, complete: bool) -> None:
-    """The receipt said something else than what is there now."""
-    if pin in store.pins():  # unpinned meanwhile it is to stay so
+    """Correct a receipt that does not match the result of the check."""
+    if pin in store.pins():  # it may have been unpinned meanwhile
         store.put_pin(replace(pin, complete=complete))
 
 
 async def update(context: Context, request: Event) -> Event:
     """Pin the newest version of `spec`'s model, or of every pinned model; the old pins stay.
 
-    A pin of some files of a version becomes one of the files with the same paths.
+    If a pin is partial, the new one has the files with the same paths.
     """
     pins = await trio.to_thread.run_sync(context.store.pins)
     models = sorted({pin.spec.model for pin in pins})
@@ -286,7 +289,7 @@ async def update(context: Context, request: Event) -> Event:
 
 
 async def _ask_again(context: Context) -> None:
-    """Refresh the index; what could not be asked is said, since `newest` may not be true then."""
+    """Refresh the index; report sources that failed, since the newest version is then uncertain."""
     await context.tree.catalog(fresh=True)
     errors, registries = context.tree.outages.errors, context.tree.registries
     if not registries:
@@ -302,7 +305,7 @@ async def _update(context: Context, pins: list[Pin], wanted: Wanted) -> dict[str
     old = {pin.spec: pin for pin in pins if pin.spec.model == model}
     version = await context.tree.version(await resolve(context, wanted, fresh=True))
     begun = old.get(version.spec)
-    if begun and not begun.complete:  # the last update did not end: this one goes on with it
+    if begun and not begun.complete:  # the last update did not finish: resume it
         del old[version.spec]
     before = _before(context, old)
     pin = old.get(replace(wanted.spec, version=before)) if before else None
@@ -312,7 +315,7 @@ async def _update(context: Context, pins: list[Pin], wanted: Wanted) -> dict[str
         selection = select(version, [], [])
         entries = tuple(item for item in selection.entries if paths is None or item.path in paths)
         if not entries:
-            raise NotFoundError("has none of the files that are pinned", spec=str(version.spec))
+            raise NotFoundError("has none of the pinned files", spec=str(version.spec))
         (kept,) = await keep(context, [replace(selection, entries=entries)])
         change["fetched"] = kept["fetched"]
     stored = await trio.to_thread.run_sync(context.store.manifest, pin.spec) if pin else None
@@ -320,14 +323,14 @@ async def _update(context: Context, pins: list[Pin], wanted: Wanted) -> dict[str
 
 
 def _before(context: Context, pins: Mapping[Spec, Pin]) -> str | None:
-    """The version of a model that was pinned; of several commits, which have no order, the last."""
+    """The pinned version to update from: the newest, or for commits the one pinned last."""
     if any(spec.namespace in context.tree.hubs for spec in pins):
         return max(pins.values(), key=lambda pin: pin.pinned_at).spec.version
     return newest([spec.version for spec in pins])
 
 
 def _differences(before: Iterable[FileEntry], manifest: Manifest) -> dict[str, int]:
-    """How many files of a version are not those of the one before, and how."""
+    """The numbers of files that were added, changed and removed since the version before."""
     old = {entry.path: entry.digest for entry in before}
     new = {entry.path: entry.digest for entry in manifest.files}
     both = old.keys() & new.keys()
@@ -339,7 +342,7 @@ def _differences(before: Iterable[FileEntry], manifest: Manifest) -> dict[str, i
 
 
 def _pinned_paths(store: Store, pin: Pin | None) -> set[str] | None:
-    """The paths that a partial pin is of; None if it is of the whole version."""
+    """The paths of a partial pin; None if the pin has all files of the version."""
     stored = store.manifest(pin.spec) if pin else None
     if pin is None or stored is None:
         return None

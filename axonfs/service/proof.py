@@ -1,10 +1,10 @@
-"""What a pin proves: every chunk of its files is here and may be served, now.
+"""Checks that every chunk of a pin's files is local and may be served.
 
-`pin` ends with it, and `pin --check` does it again. Nothing is sent, whatever is missing. A file is
-whole if the index has the bit of every chunk, if its bytes were compared with their sum or digest
-since the machine was started (here, where they were not yet), and if the backing file has data
-below each: a chunk in a hole is read and compared again. Bits that flipped on the disk after that
-are what `verify` and the scrub look for. Trio thread; disk and hashing in threads.
+`pin` ends with this check, and `pin --check` repeats it. It sends no requests. A file is complete
+if the index has the bit of every chunk, if its bytes were compared with their sum or digest since
+the machine was booted (else they are compared now), and if its backing file has data at each chunk:
+a chunk in a hole is compared again. Bits that flip on the disk later are found by `verify` and the
+scrub. Trio thread; disk reads and hashing run in threads.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from axonfs.service.context import Context
 from axonfs.store import Store, StoredObject
 from axonfs.units import counted, size
 
-# Chunks are checked so many bytes at a time, so that progress moves and a cancel is heard.
+# Bytes checked per step, so that progress is shown and a cancellation is noticed.
 STEP_BYTES = 64 << 20
 
 
 @dataclass(slots=True)
 class Proof:
-    """What was found: `missing` has the path of each file that is not whole, and why.
+    """The result: `missing` has the path of each incomplete file, and why it is incomplete.
 
-    `chunks` and `size` count the objects of the whole ones, each once; `unverified` the files among
-    them whose bytes no digest can be compared with.
+    `chunks` and `size` count the objects of the complete files, each object once. `unverified`
+    counts the complete files that have no digest to compare with.
     """
 
     files: int = 0
@@ -43,12 +43,12 @@ class Proof:
     missing: list[dict[str, str]] = field(default_factory=list)
 
     def lack(self, path: str, why: str) -> None:
-        """Note a file that is not whole."""
+        """Record an incomplete file."""
         self.missing.append({"path": path, "why": why})
 
 
 async def prove(context: Context, version: Version, entries: Iterable[FileEntry]) -> Proof:
-    """Look at each file of `entries`, checking what nothing vouches for since the last boot."""
+    """Check the files `entries`; chunks that were not compared since the last boot are now."""
     proof, seen = Proof(), dict[str, str | None]()
     for entry in entries:
         proof.files += 1
@@ -65,7 +65,7 @@ async def prove(context: Context, version: Version, entries: Iterable[FileEntry]
 
 
 async def _fault(context: Context, version: Version, entry: FileEntry) -> str | None:
-    """Why a file is not whole, None if it is."""
+    """Why a file is incomplete; None if it is complete."""
     if entry.size == 0:
         return None
     stored = await trio.to_thread.run_sync(context.store.object, entry)
@@ -76,7 +76,7 @@ async def _fault(context: Context, version: Version, entry: FileEntry) -> str | 
             await trio.to_thread.run_sync(feed.object.opened)
             await feed.prepare()
             if not feed.allowed:
-                return "it cannot be verified, and its registry is not allowed to give such files"
+                return "it cannot be verified, and its registry may not serve unverified files"
             return await _fault_of(context, version, feed)
     except CorruptError as exc:
         return f"is quarantined: {exc.what}"
@@ -90,7 +90,7 @@ async def _fault_of(context: Context, version: Version, feed: Feed) -> str | Non
     if stored.adopted(*everything) and not await trio.to_thread.run_sync(
         _can_judge, context.store, feed.entry
     ):
-        return "its chunk table is missing, so nothing can tell whether its bytes are right"
+        return "its chunk table is missing, so its bytes cannot be verified"
     doubtful = await trio.to_thread.run_sync(_doubtful, stored)
     damaged = 0
     for part in (part for run in doubtful for part in split(run, _step(stored))):
@@ -105,13 +105,13 @@ async def _fault_of(context: Context, version: Version, feed: Feed) -> str | Non
 
 
 def _can_judge(store: Store, entry: FileEntry) -> bool:
-    """Whether adopted chunks can be compared without asking anybody."""
+    """Whether adopted chunks can be verified without a request."""
     single = entry.chunks is not None and entry.size <= entry.chunks.size
     return entry.chunks is None or single or store.table(entry) is not None
 
 
 def _doubtful(stored: StoredObject) -> list[Range]:
-    """Local chunks that were not checked since the boot, or whose bytes the file does not have."""
+    """Local chunks that were not checked since the boot, or that lie in a hole of the file."""
     found = stored.unchecked(0, stored.count) + stored.hollow()
     return runs(chunk for run in found for chunk in range(*run))
 

@@ -1,7 +1,7 @@
-"""Operations that only look: what there is, and what of it is local.
+"""Read-only operations: which models exist, what is local, and the state of the mount.
 
-They need no lock on the cache. Scans of the index run in worker threads, since a cache that has
-seen thousands of versions takes a while to go through.
+They need no lock on the cache. Scans of the index run in worker threads, since they take long if
+the cache knows thousands of versions.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from axonfs.versions import parse_wanted
 
 log = logging.getLogger(__name__)
 
-REGISTRY = "registry"  # the name of all registries where sources are named
+REGISTRY = "registry"  # stands for all registries in the `sources` of a search
 REPAIR = "axonfs verify --repair fetches it again"
-LEARNT = 50  # manifests that `versions` asks for at most
+LEARNT = 50  # manifests that `versions` fetches at most
 
 
 async def ping(context: Context, request: Event) -> Event:
-    """Which worker it is: that it answers is what a command wants to know."""
+    """Answer with the worker's pid, so that a command knows that the mount is alive."""
     return {"worker": os.getpid()}
 
 
 async def status(context: Context, request: Event) -> Event:
-    """The mount's state, or that of the cache where nothing is mounted.
+    """The mount's state, or the cache's if nothing is mounted.
 
-    Unlike the mount's own file it has the pins, and names the files of quarantined objects, which
-    takes a while.
+    Unlike the mount's status file, it has the pins and the file names of quarantined objects, which
+    take a while to find.
     """
     state = context.live()
     state["pins"] = await trio.to_thread.run_sync(_pins, context.store)
@@ -60,7 +60,7 @@ def _pins(store: Store) -> dict[str, Any]:
 
 
 def quarantine(store: Store) -> list[dict[str, Any]]:
-    """The objects that nobody is served from, why, and what to do."""
+    """The quarantined objects, which are not served: the cause, and what to do."""
     return [
         {"sha256": digest, "cause": cause, "hint": REPAIR}
         for digest, cause in sorted(store.quarantined().items())
@@ -68,12 +68,12 @@ def quarantine(store: Store) -> list[dict[str, Any]]:
 
 
 async def search(context: Context, request: Event) -> Event:
-    """Listings that match `query`, best first; where an index is not known, what is local too.
+    """Listings that match `query`, best first; if an index is not known, local versions too.
 
-    `sources` names what to ask: `registry`, or hubs.
+    `sources` says where to search: `registry`, or the names of hubs.
 
     Raises:
-        UnavailableError: nothing matches, but a registry could not be asked.
+        UnavailableError: nothing matches, but a registry did not answer.
     """
     query, tree = _sendable(str(request.get("query", ""))), context.tree
     sources = [str(name) for name in request.get("sources") or (REGISTRY,)]
@@ -85,9 +85,9 @@ async def search(context: Context, request: Event) -> Event:
         found += [item for item in matching(local, query) if item.spec not in known]
     errors = tree.outages.errors
     if errors and not found and REGISTRY in sources:
-        raise UnavailableError(errors[0], hint="nothing that is known here matches")
+        raise UnavailableError(errors[0], hint="no local version matches")
     if tree.offline and sources != [REGISTRY]:
-        errors.append("offline, so no hub was asked")
+        errors.append("offline, so no hub was searched")
     for error in errors:
         await context.note(error)
     listed = await trio.to_thread.run_sync(_listings, context.store, found)
@@ -95,7 +95,7 @@ async def search(context: Context, request: Event) -> Event:
 
 
 def _sendable(query: str) -> str:
-    """What no URL can carry, bytes of a command line that are not UTF-8, becomes `?`."""
+    """Replace bytes that are not UTF-8 by `?`, since a URL cannot have them."""
     return query.encode(errors="replace").decode()
 
 
@@ -103,7 +103,7 @@ async def _search_hubs(tree: Tree, query: str, names: list[str]) -> list[Listing
     found = []
     for name in names:
         if name not in tree.hubs:
-            raise UsageError(f"{printable(name)} is not one of the sources", hint=_SOURCES_HINT)
+            raise UsageError(f"{printable(name)} is not a configured hub", hint=_SOURCES_HINT)
         if not tree.offline:
             found += await search_hub(tree, name, query)
     return found
@@ -128,7 +128,7 @@ def _local_listings(store: Store) -> list[Listing]:
 
 
 def _listings(store: Store, found: Iterable[Listing]) -> list[dict[str, Any]]:
-    """`unverified` is how many files nothing vouches for, None where no manifest is here."""
+    """`unverified` is the number of files without a digest; None if the manifest is not local."""
     items = []
     for listing in found:
         stored = store.manifest(listing.spec)
@@ -202,7 +202,7 @@ async def _facts(hub: Hub, spec: Spec, offline: bool) -> dict[str, str | int]:
     try:
         return dict(await hub.facts(spec, offline=offline))
     except AxonError:
-        return {}  # the version is known all the same
+        return {}  # show the version without them
 
 
 def _files(store: Store, manifest: Manifest) -> list[dict[str, Any]]:
@@ -226,7 +226,7 @@ def _pin_of(store: Store, spec: Spec) -> Pin | None:
 
 
 def _pin_state(pin: Pin | None) -> str:
-    """What `pinned` says in every answer: complete, incomplete, or nothing."""
+    """The value of `pinned` in answers: complete, incomplete, or empty."""
     if pin is None:
         return ""
     return "complete" if pin.complete else "incomplete"
@@ -250,7 +250,7 @@ async def versions(context: Context, request: Event) -> Event:
 
 
 async def _learn(context: Context, specs: Iterable[Spec]) -> None:
-    """Have the manifests of versions whose sizes no index tells, as far as they can be had."""
+    """Fetch the manifests of versions whose sizes no index has; ignore failures."""
     async with trio.open_nursery() as nursery:
         for spec in specs:
             nursery.start_soon(_learn_one, context, spec)
@@ -260,14 +260,14 @@ async def _learn_one(context: Context, spec: Spec) -> None:
     try:
         await context.tree.version(spec)
     except AxonError as exc:
-        log.info("its size stays unknown: %s", exc)
+        log.info("the size of a version is unknown: %s", exc)
 
 
 async def _listed_sizes(context: Context) -> dict[Spec, int]:
     try:
         catalog = await context.tree.catalog()
     except AxonError:
-        return {}  # the versions are known all the same; only their sizes are not
+        return {}  # the versions are known, but not their sizes
     return {listing.spec: listing.size for listing in catalog.listings}
 
 
@@ -292,7 +292,7 @@ def _version_items(
 
 
 async def list_local(context: Context, request: Event) -> Event:
-    """The versions that are here, whole or in part."""
+    """The versions that are local, completely or partly."""
     items = await trio.to_thread.run_sync(local_versions, context.store)
     return {
         "models": [
@@ -311,7 +311,8 @@ async def list_local(context: Context, request: Event) -> Event:
 def local_versions(store: Store) -> list[tuple[Manifest, int, Pin | None]]:
     """Each version with a pin or local bytes of its own, by name and version; blocks.
 
-    Bytes that a pinned version has too are that one's: nobody asked for the other by having them.
+    Bytes that a pinned version shares do not count: they do not mean that the other version was
+    used.
     """
     local = {info.digest: _local(info) for info in store.infos()}
     pins = {pin.spec: pin for pin in store.pins()}
@@ -329,7 +330,7 @@ def local_versions(store: Store) -> list[tuple[Manifest, int, Pin | None]]:
 
 
 async def cache_list(context: Context, request: Event) -> Event:
-    """The objects with local bytes, the most recently used first."""
+    """The objects with local bytes, most recently used first."""
     held = {feed.entry.digest for feed in context.fetcher.feeds()}
     return {"objects": await trio.to_thread.run_sync(_objects, context.store, held)}
 
@@ -354,7 +355,7 @@ def _objects(store: Store, held: set[str]) -> list[dict[str, Any]]:
 
 
 def _first_files(store: Store) -> dict[str, str]:
-    """`spec path` per object; of several files with the same content, the first."""
+    """`spec path` for each object; the first one if several files have the same content."""
     files: dict[str, str] = {}
     for spec in sorted(store.specs()):
         stored = store.manifest(spec)

@@ -1,6 +1,6 @@
-"""Which files of a version a pin is about, what of them is missing, and whether there is room.
+"""Selects the files of a pin, and computes what is missing and whether there is room for it.
 
-Pure, but for `measure`, which asks the store.
+Pure, except for `measure`, which reads the store.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Selection:
 
     @property
     def size(self) -> int:
-        """Bytes of the objects; a content that occurs twice counts once."""
+        """Bytes of the objects; files with the same content count once."""
         return sum(entry.size for entry in self.objects)
 
 
@@ -65,10 +65,10 @@ def _matches(path: str, globs: Iterable[str]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a pin can use, in bytes: `missing` is what it needs.
+    """The space for a pin, in bytes; it needs `missing`.
 
-    `limit` is the cache's; `kept` what of it cannot be evicted (pinned, open, or the pin's own);
-    `disk` is free on the disk, and `evictable` what eviction can add to that.
+    `limit` is the size limit of the cache, and `kept` the part of it that cannot be evicted
+    (pinned, open, or the pin's own). `disk` is free on the disk, and eviction can free `evictable`.
     """
 
     missing: int
@@ -78,22 +78,23 @@ class Room:
     evictable: int
 
     def check(self, spec: str) -> None:
-        """Refuse what cannot fit, before a byte is fetched.
+        """Refuse a pin that does not fit, before a byte is fetched.
 
         Raises:
-            NoSpaceError: with how much is missing.
+            NoSpaceError: the message says how much space it lacks.
         """
         within_limit = self.limit - self.kept
         on_disk = self.disk + self.evictable
         if self.missing > 0 and self.missing > min(within_limit, on_disk):
             where, room, hint = (
-                ("the disk", on_disk, "free some disk space")
+                ("on the disk", on_disk, "free some disk space")
                 if on_disk <= within_limit
-                else (f"the cache limit of {size(self.limit)}", within_limit, _LIMIT_HINT)
+                else (f"within the cache limit of {size(self.limit)}", within_limit, _LIMIT_HINT)
             )
+            room = max(room, 0)
             raise NoSpaceError(
-                f"needs {size(self.missing)} more, but {where} leaves {size(max(room, 0))}:"
-                f" {size(self.missing - max(room, 0))} too little",
+                f"needs {size(self.missing)} more, but only {size(room)} is available {where},"
+                f" short by {size(self.missing - room)}",
                 spec=spec,
                 hint=hint,
             )
@@ -105,7 +106,7 @@ _LIMIT_HINT = "unpin something or raise --cache-size"
 def measure(
     store: Store, selections: Sequence[Selection], open_digests: set[str], limit: int, disk: int
 ) -> Room:
-    """The room for `selections`; blocks while it goes through the index."""
+    """Measure the room for `selections`; blocks while it scans the index."""
     own = {entry.digest: entry for item in selections for entry in item.objects}
     infos = {info.digest: info for info in store.infos()}
     keep = store.pinned_digests() | open_digests | set(own)

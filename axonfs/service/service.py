@@ -1,9 +1,9 @@
-"""One request in, a stream of events out.
+"""Answers a request with a stream of events.
 
-Sits between the commands (or the control socket) and the engine. `Service` parses nothing but
-the envelope; each operation lives beside its kind in this package. The work runs in the engine's
-nursery and reports through a channel, since an async generator must not yield inside a nursery.
-Trio thread only; scans of the whole index run in worker threads.
+Sits between the commands (or the control socket) and the engine. `Service` finds the operation of
+a request; the operations are in the other modules. The work runs in the engine's nursery and
+reports through a channel, since an async generator must not yield inside a nursery. Trio thread
+only; scans of the whole index run in worker threads.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Service:
             async for event in receive:
                 yield event
         finally:
-            scope.cancel()  # first: the work must not take the closed channel for a fault
+            scope.cancel()  # before the channel closes, which the work would take for a fault
             receive.close()
 
     async def version(self, request: Event) -> Version:
@@ -94,14 +94,14 @@ class Service:
             try:
                 await send.send(last)
             except trio.BrokenResourceError:
-                log.debug("nobody waits for the end of %s", printable(str(request.get("op"))))
+                log.debug("the client of %s has gone", printable(str(request.get("op"))))
 
     async def _outcome(self, request: Event, send: trio.MemorySendChannel[Event]) -> Event:
         try:
             name = str(request.get("op"))
             operation = OPERATIONS.get(name)
             if operation is None:
-                raise UsageError(f"there is no request '{printable(name)}'")
+                raise UsageError(f"unknown request '{printable(name)}'")
             return {"event": "result", **await operation(self._context(request, send), request)}
         except BaseException as exc:
             if (fault := _fault(exc)) is None:
@@ -114,7 +114,7 @@ class Service:
         return Context(self._engine, tree, self._live, send)
 
     def _unmounted(self) -> dict[str, Any]:
-        """What a mount's status would say, where there is none."""
+        """The state if nothing is mounted, in the form of a mount's status."""
         engine = self._engine
         return {
             "version": __version__,
@@ -131,7 +131,7 @@ class Service:
 
 
 def _tokens_of(request: Event) -> dict[str, str]:
-    """The tokens of the command that asks: they are used for this request alone."""
+    """The tokens that the command sent; they are used for this request only."""
     tokens = request.get("tokens") or {}
     try:
         return {str(name): parse_token(token) for name, token in tokens.items()}
@@ -140,9 +140,9 @@ def _tokens_of(request: Event) -> dict[str, str]:
 
 
 def _fault(exc: BaseException) -> AxonError | None:
-    """What to tell whoever asked; None for what must go through (a cancellation).
+    """The error for the client; None for exceptions that must propagate (a cancellation).
 
-    A bug in one command is logged and told, and must not end the mount that others read from.
+    A bug in one command is logged and reported. It must not end the mount that others read from.
     """
     if (known := fault_of(exc)) is not None:
         return known

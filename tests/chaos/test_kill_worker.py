@@ -226,7 +226,7 @@ def _strike_many(mount: Mount, readers: Readers, rounds: int) -> Killer:
 
 def _check_after(mount: Mount, commander: Commander, plain: dict[str, bytes]) -> None:
     # A full cache, and nothing there to unpin, are answers.
-    answers = ("too little", "nothing of it is local")
+    answers = ("short by", "nothing of it is local")
     unexpected = [text for text in commander.failures if not any(map(text.__contains__, answers))]
     assert unexpected == []
     assert commander.outcomes["result"]

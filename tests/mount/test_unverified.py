@@ -120,7 +120,7 @@ def test_what_is_no_longer_allowed_is_not_read_from_the_cache(
         file_of(mount, UNVERIFIED[0]).read_bytes()
     done = run_axonfs("pin", "--check", "--cache", mount.cache, check=False)
     assert done.returncode == 1
-    assert f"{FILE}: it cannot be verified, and its registry is not allowed" in done.stdout
+    assert f"{FILE}: it cannot be verified, and its registry may not serve" in done.stdout
     done = run_axonfs("pin", UNVERIFIED[0], "--cache", mount.cache, check=False)
     assert (done.returncode, "--allow-unverified has it read" in done.stderr) == (1, True)
 

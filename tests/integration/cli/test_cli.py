@@ -232,7 +232,9 @@ def test_a_pin_that_does_not_fit_says_how_much_is_missing(
     monkeypatch.setenv("AXONFS_CACHE_SIZE", "1MiB")
     done = run("pin", SPEC, "--registry", registry.url)
     assert done.code == 1
-    assert "leaves 1.0 MiB: 2.0 MiB too little" in done.err
+    assert (
+        "only 1.0 MiB is available within the cache limit of 1.0 MiB, short by 2.0 MiB" in done.err
+    )
 
 
 def test_looking_works_beside_an_owner_that_does_not_answer(

@@ -238,7 +238,7 @@ async def test_a_pin_that_adds_files_proves_those_pinned_earlier_too(
         notes = [event["text"] for event in events if event["event"] == "note"]
         assert notes == [
             f"{SPEC} part/two.safetensors: 1 chunk damaged on the disk,"
-            " 64 KiB of 576 KiB are missing; it was pinned earlier"
+            " 64 KiB of 576 KiB are missing; an earlier pin has this file"
         ]
         assert not events[-1]["pins"][0]["receipt"]["complete"]
 

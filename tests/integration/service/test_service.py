@@ -116,7 +116,7 @@ async def test_a_pin_that_does_not_fit_is_refused_before_a_byte_is_fetched(
         answer = await ask(answering, "pin", specs=[SPEC])
         assert (await ask(answering, "list"))["models"] == []
     assert answer["exit_code"] == 1
-    assert "the cache limit of 640 KiB leaves 640 KiB" in answer["message"]
+    assert "only 640 KiB is available within the cache limit of 640 KiB" in answer["message"]
     assert objects_requested(registry) == 0
 
 

@@ -60,7 +60,7 @@ async def test_a_constraint_is_resolved_and_said(settings: Settings, tmp_path: P
         assert note == {"event": "note", "text": "nlp/tiny@^1.2 is nlp/tiny@1.10.0"}
         assert result["version"]["spec"] == "nlp/tiny@1.10.0"
         none = await ask(answering, "info", spec="nlp/tiny@~3")
-        assert "no version matches ~3; there is 1.0.0, 1.2.0, 1.10.0" in none["message"]
+        assert "no version matches ~3; available: 1.0.0, 1.2.0, 1.10.0" in none["message"]
         assert none["exit_code"] == 1
         wrong = await ask(answering, "pin", specs=["nlp/tiny@^x"])
         assert wrong["exit_code"] == 2
@@ -86,7 +86,7 @@ async def test_what_is_about_local_versions_resolves_among_them(
         (unpinned,) = (await ask(answering, "unpin", specs=["nlp/tiny@~1.1"]))["specs"]
         assert unpinned["spec"] == "nlp/tiny@1.1.0"
         nothing = await ask(answering, "unpin", specs=["nlp/tiny@^2"])
-        assert "no version matches ^2; there is 1.0.0" in nothing["message"]
+        assert "no version matches ^2; available: 1.0.0" in nothing["message"]
     assert len(registry.requests) == asked
 
 
