@@ -83,7 +83,7 @@ def test_a_hubs_namespace_is_not_published_into(run: Run, tmp_path: Path, hub: s
     registry = tmp_path / "reg"
     done = run("publish", make_model(tmp_path / "model"), f"{hub}/x@1", "--to", registry)
     assert done.code == 2
-    assert f"{hub}/x@1: models below {hub}/ come from that hub" in done.err
+    assert f"{hub}/x@1: mounts look for models below {hub}/ on that hub" in done.err
     assert not registry.exists()
 
 
