@@ -127,8 +127,6 @@ class Load:
             self._bulk.close()
             self.ended = trio.current_time()
 
-    # -- what to fetch -----------------------------------------------------------------------
-
     async def _follow(self, trigger: str) -> None:
         chosen = await self._plan(trigger, {})
         await self._survey(chosen)
@@ -168,8 +166,6 @@ class Load:
                     raw = await trio.to_thread.run_sync(_content, feed)
                     texts[entry.path] = raw.decode(errors="replace")
         return texts
-
-    # -- the fetching ------------------------------------------------------------------------
 
     async def _bring(self, missing: Sequence[FileEntry]) -> None:
         """Fetch what fits of the entries, in their order."""

@@ -1,4 +1,4 @@
-"""Which models, versions and files there are: what all sources list, asked once and kept.
+"""Which models and versions exist, and what a spec resolves to: answers of all sources, cached.
 
 Imports sources, http_client, store and formats. Trio thread only.
 """

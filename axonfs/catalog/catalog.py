@@ -1,4 +1,4 @@
-"""What is listed, as the directories above the versions. Pure; below tree, which makes it."""
+"""The listings of all registries as the directories above the versions. Pure; made by `tree`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from axonfs.names import Spec
 
 @dataclass(slots=True)
 class ListedDirectory:
-    """One directory above the versions, and when the newest version below it was published."""
+    """One directory above the versions; `published` is the time of the newest version below it."""
 
     children: set[str] = field(default_factory=set)
     versions: set[str] = field(default_factory=set)
@@ -21,7 +21,7 @@ class ListedDirectory:
 
 
 class Catalog:
-    """Everything that is listed: the tree above the versions."""
+    """All listed versions, and the directories above them."""
 
     def __init__(self, listings: Iterable[Listing], local: Iterable[Spec] = ()) -> None:
         merged: dict[Spec, Listing] = {}
@@ -46,5 +46,5 @@ class Catalog:
 
 
 def moment(names: Iterable[str]) -> float:
-    """A part of a second, in microseconds, that the names determine: other names, another part."""
+    """A fraction of a second that depends on the names: a hash of them, in microseconds."""
     return xxhash.xxh3_64_intdigest("\0".join(sorted(names)).encode()) % 1_000_000 / 1e6

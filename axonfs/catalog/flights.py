@@ -1,8 +1,8 @@
-"""One call at a time per key, shared by all who ask meanwhile; and one question put to several.
+"""Runs at most one call per key, shared by all callers; and sends one request to several sources.
 
-Sits beside the trio code of tree and fetch. The call runs in a nursery of the mount, never in
-the task of the first asker, so an asker that is cancelled cancels nothing for the others.
-All state changes are plain code between checkpoints; trio thread only.
+Used by tree and fetch. The call runs in a nursery of the mount and not in the task of the first
+caller, so a caller that is cancelled does not cancel it for the others. All state changes are plain
+code between checkpoints; trio thread only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ S = TypeVar("S")
 
 
 class LateError(DeadlineError):
-    """A joiner's patience ended before the call did; the call goes on."""
+    """A caller's timeout passed before the call ended; the call continues."""
 
 
 @dataclass(slots=True)
@@ -34,14 +34,14 @@ class _Flight:
 
 
 class Flights:
-    """Calls under way, by key."""
+    """The calls in flight, by key."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         self._flights: dict[Hashable, _Flight] = {}
 
     def __contains__(self, key: Hashable) -> bool:
-        """Whether the call for `key` is under way."""
+        """Whether a call for `key` is in flight."""
         return key in self._flights
 
     async def join(
@@ -52,14 +52,15 @@ class Flights:
         fresh: bool = False,
         patience: float = math.inf,
     ) -> T:
-        """The outcome of `call`, or of the call for `key` that is under way.
+        """The result of the call for `key` that is in flight, else of `call`.
 
         Args:
-            fresh: not of one that began before this: it may have been answered already.
+            fresh: do not use a call that is already in flight, which may have its answer by now.
 
         Raises:
-            whatever the call raises; each joiner gets it. Cancelling a joiner leaves the call.
-            LateError: there is no outcome after `patience` seconds; the call goes on.
+            Exception: what the call raises; each caller gets it. Cancelling one caller does not
+                cancel the call.
+            LateError: the call did not end within `patience` seconds; it continues.
         """
         if fresh and (before := self._flights.get(key)):
             await before.done.wait()
@@ -70,9 +71,9 @@ class Flights:
         with trio.move_on_after(patience):
             await flight.done.wait()
         if not flight.done.is_set():
-            raise LateError(f"no answer within {patience:g} s", hint="it is still waited for")
+            raise LateError(f"no answer within {patience:g} s", hint="the request continues")
         if isinstance(flight.error, AxonError):
-            raise flight.error.located()  # a copy: each joiner adds its own spec and path
+            raise flight.error.located()  # a copy: each caller adds its own spec and path
         if flight.error is not None:
             raise flight.error
         return cast(T, flight.value)
@@ -84,10 +85,10 @@ class Flights:
         call: Callable[[S], Awaitable[T]],
         head_start: float,
     ) -> AsyncGenerator[tuple[S, T | AxonError], None]:
-        """The outcome of `call` for each of `asked`, in their order: a value or an error.
+        """The results of `call` for each of `asked`, in their order: a value or an error.
 
-        One that takes longer than `head_start` seconds gives a LateError, and its own outcome
-        after those of all others: so the next one's answer waits no longer for it.
+        A call that takes longer than `head_start` seconds yields a LateError, and its own result
+        after those of all others, so that it does not delay the next one.
         """
         late: list[S] = []
         for one in itertools.chain(asked, late):
@@ -109,10 +110,10 @@ class Flights:
         call: Callable[[S], Awaitable[T]],
         head_start: float,
     ) -> list[AxonError]:
-        """Make `call` for all of `asked` at once; the errors of those that failed.
+        """Run `call` for all of `asked` at once; return the errors of those that failed.
 
-        Returns when all are done, or `head_start` seconds after the first that did not fail: the
-        other calls go on.
+        Returns when all are done, or `head_start` seconds after the first success: the other calls
+        continue.
         """
         failures: list[AxonError] = []
         answered = trio.Event()
@@ -142,7 +143,7 @@ class Flights:
     ) -> None:
         try:
             flight.value = await call()
-        except Exception as exc:  # for the joiners; a cancelled nursery goes on unwinding
+        except Exception as exc:  # for the callers; a cancellation must propagate
             flight.error = exc
         except BaseException:
             flight.error = trio.RunFinishedError("the mount is closing")

@@ -1,6 +1,6 @@
-"""Answers that change: kept, and served while the question is asked again.
+"""Caches answers that may change: a stale answer is served while it is refreshed in the background.
 
-Sits below tree, above flights. Knows no source: a question is a key and the call that asks it.
+Sits below tree, above flights. Knows no source: each answer has a key and the call that fetches it.
 Trio thread only.
 """
 
@@ -20,11 +20,11 @@ from axonfs.formats.listing import Versions
 
 log = logging.getLogger(__name__)
 
-# How long an answer is taken as current, in seconds.
+# Seconds until an answer is stale.
 TTL = 60.0
-# A forced refresh is refused when the last one is younger than this.
+# A forced refresh uses the last answer if that is younger than this.
 MIN_AGE = 5.0
-# Answers that are kept.
+# Number of answers that are cached.
 KEPT = 16384
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class _Answer:
-    """What was answered to a question, when, and when it was last asked in the background."""
+    """A cached answer, the time of its request, and the time of the last background refresh."""
 
     value: Any
     asked: float
@@ -40,19 +40,19 @@ class _Answer:
 
     @property
     def denies(self) -> bool:
-        """Whether it is that something does not exist."""
+        """Whether the answer is that something does not exist."""
         value = self.value
         return value is None or (isinstance(value, Versions) and not value.versions)
 
 
 class Memo:
-    """The last answer to each question.
+    """The last answer for each key.
 
     Args:
-        nursery: runs the questions that are asked in the background.
-        flights: shares a question among those who ask it at the same time.
+        nursery: runs the refreshes in the background.
+        flights: shares a request among callers that need it at the same time.
         doubtful: whether an answer that something does not exist may be wrong, since a source
-            does not answer; such an answer is never served again.
+            does not answer; such an answer is not served from the cache.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Memo:
         self._invalidated = 0  # times
 
     def __contains__(self, key: Hashable) -> bool:
-        """Whether an answer is kept, so that `recent` does not wait."""
+        """Whether an answer is cached, so that `recent` does not wait."""
         return key in self._answers
 
     async def recent(
@@ -76,15 +76,15 @@ class Memo:
         fresh: bool = False,
         brief: bool = False,
     ) -> T:
-        """The answer to `key`, asked again in the background when it is older than TTL.
+        """The answer for `key`, refreshed in the background if it is older than TTL.
 
         Args:
             fresh: wait for a new answer unless the last one is younger than MIN_AGE.
-            brief: an answer is current for MIN_AGE and not for TTL.
+            brief: an answer is stale after MIN_AGE instead of TTL.
         """
         if known := self._answers.get(key):
             age = trio.current_time() - known.asked
-            # What did not exist a while ago may exist now.
+            # A name that did not exist then may exist now.
             denied = known.denies and (age >= TTL or self._doubtful())
             if (age < MIN_AGE or not fresh) and not denied:
                 return cast(T, self.served(key, call, brief=brief))
@@ -93,7 +93,7 @@ class Memo:
     def served(
         self, key: Hashable, call: Callable[[], Awaitable[T]], *, brief: bool = False
     ) -> T | None:
-        """The answer that is kept, whatever it is, or None; asked again as with `recent`."""
+        """The cached answer, however old, or None; refreshed in the background as by `recent`."""
         known, now = self._answers.get(key), trio.current_time()
         if known is None:
             return None
@@ -103,24 +103,24 @@ class Memo:
         return cast(T, known.value)
 
     def ask_soon(self, key: Hashable, call: Callable[[], Awaitable[Any]]) -> None:
-        """Ask in the background; a failure is logged, and what is kept stays."""
+        """Refresh in the background; a failure is logged, and the cached answer stays."""
         if key not in self._flights:
             self._nursery.start_soon(self._ask_quietly, key, call)
 
     def keep(self, key: Hashable, value: object) -> None:
-        """Keep an answer that came with another one."""
+        """Cache an answer that came with another one."""
         if len(self._answers) >= KEPT:
             self._answers.clear()
         self._answers[key] = _Answer(value, trio.current_time())
 
     def drop(self, key: Hashable) -> None:
-        """Wait for the answer the next time."""
+        """Drop a cached answer, so that the next caller waits for a new one."""
         self._answers.pop(key, None)
 
     def invalidate(self) -> None:
-        """Have everything asked for again, and serve what is kept until then.
+        """Make every answer stale; they are served until they are refreshed.
 
-        That includes what is being asked for now, which may tell how things were before.
+        This includes the answers in flight, which may be from before the change.
         """
         self._invalidated += 1
         for answer in self._answers.values():
@@ -132,7 +132,7 @@ class Memo:
         return await self._flights.join(key, lambda: self._answered(key, call), fresh=fresh)
 
     async def _answered(self, key: Hashable, call: Callable[[], Awaitable[T]]) -> T:
-        """The outcome of `call`, kept also if the task that asked is cancelled meanwhile."""
+        """The result of `call`, cached even if the caller is cancelled meanwhile."""
         invalidated = self._invalidated
         value = await call()
         self.keep(key, value)
@@ -146,4 +146,4 @@ class Memo:
         except Exception as exc:
             if (known := fault_of(exc)) is None:
                 raise
-            log.info("keeping what was known: %s", known)
+            log.info("serving the cached answer: %s", known)

@@ -1,7 +1,7 @@
-"""How each source answered last, and what that leaves uncertain.
+"""Tracks which sources answer, and what is uncertain while one does not.
 
-Sits below tree. "There is no such model" is certain only when every source that could have it said
-so; while one of them does not answer, its fault is the answer. Trio thread only.
+Sits below tree. That a model does not exist is certain only if every source that could have it
+answered; while one of them does not, its fault is raised instead. Trio thread only.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from axonfs.sources import Hub, Source
 
 log = logging.getLogger(__name__)
 
-# Errors of a source that does not answer; others are about one document.
+# Errors that mean that the source does not answer.
 OUTAGE = (UnavailableError, DeadlineError)
-# Errors that a source which answers may give in place of a document.
+# Errors about one document, from a source that does answer.
 ANSWERS = (NotFoundError, AccessDeniedError, MalformedError, VanishedError)
 
 T = TypeVar("T")
@@ -40,10 +40,10 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class SourceState:
-    """How a source answered last; times in unix seconds, 0 for never.
+    """The state of a source; times in unix seconds, 0 for never.
 
     `failure` is why it does not answer, `unlisted` why its index is not known, `since` when that
-    began or ended, `answered` when it answered last.
+    began or ended, and `answered` the time of its last answer.
     """
 
     failure: AxonError | None = None
@@ -51,15 +51,15 @@ class SourceState:
     since: float = 0.0
     answered: float = 0.0
     indexed: bool = True
-    listing: bool = False  # its index is being asked for
+    listing: bool = False  # the request for its index is in flight
 
     @property
     def fault(self) -> AxonError | None:
-        """Why it is not known what the source has; None if it is."""
+        """Why the content of the source is not known; None if it is known."""
         return self.failure or self.unlisted
 
     def report(self, denial: AxonError | None) -> dict[str, Any]:
-        """The state as `status` has it: `state` is "not asked", "ok" or "failing"."""
+        """The state for `status`: `state` is "not asked", "ok" or "failing"."""
         asked, fault = "ok" if self.answered else "not asked", self.fault or denial
         return {
             "state": "failing" if fault else asked,
@@ -88,7 +88,7 @@ class Outages:
         self._registries = registries
         self._hubs = hubs
         self._offline = offline
-        # By the source itself: a registry and a hub may have one URL.
+        # Keyed by the source itself: a registry and a hub may have the same URL.
         self._states = {source: SourceState() for source in (*registries, *hubs.values())}
         self._recovered = recovered
 
@@ -98,11 +98,11 @@ class Outages:
 
     @property
     def indexed(self) -> bool:
-        """Whether every registry has an index, so that an unlisted name can be refused."""
+        """Whether every registry has an index, so that an unlisted name does not exist."""
         return all(self.of(source).indexed for source in self._registries)
 
     def report(self) -> dict[str, list[dict[str, Any]]]:
-        """The states as `status` has them."""
+        """The states for `status`."""
         return {
             "registries": [
                 {"url": source.url, **self._told(source)} for source in self._registries
@@ -118,13 +118,11 @@ class Outages:
 
     @property
     def errors(self) -> list[str]:
-        """The fault of each registry that has one, in words."""
+        """The faults of the registries, as messages."""
         return [str(fault) for fault in self._faults()]
 
-    # -- asking ------------------------------------------------------------------------------
-
     async def ask(self, source: Source, call: Callable[..., Awaitable[T]]) -> T:
-        """The outcome of `call`, a question to `source`; offline what the source said earlier.
+        """The result of `call`, a request to `source`; offline, its last stored answer.
 
         Raises:
             AxonError: what the call raises.
@@ -134,7 +132,7 @@ class Outages:
     async def ask_or_kept(
         self, source: Source, call: Callable[..., Awaitable[T | None]]
     ) -> T | None:
-        """The outcome of `call`; while `source` does not answer, what it said earlier."""
+        """The result of `call`; while `source` does not answer, its last stored answer."""
         try:
             return await self.ask(source, call)
         except OUTAGE:
@@ -144,12 +142,12 @@ class Outages:
             return earlier
 
     async def kept_listings(self) -> list[Listing]:
-        """What the registries listed earlier, the first registry's first; sends nothing."""
+        """The stored listings of the registries, in their order; sends nothing."""
         found = [await kept(source.listings(offline=True)) for source in self._registries]
         return [item for listings in found for item in listings or ()]
 
     async def send(self, source: Source, call: Callable[[], Awaitable[T]]) -> T:
-        """The outcome of `call`, which sends requests; notes whether `source` answered.
+        """The result of `call`, which sends requests; records whether `source` answered.
 
         Raises:
             AxonError: as `ask`.
@@ -167,7 +165,7 @@ class Outages:
         return value
 
     def listed(self, source: Source, error: AxonError | None) -> None:
-        """Note why the index of `source` is not known; None if it is."""
+        """Record why the index of `source` is not known; None if it is known."""
         if isinstance(error, ShortageError):
             return
         state = self.of(source)
@@ -183,10 +181,8 @@ class Outages:
         if before and not failure:
             self._recovered()
 
-    # -- what is not certain -----------------------------------------------------------------
-
     def fault(self) -> AxonError | None:
-        """The fault of the first registry whose models are not known."""
+        """The fault of the first registry that has one."""
         return next(self._faults(), None)
 
     def _faults(self) -> Iterator[AxonError]:
@@ -195,11 +191,11 @@ class Outages:
                 yield fault
 
     def listing_pending(self) -> bool:
-        """Whether a registry has not said yet what it lists."""
+        """Whether the index of a registry is still being fetched."""
         return any(self.of(source).listing for source in self._registries)
 
     def doubt(self, model: str) -> AxonError | None:
-        """Why a model that was not found may exist all the same; None if it does not exist."""
+        """Why a model that was not found may exist nevertheless; None if it does not exist."""
         hub = self._hubs.get(model.partition("/")[0])
         if self._offline and (hub or self._registries):
             return OfflineError("not in the cache, and offline", spec=model)
@@ -207,7 +203,7 @@ class Outages:
         return fault and fault.located(spec=model)
 
     def not_found(self, model: str) -> AxonError:
-        """The error for a model of which no version is known."""
+        """The error for a model without any known version."""
         return self.doubt(model) or self.no_registry(model) or self._no_model(model)
 
     def no_registry(self, model: str) -> AxonError | None:
@@ -225,7 +221,7 @@ class Outages:
 
 
 async def kept(stored: Awaitable[T | None]) -> T | None:
-    """What a source said earlier; None if that is malformed, which concerns no other source."""
+    """A source's stored answer; None if it is malformed, so that other sources still work."""
     try:
         return await stored
     except AxonError:

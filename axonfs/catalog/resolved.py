@@ -1,4 +1,4 @@
-"""A version that was resolved: what tree gives out, and fetch reads from. A value."""
+"""The value of a resolved version, which tree returns and fetch reads from."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Version:
         return self.manifest.spec
 
     def holding(self, entry: FileEntry) -> FileEntry:
-        """The version's own file with the content of `entry`, which may be another version's."""
+        """The file of this version with the same content as `entry`, which may be of another."""
         own = self.manifest.file(entry.path)
         if own is not None and own.digest == entry.digest:
             return own

@@ -1,4 +1,4 @@
-"""Search over all registries, or in one hub. Just above tree; trio thread only."""
+"""Searches all registries, or one hub. Above tree; trio thread only."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 
 
 async def search_registries(tree: Tree, query: str) -> list[Listing]:
-    """Listings that match, best first: from the index, else from a registry's own search.
+    """Listings that match, best first: from the indexes, and the search of registries without one.
 
     Raises:
-        AxonError: nothing matches, and a registry could not search.
+        AxonError: nothing matches, and the search of a registry failed.
     """
     hits = await _listed(tree, query)
     if not hits and tree.outages.listing_pending():
@@ -47,6 +47,6 @@ async def _listed(tree: Tree, query: str) -> list[Listing]:
 
 
 async def search_hub(tree: Tree, name: str, query: str) -> list[Listing]:
-    """What a hub's own search finds, in its order."""
+    """The results of a hub's own search, in the hub's order."""
     hub = tree.hubs[name]
     return await tree.outages.send(hub, partial(hub.search, query))

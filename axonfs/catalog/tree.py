@@ -1,9 +1,9 @@
 """Which models exist, and what a spec resolves to.
 
-Sits between vfs (and the commands) and {store, sources}. Merges the indexes of all sources, first
-source wins, with the versions that are known locally, and resolves names that no index lists.
-What was resolved once is in the store and is never asked for again: a published version does not
-change. Trio thread only; network calls are shared by everyone who asks for the same thing.
+Sits between vfs (and the commands) and {store, sources}. Merges the indexes of all registries (the
+first registry wins) with the local versions, and resolves names that no index lists. A resolved
+version is stored and never requested again, since published versions do not change. Trio thread
+only; concurrent callers share one request.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from axonfs.names import LATEST, Spec, is_commit, parse_spec
 from axonfs.sources import Hub, Source
 from axonfs.store import Store
 
-# After this many seconds the next registry is asked beside one that is silent.
+# Seconds after which the next registry is asked too if one is silent.
 HEAD_START = 5.0
-# The first listing waits for the sources this long, if anything is known without them.
+# Seconds for which the first listing waits for the sources, if stored listings can be used instead.
 PATIENCE = 5.0
-# Manifests that are kept in memory; the store has the rest.
+# Manifests that are cached in memory; the store has all.
 MEMO_MANIFESTS = 256
 
 T = TypeVar("T")
@@ -43,9 +43,9 @@ class Tree:
 
     Args:
         registries: in order of preference.
-        hubs: by the namespace that each serves; it is not looked for in the registries.
-        nursery: runs the network calls; they outlive the task that asked.
-        head_start: seconds for which a silent registry keeps the next one from answering.
+        hubs: by the namespace that each serves; registries are not asked about those.
+        nursery: runs the requests, which outlive the task that needed them.
+        head_start: seconds for which a silent registry delays the answer of the next one.
         found: called with a hub's version that is known from then on.
     """
 
@@ -75,35 +75,33 @@ class Tree:
         self._versions: dict[Spec, Version] = {}
 
     def request_catalog(self) -> None:
-        """Have the catalog asked for in the background unless it is known."""
+        """Fetch the catalog in the background unless it is known."""
         if not self.has_catalog():
             self._memo.ask_soon("catalog", self._list_all)
 
     def has_catalog(self) -> bool:
-        """Whether the catalog is known: asking does not wait."""
+        """Whether the catalog is known, so that `catalog` does not wait."""
         return "catalog" in self._memo
 
     def invalidate(self) -> None:
-        """Have everything that changes asked for again (a pin added a version, say)."""
+        """Make all cached answers stale, for example after a pin added a version."""
         self._memo.invalidate()
 
     def _drop_catalog(self) -> None:
-        """A source answers again: what was listed without it may lack its models.
+        """A source answers again: drop the catalog, which may lack its models.
 
-        At most once in MIN_AGE: a source of which only the index is missing answers often.
+        At most once in MIN_AGE, since a source may answer often while only its index fails.
         """
         if (now := trio.current_time()) - self._dropped >= MIN_AGE:
             self._dropped = now
             self._memo.drop("catalog")
 
-    # -- the catalog -----------------------------------------------------------------------
-
     async def catalog(self, *, fresh: bool = False) -> Catalog:
-        """What is listed.
+        """All listed and local versions.
 
         Args:
-            fresh: wait for the sources unless they were asked a moment ago. Else the first answer
-                is waited for a moment, and what is known of earlier runs is listed meanwhile.
+            fresh: wait for the sources unless they answered a moment ago. Otherwise wait for the
+                first answer only a few seconds, and then use the stored listings of earlier runs.
 
         Raises:
             AxonError: no source answers and nothing is known locally.
@@ -122,9 +120,9 @@ class Tree:
         return await self._memo.recent("catalog", self._list_all, fresh=fresh, brief=brief)
 
     async def wait_for_listings(self, model: str = "") -> None:
-        """Wait until each registry has listed its models or failed to.
+        """Wait until each registry has listed its models or failed.
 
-        What was known of the versions of `model` before is forgotten.
+        Also drops the cached versions of `model`.
         """
         for source in self.registries:
             if self.outages.of(source).listing:
@@ -133,7 +131,7 @@ class Tree:
         self._memo.drop(("versions", model))
 
     async def _earlier(self) -> Catalog:
-        """What was listed in earlier runs, and what is local."""
+        """The stored listings of earlier runs, and the local versions."""
         listings = await self.outages.kept_listings()
         return await trio.to_thread.run_sync(lambda: Catalog(listings, self.store.specs()))
 
@@ -147,11 +145,11 @@ class Tree:
         while True:
             listings = self._listings()
             catalog = await trio.to_thread.run_sync(Catalog, listings, local)
-            if listings == self._listings():  # else a slow source listed its models meanwhile
+            if listings == self._listings():  # else a slow source has listed its models meanwhile
                 return catalog
 
     def _listings(self) -> list[Listing]:
-        """What the registries list of names that are no hub's, the first registry's first."""
+        """The listings of the registries, in their order, without the namespaces of hubs."""
         listed = [item for source in self.registries for item in self._listed.get(source.url, [])]
         return [item for item in listed if item.spec.namespace not in self.hubs]
 
@@ -170,18 +168,16 @@ class Tree:
         finally:
             state.listing = False
             if self._listed.get(source.url) != listings:
-                self._memo.drop("catalog")  # a slow source is missing in it
+                self._memo.drop("catalog")  # it lacks this source, which was slow
             self._listed[source.url] = listings or []
-
-    # -- versions --------------------------------------------------------------------------
 
     async def version(self, spec: Spec) -> Version:
         """The version that `spec` names; `latest` is resolved.
 
         Raises:
-            NotFoundError: every source says there is none.
-            OfflineError: it is not known locally, and nothing may be sent.
-            AxonError: a source that might have it could not be asked.
+            NotFoundError: no source has it, and all of them answered.
+            OfflineError: it is not known locally, and requests are forbidden.
+            AxonError: a source that might have it did not answer.
         """
         if spec.namespace in self.hubs:
             spec = await self._commit_spec(spec)
@@ -210,7 +206,7 @@ class Tree:
             del self._versions[next(iter(self._versions))]
 
     def forget(self, spec: Spec) -> None:
-        """Resolve `spec` anew the next time."""
+        """Drop `spec` from memory, so that the next caller resolves it again."""
         self._versions.pop(spec, None)
 
     async def _resolve(self, spec: Spec) -> Version:
@@ -241,11 +237,11 @@ class Tree:
     def _in_turn(
         self, key: Hashable, call: Callable[[Source], Awaitable[T]]
     ) -> aclosing[AsyncGenerator[tuple[Source, T | AxonError], None]]:
-        """The answer or error of each registry in their order; silent ones come last."""
+        """The answer or error of each registry, in their order; silent ones come last."""
         return aclosing(self._flights.in_turn(key, self.registries, call, self.head_start))
 
     def source_of(self, spec: Spec, base: str) -> Source | None:
-        """The source whose objects are below `base`; any registry can carry an object's bytes."""
+        """The source with the objects below `base`; by default the first registry."""
         if spec.namespace in self.hubs:
             return self.hubs[spec.namespace]
         for source in self.registries:
@@ -260,19 +256,19 @@ class Tree:
         return Spec(spec.namespace, spec.name, latest)
 
     async def versions(self, model: str, *, fresh: bool = False) -> Versions:
-        """All versions of `namespace/name` that are listed or local, and which is `latest`.
+        """All listed and local versions of `namespace/name`, and which is `latest`.
 
         Args:
-            fresh: wait for the sources unless they were asked a moment ago.
+            fresh: wait for the sources unless they answered a moment ago.
 
         Raises:
-            AxonError: a source could not be asked and nothing is known.
+            AxonError: a source did not answer and no version is known.
         """
         ask = partial(self._ask_versions, model, fresh)
         return await self._memo.recent(("versions", model), ask, fresh=fresh)
 
     def cached_versions(self, model: str) -> Versions | None:
-        """What `versions` said last, None if it was not asked yet; waits for no source."""
+        """The last answer of `versions`, None without one; waits for no source."""
         return self._memo.served(("versions", model), partial(self._ask_versions, model, False))
 
     async def _ask_versions(self, model: str, fresh: bool) -> Versions:
@@ -304,20 +300,18 @@ class Tree:
                     names.update(answer.versions)
                     latest = latest or answer.latest
                 if names and left <= 0:
-                    break  # each registry answered or is late
+                    break  # each registry has answered or is late
         if not names and (failure or self.offline):
             raise failure.located(spec=model) if failure else self.outages.not_found(model)
         return Versions.of(names, latest)
 
-    # -- hubs --------------------------------------------------------------------------------
-
     async def target(self, spec: Spec) -> str | None:
-        """The commit that the version of `spec`, a branch or tag of a hub's model, is at.
+        """The commit of a branch or tag of a hub's model; None if it does not exist.
 
-        None if there is none. A known answer is served while it is asked for again.
+        A stale answer is served while it is refreshed.
 
         Raises:
-            OfflineError: it is not known locally, and nothing may be sent.
+            OfflineError: it is not known locally, and requests are forbidden.
         """
         if is_commit(spec.version):
             return spec.version
@@ -329,7 +323,7 @@ class Tree:
         return found
 
     async def local(self) -> Catalog:
-        """What is known locally, of hubs and registries; sends nothing."""
+        """The local versions of hubs and registries; sends nothing."""
         read = partial(trio.to_thread.run_sync, lambda: Catalog((), self.store.specs()))
         return await self._memo.recent("local", read)
 
@@ -351,19 +345,19 @@ class Tree:
         return Version(*found, hub)
 
     async def _hub_versions(self, hub: Hub, model: str, fresh: bool) -> Versions:
-        """The commits that the hub's branches and tags are at, and those that are local."""
+        """The commits of the hub's branches and tags, and the local ones."""
         local = (await self.local()).directory(tuple(model.split("/"))).versions
         call = partial(hub.versions, model)
         ask = self.outages.ask if fresh else self.outages.ask_or_kept
         try:
             found = await ask(hub, call) or Versions((), None)
-        except OfflineError:  # HF_HUB_OFFLINE keeps the hub from being asked
+        except OfflineError:  # HF_HUB_OFFLINE forbids requests to the hub
             if fresh or not local:
                 raise
             found = Versions((), None)
         if self.offline and not (found.versions or local):
             raise self.outages.not_found(model)
-        if fresh:  # whoever asks for a branch is to hear the same
+        if fresh:  # branches resolve to the same commits from now on
             for name, commit in {**found.aliases, LATEST: found.latest}.items():
                 self._memo.keep(("target", parse_spec(f"{model}@{name}")), commit)
         return replace(found, versions=tuple(sorted({*found.versions, *local})))

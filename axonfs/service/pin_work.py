@@ -65,7 +65,7 @@ async def _tick(context: Context, selection: Selection, bulk: Bulk) -> None:
 
 
 def _parts(feed: Feed) -> Sequence[Range]:
-    """The parts of an object: all of them unless it is complete, so that local bytes are checked."""
+    """All parts of an object unless it is complete, so that local bytes are checked too."""
     whole = feed.object.present(0, feed.object.count) and feed.allowed
     return () if whole else feed.parts()
 

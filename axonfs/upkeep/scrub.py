@@ -168,8 +168,6 @@ class Scrub:
         self._state, self._saved = state, trio.current_time()
         await trio.to_thread.run_sync(self._store.put_scrub_state, state)
 
-    # -- what is wrong -----------------------------------------------------------------------
-
     async def _found(self, stored: StoredObject, wrong: Iterable[int]) -> None:
         wrong = set(wrong)
         what = f"{counted(len(wrong), 'chunk')} of object {stored.digest[:12]} rotted on the disk"

@@ -1,4 +1,4 @@
-"""What the mount looks like and how its files read, without a word of FUSE."""
+"""The tree of the mount and the content of its files, independent of FUSE."""
 
 from axonfs.vfs.vfs import Attributes, Vfs
 

@@ -1,8 +1,8 @@
 """Reused buffers for replies, so that a read costs no allocation and no zeroing.
 
-A reply is written to the kernel by the same task right after the handler returned, before any
-other task of the trio thread runs. So a buffer may go back to the pool when the handler returns:
-nobody can take it before the kernel has its bytes.
+The task that handles a read writes the reply to the kernel right after the handler returns, before
+any other task of the trio thread runs. So the handler may return its buffer to the pool: no other
+task can take it before the kernel has the bytes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class ReplyBuffers:
     def borrowed(self, size: int) -> Iterator[memoryview]:
         """A writable view of `size` bytes, with any content.
 
-        If the block is left while a thread still writes to it, by cancellation, the buffer is
-        not used again.
+        A block that is cancelled does not return its buffer to the pool, since a thread may still
+        write to it.
         """
         whole = self._take(size)
         yield whole[:size]
@@ -38,6 +38,6 @@ class ReplyBuffers:
         if size > BUFFER_SIZE:
             return memoryview(bytearray(size))
         if not self._free:
-            two = memory.buffer(2 * BUFFER_SIZE)  # a large page
+            two = memory.buffer(2 * BUFFER_SIZE)  # one huge page
             self._free += [two[:BUFFER_SIZE], two[BUFFER_SIZE:]]
         return self._free.pop()

@@ -1,7 +1,7 @@
-"""Open files: handles, and how their bytes are read.
+"""Open files: their handles, and reads from them.
 
-Sits inside vfs, between vfs.py, which knows names and inodes, and fetch. Trio thread only: bytes
-that are in the page cache are copied here, everything else in threads.
+Sits inside vfs, between vfs.py, which knows names and inodes, and fetch. Trio thread only: bytes in
+the page cache are copied here, and threads read the others.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from axonfs.errors import BadHandleError, CorruptError
 from axonfs.fetch import Feed, Fetcher
 from axonfs.ranges import Range, chunk_range, chunk_span
 from axonfs.store import DISK_FAULTS, StoredObject, in_memory, read_all
-from axonfs.vfs.blame import blaming
 from axonfs.vfs.buffers import ReplyBuffers
+from axonfs.vfs.error_context import naming_place
 from axonfs.vfs.journal import Journal, Kind, KnownHandle
 from axonfs.vfs.paths import File, Place, Text
 
 
 @dataclass(slots=True)
 class Handle:
-    """An open file: the feed of its object, or the bytes of a made-up file.
+    """An open file: the feed of its object, or the bytes of a generated file.
 
-    `frozen` says that the backing file is whole and stays so: the kernel may read it itself.
+    `frozen` means that the backing file is complete and stays so: the kernel may read it itself.
     `backing` is its descriptor until the open is answered.
     """
 
@@ -39,32 +39,32 @@ class Handle:
     feed: Feed | None
     text: bytes = b""
     frozen: bool = False
-    fresh: bool = False  # the kernel is to drop what it has of the file
-    uncompared: int | None = None  # the feed's restarts when unproved bytes were read
+    fresh: bool = False  # the kernel has to drop its cached pages of the file
+    uncompared: int | None = None  # the feed's restarts when unverified bytes were read
     backing: int | None = None
 
     @property
     def live(self) -> bool:
-        """Whether each open has other bytes, which the kernel must not keep."""
+        """Whether each open has new content, which the kernel must not cache."""
         return isinstance(self.place, Text) and self.place.live
 
     @property
     def keeps_pages(self) -> bool:
-        """Whether the kernel may go on with the bytes that it has of the file."""
+        """Whether the kernel may keep its cached pages of the file."""
         return not (self.live or self.fresh)
 
     def served(self) -> None:
-        """Bytes are about to be given to the reader.
+        """Check, before bytes go to the reader, that the bytes it got earlier were right.
 
         Raises:
-            CorruptError: the reader was given others before, which proved to be wrong.
+            CorruptError: the reader got bytes that proved to be wrong.
         """
         if self.feed is None or (self.feed.compared and self.uncompared is None):
             return
         restarts = self.feed.restarts
         if self.uncompared not in (None, restarts):
-            what = "its source sent different bytes, and this reader was given wrong ones"
-            raise CorruptError(what, hint="open the file again; what is local now was compared")
+            what = "its source sent different bytes, and this reader got wrong ones"
+            raise CorruptError(what, hint="open the file again; the local bytes are verified now")
         self.uncompared = None if self.feed.compared else restarts
 
 
@@ -72,8 +72,8 @@ class Files:
     """The open handles of one mount.
 
     Args:
-        at: finds the place of an inode; may ask a source.
-        prefetcher: told of each file whose end a reader comes to.
+        at: finds the place of an inode; may send requests.
+        prefetcher: notified of each file that a reader streams to its end.
     """
 
     def __init__(
@@ -90,13 +90,13 @@ class Files:
         self._in_memory = in_memory(fetcher.store.directory)
         self._handles: dict[int, Handle] = {}
         self._buffers = ReplyBuffers()
-        self.reads = 0  # of objects, that came here rather than to the page cache or a backing file
+        self.reads = 0  # of objects; the kernel answers others from its cache or a backing file
 
     async def open(self, number: int, place: Place) -> Handle:
-        """A handle on a file; `opened` has to follow. Sends nothing.
+        """Open a file; the caller calls `opened` next. Sends nothing.
 
         Raises:
-            CorruptError: the file's bytes are known to be wrong.
+            CorruptError: the file is quarantined.
         """
         if isinstance(place, Text):
             handle = Handle(number, place, None, place.render())
@@ -108,7 +108,7 @@ class Files:
         return handle
 
     async def _open_object(self, number: int, place: File) -> Handle:
-        with blaming(place):
+        with naming_place(place):
             feed = await self._fetcher.open(place.version, place.entry)
             try:
                 await feed.prepare()
@@ -122,9 +122,9 @@ class Files:
         return Handle(number, place, feed, frozen=frozen, fresh=fresh, backing=backing)
 
     def opened(self, number: int, inode: int, backing_id: int) -> None:
-        """How the kernel is about to be answered: with a backing file it reads itself, or 0.
+        """Record how the kernel will be answered: with the id of a backing file, or 0.
 
-        The bytes of such a file then stay as they are until the handle is released.
+        The kernel reads a backing file itself, so its bytes do not change until the release.
         """
         self._journal.note(Kind.OPEN, number, inode, str(backing_id).encode())
         handle = self._handles[number]
@@ -135,18 +135,18 @@ class Files:
             handle.feed.thaw()
         if backing_id:
             handle.feed.object.touch()
-        # The inode's first handle had it frozen; a chunk that was lost since changes nothing.
+        # The inode's first handle froze it; a chunk that was lost since then does not matter.
         handle.frozen = backing_id > 0 and (handle.frozen or handle.feed.object.freeze())
 
     def noted(self, number: int) -> bool:
-        """Whether the kernel was told of this handle, or was about to be."""
+        """Whether the kernel has this handle, or was about to get it."""
         return number in self._journal.known.handles
 
     async def restore(self, handles: Mapping[int, KnownHandle], place: Place) -> None:
-        """Take handles of one file over that an earlier worker gave the kernel. Sends nothing.
+        """Take over the handles of one file from an earlier worker. Sends nothing.
 
         Raises:
-            BadHandleError: what is at its path now is no file.
+            BadHandleError: there is no file at its path any more.
         """
         if isinstance(place, Text):
             self._take_over(handles, lambda number, _: Handle(number, place, None, place.render()))
@@ -159,17 +159,17 @@ class Files:
     def _take_over(
         self, handles: Mapping[int, KnownHandle], make: Callable[[int, KnownHandle], Handle]
     ) -> None:
-        # Meanwhile a read may have restored some, and the kernel released some.
+        # Meanwhile a read may have restored some of them, and the kernel released others.
         for number, known in handles.items():
             if self.noted(number) and number not in self._handles:
                 self._handles[number] = make(number, known)
 
     async def _handle(self, number: int) -> Handle:
-        """An open handle; those of a file that was not known when this worker started are restored.
+        """The open handle with this number; restores an earlier worker's handles on first use.
 
         Raises:
             BadHandleError: the kernel has no such handle.
-            AxonError: a source that may have its file could not be asked.
+            AxonError: a source that may have its file did not answer.
         """
         known = self._journal.known.handles
         if number in known and number not in self._handles:
@@ -182,7 +182,7 @@ class Files:
         raise BadHandleError(f"handle {number} is not open")
 
     def waits(self, number: int, offset: int, size: int) -> bool:
-        """Whether a read would wait for bytes that are not local, or not checked."""
+        """Whether a read would wait for bytes that are not local, or not verified."""
         handle = self._handles.get(number)
         if handle is None:
             return self.noted(number)
@@ -197,7 +197,7 @@ class Files:
         The view is valid until the next checkpoint of the trio thread.
 
         Raises:
-            AxonError: the bytes cannot be had; names the spec and the path.
+            AxonError: the bytes cannot be fetched; the error names the spec and the path.
         """
         handle = await self._handle(number)
         if handle.feed is None or isinstance(handle.place, Text):
@@ -206,7 +206,7 @@ class Files:
         if size <= 0:
             return b""
         self.reads += 1
-        with blaming(handle.place):
+        with naming_place(handle.place):
             view = await self._read(handle.feed, handle.place, offset, size)
             handle.served()
             return view
@@ -228,7 +228,8 @@ class Files:
                     failure = None
                 except DISK_FAULTS as exc:
                     failure = exc
-                # Bits go before bytes do: with no chunk given up meanwhile, these are the bytes.
+                # A chunk's bit is cleared before its bytes are dropped. So if no chunk was dropped
+                # meanwhile, these are its bytes.
                 if stored.epoch != epoch or not feed.served(chunks, passed):
                     continue
                 if failure is None:
@@ -238,14 +239,14 @@ class Files:
     async def _fill(
         self, feed: Feed, view: memoryview, offset: int, passed: Mapping[int, bytes]
     ) -> None:
-        """`view` with the bytes from `offset` on: off the disk, but for what is in `passed`.
+        """Fill `view` with the bytes from `offset` on: chunks in `passed`, else from the disk.
 
         Raises:
-            OSError: the disk failed, or its file is too short.
+            OSError: the disk failed, or the backing file is too short.
         """
         stored = feed.object
         if not passed:
-            # No thread hop where the page cache has the bytes.
+            # Bytes in the page cache are read without a thread.
             descriptor = stored.fd
             if self._in_memory and descriptor is not None:
                 read_all(descriptor, view, offset)
@@ -273,19 +274,19 @@ class Files:
         return chunk_span(ahead.start, ahead.size, feed.object.chunk_size)
 
     def release(self, number: int) -> bool:
-        """Close a handle; whether it was of a file that is local as a whole."""
+        """Close a handle; return whether its file is complete."""
         self._journal.note(Kind.RELEASE, number)
         handle = self._handles.pop(number, None)
         if handle is None or handle.feed is None:
             return False
         if handle.frozen:
             handle.feed.thaw()
-        whole = handle.feed.complete  # the last to close it closes the backing file too
+        whole = handle.feed.complete  # before the close, which may close the backing file too
         handle.feed.close()
         return whole
 
     def open_files(self) -> list[dict[str, Any]]:
-        """The files that are open, for `status`."""
+        """The open files, for `status`."""
         files: dict[str, dict[str, Any]] = {}
         for handle in self._handles.values():
             if handle.feed is None:
@@ -313,7 +314,7 @@ def _restored(place: File, feed: Feed, number: int, known: KnownHandle) -> Handl
 
 
 async def _descriptor(feed: Feed) -> int | None:
-    """The descriptor of the backing file; None where the kernel cannot read all of it there."""
+    """The descriptor of the backing file; None if the file is too short or the disk fails."""
     try:
         descriptor = feed.object.fd
         if descriptor is None:
@@ -324,12 +325,12 @@ async def _descriptor(feed: Feed) -> int | None:
 
 
 def _read_object(stored: StoredObject, view: memoryview, offset: int) -> None:
-    """As `read_all`, whether the file is open or not; blocks."""
+    """Like `read_all`, but opens the file if needed; blocks."""
     read_all(stored.opened(), view, offset)
 
 
 def read_cached(fd: int, view: memoryview, offset: int) -> int:
-    """Bytes of the page cache into `view`; fewer than asked for (or 0) if some are not there."""
+    """Read into `view` from the page cache; return the count, which is smaller if bytes lack."""
     try:
         return os.preadv(fd, [view], offset, os.RWF_NOWAIT)
     except OSError:  # not in the page cache, or a file system without RWF_NOWAIT

@@ -1,12 +1,12 @@
-"""What is at each path below a hub's namespace: models that nobody lists, and their revisions.
+"""What is at each path below a hub's namespace: models, which no index lists, and revisions.
 
     hf/<org>/<name>/<commit>/…     a version
-    hf/<org>/<name>/<revision>     a symlink to the commit that a branch, a tag or `latest` is at,
-                                   percent-encoded where it is no plain word: refs%2Fpr%2F1
+    hf/<org>/<name>/<revision>     a symlink to the commit of a branch, a tag or `latest`,
+                                   percent-encoded if it has special characters: refs%2Fpr%2F1
     hf/<name>/<revision>           a model without an organisation
 
-Sits beside paths.py, inside vfs. What is known locally is listed and looked up without a word to
-the hub, and so is everything above the models. Below that, a name that is looked up is asked for.
+Sits beside paths.py, inside vfs. Local versions, and directories above models, are listed and
+looked up without a request. The lookup of any other name sends a request to the hub.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from axonfs.errors import AccessDeniedError, AxonError, NotFoundError, OfflineEr
 from axonfs.names import LATEST, Spec, is_commit, spec_of, valid_segment
 
 Path = tuple[str, ...]
-# What a path is: a directory above the versions (None), a version, or the name a symlink leads to.
+# What is at a path: a directory above the versions (None), a version, or the target of a symlink.
 Found = Version | str | None
 
 MODEL_DEPTH = 3  # of hf/<org>/<name>
 _PROBED = (".json", ".safetensors", ".jinja", ".py", ".txt")
-# What desktops look for in the root of any mount, in any case of letters. Names with a dot in
-# front are no model's anyway.
+# Names that desktops look up in the root of any mount, in any case. Models never have names that
+# begin with a dot.
 _DESKTOP = frozenset(
     {
         "autorun",
@@ -36,13 +36,13 @@ _DESKTOP = frozenset(
         "thumbs.db",
     }
 )
-_REVISIONS = frozenset({"main", "master", LATEST})  # more likely to be one than a model
+_REVISIONS = frozenset({"main", "master", LATEST})  # probably a revision, not a model
 
 
 def is_probe(name: str) -> bool:
-    """Whether a name is one that programs look for in any directory, and no model's.
+    """Whether programs look for this name in any directory, so that it is not a model's.
 
-    Above the versions it does not exist unless it is listed, whether or not a source answers.
+    Above the versions such a name does not exist unless it is listed; no source is asked.
     """
     return name.endswith(_PROBED) or name.lower() in _DESKTOP
 
@@ -58,14 +58,15 @@ class HubPaths:
         return bool(path) and path[0] in self._tree.hubs
 
     async def known(self) -> set[str]:
-        """The hubs that something is known of locally."""
+        """The hubs with local versions."""
         return (await self._tree.local()).directories[()].children & self._tree.hubs.keys()
 
     async def lookup(self, path: Path) -> Found:
-        """
+        """What is at `path`.
+
         Raises:
             NotFoundError: there is no such model or revision.
-            AxonError: the hub could not be asked, or does not say.
+            AxonError: the hub did not answer, or refused.
         """
         probed = len(path) > MODEL_DEPTH and is_probe(path[-1])
         if probed or (not all(map(valid_segment, path)) and spec_of(path) is None):
@@ -77,9 +78,10 @@ class HubPaths:
         return await self._revision(path)
 
     async def listing(self, path: Path) -> dict[str, Found]:
-        """What is known locally, and the branches and tags of a model that is.
+        """The names in a directory: local ones, and the branches and tags of a model.
 
-        A model that is not known locally is asked for, since its directory was looked up.
+        For a model that is not known locally this sends a request, since its directory was looked
+        up.
         """
         directory = (await self._tree.local()).directory(path)
         names: dict[str, Found] = dict.fromkeys(directory.children)
@@ -90,7 +92,7 @@ class HubPaths:
         return names
 
     async def names(self, path: Path) -> set[str]:
-        """What `listing` names, as far as it is known; waits for no hub."""
+        """The names in `listing` that are known; waits for no hub."""
         directory = (await self._tree.local()).directory(path)
         names = directory.children | directory.versions
         if versions := self._tree.cached_versions("/".join(path)):
@@ -102,7 +104,7 @@ class HubPaths:
             versions = await self._tree.versions("/".join(path))
         except AxonError:
             if known:
-                return {}  # what is local is listed while the hub is down
+                return {}  # list the local versions while the hub is down
             raise
         latest = {LATEST: versions.latest} if versions.latest else {}
         return {**versions.aliases, **latest}
@@ -110,7 +112,7 @@ class HubPaths:
     async def _model_or_revision(self, path: Path) -> Found:
         """hf/a/b is the model `a/b`, or the revision `b` of a model without an organisation.
 
-        Both are asked for where the first says no: a hub may refuse what does not exist.
+        Tries both. A refusal does not end the search, since hubs also refuse unknown names.
         """
         unknown: AxonError | None = None
         guesses: list[Callable[[Path], Awaitable[Found]]] = [self._model, self._revision]
@@ -134,7 +136,7 @@ class HubPaths:
 
     async def _revision(self, path: Path) -> Found:
         spec = spec_of(path)
-        assert spec is not None  # each segment is valid, and there are three or more
+        assert spec is not None  # the caller checked the segments, and there are three or more
         target = await self._tree.target(spec)
         if target is None:
             raise NotFoundError("no such revision", spec=str(spec))

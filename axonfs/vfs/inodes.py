@@ -1,8 +1,8 @@
-"""Inode numbers: which place each stands for, for as long as the kernel knows it.
+"""Inode numbers, and the place that each stands for while the kernel knows it.
 
-A number is derived from the path, so it is the same after a remount and in the next worker. Which
-numbers the kernel knows is in the journal; a worker that took over has the paths of those before
-it has their places.
+A number is a hash of the path, so it is the same after a remount and in the next worker. The
+journal records which numbers the kernel knows. A worker that takes over knows their paths first,
+and finds their places later.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from axonfs.vfs.journal import Journal, Kind
 from axonfs.vfs.paths import Directory, File, Place, hashed
 
 ROOT = 1
-# Numbers below this are the kernel's and ours.
+# Numbers below this are reserved.
 _RESERVED = 16
 
 
 class Inodes:
-    """All inodes the kernel may name."""
+    """All inodes that the kernel may use in requests."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -26,10 +26,10 @@ class Inodes:
         self._files: dict[str, set[int]] = {}  # by the digest of their object
 
     def path(self, inode: int) -> tuple[str, ...]:
-        """The path of a number the kernel was given.
+        """The path of an inode that the kernel knows.
 
         Raises:
-            NotFoundError: it was forgotten, or never given.
+            NotFoundError: the kernel forgot it, or never had it.
         """
         if inode == ROOT:
             return ()
@@ -39,32 +39,32 @@ class Inodes:
         return node.path
 
     def place(self, inode: int) -> Place | None:
-        """The place of a number, None where only its path is known yet."""
+        """The place of an inode, None if only its path is known yet."""
         return self._places.get(inode)
 
     def settle(self, inode: int, place: Place) -> None:
-        """`place` is what is at the path of `inode`."""
+        """Record that `place` is at the path of `inode`."""
         self._places[inode] = place
         if isinstance(place, File):
             self._files.setdefault(place.entry.digest, set()).add(inode)
 
     def files(self, digest: str) -> set[int]:
-        """Every inode of a file whose bytes are that object."""
+        """The inodes of the files whose content is that object."""
         return self._files.get(digest, set())
 
     def number(self, place: Place) -> int:
-        """The number for `place`, the same each time."""
+        """The inode number of `place`, always the same."""
         if place.path == ():
             return ROOT
         key = "\0".join(place.path)
         inode = max(hashed(key), _RESERVED)
-        # Two paths with one hash: about 1e-8 likely at a million files, so probing may be plain.
+        # Collisions are rare (probability 1e-8 for a million files), so simple probing will do.
         while (node := self._known.nodes.get(inode)) and node.path != place.path:
             inode = max(hashed(f"{key}\0{inode}"), _RESERVED)
         return inode
 
     def remember(self, place: Place) -> None:
-        """The kernel is about to be given one reference more to `place`."""
+        """Count one more reference to `place`, just before the kernel gets it."""
         inode = self.number(place)
         if inode == ROOT:
             return

@@ -1,20 +1,21 @@
-"""What the kernel was told: which inodes it knows and which handles it holds, for the next worker.
+"""The journal of inodes and handles that the kernel knows, for the next worker.
 
-Sits below vfs. An append-only file in memory (memfd) that whoever holds the FUSE connection keeps
-open; a worker writes each fact before the kernel learns of it, so the next worker never meets a
-number that it does not know. What a kill cuts off is a record that the kernel was not told yet.
+Sits below vfs. The journal is an append-only file in memory (memfd), which the holder of the FUSE
+connection keeps open. A worker writes each record before the kernel learns of it, so the next
+worker knows every number that the kernel may use. A kill can only cut off a record that the kernel
+does not know of yet.
 
     record     u8 kind, 3 zero, u32 bytes of text, u64, u64, then the text; native byte order
-    NODE       inode, references more, the path's segments joined by NUL
-    LOOKUP     inode, references more (FORGET: less)
+    NODE       inode, additional references, the path's segments joined by NUL
+    LOOKUP     inode, additional references (FORGET: dropped references)
     OPEN       handle, inode, the backing id in decimal (0: none)
     RELEASE    handle, 0
-    SNAPSHOT   0, 0, records: everything before it counts no more
+    SNAPSHOT   0, 0, records: they replace everything before it
 
-A new inode and its first reference are one record: between two, a snapshot or a kill would leave an
-inode that has no reference, which replay takes for a forgotten one.
+A new inode and its first reference are one record. With two, a snapshot or a kill between them
+would leave an inode without references, which replay would take for a forgotten one.
 
-Trio thread only; a write is a copy of some 50 bytes and blocks for no longer.
+Trio thread only; a write copies some 50 bytes and does not block longer.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ from axonfs.store.backing import cut
 log = logging.getLogger(__name__)
 
 _HEAD = struct.Struct("=B3xIQQ")
-# A journal is written anew when it has grown by so much, and again by as much as it then has.
+# A journal is rewritten when it has grown by this much, or by its own size if that is more.
 GROWTH = 1 << 20
 
 
 class Kind(IntEnum):
-    """What a record says."""
+    """The kind of a record."""
 
     NODE = 1
     LOOKUP = 2
@@ -59,7 +60,7 @@ class KnownNode:
 
 @dataclass(frozen=True, slots=True)
 class KnownHandle:
-    """A file that is open; `backing_id` is 0 unless the kernel reads its backing file."""
+    """An open file; `backing_id` is 0 unless the kernel reads the backing file itself."""
 
     inode: int
     backing_id: int = 0
@@ -67,14 +68,14 @@ class KnownHandle:
 
 @dataclass(slots=True)
 class Known:
-    """Everything that the kernel may name; `last` is the highest handle there ever was."""
+    """The inodes and handles that the kernel knows; `last` is the highest handle ever used."""
 
     nodes: dict[int, KnownNode] = field(default_factory=dict)
     handles: dict[int, KnownHandle] = field(default_factory=dict)
     last: int = 0
 
     def apply(self, kind: int, one: int, two: int, text: bytes) -> None:
-        """Take one record into account."""
+        """Apply one record."""
         match kind:
             case Kind.NODE:
                 path = tuple(text.decode().split("\0")) if text else ()
@@ -99,7 +100,7 @@ class Known:
             del self.nodes[inode]
 
     def records(self) -> Iterator[bytes]:
-        """What a journal says that says just this."""
+        """The records of a journal with exactly this content."""
         yield _record(Kind.OPEN, self.last, 0, b"0")
         yield _record(Kind.RELEASE, self.last)
         for inode, node in self.nodes.items():
@@ -109,35 +110,35 @@ class Known:
 
 
 class Journal:
-    """The journal in the file `descriptor`, which stays the caller's.
+    """The journal in the file `descriptor`, which the caller owns.
 
-    `known` is what it said when it was opened, and is kept up to date.
+    `known` is the journal's content, kept up to date.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self.known, self._end = _replay(descriptor)
-        # What a kill cut off would make everything behind it unreadable.
+        # Drop a record that a kill cut off: it would make all records after it unreadable.
         os.ftruncate(descriptor, self._end)
         self._rewrite_at = self._end + GROWTH
 
     @classmethod
     def new(cls) -> Journal:
-        """An empty journal in memory of its own."""
+        """An empty journal in a new memfd."""
         return cls(os.memfd_create("axonfs-journal"))
 
     def note(self, kind: Kind, one: int, two: int = 0, text: bytes = b"") -> None:
-        """Write one fact; the kernel may be told when it returns."""
+        """Write one record; when this returns the kernel may learn of it."""
         self._append(_record(kind, one, two, text))
         self.known.apply(kind, one, two, text)
         if self._end >= self._rewrite_at:
             self._rewrite()
 
     def _append(self, record: bytes) -> None:
-        """Write all of a record, or nothing: what is behind the end would spoil the next replay.
+        """Write a complete record or nothing: a partial one would break the next replay.
 
         Raises:
-            OSError: memory is short.
+            OSError: not enough memory.
         """
         try:
             if os.pwrite(self._descriptor, record, self._end) != len(record):
@@ -150,7 +151,7 @@ class Journal:
     def _rewrite(self) -> None:
         """Append a snapshot, then free everything before it: a kill leaves at least one of the two.
 
-        Where memory is too short for a snapshot the journal stays as it is, and goes on growing.
+        If there is not enough memory for a snapshot, the journal stays as it is and keeps growing.
         """
         start = self._end
         snapshot = _record(Kind.SNAPSHOT, 0, 0, b"".join(self.known.records()))
@@ -158,7 +159,7 @@ class Journal:
         try:
             self._append(snapshot)
         except OSError as exc:
-            log.warning("the journal of the mount cannot be shortened: %s", exc)
+            log.warning("cannot shorten the journal of the mount: %s", exc)
             return
         cut(self._descriptor, Range(0, start), self._end)
 
@@ -168,24 +169,24 @@ def _record(kind: Kind, one: int, two: int = 0, text: bytes = b"") -> bytes:
 
 
 def _replay(descriptor: int) -> tuple[Known, int]:
-    """What the journal says, and where its last whole record ends."""
+    """The content of the journal, and the end of its last complete record."""
     size = os.fstat(descriptor).st_size
     start = os.lseek(descriptor, 0, os.SEEK_DATA) if size else 0
     data = os.pread(descriptor, size - start, start)
     known = Known()
-    # What was let go reads as zeros up to the snapshot, and no record begins with one.
+    # The part that was freed reads as zeros up to the snapshot; no record begins with a zero.
     stop = _apply_all(known, data, len(data) - len(data.lstrip(b"\0")))
     return known, start + stop
 
 
 def _apply_all(known: Known, data: bytes, position: int = 0) -> int:
-    """Apply the whole records from `position` on; where the last one ends."""
+    """Apply the complete records from `position` on; return the end of the last one."""
     while len(data) - position >= _HEAD.size:
         kind, length, one, two = _HEAD.unpack_from(data, position)
         stop = position + _HEAD.size + length
         if stop > len(data):
             break
-        # What makes no sense says nothing: a worker that fails over it would never answer again.
+        # Skip malformed records: a worker that failed on one could never start again.
         with suppress(ValueError):
             known.apply(kind, one, two, data[position + _HEAD.size : stop])
         position = stop

@@ -1,7 +1,7 @@
-"""What is at each path of the mount: the answer to lookup and readdir, as values.
+"""What is at each path of the mount: the results of lookup and readdir, as values.
 
-Sits inside vfs, above tree. A place knows its path and what it shows; inodes, attributes and
-handles are vfs.py's. Nothing here reads a file's bytes.
+Sits inside vfs, above tree. A place has its path and its content; inodes, attributes and handles
+are in vfs.py. No file's bytes are read here.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ ABSENT_TTL = 10.0
 class Directory:
     """A directory above the versions.
 
-    `certain` is false for one that may not exist: a source that could have it does not answer. What
-    is looked up in it gets that source's error, which then names a model and not its first part.
+    `certain` is false if it may not exist, because a source that could have it does not answer.
+    Then a lookup in it raises that source's error, which can name a whole model.
     """
 
     path: tuple[str, ...]
@@ -73,7 +73,7 @@ class Alias:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A small file whose bytes are made here: fixed, or new at each open when `live`."""
+    """A small generated file; its content is fixed, or made at each open if `live`."""
 
     path: tuple[str, ...]
     render: Callable[[], bytes] = field(compare=False)
@@ -87,7 +87,7 @@ Place = Directory | Folder | File | Alias | Text
 
 
 class Entry(NamedTuple):
-    """A name in a listing. A reader goes on behind a position, whatever came or went meanwhile."""
+    """A name in a listing. Readers continue after a position, even if names came or went."""
 
     position: int
     name: str
@@ -95,7 +95,7 @@ class Entry(NamedTuple):
 
 
 class Paths:
-    """Lookup and listing over a tree; `status` makes the live state."""
+    """Lookup and listing over a tree; `status` returns the state for status.json."""
 
     def __init__(self, tree: Tree, status: Callable[[], dict[str, Any]]) -> None:
         self._tree = tree
@@ -106,20 +106,22 @@ class Paths:
     root = Directory(())
 
     async def at(self, path: tuple[str, ...]) -> Place:
-        """What is at a path that was looked up before, by an earlier worker say.
+        """What is at a path that was looked up before, for example by an earlier worker.
 
         Raises:
-            NotFoundError: it is there no more.
-            AxonError: a source could not be asked for what is not local.
+            NotFoundError: it no longer exists.
+            AxonError: it is not local, and a source did not answer.
         """
         place = await self.local(path) or await self._walked(path)
         if place is None:
-            raise NotFoundError("it is there no more", path="/".join(path))
+            raise NotFoundError("no longer exists", path="/".join(path))
         return place
 
     async def local(self, path: tuple[str, ...]) -> Place | None:
-        """As `at`, from the manifests in the cache alone, without a request; None if that is not
-        enough. The cache mostly has the manifest of a version that was entered."""
+        """Like `at`, but only from the manifests in the cache; None if those are not enough.
+
+        The cache usually has the manifest of a version that was entered.
+        """
         if path[:1] == (CONTROL,):
             return self._status_file() if path[1:] else Directory(path)
         for depth in range(len(path), 2, -1):
@@ -134,18 +136,20 @@ class Paths:
         return place
 
     async def _walked(self, path: tuple[str, ...]) -> Place | None:
-        """What lookups find, name by name: the cache may have dropped the version's manifest, and
-        a file that is taken for a directory is one that the kernel never opens again."""
+        """Look up the path name by name, since the cache may have dropped the version's manifest.
+
+        Guessing is not safe: the kernel would never open a file again that it got as a directory.
+        """
         place: Place | None = self.root
         for name in path:
             place = await self.lookup(place, name) if place else None
         return place
 
     async def lookup(self, parent: Place, name: str) -> Place | None:
-        """What `parent` has under `name`, None if nothing.
+        """The place with `name` in `parent`, None if it does not exist.
 
         Raises:
-            AxonError: a source that might know the name could not be asked.
+            AxonError: a source that might have the name did not answer.
         """
         if parent == Directory((CONTROL,)):
             return self._status_file() if name == STATUS else None
@@ -157,10 +161,10 @@ class Paths:
         return None
 
     async def listing(self, place: Place) -> list[Entry]:
-        """The entries of a directory by position: in a version, which never changes, by name.
+        """The entries of a directory, by position. In a version, which never changes, by name.
 
         Raises:
-            NotFoundError: a directory that exists only because a name below it might resolve.
+            NotFoundError: no index lists the directory; it exists only for lookups below it.
         """
         if place == Directory((CONTROL,)):
             return [Entry(1, STATUS, self._status_file())]
@@ -176,10 +180,11 @@ class Paths:
         return sorted(Entry(hashed(name), name, found[name]) for name in found)
 
     async def dated(self, place: Directory) -> tuple[float, float]:
-        """The time that a directory shows, and for how many seconds the kernel may keep it.
+        """The mtime of a directory, and for how many seconds the kernel may cache it.
 
-        When the version was published. Of what is above the versions the newest one's, and within
-        that second another moment whenever there are other names. Waits for no source.
+        A version's directory has the time when it was published, a directory above versions that of
+        the newest one. The fraction of its second changes whenever names change. Waits for no
+        source.
         """
         path = place.path
         if self._hubs.has(path):
@@ -197,10 +202,8 @@ class Paths:
             return moment(versions.versions), LISTING_TTL
         return 0.0, LISTING_TTL
 
-    # -- above the versions ------------------------------------------------------------------
-
     async def _entered(self, place: Place) -> Place:
-        """`place` with its manifest, if it is a version that was only listed so far."""
+        """`place` with its manifest, if it is a version whose manifest was not loaded yet."""
         if not isinstance(place, Directory) or len(place.path) < 3:
             return place
         if self._hubs.has(place.path):
@@ -240,14 +243,14 @@ class Paths:
         return None if is_probe(name) else await self._unlisted(path)
 
     async def _in_cache(self, path: tuple[str, ...]) -> Place | None:
-        """What is at `path` as far as the cache tells; no source is asked."""
+        """What is at `path` according to the cache; sends nothing."""
         spec = spec_of(path)
         if spec and (version := await self._tree.known(spec)):
             return Folder(path, version, "")
         return Directory(path) if path in (await self._tree.local()).directories else None
 
     async def _namespace(self, path: tuple[str, ...]) -> Directory | None:
-        """A directory in the root: one that is listed, a new one, or one that is not certain."""
+        """A directory in the root: a listed one, a new one, or one that may not exist."""
         tree, (name,) = self._tree, path
         if tree.has_catalog() and name in (await tree.catalog()).directories[()].children:
             return Directory(path)
@@ -267,7 +270,7 @@ class Paths:
         return None if tree.outages.indexed else Directory(path)
 
     async def _unlisted(self, path: tuple[str, ...]) -> Directory | Folder | None:
-        """A name no index lists: a new one, a version or model that resolves, or nothing."""
+        """A name that no index lists: a new one, a version or model that resolves, or None."""
         if spec := spec_of(path):
             try:
                 return Folder(path, await self._tree.version(spec), "")
@@ -279,7 +282,7 @@ class Paths:
         if path in fresh.directories:  # published since the index was asked for
             return Directory(path)
         doubt = self._tree.outages.doubt("/".join(path))
-        # A registry without an index: what does not look like a version may be a directory.
+        # A registry without an index: a name that is not like a version may be a directory.
         if not self._tree.outages.indexed and version_key(path[-1])[0] == 0:
             return Directory(path, certain=doubt is None)
         if spec is None and doubt:
@@ -322,11 +325,9 @@ class Paths:
         model = "/".join(place.path)
         versions = (await self._tree.versions(model)).versions
         if not versions:
-            what = "no index lists what is in here"
+            what = "no index lists the names in this directory"
             raise self._tree.outages.doubt(model) or NotFoundError(what, path=model)
         return ListedDirectory(versions=set(versions))
-
-    # -- inside a version --------------------------------------------------------------------
 
     def _in_folder(self, parent: Folder, name: str) -> Place | None:
         children = self._children(parent)
@@ -335,7 +336,7 @@ class Paths:
     def _children(self, folder: Folder) -> dict[str, FileEntry | None]:
         folders = self._folders.get(folder.version.spec)
         if folders is None:
-            while len(self._folders) >= 256:  # manifests of 10,000 versions do not stay in memory
+            while len(self._folders) >= 256:  # bounds the memory for trees of many versions
                 del self._folders[next(iter(self._folders))]
             folders = self._folders[folder.version.spec] = _folders(folder.version)
         return folders.get(folder.inner, {})
@@ -356,7 +357,7 @@ class Paths:
 
 
 def hashed(text: str) -> int:
-    """A number for `text`: 63 bits, since programs with signed numbers are upset by 64; never 0."""
+    """A hash of 63 bits, since some programs read inode numbers as signed; never 0."""
     return xxhash.xxh3_64_intdigest(text.encode()) >> 1 or 1
 
 
@@ -373,7 +374,7 @@ def manifest_file(path: tuple[str, ...], version: Version) -> Text:
 
 
 def _folders(version: Version) -> dict[str, dict[str, FileEntry | None]]:
-    """Folder path → its names; a value is None for a folder and for the manifest."""
+    """Folder path → its names; the value is None for a folder and for the manifest."""
     folders: dict[str, dict[str, FileEntry | None]] = {"": {MANIFEST: None}}
     for entry in version.manifest.files:
         inner, _, name = entry.path.rpartition("/")

@@ -1,6 +1,6 @@
-"""The file system's semantics: names, inodes and attributes, over places and open files.
+"""The semantics of the file system: names, inodes and attributes, over paths and open files.
 
-Sits between the fuse adapter and {places, files}. Knows no FUSE type and raises only AxonError.
+Sits between the fuse adapter and {paths, files}. Knows no FUSE type and raises only AxonError.
 Trio thread only.
 """
 
@@ -20,7 +20,7 @@ from axonfs.catalog.tree import Tree
 from axonfs.errors import AxonError, NotFoundError
 from axonfs.fetch import Fetcher
 from axonfs.names import Spec
-from axonfs.vfs.blame import blaming
+from axonfs.vfs.error_context import naming_place
 from axonfs.vfs.files import Files, Handle
 from axonfs.vfs.inodes import Inodes
 from axonfs.vfs.journal import Journal
@@ -41,18 +41,18 @@ from axonfs.vfs.paths import (
 log = logging.getLogger(__name__)
 
 XATTR_PREFIX = "user.axonfs."
-# `st_blocks` of a file grows while it is fetched, so the kernel may keep that only briefly; and not
-# for long of one that another process might fetch.
+# `st_blocks` grows while a file is fetched, so the kernel may cache it only briefly; a bit longer
+# for a file that is not open, which a command might fetch.
 FILLING_TTL, IDLE_TTL = 1.0, 10.0
-# Programs that copy take a file without blocks for one hole: tar -S stores zeros and reads nothing.
+# Programs that copy files take a file without blocks for one hole: tar -S would store only zeros.
 LEAST_BLOCKS = 8
-# Listings that a reader has not come to the end of.
+# Listings that are kept because a reader has not reached their end.
 KEPT_LISTINGS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """What stat shows; times in seconds. `inode` 0 says that there is no such entry."""
+    """The attributes for stat; times in seconds. `inode` 0 means that the entry does not exist."""
 
     inode: int
     mode: int
@@ -68,9 +68,9 @@ class Vfs:
     """The tree as inodes and handles.
 
     Args:
-        status: makes the live state.
-        journal: what an earlier worker told the kernel; a new one where there was none.
-        prefetcher: told of files that are opened as loaders do, and of those that are streamed.
+        status: returns the state for status.json.
+        journal: the inodes and handles that earlier workers gave the kernel; empty by default.
+        prefetcher: notified of files that loaders open, and of files that are streamed.
     """
 
     def __init__(
@@ -92,19 +92,17 @@ class Vfs:
         self.files = Files(fetcher, self._journal, self._at, prefetcher)
 
     async def _at(self, inode: int) -> Place:
-        """What is at a known inode; after a takeover found by its path."""
+        """The place of an inode; after a takeover it is found by its path."""
         place = self._inodes.place(inode)
         if place is None:
             place = await self._paths.at(self._inodes.path(inode))
             self._inodes.settle(inode, place)
         return place
 
-    # -- names -----------------------------------------------------------------------------
-
     async def lookup(self, parent: int, name: str) -> Attributes:
-        """The entry `name` of a directory, counted as known to the kernel; inode 0 if none."""
+        """Look up `name` in a directory and count a reference; inode 0 if it does not exist."""
         directory = await self._at(parent)
-        with blaming(directory, name):
+        with naming_place(directory, name):
             place = await self._paths.lookup(directory, name)
             if place is None:
                 return _absent(directory)
@@ -113,7 +111,7 @@ class Vfs:
         return attributes
 
     async def getattr(self, inode: int) -> Attributes:
-        """What stat shows of a known inode."""
+        """The attributes of an inode."""
         return await self._attributes(await self._at(inode))
 
     def forget(self, inode: int, count: int) -> None:
@@ -121,7 +119,7 @@ class Vfs:
         self._inodes.forget(inode, count)
 
     async def readlink(self, inode: int) -> str:
-        """The target of a symlink, as it is now: the kernel asks for it each time."""
+        """The current target of a symlink; the kernel does not cache it."""
         place = await self._at(inode)
         if not isinstance(place, Alias):
             raise NotFoundError("not a symlink", path="/".join(place.path))
@@ -132,23 +130,22 @@ class Vfs:
         return moved.target if isinstance(moved, Alias) else place.target
 
     def _number(self, request: int) -> int:
-        """A number for a new handle: that of the request, which is even, or one of our own.
+        """A number for a new handle: that of the request, which is even, or an odd one.
 
-        A request that is sent to the next worker again so has the handle that was noted for it,
-        and not a second one that nobody would ever release.
+        So a request that is sent again to the next worker gets the handle in the journal, and not
+        a second one that the kernel would never release.
         """
         return request or next(self._odd)
 
     async def readdir(self, inode: int, start: int) -> list[Entry]:
-        """The entries of a directory behind the position `start`; 0 is before the first.
+        """The entries of a directory after the position `start`; 0 is before the first.
 
-        There are no handles of directories: positions mean the same to every reader, and to the
-        next worker.
+        Directories have no handles: a position means the same to every reader and worker.
         """
         listing = self._listings.pop(inode, None) if start else None
         if listing is None:
             place = await self._at(inode)
-            with blaming(place):
+            with naming_place(place):
                 listing = await self._paths.listing(place)
         rest = listing[bisect.bisect_right(listing, start, key=operator.itemgetter(0)) :]
         if rest:
@@ -158,11 +155,11 @@ class Vfs:
         return rest
 
     async def entry(self, place: Place) -> Attributes:
-        """The attributes of a listed entry; does not count as known to the kernel."""
+        """The attributes of a listed entry; does not count a reference."""
         return await self._attributes(place)
 
     def remember(self, place: Place) -> None:
-        """A listed entry was given to the kernel."""
+        """Count a reference to a listed entry that the kernel gets."""
         self._inodes.remember(place)
 
     async def _attributes(self, place: Place) -> Attributes:
@@ -193,13 +190,11 @@ class Vfs:
         return FILLING_TTL if self._fetcher.feed(place.entry) else IDLE_TTL
 
     def _local(self, place: File) -> tuple[int, bool]:
-        """Local bytes of a file, and whether that is all of it."""
+        """The local bytes of a file, and whether it is complete."""
         if feed := self._fetcher.feed(place.entry):
             return feed.object.present_bytes, feed.object.complete
         info = self._fetcher.store.peek(place.entry.digest)
         return (info.present_bytes, info.complete) if info else (0, place.entry.size == 0)
-
-    # -- extended attributes -----------------------------------------------------------------
 
     async def xattrs(self, inode: int) -> dict[str, str]:
         """The `user.axonfs.*` attributes of an inode."""
@@ -213,49 +208,47 @@ class Vfs:
             found["cached"] = f"{self._local(place)[0]}/{place.entry.size}"
         return {XATTR_PREFIX + key: value for key, value in found.items()}
 
-    # -- files -----------------------------------------------------------------------------
-
     async def open(self, inode: int, request: int = 0) -> Handle:
-        """A handle on a file; `opened` has to follow. Sends nothing.
+        """Open a file; the caller calls `opened` next. Sends nothing.
 
         Args:
-            request: the kernel's number for it, 0 where it is not known.
+            request: the number of the kernel's request, 0 if it is not known.
 
         Raises:
-            CorruptError: the file's bytes are known to be wrong.
+            CorruptError: the file is quarantined.
         """
         return await self.files.open(self._number(request), await self._at(inode))
 
     def foresee(self, handle: Handle, thread: int = 0) -> None:
-        """Tell of a file that a thread opened the way loaders do."""
+        """Notify the prefetcher of a file that a thread opened in the way of a loader."""
         if self._prefetcher and isinstance(place := handle.place, File):
             self._prefetcher.opened(place.version, place.entry.path, thread)
 
     async def restore(self) -> None:
         """Take over the handles that an earlier worker gave the kernel. Sends nothing.
 
-        A file whose manifest is no longer local stays open: its source is asked when it is read.
+        A file whose manifest is no longer local stays open; the next read fetches the manifest.
         """
         for number, handle in list(self._journal.known.handles.items()):
             try:
                 path = self._inodes.path(handle.inode)
                 place = self._inodes.place(handle.inode) or await self._paths.local(path)
                 if place is None:
-                    # `unpin --drop` took its manifest before it was opened, say.
+                    # For example, `uninstall` dropped the manifest before the file was opened.
                     log.info("%s is open and not in the cache's index", "/".join(path))
                     continue
                 self._inodes.settle(handle.inode, place)
                 await self.files.restore({number: handle}, place)
-            except (AxonError, OSError) as exc:  # the disk's, too: its reads may fare better
-                log.warning("an open file is not restored: %s", exc)
+            except (AxonError, OSError) as exc:  # a disk fault may pass before the next read
+                log.warning("cannot restore an open file: %s", exc)
 
     def inodes_above(self, spec: Spec) -> list[int]:
-        """The directories above a version, known or not."""
+        """The inodes of the directories above a version, even if the kernel does not know them."""
         path = spec.segments
         return [self._inodes.number(Directory(path[:depth])) for depth in range(len(path))]
 
     def inodes_of(self, digests: set[str]) -> list[int]:
-        """The known files whose bytes are one of these objects."""
+        """The inodes that the kernel knows of files whose content is one of these objects."""
         return [inode for digest in digests for inode in self._inodes.files(digest)]
 
 

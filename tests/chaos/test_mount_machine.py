@@ -98,7 +98,7 @@ class MountMachine(RuleBasedStateMachine):
         log = self.mount.log.read_text()
         assert "Traceback" not in log
         assert "a bug" not in log
-        assert "is not restored" not in log
+        assert "cannot restore" not in log
         assert "is open and not in the cache's index" not in log
 
     def path(self, which: int) -> Path:

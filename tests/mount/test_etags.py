@@ -71,4 +71,4 @@ def test_a_server_with_other_bytes(
         with pytest.raises(OSError, match="Input/output error"):
             file.read(10)
     assert path.read_bytes() == whole
-    assert "was given wrong ones" in mount.status()["failures"][0]["message"]
+    assert "got wrong ones" in mount.status()["failures"][0]["message"]

@@ -46,7 +46,7 @@ def test_packed(start_mount: MountFactory, origin: FaultyOrigin) -> None:
         assert file_of(mount, spec).read_bytes() == bytes_of(spec)
         assert "user.axonfs.package" in os.listxattr(file_of(mount, spec))
     done = run_axonfs("pin", *VERIFIED, "--cache", mount.cache)
-    assert done.stdout.count("proven") == len(VERIFIED)
+    assert done.stdout.count("verified") == len(VERIFIED)
     assert "cannot be verified" not in done.stdout
 
 

@@ -251,7 +251,7 @@ async def test_a_reader_that_had_wrong_bytes_is_told(
         first, second = [await opened(vfs, inode) for _ in range(2)]
         assert bytes(await vfs.files.read(first, 0, 100)) != whole[:100]
         at = 9 * PIECE
-        with pytest.raises(CorruptError, match="was given wrong ones"):
+        with pytest.raises(CorruptError, match="got wrong ones"):
             await vfs.files.read(first, at, 100)
         assert bytes(await vfs.files.read(second, 0, 100)) == whole[:100]
         third = await vfs.open(inode)

@@ -1,4 +1,4 @@
-"""Which model and file an error in the mount is about: added to an AxonError from its place."""
+"""Adds the model and the file to an AxonError that concerns a place in the mount."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from axonfs.errors import AxonError, naming
 from axonfs.vfs.paths import File, Folder, Place
 
 
-class blaming:  # noqa: N801 - reads as a phrase: `with blaming(place):`
-    """Have each AxonError that leaves the block name the spec and the path of `place`.
+class naming_place:  # noqa: N801 - reads as a phrase: `with naming_place(place):`
+    """A block whose AxonErrors name the spec and the path of `place`.
 
-    Each read enters one, so the texts are made only where an error needs them.
+    The texts are made only for an error, since each read enters such a block.
 
     Args:
-        name: what is looked up in it.
+        name: the name that is looked up in `place`.
     """
 
     def __init__(self, place: Place, name: str | None = None) -> None:
