@@ -1,4 +1,4 @@
-"""`axonfs manifest lint`: checks a manifest, for users who write their own."""
+"""`axonfs manifest lint` and `axonfs manifest schema`, for users who write their own manifests."""
 
 from __future__ import annotations
 

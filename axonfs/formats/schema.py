@@ -1,14 +1,14 @@
-"""Checks a manifest against the whole of Axon's schema, and lists everything that breaks it.
+"""Lists every rule of Axon's schema that a manifest breaks.
 
-Pure. manifest.schema.json has the rules for single keys; editors use the same file. This module
-adds what a schema cannot say: rules that compare keys, and the `format` of a text. manifest.py is
-more lenient: a mount needs little of a manifest, lint checks all that any reader may need. Only
-`axonfs manifest` imports this module, since the import of jsonschema takes 0.1 s.
+The rules for single keys are in manifest.schema.json, the only file that this module reads; editors
+use it too. This module adds what a schema cannot say: rules that compare keys, and the `format` of
+a text. manifest.py is more lenient: a mount needs little of a manifest, lint checks all that any
+reader may need. Only `axonfs manifest` imports this module: jsonschema takes 0.1 s to import.
 
 The schema has two keywords of its own. `requiredByAxon` lists keys that only Axon's clients need.
-`errorMessage` says what breaks the rule; VS Code and yaml-language-server show it too. A value that
-breaks several keywords of a rule has one violation, by the first: so `format`, whose message names
-the reason, stands before `pattern`, which is for editors.
+`errorMessage` says what is wrong; VS Code and yaml-language-server show it too. A value that breaks
+several keywords of a rule has one violation, for the first of them. So `format`, whose message
+names the reason, stands before `pattern`, which is for editors.
 """
 
 from __future__ import annotations
