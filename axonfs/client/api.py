@@ -20,7 +20,7 @@ from axonfs.client import results
 from axonfs.client.file import CachedFile, MountedFile
 from axonfs.client.mounted import Mounted
 from axonfs.client.target import Target, resolve_with_notes
-from axonfs.client.transport import LOOKS, READ_ONLY, Sink, Transport, ask_here, result_here
+from axonfs.client.transport import LOOKS, READ_ONLY, Sink, Transport, result_here
 from axonfs.errors import MalformedError, NotFoundError, UnsupportedError
 from axonfs.names import check_path
 from axonfs.settings.settings import Settings
@@ -291,7 +291,8 @@ def _here(settings: Settings, request: Event, sink: Sink) -> Event:
     try:
         with sessions.leased(settings, writes=op not in READ_ONLY) as session:
             return result_here(session, request, sink)
-    except UnsupportedError:
+    except UnsupportedError:  # the cache directory cannot be used, and is not needed to look
         if op not in LOOKS:
             raise
-        return ask_here(settings, request, sink)
+    with sessions.leased(settings, writes=False, temporary=True) as session:
+        return result_here(session, request, sink)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from axonfs.client.cached import Opened
 from axonfs.client.session import Session
-from axonfs.errors import BusyError
+from axonfs.errors import BusyError, NotFoundError
 from axonfs.rundir import owner_of
 from axonfs.settings.settings import Settings
 
@@ -52,9 +52,9 @@ _lock = threading.Lock()  # held while a session is opened or closed
 
 
 @contextmanager
-def leased(settings: Settings, *, writes: bool) -> Iterator[Session]:
+def leased(settings: Settings, *, writes: bool, temporary: bool = False) -> Iterator[Session]:
     """A session of the cache, kept until the block is left; see `lease`."""
-    session = lease(settings, writes=writes)
+    session = lease(settings, writes=writes, temporary=temporary)
     try:
         yield session
     finally:
@@ -102,11 +102,11 @@ def lease(settings: Settings, *, writes: bool, temporary: bool = False) -> Sessi
             raise _forked_too_late(settings.cache)
         if found := _shared.get(key):
             session = found.session
-            suits = found.settings == settings and (session.owner or not writes)
-            if suits and session.lease():
+            owned = session.owner and session.settings == settings
+            if found.settings == settings and (owned or not writes) and session.lease():
                 return session
             if session.alive and session.leases:
-                raise _in_use(session)
+                raise _in_use(settings.cache, same=found.settings == settings)
             session.close()
             del _shared[key]
         session = _temporary(settings) if temporary else _opened(settings, writes=writes)
@@ -121,7 +121,10 @@ def _opened(settings: Settings, *, writes: bool) -> Session:
     except BusyError:
         if writes:
             raise
-    return Session(settings, owner=False, shared=True)
+    try:
+        return Session(settings, owner=False, shared=True)
+    except NotFoundError:  # its owner is only setting it up
+        return _temporary(settings)
 
 
 def _temporary(settings: Settings) -> Session:
@@ -131,14 +134,14 @@ def _temporary(settings: Settings) -> Session:
     return Session(settings, owner=True, shared=True, ended=directory.cleanup)
 
 
-def _in_use(session: Session) -> BusyError:
-    cache = session.settings.cache
-    if session.owner:
+def _in_use(cache: Path, *, same: bool) -> BusyError:
+    if same:
+        what = f"the cache is in use by process {owner_of(cache) or 'unknown'}"
+        hint = "close the files that are open, and try again"
+    else:
         what = "this program uses the cache with other settings"
         hint = "use one Client, or close the files that the other one has open"
-        return BusyError(what, source=str(cache), hint=hint)
-    what = f"the cache is in use by process {owner_of(cache) or 'unknown'}"
-    return BusyError(what, source=str(cache), hint="close the files that are open, and try again")
+    return BusyError(what, source=str(cache), hint=hint)
 
 
 def close_all() -> None:

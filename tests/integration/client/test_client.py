@@ -14,7 +14,7 @@ import axonfs
 from axonfs import errors
 from axonfs.client import sessions
 from axonfs.client.session import LINGER
-from axonfs.rundir import take_lock
+from axonfs.rundir import prepare, take_lock
 from tests.integration.client.conftest import MakeClient
 from tests.support.registry import CONFIG, SIZES, SPEC, RegistryServer, published
 
@@ -192,6 +192,34 @@ def test_a_cache_that_another_process_owns_is_read(
     finally:
         os.close(lock)
     assert client.pin(SPEC).fetched == 0
+
+
+def test_a_cache_that_another_process_is_setting_up(
+    client: axonfs.Client, weights: bytes, tmp_path: Path
+) -> None:
+    prepare(tmp_path / "cache")
+    lock = take_lock(tmp_path / "cache")
+    try:
+        assert client.info(SPEC).size == TOTAL
+        with client.open(SPEC, "model.safetensors") as file:
+            assert file.read() == weights
+            with pytest.raises(errors.BusyError, match=f"in use by process {os.getpid()}"):
+                client.pin(SPEC)
+        with pytest.raises(errors.BusyError, match=f"in use by process {os.getpid()}"):
+            client.pin(SPEC)
+    finally:
+        os.close(lock)
+    assert client.pin(SPEC).fetched == TOTAL
+
+
+def test_without_a_cache_that_can_be_used_models_are_looked_up(make_client: MakeClient) -> None:
+    client = make_client(cache="/proc/none")
+    assert client.info(SPEC).size == TOTAL
+    assert [item.spec for item in client.search("tiny")] == [SPEC]
+    with pytest.raises(errors.UnsupportedError, match="the cache directory cannot be used"):
+        client.open(SPEC, "config.json")
+    with pytest.raises(errors.UnsupportedError):
+        client.pin(SPEC)
 
 
 def test_two_clients_with_other_settings_wait_for_each_other(make_client: MakeClient) -> None:
