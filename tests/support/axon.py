@@ -18,6 +18,40 @@ from axonfs.names import Spec, parse_spec
 from tests.support.serving import QuietHandler, Served
 
 MANIFEST = "api/v1/models/{}/manifest.yaml"
+DIGEST = "ab" * 32
+# A manifest as people write them, with some of the keys of the schema.
+WRITTEN = f"""\
+# written by Axon
+apiVersion: axon.mlos.io/v1
+kind: Model
+metadata:
+  name: deepset/roberta
+  namespace: hf
+  version: 1.10
+  description: >
+    Question answering,
+    extractive
+  authors: [{{name: deepset}}]
+  license: cc-by-4.0
+  created: 2024-03-01T10:00:00Z
+  updated: 0001-01-01T00:00:00Z
+  tags: [qa, 2024]
+spec:
+  framework: {{name: PyTorch, version: "2.0"}}
+  format:
+    type: safetensors
+    execution_format: onnx
+    files:
+      - path: model.safetensors
+        size: 496313727
+        sha256: {DIGEST.upper()}
+      - {{path: config.json, size: 571, sha256: {"1" * 64}}}
+  io:
+    inputs: [{{name: input_ids, dtype: int64, shape: [-1, -1]}}]
+  requirements: {{compute: {{cpu: {{min_cores: 1}}, memory: {{min_gb: 0.5}}}}}}
+distribution:
+  package: {{url: "https://example.org/x.axon", size: 1, sha256: {DIGEST}}}
+"""
 
 
 def axon_manifest(spec: Spec, files: Mapping[str, bytes], **metadata: object) -> dict[str, Any]:

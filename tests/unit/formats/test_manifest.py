@@ -24,9 +24,9 @@ from axonfs.formats.manifest import (
     render_manifest,
 )
 from axonfs.names import Spec, plain
+from tests.support.axon import DIGEST, WRITTEN
 
 SPEC = Spec("nlp", "llama", "1.0.0")
-DIGEST = "ab" * 32
 
 SEGMENTS = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,8}", fullmatch=True)
 DIGESTS = st.binary(min_size=32, max_size=32).filter(any).map(bytes.hex) | st.just("1" * 64)
@@ -92,42 +92,8 @@ def test_the_bytes_of_a_manifest_are_these() -> None:
     )
 
 
-AXON = f"""\
-# written by Axon
-apiVersion: axon.mlos.io/v1
-kind: Model
-metadata:
-  name: deepset/roberta
-  namespace: hf
-  version: 1.10
-  description: >
-    Question answering,
-    extractive
-  authors: [{{name: deepset}}]
-  license: cc-by-4.0
-  created: 2024-03-01T10:00:00Z
-  updated: 0001-01-01T00:00:00Z
-  tags: [qa, 2024]
-spec:
-  framework: {{name: PyTorch, version: "2.0"}}
-  format:
-    type: safetensors
-    execution_format: onnx
-    files:
-      - path: model.safetensors
-        size: 496313727
-        sha256: {DIGEST.upper()}
-      - {{path: config.json, size: 571, sha256: {"1" * 64}}}
-  io:
-    inputs: [{{name: input_ids, dtype: int64, shape: [-1, -1]}}]
-  requirements: {{compute: {{cpu: {{min_cores: 1}}, memory: {{min_gb: 0.5}}}}}}
-distribution:
-  package: {{url: "https://example.org/x.axon", size: 1, sha256: {DIGEST}}}
-"""
-
-
 def test_a_manifest_that_axon_wrote_is_read() -> None:
-    manifest = parse_manifest(AXON.encode(), Spec("hf", "deepset/roberta", "latest"))
+    manifest = parse_manifest(WRITTEN.encode(), Spec("hf", "deepset/roberta", "latest"))
     assert manifest.spec == Spec("hf", "deepset/roberta", "1.10")
     assert manifest.description == "Question answering, extractive"
     assert (manifest.framework, manifest.format, manifest.license) == (
@@ -143,7 +109,7 @@ def test_a_manifest_that_axon_wrote_is_read() -> None:
         FileEntry("model.safetensors", 496313727, DIGEST),
     )
     assert manifest.size == 571 + 496313727
-    assert manifest.digest == hashlib.sha256(AXON.encode()).hexdigest()
+    assert manifest.digest == hashlib.sha256(WRITTEN.encode()).hexdigest()
     assert manifest.file("model.safetensors") is manifest.files[1]
     assert manifest.file("model") is None
 

@@ -32,7 +32,7 @@ from axonfs.formats.manifest import (
 from axonfs.formats.safe_yaml import parse_yaml
 from axonfs.formats.schema import lint_manifest, load_schema
 from axonfs.names import parse_spec
-from tests.support.axon import axon_manifest
+from tests.support.axon import WRITTEN, axon_manifest
 from tests.support.placeholders import write_registry
 from tests.support.registry import published
 
@@ -294,6 +294,16 @@ def test_editors_accept_what_lint_accepts() -> None:
     for raw in (yaml.safe_dump(whole_manifest).encode(), json.dumps(whole_manifest).encode()):
         assert lint_manifest(raw) == []
         assert for_editors(raw) == []
+
+
+def test_editors_accept_what_a_mount_accepts() -> None:
+    least = {"namespace": "nlp", "name": "llama", "version": 1}
+    files = [{"path": "a", "size": 1}]
+    document = {"apiVersion": "v1", "metadata": least, "spec": {"format": {"files": files}}}
+    for raw in (WRITTEN.encode(), json.dumps(document).encode()):
+        parse_manifest(raw)
+        assert for_editors(raw) == []
+        assert lint_manifest(raw)
 
 
 @pytest.mark.parametrize(("key", "value"), [("spec.format.files[0].path", "../a"), ("kind", "x")])
