@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -164,10 +165,27 @@ class Outages:
         self._note(source, None)
         return value
 
-    def listed(self, source: Source, error: AxonError | None) -> None:
-        """Record why the index of `source` is not known; None if it is known."""
-        if isinstance(error, ShortageError):
-            return
+    @contextmanager
+    def listing(self, source: Source) -> Iterator[None]:
+        """Count the index of `source` as pending while the block runs."""
+        state = self.of(source)
+        state.listing = True
+        try:
+            yield
+        finally:
+            state.listing = False
+
+    def listed(self, source: Source, *, indexed: bool) -> None:
+        """Record that `source` has said what it lists, and whether it has an index."""
+        self.of(source).indexed = indexed
+        self._note_index(source, None)
+
+    def not_listed(self, source: Source, error: AxonError) -> None:
+        """Record why the index of `source` is not known."""
+        if not isinstance(error, ShortageError):
+            self._note_index(source, error)
+
+    def _note_index(self, source: Source, error: AxonError | None) -> None:
         state = self.of(source)
         before, state.unlisted = state.fault, error
         _tell(source, state, before)

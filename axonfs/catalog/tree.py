@@ -155,21 +155,18 @@ class Tree:
 
     async def _list(self, source: Source) -> None:
         listings: list[Listing] | None = None
-        state = self.outages.of(source)
-        state.listing = True
-        try:
-            listings = await self.outages.ask(source, source.listings)
-            state.indexed = listings is not None
-            self.outages.listed(source, None)
-        except AxonError as exc:
-            self.outages.listed(source, exc)
-            listings = self._listed.get(source.url) or await kept(source.listings(offline=True))
-            raise
-        finally:
-            state.listing = False
-            if self._listed.get(source.url) != listings:
-                self._memo.drop("catalog")  # it lacks this source, which was slow
-            self._listed[source.url] = listings or []
+        with self.outages.listing(source):
+            try:
+                listings = await self.outages.ask(source, source.listings)
+                self.outages.listed(source, indexed=listings is not None)
+            except AxonError as exc:
+                self.outages.not_listed(source, exc)
+                listings = self._listed.get(source.url) or await kept(source.listings(offline=True))
+                raise
+            finally:
+                if self._listed.get(source.url) != listings:
+                    self._memo.drop("catalog")  # it lacks this source, which was slow
+                self._listed[source.url] = listings or []
 
     async def version(self, spec: Spec) -> Version:
         """The version that `spec` names; `latest` is resolved.
