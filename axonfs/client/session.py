@@ -70,7 +70,7 @@ class Session:
         self._stopping: trio.Event
         self._shared = shared
         self._after = ended
-        self._leases = 0
+        self._leases = self._taken = 0
         self._given_back: deque[None] = deque()  # appending takes no lock, as a finalizer needs
         self._ended = self._abandoned = False
         self._lock = threading.Lock()  # guards what is above and `_calls`; held for an instant
@@ -107,8 +107,14 @@ class Session:
     def lease(self) -> bool:
         """Count one more user; False if it has ended."""
         with self._lock:
-            self._leases += not self._ended
-            return not self._ended
+            if self._ended:
+                return False
+            while self._given_back:
+                self._given_back.popleft()
+                self._leases -= 1
+            self._leases += 1
+            self._taken += 1
+            return True
 
     def give_back(self) -> None:
         """Count one user less. Takes no lock, so a finalizer may call it in any thread."""
@@ -216,16 +222,16 @@ class Session:
 
     async def _until_stopped(self) -> None:
         """Return when `close` was called, or a shared session had no user for a while."""
-        leases = -1
+        taken = -1
         while True:
             with trio.move_on_after(LINGER if self._shared else math.inf) as waited:
                 await self._stopping.wait()
             with self._lock:
-                idle = leases == self._leases == len(self._given_back)
+                idle = taken == self._taken and not self.leases
                 if idle or not waited.cancelled_caught:
                     self._ended = True
                     return
-                leases = self._leases
+                taken = self._taken
 
     def _end(self, fault: BaseException) -> None:
         """Settle what still waits."""
