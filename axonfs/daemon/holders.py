@@ -106,12 +106,6 @@ def holder_at(mountpoint: Path) -> Running | None:
     return next(iter(own or found), None)
 
 
-def serving(mount: Mount) -> list[int]:
-    """The processes of the mount: holder and worker. Empty if this user may not inspect them."""
-    holder = holder_of(mount)
-    return [holder.pid, *holder.workers] if holder else []
-
-
 def _running(pid: int) -> Running | None:
     with suppress(OSError, ValueError, TypeError):  # it has ended, or this user may not inspect it
         if _is_ours(pid) and (link := _state_file(pid)) is not None:

@@ -83,11 +83,6 @@ class Feed:
         return self.present(0, self.object.count)
 
     @property
-    def bytes_left(self) -> int:
-        """How many bytes of the object are not local."""
-        return self.entry.size - self.object.present_bytes
-
-    @property
     def copied(self) -> bool:
         """Whether its bytes come from a copy on this machine."""
         return self.download.blob is not None

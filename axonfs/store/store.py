@@ -260,12 +260,21 @@ class Store(Metadata):
                     refused.add(digest)
         return Eviction(freed, dropped, max(0, over))
 
-    def quarantine(self, digest: str, cause: str) -> None:
-        """Mark an object as one that nobody is to be served from."""
-        self._mark(digest, cause)
-
     def release_quarantine(self, digest: str) -> None:
-        self._mark(digest, None)
+        """Let an object be served again."""
+
+        def apply(transaction: Transaction) -> None:
+            record = ObjectRecord.decode(transaction.get(Table.OBJECTS, bytes.fromhex(digest)))
+            if record:
+                record.quarantined = None
+                transaction.put(Table.OBJECTS, bytes.fromhex(digest), record.encode())
+
+        with self._ledger.lock:
+            live = self._live.get(digest)
+            if live is not None:
+                live.quarantine(None)
+            else:
+                self._index.write(apply, lambda _: self._ledger.tally.mark(digest, None))
 
     def sync(self) -> None:
         """Write noted access times, then wait for the disk to have the index.
@@ -380,21 +389,6 @@ class Store(Metadata):
                 live.presence.reset()
 
         return self._index.write(apply, settle)
-
-    def _mark(self, digest: str, cause: str | None) -> None:
-        def apply(transaction: Transaction) -> None:
-            record = ObjectRecord.decode(transaction.get(Table.OBJECTS, bytes.fromhex(digest)))
-            if record or cause:
-                record = record or ObjectRecord(0, 0)
-                record.quarantined = cause
-                transaction.put(Table.OBJECTS, bytes.fromhex(digest), record.encode())
-
-        with self._ledger.lock:
-            live = self._live.get(digest)
-            if live is not None:
-                live.quarantine(cause)
-            else:
-                self._index.write(apply, lambda _: self._ledger.tally.mark(digest, cause))
 
     def _take_stock(self) -> None:
         """Sum what is local; where the index is new, count the files it does not know."""

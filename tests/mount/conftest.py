@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 
 import axonfs
+from axonfs.connection.mountinfo import mounts
+from axonfs.daemon.holders import holder_of
 from axonfs.names import parse_spec
 from axonfs.publish import publish
 from tests.support.registry import RegistryServer, make_model
@@ -107,6 +109,12 @@ class Mount:
         select.select([descriptor], [], [], 20)
         os.close(descriptor)
         return pid
+
+    def processes(self) -> list[int]:
+        """Holder and worker, as other commands find them."""
+        (found,) = [one for one in mounts() if one.mountpoint == self.path]
+        holder = holder_of(found)
+        return [holder.pid, *holder.workers] if holder else []
 
     def complaints(self) -> list[str]:
         """Log lines that are warnings or worse."""

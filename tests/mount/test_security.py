@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from axonfs.connection.mountinfo import mounts
-from axonfs.daemon.holders import holder_of, serving
+from axonfs.daemon.holders import holder_of
 from axonfs.names import parse_spec
 from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs
 from tests.mount.test_passthrough import MODEL
@@ -128,8 +128,7 @@ def test_a_token_is_in_no_place_that_others_see(
         with pytest.raises(PermissionError):
             (mount.path / MODEL).read_bytes()
         assert all(seen.headers["authorization"] == f"Bearer {SECRET}" for seen in origin.requests)
-        (found,) = [one for one in mounts() if one.mountpoint == mount.path]
-        processes = serving(found)
+        processes = mount.processes()
         assert set(processes) == {mount.process.pid, mount.worker()}
         shown = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in processes]
         shown += [mount.log.read_bytes(), (mount.path / ".axonfs/status.json").read_bytes()]

@@ -16,18 +16,11 @@ import pytest
 
 from axonfs.connection.mountinfo import mounts
 from axonfs.connection.mounting import connect
-from axonfs.daemon.holders import serving
 from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs
 from tests.mount.test_passthrough import MODEL, patched
 from tests.support.registry import RegistryServer
 
 pytestmark = [pytest.mark.mount, pytest.mark.complains]
-
-
-def mount_of(mount: Mount) -> list[int]:
-    """Holder and worker, as the kernel knows them."""
-    (found,) = [one for one in mounts() if one.mountpoint == mount.path]
-    return sorted(serving(found))
 
 
 @contextlib.contextmanager
@@ -51,7 +44,7 @@ def stop(pid: int) -> None:
 
 def test_the_kernel_names_holder_and_worker(mount: Mount) -> None:
     """Whose connection a descriptor is, the kernel says; the processes need not answer."""
-    assert mount_of(mount) == sorted([mount.process.pid, mount.worker()])
+    assert sorted(mount.processes()) == sorted([mount.process.pid, mount.worker()])
 
 
 @pytest.mark.parametrize("which", ["holder", "worker", "both"])

@@ -169,7 +169,7 @@ class TestLosing:
         what = sample(CHUNK)
         store = Store.open(tmp_path)
         stored = store.object(what.entry)
-        store.quarantine(what.digest, "wrong sha256")
+        stored.quarantine("wrong sha256")
         assert stored.quarantined == "wrong sha256"
         store.close()
         store = Store.open(tmp_path)

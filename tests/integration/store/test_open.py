@@ -211,7 +211,7 @@ class TestBeside:
                 lambda: store.drop(other.digest),
                 lambda: store.put_document("u", Document(b"", None, 0.0, "u")),
                 lambda: store.drop_pin(Spec("a", "b", "1")),
-                lambda: store.quarantine(what.digest, "x"),
+                lambda: stored.quarantine("x"),
             ):
                 with pytest.raises((ReadOnlyError, OSError)):
                     attempt()
