@@ -1,4 +1,4 @@
-"""Fetches ahead of reads: recognises that a program loads a model, and fetches what it will read.
+"""Prefetch: recognises that a program loads a model, and fetches the files that it will read.
 
 Imports catalog, fetch, store and upkeep. Trio thread only.
 """

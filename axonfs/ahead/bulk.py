@@ -1,7 +1,7 @@
-"""The objects of one version that are fetched together: their parts, in order, several at a time.
+"""Fetches several objects of one version: their parts in order, several parts at a time.
 
-Above fetch; a load and a pin each have one. They decide what to fetch of each object and what an
-error means. Trio thread only.
+Above fetch; each load and each pin has a `Bulk`. The owner decides what to fetch of each object and
+how to handle errors. Trio thread only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from axonfs.ranges import Range
 
 @dataclass(slots=True, eq=False)
 class _File:
-    """A file in flight; `pending` counts its parts, and one while more of them may come."""
+    """A file that is being fetched; `pending` counts its parts, plus 1 while more may follow."""
 
     entry: FileEntry
     feed: Feed
@@ -30,16 +30,16 @@ class _File:
 
 
 class Bulk:
-    """The fetch of some objects, and how far it is; `close` it.
+    """The fetch of several objects, and its progress; `close` it.
 
-    `reached` is the path of the last file that it began with; `copied` counts the bytes that came
+    `reached` is the path of the file that was started last; `copied` counts the bytes that came
     from a copy on this machine.
 
     Args:
-        local: how many bytes of each object are local, by digest.
-        parts: what to fetch of an object that is not finished.
-        failed: called with a file that cannot be fetched, and the error. What it raises ends the
-            fetch; else the other files are fetched.
+        local: the number of local bytes of each object, by digest.
+        parts: returns the parts to fetch of an object.
+        failed: called with a file that cannot be fetched, and the error. If it raises, the fetch
+            ends; else it continues with the other files.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Bulk:
         """Fetch the files in their order, at most `room` bytes; one file per object.
 
         Args:
-            width: parts that are asked for at a time.
+            width: the number of parts in flight.
         """
         async with trio.open_nursery() as nursery:
             send, parts = trio.open_memory_channel[tuple[_File, Range]](0)
@@ -88,12 +88,12 @@ class Bulk:
 
     @property
     def fetched(self) -> int:
-        """Bytes that became local since it began, for any reader."""
+        """Bytes that became local since it began, whichever reader fetched them."""
         return max(self.local - sum(self._begun.values()), 0)
 
     @property
     def path(self) -> str:
-        """The first file that is in flight; empty between two."""
+        """The first file that is being fetched; empty if none is."""
         return self._files[0].entry.path if self._files else ""
 
     def close(self) -> None:

@@ -1,11 +1,12 @@
-"""One load that was foreseen: brings what it will read into the cache before it asks.
+"""The prefetch of one load: fetches the files that a program will read before it reads them.
 
-Sits above fetch, below prefetch, which says when. It goes behind all readers and takes what fits
-beside what must stay; only eviction of what it fetched ends it. Nobody waits for it, so its errors
-go to the log, and one file's error leaves the others alone.
+Sits above fetch, below prefetcher, which starts it. All readers have priority over it, and it
+fetches only what fits into the cache beside open, pinned and prefetched files. It ends early if the
+cache evicts what it fetched. No task waits for it, so its errors go to the log, and an error of one
+file does not affect the others.
 
-Trio thread only; plans are made and the index is looked through in worker threads. It holds the
-plan's entries and counters, whatever the size of the files.
+Trio thread only; plans are made and the index is scanned in worker threads. Memory holds the plan's
+entries and counters, whatever the size of the files.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ log = logging.getLogger(__name__)
 
 
 class Load:
-    """The fetch of one version for a load that began with opening one of `triggers`.
+    """The prefetch of one version for a load that began by opening one of `triggers`.
 
     Args:
-        width: parts to have asked for at a time.
-        room: how many bytes may be fetched.
+        width: the number of parts in flight.
+        room: returns how many bytes may be fetched.
         before: an earlier load of the same version.
     """
 
@@ -78,9 +79,9 @@ class Load:
         return self._size - self._bulk.local
 
     def foresee(self, path: str) -> None:
-        """The file at `path` was opened as well.
+        """Add a trigger: the program also opened the file at `path`.
 
-        Every loader looks into config.json: after a file that says the format, it says nothing.
+        Every loader reads config.json, so it adds nothing to a trigger that tells the format.
         """
         folder, _, name = path.rpartition("/")
         if name == CONFIG:
@@ -90,13 +91,13 @@ class Load:
             self.triggers.append(path)
 
     def stop(self) -> None:
-        """End it: what it fetched is being evicted."""
-        log.info("%s: prefetch ends, the cache evicts what it fetched", self.version.spec)
+        """End the prefetch, since the cache evicts what it fetched."""
+        log.info("%s: prefetch stopped: the cache evicts what it fetched", self.version.spec)
         self.state = "no room"
         self._scope.cancel()
 
     def statistics(self) -> dict[str, Any]:
-        """How far it is, for `status`; bytes."""
+        """The progress for `status`, in bytes."""
         return {
             "spec": str(self.version.spec),
             "trigger": self._trigger or self.triggers[0],
@@ -108,11 +109,11 @@ class Load:
         }
 
     async def run(self) -> None:
-        """Fetch what each trigger asks for; raises nothing but a cancellation from outside."""
+        """Fetch the files for each trigger; raises only a cancellation from outside."""
         try:
             with self._scope:
                 self.state = "running"
-                for trigger in self.triggers:  # grows meanwhile
+                for trigger in self.triggers:  # more may be added meanwhile
                     self._trigger = trigger
                     await self._follow(trigger)
                 if self.state == "running":
@@ -122,7 +123,7 @@ class Load:
             if (known := fault_of(exc)) is None:
                 log.exception("a bug in prefetch; please report it")
             else:
-                log.info("%s: prefetch ends: %s", self.version.spec, known)
+                log.info("%s: prefetch stopped: %s", self.version.spec, known)
         finally:
             self._bulk.close()
             self.ended = trio.current_time()
@@ -158,7 +159,7 @@ class Load:
         )
 
     async def _texts(self, guides: Iterable[FileEntry]) -> dict[str, str]:
-        """What is in the guides, as far as they are local."""
+        """The texts of the guides that are local."""
         texts = {}
         for entry in guides:
             with closing(await self._fetcher.open(self.version, entry)) as feed:
@@ -168,13 +169,13 @@ class Load:
         return texts
 
     async def _bring(self, missing: Sequence[FileEntry]) -> None:
-        """Fetch what fits of the entries, in their order."""
+        """Fetch the entries in their order, as far as they fit."""
         wanted = self._bulk.missing(missing)
         room = await self._room(self)
         if room < wanted:
             self.state = "no room"
             log.info(
-                "%s: prefetch takes the first %s of %s, more would evict what must stay",
+                "%s: prefetch fetches only the first %s of %s: more does not fit into the cache",
                 self.version.spec,
                 size(max(room, 0)),
                 size(wanted),
@@ -185,14 +186,14 @@ class Load:
         self.state = "incomplete"
         if isinstance(exc, AxonError):
             exc = exc.located(spec=str(self.version.spec), path=entry.path)
-        log.info("prefetch goes on without a file: %s", exc)
+        log.info("prefetch skips a file: %s", exc)
 
 
 def _local(store: Store, entries: Iterable[FileEntry]) -> dict[str, int]:
-    """How many bytes of each object are local, by digest; a quarantined one is not to be fetched,
-    and so counts as local. Blocks.
+    """The number of local bytes of each object, by digest; blocks.
 
-    What is there of them counts as used now: the load will read it, so it is not the first to go.
+    A quarantined object counts as local, so that it is not fetched. Local bytes count as used now,
+    so that they are not evicted before the load reads them.
     """
     found = {}
     for entry in entries:

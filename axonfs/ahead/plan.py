@@ -1,10 +1,10 @@
-"""What a load will read: the files to fetch for it, and in which order.
+"""Plans a prefetch: the files that a load will read, and their order.
 
-Pure: a version's files and the path that was opened in, entries out; no I/O, no clock. Whether an
-open is a load, and the fetching, are in prefetcher.py.
+Pure: takes a version's files and the path that was opened, and returns entries; no I/O, no clock.
+walks.py decides whether an open is a load, and load.py fetches.
 
-Loaders of one directory agree about what they read of it. Each has one format: a repository often
-carries the same weights as safetensors, .bin, .h5 and GGUF, and a plan takes one of them.
+All loaders of a directory read about the same files, but the weights in one format only: a
+repository often has the same weights as safetensors, .bin, .h5 and GGUF. A plan has one of these.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from axonfs.formats.manifest import FileEntry
 CONFIG = "config.json"
 MODEL_INDEX = "model_index.json"  # diffusers: one subfolder per component
 INDEX = ".index.json"
-# What a loader reads before the weights; larger than SMALL such a file is data, not settings.
+# Loaders read these files before the weights. If one is larger than SMALL it is data, not settings.
 SMALL = 64 << 20
 _READ_FIRST = (".json", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".yaml", ".yml")
 
-# In the order in which loaders prefer them where the opened file does not say which.
+# In the order in which loaders prefer them, if the opened file does not tell the format.
 _FORMATS = (
     ".safetensors",
     "consolidated.safetensors",
@@ -37,7 +37,7 @@ _FORMATS = (
     ".onnx",
 )
 _PREFERRED = {"params.json": ("consolidated.safetensors", "consolidated.pth")}
-# A file of one of these is one quantisation out of several, and a load reads one of them.
+# Formats with one file per quantisation, of which a load reads one.
 _ALTERNATIVES = (".gguf", ".onnx")
 
 _SUFFIX = re.compile(r"\.(safetensors|bin|pt|pth|gguf|h5|msgpack|onnx)$")
@@ -49,10 +49,10 @@ _MODULE = re.compile(r"[0-9]+_\w+")  # sentence-transformers: 1_Pooling, 2_Dense
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Entries in the order of their fetch: `small` ones first, then the `weights`.
+    """Entries in the order in which to fetch them: `small` ones first, then the `weights`.
 
-    `guides` are small files whose text says exactly which weights there are; with their text the
-    plan is made again.
+    `guides` are small files whose text names the weights; once their text is local, the plan is
+    made again with it.
     """
 
     small: tuple[FileEntry, ...] = ()
@@ -75,12 +75,12 @@ def plan(
     everything: bool = False,
     texts: Mapping[str, str] | None = None,
 ) -> Plan:
-    """What a load reads that begins with opening `trigger`, or goes on from it if it is a shard.
+    """The files of a load that begins by opening `trigger`; for a shard, the next shard.
 
     Args:
-        trigger: a path for which `starts_load` holds, or one that has a `following` file.
-        everything: every file of the version, in whatever format.
-        texts: what is in the guides, by path.
+        trigger: a path for which `starts_load` is true, or one that has a `following` file.
+        everything: plan every file of the version, in all formats.
+        texts: the texts of the guides, by path.
     """
     if everything:
         small = [entry for entry in files if _is_small(entry)]
@@ -103,7 +103,7 @@ def plan(
 
 
 def following(files: Sequence[FileEntry], path: str) -> FileEntry | None:
-    """The shard that a loader reads after the one at `path`; None if that is none, or the last."""
+    """The shard that a loader reads after the one at `path`; None for other files or the last."""
     series, folder = _series(path), path.rpartition("/")[0]
     if series is None:
         return None
@@ -117,7 +117,7 @@ def following(files: Sequence[FileEntry], path: str) -> FileEntry | None:
 
 
 def _series(path: str) -> str | None:
-    """The path of a weight file without its number among the shards; None if it has none."""
+    """The path of a shard without its number; None if it is not a shard."""
     numbered = _NUMBER.search(path) and _format(path.rpartition("/")[2]) is not None
     return _NUMBER.sub("", path, count=1) if numbered else None
 
@@ -136,7 +136,7 @@ def _by_folder(files: Iterable[FileEntry]) -> dict[str, dict[str, FileEntry]]:
 def _folders_read(
     folders: Mapping[str, _Folder], home: str, opened: str, texts: Mapping[str, str]
 ) -> list[tuple[str, str]]:
-    """The folders that the load reads, each with the file that is opened first in it."""
+    """The folders that the load reads, each with the file that it opens first."""
     prefix = f"{home}/" if home else ""
     inner = [
         folder.removeprefix(prefix)
@@ -153,7 +153,7 @@ def _folders_read(
 
 
 def _of_folder(folder: _Folder, opened: str, texts: Mapping[str, str]) -> Plan:
-    """The plan of one folder by itself."""
+    """The plan for one folder."""
     small = tuple(entry for entry in folder.values() if _is_small(entry))
     if opened == MODEL_INDEX:  # single-file checkpoints beside it are for other programs
         return Plan(small, (), (folder[opened],) if opened in folder else ())
@@ -172,14 +172,14 @@ def _of_folder(folder: _Folder, opened: str, texts: Mapping[str, str]) -> Plan:
 
 
 def _preference(opened: str) -> tuple[str, ...]:
-    """Formats by how likely a loader that opened this file reads them."""
+    """The formats, the most likely one for a loader that opened this file first."""
     if opened.endswith(INDEX) and (kind := _format(opened.removesuffix(INDEX))) is not None:
         return (kind, *_FORMATS)
     return (*_PREFERRED.get(opened, ()), *_FORMATS)
 
 
 def _format(name: str) -> str | None:
-    """The format of a weight file, None if it is none that a load reads."""
+    """The format of a weight file; None for other files, and for those of training."""
     match = _SUFFIX.search(name)
     if match is None or _TRAINING.match(name):
         return None
@@ -188,7 +188,7 @@ def _format(name: str) -> str | None:
 
 
 def _guide(folder: _Folder, kind: str, opened: str) -> FileEntry | None:
-    """The index of the weights of this format: the opened one, else the one with a usual name."""
+    """The index of the weights of this format: the opened file, else the one with a usual name."""
     names = [
         name
         for name in folder
@@ -199,13 +199,13 @@ def _guide(folder: _Folder, kind: str, opened: str) -> FileEntry | None:
 
 
 def _usual(names: list[str], kind: str) -> list[str]:
-    """What is read where no index says it: no variants, and no quantisation out of several."""
+    """The weights that are read if no index names them: no variants, no choice of quantisations."""
     if kind in _ALTERNATIVES:
         projectors = [name for name in names if "mmproj" in name.lower()]
         models = [name for name in names if name not in projectors]
         return _only(models) and [*_only(models), *_only(projectors)]
     stems = {_stem(name) for name in names}
-    # `model.fp16.safetensors` is asked for by name where there is a `model.safetensors`.
+    # A program reads `model.fp16.safetensors` beside `model.safetensors` only if it is told to.
     return [name for name in names if _stem(name).rpartition(".")[0] not in stems]
 
 
@@ -224,7 +224,7 @@ def _is_small(entry: FileEntry) -> bool:
 
 
 def _shards(text: str | None) -> set[str]:
-    """The files that a weight index names; nothing where it makes no sense."""
+    """The files that a weight index names; none if it is malformed."""
     shards = _parsed(text).get("weight_map")
     return set(map(str, shards.values())) if isinstance(shards, dict) else set()
 

@@ -1,10 +1,9 @@
-"""Which opens begin a load, and the loads that were foreseen.
+"""Recognises loads from opens and reads, and runs their prefetches.
 
-Sits above load and evictor, below vfs and mount. A loader opens `config.json` long before the first
-weight (vLLM: 20 s), and so does a walk through the versions, which reads no weight at all; walks.py
-tells them apart. A program that streams a shard is loading, config.json or not. What a load fetches
-is plan.py's, how it does is load.py's.
-Trio thread only.
+Sits above load and evictor, below vfs. A loader opens `config.json` long before the first weight
+(vLLM: 20 s). A walk through the versions opens it too, but reads no weights; walks.py distinguishes
+the two. A program that streams a shard is loading in any case. plan.py says what to fetch, and
+load.py fetches it. Trio thread only.
 """
 
 from __future__ import annotations
@@ -26,19 +25,20 @@ from axonfs.upkeep.evictor import Evictor
 
 log = logging.getLogger(__name__)
 
-# Of each source, so that loads of a silent one delay no other.
+# Per source, so that a silent source does not delay the loads of others.
 RUNNING_LOADS = 4
 SHOWN_LOADS = 8
-# How long what was fetched ahead is kept from other prefetches: its reader may yet come.
+# Seconds for which other prefetches do not evict the files of a finished prefetch: the program may
+# not have read them yet.
 SETTLED_SECONDS = 600.0
 
 
 class Prefetcher:
-    """Takes opens, tells loads from walks, and runs the loads.
+    """Recognises loads among opens, and runs them.
 
     Args:
-        mode: `auto` fetches what the load reads, `all` the whole version, `off` nothing.
-        width: parts that one load has asked for at a time.
+        mode: `auto` fetches the files that the load will read, `all` the whole version, `off` none.
+        width: the number of parts that one load has in flight.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class Prefetcher:
         self._loads: dict[Spec, Load] = {}
 
     def opened(self, version: Version, path: str, program: int = 0) -> None:
-        """A program opened a file the way loaders do; no checkpoint, and errors stay here.
+        """Note that a program opened a file in the way of a loader. No checkpoint; raises nothing.
 
         Args:
-            program: the id of its thread, 0 where it is not known.
+            program: the id of its thread, 0 if it is not known.
         """
         if self._mode == "off" or self._fetcher.offline or version.source is None:
             return
@@ -75,7 +75,7 @@ class Prefetcher:
         self._opens.add(version, path, program, trio.current_time())
 
     def _go_on(self, version: Version, path: str) -> None:
-        """If this is the shard that was fetched since the one before it was streamed: the next."""
+        """If the open file is the shard that was prefetched last, prefetch the next one."""
         load, files = self._loads.get(version.spec), version.manifest.files
         before = load.triggers[-1] if load else path
         shard = following(files, before)
@@ -83,9 +83,9 @@ class Prefetcher:
             self.streamed(version, path)
 
     def streamed(self, version: Version, path: str) -> None:
-        """A reader streams a file to its end: it will go on with the next shard, if there is one.
+        """Note that a reader streams a file to its end, and prefetch the next shard, if any.
 
-        No checkpoint, and errors stay here.
+        No checkpoint; raises nothing.
         """
         if self._mode == "off" or self._fetcher.offline or version.source is None:
             return
@@ -94,29 +94,29 @@ class Prefetcher:
             self._begin(version, [path])
 
     def evicted(self, digests: Iterable[str]) -> None:
-        """Objects lost local bytes: a load that loses its own has nothing to gain."""
+        """Note that objects lost local bytes, and stop the loads that fetched them."""
         for load in self._loads.values():
             if load.active and not load.digests.isdisjoint(digests):
                 load.stop()
 
     def statistics(self) -> dict[str, Any]:
-        """The mode, and the loads under way and lately ended, for `status`."""
+        """The mode, and the running and recent loads, for `status`."""
         loads = [load.statistics() for load in self._loads.values()]
         return {"mode": self._mode, "loads": loads}
 
     async def _judge(self) -> None:
-        """Begin the loads among what was opened, until all of it is judged."""
+        """Start the loads among the opened versions, until all of them are judged."""
         while self._opens:
             if (due := self._opens.due()) > trio.current_time():
                 await trio.sleep_until(due)
-                continue  # by now it may be due later
+                continue  # new opens may have postponed it
             for opened in self._opens.judge(trio.current_time()):
                 self._begin(opened.version, opened.paths)
 
     def _begin(self, version: Version, paths: list[str]) -> None:
         load = self._loads.get(version.spec)
         if load is None or not load.active:
-            self._loads.pop(version.spec, None)  # the newest is the last
+            self._loads.pop(version.spec, None)  # keep the order by start
             load = self._loads[version.spec] = Load(
                 version,
                 self._fetcher,
@@ -140,7 +140,7 @@ class Prefetcher:
             await load.run()
 
     async def _room(self, load: Load) -> int:
-        """Bytes that `load` may fetch and evict nothing that is open, pinned or fetched ahead."""
+        """Bytes that `load` may fetch without evicting open, pinned or prefetched files."""
         since = trio.current_time() - SETTLED_SECONDS
         recent = [other for other in self._loads.values() if other.ended > since]
         keep = {feed.entry.digest for feed in self._fetcher.feeds()}

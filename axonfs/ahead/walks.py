@@ -1,11 +1,13 @@
-"""Which of the programs that open `config.json` and its like load a model, and which walk.
+"""Tells programs that load a model from those that walk through the versions.
 
-Pure but for one look into /proc: opens and times in, versions out. Below prefetcher.py.
+Both open `config.json` and similar files. Pure, except for a look into /proc: takes opens and
+times, and returns versions. Below prefetcher.py.
 
-A program that opens more than `MOST_AT_ONCE` versions, each within `QUIET_SECONDS` of the one
-before, walks; it is left out until it is quiet, so that one that never ends holds up no other. The
-rest are judged together, since a walk may be made of many programs (`find -exec cat`): few versions
-are a load. Of many, those are that programs opened which are still there: `cat` is not.
+A program walks if it opens more than `MOST_AT_ONCE` versions, each within `QUIET_SECONDS` of the
+last. It is ignored until it is quiet, so that an endless walk does not delay others. The other
+programs are judged together, since a walk may consist of many programs (`find -exec cat`). If they
+opened few versions, these are loads. If they opened many, only those are loads whose program still
+runs, which `cat` does not.
 """
 
 from __future__ import annotations
@@ -17,17 +19,17 @@ from dataclasses import dataclass, field
 from axonfs.catalog.tree import Version
 from axonfs.names import Spec
 
-# A walk comes to the next version's config.json sooner than this; a load can spare a second.
+# A walk opens the next version's config.json sooner than this. A load can wait that long.
 QUIET_SECONDS = 1.0
-# More versions than this at once are a walk: a target with its draft model is a load.
+# More versions than this at once are a walk; a model with its draft model is a load.
 MOST_AT_ONCE = 2
-# What was opened is judged after this many seconds even if others go on opening.
+# An open is judged after this many seconds, even if there are new opens.
 JUDGED_AFTER = 3.0
 
 
 @dataclass(slots=True)
 class Opened:
-    """A version, and its files that were opened."""
+    """A version, and the paths of its opened files."""
 
     version: Version
     paths: list[str]
@@ -35,7 +37,7 @@ class Opened:
 
 @dataclass(slots=True)
 class _Program:
-    """What one program opened, and when it opened its first and its last version."""
+    """The versions that one program opened, and when it opened the first and the last."""
 
     first: float
     last: float = 0.0
@@ -47,20 +49,20 @@ class _Program:
 
 
 class Opens:
-    """What was opened and is not judged yet, by program."""
+    """The opens that are not judged yet, by program."""
 
     def __init__(self) -> None:
         self._programs: dict[int, _Program] = {}
-        self._walk = False  # many programs together are a walk that has not ended
+        self._walk = False  # a walk of many programs is going on
 
     def __bool__(self) -> bool:
         return bool(self._programs)
 
     def add(self, version: Version, path: str, program: int, now: float) -> None:
-        """Note an open. Opening a version again does not postpone its judgement.
+        """Note an open. Opening the same version again does not postpone its judgement.
 
         Args:
-            program: the id of its thread, 0 where it is not known.
+            program: the id of its thread, 0 if it is not known.
         """
         one = self._programs.setdefault(program, _Program(now))
         if known := one.opened.get(version.spec):
@@ -72,7 +74,7 @@ class Opens:
             one.opened[version.spec] = Opened(version, [path])
 
     def due(self) -> float:
-        """When to judge next, if nothing else is opened until then; only while there are opens."""
+        """When to judge next if there is no new open until then. Call only if there are opens."""
         rest = [one for one in self._programs.values() if not one.walks]
         if not rest:
             return min(one.last for one in self._programs.values()) + QUIET_SECONDS
@@ -81,7 +83,7 @@ class Opens:
         return min(quiet, max(oldest.first + JUDGED_AFTER, oldest.last + QUIET_SECONDS))
 
     def judge(self, now: float) -> list[Opened]:
-        """The loads among what was opened; all that was judged is forgotten."""
+        """The loads among the opens; opens that were judged are forgotten."""
         rest = [one for one in self._programs.values() if not one.walks]
         ready = {
             number: one for number, one in self._programs.items() if one.last + QUIET_SECONDS <= now
@@ -102,5 +104,5 @@ def _specs(programs: Iterable[_Program]) -> set[Spec]:
 
 
 def _is_there(program: int) -> bool:
-    """Whether the thread still runs; a walk that is a shell's loop has a new one for each file."""
+    """Whether the thread still runs. A walk by a shell's loop has a new one for each file."""
     return program > 0 and os.path.exists(f"/proc/{program}")

@@ -1,12 +1,12 @@
-"""The cache directory: the backing files.
+"""The backing files in the cache directory.
 
-Bottom of the store, beside index. Knows paths and descriptors, not which bytes count.
+Bottom of the store, beside index. Knows paths and descriptors, but not which bytes are valid.
 
-A backing file leaves its name in one rename, into `objects/trash`, and is unlinked from there:
-unlinking 100 GiB takes the disk long, and no lock may be held for that. What a crash left in the
-trash goes when the cache is next opened.
+To drop a backing file, it is renamed into `objects/trash` and unlinked there: unlinking 100 GiB
+takes long, and no lock may be held meanwhile. Files that a crash left in the trash are removed when
+the cache is opened next.
 
-Threading: any thread; the callers keep two from creating and dropping one name at a time.
+Threading: any thread; callers make sure that no two threads create and drop the same name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from axonfs.formats.manifest import chunk_count
 from axonfs.ranges import Range
 from axonfs.store.openfiles import Descriptor
 
-# Room for so much says that a full disk is full no more; the index grows by less for a while.
+# Space that is kept for the index. A full disk counts as usable again once this much is free.
 RESERVE_BYTES = 1 << 20
 _TRASH = "trash"
 _OTHERS = {_TRASH, "lost+found"}
@@ -34,10 +34,10 @@ _PAST_THE_END = 1 << 20
 
 
 class Directory:
-    """Paths below one cache directory.
+    """The paths in one cache directory.
 
-    Backing files are reached through a descriptor of `objects/`: if the directory is removed while
-    it is in use, they can be opened no more, rather than shared with whoever makes a new one there.
+    Backing files are opened relative to a descriptor of `objects/`. So if the directory is removed
+    while in use, opens fail, and this process never uses files of a new directory at that path.
     """
 
     def __init__(self, root: Path) -> None:
@@ -48,7 +48,7 @@ class Directory:
         self._descriptor = -1
 
     def enter(self, *, owner: bool) -> None:
-        """Hold `objects/`, from before the first backing file is opened; `leave` undoes it.
+        """Open `objects/`, before the first backing file is opened; `leave` closes it.
 
         Raises:
             BusyError: another process is the owner, and its run/lock was removed.
@@ -56,7 +56,7 @@ class Directory:
         if owner:
             self._descriptor = rundir.claim_objects(self.root)
             return
-        with suppress(FileNotFoundError):  # a reader of a cache that has none yet
+        with suppress(FileNotFoundError):  # a new cache has no objects/ yet
             self._descriptor = os.open(self.objects, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def leave(self) -> None:
@@ -65,7 +65,7 @@ class Directory:
             self._descriptor = -1
 
     def prepare(self) -> None:
-        """Create what is missing, for the owner alone to read.
+        """Create missing directories, readable by the owner only.
 
         Raises:
             UnsupportedError: the directory cannot be written.
@@ -83,7 +83,7 @@ class Directory:
         return f"{self.objects}/{_name(digest)}"
 
     def open_backing(self, digest: str, *, writable: bool, create: bool = True) -> Descriptor:
-        """Opens, and creates where `writable` and `create`; the owner's reads and writes.
+        """Open a backing file; with `writable` and `create` create it if it is missing.
 
         Raises:
             NoSpaceError: the disk is full.
@@ -107,19 +107,19 @@ class Directory:
         return Descriptor(os.open(_name(digest), flags, 0o600, dir_fd=self._descriptor))
 
     def status(self, digest: str) -> os.stat_result | None:
-        """The status of the backing file; None where the disk does not give it."""
+        """The status of the backing file; None if it cannot be read."""
         try:
             return os.stat(_name(digest), dir_fd=self._descriptor, follow_symlinks=False)
         except OSError:
             return None
 
     def length(self, digest: str) -> int:
-        """The backing file's length, -1 where there is none to be had."""
+        """The backing file's length; -1 if it cannot be read."""
         found = self.status(digest)
         return -1 if found is None else found.st_size
 
     def discard(self, digest: str) -> str | None:
-        """Take a backing file out of its name; returns what `unlink` is to remove."""
+        """Move a backing file into the trash; return the name for `unlink`."""
         target = f"{_TRASH}/{digest}.{os.urandom(4).hex()}"
         try:
             self._rename(_name(digest), target)
@@ -134,13 +134,13 @@ class Directory:
         os.rename(name, target, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
 
     def unlink(self, name: str | None) -> None:
-        """Remove what `discard` took out of its name."""
+        """Remove a file that `discard` moved into the trash."""
         if name is not None:
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self._descriptor)
 
     def probe(self) -> None:
-        """Write something and remove it, but for the reserve.
+        """Test the disk: write a file and remove it, then write the reserve.
 
         Raises:
             NoSpaceError: the disk is full.
@@ -153,10 +153,10 @@ class Directory:
         self.reserve()
 
     def reserve(self) -> None:
-        """Take some room for the index, which needs it to give anything up on a full disk.
+        """Reserve space for the index, which needs it to evict anything on a full disk.
 
         Raises:
-            NoSpaceError, OSError: there is none.
+            NoSpaceError, OSError: the disk is full or failed.
         """
         try:
             self._write("reserve")
@@ -183,13 +183,13 @@ class Directory:
                 path.unlink()
 
     def files(self) -> Iterator[tuple[str, os.stat_result]]:
-        """Every backing file, by digest."""
+        """Each backing file's digest and status."""
         for _, digest in sorted(self.names()):
             if digest is not None and (found := self.status(digest)):
                 yield digest, found
 
     def names(self) -> Iterator[tuple[str, str | None]]:
-        """Every path below `objects/` but the trash, with its digest; None for a foreign file."""
+        """Each path below `objects/` except the trash, with its digest; None for foreign files."""
         for folder in _entries(self.objects):
             if folder.name in _OTHERS:
                 continue
@@ -215,12 +215,12 @@ def _name(digest: str) -> str:
 
 
 def in_memory(path: Path) -> bool:
-    """Whether the files there lie in memory: no read waits, and RWF_NOWAIT is refused."""
+    """Whether the files there are in memory. Then no read blocks, and RWF_NOWAIT is refused."""
     return file_system(path) in ("tmpfs", "ramfs")
 
 
 def file_system(path: Path) -> str | None:
-    """The kind of file system that a path is on, None where the kernel does not say."""
+    """The type of the file system of a path, None if it is unknown."""
     device = path.stat().st_dev
     place = f"{os.major(device)}:{os.minor(device)}"
     with suppress(OSError):
@@ -231,14 +231,14 @@ def file_system(path: Path) -> str | None:
 
 
 def extend(descriptor: int, size: int) -> None:
-    """Give the file its length, without blocks. Where that costs or fails, it grows as it is."""
+    """Extend the file to its length as a hole. If that fails, it grows as it is written."""
     with suppress(OSError):
         if os.fstat(descriptor).st_size < size:
             os.ftruncate(descriptor, size)
 
 
 def clear(descriptor: int, size: int) -> None:
-    """Leave a file no block, and no more than `size` bytes."""
+    """Free all blocks of a file, and cut it to at most `size` bytes."""
     found = os.fstat(descriptor)
     if found.st_size > size:
         os.ftruncate(descriptor, size)
@@ -273,7 +273,7 @@ def read_all(descriptor: int, view: memoryview, offset: int) -> None:
 
 
 def data_extents(descriptor: int) -> list[Range]:
-    """Where the file has data; all of it where the file system cannot tell."""
+    """The ranges of the file that have data; the whole file if the file system has no holes."""
     size = os.fstat(descriptor).st_size
     found = []
     position = 0
@@ -283,13 +283,13 @@ def data_extents(descriptor: int) -> list[Range]:
             position = os.lseek(descriptor, start, os.SEEK_HOLE)
             found.append(Range(start, position))
     except OSError as exc:
-        if exc.errno != errno.ENXIO:  # ENXIO: no data behind `position`
+        if exc.errno != errno.ENXIO:  # ENXIO: no data after `position`
             return [Range(0, size)]
     return found
 
 
 def whole_chunks(extents: list[Range], chunk_size: int, size: int) -> list[int]:
-    """The chunks of an object of `size` bytes that lie in one of `extents` from end to end."""
+    """The chunks of an object of `size` bytes that lie completely in one of `extents`."""
     found: list[int] = []
     for start, stop in extents:
         stop = chunk_count(size, chunk_size) if stop >= size else stop // chunk_size
@@ -298,12 +298,12 @@ def whole_chunks(extents: list[Range], chunk_size: int, size: int) -> list[int]:
 
 
 def cut(descriptor: int, bounds: Range, size: int) -> None:
-    """Give the blocks of `bounds` back to the disk, as far as the file system can.
+    """Free the blocks of `bounds`, as far as the file system can.
 
-    `size` is the object's: the file keeps that length. It is cut to nothing only where it cannot
-    have holes: ext4 and XFS write all that such a file then gets before its close returns.
+    The file keeps its length, `size`. It is truncated to nothing only if it cannot have holes,
+    because ext4 and XFS flush a file on close that was truncated so and written again.
     """
-    # A last block that is used in part is given back only where the hole reaches to its end.
+    # The last block, which is used in part, is freed only if the hole reaches to its end.
     length = bounds.size if bounds.stop < size else bounds.size + _PAST_THE_END
     failed = _libc.fallocate(
         descriptor,
@@ -321,7 +321,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @contextmanager
 def no_space() -> Iterator[None]:
-    """ENOSPC and EDQUOT as NoSpaceError; other OSErrors as they are."""
+    """Turn ENOSPC and EDQUOT into NoSpaceError."""
     try:
         yield
     except OSError as exc:

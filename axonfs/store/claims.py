@@ -1,7 +1,7 @@
-"""Which object an entry of a manifest gets: its key, its record, and what may not be mixed.
+"""Which object a manifest entry gets: its key and record, and which chunks may be shared.
 
-Pure; above records, below objects and store, which says why (two manifests may differ about one
-digest).
+Pure; above records, below objects and store. Two manifests may disagree about the same digest;
+store.py explains what follows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def suits(known: ObjectRecord | Presence, entry: FileEntry) -> bool:
     if known.size != entry.size:
         return False
     if known.named != entry.named:
-        return False  # a registry may give a file of its own the name of another's: their sha256
+        return False  # a registry could use another file's sha256 as the name of its own file
     if entry.chunks is None:
         return known.verified or known.table == NO_TABLE
     return known.chunk_size == entry.chunks.size and (
@@ -27,7 +27,7 @@ def suits(known: ObjectRecord | Presence, entry: FileEntry) -> bool:
 
 
 def rules_out(record: ObjectRecord, entry: FileEntry) -> bool:
-    """Whether others rely on local chunks that may not be served as those of `entry`."""
+    """Whether the object has local chunks that may not be served as chunks of `entry`."""
     return record.chunk_size > 0 and record.present_bytes > 0 and not suits(record, entry)
 
 
@@ -41,14 +41,14 @@ def new_record(digest: str, entry: FileEntry) -> ObjectRecord:
 
 
 def entry_of(key: str, record: ObjectRecord) -> FileEntry:
-    """An entry that the object under `key` serves."""
+    """A manifest entry that the object under `key` may serve."""
     chunks = ChunkRef(record.chunk_size, record.table) if record.table != NO_TABLE else None
     digest = record.private_of or key
     return FileEntry("", record.size, digest, chunks, unverified=record.named)
 
 
 def private_key(key: str, entry: FileEntry) -> str:
-    """Where the object of `entry` is if that under `key` is another's."""
+    """The key of the object of `entry` if `key` is taken by an object with other chunks."""
     chunks = entry.chunks
     identity = f"{key} {entry.size} {chunks.size} {chunks.digest}" if chunks else ""
     identity = identity or f"{key} {entry.size}"

@@ -1,6 +1,6 @@
-"""Which objects to give up when the cache is over its limit.
+"""Chooses the objects to evict when the cache is over its limit.
 
-Pure: the choice alone. Store.evict carries it out.
+Pure; Store.evict evicts them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from axonfs.store.records import ObjectInfo
 
 @dataclass(frozen=True, slots=True)
 class Eviction:
-    """What an eviction did, in bytes; `short_by` is what is still over the limit."""
+    """The result of an eviction, in bytes; `short_by` is how much it is still over the limit."""
 
     freed: int
     digests: list[str]
@@ -23,10 +23,10 @@ class Eviction:
 def choose_victims(
     infos: Iterable[ObjectInfo], pinned: set[str], held: set[str], over: int
 ) -> list[str]:
-    """Whole objects, least recently used first, until `over` bytes are freed.
+    """Choose objects, least recently used first, until `over` bytes are freed.
 
-    Never a pinned or a held one. An object whose digest failed goes first: nobody is served from
-    it. Fewer bytes than `over` are named where there are no more.
+    Pinned and held objects are never chosen. Quarantined objects come first, since they are not
+    served. If the other objects have fewer than `over` bytes, all of them are chosen.
     """
     candidates = [
         info

@@ -1,8 +1,7 @@
-"""Whether the cache's disk does what it should: one warning when it begins to fail, one line when
-it works again.
+"""Tracks whether the cache's disk works: logs a warning when it fails and a line when it recovers.
 
-Beside backing and index, which do not know it: whoever meets the disk's errors tells it.
-Any thread.
+Beside backing and index, which do not use it: their callers report the disk's errors here. Any
+thread.
 """
 
 from __future__ import annotations
@@ -16,17 +15,18 @@ from axonfs.errors import NoSpaceError
 
 log = logging.getLogger(__name__)
 
-# What the disk raises: a full one, or any other fault.
+# The exceptions of a disk that is full or fails.
 DISK_FAULTS = (OSError, NoSpaceError)
-# A disk that is nearly full takes one chunk and refuses the next: not worth a line each time.
+# Seconds without an error until the disk counts as working: a nearly full disk accepts one chunk
+# and refuses the next, which should not log a line each time.
 SETTLED_SECONDS = 5.0
 REPEAT_SECONDS = 300.0
 
 
 class Health:
-    """What the disk refuses at the moment, and since when; `fault` is None while all is well.
+    """The disk's current fault and its start; `fault` is None while the disk works.
 
-    `full` says that something found no room, until somebody has made some.
+    `full` is set when a write found no space, until an eviction has made some.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Health:
         self._lock = threading.Lock()
 
     def failed(self, exc: Exception) -> None:
-        """The disk raised `exc`. A shortage of descriptors or memory is no fault of the disk."""
+        """Report an error of the disk. A shortage of descriptors or memory does not count."""
         if descriptors.is_shortage(exc):
             descriptors.complain(exc)
             return
@@ -49,16 +49,16 @@ class Health:
                 again = now - self._warned < REPEAT_SECONDS
                 level = logging.INFO if again else logging.WARNING
                 self._warned = now
-                log.log(level, "%s; what it does not take is read from the source each time", exc)
+                log.log(level, "%s; chunks that cannot be cached are fetched for each read", exc)
             self.fault = exc.what if isinstance(exc, NoSpaceError) else str(exc)
 
     def worked(self) -> None:
-        """The disk took something; believed once it has refused nothing for a while."""
+        """Report a successful write; the fault ends once there was no error for a while."""
         if self.fault is not None and time.monotonic() - self._last >= SETTLED_SECONDS:
             self.recovered()
 
     def recovered(self) -> None:
-        """The disk takes what it should."""
+        """End the fault."""
         with self._lock:
             failed, self.fault, self.full = self.fault, None, False
         if failed:

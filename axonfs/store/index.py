@@ -1,21 +1,21 @@
-"""The index: the only module that opens LMDB; walk.py looks at it from a process apart.
+"""The index: the only module that opens LMDB, except for walk.py in its own process.
 
-Bottom of the store, beside records. Knows tables of bytes, nothing of what they mean.
+Bottom of the store, beside records. Knows tables of bytes, but not their meaning.
 
 How it is safe:
 
-- One process writes: the owner of the cache (Store takes the lock). Others read through LMDB's
-  own reader table.
-- In that process one lock, the writer lock, guards every write transaction *and* what memory is
-  told about it: a `Change` is applied inside the transaction and settled right after the commit,
-  before the lock is let go. So memory never says more than the index, and no two changes
-  interleave.
-- Group commit: a thread queues its change, then takes the writer lock. Whoever gets it commits
-  everything that is queued; the others find their change done. No leader, no condition variable.
-- Commits do not wait for the disk. A killed process loses nothing that was committed (the pages
-  are the kernel's). A crash of the machine may tear the file: it is walked by a child process
-  before it is opened, since LMDB can segfault on a torn one, and the first owner after a boot
-  goes on in a compacted copy, whose free list is new (recovery.py, walk.py).
+- One process writes: the owner of the cache (Store takes the lock). Other processes read through
+  LMDB's reader table.
+- In that process the writer lock guards every write transaction *and* the update of memory that
+  follows: a `Change` is applied inside the transaction and settled right after the commit, before
+  the lock is released. So memory is never ahead of the index, and changes do not interleave.
+- Group commit: a thread queues its change, then takes the writer lock. The thread that gets the
+  lock commits all queued changes; the others then find their change done. This needs no leader and
+  no condition variable.
+- Commits do not wait for the disk. A killed process loses no commit, since the kernel has the
+  pages. A crash of the machine may tear the file. Since LMDB can segfault on a torn file, a child
+  process walks it before it is opened, and the first owner after a boot continues in a compacted
+  copy, whose free list is new (recovery.py, walk.py).
 
 Threading: any thread; a transaction never leaves the call that began it.
 """
@@ -39,7 +39,7 @@ from axonfs.errors import BusyError, NoSpaceError, NotFoundError, ReadOnlyError,
 
 T = TypeVar("T")
 
-MAP_SIZES = (64 << 30, 8 << 30, 1 << 30, 256 << 20)  # sparse; smaller where addresses are short
+MAP_SIZES = (64 << 30, 8 << 30, 1 << 30, 256 << 20)  # sparse; tried until one fits into memory
 _MAX_READERS = 512
 
 
@@ -61,9 +61,9 @@ class Table(IntEnum):
 
 
 class Transaction:
-    """A read or write transaction; valid inside the call that got it.
+    """A read or write transaction; valid only inside the call that gets it.
 
-    `serial` tells write transactions of one index apart, tries that failed included.
+    `serial` is different for each write transaction of one index, failed ones included.
     """
 
     __slots__ = ("_raw", "_tables", "serial")
@@ -84,12 +84,12 @@ class Transaction:
         return bool(self._raw.delete(key, db=self._tables[table]))
 
     def delete_all(self, table: Table, prefix: bytes) -> None:
-        """Every record whose key starts with `prefix`."""
+        """Delete every record whose key starts with `prefix`."""
         for key in [key for key, _ in self.scan(table, prefix)]:
             self.delete(table, key)
 
     def scan(self, table: Table, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """Keys that start with `prefix`, and values, in order; change nothing meanwhile."""
+        """The keys that start with `prefix`, with values, in order; do not write meanwhile."""
         with self._raw.cursor(db=self._tables[table]) as cursor:
             if not cursor.set_range(prefix):
                 return
@@ -100,7 +100,7 @@ class Transaction:
 
 
 class Change:
-    """One change of the index that may share a transaction with others."""
+    """A change of the index, which may share a transaction with others."""
 
     __slots__ = ("done", "error")
 
@@ -109,11 +109,11 @@ class Change:
         self.error: Exception | None = None
 
     def apply(self, transaction: Transaction) -> None:
-        """Write; called under the writer lock. Leaves memory alone: the commit may fail."""
+        """Write to the index; under the writer lock. Does not change memory: commits may fail."""
         raise NotImplementedError
 
     def settle(self) -> None:
-        """Tell memory; called under the writer lock, after the commit."""
+        """Update memory; called under the writer lock, after the commit."""
 
 
 class _Call(Change):
@@ -178,14 +178,14 @@ class Index:
             raise _fault(exc) from exc
 
     def used(self) -> int:
-        """Bytes of all records, with what holds them; cheap."""
+        """The size of all records and their pages, in bytes; cheap."""
         with _faults(), self._environment.begin() as raw:
             stats = [raw.stat(table) for table in self._tables]
         pages = ("branch_pages", "leaf_pages", "overflow_pages")
         return sum(stat["psize"] * sum(stat[kind] for kind in pages) for stat in stats)
 
     def commit(self, change: Change) -> None:
-        """Apply `change`, in one transaction with whatever other threads commit just now.
+        """Apply `change`, in one transaction with the changes of other threads.
 
         Raises:
             NoSpaceError: the disk or the index's address space is full; nothing changed.
@@ -202,9 +202,9 @@ class Index:
     def write(
         self, apply: Callable[[Transaction], T], settle: Callable[[T], None] | None = None
     ) -> T:
-        """`apply` in a transaction of its own, then `settle`, both under the writer lock.
+        """Run `apply` in a transaction of its own, then `settle`, both under the writer lock.
 
-        For what must not share a transaction with a landing, and for all that is rare.
+        For changes that must not share a transaction with a landing, and for rare changes.
         """
         self._refuse_readers()
         change = _Call(apply, settle)
@@ -216,12 +216,12 @@ class Index:
         return result
 
     def apart(self, settle: Callable[[], None]) -> None:
-        """Tell memory something that the index could not be told, under the writer lock."""
+        """Update memory alone, under the writer lock, when the index cannot be written."""
         with self._writer:
             settle()
 
     def caught_up(self, boot: bytes) -> None:
-        """In this boot nothing is in the files any more that the index does not know."""
+        """Record that in this boot the index knows all bytes in the files."""
         if self.behind:
             self.write(lambda transaction: transaction.put(Table.META, b"swept", boot))
             self.behind = False
@@ -233,7 +233,7 @@ class Index:
                 self._environment.sync(True)
 
     def close(self) -> None:
-        """No thread may be inside a call."""
+        """Close the index; no other thread may use it."""
         with self._writer:
             self._environment.close()
 
@@ -269,7 +269,7 @@ class Index:
 
 
 def _fault(exc: Exception) -> Exception:
-    """LMDB's errors as the rest of the program knows them."""
+    """Translate LMDB's errors to those of this package."""
     if isinstance(exc, lmdb.MapFullError):
         return NoSpaceError("the cache's index is full", hint="axonfs cache clean")
     if isinstance(exc, lmdb.DiskError):  # py-lmdb's name for ENOSPC
@@ -300,13 +300,13 @@ def open_owner(
 
     Raises:
         UnsupportedError: a newer axonfs wrote it.
-        NoSpaceError, OSError: the disk does not let us.
+        NoSpaceError, OSError: the disk is full or failed.
     """
     with _faults():
         environment = _environment(path, map_size, readonly=False, create=True, mode=0o600)
         try:
             _check_format(environment, path, form)
-            environment.reader_check()  # readers that died would keep old pages from reuse
+            environment.reader_check()  # dead readers would keep old pages from being reused
             tables = _tables_as_they_are(environment, boot, form)
             tables = tables or _create_tables(environment, boot, form)
             with environment.begin(db=tables[Table.META]) as raw:
@@ -318,7 +318,7 @@ def open_owner(
 
 
 def open_reader(path: Path, form: int) -> Index:
-    """The index at `path` for a process beside the owner; nothing is created or upgraded.
+    """The index at `path` for a process beside the owner; creates and upgrades nothing.
 
     Raises:
         NotFoundError: there is no index.
@@ -326,7 +326,7 @@ def open_reader(path: Path, form: int) -> Index:
     """
     if not path.exists() or path.stat().st_size == 0:
         raise NotFoundError("there is no cache here yet", source=str(path.parent))
-    # Without a lock file nobody ever wrote beside us, and LMDB would create one.
+    # Without a lock file there was no writer yet, and LMDB must not create the file.
     lock = Path(f"{path}-lock").exists()
     with _faults():
         environment = _environment(path, None, readonly=True, create=False, lock=lock)
@@ -344,7 +344,7 @@ def open_reader(path: Path, form: int) -> Index:
 def _environment(path: Path, map_size: int | None, **options: Any) -> Any:
     options |= {"subdir": False, "sync": False, "metasync": False}
     options |= {"max_dbs": 16, "max_readers": _MAX_READERS}
-    options["readahead"] = False  # what the page cache has of the index counts as our memory
+    options["readahead"] = False  # mapped pages of the index count as this process's memory
     for size in (map_size,) if map_size else MAP_SIZES:
         try:
             return lmdb.open(os.fsencode(path), map_size=size, **options)
@@ -353,7 +353,7 @@ def _environment(path: Path, map_size: int | None, **options: Any) -> Any:
         except lmdb.Error as exc:
             if "already open in this process" not in str(exc):
                 raise
-            raise BusyError("this process has the cache open already", source=str(path)) from exc
+            raise BusyError("this process already has the cache open", source=str(path)) from exc
     raise UnsupportedError("the address space is too small for the cache's index")
 
 
@@ -366,14 +366,14 @@ def _check_format(environment: Any, path: Path, form: int) -> None:
         found = raw.get(b"format")
     if found is not None and int(found) > form:
         raise UnsupportedError(
-            f"a newer axonfs wrote this cache (format {int(found)}, this one knows {form})",
+            f"a newer axonfs wrote this cache (format {int(found)}; this version reads {form})",
             source=str(path.parent),
             hint="upgrade axonfs, or use another --cache",
         )
 
 
 def _create_tables(environment: Any, boot: bytes, form: int) -> list[Any]:
-    # One transaction: a process beside us sees all of the tables or none.
+    # One transaction, so that other processes see all of the tables or none.
     with environment.begin(write=True) as raw:
         tables = [environment.open_db(table.key, txn=raw) for table in Table]
         raw.put(b"format", str(form).encode(), db=tables[Table.META])
@@ -382,9 +382,9 @@ def _create_tables(environment: Any, boot: bytes, form: int) -> list[Any]:
 
 
 def _tables_as_they_are(environment: Any, boot: bytes, form: int) -> list[Any] | None:
-    """The tables, None if one is missing, or they were written in another boot or format.
+    """The tables; None if one is missing, or if they are of another boot or format.
 
-    A worker that takes over writes nothing: its disk may be full.
+    Writes nothing, since the disk may be full when a worker takes over.
     """
     with suppress(lmdb.Error):
         tables = [environment.open_db(table.key, create=False) for table in Table]

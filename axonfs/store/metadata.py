@@ -1,7 +1,7 @@
-"""What the cache keeps beside object bytes: documents, manifests, chunk tables, pins, the scrub.
+"""The cache's data beside object bytes: documents, manifests, chunk tables, pins, the scrub state.
 
-Above index and records, below Store, which inherits it. Manifests are parsed when
-asked for; of 10,000 only the last few are held. A table or manifest was checked by who puts it.
+Above index and records, below Store, which inherits from it. Manifests are parsed on use; only the
+last few stay in memory. Callers check a chunk table or manifest before they store it.
 
 Threading: any thread.
 """
@@ -30,10 +30,10 @@ from axonfs.store.records import Kind, seal, unseal
 
 log = logging.getLogger(__name__)
 
-# What is kept of registries' words, like the index of 20,000 models with 100,000 files. Beyond it
-# they are asked again: the index of a registry that lists without end must not fill the disk.
+# Limit for documents of registries, enough for the index of 20,000 models with 100,000 files. What
+# exceeds it is fetched each time: a registry with an endless index must not fill the disk.
 BUDGET = 8 << 30
-PARSED_BYTES = 8 << 20  # of raw manifests whose parsed form is held; parsed is some 5 times that
+PARSED_BYTES = 8 << 20  # raw size of the manifests kept in parsed form, which is 5 times as large
 _SCRUB = b"scrub"
 _FETCHED = struct.Struct("<d")
 _LENGTH = struct.Struct("<I")
@@ -51,9 +51,9 @@ class StoredManifest:
 class Pin:
     """A version exempt from eviction; `files` are object digests, `pinned_at` unix seconds.
 
-    It is a receipt as well: `complete` says that at that time all `chunks` of the files, of `size`
-    bytes, were local and had been checked since the machine was started. The bytes of `unverified`
-    of its files were compared with no digest, since the registry has none.
+    It is also a receipt: `complete` means that at that time all `chunks` of the files, of `size`
+    bytes, were local and had been checked since the machine was booted. `unverified` is the number
+    of its files for which the registry has no digest to compare with.
     """
 
     spec: Spec
@@ -68,10 +68,10 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class ScrubState:
-    """How far the scrub is; times in unix seconds, 0 for never, `boot` in hex.
+    """The progress of the scrub; times in unix seconds, 0 for never, `boot` in hex.
 
-    `key` and `chunk` are where it goes on, `read` the bytes and `bad` the chunks of this round;
-    `last_read` and `last_bad` are those of the one that ended at `ended`.
+    `key` and `chunk` are the position where it resumes. `read` bytes were read in this round, and
+    `bad` chunks found. `last_read` and `last_bad` are those of the round that ended at `ended`.
     """
 
     boot: str = ""
@@ -86,11 +86,10 @@ class ScrubState:
 
 
 class Metadata:
-    """The part of Store that knows nothing of files.
+    """The part of Store that does not deal with backing files.
 
-    Documents, manifests and chunk tables can be had again: where the disk does not take them or
-    give them back, only `health` hears of it. A pin that cannot be written or read
-    is an error.
+    Documents, manifests and chunk tables can be fetched again: if the disk fails to write or read
+    them, that is only reported to `health`. A pin that cannot be written or read is an error.
     """
 
     def __init__(self, index: Index) -> None:
@@ -124,7 +123,7 @@ class Metadata:
         self._keep(apply)
 
     def touch_document(self, url: str, fetched: float) -> None:
-        """The document was seen to be fresh at `fetched`; the body is not written again."""
+        """Record that the document was still current at `fetched`, without rewriting its body."""
         key = _key(url)
 
         def apply(transaction: Transaction) -> None:
@@ -136,7 +135,7 @@ class Metadata:
         self._keep(apply)
 
     def manifest(self, spec: Spec) -> StoredManifest | None:
-        """The manifest of `spec`, parsed now unless it was among the last few."""
+        """The manifest of `spec`, parsed now unless it is in memory."""
         record = None
         with self._told():
             record = unseal(Kind.MANIFEST, self._index.get(Table.MANIFESTS, _key(str(spec))))
@@ -150,18 +149,18 @@ class Metadata:
             self._keep(lambda txn: txn.put(Table.MANIFESTS, _key(str(spec)), record))
 
     def specs(self) -> list[Spec]:
-        """The versions whose manifests are here, sorted."""
+        """The versions whose manifests are stored, sorted."""
         records: list[bytes] = []
         with self._told():
             records = self._records(Table.MANIFESTS, Kind.MANIFEST)
         return sorted(_split(record)[0] for record in records)
 
     def drop_manifest(self, spec: Spec) -> bool:
-        """Whether there was one."""
+        """Drop the manifest; return whether there was one."""
         return self._index.write(lambda txn: txn.delete(Table.MANIFESTS, _key(str(spec))))
 
     def table(self, entry: FileEntry) -> ChunkTable | None:
-        """The chunk table that `entry` names, None if it names none or none is here."""
+        """The stored chunk table that `entry` names; None without one."""
         if entry.chunks is None:
             return None
         raw = None
@@ -170,7 +169,7 @@ class Metadata:
         record = unseal(Kind.TABLE, raw)
         if record is None:
             return None
-        with suppress(MalformedError):  # one of format 1, which is fetched again
+        with suppress(MalformedError):  # a table of format 1, which is fetched again
             return decode_table(record)
         return None
 
@@ -190,7 +189,7 @@ class Metadata:
         self._index.write(lambda txn: txn.put(Table.PINS, _key(str(pin.spec)), record))
 
     def drop_pin(self, spec: Spec) -> bool:
-        """Whether there was one."""
+        """Drop the pin; return whether there was one."""
         return self._index.write(lambda txn: txn.delete(Table.PINS, _key(str(spec))))
 
     def pinned_digests(self) -> set[str]:
@@ -198,17 +197,17 @@ class Metadata:
         return {digest for pin in self.pins() for digest in pin.files}
 
     def unprove(self, digest: str) -> None:
-        """Bytes of an object were lost: pins that have it are no longer complete."""
+        """Mark the pins of an object incomplete, since bytes of it were lost."""
         for pin in self.pins():
             if digest in pin.files and pin.complete:
                 self.put_pin(replace(pin, complete=False))
 
     def scrub_state(self) -> ScrubState:
-        """How far the scrub is; that of one that never ran where nothing sensible is kept."""
+        """The progress of the scrub; a new state if none is stored, or an invalid one."""
         record = unseal(Kind.SCRUB, self._index.get(Table.META, _SCRUB))
         try:
             return ScrubState(**json.loads(record)) if record else ScrubState()
-        except TypeError:  # another axonfs kept something else
+        except TypeError:  # another version of axonfs stored other fields
             return ScrubState()
 
     def put_scrub_state(self, state: ScrubState) -> None:
@@ -218,18 +217,18 @@ class Metadata:
     def _room_for(self, size: int) -> bool:
         fits = self._index.used() + size <= BUDGET
         if not fits and not self._full:
-            log.warning("the index has %d bytes; what else registries say is not kept", BUDGET)
+            log.warning("the index has %d bytes; no further registry data is stored", BUDGET)
         self._full = not fits
         return fits
 
     def _keep(self, apply: Callable[[Transaction], None]) -> None:
-        """Write what can be had again, if the disk takes it."""
+        """Write data that can be fetched again; ignore a disk fault."""
         with self._told():
             self._index.write(apply)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Tell `health` what the disk refuses, and raise nothing."""
+        """Report disk faults to `health` instead of raising them."""
         try:
             yield
         except DISK_FAULTS as exc:
@@ -248,16 +247,18 @@ class Metadata:
             try:
                 manifest = parse_manifest(raw, spec, base)
             except MalformedError as exc:
-                # A stricter axonfs than the one that stored it: asked for again, refused by name.
-                log.info("the cached manifest is not used: %s", exc)
+                # An older, less strict version stored it. The new fetch reports what is wrong.
+                log.info("ignoring a cached manifest: %s", exc)
                 return None
             self._parsed.put(digest, manifest)
         return StoredManifest(manifest, base)
 
 
 class _ParsedManifests:
-    """The manifests parsed last, by the digest of base and document, within a budget of raw bytes;
-    always the newest one."""
+    """The manifests that were parsed last, by the digest of base and document.
+
+    The budget is in raw bytes; the newest manifest is always kept.
+    """
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
@@ -284,12 +285,12 @@ class _ParsedManifests:
 
 
 def _key(text: str) -> bytes:
-    # A URL or spec may be longer than the 511 bytes that LMDB allows a key.
+    # Hashed, since a URL or spec may be longer than a key in LMDB, 511 bytes.
     return hashlib.sha256(text.encode()).digest()
 
 
 def _table_key(digest: str, chunks: ChunkRef) -> bytes:
-    # By the table's digest too: a registry that lies about an object does not displace the truth.
+    # With the table's digest, so that a registry with a false table does not replace the true one.
     return bytes.fromhex(digest) + chunks.size.to_bytes(4, "big") + bytes.fromhex(chunks.digest)
 
 

@@ -1,7 +1,7 @@
-"""The backing files that are open: a limited number, those that were used last.
+"""Keeps a limited number of backing files open: those that were used last.
 
-Beside backing, below ledger. To close a file here is to drop the reference to its descriptor, which
-is closed with the last one: a call that was given it keeps it open. So a read takes no lock.
+Beside backing, below ledger. Closing a file here drops a reference to its descriptor, which closes
+with the last reference: a call that uses the descriptor keeps it open. So reads take no lock.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Protocol
 
 from axonfs import descriptors
 
-# To keep more open takes more of the kernel's memory than it saves in calls of `open`.
+# Keeping more files open costs more kernel memory than it saves calls of `open`.
 MOST = 16384
-# Left for sockets, the index, pipes and threads, where the limit is large enough.
+# Descriptors left for sockets, the index, pipes and threads, if the limit is large enough.
 OTHERS = 256
 
 
@@ -25,7 +25,7 @@ class Descriptor(int):
     _closed = False
 
     def close(self, close: Callable[[int], None] = os.close) -> None:
-        """Close it now: no call uses it, but the traceback of one may still refer to it."""
+        """Close it now. No call uses it, but a traceback may still refer to it."""
         if not self._closed:
             self._closed = True
             close(self)
@@ -34,23 +34,23 @@ class Descriptor(int):
 
 
 class Opened(Protocol):
-    """What has a backing file open."""
+    """An object that may have its backing file open."""
 
     fd: Descriptor | None
     held: bool
 
     @property
     def accessed(self) -> float:
-        """When it was used last."""
+        """The time of its last use."""
 
 
 class OpenFiles:
     """The objects that have their backing file open.
 
-    `lock` guards them and `fd` of each, and is never held while anything blocks.
+    `lock` guards them and their `fd`, and is never held during a blocking call.
 
     Args:
-        most: how many may be open, None for what the process's limit leaves for them.
+        most: how many may be open; by default a share of the process's limit.
     """
 
     def __init__(self, most: int | None = None) -> None:
@@ -63,13 +63,13 @@ class OpenFiles:
 
     @property
     def most(self) -> int:
-        """How many may be open."""
+        """The maximum number of open files."""
         return self._most or share(descriptors.limit())
 
     def add(self, opened: Opened, descriptor: Descriptor) -> None:
-        """Note that the file is open now, and close others where these are too many.
+        """Register an open file, and close others if there are too many.
 
-        The caller alone keeps the descriptor of an object that is not held any more.
+        If the object is not held any more, only the caller keeps the descriptor.
         """
         with self.lock:
             if not opened.held:
@@ -81,30 +81,30 @@ class OpenFiles:
         closed.clear()  # closes them, without the lock
 
     def remove(self, opened: Opened) -> Descriptor | None:
-        """Let go of a file's descriptor, which is returned; the lock is held."""
+        """Unregister a file and return its descriptor; the caller holds the lock."""
         self._open.pop(opened, None)
         descriptor, opened.fd = opened.fd, None
         return descriptor
 
     def make_room(self) -> None:
-        """Close half of the files: the process has no descriptor left."""
+        """Close half of the files, after the process ran out of descriptors."""
         with self.lock:
             closed = self._oldest(len(self._open) // 2)
         closed.clear()
 
     def close(self) -> None:
-        """Close every file: no call uses one any more."""
+        """Close every file; no call may use one any more."""
         with self.lock:
             descriptors = [self.remove(opened) for opened in list(self._open)]
         for descriptor in filter(None, descriptors):
             descriptor.close()
 
     def _oldest(self, left: int) -> list[Descriptor | None]:
-        """Have only `left` open; returns the references that still keep the others so."""
+        """Unregister all but the last `left` files; return the references that keep them open."""
         by_use = sorted(self._open, key=lambda opened: opened.accessed)
         return [self.remove(opened) for opened in by_use[: max(len(by_use) - left, 0)]]
 
 
 def share(limit: int) -> int:
-    """How many of a process's descriptors are for backing files."""
+    """The number of a process's descriptors for backing files."""
     return min(max(limit - OTHERS, limit // 4, 8), MOST)

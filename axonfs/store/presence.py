@@ -1,12 +1,12 @@
-"""Which chunks of one object are local: the bits in the index, and the same bits in memory.
+"""Which chunks of one object are local: bits in the index, and the same bits in memory.
 
-Above index and records, below objects, which knows the bytes. Bits change under the index's writer
-lock only: a change is applied to the records, committed, and then settled in the bitmaps, so what
-a reader sees in memory is in the index. Readers take no lock: a look at a bitmap is one bytearray
-operation.
+Above index and records, below objects, which handles the bytes. Bits change only under the index's
+writer lock: a change is applied to the records, committed, and then settled in the bitmaps. So bits
+that a reader sees in memory are in the index. Readers take no lock, since a look at a bitmap is one
+bytearray operation.
 
-`epoch` counts the times that chunks were given up. A landing names the epoch in which its bytes
-were written and does not count if another has begun; nor does a verdict on the whole object.
+`epoch` increases whenever chunks are dropped. A landing states the epoch in which its bytes were
+written, and is ignored if the epoch has changed; so is the result of a check of the whole object.
 
 Threading: any thread.
 """
@@ -26,16 +26,16 @@ from axonfs.store.records import GROUP, Group, ObjectRecord, group_key
 
 @dataclass(slots=True)
 class Tally:
-    """Sums over all objects; changed under the writer lock.
+    """Totals over all objects; changed under the writer lock.
 
-    `bytes` are local; `quarantined` has the cause by the content's digest.
+    `bytes` counts local bytes; `quarantined` maps a content's digest to the cause.
     """
 
     bytes: int = 0
     quarantined: dict[str, str] = field(default_factory=dict)
 
     def mark(self, digest: str, cause: str | None) -> None:
-        """Note that an object is quarantined, or with None that it is not."""
+        """Record that an object is quarantined; with None, that it is not."""
         if cause is None:
             self.quarantined.pop(digest, None)
         else:
@@ -43,10 +43,10 @@ class Tally:
 
 
 class Presence:
-    """The bits of one object, and what its record says.
+    """The bits of one object, and the fields of its record.
 
     Args:
-        boot: of this boot; chunks checked in another need a check before use.
+        boot: the id of this boot; chunks that were checked in another need a check before use.
     """
 
     __slots__ = (
@@ -96,7 +96,7 @@ class Presence:
         self.adopted = Bitmap(self.count)
 
     def load(self, transaction: Transaction) -> None:
-        """Read the bits from the index, before any other thread knows of this object."""
+        """Read the bits from the index, before other threads use this object."""
         padded = -(-self.count // GROUP) * GROUP
         columns = bytearray(padded), bytearray(padded), bytearray(padded)
         for key, raw in transaction.scan(Table.GROUPS, self._key):
@@ -106,12 +106,12 @@ class Presence:
                     column[at : at + GROUP] = flags
         present, usable, adopted = (bytes(column[: self.count]) for column in columns)
         self.present.load(present)
-        # The owner may drop chunks at any time: beside it nothing is usable without a check.
+        # The owner may drop chunks at any time, so other processes check every chunk.
         self.usable.load(usable if self._index.writable else bytes(self.count))
         self.adopted.load(adopted)
 
     def recount(self) -> None:
-        """Believe the bits where a torn index has them say something else than the record does."""
+        """Correct the record by the bits, if they differ in a torn index."""
         extents = self.present.extents(0, self.count)
         local = sum(self.bytes_of(extent).size for extent in extents)
         if local != self.present_bytes and self._index.writable:
@@ -133,29 +133,29 @@ class Presence:
         return Range(min(extent.start * self.chunk_size, stop), stop)
 
     def group(self, chunk: int) -> Group:
-        """The record that `chunk` is in, as committed."""
+        """The committed record that has `chunk`."""
         raw = self._index.get(Table.GROUPS, group_key(self._key, chunk // GROUP))
         return Group(raw, self._boot)
 
     def land(self, chunk: int, values: Sequence[int], epoch: int) -> bool:
-        """Chunks from `chunk` on, of these sums, were written in `epoch`; False if it ended."""
+        """Record chunks from `chunk` on with these sums, written in `epoch`; False if it ended."""
         landing = _Landing(self, chunk, values, epoch)
         self._index.commit(landing)
         return landing.kept
 
     def confirm(self, chunk: int, value: int) -> bool:
-        """The chunk was read and is right; False if it is no longer local."""
+        """Record that the chunk was read and is valid; False if it is no longer local."""
         confirmation = _Confirmation(self, chunk, value)
         try:
             self._index.commit(confirmation)
-        except DISK_FAULTS:  # then it holds for this process
+        except DISK_FAULTS:  # then record it in memory only
             self._index.apart(confirmation.confirm)
         return confirmation.kept
 
     def lose(self, chunk: int, judge: Callable[[Group], bool]) -> bool | None:
-        """Clear a chunk unless `judge`, asked under the writer lock, finds it right after all.
+        """Clear a chunk unless `judge`, called under the writer lock, finds it valid after all.
 
-        Returns whether it was found right; None if it is no longer local.
+        Returns whether it was valid; None if it is no longer local.
         """
         slot = chunk % GROUP
 
@@ -178,7 +178,7 @@ class Presence:
         return self._index.write(apply, settle)
 
     def forget(self, chunks: Range, cut: Callable[[Range], None]) -> int:
-        """Clear chunks, then have `cut` remove their bytes; returns how many went."""
+        """Clear chunks, then call `cut` to remove their bytes; return how many bytes."""
 
         def apply(transaction: Transaction) -> int:
             extents = self.present.extents(chunks.start, chunks.stop)
@@ -190,7 +190,7 @@ class Presence:
 
         def settle(_gone: int) -> None:
             self._clear_memory(chunks)
-            # The epoch moves last: a landing that begins in the new one writes after the cut.
+            # The epoch changes last: a landing of the new epoch is then written after the cut.
             try:
                 cut(self.bytes_of(chunks))
             finally:
@@ -199,10 +199,9 @@ class Presence:
         return self._index.write(apply, settle)
 
     def amend(self, change: Callable[[ObjectRecord], None]) -> None:
-        """Change the object's record in ways that concern no chunk; `change` is called under the
-        writer lock.
+        """Change fields of the object's record; `change` is called under the writer lock.
 
-        Where the index does not take it, it holds for this process.
+        If the index cannot be written, the change is made in memory only.
         """
 
         def apply(transaction: Transaction) -> ObjectRecord:
@@ -227,7 +226,7 @@ class Presence:
             self._index.apart(settle_apart)
 
     def verify(self, epoch: int) -> bool:
-        """The object is verified if it is complete and still in `epoch`; whether it is."""
+        """Mark the object verified if it is complete and still in `epoch`; return whether it is."""
 
         def change(record: ObjectRecord) -> None:
             record.verified = self.epoch == epoch and self.present_bytes == self.size
@@ -236,13 +235,13 @@ class Presence:
         return self.verified
 
     def reset(self) -> None:
-        """The records were dropped; under the writer lock."""
+        """Clear memory after the records were dropped; under the writer lock."""
         self._clear_memory(Range(0, self.count))
         self.quarantined = None
         self.epoch += 1
 
     def record(self) -> ObjectRecord:
-        """As memory has it, which is what was committed last: nothing is read back to land."""
+        """The record from memory, which equals the committed one, so landings need no read."""
         return ObjectRecord(
             self.size,
             self.chunk_size,
@@ -259,7 +258,7 @@ class Presence:
         """Write the object's record with `gain` more bytes present."""
         if self._pending_in != transaction.serial:
             self._pending, self._pending_in = 0, transaction.serial
-        self._pending += gain  # memory learns of the landings in this transaction after it
+        self._pending += gain  # memory is updated only after the transaction
         record = self.record()
         record.present_bytes += self._pending
         record.verified = record.verified and gain >= 0
@@ -297,7 +296,7 @@ class Presence:
 
 
 class _Landing(Change):
-    """Chunks whose bytes are in the file and right."""
+    """Chunks whose bytes are in the file and valid."""
 
     __slots__ = ("_epoch", "_gained", "_presence", "_values", "kept")
 
@@ -330,14 +329,14 @@ class _Landing(Change):
             for chunk in self._values:
                 presence.present.set(chunk)
                 presence.adopted.clear(chunk)
-            # Usable last: whoever finds the last chunk so must find the object complete as well.
+            # Set `usable` last: a reader that sees the last chunk also sees the object complete.
             presence._gain(self._gained)
             for chunk in self._values:
                 presence.usable.set(chunk)
 
 
 class _Confirmation(Change):
-    """A local chunk that was read and is right."""
+    """A local chunk that was read and is valid."""
 
     __slots__ = ("_chunk", "_presence", "_value", "kept")
 
@@ -357,7 +356,7 @@ class _Confirmation(Change):
             self.kept = True
 
     def confirm(self) -> None:
-        """Without the index; under the writer lock."""
+        """Record it in memory only; under the writer lock."""
         self.kept = self._presence.present.test(self._chunk)
         self.settle()
 

@@ -1,8 +1,8 @@
-"""Reading local chunks again that nobody asked for: the scrub's way through one object.
+"""Checks local chunks of one object for the scrub.
 
-Beside store, above objects. It reads at most what it is told and leaves the page cache as it was:
-chunks that were not in it go from it again, or the bytes that readers use would make room for them.
-For worker threads; the object is held.
+Beside store, above objects. It reads at most a given number of bytes, and leaves the page cache as
+it was: it removes the chunks that it brought in, which would displace bytes that readers use. For
+worker threads; the caller holds the object.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from axonfs.store.objects import StoredObject
 
 @dataclass(frozen=True, slots=True)
 class Recheck:
-    """What was read, in bytes, the chunks that were wrong, and where to go on (None: its end)."""
+    """The bytes read, the bad chunks, and the chunk where to continue (None at the end)."""
 
     read: int
     wrong: tuple[int, ...]
@@ -30,12 +30,12 @@ def recheck(stored: StoredObject, table: ChunkTable | None, start: int, budget: 
     """Compare local chunks from `start` on, until `budget` bytes are read.
 
     Args:
-        table: without it chunks that only the table can judge are left alone.
+        table: without it, chunks that need the table to be checked are skipped.
     """
     buffer = memoryview(bytearray(min(stored.chunk_size, stored.size)))
     read, wrong = 0, list[int]()
-    if stored.present_bytes:  # else it was dropped meanwhile, and its file would be made anew
-        with suppress(*DISK_FAULTS):  # the store's health has them
+    if stored.present_bytes:  # else it was dropped meanwhile, and opening would create its file
+        with suppress(*DISK_FAULTS):  # reported to the store's health
             stored.opened()
     if not stored.readable:
         return Recheck(0, (), None)
@@ -66,7 +66,7 @@ def _check(
 
 
 def _is_cached(fd: int, offset: int) -> bool:
-    """Whether the page cache has the byte; True where the file system cannot tell."""
+    """Whether the page cache has the byte; True if the file system cannot tell."""
     try:
         os.preadv(fd, [bytearray(1)], offset, os.RWF_NOWAIT)
     except BlockingIOError:

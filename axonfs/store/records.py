@@ -1,4 +1,4 @@
-"""How the index's records look, byte by byte.
+"""The format of the index's records.
 
 Pure; the bottom of the store. Little endian, except for keys, whose order LMDB compares:
 
@@ -20,13 +20,13 @@ Pure; the bottom of the store. Little endian, except for keys, whose order LMDB 
     pins       key: sha256 of the spec; sealed: JSON
     meta       format (ASCII number), boot (16 bytes), scrub (sealed: JSON)
 
-Sealed: after the u64 xxh3-64 of what follows, seeded with what kind of record it is. What a torn
-index returns breaks its seal and counts as not there. Groups need none: a chunk's own sum is
-compared with its bytes.
+Sealed: preceded by the u64 xxh3-64 of the rest, seeded with the kind of the record. A record from a
+torn index does not match its seal and counts as missing. Groups have no seal, since each chunk's
+sum is compared with its bytes.
 
-A chunk's `checked` bit means nothing unless the group's boot id is that of this boot. A chunk is
-`adopted` if it was found in a backing file rather than landed: its sum is unknown, and only the
-chunk table can say whether it is right.
+A chunk's `checked` bit is valid only if the group has the id of this boot. A chunk is `adopted` if
+it was found in a backing file instead of landed: its sum is unknown, so only the chunk table can
+verify it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from typing import Self
 import xxhash
 
 FORMAT = 2
-GROUP = 128  # chunks of one group record: 1 KiB of sums keeps a commit to one leaf page
+GROUP = 128  # chunks per group record: with 1 KiB of sums a commit changes one leaf page
 NO_TABLE = ""
 _OBJECT = struct.Struct("<QIIQd32s32s")
 _SUM = struct.Struct("<Q")
@@ -52,7 +52,7 @@ _BINARY = bytes.maketrans(b"01", b"\0\1")
 
 
 class Kind(IntEnum):
-    """What a seal is seeded with, so that no record passes for one of another table."""
+    """The seed of a seal, so that a record is not valid in another table."""
 
     OBJECT = 1
     DOCUMENT = 2
@@ -64,7 +64,7 @@ class Kind(IntEnum):
 
 
 def checksum(data: bytes | bytearray | memoryview) -> int:
-    """xxh3-64, which finds what a crash did; digests are for what somebody may have done."""
+    """xxh3-64, which detects damage by a crash; digests also detect manipulation."""
     return xxhash.xxh3_64_intdigest(data)
 
 
@@ -73,7 +73,7 @@ def seal(kind: Kind, payload: bytes) -> bytes:
 
 
 def unseal(kind: Kind, raw: bytes | None) -> bytes | None:
-    """What was sealed; None if it is not there or not as it was."""
+    """The sealed payload; None if the record is missing or damaged."""
     if raw is None or len(raw) < _SUM.size:
         return None
     payload = raw[_SUM.size :]
@@ -82,9 +82,9 @@ def unseal(kind: Kind, raw: bytes | None) -> bytes | None:
 
 @dataclass(slots=True)
 class ObjectRecord:
-    """What is known of one object; a chunk size of 0 means a stray that no entry claimed yet.
+    """The record of one object; a chunk size of 0 means a stray that no entry claimed yet.
 
-    `table` is the digest of the chunk table its chunks were checked against, NO_TABLE if none.
+    `table` is the digest of the chunk table that verified its chunks, or NO_TABLE.
     A private object (store.py) names the digest of its content in `private_of`. `named`: as in
     FileEntry.
     """
@@ -132,9 +132,9 @@ class ObjectRecord:
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One object as the index has it; sizes in bytes, `accessed` in unix seconds.
+    """One object's state in the index; sizes in bytes, `accessed` in unix seconds.
 
-    `digest` is that of the content, but for a private object, which names it in `private_of`.
+    `digest` is the digest of the content; for a private object that is `private_of`.
     """
 
     digest: str
@@ -148,7 +148,7 @@ class ObjectInfo:
 
 
 def info_of(digest: str, record: ObjectRecord, accessed: float | None) -> ObjectInfo:
-    """`accessed`: a later access than the record's, where one is known."""
+    """The ObjectInfo of a record; `accessed` is a later access than the record's, if known."""
     return ObjectInfo(
         digest,
         record.size,
@@ -166,12 +166,12 @@ def group_key(digest: bytes, group: int) -> bytes:
 
 
 class Group:
-    """The record of 128 neighbouring chunks, to be changed and put back.
+    """The record of 128 neighbouring chunks, which can be changed and written back.
 
     Args:
-        raw: the record, None if there is none yet. One of a wrong length counts as none: its
-            chunks are fetched again, which is slow and right.
-        boot: this boot; bits of `checked` from another are dropped.
+        raw: the record, None if there is none yet. A record with a wrong length counts as none:
+            its chunks are fetched again.
+        boot: the id of this boot; `checked` bits of other boots are dropped.
     """
 
     __slots__ = ("raw",)
@@ -197,7 +197,7 @@ class Group:
         return int(value)
 
     def settle(self, slot: int, value: int) -> None:
-        """The chunk's bytes are right and have the sum `value`: present and checked."""
+        """Mark a chunk present and checked, with the sum `value`."""
         _SUM.pack_into(self.raw, _SUMS + 8 * slot, value)
         byte, bit = slot >> 3, 1 << (slot & 7)
         self.raw[_PRESENT + byte] |= bit
@@ -205,7 +205,7 @@ class Group:
         self.raw[_ADOPTED + byte] &= ~bit
 
     def adopt(self, slot: int) -> None:
-        """The chunk's bytes are there; nobody knows yet whether they are right."""
+        """Mark a chunk present but not verified."""
         byte, bit = slot >> 3, 1 << (slot & 7)
         self.raw[_PRESENT + byte] |= bit
         self.raw[_CHECKED + byte] &= ~bit
@@ -217,7 +217,7 @@ class Group:
             self.raw[field + byte] &= mask
 
     def flags(self) -> tuple[bytes, bytes, bytes]:
-        """(present, usable, adopted): a byte of 0 or 1 per chunk; usable needs no check."""
+        """(present, usable, adopted), a byte of 0 or 1 per chunk; usable chunks need no check."""
         present = int.from_bytes(self.raw[_PRESENT:_CHECKED], "little")
         checked = int.from_bytes(self.raw[_CHECKED:_ADOPTED], "little")
         adopted = int.from_bytes(self.raw[_ADOPTED:_SUMS], "little")

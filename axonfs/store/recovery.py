@@ -1,7 +1,7 @@
-"""An index that a crash of the machine may have torn: checked before it is opened.
+"""Checks an index before it is opened, since a crash of the machine may have torn it.
 
 Beside index. It runs walk.py as a script in a child process: LMDB may segfault on a torn file, and
-the child's death is then the answer. Knows nothing of LMDB itself. Only the owner calls it.
+then the child dies instead of this process. Does not import LMDB.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from axonfs.store import walk
 
 log = logging.getLogger(__name__)
 
-# How LMDB ends on a torn file. Not SIGKILL: that is the kernel short of memory.
+# The signals that LMDB dies of on a torn file. Not SIGKILL, which means that memory ran out.
 _TORN_SIGNALS = {
     -signal.SIGSEGV,
     -signal.SIGBUS,
@@ -30,11 +30,11 @@ _TORN_SIGNALS = {
 
 
 def recover(path: Path, boot: bytes) -> None:
-    """Move an index aside that LMDB could not bear; after a boot, go on in a compacted copy.
+    """Move a torn index aside; after a boot, replace an intact one by a compacted copy.
 
     Raises:
-        UnsupportedError: it could not be checked, which is no reason to give it up.
-        NoSpaceError: nor is a disk that has no room for the copy.
+        UnsupportedError: the index could not be checked; it is kept.
+        NoSpaceError: the disk has no room for the copy; the index is kept.
     """
     fresh = Path(f"{path}.new")
     fresh.unlink(missing_ok=True)
@@ -49,11 +49,11 @@ def recover(path: Path, boot: bytes) -> None:
 
 
 def inspect(path: Path, boot: bytes) -> None:
-    """For a process beside the owner, or where there is none: changes nothing.
+    """Check the index for a process that is not the owner; changes nothing.
 
     Raises:
-        CorruptError: LMDB could not bear the index.
-        UnsupportedError: it could not be checked.
+        CorruptError: the index is torn.
+        UnsupportedError: the index could not be checked.
     """
     if not path.exists() or path.stat().st_size == 0:
         return
@@ -75,7 +75,7 @@ def _fault(path: Path, boot: bytes, fresh: Path | None) -> str | None:
         if fresh is not None:
             fresh.unlink(missing_ok=True)
         raise NoSpaceError(
-            "the cache's disk is full, and after a boot its index has to be copied",
+            "the cache's disk is full, and after a boot its index must be copied",
             source=str(path.parent),
             hint=rundir.FREE_SPACE,
         )
@@ -86,7 +86,7 @@ def _fault(path: Path, boot: bytes, fresh: Path | None) -> str | None:
 
 
 def _walk_in_child(path: Path, boot: bytes, fresh: Path | None) -> subprocess.CompletedProcess[str]:
-    # By its path and not with -m, so the child imports lmdb and little else: 40 ms.
+    # Run by its path and not with -m, so that the child imports little besides lmdb: 40 ms.
     script = walk.__file__
     paths = [entry for entry in sys.path if entry] + [str(Path(script).parents[2])]
     return subprocess.run(

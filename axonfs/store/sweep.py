@@ -1,13 +1,12 @@
-"""Backing files whose bytes no record counts: what a kill left between the index and the files.
+"""Finds backing files without bytes in the index, as a kill may leave them.
 
-Beside store, above ledger. The sweep runs once after the cache was opened, beside everything else.
-Within one boot the index has all that was committed, so a file that it does not know is of no use
-and goes. After a boot the index may know less than the files do, until a sweep came to its end:
-then such a file becomes a stray, which counts for usage and eviction, and is adopted when an entry
-claims it.
+Beside store, above ledger. The sweep runs once after the cache was opened, in the background.
+Within one boot the index has all commits, so a file without bytes there is useless and is removed.
+After a boot the index may lack commits, until one sweep is complete. Then such a file becomes a
+stray, which counts for usage and eviction and is adopted when a manifest entry claims it.
 
-A file is created under the ledger's lock by an object that is held, so one whose object is not held
-under that lock is no work in progress. For one worker thread.
+An object creates its file under the ledger's lock and while it is held. So under that lock, a file
+whose object is not held is not in use. For one worker thread.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Swept:
-    """How many files were removed, and how many are strays now."""
+    """The numbers of files that were removed, and that became strays."""
 
     removed: int = 0
     strays: int = 0
 
 
 def sweep(ledger: Ledger) -> Swept:
-    """Give up or take in the backing files that the index counts no byte of.
+    """Remove the backing files without bytes in the index, or count them as strays.
 
     Raises:
         NoSpaceError, OSError: the disk is full or failed.
@@ -49,14 +48,14 @@ def sweep(ledger: Ledger) -> Swept:
     ledger.index.caught_up(ledger.boot)
     if foreign:
         what = f"{counted(len(foreign), 'file')} below {ledger.directory.objects}"
-        log.warning("%s left alone, not of this cache: %s, for one", what, min(foreign))
+        log.warning("%s do not belong to this cache and are ignored, e.g. %s", what, min(foreign))
     if swept.removed or swept.strays:
-        log.info("%d backing files removed and %d found again", swept.removed, swept.strays)
+        log.info("%d backing files removed and %d recovered", swept.removed, swept.strays)
     return swept
 
 
 def _counted(ledger: Ledger) -> set[str]:
-    """The objects of which the index counts bytes."""
+    """The objects with bytes in the index."""
     with ledger.index.view() as view:
         raws = list(view.scan(Table.OBJECTS))
     decoded = ((key.hex(), ObjectRecord.decode(raw)) for key, raw in raws)
@@ -81,13 +80,13 @@ def _settle(ledger: Ledger, digest: str, swept: Swept) -> None:
 
 
 def count_strays(directory: Directory, transaction: Transaction) -> None:
-    """Have the index, which is new, count every file that there is."""
+    """Record every backing file as a stray in a new index."""
     for digest, status in directory.files():
         transaction.put(Table.OBJECTS, bytes.fromhex(digest), _stray(status).encode())
 
 
 def _stray(status: stat_result) -> ObjectRecord:
-    """The record of a file that nothing is known of but its size and age."""
+    """The record of a file of which only size and age are known."""
     local = min(status.st_blocks * 512, status.st_size)
     return ObjectRecord(status.st_size, 0, present_bytes=local, accessed=status.st_mtime)
 

@@ -1,7 +1,7 @@
-"""Walks an index that may be torn, as a script in a process of its own: LMDB may die of it.
+"""A script that reads a whole index, which may be torn, in its own process: LMDB may crash on it.
 
-Beside index; recovery.py runs it by its path, so that it imports lmdb and little else (40 ms).
-Arguments: the index, the boot id in hex, where a compacted copy may go (empty: nowhere).
+Beside index; recovery.py runs it by its path, so that it imports little besides lmdb (40 ms).
+Arguments: the index, the boot id in hex, and the path for a compacted copy (empty: no copy).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 import lmdb
 
-# Exit codes: the index cannot be walked; there is no room for the copy.
+# Exit codes: the index is torn; there is no room for the copy.
 TORN, FULL = 3, 4
 
 
 def _walk(path: Path, boot: bytes, fresh: str) -> None:
-    """Touch every record; after a boot, write a compacted copy to `fresh` where that is a path."""
-    # The owner is alone. Anybody else may walk beside a writer, and needs LMDB's reader lock.
+    """Read every record; after a boot, write a compacted copy to `fresh` unless it is empty."""
+    # The owner is alone. Other processes may run beside a writer, and need LMDB's reader lock.
     lock = not fresh and Path(f"{path}-lock").exists()
     environment = lmdb.open(
         os.fsencode(path), subdir=False, readonly=True, create=False, lock=lock, max_dbs=16
@@ -52,7 +52,7 @@ def _walk_table(cursor: Any, entries: int) -> None:
 
 
 def main() -> int:
-    """The exit code."""
+    """Run the script and return its exit code."""
     path, boot, fresh = sys.argv[1:4]
     try:
         _walk(Path(path), bytes.fromhex(boot), fresh)

@@ -1,5 +1,4 @@
-"""What the cache needs from time to time: eviction down to its size limit, and the scrub.
+"""Background work on the cache: eviction down to its size limit, and the scrub.
 
-Imports catalog, fetch and store. The loops run on the trio thread, and what reads the disk in
-threads.
+Imports catalog, fetch and store. The loops run on the trio thread; disk reads run in threads.
 """

@@ -1,8 +1,8 @@
-"""Keeps the cache within its limit while chunks land.
+"""Keeps the cache within its size limit while chunks arrive.
 
-Sits beside fetch. Which objects go is the store's choice (least recently used, never pinned or
-in use); when that is not enough, objects in use give up the chunks behind their readers.
-Trio thread; the disk work runs in threads.
+Sits beside fetch. The store chooses the objects to evict: the least recently used, never pinned or
+open ones. If that is not enough, open objects drop the chunks behind their readers. Trio thread;
+the disk work runs in threads.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from axonfs.store import DISK_FAULTS, Store
 
 log = logging.getLogger(__name__)
 
-# Evict a little more than needed, so that it is not done again for every chunk.
+# Evict a little more than needed, so that not every chunk causes an eviction.
 HEADROOM = 0.95
 KEEP_FREE = 0.10
 _LIMIT_AGE = 1.0
-# Between two looks at a cache that is over its limit and can give up nothing, in seconds.
+# Seconds to wait while the cache is over its limit and can evict nothing.
 NOTHING_PAUSE = 0.05
 FULL_PAUSE = 1.0
 
 
 class Evictor:
-    """Watches the store's usage.
+    """Evicts when the cache exceeds its limit.
 
     Args:
-        limit: bytes the cache may take, None to leave a tenth of its disk free.
+        limit: bytes that the cache may take, None to leave 10 % of its disk free.
     """
 
     def __init__(self, store: Store, directory: Path, limit: int | None) -> None:
@@ -43,7 +43,7 @@ class Evictor:
         self._limit, self._limit_time = 0, float("-inf")
 
     def limit(self) -> int:
-        """Bytes the cache may take now."""
+        """Bytes that the cache may take now."""
         if self._fixed is not None:
             return self._fixed
         now = trio.current_time()
@@ -61,9 +61,9 @@ class Evictor:
         return max(0, int(self._store.usage() + free))
 
     async def room(self, keep: Set[str]) -> int:
-        """Bytes that can be fetched and evict nothing that is pinned or whose digest is in `keep`.
+        """Bytes that can be fetched without evicting pinned objects or those in `keep`.
 
-        Negative where those alone are too much already; none on a disk that does not answer.
+        Negative if those alone exceed the limit; 0 if the disk fails.
         """
         try:
             disk = os.statvfs(self._directory)
@@ -80,7 +80,7 @@ class Evictor:
         return sum(info.present_bytes for info in infos if (info.private_of or info.digest) in keep)
 
     def landed(self) -> None:
-        """A chunk landed, or found no room: wake the evictor if that was too much."""
+        """Wake the evictor if the cache is over its limit or full; called after each chunk."""
         if self._store.usage() > self.limit() or self._store.health.full:
             self._over.set()
 
@@ -102,13 +102,13 @@ class Evictor:
             if digests:
                 log.debug("evicted %d objects", len(digests))
                 evicted(digests)
-            else:  # there is nothing to give up, and on a full disk each chunk asks again
+            else:  # nothing can be evicted, and on a full disk each chunk wakes us again
                 await trio.sleep(FULL_PAUSE if self._store.health.fault else NOTHING_PAUSE)
 
     async def _evict(self, fetcher: Fetcher) -> list[str]:
-        """The objects that lost bytes."""
+        """Evict, and return the digests of the objects that lost bytes."""
         limit = self.limit()
-        if self._store.health.full:  # of other data too: what the cache has is what it can have
+        if self._store.health.full:  # perhaps of other data: the cache cannot grow
             limit = min(limit, self._store.usage())
             self._store.health.full = False
         done = await trio.to_thread.run_sync(self._store.evict, int(limit * HEADROOM))

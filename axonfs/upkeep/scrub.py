@@ -1,14 +1,14 @@
-"""The scrub: goes round all local chunks and compares them, so that rot is found before a reader.
+"""The scrub: checks all local chunks regularly, to find damage on the disk before a reader does.
 
-Above fetch, beside the evictor; the mount runs it. A round takes the objects in the order of their
-digests, at no more than so many bytes per second, and stops while anybody reads or fetches. Where
-it is stands in the index, so the next worker goes on there; after a boot, when nothing vouches for
-any chunk, it begins anew at once, which also makes complete files fit for passthrough again.
+Above fetch, beside the evictor; the mount runs it. A round checks the objects in the order of their
+digests at a limited rate, and pauses while there are reads or fetches. The index has its position,
+so the next worker resumes there. After a boot no chunk counts as checked, so a new round begins at
+once; it also makes complete files fit for passthrough again.
 
-A wrong chunk is no longer local. If its object is pinned, or the kernel itself reads its file, it
-is fetched again behind everything else; the bytes of such a file are written over, never cut.
+A bad chunk is dropped. If its object is pinned, or if the kernel reads its file itself, the chunk
+is fetched again with the lowest priority. The bytes of such a file are overwritten, never cut.
 
-Trio thread; the reading in threads.
+Trio thread; the disk reads run in threads.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ log = logging.getLogger(__name__)
 
 # Between two rounds in one boot, in seconds.
 ROUND_SECONDS = 24 * 3600.0
-# How long nobody may have read or fetched before it goes on.
+# Seconds without reads or fetches before it resumes.
 QUIET_SECONDS = 1.0
-# Read at a time; at the usual rates that is some tenths of a second's worth.
+# Bytes per step: at the usual rates a step takes some tenths of a second.
 STEP_BYTES = 4 << 20
 SAVE_SECONDS = 10.0
-# Until what could not be fetched again, or a disk that failed, is tried again.
+# Seconds until a failed fetch or disk read is retried.
 RETRY_SECONDS = 60.0
 
 
 class Scrub:
-    """One cache's scrub.
+    """The scrub of one cache.
 
     Args:
-        rate: bytes per second, 0 for none at all.
-        quiet: seconds without a read before it goes on.
+        rate: bytes per second, 0 to disable it.
+        quiet: seconds without a read before it resumes.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class Scrub:
         self._saved = 0.0
         self._seen = -1
         self._doing = "off" if rate == 0 else "resting"
-        self._owed: dict[str, set[int]] = {}  # wrong chunks of pinned objects, by digest
+        self._owed: dict[str, set[int]] = {}  # bad chunks to fetch again, by digest
 
     def statistics(self) -> dict[str, Any]:
-        """What it does, its figures of this round and of the last one, for `status`."""
+        """The state, and the figures of this round and of the last one, for `status`."""
         state = self._state
         return {
             "state": self._doing,
@@ -86,10 +86,10 @@ class Scrub:
         }
 
     async def run(self, reads: Callable[[], int]) -> None:
-        """Go round until cancelled.
+        """Run rounds until cancelled.
 
         Args:
-            reads: how many reads there were so far; it waits while the number changes.
+            reads: returns the number of reads so far; the scrub waits while it changes.
         """
         if self._rate == 0:
             return
@@ -108,7 +108,7 @@ class Scrub:
                 await trio.sleep(RETRY_SECONDS)
 
     async def _kept_state(self) -> ScrubState:
-        """How far an earlier worker came; nowhere where the disk does not say."""
+        """The state that an earlier worker saved; a new state if it cannot be read."""
         try:
             return await trio.to_thread.run_sync(self._store.scrub_state)
         except OSError as exc:
@@ -116,7 +116,7 @@ class Scrub:
             return ScrubState()
 
     async def _rest(self) -> None:
-        """Return when the next round is due; a round that was begun is."""
+        """Wait until the next round is due, or return at once to resume a round."""
         self._doing = "resting"
         while (
             not self._state.began and (left := self._state.ended + ROUND_SECONDS - time.time()) > 0
@@ -136,7 +136,7 @@ class Scrub:
         await self._save(
             ScrubState(state.boot, ended=time.time(), last_read=state.read, last_bad=state.bad)
         )
-        log.debug("scrubbed %d bytes, %d chunks were wrong", state.read, state.bad)
+        log.debug("scrubbed %d bytes, %d chunks were bad", state.read, state.bad)
 
     async def _object(self, key: str, reads: Callable[[], int]) -> None:
         stored = await trio.to_thread.run_sync(self._store.known, key)
@@ -157,7 +157,7 @@ class Scrub:
             await trio.sleep(max(step.read / self._rate - (trio.current_time() - began), 0))
 
     async def _calm(self, reads: Callable[[], int]) -> None:
-        """Return when nobody fetched or read for a while."""
+        """Wait until there were no fetches and reads for a while."""
         while self._fetcher.busy or self._seen != reads():
             self._doing = "waiting"
             self._seen = reads()
@@ -170,18 +170,18 @@ class Scrub:
 
     async def _found(self, stored: StoredObject, wrong: Iterable[int]) -> None:
         wrong = set(wrong)
-        what = f"{counted(len(wrong), 'chunk')} of object {stored.digest[:12]} rotted on the disk"
+        what = f"{counted(len(wrong), 'chunk')} of object {stored.digest[:12]} damaged on the disk"
         pinned = await trio.to_thread.run_sync(self._store.pinned_digests)
         if not stored.frozen and stored.digest not in pinned:
-            log.warning("%s; whoever reads it next has it fetched again", what)
+            log.warning("%s; the next read fetches them again", what)
             return
-        fate = "is offline" if self._fetcher.offline else "has it fetched again"
-        log.warning("%s; it is pinned or passed through, and the mount %s", what, fate)
+        fate = "is offline" if self._fetcher.offline else "fetches them again"
+        log.warning("%s; the object is pinned or passed through, and the mount %s", what, fate)
         await trio.to_thread.run_sync(self._store.unprove, stored.digest)
         self._owed.setdefault(stored.digest, set()).update(wrong)
 
     async def _repay(self) -> None:
-        """Try to have what was lost of pinned and passed-through objects again."""
+        """Try to fetch the lost chunks of pinned and passed-through objects again."""
         if self._fetcher.offline:
             return
         for digest, chunks in list(self._owed.items()):
@@ -189,7 +189,7 @@ class Scrub:
                 await self._fetch_again(digest, chunks)
                 del self._owed[digest]
             except (AxonError, OSError) as exc:
-                log.info("still without chunks of object %s: %s", digest[:12], exc)
+                log.info("cannot fetch chunks of object %s again yet: %s", digest[:12], exc)
 
     async def _fetch_again(self, digest: str, chunks: Iterable[int]) -> None:
         feed = await self._feed(digest)
@@ -200,7 +200,7 @@ class Scrub:
                 await feed.need(run, Priority.BACKGROUND)
 
     async def _feed(self, digest: str) -> Feed | None:
-        """The object opened for us, through a reader's version or that of a pin."""
+        """A feed of the object, through a reader's version or that of a pin; None without one."""
         for feed in self._fetcher.feeds():
             if feed.entry.digest == digest and feed.versions:
                 return await self._fetcher.open(feed.versions[0], feed.entry)

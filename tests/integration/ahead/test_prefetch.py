@@ -214,7 +214,7 @@ async def test_a_file_that_cannot_be_had_does_not_stop_the_others(
         assert await it.ended() == "incomplete"
         assert [it.local(name) for name in SHARDS] == [SIZES[SHARDS[0]], 0, SIZES[SHARDS[2]]]
         assert it.load["size"] - it.load["local"] == bad.size
-    lines = [record for record in caplog.records if "goes on without" in record.message]
+    lines = [record for record in caplog.records if "prefetch skips a file" in record.message]
     assert len(lines) == 1
     assert SHARDS[1] in lines[0].message
     assert max(record.levelno for record in caplog.records) == logging.INFO
@@ -248,7 +248,7 @@ async def test_what_fits_is_fetched_in_order(
         await it.open(INDEX)
         await it.ended()
         assert len(origin.requests) == requests  # and not again
-    assert "would evict what must stay" in caplog.text
+    assert "more does not fit into the cache" in caplog.text
 
 
 async def test_what_others_have_open_stays(tmp_path: Path, origin: FaultyOrigin) -> None:

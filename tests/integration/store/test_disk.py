@@ -293,7 +293,7 @@ def test_an_index_is_not_given_up_for_want_of_room_after_a_boot(disk: Disk) -> N
     with closing(Store.open(cache, boot_id=BOOT)) as store:
         land(store, what)
     filler = disk.fill()
-    with pytest.raises(NoSpaceError, match=r"after a boot its index has to be copied.*free some"):
+    with pytest.raises(NoSpaceError, match=r"after a boot its index must be copied.*free some"):
         Store.open(cache, boot_id=NEXT_BOOT)
     with closing(Store.open(cache, boot_id=BOOT)) as store:  # a worker that takes over: no boot
         assert store.usage() == len(what.data)

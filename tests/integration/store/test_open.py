@@ -109,7 +109,7 @@ class TestOwner:
         store = Store.open(tmp_path)
         with pytest.raises(BusyError, match=str(os.getpid())):
             Store.open(tmp_path)
-        with pytest.raises(BusyError, match="open already"):
+        with pytest.raises(BusyError, match="already has the cache open"):
             Store.open(tmp_path, owner=False)
         store.close()
         Store.open(tmp_path).close()

@@ -163,7 +163,7 @@ def test_what_is_not_of_the_cache_is_left_alone_and_named(
     with caplog.at_level(logging.WARNING):
         assert store.sweep() == Swept()
     (said,) = caplog.messages
-    assert said.startswith(f"3 files below {objects} left alone")
+    assert said.startswith(f"3 files below {objects} do not belong to this cache")
     assert len(os.listdir(objects / "ab")) == 2
     assert (objects / "notes.txt").exists()
 
