@@ -17,7 +17,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
+from jsonschema import Draft7Validator, Draft202012Validator
 
 from axonfs.cli.main import main
 from axonfs.formats.manifest import (
@@ -242,7 +242,9 @@ def rules(node: Any = SCHEMA) -> Iterator[dict[str, Any]]:
 
 
 def test_the_schema_is_a_json_schema() -> None:
+    """Also by an earlier draft, which is all that some editors know."""
     Draft202012Validator.check_schema(SCHEMA)
+    Draft7Validator.check_schema(SCHEMA)
 
 
 def test_every_rule_of_the_schema_has_a_message() -> None:
@@ -281,9 +283,11 @@ def for_editors(raw: bytes) -> list[str]:
     In usual YAML 1.5 is a number and true a boolean, where AxonFS has texts.
     """
     document = yaml.load(raw, EditorLoader)
-    validator = Draft202012Validator(SCHEMA)
-    as_parsed = validator.iter_errors(parse_yaml(raw, limit=1 << 20))
-    return [error.message for error in [*validator.iter_errors(document), *as_parsed]]
+    found: list[str] = []
+    for validator in (Draft202012Validator(SCHEMA), Draft7Validator(SCHEMA)):
+        for read in (document, parse_yaml(raw, limit=1 << 20)):
+            found += [error.message for error in validator.iter_errors(read)]
+    return found
 
 
 def test_editors_accept_what_lint_accepts() -> None:
