@@ -21,7 +21,7 @@ from axonfs.client.file import CachedFile, MountedFile
 from axonfs.client.mounted import Mounted
 from axonfs.client.target import Target, resolve_with_notes
 from axonfs.client.transport import LOOKS, READ_ONLY, Sink, Transport, result_here
-from axonfs.errors import MalformedError, NotFoundError, UnsupportedError
+from axonfs.errors import AxonError, MalformedError, NotFoundError, UnsupportedError
 from axonfs.names import check_path
 from axonfs.settings.settings import Settings
 from axonfs.versions import parse_wanted
@@ -97,7 +97,7 @@ class Client:
         return self._closed
 
     def close(self) -> None:
-        """Close the files that this client opened; it takes no more calls."""
+        """Close the files that this client opened. After that it refuses calls."""
         self._closed = True
         with self._adding:
             files = list(self._files)
@@ -168,7 +168,7 @@ class Client:
 
         Raises:
             NoSpaceError: it does not fit into the cache.
-            BusyError: another process owns the cache, and is no mount.
+            BusyError: another process that is not a mount owns the cache.
         """
         request = {
             "op": "pin",
@@ -243,7 +243,11 @@ class Client:
             named, directory = self._mounted.directory(spec, self._note)
         else:
             named, directory = str(wanted), mountpoint.joinpath(*wanted.spec.segments)
-        return MountedFile(str(directory / path), named, path)
+        try:
+            return MountedFile(str(directory / path), named, path)
+        except AxonError:  # the mount's own error says more than an errno, if there is one
+            self._transport.ask_worker({"op": "info", "spec": named})
+            raise
 
     def _open_cached(self, spec: str, path: str) -> CachedFile:
         from axonfs.client import sessions  # which imports trio

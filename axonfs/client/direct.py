@@ -23,7 +23,7 @@ class Direct(Protocol):
         """Fill `view` from `offset` on.
 
         Raises:
-            OSError: the disk failed, or the bytes are there no more.
+            OSError: the disk failed, or the bytes were dropped.
         """
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from axonfs.errors import AxonError, NotFoundError, ReadError, refused
+from axonfs.errors import AxonError, NotFoundError, ReadError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -43,7 +43,7 @@ class MountedFile(io.FileIO):
         except OSError as exc:
             if what := _NOT_FILES.get(exc.errno or 0):
                 raise NotFoundError(what, spec=spec, path=path) from exc
-            raise refused(exc).located(spec=spec, path=path) from exc
+            raise self._fault(exc, "opened") from exc
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """As io.RawIOBase; raises ReadError."""
@@ -67,11 +67,14 @@ class MountedFile(io.FileIO):
         except io.UnsupportedOperation:
             raise
         except OSError as exc:
-            what = f"cannot be read: {exc.strerror}"
-            hint = "axonfs status and the mount's log say why"
-            fault = AxonError(what, spec=self._spec, path=self._path, hint=hint)
-            fault.errno = exc.errno or errno.EIO
-            raise ReadError.of(fault) from exc
+            raise self._fault(exc, "read") from exc
+
+    def _fault(self, exc: OSError, verb: str) -> ReadError:
+        what = f"cannot be {verb}: {exc.strerror}"
+        hint = "axonfs status and the mount's log say why"
+        fault = AxonError(what, spec=self._spec, path=self._path, hint=hint)
+        fault.errno = exc.errno or errno.EIO
+        return ReadError.of(fault)
 
 
 class CachedFile(io.RawIOBase):
@@ -182,7 +185,7 @@ class CachedFile(io.RawIOBase):
             self.close()
 
     def _dealloc_warn(self, source: Any) -> None:
-        # io.BufferedReader calls this one, as that of FileIO, when nobody has closed it.
+        # io.BufferedReader calls this one, as that of FileIO, when it was not closed.
         warnings.warn(f"unclosed file {source!r}", ResourceWarning, source=source, stacklevel=2)
 
     def _check(self) -> None:

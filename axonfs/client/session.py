@@ -187,7 +187,7 @@ class Session:
         return call
 
     def _finish(self, call: _Call[Any]) -> None:
-        """Cancel the work if it is not done: Ctrl-C, or the caller wants no more of it."""
+        """Cancel the work if it is not done: at Ctrl-C, or when its caller gives up."""
         with self._lock:
             self._calls.discard(call)
         if not call.future.done():

@@ -73,7 +73,7 @@ def test_files_are_read_through_the_mount(mount: Mount, tmp_path: Path) -> None:
         for path, match in (("nope", "no such file"), ("sub", "it is a directory")):
             with pytest.raises(errors.NotFoundError, match=match):
                 client.open(SPEC, path)
-        with pytest.raises(errors.NotFoundError):
+        with pytest.raises(errors.NotFoundError, match="no such version"):
             client.open("nlp/tiny@9", NAME)
         left = client.open(SPEC, NAME)
     with pytest.raises(ValueError, match="closed"):
@@ -135,6 +135,19 @@ def test_a_client_that_outlives_a_mount_goes_on_without_it(
             assert isinstance(file.raw, MountedFile)
             assert file.read() == expected
         assert client.status().mountpoint == again.path
+
+
+@pytest.mark.complains
+def test_a_file_that_cannot_be_opened_says_why(
+    start_mount: MountFactory, registry: RegistryServer
+) -> None:
+    """The errno of the mount is EIO; its own error has the cause."""
+    mount = start_mount("http://127.0.0.1:9", env={"AXONFS_RETRIES": "0"})
+    with (
+        axonfs.Client(cache=mount.cache) as client,
+        pytest.raises(errors.UnavailableError, match="Connection refused"),
+    ):
+        client.open(SPEC, NAME)
 
 
 @pytest.mark.complains
