@@ -2,7 +2,7 @@
 
 Below unpacking.py. How it is safe: of each object one chunk that was absent is held back until all
 its bytes were seen to be right, so an object that is complete is right, whenever a kill comes. The
-others count for nothing until then. What the kernel reads itself is not overwritten before that at
+others are not served until then. What the kernel reads itself is not overwritten before that at
 all: only the chunks that rot took from it are held back. One pass at a time fills an object
 (package.py).
 
@@ -40,7 +40,7 @@ class Filling:
             OSError: the disk failed.
         """
         stored = self._object
-        if stored.complete:  # nothing vouches for it
+        if stored.complete:  # but not verified
             stored.discard()
         absent = [chunk for run in stored.missing(0, stored.count) for chunk in range(*run)]
         self._back = set(absent if stored.frozen else absent[-1:])
@@ -76,7 +76,7 @@ class Filling:
             raise MalformedError(what)
 
     def settle(self) -> None:
-        """Have the object count: its bytes are right.
+        """Complete the object: its bytes are right.
 
         Raises:
             OSError: the disk failed.
@@ -89,15 +89,15 @@ class Filling:
             self._object.quarantine(None)
 
     def close(self) -> None:
-        """Release the object. What is not complete of it counts for nothing."""
+        """Release the object. One that is not complete is not served."""
         self._object.release()
 
 
 def is_right(stored: StoredObject, entry: FileEntry) -> bool:
-    """Whether there is nothing left to do for a file, as far as it can be known."""
+    """Whether the object has all bytes, and they were verified if that is possible."""
     return stored.complete and (stored.verified or (entry.unverified and is_whole(stored)))
 
 
 def is_whole(stored: StoredObject) -> bool:
-    """Whether all of it landed: what was only found in its file proves nothing."""
+    """Whether a pass wrote all of it; bytes that were found in its file prove nothing."""
     return stored.complete and not stored.adopted(0, stored.count)

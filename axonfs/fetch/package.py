@@ -33,11 +33,11 @@ from axonfs.store import Store
 
 log = logging.getLogger(__name__)
 
-# A package that could not be had is not asked for again so soon, in seconds: `verify --repair`
-# goes from file to file, and each would fetch all of it.
+# Seconds until a package that was refused is asked for again: `verify --repair` goes from file to
+# file, and each would fetch the whole package.
 REFUSED_TTL = 10.0
-# How often a package is fetched again that came in several answers and is wrong: these may have had
-# different bytes.
+# How often a package that came in several answers and is wrong is fetched again: the answers may
+# have been parts of different packages.
 MAX_RESTARTS = 2
 
 
@@ -201,7 +201,7 @@ class _Pass:
         try:
             Unpacking(manifest, store, body.readinto, self._unpacked, unverified=allowed).run()
         except (ChangedError, MalformedError) as exc:
-            # Anew: neither is about the file that a reader wants, and a reader gets EIO of both.
+            # The cause names the package and no file. A new error gives readers EIO for both.
             what = f"the package is not what the manifest declares: {exc.what}"
             source = exc.source or shown(self._mirrors[0].url)
             raise MalformedError(what, source=source) from exc

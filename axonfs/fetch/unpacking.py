@@ -36,7 +36,8 @@ class Unpacking:
     Args:
         readinto: fills a view with the next bytes of the package, or as much of it as is left.
         unpacked: called with each declared file when its object is complete and right.
-        unverified: whether files count of which nothing tells that their bytes are right.
+        unverified: whether files that neither a sha256 of their own nor one of the package verifies
+            may be served.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class Unpacking:
             self._done(entry, filling)
 
     def _entry(self, path: str, size: int) -> FileEntry | None:
-        """What the manifest declares of a file; None of the manifest's own."""
+        """What the manifest declares of a file; None for the manifest itself."""
         entry = self._due.get(path)
         if entry is None and path == MANIFEST_NAME and size <= MAX_MANIFEST_BYTES:
             return None
@@ -135,7 +136,7 @@ class Unpacking:
             return None
         generation = stored.generation()
         if entry.packed and is_whole(stored) and stored.mark_verified(generation):
-            return None  # a kill came before that was noted
+            return None  # a kill came before the index had that
         filling = Filling(entry, stored)
         self._held.append(filling)
         filling.begin()
@@ -145,7 +146,7 @@ class Unpacking:
         return self._unverified or not entry.unverified
 
     def _done(self, entry: FileEntry, filling: Filling | None) -> None:
-        """All bytes of a file came. The package vouches for it if nothing else does."""
+        """All bytes of a file came. One without a sha256 waits for that of the package."""
         del self._due[entry.path]
         if filling is None:
             if self._counts(entry):
@@ -161,7 +162,7 @@ class Unpacking:
         self._unpacked(filling.entry)
 
     def _finish(self) -> None:
-        """The package was read to its end: have files that waited for that count."""
+        """Check the package as a whole, and serve the files that waited for that."""
         if self._due:
             count, path = self._declared - len(self._due), printable(min(self._due))
             what = f"it holds {count} of {self._declared} declared files; '{path}' is missing"

@@ -40,11 +40,11 @@ def asked(origin: FaultyOrigin, part: str = "/packages/") -> int:
 
 
 def came(mount: Mount, size: int) -> None:
-    """Return when the mount has fetched so many bytes."""
+    """Return when the mount has fetched `size` bytes."""
     deadline = time.monotonic() + 20
     while mount.fetched() < size:
         assert time.monotonic() < deadline
-        time.sleep(0.01)  # a mount tells nobody how much it has fetched
+        time.sleep(0.01)  # a mount sends no event for this
 
 
 def test_the_first_read_of_any_file_brings_them_all(
@@ -89,7 +89,7 @@ def test_a_file_is_readable_once_it_is_complete(
 def test_what_a_killed_worker_unpacked_of_a_file_is_not_served(
     start_mount: MountFactory, registry: Path, origin: FaultyOrigin, sums: bool
 ) -> None:
-    """It was of a package that is wrong, which nobody had noticed yet."""
+    """It was of a package that is wrong, which the worker had not noticed yet."""
     good, bad = stored(FILES), stored({**FILES, "last.bin": LAST[::-1]})
     add_package(registry, SPEC, FILES, bad, sums=sums, declared=good)
     origin.plan(pause := Pause(), of="/packages/")

@@ -1,4 +1,4 @@
-"""Parts of a package's files that a pass left behind: nobody is served from them."""
+"""Parts of a package's files that a pass left behind: no reader is served from them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def frozen_and_rotten(parts: Rig, feed: Feed, backing: Path) -> None:
 
 
 async def taken(parts: Rig, size: int) -> None:
-    """Return when the pass has gone through so many bytes."""
+    """Return when the pass has read `size` bytes."""
     await settled(lambda: parts.fetcher.statistics()["bytes"] >= size)
 
 
@@ -44,7 +44,7 @@ async def taken(parts: Rig, size: int) -> None:
 async def test_what_a_broken_pass_left_is_not_served(
     tmp_path: Path, registry: Path, origin: FaultyOrigin, sums: bool
 ) -> None:
-    """Whoever comes after it: the next process knows no more than the index."""
+    """Not in the next process either, which knows only the index."""
     size = len(add_package(registry, SPEC, FILES, sums=sums))
     origin.plan(pause := Pause(), of="/packages/")
     async with rig(tmp_path / "cache", origin.url, limits=PATIENT) as parts:
@@ -81,8 +81,8 @@ def lost(feed: Feed) -> None:
 async def test_a_lost_chunk_is_not_filled_by_a_package_that_is_wrong(
     tmp_path: Path, registry: Path, origin: FaultyOrigin, sums: bool
 ) -> None:
-    """Nobody is served before the package is seen to be right, although one chunk alone is absent
-    and all others are those of a package that was."""
+    """No reader is served before the package is seen to be right, although one chunk alone is
+    absent and all others are those of a package that was."""
     good = stored(FILES)
     add_package(registry, SPEC, FILES, good, sums=sums)
     async with rig(tmp_path / "cache", origin.url, limits=PATIENT) as parts:
