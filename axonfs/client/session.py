@@ -12,6 +12,7 @@ A process that was forked has no such thread: there the session takes no work (`
 
 from __future__ import annotations
 
+import logging
 import math
 import queue
 import threading
@@ -28,6 +29,8 @@ from axonfs.client.cached import CachedFiles
 from axonfs.engine import Engine, open_engine
 from axonfs.service import Service
 from axonfs.settings.settings import Settings
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -200,6 +203,8 @@ class Session:
             trio.run(self._main)
         except BaseException as exc:
             fault = exc
+            if self._ready.done():  # else the caller of the constructor gets it
+                log.error("the engine of this process failed", exc_info=exc)
         finally:
             self._after()
             self._end(fault)

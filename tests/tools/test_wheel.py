@@ -12,6 +12,7 @@ import pytest
 
 import axonfs
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 UV = Path(sys.executable).with_name("uv")
 

@@ -81,7 +81,9 @@ def test_closing_ends_the_work_that_waits(session: Session) -> None:
     session.post(lambda: None)
 
 
-def test_an_engine_that_fails_is_heard_of_and_replaced(settings: Settings) -> None:
+def test_an_engine_that_fails_is_logged_and_replaced(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
     session = sessions.lease(settings, writes=True)
     thread, errors = waiting(session)
 
@@ -90,8 +92,11 @@ def test_an_engine_that_fails_is_heard_of_and_replaced(settings: Settings) -> No
 
     session.post(lambda: session.engine.nursery.start_soon(bug))
     thread.join(30)
-    assert isinstance(errors[0], ClosedError | ExceptionGroup)
+    assert isinstance(errors[0], ClosedError)
     session.close()
+    (record,) = (item for item in caplog.records if item.levelname == "ERROR")
+    assert record.getMessage() == "the engine of this process failed"
+    assert record.exc_info
     with sessions.leased(settings, writes=True) as another:
         assert another is not session
         assert another.alive
