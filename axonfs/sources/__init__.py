@@ -1,7 +1,7 @@
-"""Sources of models: Axon's registries, hubs, and Hugging Face's own cache on this machine.
+"""Sources of models: registries, hubs, and Hugging Face's own cache on this machine.
 
-Each knows what models it has and where their bytes are. Imports http_client, formats and settings.
-The trio thread asks sources; `HubCache` alone is read in threads.
+A source knows its models and where their bytes are. Imports http_client, formats and settings.
+Sources run on the trio thread; only `HubCache` is for worker threads.
 """
 
 from axonfs.sources.hub import HubSource

@@ -1,8 +1,8 @@
-"""Whether a registry that refuses a document denies access to it, or does not have it.
+"""Whether a refused document is missing or forbidden.
 
-Storage that lists nothing to strangers (S3 without ListBucket) answers 403 for what is not there.
-A wrong token brings 403 as well, and must not look like an empty registry: as long as every answer
-was a refusal, `denial` reports it. Trio only.
+Storage without permission to list (S3 without ListBucket) answers 403 for missing objects. A wrong
+token also leads to 403, and must not look like an empty registry. So while a registry has refused
+every request, `denial` has the refusal. Trio only.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from axonfs.errors import AccessDeniedError, NotFoundError
 
 T = TypeVar("T")
 
-_NO_TOKEN = "if it needs a token: axonfs registry add URL --with-token"
-_BAD_TOKEN = "its token may be wrong: axonfs registry add URL --with-token sets another"
+_NO_TOKEN = "to add a token: axonfs registry add URL --with-token"
+_BAD_TOKEN = "to replace the token: axonfs registry add URL --with-token"
 
 
 class Access:
-    """How one registry answered so far.
+    """How one registry has answered so far.
+
+    `denial` is the last refusal, or None once the registry has answered a request.
 
     Args:
-        has_token: whether credentials are sent along.
-
-    `denial` is the last refusal while there was no other answer.
+        has_token: whether requests carry credentials.
     """
 
     def __init__(self, *, has_token: bool) -> None:
@@ -32,10 +32,10 @@ class Access:
         self._readable = False
         self.denial: AccessDeniedError | None = None
 
-    async def heard(self, asked: Awaitable[T]) -> T:
-        """Await a request, and note how the registry answered."""
+    async def answered(self, request: Awaitable[T]) -> T:
+        """Await a request, and note how the registry answered it."""
         try:
-            found = await asked
+            answer = await request
         except AccessDeniedError as exc:
             exc.what = f"access denied: {exc.what}"
             exc.hint = _BAD_TOKEN if self._has_token else _NO_TOKEN
@@ -43,32 +43,33 @@ class Access:
                 self.denial = exc
             raise
         except NotFoundError:
-            self._told()
+            self._note_answer()
             raise
-        self._told()
-        return found
+        self._note_answer()
+        return answer
 
     async def optional(
-        self, asked: Awaitable[T | None], known: Callable[[], Awaitable[bool]] | None = None
+        self, request: Awaitable[T | None], existed: Callable[[], Awaitable[bool]] | None = None
     ) -> T | None:
-        """The outcome of a request for a document that need not exist; None if it is refused.
+        """The answer to a request for an optional document; None if it is refused or missing.
 
         Args:
-            known: whether it did exist, so that it is refused now and not absent.
+            existed: whether the document existed before. Then a refusal raises.
 
         Raises:
-            AccessDeniedError: the token is not accepted, or no longer.
+            AccessDeniedError: the registry does not accept the token, or no longer.
         """
         try:
-            return await self.heard(asked)
+            return await self.answered(request)
         except AccessDeniedError as exc:
-            if not self.may_be_absent(exc) or (known is not None and await known()):
+            if not self.may_be_absent(exc) or (existed is not None and await existed()):
                 raise
             return None
 
     def may_be_absent(self, exc: AccessDeniedError) -> bool:
-        """Whether a refusal may mean that nothing is there. A 401 to a token is about the token."""
+        """Whether a refusal may mean "not found". A 401 to a request with a token means that the
+        token is wrong."""
         return exc.status == 403 or not self._has_token
 
-    def _told(self) -> None:
+    def _note_answer(self) -> None:
         self._readable, self.denial = True, None

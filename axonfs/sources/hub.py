@@ -1,14 +1,14 @@
-"""What hubs of models have in common: repositories of files, with commits, branches and tags.
+"""The base class of hubs: repositories of files, with commits, branches and tags.
 
-A hub has no manifests. The listing of a commit becomes one, of kind Snapshot, when the commit is
-first looked up; it is kept like any other. A commit never changes, so neither does its snapshot.
-Each hub is a subclass in a module of its own that knows the hub's API: docs/sources.md.
+A hub has no manifests. When a commit is first looked up, its list of files becomes a manifest of
+kind Snapshot, which is kept like any other manifest. A commit never changes, so its snapshot never
+changes either. Each hub is a subclass in a module that knows the hub's API: docs/sources.md.
 
-    model     namespace/name or namespace/org/name, where `namespace` is the hub's own
+    model     namespace/name or namespace/org/name, with the hub's own `namespace`
     version   a commit
-    base      <namespace>://<repository>@<commit>/, whatever the hub's endpoint is
+    base      <namespace>://<repository>@<commit>/, for every endpoint of the hub
 
-Everything that a hub says is checked by `parse_manifest`, as a registry's manifest is. Trio only.
+`parse_manifest` checks the hub's answers like the manifest of a registry. Trio only.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ MAX_ANSWER_BYTES = 32 << 20
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A commit as the hub describes it; `facts` are what changes later, by label."""
+    """A commit as the hub describes it; `facts` has properties that may change later, by label."""
 
     id: str
     created: float
@@ -63,16 +63,16 @@ class HubSource(ABC):
 
     Args:
         token: sent to the endpoint's own origin only.
-        cache: answers of earlier runs, for when it is not reached or not to be asked.
-        silenced: the variable that forbids to ask this hub, if one does; nothing is then sent.
+        cache: answers of earlier runs, for use while the hub is down or must not be asked.
+        silenced: the environment variable that forbids requests to this hub, if one is set.
     """
 
     namespace: str
-    official: str  # the endpoint that mirrors copy answers from
+    official: str  # the official endpoint, whose answers mirrors copy
     default_branch: str
     token_variable: str
-    log_in = ""  # another way to have a token, if its client has one
-    account_path: str  # what names the account of a token, and refuses any other
+    log_in = ""  # the end of a hint: another way to set a token, if the hub's client has one
+    account_path: str  # names the account of a token, and refuses an invalid token
 
     def __init__(
         self,
@@ -98,10 +98,8 @@ class HubSource(ABC):
 
     @property
     def has_token(self) -> bool:
-        """Whether it is asked with a token."""
+        """Whether requests carry a token."""
         return bool(self._secrets)
-
-    # -- what each hub knows -----------------------------------------------------------------
 
     def _credentials(self, token: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {token}"}
@@ -110,7 +108,7 @@ class HubSource(ABC):
     async def _commit(
         self, repo: str, revision: str, *, offline: bool = False, allow_stale: bool = False
     ) -> Commit | None:
-        """What `revision` stands for now; None if the hub says that there is none."""
+        """The commit of `revision` now; None if the hub says that it does not exist."""
 
     @abstractmethod
     async def _refs(self, repo: str, *, offline: bool, allow_stale: bool) -> dict[str, str] | None:
@@ -118,41 +116,39 @@ class HubSource(ABC):
 
     @abstractmethod
     async def _files(self, repo: str, commit: str) -> list[FileEntry]:
-        """Every file of a commit; sizes, digests and paths are not checked yet."""
+        """All files of a commit; sizes, digests and paths are not checked here."""
 
     @abstractmethod
     def _file_url(self, repo: str, commit: str, path: str) -> str:
-        """Where the bytes of a file are asked for."""
+        """The URL for the bytes of a file."""
 
     @abstractmethod
     def _account(self, answer: Any) -> str | None:
-        """The name of the account that the answer at `account_path` is about."""
+        """The name of the account in the answer at `account_path`."""
 
     @abstractmethod
     async def search(self, query: str) -> list[Listing]:
-        """What the hub's own search finds, in its order."""
+        """The results of the hub's own search, in the hub's order."""
 
     @property
     def denial(self) -> AccessDeniedError | None:
-        """None: a hub refuses model by model."""
+        """None: a hub refuses single models, not all requests."""
         return None
-
-    # -- the source --------------------------------------------------------------------------
 
     async def listings(
         self, *, offline: bool = False, allow_stale: bool = False
     ) -> list[Listing] | None:
-        """None: a hub lists no million models."""
+        """None: a hub has too many models to list."""
         return None
 
     async def versions(
         self, model: str, *, offline: bool = False, allow_stale: bool = False
     ) -> Versions | None:
-        """The commits that branches and tags are at."""
+        """The commits of branches and tags."""
         repo = repo_of(model)
         if repo is None:
             return None
-        # Asked for by itself too, so that every answer that is kept says the same of this one.
+        # The same request as in `alias`, so both use the same kept answer for the default branch.
         newest = await self._commit(
             repo, self.default_branch, offline=offline, allow_stale=allow_stale
         )
@@ -179,7 +175,7 @@ class HubSource(ABC):
     async def alias(
         self, spec: Spec, *, offline: bool = False, allow_stale: bool = False
     ) -> str | None:
-        """The commit that the version of `spec` stands for; None if there is none."""
+        """The commit that the version of `spec` names; None if it does not exist."""
         repo = repo_of(spec.model)
         if repo is None:
             return None
@@ -193,7 +189,7 @@ class HubSource(ABC):
         return found.id if found else None
 
     async def facts(self, spec: Spec, *, offline: bool = False) -> Mapping[str, str | int]:
-        """What the hub says about a model that is no part of its files, by label."""
+        """Properties of a model beside its files, like downloads, by label."""
         repo = repo_of(spec.model)
         found = repo and await self._commit(
             repo, self.default_branch, offline=offline, allow_stale=True
@@ -201,7 +197,7 @@ class HubSource(ABC):
         return found.facts if found else {}
 
     async def manifest(self, spec: Spec) -> tuple[Manifest, str] | None:
-        """A snapshot of the commit that is the version of `spec`."""
+        """A snapshot of the commit in `spec`; None if the hub does not have it."""
         repo = repo_of(spec.model)
         if repo is None or not is_commit(spec.version):
             return None
@@ -215,16 +211,16 @@ class HubSource(ABC):
         return manifest, f"{self.namespace}://{repo}@{spec.version}/"
 
     async def account(self) -> str | None:
-        """The account of the token, by name; None if the hub does not say.
+        """The name of the token's account; None if the hub has no accounts.
 
         Raises:
-            AccessDeniedError: there is no token, or the hub refuses it.
-            AxonError: it does not answer.
+            AccessDeniedError: no token is set, or the hub refuses it.
+            AxonError: the hub does not answer.
         """
         url = f"{self._endpoint}/{self.account_path}"
         try:
             name = self._account(parse_json((await self._page("", url)).body))
-        except (NotFoundError, MalformedError):  # a mirror that has no accounts
+        except (NotFoundError, MalformedError):  # a mirror without accounts
             return None
         return name and plain(name)
 
@@ -233,14 +229,14 @@ class HubSource(ABC):
         return None
 
     def allows_unverified(self, base: str) -> bool:
-        """False: hubs have a digest of every file."""
+        """False: hubs have a digest for every file."""
         return False
 
     def locate(self, base: str, entry: FileEntry) -> Location:
-        """Where a file's bytes are; `base` is one of this hub's.
+        """The location of a file's bytes; `base` belongs to this hub.
 
         Raises:
-            OfflineError: the hub may not be asked.
+            OfflineError: a variable forbids requests to the hub.
         """
         self._check_silence()
         repo, _, commit = base.removeprefix(f"{self.namespace}://").rstrip("/").rpartition("@")
@@ -252,21 +248,19 @@ class HubSource(ABC):
         )
 
     def locate_package(self, base: str, package: Package) -> list[Location]:
-        """None: hubs have no packages."""
+        """Empty: hubs have no packages."""
         return []
-
-    # -- asking ------------------------------------------------------------------------------
 
     def _check_silence(self) -> None:
         if self.silenced:
-            what = f"not in the cache, and the hub is not asked while {self.silenced} is set"
+            what = f"not in the cache, and {self.silenced} forbids requests to the hub"
             raise OfflineError(what, source=self.url)
 
     def _access(self, repo: str) -> str:
-        """What a person can do who is refused."""
+        """The hint for a user whose access is denied."""
         page = f"{self._endpoint}/{repo}"
         if self._secrets:
-            return f"the token must be of an account that may read it: see {page}"
+            return f"use a token of an account that may read the model: see {page}"
         token = f"set {self.token_variable} to a token of yours{self.log_in}"
         when = "a mount reads it when it starts"
         if self.log_in:
@@ -274,7 +268,7 @@ class HubSource(ABC):
         return f"ask for access at {page}, then {token}; {when}"
 
     async def _kept_answer(self, repo: str, url: str, *, offline: bool, allow_stale: bool) -> Any:
-        """The JSON at `url`, as it is now or as it is kept; None if there is none."""
+        """The JSON at `url`, requested now or kept from before; None if it does not exist."""
         offline = offline or self.silenced is not None
         with self._explaining(repo, url):
             return await self._kept.get(
@@ -282,13 +276,13 @@ class HubSource(ABC):
             )
 
     def _own(self, url: str) -> str:
-        """A URL from the hub as it is to be asked, with the token.
+        """A URL from the hub's answer, changed to the endpoint, for a request with the token.
 
-        A mirror may pass on what the official hub says of itself, and a hub behind a proxy may
-        not know that it is asked over TLS: both mean the endpoint.
+        A mirror may copy answers with URLs of the official hub, and a hub behind a proxy may write
+        http for https. Both mean the endpoint.
 
         Raises:
-            MalformedError: it is on another host.
+            MalformedError: the URL is on another host.
         """
         target, mine = target_of(url), self._origin
         if target.origin == mine:
@@ -297,10 +291,12 @@ class HubSource(ABC):
             return self._endpoint + target.target
         if target.origin.authority == mine.authority == mine.host and mine.secure:
             return f"https://{mine.authority}{target.target}"
-        raise MalformedError("its next page is on another host", source=shown(url))
+        raise MalformedError(
+            f"the next page of the list is on another host than {mine.authority}", source=shown(url)
+        )
 
     async def _page(self, repo: str, url: str) -> Fetched:
-        """One document that is asked for once."""
+        """One document, which is not kept."""
         self._check_silence()
         with self._explaining(repo, url):
             fetched = await self._documents.get(url, limit=MAX_ANSWER_BYTES, headers=self._secrets)
@@ -312,7 +308,7 @@ class HubSource(ABC):
 
 
 def repo_of(model: str) -> str | None:
-    """The repository of a model: what follows the hub's namespace; None if it cannot be one."""
+    """The repository of a model, without the hub's namespace; None if the name is invalid."""
     repo = model.partition("/")[2]
     return repo if repo and repo.count("/") <= 1 else None
 
@@ -325,16 +321,16 @@ def parse_json(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as exc:
-        raise MalformedError("its answer is not JSON") from exc
+        raise MalformedError("the hub's answer is not JSON") from exc
 
 
 def texts(items: object) -> tuple[str, ...]:
-    """The strings in a list from outside."""
+    """The strings in a list; skips other items. Empty if `items` is not a list."""
     return tuple(item for item in items if isinstance(item, str)) if isinstance(items, list) else ()
 
 
 def described(facts: Mapping[str, str | int]) -> str:
-    """A hit of a search in a few words: what a hub has in place of a description."""
+    """A search result in a few words. Hubs have these facts instead of a description."""
     words = [str(facts[key]) for key in ("task",) if key in facts]
     if "downloads" in facts:
         words.append(f"{facts['downloads']} downloads")

@@ -1,11 +1,11 @@
-"""Hugging Face's own cache on this machine as a place that has the bytes: <cache>/models--*/blobs.
+"""Read objects from Hugging Face's own cache on this machine: <cache>/models--*/blobs.
 
-A blob there is named by its sha256, or by its git blob id. The name proves nothing: a download may
-have been cut, and other users may write there. A blob is read once to its end and compared before
-it is used at all; what is then read from it is compared chunk by chunk with what was read first.
-An object with a chunk table needs no first pass.
+A blob's name is its sha256 or its git blob id, but the name proves nothing: a download may have
+been cut, and other users may write there. So the whole blob is read and compared before it is used.
+Each later read is compared with that first pass, chunk by chunk. An object with a chunk table needs
+no first pass.
 
-Nothing is ever written there. Threading: any thread; calls block.
+This program never writes there. Threading: any thread; calls block.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class HubCache:
-    """The cache in `directory`; it need not exist."""
+    """The cache in `directory`, which may not exist."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -40,7 +40,7 @@ class HubCache:
 
     @classmethod
     def configured(cls) -> HubCache | None:
-        """Where Hugging Face's own client has it; None for a user without a home directory."""
+        """The cache of Hugging Face's own client; None for a user without a home directory."""
         named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
         if named:
             return cls(expanded(named))
@@ -53,11 +53,11 @@ class HubCache:
         chunk_size: int = DEFAULT_CHUNK_SIZE,
         cancelled: Callable[[], bool] = bool,
     ) -> Blob | None:
-        """A blob with the bytes of `entry`; reads all of it where there is no chunk table.
+        """A blob with the bytes of `entry`. Without a chunk table it reads the whole blob.
 
         Args:
-            chunk_size: of the table that is then made.
-            cancelled: asked for each chunk; once it is true nothing is found.
+            chunk_size: of the table that it makes then.
+            cancelled: polled for each chunk. Once it returns true, the result is None.
         """
         for path in self._directory.glob(f"models--*/blobs/{entry.git or entry.digest}"):
             try:
@@ -66,14 +66,14 @@ class HubCache:
                     if blob:
                         return blob
             except OSError as exc:
-                log.info("%s is not used: %s", path, exc.strerror)
+                log.info("ignoring %s: %s", path, exc.strerror)
         return None
 
 
 class Blob:
-    """A file with an object's bytes; `table` has the digests of the chunks as they were compared.
+    """A file with an object's bytes. `table` has the chunk digests from the first pass, if any.
 
-    Reads like `Bodies`.
+    `read` works like that of `Bodies`.
     """
 
     def __init__(self, path: Path, table: ChunkTable | None = None) -> None:
@@ -89,10 +89,10 @@ class Blob:
         unit: int,
         cancelled: Callable[[], bool] = bool,
     ) -> None:
-        """Give the bytes `[start, stop)` to `sink`, in aligned pieces of `unit` bytes.
+        """Pass the bytes `[start, stop)` to `sink`, in aligned pieces of `unit` bytes.
 
         Raises:
-            UnavailableError: the file is gone, or shorter than it was.
+            UnavailableError: the file was removed, or is shorter now.
         """
         offset = start
         for piece in self._pieces(start, stop, unit):
@@ -105,14 +105,14 @@ class Blob:
         try:
             yield from _pieces(self.path, start, stop, unit)
         except OSError as exc:
-            what = f"it cannot be read any more: {exc.strerror or exc}"
+            what = f"the file in Hugging Face's cache can no longer be read: {exc.strerror or exc}"
             raise fault(UnavailableError, what, str(self.path), transient=True) from exc
 
 
 def _compared(
     path: Path, entry: FileEntry, chunk_size: int, cancelled: Callable[[], bool]
 ) -> Blob | None:
-    """The blob, if it has the digest of `entry`, or a chunk table will tell."""
+    """The blob, if it has the digest of `entry`, or if `entry` has a chunk table."""
     if entry.chunks:
         return Blob(path)
     whole, chunks = hashlib.sha256(), bytearray()
@@ -124,19 +124,19 @@ def _compared(
         whole.update(piece)
         chunks += chunk_digest(piece)
     if whole.hexdigest() != (entry.git or entry.digest):
-        log.info("%s is not used: its bytes are not what its name says", path)
+        log.info("ignoring %s: its bytes do not match the digest in its name", path)
         return None
     return Blob(path, ChunkTable(entry.size, chunk_size, bytes(chunks)))
 
 
 def _size(path: Path) -> int | None:
-    """The size of a plain file; opening anything else might wait for ever."""
+    """The size of a regular file; None for others, since opening a pipe could block for ever."""
     status = path.stat()
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def _pieces(path: Path, start: int, stop: int, unit: int) -> Iterator[memoryview]:
-    """`[start, stop)` of a file in pieces of `unit`, each good until the next."""
+    """`[start, stop)` of a file in pieces of `unit` bytes. A piece is valid until the next one."""
     buffer = memoryview(bytearray(min(unit, stop - start)))
     with path.open("rb", buffering=0) as file:
         file.seek(start)
@@ -146,6 +146,6 @@ def _pieces(path: Path, start: int, stop: int, unit: int) -> Iterator[memoryview
             while filled < len(piece):
                 count = file.readinto(piece[filled:])
                 if not count:
-                    raise OSError(f"it ends at byte {part.start + filled}")
+                    raise OSError(f"the file ends at byte {part.start + filled:,}")
                 filled += count
             yield piece

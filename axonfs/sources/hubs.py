@@ -1,6 +1,6 @@
-"""The hubs that this program knows, by the namespace each serves, and how each is configured.
+"""The table of hubs, by namespace, and their configuration.
 
-A further hub is a subclass of HubSource in a module of its own, and one line here.
+To add a hub, write a subclass of HubSource in its own module and add one line here.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ assert tuple(_KNOWN) == HUBS
 
 
 def hub_tokens(settings: Settings, given: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The token of each hub that has one, by the hub's name.
+    """The tokens of the hubs, by the hub's name; hubs without a token are left out.
 
-    One in this program's settings goes before those that are `given` (by the hub's name), and these
-    before the one of the hub's own client.
+    A token in this program's settings goes before one in `given` (by the hub's name), and that
+    before the token of the hub's own client.
     """
     found = {}
     for name in settings.sources:
@@ -61,13 +61,13 @@ def configured(
     cache: DocumentCache | None,
     tokens: Mapping[str, str],
 ) -> dict[str, HubSource]:
-    """The hubs that `sources` names; making one sends nothing.
+    """The hubs in the setting `sources`. Sends nothing.
 
     Args:
         tokens: by the name of the hub.
 
     Raises:
-        UsageError: an endpoint is no URL.
+        UsageError: an endpoint is not a URL.
     """
     hubs: dict[str, HubSource] = {}
     for name in settings.sources:

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub, and whatever speaks its API (a mirror, say): models/hf/<org>/<name>.
+"""The Hugging Face Hub, and other servers with its API, like mirrors: models/hf/<org>/<name>.
 
     api/models/<repo>/revision/<revision>          commit, license, tags, downloads, gated
     api/models/<repo>/refs                         branches and tags
@@ -6,11 +6,12 @@
     <repo>/resolve/<commit>/<path>                 bytes, mostly by a redirect to a signed URL
     api/models?search=
 
-A file in LFS or Xet storage has a sha256, any other its git blob id. Trio only.
+Files in LFS or Xet storage have a sha256; all other files have a git blob id. Trio only.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import datetime
 from pathlib import Path
@@ -30,7 +31,7 @@ _FORMATS = ("safetensors", "gguf", "onnx")
 
 
 def endpoint() -> str:
-    """Where the Hub is, by the variable of its own client."""
+    """The Hub's URL, from the variable of its own client."""
     return os.environ.get("HF_ENDPOINT") or ENDPOINT
 
 
@@ -42,7 +43,7 @@ def home() -> Path | None:
 
 
 def token() -> str | None:
-    """The token that the Hub's own client would use: from a variable, else from its file."""
+    """The token of the Hub's own client: from a variable, else from its token file."""
     named = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or ""
     return named.strip() or _token_of_file()
 
@@ -54,12 +55,12 @@ def _token_of_file() -> str | None:
         return None
     try:
         return path.read_text(encoding="ascii").strip() or None
-    except (OSError, UnicodeDecodeError):  # absent, or somebody else's
+    except (OSError, UnicodeDecodeError):  # missing, or not readable for this user
         return None
 
 
 def silenced() -> str | None:
-    """The variable by which the Hub's own client would not ask it, if one says so."""
+    """The variable that forbids the Hub's own client to send requests, if one does."""
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if value := os.environ.get(name):
             return name if value.upper() in ("1", "ON", "YES", "TRUE") else None
@@ -83,7 +84,7 @@ class HuggingFace(HubSource):
         try:
             info = await self._kept_answer(repo, url, offline=offline, allow_stale=allow_stale)
         except AccessDeniedError as exc:
-            # The Hub answers so for what is private and for what is not there, without a token.
+            # Without a token the Hub gives this answer for private and for missing models.
             if exc.code == "RepoNotFound":
                 exc.spec = f"{self.namespace}/{repo}"
                 exc.what = "no such model, or it is private"
@@ -110,7 +111,7 @@ class HuggingFace(HubSource):
         asked: set[str] = set()
         while url is not None:
             if url in asked or len(files) > MAX_FILES:
-                raise MalformedError("its list of files does not end", source=url)
+                raise MalformedError("the hub's list of files does not end", source=url)
             asked.add(url)
             page = await self._page(repo, url)
             with self._explaining(repo, url):
@@ -131,7 +132,7 @@ class HuggingFace(HubSource):
         with self._explaining("", url):
             found = parse_json(page.body)
             if not isinstance(found, list):
-                raise MalformedError("its answer to a search is not a list")
+                raise MalformedError("the hub's answer to a search is not a list")
             return [listing for item in found if (listing := _listing(item))]
 
     def _api(self, repo: str) -> str:
@@ -140,7 +141,7 @@ class HuggingFace(HubSource):
 
 def _commit_of(info: Any, url: str) -> Commit:
     if not isinstance(info, dict) or not is_commit(info.get("sha")):
-        raise MalformedError("its answer names no commit", source=url)
+        raise MalformedError("the hub's answer names no commit", source=url)
     tags = texts(info.get("tags"))
     return Commit(
         info["sha"],
@@ -154,7 +155,7 @@ def _commit_of(info: Any, url: str) -> Commit:
 
 
 def _facts(info: dict[str, Any]) -> dict[str, str | int]:
-    """`gated` is what the Hub says (`auto`, `manual`), or `no`."""
+    """Facts for `axonfs info`. `gated` is the Hub's own word (`auto`, `manual`), or `no`."""
     facts: dict[str, str | int] = {}
     for key in ("downloads", "likes"):
         if isinstance(info.get(key), int):
@@ -185,13 +186,13 @@ def _time(text: object) -> float:
 
 def _entries(items: Any) -> list[FileEntry]:
     if not isinstance(items, list):
-        raise MalformedError("its list of files is not a list")
+        raise MalformedError("the hub's list of files is not a list")
     return [_entry(item) for item in items if _is_file(item)]
 
 
 def _is_file(item: Any) -> bool:
     if not isinstance(item, dict):
-        raise MalformedError("its list of files has something else in it")
+        raise MalformedError("an item in the hub's list of files is not a mapping")
     return item.get("type") == "file"
 
 
@@ -200,7 +201,7 @@ def _entry(item: dict[str, Any]) -> FileEntry:
     if isinstance(lfs, dict):
         size = lfs.get("size", size)
     if not isinstance(path, str) or not isinstance(size, int):
-        raise MalformedError(f"a file without a path or a size: {printable(str(item))}")
+        raise MalformedError(f"a file without a path or a size: {printable(json.dumps(item))}")
     if isinstance(lfs, dict):
         return FileEntry(path, size, str(lfs.get("oid")).removeprefix("sha256:"))
     git = check_git(item.get("oid"))
@@ -208,7 +209,7 @@ def _entry(item: dict[str, Any]) -> FileEntry:
 
 
 def _listing(item: Any) -> Listing | None:
-    """One hit; None for what cannot be a path of the mount."""
+    """One search result; None if its name cannot be a path in the mount."""
     if not isinstance(item, dict):
         return None
     namespace, branch = HuggingFace.namespace, HuggingFace.default_branch

@@ -1,7 +1,7 @@
-"""Documents that change, kept between runs: an index, a list of versions, a hub's answers.
+"""Documents that change and are kept between runs: indexes, lists of versions, hubs' answers.
 
-Sits between the sources and documents.py. Asks whether what is kept is still current, and hands it
-out as it is while nothing may be sent or nobody answers. Trio only.
+Between the sources and documents.py. It revalidates a kept document by its ETag, and returns it
+unchanged while offline or, if the caller allows it, while the source does not answer. Trio only.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class KeptDocuments:
         self._cache = cache
         self._headers = headers
 
-    async def knows(self, url: str) -> bool:
-        """Whether there was a document at `url` in this run or an earlier one."""
-        return await self._known(url) is not None
+    async def has(self, url: str) -> bool:
+        """Whether a document from `url` is kept, from this run or an earlier one."""
+        return await self._stored(url) is not None
 
     async def get(
         self,
@@ -50,49 +50,49 @@ class KeptDocuments:
         offline: bool = False,
         allow_stale: bool = False,
     ) -> T | None:
-        """What the document at `url` says, as it is now or as it is kept; None if there is none.
+        """The parsed document at `url`, revalidated or kept; None if it does not exist.
 
-        What does not parse is not kept: a login page that answers for the source would take the
-        place of what the source said.
+        Documents that do not parse are not kept, because a login page must not replace the
+        source's last answer.
 
         Args:
-            limit: the most bytes it may have.
-            parse: raises what the caller gets; runs in a thread.
-            offline: send nothing.
-            allow_stale: what is kept will do where the source cannot be reached.
+            limit: the maximum size in bytes.
+            parse: runs in a thread; its exceptions pass through.
+            offline: send nothing, use the kept document.
+            allow_stale: use the kept document if the source does not answer.
         """
-        known = await self._known(url)
+        stored = await self._stored(url)
         if offline:
-            return await _parsed(parse, known.body) if known else None
+            return await _parsed(parse, stored.body) if stored else None
         try:
-            return await self._confirmed(url, limit, parse, known)
+            return await self._confirmed(url, limit, parse, stored)
         except NotFoundError:
             return None
         except (UnavailableError, DeadlineError) as exc:
-            if known is None or not allow_stale:
+            if stored is None or not allow_stale:
                 raise
-            log.info("using what it said earlier: %s", exc)
-            return await _parsed(parse, known.body)
+            log.info("using an earlier answer: %s", exc)
+            return await _parsed(parse, stored.body)
 
     async def _confirmed(
-        self, url: str, limit: int, parse: Callable[[bytes], T], known: Document | None
+        self, url: str, limit: int, parse: Callable[[bytes], T], stored: Document | None
     ) -> T:
         fetched = await self._documents.get(
-            url, limit=limit, etag=known.etag if known else None, headers=self._headers
+            url, limit=limit, etag=stored.etag if stored else None, headers=self._headers
         )
         if fetched is None:
-            assert known is not None  # only an ETag brings a 304
+            assert stored is not None  # a 304 answers a request with an ETag
             if self._cache:
                 await trio.to_thread.run_sync(self._cache.touch_document, url, time.time())
-            return await _parsed(parse, known.body)
-        said = await _parsed(parse, fetched.body)
+            return await _parsed(parse, stored.body)
+        parsed = await _parsed(parse, fetched.body)
         if self._cache:
             kept = Document(fetched.body, fetched.etag, time.time(), fetched.final_url)
             await trio.to_thread.run_sync(self._cache.put_document, url, kept)
-        return said
+        return parsed
 
-    async def _known(self, url: str) -> Document | None:
-        """What is kept; it may be large, and the index slow, so a thread reads and writes it."""
+    async def _stored(self, url: str) -> Document | None:
+        """The kept document, read in a thread: it may be large, and the store slow."""
         if self._cache is None:
             return None
         return await trio.to_thread.run_sync(self._cache.document, url)

@@ -5,12 +5,13 @@
     api/v1/models/<repo>/repo?Revision=&FilePath=                 bytes
     openapi/v1/models?search=
 
-It names no commit for a branch. Every file is listed with the commit that changed it last, and the
-latest of these holds every file as it is listed: that is the version. Trio only.
+ModelScope names no commit for a branch. It lists each file with the commit that changed it last.
+The latest of these commits contains all files as listed, so it is the version. Trio only.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 from urllib.parse import quote
@@ -23,12 +24,12 @@ from axonfs.sources.hub import Commit, HubSource, described, parse_json, texts
 
 ENDPOINT = "https://modelscope.cn"
 FOUND = 50
-# A listing is cut off at so many entries, and the answer does not say so.
+# A list of files is cut off at this number of entries, without a sign in the answer.
 CUT_OFF = 3000
 
 
 def endpoint() -> str:
-    """Where ModelScope is, by the variables of its own client."""
+    """ModelScope's URL, from the variables of its own client."""
     if named := os.environ.get("MODELSCOPE_ENDPOINT"):
         return named
     domain = os.environ.get("MODELSCOPE_DOMAIN", "").strip()
@@ -36,7 +37,7 @@ def endpoint() -> str:
 
 
 def token() -> str | None:
-    """The token in the variable of its own client."""
+    """The token from the variable of ModelScope's own client."""
     return os.environ.get("MODELSCOPE_API_TOKEN", "").strip() or None
 
 
@@ -50,7 +51,7 @@ class ModelScope(HubSource):
     account_path = "openapi/v1/users/me"
 
     def _credentials(self, token: str) -> dict[str, str]:
-        # Older parts of it know the cookie alone.
+        # Older parts of ModelScope accept only the cookie.
         return {**super()._credentials(token), "Cookie": f"m_session_id={token}"}
 
     async def _commit(
@@ -72,7 +73,7 @@ class ModelScope(HubSource):
         )
 
     async def _refs(self, repo: str, *, offline: bool, allow_stale: bool) -> dict[str, str] | None:
-        return None  # it lists their names, but not where they are
+        return None  # ModelScope lists their names without their commits
 
     async def _files(self, repo: str, commit: str) -> list[FileEntry]:
         listed = await self._listing(repo, commit, allow_stale=True)
@@ -81,16 +82,17 @@ class ModelScope(HubSource):
     async def _listing(
         self, repo: str, revision: str, *, offline: bool = False, allow_stale: bool = False
     ) -> list[dict[str, Any]]:
-        """The files at `revision`; empty if there is no such revision."""
+        """The files at `revision`; empty if the revision does not exist."""
         url = f"{self._endpoint}/api/v1/models/{repo}/repo/files"
         url += f"?Revision={quote(revision, safe='')}&Recursive=True"
         answer = await self._kept_answer(repo, url, offline=offline, allow_stale=allow_stale)
         with self._explaining(repo, url):
             items = _data(answer).get("Files") or []
             if not isinstance(items, list):
-                raise MalformedError("its list of files is not a list")
+                raise MalformedError("the hub's list of files is not a list")
             if len(items) >= CUT_OFF:
-                raise MalformedError(f"it lists no more than {CUT_OFF} files and folders")
+                what = f"the hub cuts lists of files off at {CUT_OFF} files and folders"
+                raise MalformedError(what)
             return [_checked(item) for item in items if _is_file(item)]
 
     def _file_url(self, repo: str, commit: str, path: str) -> str:
@@ -102,7 +104,7 @@ class ModelScope(HubSource):
 
     def _account(self, answer: Any) -> str | None:
         if isinstance(answer, dict) and answer.get("success") is False:
-            raise AccessDeniedError("it knows no account of this token")
+            raise AccessDeniedError("the hub does not know this token")
         data = answer.get("data") if isinstance(answer, dict) else None
         name = data.get("username") if isinstance(data, dict) else None
         return name if isinstance(name, str) else None
@@ -115,26 +117,26 @@ class ModelScope(HubSource):
             data = data.get("data") if isinstance(data, dict) else None
             found = data.get("models") if isinstance(data, dict) else None
             if not isinstance(found, list):
-                raise MalformedError("its answer to a search is not a list")
+                raise MalformedError("the hub's answer to a search is not a list")
             return [hit for item in found if isinstance(item, dict) and (hit := _hit(item))]
 
 
 def _data(answer: Any) -> dict[str, Any]:
-    """What is in the envelope of an answer; empty if it says that it has nothing."""
+    """The content of an answer's envelope; empty if it has none."""
     data = answer.get("Data") if isinstance(answer, dict) else None
     return data if isinstance(data, dict) else {}
 
 
 def _is_file(item: Any) -> bool:
     if not isinstance(item, dict):
-        raise MalformedError("its list of files has something else in it")
+        raise MalformedError("an item in the hub's list of files is not a mapping")
     return item.get("Type") != "tree"
 
 
 def _checked(item: dict[str, Any]) -> dict[str, Any]:
     whole = isinstance(item.get("Size"), int) and isinstance(item.get("CommittedDate"), int)
     if not whole or not is_commit(item.get("Revision")):
-        raise MalformedError(f"a file without a size or a commit: {printable(str(item))}")
+        raise MalformedError(f"a file without a size or a commit: {printable(json.dumps(item))}")
     return item
 
 
@@ -147,7 +149,7 @@ def _facts(about: dict[str, Any]) -> dict[str, str | int]:
 
 
 def _hit(item: dict[str, Any]) -> Listing | None:
-    """One hit; None for what cannot be a path of the mount."""
+    """One search result; None if its name cannot be a path in the mount."""
     try:
         spec = parse_spec(f"modelscope/{item.get('id')}@{ModelScope.default_branch}")
     except UsageError:

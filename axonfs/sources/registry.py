@@ -1,10 +1,10 @@
-"""A registry: plain files behind any web server, as `axonfs publish` lays them out, or Axon's.
+"""A registry: plain files behind any web server, in the layout of `axonfs publish`, or Axon's own.
 
     api/v1/index.json                                       every version
     api/v1/search?q=                                        optional
     api/v1/models/<model>/versions.json                     optional, as is a manifest of `latest`
     api/v1/models/<model>/<version>/manifest.yaml
-    objects/sha256/ab/<digest>, chunks/sha256/ab/<digest>   relative to where the manifest was
+    objects/sha256/ab/<digest>, chunks/sha256/ab/<digest>   below the same root as the manifest
 
 Trio only.
 """
@@ -50,10 +50,10 @@ from axonfs.sources.source import DocumentCache
 
 log = logging.getLogger(__name__)
 
-# A registry without an index is not asked for it again for so long, in seconds.
+# Seconds until a registry without an index is asked for it again.
 NO_INDEX_TTL = 60.0
 MAX_SEARCH_BYTES = 8 << 20
-MAX_WORDS = 6  # of a query, each of which is one more request
+MAX_WORDS = 6  # of a query; each word costs one more request
 _API = "api/v1/"
 
 
@@ -62,8 +62,9 @@ class RegistrySource:
 
     Args:
         token: sent as a bearer token, to the origin of `url` only.
-        cache: documents of earlier runs, for conditional requests and for when it is down.
-        allow_unverified: whether files may be read of which it gives no digest.
+        cache: documents of earlier runs, for conditional requests, and for use while the registry
+            is down.
+        allow_unverified: whether files without a digest may be read.
     """
 
     def __init__(
@@ -84,8 +85,8 @@ class RegistrySource:
         self._kept = KeptDocuments(documents, cache, self._secrets)
         self._allow_unverified = allow_unverified
         self._no_index_until = float("-inf")
-        self._indexed = True  # until it was asked for its index and had none
-        self._specs: frozenset[Spec] = frozenset()  # what the index listed last
+        self._indexed = True  # False once the registry was found to have no index
+        self._specs: frozenset[Spec] = frozenset()  # of the last index
         self._access = Access(has_token=bool(self._secrets))
 
     def __repr__(self) -> str:
@@ -95,23 +96,21 @@ class RegistrySource:
     def denial(self) -> AccessDeniedError | None:
         return self._access.denial
 
-    # -- what there is -----------------------------------------------------------------------
-
     async def listings(
         self, *, offline: bool = False, allow_stale: bool = False
     ) -> list[Listing] | None:
         if not offline and trio.current_time() < self._no_index_until:
             return None
         url = f"{self.url}{_API}index.json"
-        known = partial(self._kept.knows, url)
-        asked = self._kept.get(
+        existed = partial(self._kept.has, url)
+        request = self._kept.get(
             url,
             MAX_INDEX_BYTES,
             lambda body: _listings(body, url),
             offline=offline,
             allow_stale=allow_stale,
         )
-        listings = await (asked if offline else self._access.optional(asked, known))
+        listings = await (request if offline else self._access.optional(request, existed))
         if not offline:
             self._indexed = listings is not None
             self._specs = frozenset(listing.spec for listing in listings or ())
@@ -123,74 +122,77 @@ class RegistrySource:
         self, model: str, *, offline: bool = False, allow_stale: bool = False
     ) -> Versions | None:
         url = f"{self._model_url(model)}/versions.json"
-        known = partial(self._kept.knows, url)
+        existed = partial(self._kept.has, url)
         with naming(source=shown(url)):
-            asked = self._kept.get(
+            request = self._kept.get(
                 url,
                 MAX_VERSIONS_BYTES,
                 parse_versions,
                 offline=offline,
                 allow_stale=allow_stale,
             )
-            found = await (asked if offline else self._access.optional(asked, known))
-        if found is None and not offline and not self._indexed:
-            return await self._found(model)
-        return found
+            listed = await (request if offline else self._access.optional(request, existed))
+        if listed is None and not offline and not self._indexed:
+            return await self._search_versions(model)
+        return listed
 
-    async def _found(self, model: str) -> Versions | None:
-        """The versions in a registry without any list: by its search, else by its `latest`."""
+    async def _search_versions(self, model: str) -> Versions | None:
+        """The versions in a registry without lists: from its search, else from `latest`."""
         namespace, _, name = model.partition("/")
         if not name:
             return None
-        hits = await self._asked(name) or []
+        hits = await self._request_search(name) or []
         versions = [hit.spec.version for hit in hits if hit.spec.model == model]
         if not versions:
             try:
                 found = await self.manifest(Spec(namespace, name, LATEST))
             except MalformedError as exc:
-                # A version that calls itself `latest` cannot be told from the next one.
+                # A version with the name `latest` looks the same after it changed.
                 log.warning("`latest` is not used: %s", exc)
                 return None
             except AccessDeniedError:
-                return None  # `denial` reports it, unless the version is only absent
+                return None  # a 403 may mean "not found"; `denial` has a real refusal
             versions = [found[0].spec.version] if found else []
         return Versions.of(versions) if versions else None
 
     async def search(self, query: str) -> list[Listing]:
-        """By the registry itself where it can, else through its index.
+        """Search with the registry's own search if it has one, else in its index.
 
         Raises:
-            NotFoundError: it has neither.
-            AccessDeniedError: it refuses everything.
+            NotFoundError: the registry has neither.
+            AccessDeniedError: the registry refuses all requests.
         """
-        found = await self._asked(query)
-        if found is None:
+        hits = await self._request_search(query)
+        if hits is None:
             listings = await self.listings(allow_stale=True)
             if listings is None:
                 if self.denial:
                     raise self.denial
                 what = "this registry has neither a search nor an index"
-                hint = "is the URL right; a model's full name works without them"
+                hint = "check the URL; a model's full name works without a search"
                 raise NotFoundError(what, source=self.url, hint=hint)
             return search(listings, query)
-        return ranked((await self._in_any_order(query, found)).values(), query)
+        return ranked((await self._in_any_order(query, hits)).values(), query)
 
     async def _in_any_order(self, query: str, found: list[Listing]) -> dict[Spec, Listing]:
-        """`found`, and what has every word of `query`: the registry may look for it as a whole.
+        """`found`, and the versions that match every word of `query` in any order.
 
-        Each word is asked for by itself: what is found for all of them, or has them all, is a hit.
+        A registry may search for the query as one phrase. So this sends one search per word, and
+        adds the versions that are in every result or whose texts contain every word.
         """
         hits = {listing.spec: listing for listing in found}
         words = list(dict.fromkeys(query.split()))
         if not 2 <= len(words) <= MAX_WORDS:
             return hits
-        each = [{item.spec: item for item in await self._asked(word) or []} for word in words]
+        results = [await self._request_search(word) or [] for word in words]
+        each = [{item.spec: item for item in result} for result in results]
         union = {spec: item for part in each for spec, item in part.items()}
         by_text = {listing.spec for listing in search(union.values(), query)}
         more = (spec for spec in union if spec in by_text or all(spec in part for part in each))
         return hits | {spec: union[spec] for spec in more if spec not in hits}
 
-    async def _asked(self, query: str) -> list[Listing] | None:
+    async def _request_search(self, query: str) -> list[Listing] | None:
+        """The results of the registry's own search; None if it has no search."""
         url = f"{self.url}{_API}search?q={quote(query, safe='')}"
         try:
             fetched = await self._access.optional(
@@ -200,12 +202,10 @@ class RegistrySource:
             return None
         return _results(fetched.body) if fetched else None
 
-    # -- one version -------------------------------------------------------------------------
-
     async def manifest(self, spec: Spec) -> tuple[Manifest, str] | None:
         url = f"{self._model_url(spec.model)}/{quote(spec.version, safe='+')}/manifest.yaml"
         try:
-            fetched = await self._access.heard(
+            fetched = await self._access.answered(
                 self._documents.get(url, limit=MAX_MANIFEST_BYTES, headers=self._secrets)
             )
         except NotFoundError:
@@ -222,7 +222,7 @@ class RegistrySource:
         return manifest, base
 
     async def _lacks(self, spec: Spec) -> bool:
-        """Whether this registry, which refuses the manifest of `spec`, lists no such version."""
+        """Whether this registry does not list `spec`, whose manifest it refuses."""
         if self.denial:
             await self.listings()
         if self.denial or spec in self._specs:
@@ -241,7 +241,7 @@ class RegistrySource:
         try:
             fetched = await self._documents.get(url, limit=limit, headers=self._headers(base))
         except NotFoundError as exc:
-            what = "the manifest names a chunk table that the registry does not have"
+            what = "the registry does not have the chunk table that the manifest names"
             raise VanishedError(what, path=entry.path, source=shown(url)) from exc
         assert fetched is not None  # no ETag was sent
         with naming(path=entry.path, source=shown(url)):
@@ -251,16 +251,16 @@ class RegistrySource:
         return Location(_content_url(base, "objects", entry.digest), self._headers(base))
 
     def locate_package(self, base: str, package: Package) -> list[Location]:
-        """A URL that has the origin of the registry that the manifest was made for is taken to
-        be where the manifest came from: a registry may be copied, and its manifests are not
-        written anew."""
-        found = [
-            url for listed in package.urls if (url := _rebased(listed, package.registry, base))
-        ]
-        return [Location(url, self._headers(url)) for url in dict.fromkeys(found)]
+        """The locations of the package and its mirrors.
+
+        A registry may be copied without changing its manifests. So a URL with the origin of the
+        registry that the manifest was made for moves to `base`.
+        """
+        urls = [url for listed in package.urls if (url := _rebased(listed, package.registry, base))]
+        return [Location(url, self._headers(url)) for url in dict.fromkeys(urls)]
 
     def _headers(self, base: str) -> dict[str, str]:
-        """The token, unless a redirect or another source put `base` elsewhere."""
+        """The token, if `base` has this registry's origin."""
         return self._secrets if target_of(base).origin == self._origin else {}
 
     def _model_url(self, model: str) -> str:
@@ -268,7 +268,7 @@ class RegistrySource:
 
 
 def base_of(manifest_url: str, model: str) -> str | None:
-    """The registry root above the URL of a manifest of `model`; None if it has another layout."""
+    """The root of the registry of a manifest's URL; None if the URL has another layout."""
     parts = urlsplit(manifest_url)
     root, found, _ = parts.path.rpartition(f"/{_path(model)}/")
     return f"{parts.scheme}://{parts.netloc}{root}/" if found else None
@@ -287,7 +287,7 @@ def _content_url(base: str, kind: str, digest: str) -> str:
 
 
 def _rebased(listed: str, registry: str, base: str) -> str | None:
-    """A package's URL as it is to be asked; None if nothing can be asked there."""
+    """A package's absolute URL, moved to `base` if needed; None if it is invalid."""
     try:
         url = split_url(urljoin(base, listed))
     except ValueError:
@@ -306,14 +306,14 @@ def _listings(body: bytes, url: str) -> list[Listing]:
     with naming(source=shown(url)):
         listings, skipped = parse_index(body)
     if skipped:
-        log.warning("%d entries of the index are not usable (from %s)", skipped, shown(url))
+        log.warning("skipped %d malformed entries of the index (from %s)", skipped, shown(url))
     return listings
 
 
 def _results(body: bytes) -> list[Listing] | None:
-    """Axon's search result: an array whose items are like those of the index.
+    """Axon's search result, an array with items like those of the index.
 
-    None if it is something else: web servers that answer every path with a page are common.
+    None if it is anything else: many web servers answer every path with a page.
     """
     try:
         items = json.loads(body)

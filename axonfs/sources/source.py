@@ -1,8 +1,8 @@
-"""What a source of models is: a registry, a hub. The rest of the program knows only this.
+"""The interfaces of a source of models: a registry or a hub. Other packages know only these.
 
-A source resolves names to manifests, and a manifest's files to where their bytes are. It keeps no
-state that matters: what was resolved is kept by the layer above. Trio only; network calls raise
-AxonError and may be cancelled.
+A source resolves names to manifests, and files of a manifest to locations. It keeps no important
+state: the layer above keeps the results. Trio only; network calls raise AxonError and may be
+cancelled.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """For people: short, without credentials."""
+        """A short name for messages, without credentials."""
         ...
 
     @property
     def url(self) -> str:
-        """Where it is, without credentials; objects found through it have bases below it."""
+        """Its URL without credentials; the bases of its objects are below it."""
         ...
 
     @property
     def denial(self) -> AccessDeniedError | None:
-        """Its refusal, if it answered every request with one; it may have anything then."""
+        """Its last refusal, if it refused every request; what it has is unknown then."""
         ...
 
     async def listings(
         self, *, offline: bool = False, allow_stale: bool = False
     ) -> list[Listing] | None:
-        """Everything it lists; None if it has no index (or none is stored, where `offline`)."""
+        """All its listings; None if it has no index (or, offline, none is stored)."""
         ...
 
     async def versions(
         self, model: str, *, offline: bool = False, allow_stale: bool = False
     ) -> Versions | None:
-        """The versions of `namespace/name`; None if it does not say."""
+        """The versions of `namespace/name`; None if the source does not list them."""
         ...
 
     async def manifest(self, spec: Spec) -> tuple[Manifest, str] | None:
-        """The manifest of `spec` and the base that its objects are located from; None if there
-        is no such version."""
+        """The manifest of `spec` and the base URL of its objects; None if the source does not
+        have the version."""
         ...
 
     async def table(self, base: str, entry: FileEntry) -> ChunkTable | None:
@@ -64,26 +64,26 @@ class Source(Protocol):
         ...
 
     def allows_unverified(self, base: str) -> bool:
-        """Whether files below `base` may be read though nothing tells if their bytes are right."""
+        """Whether files below `base` may be read without a digest to verify them."""
         ...
 
     def locate(self, base: str, entry: FileEntry) -> Location:
-        """Where the bytes of a file's object are. Sends nothing."""
+        """The location of the bytes of a file's object. Sends nothing."""
         ...
 
     def locate_package(self, base: str, package: Package) -> list[Location]:
-        """Where the package of a version is, the first to ask first. Sends nothing."""
+        """The locations of a version's package, in the order to try them. Sends nothing."""
         ...
 
     async def search(self, query: str) -> list[Listing]:
-        """What matches `query`, best first."""
+        """The versions that match `query`, the best first."""
         ...
 
 
 class Hub(Source, Protocol):
-    """A source that serves one namespace alone, whose versions are commits.
+    """A source with a namespace of its own, whose versions are commits.
 
-    It lists nothing by itself and is asked only for models that somebody names.
+    It has no listings. It gets requests only for models that a program or a command names.
     """
 
     namespace: str
@@ -91,17 +91,17 @@ class Hub(Source, Protocol):
     async def alias(
         self, spec: Spec, *, offline: bool = False, allow_stale: bool = False
     ) -> str | None:
-        """The version that a branch, a tag or `latest` stands for now, a version itself as it
-        is; None if there is no such name."""
+        """The version that a branch, a tag or `latest` names now; a version names itself. None if
+        the name does not exist."""
         ...
 
     async def facts(self, spec: Spec, *, offline: bool = False) -> Mapping[str, str | int]:
-        """What it says about a model that is no part of a version, by label: downloads, say."""
+        """Properties of a model that are not part of a version, like downloads, by label."""
         ...
 
 
 class DocumentCache(Protocol):
-    """Where documents are kept between runs; the store is one. Calls are short and blocking."""
+    """Keeps documents between runs; the store implements it. Calls are short and blocking."""
 
     def document(self, url: str) -> Document | None: ...
 
