@@ -1,5 +1,4 @@
-"""The formats of files and documents: manifests, packages, chunk tables, lists, lock files.
+"""The formats of documents: manifests, packages, chunk tables, lists, lock files.
 
-Parses and writes them, trusts nothing in them, and does no I/O. Imports the modules at the root.
-Any thread.
+Parses, checks and renders them, without any I/O. Imports the modules at the root. Any thread.
 """

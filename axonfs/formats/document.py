@@ -1,6 +1,6 @@
-"""A small thing fetched over HTTP and kept for later: an index, a list of versions.
+"""A small document that was fetched over HTTP and is kept: an index, a list of versions.
 
-Pure, and below both the store that keeps documents and the sources that fetch them.
+Pure. Below the store, which keeps documents, and the sources, which fetch them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """`fetched` is when its source last confirmed it, in unix seconds; `final_url` is where it
-    was found after redirects."""
+    """A kept document.
+
+    Args:
+        fetched: when its source last confirmed it, in unix seconds.
+        final_url: its URL after redirects.
+    """
 
     body: bytes
     etag: str | None

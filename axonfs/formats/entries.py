@@ -1,7 +1,6 @@
-"""The files of a manifest: by path, size and digest, or by what stands for a digest.
+"""The files of a manifest: path, size, and digest or its substitute.
 
-Pure; below manifest.py, which has the rest of the document. What comes from outside is checked
-here, and raises MalformedError.
+Pure; below manifest.py, which has the rest of the document. Invalid input raises MalformedError.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from axonfs.errors import MalformedError
 from axonfs.formats.package import Package, packed_digest, unverified_digest
 from axonfs.formats.safe_yaml import Node
 from axonfs.names import check_digest, check_git, check_path, printable, vouching_digest
+from axonfs.units import size
 
 MANIFEST_NAME = "manifest.yaml"  # in the registry and in the version's directory
 DEFAULT_CHUNK_SIZE = 1 << 20
@@ -23,10 +23,10 @@ MAX_CHUNK_SIZE = 64 << 20
 # 4 TiB at the default chunk size, 256 TiB at the largest; a table is then 128 MiB.
 MAX_CHUNKS = 1 << 22
 MAX_FILES = 100_000
-# In memory for files that wait for the end of their package, each of which keeps one chunk there.
+# Bytes of memory for files that wait for the end of their package; each keeps one chunk there.
 MAX_PACKED = 256 * DEFAULT_CHUNK_SIZE
 MAX_SIZE = 1 << 53
-_NOTHING = hashlib.sha256().hexdigest()  # of a file with bytes it is a placeholder
+_EMPTY = hashlib.sha256().hexdigest()  # a file that is not empty has it only as a placeholder
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,17 @@ class ChunkRef:
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """One file; `digest` is its sha256 in hex, `chunks` None where there is no chunk table.
+    """One file of a version.
 
-    Where a hub knows only the git blob id, `git` has it, and `digest` is a name made from it, with
-    which no bytes are compared. A file without a sha256 in the manifest has such a name as well:
-    `packed` is the sha256 of the package that vouches for it. Where the package has no sha256
-    either, the file is `unverified`.
+    A file without a sha256 has in `digest` a name that is made from what the source has instead:
+    the git blob id, the sha256 of the package, or nothing.
+
+    Args:
+        digest: the file's sha256 in hex, or a name that no bytes are compared with.
+        chunks: None without a chunk table.
+        git: the git blob id, if the hub has no sha256.
+        packed: the sha256 of the package that verifies the file, if the manifest has no sha256.
+        unverified: whether not even the package has a sha256.
     """
 
     path: str
@@ -57,12 +62,12 @@ class FileEntry:
 
     @property
     def named(self) -> bool:
-        """Whether `digest` is a name only, and the bytes come in a package or not at all."""
+        """Whether `digest` is only a name, and the bytes come from a package, if it has one."""
         return self.unverified or self.packed is not None
 
     @property
     def proof(self) -> dict[str, str]:
-        """What its bytes are compared with, by the name of its kind."""
+        """The digest that verifies its bytes, by the kind of digest."""
         if self.unverified:
             return {"unverified": "no sha256"}
         if self.packed:
@@ -71,12 +76,12 @@ class FileEntry:
 
 
 def chunk_count(size: int, chunk_size: int) -> int:
-    """How many chunks an object of `size` bytes has."""
+    """The number of chunks of an object of `size` bytes."""
     return -(-size // chunk_size)
 
 
 def git_digest(git: str) -> str:
-    """The name of the object with this git blob id, beside those named by their sha256."""
+    """The name of the object with this git blob id, among objects named by their sha256."""
     return hashlib.sha256(f"git blob {git}".encode()).hexdigest()
 
 
@@ -96,7 +101,7 @@ class ManifestContext:
     package: Package | None
 
     def without_digest(self, path: str, size: int) -> FileEntry:
-        """A file of which the manifest gives no sha256: its package vouches for it, or nothing."""
+        """The entry of a file without a sha256: verified by its package, or unverified."""
         if self.package and self.package.digest:
             name = packed_digest(self.package.digest, path)
             return FileEntry(path, size, name, packed=self.package.digest)
@@ -108,14 +113,14 @@ def parse_files(node: Node, context: ManifestContext) -> tuple[FileEntry, ...]:
     if not isinstance(node, list) or not (node or context.snapshot):
         raise MalformedError("spec.format.files is not a list of files")
     if len(node) > MAX_FILES:
-        raise MalformedError(f"it has {len(node)} files, more than {MAX_FILES}")
+        raise MalformedError(f"it has {len(node):,} files, more than {MAX_FILES:,}")
     files = sorted((_file(item, context) for item in node), key=attrgetter("path"))
     _refuse_collisions(files, context.snapshot)
     waiting = sum(min(entry.size, DEFAULT_CHUNK_SIZE) for entry in files if entry.named)
     if context.package and waiting > MAX_PACKED:
-        raise MalformedError("too many files have no sha256: 256 may, and more if they are small")
+        raise MalformedError("too many files have no sha256: the limit is 256, or more small files")
     if sum(entry.size for entry in files) > MAX_SIZE:
-        raise MalformedError("the sum of the sizes is out of bounds")
+        raise MalformedError(f"the files have more than {size(MAX_SIZE)} in total")
     return tuple(files)
 
 
@@ -124,17 +129,17 @@ def _refuse_collisions(files: Iterable[FileEntry], snapshot: bool) -> None:
     paths: set[str] = set()
     for entry in files:
         if entry.path in paths:
-            raise MalformedError(f"the path '{printable(entry.path)}' is there twice")
+            raise MalformedError(f"the path '{printable(entry.path)}' is listed twice")
         paths.add(entry.path)
-        # A parent that is known has had its own parents added.
+        # If a parent is in the set, its own parents are, too.
         parent = entry.path.rpartition("/")[0]
         while parent and parent not in directories:
             directories.add(parent)
             parent = parent.rpartition("/")[0]
     if not snapshot and MANIFEST_NAME in paths | directories:
-        raise MalformedError(f"the path {MANIFEST_NAME!r} is the manifest's own")
+        raise MalformedError(f"the path '{MANIFEST_NAME}' is the manifest's own")
     if both := paths & directories:
-        raise MalformedError(f"'{printable(min(both))}' is a file and a directory at once")
+        raise MalformedError(f"'{printable(min(both))}' is both a file and a directory")
 
 
 def _file(node: Node, context: ManifestContext) -> FileEntry:
@@ -150,34 +155,34 @@ def _file(node: Node, context: ManifestContext) -> FileEntry:
 
 
 def _entry(path: str, item: dict[str, Node], context: ManifestContext) -> FileEntry:
-    size = _size(item.get("size"), "size")
+    count = _size(item.get("size"), "size")
     if "git" in item:
         if not context.snapshot:
-            raise MalformedError("a git blob id is for snapshots")
+            raise MalformedError("only a snapshot may have git blob ids")
         git = check_git(item["git"])
-        _bound_chunks(size, None)
-        return FileEntry(path, size, git_digest(git), git=git)
-    chunks = _chunks(item.get("chunks")) if size else None
-    _bound_chunks(size, chunks)
-    if context.snapshot or chunks:  # made by a program, which knew the bytes
-        return FileEntry(path, size, _digest(item.get("sha256")), chunks)
+        _bound_chunks(count, None)
+        return FileEntry(path, count, git_digest(git), git=git)
+    chunks = _chunks(item.get("chunks")) if count else None
+    _bound_chunks(count, chunks)
+    if context.snapshot or chunks:  # made by a program from the bytes, so it has a digest
+        return FileEntry(path, count, _digest(item.get("sha256")), chunks)
     digest = vouching_digest(item.get("sha256"))
-    if size == 0:
-        return FileEntry(path, size, digest or _NOTHING)
-    if digest is None or digest == _NOTHING:
-        return context.without_digest(path, size)
-    return FileEntry(path, size, digest)
+    if count == 0:
+        return FileEntry(path, count, digest or _EMPTY)
+    if digest is None or digest == _EMPTY:
+        return context.without_digest(path, count)
+    return FileEntry(path, count, digest)
 
 
 def _size(node: Node, what: str) -> int:
-    # A bool is text here, so no `true` passes for 1.
+    # safe_yaml reads booleans as text, so `true` is not taken for 1.
     if isinstance(node, int) and 0 <= node <= MAX_SIZE:
         return node
     raise MalformedError(f"{what} is not a whole number between 0 and {MAX_SIZE}")
 
 
 def _digest(node: Node) -> str:
-    # Axon lets a digest be written in capitals.
+    # Axon allows digests in upper case.
     return check_digest(node.lower() if isinstance(node, str) else node)
 
 
@@ -190,10 +195,10 @@ def _chunks(node: Node) -> ChunkRef | None:
     return ChunkRef(size, _digest(item.get("sha256")))
 
 
-def _bound_chunks(size: int, chunks: ChunkRef | None) -> None:
-    """Whoever holds a flag per chunk can afford it, whatever a manifest says."""
-    if chunk_count(size, chunks.size if chunks else DEFAULT_CHUNK_SIZE) > MAX_CHUNKS:
-        raise MalformedError(f"its {size} bytes are more than {MAX_CHUNKS} chunks")
+def _bound_chunks(count: int, chunks: ChunkRef | None) -> None:
+    """Limit the number of chunks, because the program keeps data in memory for each chunk."""
+    if chunk_count(count, chunks.size if chunks else DEFAULT_CHUNK_SIZE) > MAX_CHUNKS:
+        raise MalformedError(f"its {size(count)} make more than {MAX_CHUNKS:,} chunks")
 
 
 def check_chunk_size(size: int) -> None:

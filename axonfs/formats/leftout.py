@@ -1,8 +1,8 @@
-"""Files of a version that no directory can hold: left out, so that the others are served.
+"""Files that no directory can hold are left out of a version, so that its other files are served.
 
-Pure; beside manifest.py, which refuses what is hostile. A registry's manifest loses a file with a
-name that is too long, say. A hub's listing loses any path that breaks a rule, and of two files
-with one path the second one: what is odd in a repository is not meant to harm.
+Pure; beside manifest.py, which refuses hostile manifests. From a registry's manifest this drops
+files with a name that is too long, for example. From a hub's list it drops every invalid path, and
+the second of two files with the same path: odd files in a repository are not an attack.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ File = TypeVar("File", bound=_Named)
 
 
 def usable_nodes(node: Node) -> tuple[Node, list[str]]:
-    """A manifest's list of files without those that no directory can hold, and their paths."""
+    """A manifest's list of files without the unusable ones, and the paths of those."""
     if not isinstance(node, list):
         return node, []
     odd = [_odd_path(item) for item in node]
@@ -48,12 +48,12 @@ def _odd_path(item: Node) -> str | None:
 
 
 def usable_files(files: Iterable[File]) -> tuple[list[File], list[str]]:
-    """The files of a hub's listing that can stand beside each other, by path, and the others."""
+    """The usable files of a hub's list, in the order of their paths, and the other paths."""
     kept: dict[str, File] = {}
     left_out: list[str] = []
     for file in sorted(files, key=attrgetter("path")):
         if kept.get(file.path) == file:
-            continue  # listed twice, which changes nothing
+            continue  # the same file, listed twice
         folders = accumulate(file.path.split("/")[:-1], "{}/{}".format)
         if _is_plain(file.path) and file.path not in kept and kept.keys().isdisjoint(folders):
             kept[file.path] = file
@@ -76,9 +76,10 @@ def told(paths: Iterable[object]) -> tuple[str, ...]:
 
 
 def warn(spec: object, left_out: Sequence[str]) -> None:
-    """Log once, when a version becomes known, what is not to be seen of it."""
+    """Log the files that are left out, once, when a version is first looked up."""
     if left_out:
-        shown = ", ".join(map(repr, left_out[:3])) + ("…" if len(left_out) > 3 else "")
+        paths = (f"'{path}'" for path in left_out[:3])
+        shown = ", ".join(paths) + ("…" if len(left_out) > 3 else "")
         log.warning(
             "%s is served without %s that no directory can hold: %s",
             spec,

@@ -1,7 +1,7 @@
-"""A registry's two lists: index.json (every version of every model) and versions.json (of one).
+"""A registry's two lists: index.json (all versions of all models) and versions.json (one model's).
 
-Pure. Both come from outside. A document that is not the format is refused; a single bad entry of
-an index is skipped, since one careless publisher must not hide everyone else's models.
+Pure. A malformed document is refused. A malformed entry of an index is skipped, so that one
+careless publisher does not hide the models of the others.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Self
 from axonfs.errors import MalformedError
 from axonfs.formats.manifest import MAX_SIZE, MAX_TAGS, MAX_TEXT
 from axonfs.names import LATEST, MAX_DEPTH, Spec, newest, plain, valid_segment, version_key
+from axonfs.units import size
 
 API_VERSION = "axonfs/v1"
 MAX_INDEX_BYTES = 64 << 20
 MAX_VERSIONS_BYTES = 4 << 20
 MAX_VERSIONS = 20_000
-# Values of an index, some ten a version. Parsed they take fifty times their bytes at worst.
+# Values of an index: about ten per version. In memory they take up to fifty times their bytes.
 MAX_NODES = 3_000_000
 
 
@@ -38,9 +39,9 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """A model's versions, oldest first, and the one that `latest` means.
+    """A model's versions, oldest first, and the version that `latest` means.
 
-    `aliases` are further names of versions that may move: the branches and tags of a hub.
+    `aliases` maps names that may move, the branches and tags of a hub, to versions.
     """
 
     versions: tuple[str, ...]
@@ -49,21 +50,21 @@ class Versions:
 
     @classmethod
     def of(cls, versions: Iterable[str], latest: str | None = None) -> Self:
-        """`versions` in order; the newest is `latest` unless one that is there is said to be."""
+        """`versions` in order. `latest` is the newest unless it is given and in `versions`."""
         ordered = tuple(sorted(set(versions), key=version_key))
         return cls(ordered, latest if latest in ordered else newest(ordered))
 
 
 def parse_index(raw: bytes) -> tuple[list[Listing], int]:
-    """The listings of index.json, in its order, and how many entries were skipped as bad.
+    """The listings of index.json in its order, and the number of skipped malformed entries.
 
     Raises:
-        MalformedError: it is too large, not JSON, or not an index.
+        MalformedError: the document is too large, not JSON, or not an index.
     """
     root = _object(raw, MAX_INDEX_BYTES, "index")
     models = root.get("models")
     if root.get("apiVersion") != API_VERSION or not isinstance(models, list):
-        raise MalformedError(f"the index is not one of {API_VERSION}")
+        raise MalformedError(f"it is not an index with the apiVersion {API_VERSION}")
     found: dict[Spec, Listing] = {}
     for item in models:
         listing = _listing(item)
@@ -73,7 +74,7 @@ def parse_index(raw: bytes) -> tuple[list[Listing], int]:
 
 
 def render_index(listings: Iterable[Listing]) -> bytes:
-    """index.json, sorted by model and version, the same bytes for the same listings."""
+    """index.json, sorted by model and version: the same listings give the same bytes."""
     ordered = sorted(listings, key=lambda listing: _order(listing.spec))
     models = [listing_json(listing) for listing in ordered]
     return _json({"apiVersion": API_VERSION, "models": models})
@@ -95,17 +96,17 @@ def listing_json(listing: Listing) -> dict[str, object]:
 
 
 def parse_versions(raw: bytes) -> Versions:
-    """versions.json; entries that cannot be versions are left out.
+    """Parse versions.json; invalid versions in it are skipped.
 
     Raises:
-        MalformedError: it is too large, not JSON, or not a list of versions.
+        MalformedError: the document is too large, not JSON, or not a list of versions.
     """
     root = _object(raw, MAX_VERSIONS_BYTES, "list of versions")
     items = root.get("versions")
     if not isinstance(items, list):
         raise MalformedError("the list of versions has no versions")
     if len(items) > MAX_VERSIONS:
-        raise MalformedError(f"there are {len(items)} versions, more than {MAX_VERSIONS}")
+        raise MalformedError(f"it has {len(items):,} versions, more than {MAX_VERSIONS:,}")
     latest = root.get("latest")
     return Versions.of(filter(_is_version, items), latest if isinstance(latest, str) else None)
 
@@ -116,10 +117,10 @@ def render_versions(versions: Versions) -> bytes:
 
 
 def search(listings: Iterable[Listing], query: str) -> list[Listing]:
-    """The listings that every word of `query` hits in model, description, framework or tags.
+    """The listings whose model, description, framework or tags contain every word of `query`.
 
-    A model named exactly so comes first, then those whose names have every word, then the rest;
-    within each by model, newest version first. An empty query finds everything.
+    Exact names come first, then names with every word, then the rest; within each group by model,
+    newest version first. An empty query matches everything.
     """
     words = query.casefold().split()
     hits = [listing for listing in listings if _hit(listing, words)]
@@ -128,7 +129,7 @@ def search(listings: Iterable[Listing], query: str) -> list[Listing]:
 
 
 def ranked(hits: Iterable[Listing], query: str) -> list[Listing]:
-    """`hits` with exact names first, then names that have every word; else in their order."""
+    """`hits` with exact names first, then names with every word; otherwise in the same order."""
     words = query.casefold().split()
     return sorted(hits, key=lambda listing: _rank(listing, words))
 
@@ -153,9 +154,9 @@ def _order(spec: Spec) -> tuple[object, ...]:
 
 def _object(raw: bytes, limit: int, what: str) -> dict[str, object]:
     if len(raw) > limit:
-        raise MalformedError(f"the {what} has {len(raw)} bytes, more than {limit}")
+        raise MalformedError(f"the {what} is larger than {size(limit)}")
     if raw.count(b",") + raw.count(b"{") + raw.count(b"[") > MAX_NODES:
-        raise MalformedError(f"the {what} has more than {MAX_NODES} values")
+        raise MalformedError(f"the {what} has more than {MAX_NODES:,} values")
     try:
         root = json.loads(raw)
     except (ValueError, RecursionError) as exc:
@@ -173,8 +174,8 @@ def _listing(item: object) -> Listing | None:
     if not isinstance(item, dict):
         return None
     spec = _spec(item)
-    size = _number(item.get("size", 0))
-    if spec is None or size is None or size != int(size):
+    count = _number(item.get("size", 0))
+    if spec is None or count is None or count != int(count):
         return None
     tags = item.get("tags")
     return Listing(
@@ -183,7 +184,7 @@ def _listing(item: object) -> Listing | None:
         framework=_text(item.get("framework")),
         license=_text(item.get("license")),
         tags=tuple(filter(None, map(_text, tags[:MAX_TAGS]))) if isinstance(tags, list) else (),
-        size=int(size),
+        size=int(count),
         published=float(_number(item.get("published")) or 0.0),
     )
 
@@ -203,7 +204,7 @@ def _is_version(item: object) -> bool:
 
 
 def _number(item: object) -> int | float | None:
-    """A JSON number within what the program counts with; NaN and the infinities are not."""
+    """A JSON number from 0 to MAX_SIZE; None for any other, and for NaN and infinities."""
     if isinstance(item, bool) or not isinstance(item, int | float):
         return None
     return item if 0 <= item <= MAX_SIZE else None

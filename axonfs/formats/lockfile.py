@@ -1,8 +1,8 @@
-"""The lock file: versions of models fixed to the digests of their manifests, for a fleet.
+"""The lock file: versions of models with the digests of their manifests.
 
-Pure. A manifest has the digest of every file, so its own digest fixes all bytes. `files` and
-`size` tell a person what a line means; `source` is where to look if no registry has the version.
-The format is documented in docs/versions.md.
+Pure. A manifest has a digest for every file, so its own digest fixes all bytes. `files` and `size`
+are for readers of the file; `source` is where to look if no configured registry has the version.
+docs/versions.md documents the format.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from axonfs.names import LATEST, Spec, check_digest, check_path, parse_spec, pla
 
 API_VERSION = "axonfs/v1"
 KIND = "Lock"
-# What fits into one request to a mount.
+# Fits into one request to a mount.
 MAX_LOCK_BYTES = 768 << 10
 _HEAD = "# Written by `axonfs lock`; `axonfs pin --lock` pins exactly this.\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """One version; `manifest` is its sha256, `size` in bytes.
+    """One version; `manifest` is the sha256 of its manifest, `size` is in bytes.
 
-    `paths` are the files that are meant, None where it is all of them.
+    `paths` selects files of the version; None means all files.
     """
 
     spec: Spec
@@ -39,7 +39,7 @@ class Locked:
 
 
 def render_lock(versions: Iterable[Locked]) -> bytes:
-    """The lock file, sorted by spec: the same bytes for the same versions."""
+    """The lock file, sorted by spec: the same versions give the same bytes."""
     ordered = sorted(versions, key=lambda locked: locked.spec)
     tree = {"apiVersion": API_VERSION, "kind": KIND, "versions": [_item(item) for item in ordered]}
     return (_HEAD + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=4096)).encode()
@@ -60,20 +60,20 @@ def parse_lock(raw: bytes) -> list[Locked]:
     """The versions of a lock file, in its order.
 
     Raises:
-        MalformedError: it is not a lock file, or an entry of it makes no sense.
+        MalformedError: it is not a lock file, or has an invalid entry.
     """
     root = parse_yaml(raw, limit=MAX_LOCK_BYTES)
     if not isinstance(root, dict) or (root.get("apiVersion"), root.get("kind")) != (
         API_VERSION,
         KIND,
     ):
-        raise MalformedError(f"it is not a lock file of {API_VERSION}")
+        raise MalformedError(f"it is not a lock file with the apiVersion {API_VERSION}")
     items = root.get("versions")
     if not isinstance(items, list):
         raise MalformedError("versions is not a list")
     versions = [_locked(number, item) for number, item in enumerate(items)]
     if len({locked.spec for locked in versions}) < len(versions):
-        raise MalformedError("a version is there twice")
+        raise MalformedError("a version is listed twice")
     return versions
 
 

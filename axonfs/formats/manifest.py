@@ -1,12 +1,12 @@
 """Manifests: the files of one version, by path and digest.
 
 Pure. The schema is Axon's (apiVersion axon.mlos.io/v1) with `chunks` added per file. A manifest
-comes from outside and decides what the mount shows, so everything in it is checked here, and
-nothing of a manifest that breaks a rule is used. Unknown keys are ignored.
+comes from outside and decides what the mount shows, so everything in it is checked here, and a
+manifest that breaks a rule is refused as a whole. Unknown keys are ignored.
 
-A snapshot (kind Snapshot) is the same document made from a hub's listing. Its files may have a
-git blob id in place of a sha256, one of them may be a `manifest.yaml` of its own, which is then
-what the mount shows, and it may have none.
+A snapshot (kind Snapshot) is the same document made from a hub's list of files. Its files may have
+a git blob id instead of a sha256. It may have no files. If it has a file `manifest.yaml`, the mount
+shows that file in place of the manifest.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ MODEL, SNAPSHOT = "Model", "Snapshot"  # kinds
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_TEXT = 4000
 MAX_TAGS = 100
-# What concerns one file is in entries.py; others import it from here.
+# entries.py has the names that concern single files; other modules import them from here.
 __all__ = [
     "API_VERSION",
     "DEFAULT_CHUNK_SIZE",
@@ -77,11 +77,15 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One version. `files` are sorted by path; `created` is in unix seconds, 0.0 if unknown.
-    `format` is what the files are, `execution_format` what a runtime is to load of them.
+    """One version.
 
-    `left_out` are the paths of files that no directory can hold, made printable.
-    `raw` is the document as it came, which its readers see as `manifest.yaml`.
+    Args:
+        files: sorted by path.
+        format: the format of the files.
+        created: in unix seconds, 0.0 if unknown.
+        execution_format: the format that a runtime should load.
+        raw: the document itself, which readers see as `manifest.yaml`.
+        left_out: paths of files that no directory can hold, in printable form.
     """
 
     spec: Spec
@@ -109,7 +113,7 @@ class Manifest:
 
     @property
     def unverified(self) -> int:
-        """How many files have no digest that could tell whether their bytes are right."""
+        """The number of files without a digest to verify them."""
         return sum(entry.unverified for entry in self.files)
 
     def file(self, path: str) -> FileEntry | None:
@@ -123,17 +127,16 @@ def parse_manifest(raw: bytes, expected: Spec | None = None, base: str = "") -> 
     """The manifest in `raw`, YAML or JSON.
 
     Args:
-        expected: what was asked for; the manifest must be of that version (any version, where
-            `latest` was asked for).
-        base: where it comes from; part of the name of each object that is not verified.
+        expected: the requested version, which the manifest must be of (`latest`: any version).
+        base: the URL of its registry, which is part of the names of unverified objects.
 
     Raises:
-        MalformedError: the message names the rule that is broken, and the file where one does.
+        MalformedError: the message names the broken rule, and the file if a file breaks it.
     """
     try:
         return _manifest(raw, expected, base)
     except MalformedError as exc:
-        # Built anew: the message reads as one about the manifest, whichever helper found it.
+        # A new error: its message names the manifest for faults from every helper.
         raise MalformedError(
             f"the manifest is refused: {exc.what}", spec=str(expected) if expected else None
         ) from exc
@@ -174,12 +177,12 @@ def _list(node: Node) -> list[Node]:
 
 
 def _text(node: Node) -> str:
-    """Free text for people, on one line; anything else than text is nothing."""
+    """Free text on one line; empty if `node` is not text."""
     return plain(str(node), MAX_TEXT) if isinstance(node, str | int) else ""
 
 
 def _named(node: Node) -> str:
-    """Axon's framework is a mapping with a name and a version; a name alone will do."""
+    """A framework's name: Axon writes a mapping of name and version, or only the name."""
     return _text(node.get("name") if isinstance(node, dict) else node)
 
 
@@ -207,7 +210,7 @@ def _spec(metadata: dict[str, Node], expected: Spec | None) -> Spec:
     )
     if not all(map(valid_segment, (namespace, *name.split("/"), version))) or version == LATEST:
         shown = printable(f"{namespace}/{name}@{version}")
-        raise MalformedError(f"namespace, name and version do not make a spec: '{shown}'")
+        raise MalformedError(f"namespace, name and version are not a valid spec: '{shown}'")
     spec = Spec(namespace, name, version)
     if expected and (spec.model, LATEST) != (expected.model, expected.version) and spec != expected:
         raise MalformedError(f"it is the manifest of {spec}, not of {expected}")
@@ -215,10 +218,10 @@ def _spec(metadata: dict[str, Node], expected: Spec | None) -> Spec:
 
 
 def render_manifest(manifest: Manifest) -> bytes:
-    """What is published of `manifest`; its `raw` is not looked at.
+    """The document of `manifest`; ignores its `raw`.
 
     Raises:
-        MalformedError: nobody would accept it.
+        MalformedError: the document would be invalid.
     """
     tree = {
         "apiVersion": API_VERSION,

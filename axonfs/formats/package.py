@@ -1,7 +1,7 @@
-"""What a manifest says about its package: all files of a version in one tar.gz, Axon's `.axon`.
+"""A manifest's package: all files of a version in one tar.gz, Axon's `.axon`.
 
-Pure; below manifest.py. Read leniently: a package that cannot be fetched is none, since the objects
-of a registry do not need it. Also the names of objects that have no digest of their own.
+Pure; below manifest.py. An invalid package counts as missing, because a registry with objects does
+not need it. Also makes the names of objects without a digest of their own.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ MAX_URL = 4000
 class Package:
     """One tar.gz of `size` bytes; the first of `urls` is its own, the others are mirrors.
 
-    `digest` is its sha256, None where the manifest gives none that can be right. `registry` is
-    where the manifest was published, empty if it does not say.
+    `digest` is its sha256, None if it is missing or a placeholder. `registry` is the URL of the
+    registry that the manifest was published in, empty if unknown.
     """
 
     urls: tuple[str, ...]
@@ -32,7 +32,7 @@ class Package:
 
 
 def parse_distribution(node: Node) -> Package | None:
-    """The package in a manifest's `distribution`; None if there is none that can be used."""
+    """The package in a manifest's `distribution`; None if it is missing or invalid."""
     distribution = node if isinstance(node, dict) else {}
     item, registry = distribution.get("package"), distribution.get("registry")
     if not isinstance(item, dict):
@@ -51,11 +51,13 @@ def _url(node: Node) -> str:
 
 
 def packed_digest(package: str, path: str) -> str:
-    """The name of the object of a file that only the digest of its package vouches for."""
+    """The name of the object of a file that only the digest of its package verifies."""
     return hashlib.sha256(f"package {package} {path}".encode()).hexdigest()
 
 
 def unverified_digest(base: str, manifest: str, path: str) -> str:
-    """The name of the object of a file that nothing vouches for: no other registry, and no other
-    manifest (`manifest` is its sha256), has one of that name."""
+    """The name of the object of an unverified file.
+
+    The name is unique to the registry `base` and to the manifest with the sha256 `manifest`.
+    """
     return hashlib.sha256(f"unverified {base.rstrip('/')} {manifest} {path}".encode()).hexdigest()

@@ -1,9 +1,9 @@
-"""YAML (and JSON, its subset) from outside, as plain dicts, lists, strings and whole numbers.
+"""Parse untrusted YAML (and JSON, its subset) to plain dicts, lists, strings and whole numbers.
 
-Pure. Built from parser events rather than with a loader: anchors, aliases and tags are refused
-the moment they appear, so no document can grow beyond its own size or name a type, and a third
-of the time of `yaml.safe_load` is enough. Only whole numbers and null are told from strings:
-`version: 1.10` stays "1.10", and a digest of digits alone stays text.
+Pure. It uses parser events instead of a loader, which takes a third of the time of
+`yaml.safe_load`. Anchors, aliases and tags are refused at once, so a document cannot grow beyond
+its own size or name a type. Only whole numbers and null are converted: `version: 1.10` stays
+"1.10", and a digest that consists of digits stays text.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import yaml
 
 from axonfs.errors import MalformedError
 from axonfs.names import printable
+from axonfs.units import size
 
 Node: TypeAlias = "dict[str, Node] | list[Node] | str | int | None"
 
 MAX_DEPTH = 32
 MAX_NODES = 2_000_000  # a file of a manifest takes about ten
 
-# libyaml is ten times as fast; PyYAML built without it does the same.
+# libyaml is ten times as fast. PyYAML built without it gives the same results.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,18}")
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
@@ -31,11 +32,11 @@ def parse_yaml(raw: bytes, *, limit: int) -> Node:
     """The one document in `raw`; None if it is empty.
 
     Raises:
-        MalformedError: over `limit` bytes, not YAML, more than one document, too deep, too many
-            nodes, a repeated key, a key that is not a scalar, an anchor, an alias or a tag.
+        MalformedError: more than `limit` bytes, not YAML, more than one document, too deep, too
+            many nodes, a repeated key, a key that is not a scalar, an anchor, an alias or a tag.
     """
     if len(raw) > limit:
-        raise MalformedError(f"the document has {len(raw)} bytes, more than {limit}")
+        raise MalformedError(f"the document is larger than {size(limit)}")
     tree = _Tree()
     try:
         for event in yaml.parse(raw, Loader=_LOADER):
@@ -47,12 +48,12 @@ def parse_yaml(raw: bytes, *, limit: int) -> Node:
 
 
 class _Tree:
-    """What the events so far have built; the innermost open collection is last in `_open`."""
+    """The tree built from the events so far; the innermost open collection is last in `_open`."""
 
     def __init__(self) -> None:
         self.root: Node = None
         self._open: list[dict[str, Node] | list[Node]] = []
-        self._keys: list[str | None] = []  # per open collection: the key that waits for a value
+        self._keys: list[str | None] = []  # for each open collection: the key without a value yet
         self._nodes = 0
         self._documents = 0
 
@@ -93,13 +94,13 @@ class _Tree:
 
     def _key(self, text: str) -> None:
         if text in self._open[-1]:
-            raise MalformedError(f"the key '{printable(text)}' is there twice")
+            raise MalformedError(f"the key '{printable(text)}' is repeated")
         self._keys[-1] = text
 
     def _add(self, node: Node) -> None:
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            raise MalformedError(f"the document has more than {MAX_NODES} nodes")
+            raise MalformedError(f"the document has more than {MAX_NODES:,} nodes")
         if not self._open:
             self.root = node
             return
@@ -107,7 +108,7 @@ class _Tree:
         if isinstance(parent, list):
             parent.append(node)
         elif key is None:
-            raise MalformedError("a key of the document is not a plain text")
+            raise MalformedError("a key of the document is not text")
         else:
             parent[key] = node
             self._keys[-1] = None

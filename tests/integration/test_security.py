@@ -138,7 +138,7 @@ def test_an_index_of_nothing_takes_little(item: bytes) -> None:
     head = b'{"apiVersion":"axonfs/v1","models":['
     raw = head + (item + b",") * ((60 << 20) // (len(item) + 1)) + b"{}]}"
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(MalformedError, match=f"more than {MAX_NODES} values"):
+    with pytest.raises(MalformedError, match=f"more than {MAX_NODES:,} values"):
         parse_index(raw)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 << 10
 
@@ -146,7 +146,7 @@ def test_an_index_of_nothing_takes_little(item: bytes) -> None:
 def test_a_list_of_versions_has_an_end() -> None:
     """More versions than any model has are refused before they are sorted."""
     listed = ",".join(f'"{number}"' for number in range(MAX_VERSIONS + 1))
-    with pytest.raises(MalformedError, match=f"more than {MAX_VERSIONS}"):
+    with pytest.raises(MalformedError, match=f"more than {MAX_VERSIONS:,}"):
         parse_versions(f'{{"versions": [{listed}]}}'.encode())
 
 

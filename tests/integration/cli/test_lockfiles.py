@@ -121,4 +121,7 @@ def test_wrong_usage_of_lock(run: Run, lock: Path, tmp_path: Path) -> None:
     lock.write_text("a: 1\n")
     bad = run("pin", "--lock", lock)
     assert bad.code == 1
-    assert f"invalid lock file: it is not a lock file of axonfs/v1 (from {lock})" in bad.err
+    assert (
+        f"invalid lock file: it is not a lock file with the apiVersion axonfs/v1 (from {lock})"
+        in bad.err
+    )

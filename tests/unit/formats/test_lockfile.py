@@ -78,8 +78,8 @@ GOOD = render_lock([WHOLE]).decode()
         (GOOD.replace("size: 3145728", "size:"), r"versions\[0\]\.size"),
         (GOOD + "  paths: []\n", r"versions\[0\]\.paths"),
         (GOOD + "  paths: [../x]\n", "relative path"),
-        (GOOD + GOOD.partition("versions:\n")[2], "there twice"),
-        (GOOD + "#" * MAX_LOCK_BYTES, "more than"),
+        (GOOD + GOOD.partition("versions:\n")[2], "listed twice"),
+        (GOOD + "#" * MAX_LOCK_BYTES, "larger than 768 KiB"),
     ],
 )
 def test_what_makes_no_sense_is_refused(text: str, words: str) -> None:
