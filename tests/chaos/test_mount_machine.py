@@ -23,9 +23,8 @@ from hypothesis.stateful import (
 
 from axonfs.call import call
 from tests.chaos.workers import next_worker
-from tests.mount.conftest import Mount, MountFactory
-from tests.mount.test_journal import BY_CHANCE, end
-from tests.mount.test_passthrough import patched
+from tests.mount.conftest import Mount, MountFactory, end, patched
+from tests.mount.test_journal import BY_CHANCE
 from tests.support import faulty
 from tests.support.faulty import Fault, FaultyOrigin
 from tests.support.fetching import on_objects

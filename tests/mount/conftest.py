@@ -29,6 +29,8 @@ READY_SECONDS = 30.0
 
 # What the registry of most tests holds: sizes that are not multiples of the chunk.
 FILES = {"model.safetensors": 5 * CHUNK + 4321, "vocab.txt": 777, "sub/part.bin": CHUNK + 1}
+NAME = "model.safetensors"
+MODEL = f"nlp/tiny/1.0.0/{NAME}"
 
 
 def run_axonfs(*args: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -104,10 +106,7 @@ class Mount:
     def kill_worker(self) -> int:
         """SIGKILL, as the kernel does when memory runs out; returns the pid when it is gone."""
         pid = self.worker()
-        descriptor = os.pidfd_open(pid)
-        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        select.select([descriptor], [], [], 20)
-        os.close(descriptor)
+        end(pid)
         return pid
 
     def processes(self) -> list[int]:
@@ -214,6 +213,26 @@ def start_mount(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Moun
 def mount(start_mount: MountFactory, registry: RegistryServer) -> Mount:
     """A mount of the registry on an empty cache."""
     return start_mount(registry.url)
+
+
+def passed_through(mount: Mount) -> dict[str, bool]:
+    """The open files, and whether the kernel reads them itself."""
+    return {row["path"]: row["passed_through"] for row in mount.status()["open"]}
+
+
+def patched(tmp_path: Path, source: str) -> dict[str, str]:
+    """An environment in which every Python runs `source` first: a fault that cannot be caused."""
+    (tmp_path / "patch").mkdir()
+    (tmp_path / "patch/sitecustomize.py").write_text(source)
+    return {"PYTHONPATH": str(tmp_path / "patch")}
+
+
+def end(worker: int) -> None:
+    """Send SIGKILL and return when it is gone. `Mount.kill_worker` also reads the mount's status."""
+    descriptor = os.pidfd_open(worker)
+    os.kill(worker, signal.SIGKILL)
+    select.select([descriptor], [], [], 20)
+    os.close(descriptor)
 
 
 def source_bytes(tmp_path: Path, number: int, name: str) -> bytes:

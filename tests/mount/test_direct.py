@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import FILES, Mount, source_bytes
-from tests.mount.test_passthrough import MODEL, NAME, passed_through
+from tests.mount.conftest import FILES, MODEL, NAME, Mount, passed_through, source_bytes
 
 pytestmark = pytest.mark.mount
 # Offset and size in the file, offset in memory: each is not a multiple of 512 once.

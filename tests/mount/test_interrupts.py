@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import FILES, MountFactory, settled, source_bytes
-from tests.mount.test_passthrough import MODEL, NAME, patched
+from tests.mount.conftest import FILES, MODEL, NAME, MountFactory, patched, settled, source_bytes
 from tests.mount.test_takeover import index_lost
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import Gate, on_objects

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
-import select
-import signal
 from pathlib import Path
 
 import pytest
 
 from axonfs.vfs.journal import Kind
-from tests.mount.conftest import FILES, MountFactory, settled, source_bytes
-from tests.mount.test_passthrough import MODEL, NAME, patched
+from tests.mount.conftest import (
+    FILES,
+    MODEL,
+    NAME,
+    MountFactory,
+    end,
+    patched,
+    settled,
+    source_bytes,
+)
 from tests.support.registry import RegistryServer
 
 pytestmark = [pytest.mark.mount, pytest.mark.complains]
@@ -50,11 +56,3 @@ def test_a_journal_that_each_record_of_a_kind_shortens(
     assert os.stat("part.bin", dir_fd=inside).st_size == FILES["sub/part.bin"]
     os.close(inside)
     settled(lambda: mount.status()["open"] == [])
-
-
-def end(worker: int) -> None:
-    """SIGKILL; returns when it is gone. Looks nothing up, as `Mount.kill_worker` does."""
-    descriptor = os.pidfd_open(worker)
-    os.kill(worker, signal.SIGKILL)
-    select.select([descriptor], [], [], 20)
-    os.close(descriptor)

@@ -11,8 +11,7 @@ import pytest
 
 from axonfs.formats.listing import Listing, render_index
 from axonfs.names import Spec
-from tests.mount.conftest import Mount, MountFactory, settled
-from tests.mount.test_passthrough import patched
+from tests.mount.conftest import Mount, MountFactory, patched, settled
 from tests.mount.test_stale import stop
 from tests.support.registry import RegistryServer
 

@@ -16,29 +16,19 @@ from axonfs.publish import publish
 from tests.mount.conftest import (
     CHUNK,
     FILES,
+    MODEL,
+    NAME,
     Mount,
     MountFactory,
     object_requests,
+    passed_through,
+    patched,
     run_axonfs,
     source_bytes,
 )
 from tests.support.registry import RegistryServer, make_model
 
 pytestmark = pytest.mark.mount
-NAME = "model.safetensors"
-MODEL = f"nlp/tiny/1.0.0/{NAME}"
-
-
-def passed_through(mount: Mount) -> dict[str, bool]:
-    """The open files, and whether the kernel reads them itself."""
-    return {row["path"]: row["passed_through"] for row in mount.status()["open"]}
-
-
-def patched(tmp_path: Path, source: str) -> dict[str, str]:
-    """An environment in which every Python runs `source` first: a fault that cannot be caused."""
-    (tmp_path / "patch").mkdir()
-    (tmp_path / "patch/sitecustomize.py").write_text(source)
-    return {"PYTHONPATH": str(tmp_path / "patch")}
 
 
 def requests_read(mount: Mount) -> int:

@@ -19,8 +19,17 @@ from pathlib import Path
 import pytest
 
 from axonfs.daemon.possessions import Possessions
-from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs, source_bytes
-from tests.mount.test_passthrough import MODEL, NAME, passed_through, patched
+from tests.mount.conftest import (
+    FILES,
+    MODEL,
+    NAME,
+    Mount,
+    MountFactory,
+    passed_through,
+    patched,
+    run_axonfs,
+    source_bytes,
+)
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import Gate, on_objects
 from tests.support.registry import RegistryServer

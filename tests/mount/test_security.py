@@ -15,8 +15,7 @@ import yaml
 from axonfs.connection.mountinfo import mounts
 from axonfs.daemon.holders import holder_of
 from axonfs.names import parse_spec
-from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs
-from tests.mount.test_passthrough import MODEL
+from tests.mount.conftest import FILES, MODEL, Mount, MountFactory, run_axonfs
 from tests.support import faulty
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import on_objects

@@ -14,8 +14,7 @@ import pytest
 import yaml
 
 from axonfs.client.health import mount_at
-from tests.mount.conftest import FILES, MountFactory, run_axonfs, settled
-from tests.mount.test_passthrough import patched
+from tests.mount.conftest import FILES, MountFactory, patched, run_axonfs, settled
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import Gate, on_objects
 from tests.support.registry import RegistryServer, published

@@ -16,8 +16,7 @@ import pytest
 
 from axonfs.connection.mountinfo import mounts
 from axonfs.connection.mounting import connect
-from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs
-from tests.mount.test_passthrough import MODEL, patched
+from tests.mount.conftest import FILES, MODEL, Mount, MountFactory, patched, run_axonfs
 from tests.support.registry import RegistryServer
 
 pytestmark = [pytest.mark.mount, pytest.mark.complains]

@@ -13,8 +13,7 @@ import pytest
 
 from axonfs.connection.mountinfo import axonfs_at, top_at
 from axonfs.daemon.holders import running, workers_of
-from tests.mount.conftest import FILES, MountFactory, run_axonfs, settled
-from tests.mount.test_passthrough import patched
+from tests.mount.conftest import FILES, MountFactory, patched, run_axonfs, settled
 from tests.support.registry import RegistryServer
 
 pytestmark = [pytest.mark.mount, pytest.mark.complains]

@@ -12,9 +12,17 @@ from pathlib import Path
 import pytest
 
 from axonfs.call import call
-from tests.mount.conftest import FILES, Mount, MountFactory, settled, source_bytes
-from tests.mount.test_journal import end
-from tests.mount.test_passthrough import MODEL, NAME, passed_through
+from tests.mount.conftest import (
+    FILES,
+    MODEL,
+    NAME,
+    Mount,
+    MountFactory,
+    end,
+    passed_through,
+    settled,
+    source_bytes,
+)
 from tests.support.faulty import FaultyOrigin, status
 from tests.support.fetching import Gate
 

@@ -16,8 +16,7 @@ from axonfs.connection import mounting
 from axonfs.connection.mountinfo import Entry, axonfs_at, elsewhere, top_at
 from axonfs.daemon.holder import GRACE
 from axonfs.rundir import SOCKET
-from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs, settled
-from tests.mount.test_passthrough import patched
+from tests.mount.conftest import FILES, Mount, MountFactory, patched, run_axonfs, settled
 from tests.support.registry import RegistryServer
 
 pytestmark = [

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import MountFactory, run_axonfs, source_bytes
-from tests.mount.test_passthrough import MODEL, NAME, patched
+from tests.mount.conftest import MODEL, NAME, MountFactory, patched, run_axonfs, source_bytes
 from tests.support.registry import RegistryServer
 
 pytestmark = [pytest.mark.mount, pytest.mark.complains]
