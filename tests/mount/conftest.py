@@ -228,7 +228,7 @@ def patched(tmp_path: Path, source: str) -> dict[str, str]:
 
 
 def end(worker: int) -> None:
-    """Send SIGKILL and return when it is gone. `Mount.kill_worker` also reads the mount's status."""
+    """Send SIGKILL and return when it is gone. `Mount.kill_worker` reads the status as well."""
     descriptor = os.pidfd_open(worker)
     os.kill(worker, signal.SIGKILL)
     select.select([descriptor], [], [], 20)
