@@ -50,7 +50,7 @@ def flip(path: Path, offset: int) -> None:
 
 
 def test_metadata_fetches_nothing(mount: Mount, registry: RegistryServer) -> None:
-    """Listing and stat fetch no object byte."""
+    """Listing and stat fetch no bytes of files."""
     for folder, _, files in os.walk(mount.path):
         for name in files:
             os.stat(os.path.join(folder, name))
@@ -58,7 +58,7 @@ def test_metadata_fetches_nothing(mount: Mount, registry: RegistryServer) -> Non
 
 
 def test_ten_bytes(mount: Mount, registry: RegistryServer, tmp_path: Path) -> None:
-    """Reading ten bytes fetches no more than the chunk they are in."""
+    """Reading ten bytes fetches only the chunk that has them."""
     with (mount.path / WEIGHTS).open("rb", buffering=0) as file:
         file.seek(2 * CHUNK + 500_000)
         data = file.read(10)
@@ -71,7 +71,7 @@ def test_ten_bytes(mount: Mount, registry: RegistryServer, tmp_path: Path) -> No
 def test_fetched_once(
     mount: Mount, registry: RegistryServer, start_mount: MountFactory, tmp_path: Path
 ) -> None:
-    """A byte is fetched once while it is cached, over remounts too."""
+    """A byte is fetched only once while it is cached, also over remounts."""
     whole = source_bytes(tmp_path, 0, "model.safetensors")
     assert (mount.path / WEIGHTS).read_bytes() == whole
     assert mount.fetched() == len(whole)
@@ -127,7 +127,7 @@ def test_ten_readers(start_mount: MountFactory, tmp_path: Path) -> None:
 
 @pytest.mark.complains
 def test_verified_before_read(mount: Mount, registry_dir: Path, tmp_path: Path) -> None:
-    """No byte reaches a reader before its chunk matched the chunk table."""
+    """No byte reaches a reader before its chunk has matched the chunk table."""
     whole = source_bytes(tmp_path, 0, "model.safetensors")
     flip(object_path(registry_dir, whole), 2 * CHUNK + 7)
     fd = os.open(mount.path / WEIGHTS, os.O_RDONLY)
@@ -169,7 +169,7 @@ def without_tables(registry_dir: Path, version: str) -> None:
 def test_whole_digest(
     registry: RegistryServer, registry_dir: Path, start_mount: MountFactory, tmp_path: Path
 ) -> None:
-    """An object without a chunk table is checked by sha256 when it is complete; on mismatch it is
+    """An object without a chunk table is checked by sha256 when it is complete; on a mismatch it is
     dropped, gives EIO and is not served again."""
     without_tables(registry_dir, "1.0.0")
     without_tables(registry_dir, "1.1.0")
@@ -248,7 +248,7 @@ def pieces(fd: int) -> Iterator[bytes]:
 
 @pytest.mark.complains
 def test_registry_down(registry_dir: Path, start_mount: MountFactory, tmp_path: Path) -> None:
-    """What is cached is read while the registry is down, and what is not gives an errno within the
+    """While the registry is down cached bytes are read, and others give an errno within the
     deadline."""
     config = tmp_path / "config.yaml"
     config.write_text("deadline: 2\n")
@@ -267,7 +267,7 @@ def test_registry_down(registry_dir: Path, start_mount: MountFactory, tmp_path: 
 def test_offline(
     mount: Mount, registry: RegistryServer, start_mount: MountFactory, tmp_path: Path
 ) -> None:
-    """With `--offline` nothing is sent, and what is not local gives ENETUNREACH."""
+    """With `--offline` no requests are sent, and bytes that are not local give ENETUNREACH."""
     (mount.path / WEIGHTS).read_bytes()
     mount.stop()
     sent = len(registry.requests)

@@ -30,8 +30,7 @@ def origin(registry_dir: Path) -> Iterator[FaultyOrigin]:
 
 
 def test_absent(origin: FaultyOrigin, start_mount: MountFactory) -> None:
-    """Where a registry answers 403 for what is not there, a name that it does not list gives
-    ENOENT."""
+    """If a registry answers 403 for missing files, a name that it does not list gives ENOENT."""
     mount = start_mount(origin.url)
     assert (mount.path / "nlp/tiny/latest/vocab.txt").stat().st_size == FILES["vocab.txt"]
     for absent in ("nlp/tiny/9.9.9", "nlp/other", "nlp/other/1.0.0", "cv", "nlp/tiny/1.0.0/none"):
@@ -65,7 +64,7 @@ def test_without_lists(
 def test_everything_is_refused(
     origin: FaultyOrigin, start_mount: MountFactory, status: int
 ) -> None:
-    """A registry that refuses everything gives EACCES, never an empty directory."""
+    """A registry that refuses every request gives EACCES, never an empty directory."""
     origin.always(faulty.status(status))
     mount = start_mount(origin.url)
     for path in (mount.path, mount.path / "nlp/tiny/1.0.0", mount.path / "nlp/tiny/latest"):

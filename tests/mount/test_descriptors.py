@@ -96,7 +96,8 @@ def test_a_takeover_of_more_files_than_descriptors(
 def test_more_commands_than_descriptors(
     parts: RegistryServer, start_mount: MountFactory, tmp_path: Path
 ) -> None:
-    """More commands than the mount may have descriptors wait in turn; readers do not wait."""
+    """If there are more commands than descriptors for them, they wait in turn; readers do not
+    wait."""
     mount = start_mount(parts.url, options=("--prefetch", "off"), within=limited(LIMIT))
     files = [opened(mount, name) for name in NAMES[:50]]
     with ExitStack() as stack:

@@ -94,8 +94,8 @@ def test_full(
     start_mount: MountFactory,
     tmp_path: Path,
 ) -> None:
-    """On a full disk reads go on from the source through memory, with one warning, until the disk
-    has room again."""
+    """While the disk is full reads are served from the source through memory, with one warning,
+    until it has space again."""
     disk = disks("tmpfs", 32)
     mount = start_mount(registry.url, cache=disk.path / "cache", options=LIMIT)
     filler = disk.fill()
@@ -130,7 +130,7 @@ def test_full_and_another_worker(
     start_mount: MountFactory,
     tmp_path: Path,
 ) -> None:
-    """A worker that takes over on a full disk serves what is local, and the rest past it."""
+    """A worker that takes over on a full disk serves local bytes, and others from the source."""
     disk = disks("tmpfs", 32)
     mount = start_mount(registry.url, cache=disk.path / "cache", options=LIMIT)
     read_all(mount, tmp_path, FOLDER)
@@ -147,7 +147,8 @@ def test_full_with_something_to_evict(
     start_mount: MountFactory,
     tmp_path: Path,
 ) -> None:
-    """On a disk that others filled, what is cached and not pinned makes room for what is read."""
+    """On a disk that other programs filled, cached files that are not pinned are evicted for new
+    reads."""
     disk = disks("tmpfs", 32)
     mount = start_mount(registry.url, cache=disk.path / "cache", options=LIMIT)
     read_all(mount, tmp_path, FOLDER)
@@ -185,7 +186,8 @@ def test_read_only(
     start_mount: MountFactory,
     tmp_path: Path,
 ) -> None:
-    """On a disk that became read-only, what is local is read from it, and the rest past it."""
+    """On a disk that became read-only, local bytes are read from it, and the others from the
+    source."""
     disk = disks("ext4", 64)
     mount = start_mount(registry.url, cache=disk.path / "cache", options=LIMIT)
     read_all(mount, tmp_path, FOLDER)
@@ -205,7 +207,7 @@ def test_broken(
     start_mount: MountFactory,
     tmp_path: Path,
 ) -> None:
-    """When every access to the disk fails, what is read through the mount comes from the source."""
+    """If every access to the disk fails, reads through the mount are served from the source."""
     disk = disks("ext4", 64)
     options = (*LIMIT, "--no-passthrough")
     mount = start_mount(registry.url, cache=disk.path / "cache", options=options)
@@ -222,8 +224,8 @@ def test_broken(
 
 
 def test_removed(registry: RegistryServer, start_mount: MountFactory, tmp_path: Path) -> None:
-    """A cache directory that is removed below a mount takes nothing away from its readers, and one
-    that is made anew in its place is another cache."""
+    """Readers do not notice if the cache directory is removed under a mount, and a new directory in
+    its place is another cache."""
     mount = start_mount(registry.url, options=LIMIT)
     with (mount.path / FOLDER / NAMES[0]).open("rb") as before:
         before.read(2 * MIB)

@@ -31,8 +31,8 @@ def origin(tmp_path: Path) -> Iterator[FaultyOrigin]:
 
 
 def test_etags(origin: FaultyOrigin, start_mount: MountFactory, tmp_path: Path) -> None:
-    """Where servers of such an object have different ETags, no reader gets more of it before the
-    digest of the whole matched."""
+    """If servers of such an object have different ETags, no reader gets more of it before the
+    digest of the whole object matched."""
     number = itertools.count()
 
     def answer(exchange: Exchange) -> None:

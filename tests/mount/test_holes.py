@@ -78,8 +78,8 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_holes(mount: Mount, tmp_path: Path, way: str) -> None:
-    """`tar -S`, `cp --sparse` and programs that ask for holes copy every byte of a file that is
-    not local, or partly."""
+    """`tar -S`, `cp --sparse` and other programs that look for holes copy every byte of a file that
+    is not or only partly local."""
     for number, (state, spec) in enumerate(VERSIONS.items()):
         version = mount.path / spec
         warm(version, state)

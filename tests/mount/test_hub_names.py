@@ -61,8 +61,8 @@ def hub(repo: Repo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
 
 @pytest.mark.complains
 def test_names_of_files(start_mount: MountFactory, hub: HubServer, tmp_path: Path) -> None:
-    """A file of a version may have any name that Linux allows; one that no directory can hold
-    is left out with a warning, and the others are served."""
+    """A file of a version may have any name that Linux allows; files with other names are left out
+    with a warning, and the rest are served."""
     mount = start_mount()
     top = mount.path / "hf/acme/tiny/main"
     assert sorted(os.listdir(top)) == sorted(
@@ -82,7 +82,7 @@ def test_names_of_files(start_mount: MountFactory, hub: HubServer, tmp_path: Pat
 
 
 def test_revisions(start_mount: MountFactory, hub: HubServer, repo: Repo) -> None:
-    """Any branch or tag of a hub has a path, percent-encoded where it is no plain word."""
+    """Any branch or tag of a hub has a path, percent-encoded if it has special characters."""
     mount = start_mount()
     model = mount.path / "hf/acme/tiny"
     for revision, segment in REVISIONS.items():
@@ -116,7 +116,8 @@ def test_published_names(start_mount: MountFactory, tmp_path: Path) -> None:
 @pytest.mark.complains
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
 def test_offline(start_mount: MountFactory, hub: HubServer, repo: Repo, variable: str) -> None:
-    """With HF_HUB_OFFLINE the Hub is not asked, and what is not local gives ENETUNREACH."""
+    """With HF_HUB_OFFLINE no requests go to the Hub, and names that are not local give
+    ENETUNREACH."""
     main = repo.branches["main"]
     first = start_mount()
     config = first.path / "hf/acme/tiny/main/config.json"

@@ -50,7 +50,8 @@ def ended(process: subprocess.Popen[bytes], gate: Gate) -> int:
 def test_a_reader_that_is_killed(
     how: str, start_mount: MountFactory, origin: FaultyOrigin, gate: Gate, tmp_path: Path
 ) -> None:
-    """A signal ends a program that waits for bytes at once; others that wait for the same go on."""
+    """A signal at once ends a program that waits for bytes; other programs keep waiting for the
+    same bytes."""
     mount = start_mount(origin.url)
     os.listdir((mount.path / MODEL).parent)
     origin.always(on_objects(gate))
@@ -72,7 +73,7 @@ def test_a_reader_that_is_killed(
 def test_a_reader_that_handles_signals(
     how: str, start_mount: MountFactory, origin: FaultyOrigin, gate: Gate
 ) -> None:
-    """A signal with a handler ends a read, a lookup or a listing with EINTR, at once or within a
+    """A signal with a handler ends a read, a lookup or a listing with EINTR, at once or after a
     moment."""
     mount = start_mount(origin.url)
     os.listdir((mount.path / MODEL).parent)
@@ -88,8 +89,8 @@ def test_a_reader_that_handles_signals(
 def test_a_handler_runs_during_a_page_fault(
     how: str, start_mount: MountFactory, origin: FaultyOrigin, gate: Gate
 ) -> None:
-    """A handler runs during a page fault of its program, which is then tried again; a page fault
-    within a system call goes on."""
+    """During a page fault of its program a handler runs, and then the fault is retried; a page
+    fault within a system call is not interrupted."""
     mount = start_mount(origin.url)
     os.listdir((mount.path / MODEL).parent)
     origin.always(on_objects(gate))
@@ -125,7 +126,7 @@ def test_a_fault_that_goes_on_is_killed(
 def test_names_that_are_waited_for(
     how: str, handled: bool, start_mount: MountFactory, origin: FaultyOrigin, gate: Gate
 ) -> None:
-    """A signal with a handler ends a read, a lookup or a listing with EINTR, at once or within a
+    """A signal with a handler ends a read, a lookup or a listing with EINTR, at once or after a
     moment."""
     mount = start_mount(origin.url)
     folder = mount.path / "nlp/tiny/1.0.0"

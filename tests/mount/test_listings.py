@@ -33,7 +33,8 @@ def list_versions(registry_dir: Path, versions: range) -> set[str]:
 def test_names_come_and_go_while_they_are_listed(
     start_mount: MountFactory, registry_dir: Path, tmp_path: Path, killed: bool
 ) -> None:
-    """Above the versions no name is missed or told twice while others come and go."""
+    """Above the versions a listing neither misses nor repeats a name while other names come and
+    go."""
     before = list_versions(registry_dir, range(9000))
     with RegistryServer(registry_dir) as registry:
         mount = start_mount(registry.url, env=patched(tmp_path, SHORT_TTL))

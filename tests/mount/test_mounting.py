@@ -33,7 +33,7 @@ def test_status_file(mount: Mount, registry: RegistryServer) -> None:
 
 
 def test_over_a_dead_mount(registry: RegistryServer, start_mount: MountFactory) -> None:
-    """A mount over what a killed mount left behind works."""
+    """A mount over the remains of a killed mount works."""
     mount = start_mount(registry.url)
     mount.kill()
     with pytest.raises(OSError, match="not connected"):

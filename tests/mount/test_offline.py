@@ -70,8 +70,8 @@ def assert_pinned_works(mount: Path, tmp_path: Path) -> None:
 
 @pytest.mark.complains
 def test_without_interfaces(pinned: str, start_mount: MountFactory, tmp_path: Path) -> None:
-    """What is pinned is listed and read in a network namespace without interfaces, and with
-    `--offline` nothing is even tried."""
+    """Pinned versions are listed and read in a network namespace without interfaces, and with
+    `--offline` no connection is tried."""
     config = tmp_path / "config.yaml"
     config.write_text(f"deadline: {PATIENCE}\n")
     mount = start_mount(
@@ -106,8 +106,8 @@ def packets(pid: int) -> dict[str, int]:
 def test_registry_down_from_the_start(
     pinned: str, start_mount: MountFactory, tmp_path: Path
 ) -> None:
-    """With the registry down, what is pinned or cached is listed and read, and a new name gives an
-    errno within the deadline."""
+    """While the registry is down pinned and cached files are listed and read, and a new name gives
+    an errno within the deadline."""
     config = tmp_path / "config.yaml"
     config.write_text("deadline: 2\nretries: 0\n")
     mount = start_mount(pinned, env={"AXONFS_CONFIG": str(config)})

@@ -71,8 +71,8 @@ def told(mount: Mount, name: str) -> list[str]:
 def test_an_outage_is_told(
     registry_dir: Path, start_mount: MountFactory, settings: dict[str, str], tmp_path: Path
 ) -> None:
-    """While a registry does not answer, a name that is not known gives its error and not ENOENT,
-    and `status` and the log say which model it was."""
+    """While a registry does not answer, an unknown name gives the registry's error and not ENOENT,
+    and `status` and the log name the model."""
     with RegistryServer(registry_dir) as server:
         url = pinned(server, tmp_path / "cache")
         port = urlsplit(url).port or 0
@@ -100,7 +100,7 @@ def test_names_that_loaders_probe(
     registry_dir: Path, start_mount: MountFactory, settings: dict[str, str], tmp_path: Path
 ) -> None:
     """A name that loaders or desktops look for in any directory, such as `config.json` or
-    `autorun.inf`, gives ENOENT at once where nothing lists it, whether or not a source answers."""
+    `autorun.inf`, gives ENOENT at once if no index lists it, whether or not a source answers."""
     with FaultyOrigin(registry_dir) as origin:
         run_axonfs("pin", SPEC, "--cache", tmp_path / "cache", "--registry", origin.url)
         origin.always(faulty.reset_before)
@@ -117,7 +117,7 @@ def test_names_that_loaders_probe(
 
 @pytest.mark.complains
 def test_pinned_at_once(registry_dir: Path, start_mount: MountFactory, tmp_path: Path) -> None:
-    """What is local is found and read without waiting for a source that does not answer."""
+    """Local versions are found and read without waiting for a source that does not answer."""
     with FaultyOrigin(registry_dir) as origin:
         run_axonfs("pin", SPEC, "--cache", tmp_path / "cache", "--registry", origin.url)
         origin.always(faulty.stall_before)
@@ -146,8 +146,8 @@ def test_one_of_two(
     start_mount: MountFactory,
     settings: dict[str, str],
 ) -> None:
-    """With several registries a name is missing only if each of them says so; what one of them has
-    is served while another does not answer."""
+    """With several registries a name is missing only if all of them answer that; a version that one
+    of them has is served while another does not answer."""
     with FaultyOrigin(registry_dir) as origin:
         origin.always(fault)
         mount = start_mount(origin.url, second.url, env=settings)

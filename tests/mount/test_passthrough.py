@@ -36,7 +36,7 @@ def requests_read(mount: Mount) -> int:
 
 
 def test_complete_files_are_passed_through(mount: Mount, tmp_path: Path) -> None:
-    """A complete, verified file is read by the kernel itself from the next open on."""
+    """The kernel itself reads a complete, verified file from the next open on."""
     want = source_bytes(tmp_path, 0, NAME)
     with (mount.path / MODEL).open("rb") as first:
         assert first.read() == want
@@ -52,7 +52,8 @@ def test_complete_files_are_passed_through(mount: Mount, tmp_path: Path) -> None
 
 
 def test_cached_and_passed_through_handles_do_not_mix(mount: Mount, tmp_path: Path) -> None:
-    """While a file is open from before it was complete, further opens are like the first."""
+    """While a file is open that was opened before it was complete, further opens are handled like
+    the first."""
     want = source_bytes(tmp_path, 0, NAME)
     with (mount.path / MODEL).open("rb") as early:
         early.read(1)
@@ -84,7 +85,7 @@ def test_a_backing_file_that_was_cut_is_not_passed_through(
 
 
 def test_a_mapping_keeps_its_backing_file(mount: Mount, tmp_path: Path) -> None:
-    """A mapping that outlives its descriptor keeps the file passed through."""
+    """A mapping that outlives its descriptor keeps passthrough for the file."""
     want = source_bytes(tmp_path, 0, NAME)
     (mount.path / MODEL).read_bytes()
     with (mount.path / MODEL).open("rb") as file:
@@ -98,7 +99,7 @@ def test_a_mapping_keeps_its_backing_file(mount: Mount, tmp_path: Path) -> None:
 def test_passed_through_files_are_not_evicted(
     start_mount: MountFactory, registry: RegistryServer, tmp_path: Path
 ) -> None:
-    """A passed-through file keeps its bytes while others are evicted around it."""
+    """A file with passthrough keeps its bytes while others are evicted."""
     limit = FILES[NAME] + (3 << 20)
     mount = start_mount(registry.url, options=("--cache-size", str(limit)))
     want = source_bytes(tmp_path, 0, NAME)
@@ -154,7 +155,7 @@ def test_switched_off(start_mount: MountFactory, registry: RegistryServer, tmp_p
 def test_falls_back(
     registry: RegistryServer, start_mount: MountFactory, tmp_path: Path, fault: str, why: str
 ) -> None:
-    """Where our own connection or the extension does not work, the mount does, and says why."""
+    """If our own connection or the extension does not work, the mount still does, and says why."""
     mount = start_mount(registry.url, env=patched(tmp_path, fault))
     for _ in range(2):
         assert (mount.path / MODEL).read_bytes() == source_bytes(tmp_path, 0, NAME)

@@ -54,7 +54,8 @@ def origin(registry_dir: Path, tmp_path: Path) -> Iterator[FaultyOrigin]:
 def test_an_interrupted_pin_stops_in_the_mount(
     start_mount: MountFactory, origin: FaultyOrigin
 ) -> None:
-    """An interrupted `pin` stops in the mount too: what it alone asked for is no longer fetched."""
+    """An interrupted `pin` also stops in the mount: chunks that only it needs are no longer
+    fetched."""
     gate = Gate()
     mount = start_mount(origin.url, options=("--prefetch", "off"))
     origin.always(gate)

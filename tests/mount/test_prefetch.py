@@ -46,8 +46,9 @@ def local(path: Path) -> int:
 
 
 def test_a_load(mount: Mount) -> None:
-    """Opening `config.json`, `params.json`, `model_index.json` or an index of weights has the files
-    fetched that a load of this directory reads, a second later and behind all readers."""
+    """Opening `config.json`, `params.json`, `model_index.json` or an index of weights starts, a
+    second later and behind all readers, a prefetch of the files that a load of this directory
+    reads."""
     config = mount.path / VERSION / "config.json"
     subprocess.run(["file", config], check=True, stdout=subprocess.DEVNULL)
     # From now on the kernel has its bytes: a loader's reads are not seen, its open is.
@@ -63,7 +64,7 @@ def test_a_load(mount: Mount) -> None:
 
 
 def test_glances(mount: Mount, registry: RegistryServer) -> None:
-    """Nothing is fetched ahead after `ls -R`, `find`, `du`, `file` and `grep -r`, nor after an open
+    """There is no prefetch after `ls -R`, `find`, `du`, `file` and `grep -r`, nor after an open
     with `O_NONBLOCK` or `O_NOATIME`."""
     for command in (["ls", "-lR"], ["find"], ["du", "-a"]):
         subprocess.run([*command, mount.path], check=True, stdout=subprocess.DEVNULL)
@@ -83,7 +84,8 @@ def test_glances(mount: Mount, registry: RegistryServer) -> None:
 
 
 def test_a_walk(mount: Mount) -> None:
-    """Nor is it where those files of three versions are opened within a second of each other."""
+    """There is no prefetch if those files of three versions are opened within a second of each
+    other."""
     configs = [mount.path / version / "config.json" for version in (VERSION, *OTHERS)]
     subprocess.run(["cat", *configs], check=True, stdout=subprocess.DEVNULL)
 
@@ -96,7 +98,7 @@ def test_a_walk(mount: Mount) -> None:
 
 
 def test_shards(start_mount: MountFactory, tmp_path: Path) -> None:
-    """While one of a model's shards is streamed the next is fetched, behind all readers."""
+    """While a program streams a shard of a model the next one is fetched, behind all readers."""
     shards = {f"weights-0000{number}-of-00003.bin": 4 << 20 for number in (1, 2, 3)}
     model = make_model(tmp_path / "sharded", shards)
     publish(model, parse_spec("nlp/sharded@1.0.0"), tmp_path / "shards", chunk_size=64 << 10)
@@ -113,7 +115,8 @@ def test_shards(start_mount: MountFactory, tmp_path: Path) -> None:
 
 
 def test_modes(start_mount: MountFactory, registry: RegistryServer, tmp_path: Path) -> None:
-    """With `--prefetch off` nothing is fetched ahead, with `--prefetch all` the whole version."""
+    """With `--prefetch off` there is no prefetch, with `--prefetch all` the whole version is
+    fetched."""
     off, everything = (
         start_mount(registry.url, options=("--prefetch", mode), cache=tmp_path / mode)
         for mode in ("off", "all")
@@ -138,7 +141,7 @@ while True:
 
 
 def test_a_walk_that_goes_on(start_mount: MountFactory, tmp_path: Path) -> None:
-    """A walk that never ends keeps no other program's load from being fetched ahead."""
+    """A walk that never ends does not prevent the prefetch for another program's load."""
     for number in range(8):
         model = make_model(tmp_path / f"walked{number}", {"model.safetensors": 1000}, seed=number)
         publish(model, parse_spec(f"nlp/walked@1.0.{number}"), tmp_path / "walked")

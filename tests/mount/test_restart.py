@@ -38,7 +38,8 @@ pytestmark = [pytest.mark.mount, pytest.mark.complains]
 
 
 def test_a_killed_worker_is_replaced(mount: Mount, tmp_path: Path) -> None:
-    """When the worker is killed another goes on; open files, mappings and listings stay good."""
+    """If the worker is killed another one replaces it; open files, mappings and listings stay
+    valid."""
     want = source_bytes(tmp_path, 0, NAME)
     folder = mount.path / "nlp/tiny/1.0.0"
     before = (folder / NAME).stat()
@@ -62,7 +63,7 @@ def test_a_killed_worker_is_replaced(mount: Mount, tmp_path: Path) -> None:
 def test_a_read_that_is_under_way_is_answered_by_the_next_worker(
     start_mount: MountFactory, registry_dir: Path, tmp_path: Path
 ) -> None:
-    """A read that the dead worker left unanswered is answered by the next one."""
+    """The next worker answers a read that the dead worker left unanswered."""
     gate = Gate()
     with FaultyOrigin(registry_dir) as origin:
         origin.always(on_objects(gate))
@@ -80,7 +81,7 @@ def test_a_read_that_is_under_way_is_answered_by_the_next_worker(
 
 
 def test_passed_through_files_outlive_the_worker(mount: Mount, tmp_path: Path) -> None:
-    """A passed-through file is read on while there is no worker, and stays so with the next one."""
+    """Reads of a file with passthrough continue while there is no worker, and with the next one."""
     want = source_bytes(tmp_path, 0, NAME)
     (mount.path / MODEL).read_bytes()
     with (mount.path / MODEL).open("rb") as file:
@@ -170,7 +171,7 @@ def test_an_open_waits_while_the_pages_of_its_file_are_dropped(
 def test_what_the_kernel_was_told_holds_without_the_registry(
     start_mount: MountFactory, registry: RegistryServer, tmp_path: Path
 ) -> None:
-    """A worker that takes over needs no registry for what is open and local."""
+    """A worker that takes over needs no registry for open and local files."""
     mount = start_mount(registry.url)
     run_axonfs("pin", "nlp/tiny@1.0.0", "--cache", mount.cache)
     with (mount.path / MODEL).open("rb") as file:
@@ -182,7 +183,7 @@ def test_what_the_kernel_was_told_holds_without_the_registry(
 
 
 def test_restart(mount: Mount, tmp_path: Path) -> None:
-    """`axonfs restart` replaces holder program and worker while the mount stays."""
+    """`axonfs restart` replaces the programs of holder and worker while the mount stays."""
     with (mount.path / MODEL).open("rb") as file:
         first = file.read(10)
         old = mount.worker()
@@ -196,7 +197,7 @@ def test_restart(mount: Mount, tmp_path: Path) -> None:
 def test_kernels_that_cannot_resend(
     start_mount: MountFactory, registry_dir: Path, tmp_path: Path
 ) -> None:
-    """On kernels before 6.9 what was under way gets EIO, and what comes later works."""
+    """On kernels before 6.9 requests in flight get EIO, and later ones work."""
     patch = "from axonfs.connection import handshake\nhandshake.RESEND = 1 << 60"
     gate = Gate()
     with FaultyOrigin(registry_dir) as origin:
@@ -215,7 +216,7 @@ def test_kernels_that_cannot_resend(
 
 
 def test_a_worker_that_cannot_live(start_mount: MountFactory, registry: RegistryServer) -> None:
-    """A worker that dies again and again is replaced with growing pauses, and status counts it."""
+    """A worker that dies repeatedly is replaced with growing pauses, and status counts that."""
     mount = start_mount(registry.url)
     for _ in range(3):
         mount.kill_worker()
@@ -293,7 +294,7 @@ def _started_by_systemd(mount: Mount, url: str, kept: dict[str, int]) -> subproc
 
 
 def test_stop_with_readers(mount: Mount) -> None:
-    """SIGTERM takes the mount from below its readers after a grace period, and ends."""
+    """SIGTERM unmounts after a grace period, even if there are readers, and ends."""
     descriptor = os.open(mount.path / MODEL, os.O_RDONLY)
     os.read(descriptor, 10)
     mount.process.send_signal(signal.SIGTERM)
@@ -304,7 +305,7 @@ def test_stop_with_readers(mount: Mount) -> None:
 
 
 def test_nothing_of_a_dead_holder_stays(mount: Mount) -> None:
-    """Without its holder a worker ends, so that no two serve one cache."""
+    """Without its holder a worker ends, so that no two workers serve one cache."""
     descriptor = os.pidfd_open(mount.worker())
     mount.kill()
     ended, _, _ = select.select([descriptor], [], [], 20)
@@ -313,7 +314,7 @@ def test_nothing_of_a_dead_holder_stays(mount: Mount) -> None:
 
 
 def test_a_restart_asked_for_at_any_moment(mount: Mount, tmp_path: Path) -> None:
-    """SIGHUP to a worker that is only starting waits until it can be heeded."""
+    """SIGHUP to a worker that is still starting takes effect once it has started."""
     old = mount.worker()
     with (mount.path / MODEL).open("rb") as file:
         first = file.read(10)
@@ -334,7 +335,7 @@ def wait_for_another(mount: Mount, old: int) -> None:
 
 
 def test_unmounted_while_there_is_no_worker(mount: Mount) -> None:
-    """A mount that is taken away while its worker is being replaced does not come back."""
+    """A mount that is unmounted while its worker is being replaced does not come back."""
     (mount.path / MODEL).read_bytes()
     mount.process.send_signal(signal.SIGSTOP)
     worker = int(Path(f"/proc/{mount.process.pid}/task/{mount.process.pid}/children").read_text())

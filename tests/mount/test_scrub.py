@@ -62,7 +62,7 @@ def test_rot_before_a_boot(
     backing: Path, registry: RegistryServer, start_mount: MountFactory, tmp_path: Path
 ) -> None:
     """A byte that changed on the disk is not read from a chunk that was not checked since the
-    machine was started."""
+    machine was booted."""
     spoil(backing, 2)
     mount = start_mount(registry.url, env={"AXONFS_SCRUB": "off"})
     with (mount.path / MODEL).open("rb") as file:
@@ -74,8 +74,8 @@ def test_rot_before_a_boot(
 def test_passthrough_after_a_boot(
     backing: Path, registry: RegistryServer, start_mount: MountFactory, tmp_path: Path
 ) -> None:
-    """After the machine was started the scrub checks what is local, and complete files are passed
-    through again that nobody has read."""
+    """After a boot the scrub checks the local chunks, and complete files have passthrough again
+    before they are read."""
     mount = start_mount(registry.url, env=FAST)
     wait(lambda: bool(mount.status()["scrub"]["ended"]))
     with (mount.path / MODEL).open("rb") as file:
@@ -88,8 +88,8 @@ def test_passthrough_after_a_boot(
 def test_rot_below_a_mapping(
     backing: Path, registry: RegistryServer, start_mount: MountFactory, tmp_path: Path
 ) -> None:
-    """A byte that changes on the disk below a file that the kernel reads itself is put right by the
-    scrub, below open mappings too."""
+    """The scrub repairs a byte that changed on the disk in a file that the kernel reads itself,
+    also under open mappings."""
     want = source_bytes(tmp_path, 0, NAME)
     config = tmp_path / "config.yaml"
     config.write_text("scrub: off\n")

@@ -37,8 +37,8 @@ def read_as(uid: int, path: Path) -> int:
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes other users")
 @pytest.mark.usefixtures("open_path")
 def test_owner_and_mode_are_as_asked(start_mount: MountFactory, registry: RegistryServer) -> None:
-    """With `--uid`, `--gid` and `--mode` files are owned and readable as asked; a directory has x
-    where it has r."""
+    """With `--uid`, `--gid` and `--mode` files have that owner and mode; a directory has x wherever
+    it has r."""
     options = ("--allow-other", "--uid", str(OTHER), "--gid", "7", "--mode", "0440")
     mount = start_mount(registry.url, options=options)
     for place in (".", "nlp", "nlp/tiny/1.0.0", "nlp/tiny/1.0.0/sub", ".axonfs"):
@@ -93,8 +93,8 @@ def test_what_no_file_may_have_is_refused(
 
 
 def test_no_device_and_no_setuid(mount: Mount) -> None:
-    """A mount is read-only, nosuid and nodev; nothing in it is anything but a directory, a plain
-    file or a symlink, and none has a special bit."""
+    """A mount is read-only, nosuid and nodev; it has only directories, plain files and symlinks,
+    and none has a special bit."""
     line = next(
         line
         for line in Path("/proc/self/mountinfo").read_text().splitlines()

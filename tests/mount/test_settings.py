@@ -85,7 +85,7 @@ def second(tmp_path: Path) -> Iterator[RegistryServer]:
 def test_registries_apply_at_once(
     start: Start, registry: RegistryServer, second: RegistryServer, file: Path
 ) -> None:
-    """Settings that change apply to a running mount at once, and the command says so."""
+    """A changed setting applies to a running mount at once, and the command says so."""
     run_axonfs("registry", "add", registry.url)
     place = start()
     with (place / FILE).open("rb") as reader:

@@ -67,7 +67,7 @@ def mount(
 
 @pytest.mark.complains
 def test_others_do_not_wait(mount: Mount, silent: FaultyOrigin) -> None:
-    """While a source is silent, other sources, what is known and what is local are read as ever."""
+    """While a source is silent, other sources, known names and local bytes are read as usual."""
     silent.always(on_objects(faulty.stall_before))
     waiting = Programs()
     for name in NAMES:
@@ -87,8 +87,8 @@ def test_others_do_not_wait(mount: Mount, silent: FaultyOrigin) -> None:
 
 @pytest.mark.complains
 def test_a_stall_is_paid_once(mount: Mount, silent: FaultyOrigin) -> None:
-    """A source that was silent for a whole deadline costs no later reader another one, and the
-    first who reads after it answers again gets the bytes."""
+    """After a source was silent for a whole deadline no later reader waits that long again, and the
+    first read after it answers again gets the bytes."""
     silent.always(on_objects(faulty.stall_before))
     read = [(mount.path / SILENT / name).read_bytes for name in NAMES[:8]]
     first, *later = [timed(one) for one in read[:6]]
@@ -139,7 +139,8 @@ WAYS: list[tuple[Callable[[Path], object], int]] = [
 def test_a_failed_read_takes_one_deadline(
     mount: Mount, silent: FaultyOrigin, fault: faulty.Fault
 ) -> None:
-    """A read that fails takes one deadline, however it is read and by how many at once."""
+    """A read that fails takes one deadline, however it is read and by however many readers at
+    once."""
     silent.always(on_objects(fault))
     ends: dict[str, End] = {}
 
@@ -164,7 +165,7 @@ def test_a_failed_read_takes_one_deadline(
 
 @pytest.mark.complains
 def test_lookups_beside_each_other(mount: Mount) -> None:
-    """A lookup that waits for a source holds up no other in its directory."""
+    """A lookup that waits for a source does not delay other lookups in its directory."""
     waiting, began = Programs(), time.monotonic()
     for number in range(MANY):
         waiting.start(partial(os.stat, mount.path / f"hf/org/model{number}"))

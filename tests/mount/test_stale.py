@@ -48,7 +48,7 @@ def test_the_kernel_names_holder_and_worker(mount: Mount) -> None:
 
 @pytest.mark.parametrize("which", ["holder", "worker", "both"])
 def test_a_wedged_mount_is_freed_by_force(mount: Mount, which: str) -> None:
-    """`axonfs umount --force` frees a mount whose processes are stopped, and ends them."""
+    """`axonfs umount --force` unmounts a mount whose processes are stopped, and ends them."""
     holder, worker = mount.process.pid, mount.worker()
     # Not by `cwd`: Popen waits with the interpreter's lock held, and the registry needs it.
     command = ["sh", "-c", 'cd "$0" && echo && exec sleep 60', str(mount.path / "nlp")]
@@ -79,7 +79,7 @@ def test_sigterm_while_the_worker_is_stopped(mount: Mount) -> None:
 
 
 def test_interrupted_from_the_terminal(tmp_path: Path, registry: RegistryServer) -> None:
-    """Ctrl-C, which a terminal sends to holder and worker alike, unmounts and ends with 0."""
+    """Ctrl-C, which a terminal sends to both holder and worker, unmounts and exits with 0."""
     place, log = tmp_path / "terminal", tmp_path / "terminal.log"
     place.mkdir()
     command = [sys.executable, "-m", "axonfs", "mount", str(place), "--foreground"]
@@ -123,7 +123,8 @@ def test_stopped_before_it_answers(
 def test_a_second_mount_while_the_worker_is_replaced(
     mount: Mount, registry: RegistryServer, tmp_path: Path
 ) -> None:
-    """A second mount on the cache is refused with the owner's pid while the worker is replaced."""
+    """A second mount on the cache is refused with the owner's pid even while the worker is being
+    replaced."""
     other = tmp_path / "other"
     other.mkdir()
     with (mount.path / MODEL).open("rb") as file:
@@ -156,7 +157,8 @@ possessions.claimed = late
 
 
 def test_two_mounts_of_one_place_at_once(tmp_path: Path, registry: RegistryServer) -> None:
-    """Of several mounts of one place at the same time one wins, and the others say so."""
+    """If several processes mount on one directory at the same time one succeeds, and the others say
+    so."""
     place = tmp_path / "place"
     place.mkdir()
     environment = {**os.environ, "AXONFS_CONFIG": "/nonexistent", "SCRATCH": str(tmp_path)}

@@ -57,8 +57,8 @@ def impatient(tmp_path: Path) -> dict[str, str]:
 def test_open_files_whose_source_is_silent(
     start_mount: MountFactory, registry_dir: Path, gate: Gate, tmp_path: Path
 ) -> None:
-    """A worker that takes over answers at once; of an open file that it does not know a source is
-    asked when it is read."""
+    """A worker that takes over answers at once; for an open file that it does not know it asks a
+    source when the file is read."""
     with FaultyOrigin(registry_dir) as origin, contextlib.ExitStack() as stack:
         mount = start_mount(origin.url)
         files = [stack.enter_context((mount.path / MODEL).open("rb")) for _ in range(HANDLES)]

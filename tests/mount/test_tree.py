@@ -30,8 +30,8 @@ def test_listing(mount: Mount) -> None:
 
 
 def test_segments(mount: Mount) -> None:
-    """A name may have several segments, and a directory is a version only where a manifest
-    resolves."""
+    """A name may have several segments, and a directory is a version only if a manifest resolves
+    there."""
     assert (mount.path / "nlp/org/deep/0.1.0/vocab.txt").stat().st_size == FILES["vocab.txt"]
     assert os.listdir(mount.path / "nlp/org") == ["deep"]
     assert not (mount.path / "nlp/org/manifest.yaml").exists()
@@ -47,7 +47,7 @@ def test_latest(mount: Mount) -> None:
 
 
 def test_unlisted(mount: Mount, registry_dir: Path) -> None:
-    """A version that no index lists resolves when it is looked up."""
+    """A lookup resolves a version that no index lists."""
     index = registry_dir / "api/v1/index.json"
     assert os.listdir(mount.path / "nlp/tiny")  # the index is known from here on
     before = index.read_bytes()
@@ -82,7 +82,7 @@ def test_first_registry_wins(start_mount: MountFactory, tmp_path: Path) -> None:
 
 
 def test_absent(mount: Mount, registry: RegistryServer) -> None:
-    """A name that does not exist gives ENOENT, and the kernel does not ask again at once."""
+    """A name that does not exist gives ENOENT, and the kernel caches that for a while."""
     absent = ["nosuch", "nlp/nosuch", "nlp/tiny/9.9.9", "nlp/tiny/1.0.0/tokenizer.model"]
     for name in absent:
         with pytest.raises(FileNotFoundError):
@@ -108,8 +108,8 @@ def test_sizes(mount: Mount, registry: RegistryServer) -> None:
 
 
 def test_blocks(mount: Mount) -> None:
-    """`st_blocks` is what is local, and 8 at least unless the file is empty, so `du` and `ls -s`
-    tell the truth while a file is fetched."""
+    """`st_blocks` shows how much is local, and at least 8 unless the file is empty, so `du` and `ls
+    -s` are right while a file is fetched."""
     file = mount.path / "nlp/tiny/1.0.0/model.safetensors"
     assert file.stat().st_blocks == 8
     with file.open("rb", buffering=0) as opened:
@@ -126,8 +126,8 @@ def wait_for_blocks(file: Path, least: int) -> int:
 
 
 def test_mtime(mount: Mount) -> None:
-    """`mtime` is the time the version was published; of what is above the versions, the newest
-    one's."""
+    """`mtime` is the time when the version was published; directories above versions have that of
+    the newest one."""
     version = mount.path / "nlp/tiny/1.0.0"
     manifest = (version / "manifest.yaml").stat()
     assert abs(manifest.st_mtime - mount.path.parent.stat().st_mtime) < 600
@@ -157,8 +157,8 @@ def test_modes(mount: Mount) -> None:
 
 
 def test_xattrs(mount: Mount, registry: RegistryServer) -> None:
-    """The extended attributes `user.axonfs.spec`, `.sha256`, `.cached` and `.source` say what a
-    file is."""
+    """The extended attributes `user.axonfs.spec`, `.sha256`, `.cached` and `.source` describe a
+    file."""
     file = mount.path / "nlp/tiny/latest/vocab.txt"
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     values = {name: os.getxattr(file, name).decode() for name in os.listxattr(file)}

@@ -60,7 +60,7 @@ def namespace(place: Path) -> Iterator[int]:
 
 
 def test_what_others_mounted_in_the_place_of_a_mount_stays(mount: Mount) -> None:
-    """A holder unmounts its own connection, and nothing else that is mounted at its place."""
+    """A holder unmounts its own connection, and no other mount at its mountpoint."""
     mount.process.send_signal(signal.SIGSTOP)  # it notices only when the place is taken again
     shell("umount", mount.path)
     with tmpfs(mount.path):
@@ -143,8 +143,8 @@ def test_a_dead_file_system_of_another_kind_stays(
 
 
 def test_a_bind_mount(mount: Mount, tmp_path: Path) -> None:
-    """`axonfs umount` beside a bind mount or another mount namespace says where the same mount is
-    still seen, and `--force` ends it although its mountpoint is gone."""
+    """`axonfs umount` beside a bind mount or another mount namespace says where else the mount is,
+    and `--force` ends it even if its mountpoint is gone."""
     bind = tmp_path / "bind"
     bind.mkdir()
     shell("mount", "--bind", mount.path, bind)

@@ -39,8 +39,7 @@ def config(tmp_path: Path, origin: FaultyOrigin, *, allowed: bool) -> dict[str, 
 
 
 def test_packed(start_mount: MountFactory, origin: FaultyOrigin) -> None:
-    """A file whose manifest gives no sha256 for it, but one for its package, is read from the
-    package."""
+    """A file without a sha256 in the manifest is read from its package if that has a sha256."""
     mount = start_mount(origin.url)
     for spec in VERIFIED:
         assert file_of(mount, spec).read_bytes() == bytes_of(spec)
@@ -52,8 +51,8 @@ def test_packed(start_mount: MountFactory, origin: FaultyOrigin) -> None:
 
 @pytest.mark.complains
 def test_unverified(start_mount: MountFactory, origin: FaultyOrigin) -> None:
-    """A file that no sha256 vouches for is listed with its size, and reading it gives EIO, with the
-    reason in the log and in `status`."""
+    """A file without any sha256 is listed with its size, and reading it gives EIO, with the reason
+    in the log and in `status`."""
     mount = start_mount(origin.url)
     for spec in SPECS:
         assert file_of(mount, spec).stat().st_size == len(bytes_of(spec))
@@ -75,8 +74,8 @@ def test_unverified(start_mount: MountFactory, origin: FaultyOrigin) -> None:
 
 
 def test_allowed(start_mount: MountFactory, origin: FaultyOrigin, tmp_path: Path) -> None:
-    """Where its registry is allowed to give such a file it is read, and its extended attributes,
-    `status`, `info` and the receipt of a pin say that nothing verified it."""
+    """If its registry may serve such files it is read, and its extended attributes, `status`,
+    `info` and the receipt of a pin say that it was not verified."""
     env = config(tmp_path, origin, allowed=True)
     mount = start_mount(env=env)
     for spec in UNVERIFIED[::10]:
