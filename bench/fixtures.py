@@ -58,9 +58,6 @@ def publish_model(folder: Path, spec: str, root: Path) -> None:
     shutil.rmtree(folder)
 
 
-# ------- mounts -------
-
-
 @dataclass(frozen=True)
 class Usage:
     """What processes have used: CPU seconds, and resident bytes at the most."""
@@ -185,9 +182,6 @@ def quiet_environment(bundle: Path | None = None) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("AXONFS_")}
     trusted = {"SSL_CERT_FILE": str(bundle)} if bundle else {}
     return {**kept, "AXONFS_CONFIG": "/dev/null", **trusted}
-
-
-# ------- memory -------
 
 
 def forget(path: Path) -> None:

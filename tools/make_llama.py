@@ -100,9 +100,6 @@ class Size:
         }
 
 
-# ------- weights -------
-
-
 def nbytes(shape: Shape) -> int:
     """Bytes of a bfloat16 tensor of that shape."""
     return 2 * math.prod(shape)
@@ -162,9 +159,6 @@ def write_weights(out: Path, size: Size, shard_bytes: int, seed: int) -> None:
     total = sum(nbytes(shape) for _, shape in size.tensors())
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     write_json(out / "model.safetensors.index.json", index)
-
-
-# ------- tokenizer -------
 
 
 def byte_alphabet() -> dict[int, str]:
@@ -270,9 +264,6 @@ def tokenizer_config() -> dict[str, object]:
         "model_max_length": 2048,
         "chat_template": CHAT_TEMPLATE,
     }
-
-
-# ------- the directory -------
 
 
 def write_json(path: Path, value: object) -> None:

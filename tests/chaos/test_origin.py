@@ -93,9 +93,6 @@ def site(start: Start) -> Site:
     return start()
 
 
-# -- faults that stay ------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Staying:
     """A fault that stays, the errno a reader gets, and what the log says."""
@@ -211,9 +208,6 @@ def test_a_chunk_table_that_cannot_be_had(site: Site) -> None:
     assert site.read(0, 10) == site.expected(0, 10)
 
 
-# -- faults that pass ------------------------------------------------------------------------
-
-
 def test_faults_that_pass_are_not_noticed(site: Site) -> None:
     """Not by readers, and not in the log."""
     faults = [
@@ -236,8 +230,6 @@ def test_faults_that_pass_are_not_noticed(site: Site) -> None:
     finally:
         os.close(fd)
 
-
-# -- chaos -----------------------------------------------------------------------------------
 
 # Many more than the cache holds, so that bytes are fetched as long as the chaos lasts.
 MANY = {f"part{number}.bin": (5 + number) * CHUNK + number for number in range(12)}

@@ -79,9 +79,6 @@ def plain(tmp_path: Path, spec: str, path: str) -> bytes:
     return tmp_path.joinpath("models", *parse_spec(spec).segments, path).read_bytes()
 
 
-# -- the filling ---------------------------------------------------------------------------------
-
-
 async def fill(cache: Path, origin: FaultyOrigin, chance: random.Random) -> Disk:
     """Read everything in an order of chance, give some of it up, and read it again."""
     disk = Disk()
@@ -128,9 +125,6 @@ def moment(cache: Path, parts: Rig, disk: Disk) -> Moment:
         local = parts.store.object(entry).local()
         known[entry.digest] = {chunk for run in local for chunk in range(*run)}
     return Moment((cache / "index.lmdb").read_bytes(), files, known)
-
-
-# -- the power loss ------------------------------------------------------------------------------
 
 
 def pages(data: bytes) -> list[bytes]:
@@ -223,9 +217,6 @@ def write_file(path: Path, entry: FileEntry, disk: Disk, chance: random.Random) 
                 file.write(page)
         file.truncate(len(result))
     return bytes(result)
-
-
-# -- afterwards ----------------------------------------------------------------------------------
 
 
 def fetched(origin: FaultyOrigin, disk: Disk) -> dict[str, list[int]]:

@@ -67,9 +67,6 @@ def origin(tmp_path: Path) -> Iterator[FaultyOrigin]:
         yield origin
 
 
-# -- what a registry can cost ----------------------------------------------------------------
-
-
 @dataclass
 class Endless:
     """Sends `before`, then `repeated` as fast as it is taken."""
@@ -179,9 +176,6 @@ def test_a_claimed_size_takes_no_disk(tmp_path: Path) -> None:
     assert blocks * 512 < 4 << 20
 
 
-# -- where requests go -----------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "location",
     ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://x/", "data:,x", "unix:/run/x", "http://xn--a/",
@@ -272,9 +266,6 @@ def _with_headers(status: int, headers: dict[str, str]) -> Callable[[Exchange], 
         exchange.hang_up()
 
     return fault
-
-
-# -- what is shown ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("form", "lines_each"), [("text", 2), ("json", 0)])

@@ -30,8 +30,6 @@ DATA = bytes(200_000)
 FAST = Limits(connect=5, first_byte=5, stall=5, deadline=20, attempts=1)
 NOBODY = 65534
 
-# -- the owner's alone -----------------------------------------------------------------------
-
 
 def test_a_config_with_tokens_is_closed_to_others(run: Run, tmp_path: Path) -> None:
     """A config file with tokens that others can read is refused with what to do; without tokens,

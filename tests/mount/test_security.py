@@ -108,9 +108,6 @@ def test_no_device_and_no_setuid(mount: Mount) -> None:
             assert stat.S_ISLNK(mode) or not mode & 0o7222
 
 
-# -- what is never shown ---------------------------------------------------------------------
-
-
 @pytest.mark.complains
 def test_a_token_is_in_no_place_that_others_see(
     registry_dir: Path, start_mount: MountFactory, tmp_path: Path

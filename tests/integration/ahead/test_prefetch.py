@@ -230,9 +230,6 @@ async def test_offline_sends_nothing(tmp_path: Path, origin: FaultyOrigin) -> No
     assert len(origin.requests) == sent
 
 
-# -- what must stay --------------------------------------------------------------------------
-
-
 async def test_what_fits_is_fetched_in_order(
     tmp_path: Path, origin: FaultyOrigin, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -60,9 +60,6 @@ def spoil(registry: Path) -> None:
         path.write_bytes(b"<html>\n")
 
 
-# -- refreshing ------------------------------------------------------------------------------
-
-
 async def test_the_index_is_asked_for_once_within_its_ttl(
     tmp_path: Path, server: RegistryServer, clock: MockClock
 ) -> None:
@@ -125,9 +122,6 @@ async def test_invalidating_has_everything_asked_for_again(
         assert "nlp/tiny@2.0.0" in await listed(parts.tree, fresh=True)
 
 
-# -- several registries ----------------------------------------------------------------------
-
-
 async def test_the_first_registry_that_has_a_version_wins(
     tmp_path: Path, server: RegistryServer, second: RegistryServer
 ) -> None:
@@ -165,9 +159,6 @@ async def test_one_registry_that_is_down_hides_nothing_of_the_other(
             parts.tree.invalidate()
             assert "nlp/tiny@1.0.0" in await listed(parts.tree, fresh=True)
             assert state.fault is None
-
-
-# -- a registry that is down -----------------------------------------------------------------
 
 
 async def test_a_registry_that_is_down_at_the_start(tmp_path: Path, server: RegistryServer) -> None:
@@ -233,9 +224,6 @@ async def test_lists_that_are_garbage_spoil_only_their_own_registry(
             assert (await parts.tree.versions("nlp/tiny")).versions == ("1.0.0",)
         async with rig(tmp_path / "both", origin.url, second.url, offline=True) as parts:
             assert "cv/only@2.0.0" in await listed(parts.tree)
-
-
-# -- what no index lists ---------------------------------------------------------------------
 
 
 async def test_an_unlisted_version_resolves_and_is_then_known(

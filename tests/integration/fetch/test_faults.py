@@ -93,9 +93,6 @@ async def failure(parts: Rig, chunks: Range = THREE) -> AxonError:
     return caught.value
 
 
-# -- faults that pass ------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("fault", PASSING, ids=NAMES)
 async def test_a_fault_that_passes_is_not_noticed(
     parts: Rig, origin: FaultyOrigin, whole: bytes, fault: Fault
@@ -148,9 +145,6 @@ async def _refused(feed: Feed) -> None:
     with pytest.raises(UnavailableError):
         await feed.need(chunks_of(0))
     feed.close()
-
-
-# -- faults that stay ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

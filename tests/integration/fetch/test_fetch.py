@@ -47,9 +47,6 @@ def asked(origin: FaultyOrigin | RegistryServer) -> list[Range]:
     return found
 
 
-# -- sharing ---------------------------------------------------------------------------------
-
-
 async def test_readers_of_one_chunk_share_a_request(
     tmp_path: Path, server: RegistryServer, whole: bytes
 ) -> None:
@@ -140,9 +137,6 @@ async def test_what_every_reader_left_lands_and_is_let_go(
         assert await parts.read(feed, 0, CHUNK) == whole[:CHUNK]
         feed.close()
     assert len(asked(origin)) == 1
-
-
-# -- order -----------------------------------------------------------------------------------
 
 
 async def test_demand_goes_before_readahead(tmp_path: Path, origin: FaultyOrigin) -> None:
@@ -316,9 +310,6 @@ async def test_a_reader_that_joins_readahead_has_it_repeated(
         feed.close()
         await settled(parts.idle)
     assert asked(origin) == [Range(0, 4)] * 2
-
-
-# -- what is kept ----------------------------------------------------------------------------
 
 
 async def test_a_second_engine_fetches_neither_chunks_nor_the_table_again(

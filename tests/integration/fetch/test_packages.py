@@ -149,9 +149,6 @@ async def test_what_is_local_is_not_written_again(
         assert len(packages_asked(origin)) == 2
 
 
-# -- mirrors -----------------------------------------------------------------------------------
-
-
 @pytest.mark.complains
 @pytest.mark.parametrize("fault", [faulty.status(404), faulty.flip, faulty.changed_size])
 async def test_mirrors_are_tried_in_turn(
@@ -190,9 +187,6 @@ async def test_where_a_package_is(tmp_path: Path) -> None:
         f"{base}relative/d.axon",
     ]
     assert [bool(location.headers) for location in found] == [True, True, False, True]
-
-
-# -- packages that are refused -----------------------------------------------------------------
 
 
 def link(kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
@@ -313,9 +307,6 @@ async def test_a_cache_without_room_is_not_the_packages_fault(
             with pytest.raises(AxonError, match="disk failed"):
                 await parts.content("last.bin", SPEC)
         assert await parts.content("last.bin", SPEC) == LAST
-
-
-# -- commands ------------------------------------------------------------------------------------
 
 
 def test_install_and_verify(run: Run, registry: Path, origin: FaultyOrigin) -> None:

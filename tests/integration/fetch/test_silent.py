@@ -223,9 +223,6 @@ async def test_an_object_of_two_sources_comes_from_the_one_that_answers(
             assert objects_asked(mirror) >= 4
 
 
-# -- documents -------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def full_backlog() -> Iterator[str]:
     """Where connections are not accepted any more: further ones get no answer at all."""
@@ -306,9 +303,6 @@ async def test_a_source_that_refuses_one_document_does_not_stall(good: FaultyOri
     async with patient(limits) as documents:
         await failing(documents, f"{good.url}api/v1/search?q=x")
         assert await documents.get(f"{good.url}api/v1/index.json", limit=1 << 20)
-
-
-# -- several registries ----------------------------------------------------------------------
 
 
 def slow(seconds: float) -> faulty.Fault:

@@ -44,9 +44,6 @@ def other(registry: Path) -> Iterator[FaultyOrigin]:
         yield origin
 
 
-# -- several origins -------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "fault",
     [
@@ -101,9 +98,6 @@ async def test_the_last_origin_s_fault_is_told_when_all_fail(
         await settled(parts.idle)
 
 
-# -- objects without a chunk table -----------------------------------------------------------
-
-
 @asynccontextmanager
 async def judged(tmp_path: Path) -> AsyncIterator[tuple[Rig, Feed]]:
     """A large object without a table, complete and about to be judged, which takes a moment."""
@@ -144,9 +138,6 @@ async def test_chunks_given_up_while_the_whole_is_judged_condemn_nothing(tmp_pat
         await feed.need(Range(0, feed.object.count))
         assert feed.object.verified
         feed.close()
-
-
-# -- sources without ranges ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("first", [0, 7])

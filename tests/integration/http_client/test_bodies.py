@@ -30,9 +30,6 @@ def open_sockets() -> int:
     return sum(os.path.lexists(link) and os.readlink(link).startswith("socket:") for link in links)
 
 
-# -- what works ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("start", "stop"), [(0, UNIT), (UNIT, 4 * UNIT), (10 * UNIT, SIZE), (0, SIZE)]
 )
@@ -88,9 +85,6 @@ def test_a_flipped_bit_is_the_caller_s_to_find(bodies: Bodies, origin: FaultyOri
     origin.plan(faulty.flip)
     taken = read(bodies, origin)
     assert sum(one != other for one, other in zip(taken.bytes, DATA, strict=True)) == 1
-
-
-# -- connections -----------------------------------------------------------------------------
 
 
 def test_sequential_ranges_share_one_connection(bodies: Bodies, origin: FaultyOrigin) -> None:
@@ -183,9 +177,6 @@ def test_a_slow_sink_is_not_a_slow_server(bodies: Bodies, origin: FaultyOrigin) 
     assert bytes(taken) == DATA[: 5 * UNIT]
 
 
-# -- a body that is read, not pushed ---------------------------------------------------------
-
-
 def test_a_body_is_read_in_any_pieces_and_at_any_pace(bodies: Bodies, origin: FaultyOrigin) -> None:
     """The reader's time is not the server's."""
     view, at = memoryview(bytearray(SIZE)), UNIT
@@ -263,8 +254,6 @@ def test_a_connection_that_was_kept_is_not_closed_when_the_next_answer_fails(
     assert read(bodies, origin).bytes == DATA
     assert {seen.connection for seen in origin.requests} == {1}
 
-
-# -- errors: one attempt each ----------------------------------------------------------------
 
 FAULTS: list[tuple[faulty.Fault, type[AxonError], bool]] = [
     (faulty.status(401), AccessDeniedError, False),
@@ -361,9 +350,6 @@ def test_silence_is_called_silence(origin: FaultyOrigin, fault: faulty.Fault) ->
         read(bodies, origin)
 
 
-# -- cancelling ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("fault", [faulty.stall_before, faulty.stall_within, faulty.drip(0.01)])
 def test_a_cancelled_read_stops_soon(origin: FaultyOrigin, fault: faulty.Fault) -> None:
     origin.plan(fault)
@@ -383,9 +369,6 @@ def test_a_read_that_is_cancelled_at_once_asks_for_nothing(
 ) -> None:
     assert read(bodies, origin, cancelled=lambda: True).offsets == []
     assert origin.requests == []
-
-
-# -- a seed of everything --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -51,9 +51,6 @@ async def body_of(client: Documents, url: str, **kwargs: str) -> bytes:
     return fetched.body
 
 
-# -- what works ------------------------------------------------------------------------------
-
-
 async def test_a_document_and_its_validator(origin: FaultyOrigin) -> None:
     async with documents() as client:
         fetched = await client.get(origin.url + "doc", limit=LIMIT)
@@ -85,9 +82,6 @@ async def test_no_cookie_is_kept(origin: FaultyOrigin) -> None:
         for _ in range(2):
             await body_of(client, origin.url + "doc")
     assert "cookie" not in origin.requests[1].headers
-
-
-# -- errors that nobody retries --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -154,8 +148,6 @@ async def test_what_is_no_http_url_is_refused(url: str) -> None:
         with pytest.raises(UnavailableError, match="invalid URL"):
             await body_of(client, url)
 
-
-# -- retries ---------------------------------------------------------------------------------
 
 PASSING = [
     faulty.status(204),
@@ -285,9 +277,6 @@ async def test_many_askers_of_a_stalling_origin_leave_the_client_usable(
         assert len(origin.requests) == 32
         with trio.fail_after(5):
             assert await body_of(client, origin.url + "doc") == DATA
-
-
-# -- redirects and credentials ---------------------------------------------------------------
 
 
 async def test_a_redirect_loop_ends(origin: FaultyOrigin) -> None:

@@ -19,8 +19,6 @@ from tests.support.fetching import rig
 from tests.support.hub import HubServer, Repo
 from tests.support.tinyhub import FILES, MIB, NAME, at
 
-# -- bytes -------------------------------------------------------------------------------------
-
 
 async def test_every_byte_is_that_of_the_repository(tmp_path: Path, hub: HubServer) -> None:
     async with rig(tmp_path / "cache", hubs=at(hub)) as parts:
@@ -137,9 +135,6 @@ async def test_two_commits_share_what_is_the_same(
         assert await parts.read(feed) == FILES["model.safetensors"]
         feed.close()
         other.close()
-
-
-# -- looking without fetching ------------------------------------------------------------------
 
 
 async def test_a_hub_that_is_down(tmp_path: Path, hub: HubServer, repo: Repo) -> None:

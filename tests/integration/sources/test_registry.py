@@ -145,9 +145,6 @@ async def test_a_broken_index_is_named(
         await RegistrySource(origin.url, documents).listings()
 
 
-# -- what is kept between runs ---------------------------------------------------------------
-
-
 async def test_a_304_costs_no_body(
     origin: FaultyOrigin, documents: Documents, store: Store
 ) -> None:
@@ -220,9 +217,6 @@ async def test_a_changed_document_replaces_the_stored_one(
     known = store.document(url)
     assert known is not None
     assert known.body != b"old"
-
-
-# -- one version -----------------------------------------------------------------------------
 
 
 async def test_a_mirror_is_where_the_manifest_was_found(
