@@ -7,7 +7,6 @@ import mmap
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from axonfs.client.file import CachedFile, MountedFile
 from axonfs.names import parse_spec
 from axonfs.publish import publish
 from tests.mount.conftest import CHUNK, FILES, Mount, MountFactory, source_bytes
+from tests.support.locks import wait_until_free
 from tests.support.registry import RegistryServer
 
 pytestmark = pytest.mark.mount
@@ -129,7 +129,7 @@ def test_a_client_that_outlives_a_mount_goes_on_without_it(
         with client.open(SPEC, NAME) as file:
             assert isinstance(file.raw, CachedFile)
             assert file.read() == expected
-        threading.Event().wait(7)
+        wait_until_free(mount.cache)
         again = start_mount(registry.url)
         with client.open(SPEC, NAME) as file:
             assert isinstance(file.raw, MountedFile)

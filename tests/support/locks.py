@@ -1,0 +1,27 @@
+"""Whether a process owns a cache, as its lock says."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from axonfs.errors import BusyError
+from axonfs.rundir import take_lock
+
+
+def is_free(cache: Path) -> bool:
+    """Whether no process owns the cache."""
+    try:
+        os.close(take_lock(cache))
+    except BusyError:
+        return False
+    return True
+
+
+def wait_until_free(cache: Path, seconds: float = 60) -> None:
+    """Return once no process owns the cache."""
+    deadline = time.monotonic() + seconds
+    while not is_free(cache):
+        assert time.monotonic() < deadline, "the cache stays in use"
+        time.sleep(0.1)
