@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes docs/cli.md from the commands themselves, so that the page cannot lag behind.
+"""Writes docs/cli.md from the help texts of the commands, so that the page is always up to date.
 
 python tools/cli_docs.py            write the page
 python tools/cli_docs.py --check    exit 1 if the page is not what would be written
@@ -21,33 +21,34 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
 HEAD = """\
 # Commands
 
-<!-- Written by tools/cli_docs.py from the commands' own help; edit that. -->
+<!-- Written by tools/cli_docs.py from the commands' help texts; edit those. -->
 
-`SPEC` is `namespace/name@version`; without `@version` it is the latest one, and a constraint such
-as `@^1.2` means the highest version that it allows ([versions.md](versions.md)).
+`SPEC` is `namespace/name@version`. Without `@version` it means the latest version, and with a
+constraint such as `@^1.2` the highest version that it allows ([versions.md](versions.md)).
 
-A command asks the running mount that owns the cache, and does the work itself where none runs. If
-no flag, variable or file names a cache and no mount uses the default one, the only mount of this
-user is asked. Beside a mount of root's, `status` of another user shows that one, and `search`,
-`info` and `versions` ask its registries if the user has none; all else is about the user's cache.
+A command sends its request to the running mount that owns the cache. If no mount runs, it does the
+work itself. If no flag, variable or file names a cache, and no mount uses the default one, it uses
+the only mount of this user. Beside a mount of root, `status` of another user shows that mount, and
+`search`, `info` and `versions` use its registries if the user has none; all other commands use the
+user's own cache.
 
-Exit codes: 0 done; 1 what was asked for failed, and a line on stderr says what, where, and what to
-do; 2 wrong usage; 130 interrupted. `--json` goes to stdout alone, everything else that is not the
-result to stderr. `AXONFS_DEBUG=1` shows the log and tracebacks.
+Exit codes: 0 success; 1 failure, and a line on stderr says what failed, where, and what to do;
+2 wrong usage; 130 interrupted. Only the result goes to stdout, everything else to stderr; with
+`--json` the result is JSON. `AXONFS_DEBUG=1` shows the log and tracebacks.
 """
 
 SETTINGS = """\
 ## Settings
 
-A flag goes before its variable, which goes before the config file (`AXONFS_CONFIG`, else
-`~/.config/axonfs/config.yaml`, else `/etc/axonfs/config.yaml`), which goes before the default.
-Where there is no such file, that of Axon (`~/.axon/config.yaml`) is read in its place and never
-written: the first edit makes a file of AxonFS that begins with what it said.
+A flag overrides its variable, which overrides the config file (`AXONFS_CONFIG`, else
+`~/.config/axonfs/config.yaml`, else `/etc/axonfs/config.yaml`), which overrides the default.
+If there is no such file, Axon's (`~/.axon/config.yaml`) is read instead but never written: the
+first edit creates a file of AxonFS with the settings from it.
 `AXONFS_TOKEN` is the token of the first registry. Other tokens are in `tokens.yaml` beside the
-config file, registry URL to token, which only its owner may read (mode 0600), so that everyone may
-read the config file. Tokens in the config file work too, while others may not read it; an edit
-moves them.
-A config file that a user may not read is told of and left out.
+config file, which maps registry URLs to tokens. Only its owner may read it (mode 0600), so that all
+users may read the config file. Tokens in the config file work too if others may not read it; an
+edit moves them.
+If a user may not read the config file, a note says so and its settings are not used.
 
 | key | variable | |
 |---|---|---|
@@ -57,7 +58,7 @@ A config file that a user may not read is told of and left out.
 def commands(
     command: click.Command, context: click.Context
 ) -> Iterator[tuple[click.Command, click.Context]]:
-    """Each command that does something, with its context, in the order of the help."""
+    """Each command, without the groups, with its context, in the order of the help."""
     if not isinstance(command, click.Group):
         yield command, context
         return

@@ -1,4 +1,4 @@
-"""How commands ask: `axonfs.client.transport`, with notes and warnings on standard error."""
+"""Sends the requests of commands by `axonfs.client.transport`; notes and warnings go to stderr."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from axonfs.settings.settings import Settings
 
 
 def ask(target: Target, request: Event, sink: Sink = ignore) -> Event:
-    """The result of `request`; everything that happens before it goes to `sink`.
+    """The result of `request`; the events before it go to `sink`.
 
     Raises:
         AxonError: the request failed; it carries the exit code.
@@ -19,7 +19,7 @@ def ask(target: Target, request: Event, sink: Sink = ignore) -> Event:
 
 
 def ask_worker(target: Target, request: Event) -> Event | None:
-    """The result of `request` from a running mount of this user; None if there is none to ask.
+    """The result of `request` from a running mount of this user; None without such a mount.
 
     Raises:
         AxonError: the request failed; it carries the exit code.
@@ -28,7 +28,7 @@ def ask_worker(target: Target, request: Event) -> Event | None:
 
 
 def transport(target: Target) -> Transport:
-    """How this command's requests are answered."""
+    """The transport for this command's requests."""
     return Transport(target, note, _here)
 
 

@@ -1,15 +1,15 @@
-"""The cache: finds, opens, drops and evicts objects, and keeps what belongs to them.
+"""The cache: finds, opens, drops and evicts objects, and stores their metadata.
 
-Above objects and metadata; the only module of the package that others import, through
-axonfs.store. Fetches nothing and verifies no digest: its callers do.
+Above objects and metadata; other packages use it through axonfs.store. It neither fetches bytes nor
+verifies digests: its callers do.
 
-Two manifests may name one digest and differ about it: another size, chunk size or chunk table. A
-registry may lie about a digest that an honest one uses, so chunks that one table judged are never
-served or lost by what another says: the newcomer gets a private object, under a key of its own,
-until the first has been verified as a whole.
+Two manifests may name the same digest with a different size, chunk size or chunk table. A malicious
+registry may lie about a digest that an honest one uses. So chunks that were verified with one table
+are never served or dropped because of another: the second object is private, with its own key,
+until the first one has been verified as a whole.
 
-A backing file without a record (the index was lost) is adopted when an entry claims it; until
-then it counts as a stray, for usage and eviction.
+A backing file without a record (after the index was lost) is adopted when an entry claims it. Until
+then it is a stray, which counts for usage and eviction.
 
 Locks: see objects. The ledger's lock is held while an object is opened or dropped, never while
 anything is unlinked; outside it, `_rechecking` while the scrub reads some chunks.
@@ -141,7 +141,7 @@ class Store(Metadata):
         return self._ledger.boot.hex()
 
     def close(self) -> None:
-        """Flush and let go; no other thread may be inside a call, and nothing is held after."""
+        """Flush and close the cache; no other thread may be inside a call."""
         if self._lock is not None:
             try:
                 self.sync()
@@ -155,9 +155,9 @@ class Store(Metadata):
             self._lock = None
 
     def leave_to_parent(self) -> None:
-        """In a forked process: let go of the locks, which the parent process still holds.
+        """In a forked process: close the locks, which the parent process still holds.
 
-        No other method may be called after this one: the index is the parent's as well.
+        Do not call any other method after this one: the parent also uses the index.
         """
         self._files.leave()
         if self._lock is not None:
@@ -165,7 +165,7 @@ class Store(Metadata):
             self._lock = None
 
     def object(self, entry: FileEntry) -> StoredObject:
-        """The object of `entry`, opened or new; the same one for all while it is in use."""
+        """The object of `entry`, existing or new; callers share it while it is in use."""
         found = self._live.get(entry.digest)
         if found is not None and found.serves(entry):
             return found
@@ -173,12 +173,12 @@ class Store(Metadata):
             return self._find(entry.digest, entry)
 
     def peek(self, digest: str) -> ObjectInfo | None:
-        """What is known of an object, without opening it."""
+        """The state of an object in the index, without opening it; None if it is unknown."""
         record = ObjectRecord.decode(self._index.get(Table.OBJECTS, bytes.fromhex(digest)))
         return info_of(digest, record, self._accessed(digest)) if record else None
 
     def infos(self) -> list[ObjectInfo]:
-        """Every object that the index knows, whether bytes of it are local or not."""
+        """Every object in the index, even those without local bytes."""
         with self._index.view() as view:
             raws = list(view.scan(Table.OBJECTS))
         decoded = ((key.hex(), ObjectRecord.decode(raw)) for key, raw in raws)
@@ -187,18 +187,18 @@ class Store(Metadata):
         ]
 
     def _accessed(self, digest: str) -> float | None:
-        """When an object was last read, if the index does not know that yet."""
+        """The time of an object's last read, if the index does not have it yet."""
         live = self._live.get(digest)
         return live.accessed if live is not None else self._ledger.touched.get(digest)
 
     def usage(self) -> int:
-        """Local bytes of all objects; beside an owner, summed from its index."""
+        """Local bytes of all objects; a process beside the owner sums them from the index."""
         if self._lock is None:
             return sum(info.present_bytes for info in self.infos())
         return self._ledger.tally.bytes
 
     def known(self, key: str) -> StoredObject | None:
-        """The object that the index has under `key`; None for a stray or where there is none."""
+        """The object under `key` in the index; None if it is a stray or unknown."""
         with self._ledger.lock:
             record = ObjectRecord.decode(self._index.get(Table.OBJECTS, bytes.fromhex(key)))
             if record is None or not record.chunk_size:
@@ -206,10 +206,10 @@ class Store(Metadata):
             return self._find(key, entry_of(key, record))
 
     def recheck(self, stored: StoredObject, start: int, budget: int) -> Recheck:
-        """Read local chunks from `start` on and compare; wrong ones are no longer local.
+        """Read and check local chunks from `start` on; bad ones are dropped.
 
-        Ends with the chunk that makes `budget` bytes full. No use of the object, and `drop` waits
-        for it rather than finding the object held.
+        Ends with the chunk that reaches `budget` bytes. It does not count as a use of the object,
+        and `drop` waits for it instead of raising BusyError.
         """
         with self._rechecking:
             stored.hold()
@@ -220,14 +220,14 @@ class Store(Metadata):
                 stored.release()
 
     def quarantined(self) -> dict[str, str]:
-        """Why, by digest, of each object that nobody is served from."""
+        """The quarantined objects, which are not served: digest → cause."""
         if self._lock is not None:
             return dict(self._ledger.tally.quarantined)
         causes = ((info.private_of or info.digest, info.quarantined) for info in self.infos())
         return {digest: cause for digest, cause in causes if cause}
 
     def drop(self, digest: str) -> int:
-        """Give up an object and its chunk tables; returns the local bytes freed.
+        """Drop an object and its chunk tables; return the local bytes freed.
 
         Raises:
             BusyError: it is held.
@@ -256,12 +256,12 @@ class Store(Metadata):
                 try:
                     freed += self.drop(digest)
                     dropped.append(digest)
-                except BusyError:  # held since it was chosen; another takes its place
+                except BusyError:  # held since it was chosen; choose another one
                     refused.add(digest)
         return Eviction(freed, dropped, max(0, over))
 
     def release_quarantine(self, digest: str) -> None:
-        """Let an object be served again."""
+        """End the quarantine of an object, so that it is served again."""
 
         def apply(transaction: Transaction) -> None:
             record = ObjectRecord.decode(transaction.get(Table.OBJECTS, bytes.fromhex(digest)))
@@ -277,7 +277,7 @@ class Store(Metadata):
                 self._index.write(apply, lambda _: self._ledger.tally.mark(digest, None))
 
     def sync(self) -> None:
-        """Write noted access times, then wait for the disk to have the index.
+        """Write the collected access times, then wait until the index is on disk.
 
         Raises:
             NoSpaceError, OSError: the disk is full or failed.
@@ -286,7 +286,7 @@ class Store(Metadata):
         self._index.sync()
 
     def sweep(self) -> Swept:
-        """Give up the backing files that the index counts no byte of (sweep.py).
+        """Remove the backing files without bytes in the index (sweep.py).
 
         Raises:
             NoSpaceError, OSError: the disk is full or failed.
@@ -294,7 +294,7 @@ class Store(Metadata):
         return sweep(self._ledger)
 
     def probe(self) -> None:
-        """Try whether a disk that failed works again; `health` has the answer."""
+        """Test whether a disk that failed works again, and report the result to `health`."""
         try:
             self._files.probe()
             self.sync()
@@ -304,7 +304,10 @@ class Store(Metadata):
             self.health.recovered()
 
     def _find(self, digest: str, entry: FileEntry) -> StoredObject:
-        """Under the ledger's lock: the live object, the indexed one, an adopted or a new one."""
+        """The object in use, else the one in the index, else an adopted or new one.
+
+        Call it under the ledger's lock.
+        """
         live = self._live.get(digest)
         if live is not None and live.serves(entry):
             return live
@@ -321,7 +324,7 @@ class Store(Metadata):
         return stored
 
     def _claim(self, digest: str, entry: FileEntry, old: ObjectRecord | None) -> ObjectRecord:
-        """The record of an object that has no fitting one; adopts what its backing file holds."""
+        """A new record for an object without a suitable one; adopts chunks of its backing file."""
         try:
             return self._claimed(digest, entry, old)
         except DISK_FAULTS as exc:
@@ -346,7 +349,7 @@ class Store(Metadata):
         return record
 
     def _adoptable(self, digest: str, record: ObjectRecord) -> list[int]:
-        """The whole chunks that the backing file has data for."""
+        """The complete chunks for which the backing file has data."""
         try:
             descriptor = self._files.open_backing(digest, writable=False)
         except FileNotFoundError:
@@ -354,7 +357,7 @@ class Store(Metadata):
         extents = backing.data_extents(descriptor)
         chunks = backing.whole_chunks(extents, record.chunk_size, record.size)
         if record.table == NO_TABLE and len(chunks) < chunk_count(record.size, record.chunk_size):
-            return []  # nothing could judge a part; the whole has its digest
+            return []  # without a table only the whole object can be verified
         return chunks
 
     def _write_claim(
@@ -370,7 +373,7 @@ class Store(Metadata):
         transaction.put(Table.OBJECTS, key, record.encode())
 
     def _forget(self, digest: str) -> int:
-        """Drop the records of an object that is not held; under the ledger's lock."""
+        """Drop the records of an object that is not held; call it under the ledger's lock."""
         key = bytes.fromhex(digest)
 
         def apply(transaction: Transaction) -> int:
@@ -391,7 +394,7 @@ class Store(Metadata):
         return self._index.write(apply, settle)
 
     def _take_stock(self) -> None:
-        """Sum what is local; where the index is new, count the files it does not know."""
+        """Sum the local bytes; if the index is new, record the backing files as strays."""
         self._files.empty_trash()
         with suppress(*DISK_FAULTS):
             self._files.reserve()
