@@ -103,11 +103,12 @@ class Download:
         self.answers = Answers(stored)
         self.stall = Stall(deadline)  # of this object, where its origin does well
         self.versions: list[Version] = []  # that say where the bytes are
-        self.table: ChunkTable | None = None
+        self.own_table: ChunkTable | None = None  # the object's, known if it was needed
         self.blob: Blob | None = None  # the same bytes in a file that is no part of the cache
         self.unranged = False  # the source ignores Range: one pass over the whole object
         self.users = 0  # open feeds, and punches
         self.jobs: set[Job] = set()
+        self._table: ChunkTable | None = None
         self._lookups = lookups
         self._overflow = overflow
         self._unused = unused
@@ -136,8 +137,26 @@ class Download:
             self._overflow.forget(self)
             self._unused(self)
 
+    @property
+    def tied(self) -> bool:
+        """Whether nothing but ETags ties answers for the object together."""
+        return self.entry.chunks is None and not self.object.proven
+
+    @property
+    def table(self) -> ChunkTable | None:
+        """What chunks are compared with: the object's own table, else that of the manifest, or of
+        a copy on this machine."""
+        return self.own_table or self._table
+
+    @property
+    def lacks_table(self) -> bool:
+        """Whether there is a table to find. The object's own is the one that cannot lie."""
+        if self.object.proven:
+            return self.own_table is None
+        return self.table is None and self.entry.chunks is not None
+
     async def find_table(self, version: Version | None = None) -> None:
-        """Have `table` known if the manifest refers to one.
+        """Have `table` known if there is one.
 
         Args:
             version: says which source to ask; else the first that is known.
@@ -145,9 +164,11 @@ class Download:
         Raises:
             AxonError: the table cannot be had.
         """
-        if self.table is None:
+        if self.object.proven and self.own_table is None:
+            self.own_table = await self._lookups.own_table(self.object)
+        if self.lacks_table:
             version = version or next(iter(self.versions), None)
-            self.table = await self._lookups.table(self.entry, version)
+            self._table = await self._lookups.table(self.entry, version)
 
     @property
     def may_have_blob(self) -> bool:
@@ -162,7 +183,7 @@ class Download:
         if not self._blob_sought:
             self._blob_sought, self.blob = True, blob
             if blob and blob.table:
-                self.table = blob.table
+                self._table = blob.table
 
     def refuse_blob(self) -> None:
         """Take nothing more from the copy: it failed, or differs from what was compared."""

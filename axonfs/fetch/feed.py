@@ -129,8 +129,10 @@ class Feed:
 
     @property
     def _entire(self) -> bool:
-        """Whether the object is fetched to its end at the first read: one with a git blob id,
-        which is small, one that comes in a package, or one that comes from several answers."""
+        """Whether the object is fetched to its end at the first read, and was not compared yet: one
+        with a git blob id, which is small, one in a package, or one of several answers."""
+        if self._judge.compared:
+            return False
         return self.entry.git is not None or self._packed or self._answers.differ is not None
 
     @property

@@ -43,7 +43,7 @@ class Filling:
         if stored.complete:  # but not verified
             stored.discard()
         absent = [chunk for run in stored.missing(0, stored.count) for chunk in range(*run)]
-        self._back = set(absent if stored.frozen else absent[-1:])
+        self._back = set(absent if stored.frozen or stored.verified else absent[-1:])
         self._generation = stored.generation()
 
     def write(self, piece: bytes) -> None:
@@ -55,12 +55,12 @@ class Filling:
         self._sum.update(piece)
         if self._chunk in self._back:
             self._kept[self._chunk] = piece
-        elif not self._object.frozen:
+        elif not (self._object.frozen or self._object.verified):
             self._land(self._chunk, piece)
         self._chunk += 1
 
-    def _land(self, chunk: int, piece: bytes) -> None:
-        self._object.land(chunk, memoryview(piece))
+    def _land(self, chunk: int, piece: bytes, *, proven: bool = False) -> None:
+        self._object.land(chunk, memoryview(piece), proven=proven)
         epoch, writes = self._generation
         self._generation = epoch, writes + 1  # ours; others' show when it is compared
 
@@ -82,7 +82,7 @@ class Filling:
             OSError: the disk failed.
         """
         for chunk, piece in self._kept.items():
-            self._land(chunk, piece)
+            self._land(chunk, piece, proven=True)
         if self._kept and not self.entry.unverified:
             self._object.mark_verified(self._generation)
         if self._object.quarantined:  # by a package before this one

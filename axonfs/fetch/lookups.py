@@ -16,7 +16,7 @@ from axonfs.errors import OfflineError
 from axonfs.formats.chunktable import ChunkTable, single_table
 from axonfs.formats.manifest import FileEntry
 from axonfs.sources import Blob, HubCache
-from axonfs.store import Store
+from axonfs.store import Store, StoredObject
 
 
 class Lookups:
@@ -39,6 +39,12 @@ class Lookups:
     def searches_here(self) -> bool:
         """Whether there is a place on this machine that may have copies."""
         return self._blobs is not None
+
+    async def own_table(self, stored: StoredObject) -> ChunkTable | None:
+        """The object's own table, which it has once it was verified as a whole."""
+        if not stored.proven:
+            return None
+        return await trio.to_thread.run_sync(stored.own_table)
 
     async def table(self, entry: FileEntry, version: Version | None) -> ChunkTable | None:
         """The chunk table that the manifest refers to; None if it refers to none.

@@ -256,7 +256,7 @@ class Runner:
         download = job.download
         if job.priority is not Priority.DEMAND:
             await download.find_table(version)
-        elif download.table is None:  # beside the bytes, to spare the reader a round trip
+        elif download.lacks_table:  # beside the bytes, to spare the reader a round trip
             self._nursery.start_soon(_find_table, download, version)
         if download.blob is None:
             self._network.asked()

@@ -84,7 +84,8 @@ class Transfer:
         if self._blob:
             self._blob.read(start, stop, self._take, unit=self._unit(), cancelled=self._superfluous)
             return
-        etag = self._download.answers.etag(self._location.url)
+        tied = self._download.tied
+        etag = self._download.answers.etag(self._location.url) if tied else None
         self._network.bodies.read(
             replace(self._location, etag=etag),
             start,
@@ -110,7 +111,7 @@ class Transfer:
     def _note_etag(self, etag: str) -> str | None:
         """Without a chunk table the ETag ties the ranges of an object together."""
         self._etag = etag
-        if self._download.entry.chunks is not None:
+        if not self._download.tied:
             return None
         answers = self._download.answers
         answers.note(self._location.url, etag)
@@ -128,19 +129,21 @@ class Transfer:
         chunk = offset // size
         if not self._first <= chunk < self._job.chunks.stop:
             self._token.run_sync_soon(self._download.without_ranges, self._job)
+        table = self._table()
         for run in self._download.local.missing(chunk, chunk + -(-len(view) // size)):
             part = view[run.start * size - offset : run.stop * size - offset]
             for number in range(*run):
-                self._verify(number, part[(number - run.start) * size :][:size])
-            data = self._land(run, part)
+                self._verify(table, number, part[(number - run.start) * size :][:size])
+            data = self._land(run, part, table)
             self._token.run_sync_soon(self._arrived, self._job, run, len(part), data)
 
-    def _land(self, run: Range, view: memoryview) -> bytes | None:
+    def _land(self, run: Range, view: memoryview, table: ChunkTable | None) -> bytes | None:
         """Write chunks; their bytes for the readers where the disk does not take them."""
         try:
             if self._download.local.distrusts(run):
                 raise OSError(errno.EIO, "the cache's disk did not give back what it took")
-            self._object.land(run.start, view)
+            proven = table is not None and table is self._download.own_table
+            self._object.land(run.start, view, proven=proven)
         except DISK_FAULTS as exc:
             self._object.health.failed(exc)
             if self._job.priority is Priority.BACKGROUND:  # only the disk is of use
@@ -150,8 +153,7 @@ class Transfer:
             return bytes(view)
         return None
 
-    def _verify(self, chunk: int, view: memoryview) -> None:
-        table = self._table()
+    def _verify(self, table: ChunkTable | None, chunk: int, view: memoryview) -> None:
         if table is None:
             return  # judged as a whole, when a reader wants the complete object
         if not table.right(chunk, view):
@@ -164,6 +166,6 @@ class Transfer:
     def _table(self) -> ChunkTable | None:
         """The table, waited for if it is still on its way: it is asked for beside the bytes."""
         download = self._download
-        if download.table is None and download.entry.chunks is not None:
+        if download.lacks_table:
             trio.from_thread.run(download.find_table, self._version)
         return download.table

@@ -9,20 +9,18 @@ For worker threads.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import os
+from typing import Any
 
 from axonfs.errors import CorruptError
-from axonfs.formats.chunktable import ChunkTable
+from axonfs.formats.chunktable import ChunkTable, chunk_digest
 from axonfs.formats.manifest import FileEntry
 from axonfs.ranges import Range
-from axonfs.store import StoredObject
+from axonfs.store import StoredObject, read_all
 
 log = logging.getLogger(__name__)
-
-_READ_SIZE = 4 << 20
 
 
 def wrong_chunks(
@@ -56,6 +54,8 @@ def verify_whole(
 ) -> bool:
     """Mark a complete object as verified, or drop its bytes; False if they were wrong.
 
+    The digests of its chunks, made in the same pass, become its own chunk table.
+
     Args:
         entry: says what they are compared with.
         source: the culprit, if the bytes are wrong.
@@ -72,8 +72,11 @@ def verify_whole(
     if stored.verified or not stored.complete:
         return True
     try:
-        if entry.packed or _is_right(stored, entry.git):
+        if entry.packed:
             stored.mark_verified(generation)
+            return True
+        if (table := _own_table(stored, entry.git)) is not None:
+            stored.mark_verified(generation, table)
             return True
     except OSError as exc:
         failure = exc
@@ -126,25 +129,28 @@ def judge_passed(stored: StoredObject, passed: dict[int, bytes], git: str) -> No
         raise CorruptError(f"object {stored.digest[:12]} has the wrong git blob id")
 
 
-def _is_right(stored: StoredObject, git: str | None) -> bool:
-    if git is None:
-        return digest_of(stored.opened(), stored.size) == stored.digest
-    return digest_of(stored.opened(), stored.size, "sha1", b"blob %d\0" % stored.size) == git
+def _own_table(stored: StoredObject, git: str | None) -> ChunkTable | None:
+    """The table of the object's chunks if the whole is right, else None."""
+    whole = hashlib.sha256()
+    if git is not None:
+        whole = hashlib.sha1(b"blob %d\0" % stored.size, usedforsecurity=False)
+    digest, table = hashed(stored, whole)
+    return table if digest == (git or stored.digest) else None
 
 
-def digest_of(fd: int, size: int, algorithm: str = "sha256", before: bytes = b"") -> str:
-    """The digest of `before` and the first `size` bytes of a file, in hex; lets other threads run.
+def hashed(stored: StoredObject, whole: Any) -> tuple[str, ChunkTable]:
+    """Read all of an object: its digest by `whole`, in hex, and the table of its chunks.
+
+    Other threads run meanwhile.
 
     Raises:
         OSError: the disk failed, or the file is shorter.
     """
-    whole = hashlib.new(algorithm, before, usedforsecurity=False)
-    view = memoryview(bytearray(min(size, _READ_SIZE)))
-    offset = 0
-    while offset < size:
-        count = os.preadv(fd, [view[: size - offset]], offset)
-        if count == 0:
-            raise OSError(errno.EIO, "a backing file is too short")
-        whole.update(view[:count])
-        offset += count
-    return whole.hexdigest()
+    buffer, digests = memoryview(bytearray(stored.chunk_size)), bytearray()
+    for chunk in range(stored.count):
+        start, stop = stored.bytes_of(Range(chunk, chunk + 1))
+        view = buffer[: stop - start]
+        read_all(stored.opened(), view, start)
+        whole.update(view)
+        digests += chunk_digest(view)
+    return whole.hexdigest(), ChunkTable(stored.size, stored.chunk_size, bytes(digests))

@@ -14,8 +14,8 @@ from axonfs.store.backing import Directory
 from axonfs.store.health import Health
 from axonfs.store.index import Index, Table, Transaction
 from axonfs.store.openfiles import OpenFiles
-from axonfs.store.presence import Tally
 from axonfs.store.records import ObjectRecord
+from axonfs.store.tally import Tally
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 

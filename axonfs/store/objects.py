@@ -16,7 +16,8 @@ How it is safe:
   file with its bits, or neither. The file is opened when a call first needs it (file.py).
 - A frozen object's file is read past us, by the kernel: its bytes are written over, never cut.
 - A verdict on the whole object is about one generation of its bytes: it does not count if a chunk
-  was given up or written since. Once it counts nothing is written, until a chunk is lost.
+  was given up or written since. Once it counts, the object has a chunk table of its own, and takes
+  no chunk that was not compared with that.
 - Bits go before bytes: where `discard` or `punch` may run beside it, a reader of the descriptor
   asks `present` again after it has read.
 
@@ -35,6 +36,7 @@ from contextlib import suppress
 from functools import partial
 
 from axonfs.descriptors import is_shortage
+from axonfs.formats.chunktable import ChunkTable
 from axonfs.formats.manifest import FileEntry
 from axonfs.ranges import Range, runs
 from axonfs.store import backing
@@ -140,8 +142,17 @@ class StoredObject:
 
     @property
     def verified(self) -> bool:
-        """Whether the bytes that are here were seen to have the object's digest."""
+        """Whether the bytes that are here were compared with the object's digest."""
         return self._presence.verified
+
+    @property
+    def proven(self) -> bool:
+        """Whether the object has a chunk table of its own, made when it was verified."""
+        return self._presence.proven
+
+    def own_table(self) -> ChunkTable | None:
+        """That table; blocks. If it was lost, the object is no longer verified."""
+        return self._presence.own_table() if self.proven else None
 
     @property
     def accessed(self) -> float:
@@ -248,16 +259,17 @@ class StoredObject:
         """The bytes of a run of chunks."""
         return self._presence.bytes_of(chunks)
 
-    def land(self, chunk: int, view: memoryview) -> None:
-        """Write verified chunks, from `chunk` on, and make them count. The object is held.
+    def land(self, chunk: int, view: memoryview, *, proven: bool = False) -> None:
+        """Write chunks, from `chunk` on, and make them count. The object is held.
 
         Args:
             view: whole chunks; the object's last may be short.
+            proven: whether they were compared with the object's own table, or with the whole's
+                digest. A verified object takes no others: they may have been on their way since
+                before the verdict.
 
         Raises:
             NoSpaceError, OSError: the disk is full or failed; none of the chunks counts.
-
-        A verified object takes none: it is complete, and its bytes stay as they were compared.
         """
         presence, unit = self._presence, self.chunk_size
         count = max(-(-len(view) // unit), 1)
@@ -268,7 +280,7 @@ class StoredObject:
         descriptor = self._file.writable()
         while True:
             with self._writing:
-                if presence.verified:
+                if presence.verified and not proven:
                     return
                 epoch = presence.epoch
                 self._writes += 1
@@ -339,16 +351,17 @@ class StoredObject:
         with self._writing:  # none is under way
             return self._presence.epoch, self._writes
 
-    def mark_verified(self, generation: Generation) -> bool:
+    def mark_verified(self, generation: Generation, table: ChunkTable | None = None) -> bool:
         """The bytes of the whole were seen to have the object's digest; whether that counts.
 
         Args:
             generation: as it was before the bytes were read; with another one, or where the object
                 is not complete, the verdict does not count.
+            table: of those bytes; the object's own from then on.
         """
         epoch, writes = generation
         with self._writing:
-            return self._writes == writes and self._presence.verify(epoch)
+            return self._writes == writes and self._presence.verify(epoch, table)
 
     def quarantine(self, cause: str | None) -> None:
         """Mark the object as one that nobody is to be served from; None takes that back."""

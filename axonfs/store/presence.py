@@ -14,32 +14,26 @@ Threading: any thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
 from itertools import groupby
 
+from axonfs.errors import MalformedError
+from axonfs.formats.chunktable import ChunkTable, decode_table
 from axonfs.formats.manifest import chunk_count
 from axonfs.ranges import Bitmap, Range, chunk_range
 from axonfs.store.health import DISK_FAULTS
 from axonfs.store.index import Change, Index, Table, Transaction
-from axonfs.store.records import GROUP, Group, ObjectRecord, group_key
-
-
-@dataclass(slots=True)
-class Tally:
-    """Totals over all objects; changed under the writer lock.
-
-    `bytes` counts local bytes; `quarantined` maps a content's digest to the cause.
-    """
-
-    bytes: int = 0
-    quarantined: dict[str, str] = field(default_factory=dict)
-
-    def mark(self, digest: str, cause: str | None) -> None:
-        """Record that an object is quarantined; with None, that it is not."""
-        if cause is None:
-            self.quarantined.pop(digest, None)
-        else:
-            self.quarantined[digest] = cause
+from axonfs.store.records import (
+    GROUP,
+    Group,
+    Kind,
+    ObjectRecord,
+    group_key,
+    own_table_key,
+    seal,
+    unseal,
+)
+from axonfs.store.tally import Tally
 
 
 class Presence:
@@ -65,6 +59,7 @@ class Presence:
         "present",
         "present_bytes",
         "private_of",
+        "proven",
         "quarantined",
         "size",
         "table",
@@ -87,6 +82,7 @@ class Presence:
         self.private_of = record.private_of
         self.named = record.named
         self.verified = record.verified
+        self.proven = record.proven
         self.quarantined = record.quarantined
         self.present_bytes = record.present_bytes
         self.accessed = record.accessed
@@ -198,20 +194,25 @@ class Presence:
 
         return self._index.write(apply, settle)
 
-    def amend(self, change: Callable[[ObjectRecord], None]) -> None:
+    def amend(
+        self,
+        change: Callable[[ObjectRecord], None],
+        also: Callable[[Transaction, ObjectRecord], None] = lambda transaction, record: None,
+    ) -> None:
         """Change fields of the object's record; `change` is called under the writer lock.
 
-        If the index cannot be written, the change is made in memory only.
+        If the index cannot be written, the change is made in memory only, without `also`.
         """
 
         def apply(transaction: Transaction) -> ObjectRecord:
             record = self.record()
             change(record)
+            also(transaction, record)
             transaction.put(Table.OBJECTS, self._key, record.encode())
             return record
 
         def settle(record: ObjectRecord) -> None:
-            self.verified = record.verified
+            self.verified, self.proven = record.verified, record.proven
             self.quarantined = record.quarantined
             self._tally.mark(self.private_of or self._key.hex(), record.quarantined)
 
@@ -225,17 +226,42 @@ class Presence:
         except DISK_FAULTS:
             self._index.apart(settle_apart)
 
-    def verify(self, epoch: int) -> bool:
-        """Mark the object verified if it is complete and still in `epoch`; return whether it is."""
+    def verify(self, epoch: int, table: ChunkTable | None) -> bool:
+        """Mark the object verified if it is complete and still in `epoch`; return whether it is.
+
+        Args:
+            table: of the bytes that were compared, to be the object's own.
+        """
 
         def change(record: ObjectRecord) -> None:
-            record.verified = self.epoch == epoch and self.present_bytes == self.size
+            complete = self.present_bytes == self.size
+            record.verified = record.proven or (complete and self.epoch == epoch)
+
+        def keep_table(transaction: Transaction, record: ObjectRecord) -> None:
+            if table is not None and record.verified:
+                key = own_table_key(self._key, self.chunk_size)
+                transaction.put(Table.TABLES, key, seal(Kind.TABLE, table.encode()))
+                record.proven = True
+
+        self.amend(change, keep_table)
+        return self.verified
+
+    def own_table(self) -> ChunkTable | None:
+        """The object's own table. Where a torn index lost it, the whole is to be verified anew."""
+        with suppress(MalformedError, *DISK_FAULTS):
+            raw = self._index.get(Table.TABLES, own_table_key(self._key, self.chunk_size))
+            if (table := unseal(Kind.TABLE, raw)) is not None:
+                return decode_table(table)
+
+        def change(record: ObjectRecord) -> None:
+            record.verified = record.proven = False
 
         self.amend(change)
-        return self.verified
+        return None
 
     def reset(self) -> None:
         """Clear memory after the records were dropped; under the writer lock."""
+        self.verified = self.proven = False
         self._clear_memory(Range(0, self.count))
         self.quarantined = None
         self.epoch += 1
@@ -252,6 +278,7 @@ class Presence:
             self.quarantined,
             self.private_of,
             self.named,
+            self.proven,
         )
 
     def _write(self, transaction: Transaction, gain: int) -> None:
@@ -261,7 +288,7 @@ class Presence:
         self._pending += gain  # memory is updated only after the transaction
         record = self.record()
         record.present_bytes += self._pending
-        record.verified = record.verified and gain >= 0
+        record.verified = record.verified and (gain >= 0 or record.proven)
         transaction.put(Table.OBJECTS, self._key, record.encode())
 
     def _group_in(self, transaction: Transaction, number: int) -> tuple[bytes, Group]:
@@ -292,7 +319,7 @@ class Presence:
     def _gain(self, count: int) -> None:
         self.present_bytes += count
         self._tally.bytes += count
-        self.verified = self.verified and count >= 0
+        self.verified = self.verified and (count >= 0 or self.proven)
 
 
 class _Landing(Change):

@@ -3,8 +3,9 @@
 Pure; the bottom of the store. Little endian, except for keys, whose order LMDB compares:
 
     objects    key: digest (32 bytes)
-               sealed: u64 size, u32 chunk size, u32 flags (1 = whole digest verified,
-               2 = its key is a name, not the digest of its bytes),
+               sealed: u64 size, u32 chunk size, u32 flags (1 = complete and verified,
+               2 = its key is a name, not the digest of its bytes, 4 = verified, and `tables` has
+               a table of its own),
                u64 present bytes, f64 accessed (unix seconds), 32 digest of the chunk table (zeros:
                none), 32 digest of the content where the key is another (zeros: the key is it),
                then the cause of a quarantine in UTF-8 (nothing: none)
@@ -15,8 +16,9 @@ Pure; the bottom of the store. Little endian, except for keys, whose order LMDB 
     bodies     key: sha256 of the URL; sealed: the body
     manifests  key: sha256 of the spec; sealed: u32 length of the JSON [namespace, name, version,
                base], the JSON, the manifest as published
-    tables     key: object digest, u32 big endian chunk size, digest of the table
-               sealed: u64 object size, the chunk digests
+    tables     key: object digest, u32 big endian chunk size, digest of the table (zeros: the
+               object's own, which was made when the whole was verified)
+               sealed: the table
     pins       key: sha256 of the spec; sealed: JSON
     meta       format (ASCII number), boot (16 bytes), scrub (sealed: JSON)
 
@@ -43,7 +45,7 @@ GROUP = 128  # chunks per group record: with 1 KiB of sums a commit changes one 
 NO_TABLE = ""
 _OBJECT = struct.Struct("<QIIQd32s32s")
 _SUM = struct.Struct("<Q")
-_VERIFIED, _NAMED = 1, 2
+_VERIFIED, _NAMED, _PROVEN = 1, 2, 4
 _BITS = GROUP // 8
 _PRESENT, _CHECKED, _ADOPTED, _SUMS = 16, 16 + _BITS, 16 + 2 * _BITS, 16 + 3 * _BITS
 GROUP_BYTES = _SUMS + 8 * GROUP
@@ -86,7 +88,8 @@ class ObjectRecord:
 
     `table` is the digest of the chunk table that verified its chunks, or NO_TABLE.
     A private object (store.py) names the digest of its content in `private_of`. `named`: as in
-    FileEntry.
+    FileEntry. `verified`: what is local was compared with the digest of the whole. `proven`: the
+    index has the object's own table, so what comes later is compared as well.
     """
 
     size: int
@@ -98,12 +101,16 @@ class ObjectRecord:
     quarantined: str | None = None
     private_of: str | None = None
     named: bool = False
+    proven: bool = False
 
     def encode(self) -> bytes:
+        # An axonfs that knows no own tables takes a verified object for a complete one.
+        whole = self.verified and (not self.proven or self.present_bytes == self.size)
+        flags = whole * _VERIFIED | self.named * _NAMED | (self.verified and self.proven) * _PROVEN
         head = _OBJECT.pack(
             self.size,
             self.chunk_size,
-            (_VERIFIED if self.verified else 0) | (_NAMED if self.named else 0),
+            flags,
             self.present_bytes,
             self.accessed,
             bytes.fromhex(self.table),
@@ -121,12 +128,13 @@ class ObjectRecord:
             size,
             chunk_size,
             table.hex() if any(table) else NO_TABLE,
-            bool(flags & _VERIFIED),
+            bool(flags & (_VERIFIED | _PROVEN)),
             present,
             accessed,
             payload[_OBJECT.size :].decode() or None,
             content.hex() if any(content) else None,
             bool(flags & _NAMED),
+            bool(flags & _PROVEN),
         )
 
 
@@ -159,6 +167,11 @@ def info_of(digest: str, record: ObjectRecord, accessed: float | None) -> Object
         max(record.accessed, accessed or 0.0),
         record.private_of,
     )
+
+
+def own_table_key(key: bytes, chunk_size: int) -> bytes:
+    """Where an object's own table is."""
+    return key + chunk_size.to_bytes(4, "big") + bytes(32)
 
 
 def group_key(digest: bytes, group: int) -> bytes:

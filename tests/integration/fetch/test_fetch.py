@@ -233,9 +233,9 @@ async def test_chunks_land_one_by_one_where_a_reader_waits_and_else_in_aligned_p
     landed: list[int] = []
     land = StoredObject.land
 
-    def noted(stored: StoredObject, chunk: int, view: memoryview) -> None:
+    def noted(stored: StoredObject, chunk: int, view: memoryview, *, proven: bool = False) -> None:
         landed.append(len(view))
-        land(stored, chunk, view)
+        land(stored, chunk, view, proven=proven)
 
     monkeypatch.setattr(StoredObject, "land", noted)
     async with rig(tmp_path / "cache", server.url) as parts:

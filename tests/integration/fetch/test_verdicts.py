@@ -1,25 +1,32 @@
 """A verdict on a whole object counts for the bytes that were compared, and for no others.
 
-Chunks are given up, lost and written while the digest is computed: `digest_of` is wrapped so that
+Chunks are given up, lost and written while the digest is computed: `hashed` is wrapped so that
 this happens at one moment of it. The files, the index and the origin are real.
 """
 
 from __future__ import annotations
 
+import errno
 import gc
+import hashlib
 import os
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import axonfs.fetch.verify
 from axonfs.errors import CorruptError
-from axonfs.fetch.verify import digest_of, verify_whole
+from axonfs.fetch.verify import hashed, verify_whole
+from axonfs.formats.chunktable import ChunkTable, chunk_digest
 from axonfs.ranges import Range
 from axonfs.store import Store, StoredObject
+from axonfs.store.index import Table
 from tests.support.faulty import FaultyOrigin, behave, flip
-from tests.support.fetching import rig, without_tables
+from tests.support.fetching import on_objects, rig, without_tables
 from tests.support.registry import published
 from tests.support.stores import Sample, held, land, sample
 
@@ -34,13 +41,13 @@ def while_hashed(monkeypatch: pytest.MonkeyPatch, meddle: Callable[[], object]) 
     """Have `meddle` called once, when all bytes were read and the digest is not yet compared."""
     pending = [meddle]
 
-    def wrapped(fd: int, size: int, algorithm: str = "sha256", before: bytes = b"") -> str:
-        found = digest_of(fd, size, algorithm, before)
+    def wrapped(stored: StoredObject, whole: Any) -> tuple[str, ChunkTable]:
+        found = hashed(stored, whole)
         if pending:
             pending.pop()()
         return found
 
-    monkeypatch.setattr(axonfs.fetch.verify, "digest_of", wrapped)
+    monkeypatch.setattr(axonfs.fetch.verify, "hashed", wrapped)
 
 
 def unwhole() -> Sample:
@@ -94,7 +101,7 @@ def test_a_verified_object_is_not_written_over(store: Store) -> None:
         verify_whole(stored, what.entry)
         assert stored.verified
         stored.land(1, wrong(stored))
-        assert digest_of(stored.opened(), stored.size) == what.digest
+        assert hashed(stored, hashlib.sha256()) == (what.digest, what.table)
 
 
 def test_an_object_that_was_dropped_meanwhile_is_not_verified(store: Store) -> None:
@@ -135,3 +142,118 @@ async def test_what_comes_again_after_the_digest_was_computed_is_compared(
                 await feed.need(Range(0, feed.object.count))
             assert not feed.object.verified
             feed.close()
+
+
+class TestOwnTable:
+    """A verified object has a chunk table of its own from then on."""
+
+    def test_it_outlives_the_chunks_that_were_given_up_and_the_process(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        what = unwhole()
+        with held(store, what.entry) as stored:
+            land(store, what)
+            verify_whole(stored, what.entry)
+            assert stored.own_table() == what.table
+            stored.punch(1, 2)
+            assert stored.verified
+        store.close()
+        again = Store.open(tmp_path / "cache")
+        with closing(again), held(again, what.entry) as stored:
+            assert (stored.verified, stored.complete) == (True, False)
+            assert stored.own_table() == what.table
+            stored.land(1, wrong(stored))
+            assert stored.missing(0, 3) == [(1, 2)], "it was not compared"
+            stored.land(1, what.chunk(1), proven=True)
+            assert stored.missing(0, 3) == []
+            assert hashed(stored, hashlib.sha256()) == (what.digest, what.table)
+
+    def test_it_is_dropped_with_the_object(self, store: Store) -> None:
+        what = unwhole()
+        land(store, what)
+        stored = store.object(what.entry)
+        with held(store, what.entry):
+            verify_whole(stored, what.entry)
+        store.drop(what.digest)
+        assert (stored.verified, stored.proven) == (False, False)
+        with held(store, what.entry):
+            stored.land(1, wrong(stored))
+            assert (stored.missing(0, 3), stored.verified) == ([(0, 1), (2, 3)], False)
+
+    def test_one_that_was_lost_has_the_whole_verified_anew(self, store: Store) -> None:
+        what = unwhole()
+        with held(store, what.entry) as stored:
+            land(store, what)
+            verify_whole(stored, what.entry)
+            store._index.write(
+                lambda transaction: transaction.delete_all(Table.TABLES, bytes.fromhex(what.digest))
+            )
+            stored.punch(1, 2)
+            assert stored.own_table() is None
+            assert not stored.verified
+            land(store, what, 1)
+            verify_whole(stored, what.entry)
+            assert stored.own_table() == what.table
+
+    def test_a_verdict_that_the_disk_does_not_take_makes_none(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        what = unwhole()
+        with held(store, what.entry) as stored:
+            land(store, what)
+
+            def refuse(*args: object) -> None:
+                raise OSError(errno.EROFS, "the disk is read-only")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(store._index, "write", refuse)
+                verify_whole(stored, what.entry)
+            assert (stored.verified, stored.proven) == (True, False)
+            stored.punch(1, 2)
+            assert not stored.verified
+
+    @pytest.mark.complains
+    async def test_a_chunk_that_comes_again_is_compared_before_it_is_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In the next process too, and the whole is not read again."""
+        registry = published(tmp_path, SIZES, chunk_size=PIECE)
+        without_tables(registry)
+        with FaultyOrigin(registry) as origin:
+            async with rig(tmp_path / "cache", origin.url) as parts:
+                with closing(await parts.open()) as feed:
+                    whole = await parts.read(feed)
+                    assert feed.compared
+            while_hashed(monkeypatch, lambda: pytest.fail("the whole was read again"))
+            async with rig(tmp_path / "cache", origin.url) as parts:
+                with closing(await parts.open()) as feed:
+                    feed.object.punch(1, 2)
+                    asked = len(origin.requests)
+                    origin.plan(flip, of="/objects/")
+                    assert await parts.read(feed, PIECE, 2 * PIECE) == whole[PIECE : 2 * PIECE]
+                    assert len(origin.requests) == asked + 2, "the first answer was refused"
+                    assert feed.whole
+                    feed.object.punch(0, 2)
+                    origin.always(on_objects(flip))
+                    with pytest.raises(CorruptError):
+                        await feed.need(Range(0, 1))
+                    assert not feed.object.quarantined
+
+    async def test_no_other_registry_s_table_stands_in_for_it(self, tmp_path: Path) -> None:
+        """Another manifest names the digest with the table of other bytes."""
+        registry = published(tmp_path, SIZES, chunk_size=PIECE)
+        without_tables(registry)
+        with FaultyOrigin(registry) as origin:
+            async with rig(tmp_path / "cache", origin.url) as parts:
+                with closing(await parts.open()) as feed:
+                    whole = await parts.read(feed)
+                    pieces = [whole[at : at + PIECE] for at in range(0, len(whole), PIECE)]
+                    pieces[1] = bytes(PIECE)
+                    table = ChunkTable(len(whole), PIECE, b"".join(map(chunk_digest, pieces)))
+                    entry = replace(feed.entry, chunks=table.ref)
+                    parts.store.put_table(entry.digest, table)
+                    with closing(await parts.fetcher.open(feed.versions[0], entry)) as other:
+                        assert other.object is feed.object
+                        feed.object.punch(1, 2)
+                        assert await parts.read(other, PIECE, 2 * PIECE) == whole[PIECE : 2 * PIECE]
+                        assert other.download.table == feed.object.own_table() != table

@@ -83,10 +83,12 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception | None], Non
     """A function that has every landing fail with an exception, or with None no more."""
     real, raised = StoredObject.land, list[Exception]()
 
-    def land_or_fail(self: StoredObject, chunk: int, view: memoryview) -> None:
+    def land_or_fail(
+        self: StoredObject, chunk: int, view: memoryview, *, proven: bool = False
+    ) -> None:
         if raised:
             raise raised[0]
-        real(self, chunk, view)
+        real(self, chunk, view, proven=proven)
 
     monkeypatch.setattr(StoredObject, "land", land_or_fail)
 

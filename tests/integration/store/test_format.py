@@ -8,7 +8,7 @@ import lmdb
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axonfs.formats.chunktable import ChunkTable
+from axonfs.formats.chunktable import ChunkTable, chunk_digest
 from axonfs.formats.manifest import Manifest
 from axonfs.names import Spec
 from axonfs.ranges import Range
@@ -29,6 +29,35 @@ def test_golden_object_record() -> None:
         "0000004001000000" "00001000" "01000000" "0000300000000000" "000000000000f83f"
         + "cd" * 32 + "ef" * 32 + "626164"
     )  # fmt: skip
+
+
+def test_golden_record_of_an_object_with_its_own_table() -> None:
+    """An axonfs that knows no own tables sees a verified object, or one that is not verified."""
+    record = ObjectRecord(9, 4, verified=True, present_bytes=9, proven=True)
+    assert record.encode()[20:24].hex() == "05000000"
+    part = ObjectRecord(9, 4, verified=True, present_bytes=8, proven=True)
+    assert part.encode()[20:24].hex() == "04000000"
+    for one in (record, part):
+        assert ObjectRecord.decode(one.encode()) == one
+
+
+def test_golden_own_table(tmp_path: Path) -> None:
+    """It lies where its digest would be zeros."""
+    store = Store.open(tmp_path, boot_id=BOOT)
+    what = sample(CHUNK + 1, table=False)
+    with held(store, what.entry) as stored:
+        count = stored.chunk_size
+        table = ChunkTable(CHUNK + 1, count, chunk_digest(what.data))
+        stored.land(0, memoryview(what.data))
+        assert stored.mark_verified(stored.generation(), table)
+    store.close()
+    with (
+        lmdb.open(str(tmp_path / "index.lmdb"), subdir=False, max_dbs=16, readonly=True) as env,
+        env.begin(db=env.open_db(b"tables", create=False)) as raw,
+    ):
+        ((key, value),) = list(raw.cursor())
+    assert key.hex() == what.digest + count.to_bytes(4, "big").hex() + "00" * 32
+    assert value == seal(Kind.TABLE, table.encode())
 
 
 def test_golden_group_record() -> None:
