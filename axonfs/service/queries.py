@@ -46,7 +46,7 @@ async def status(context: Context, request: Event) -> Event:
     state = context.live()
     state["pins"] = await trio.to_thread.run_sync(_pins, context.store)
     if state.get("quarantined"):
-        files = await trio.to_thread.run_sync(_first_files, context.store)
+        files = await trio.to_thread.run_sync(first_files, context.store)
         state["quarantined"] = [
             {**item, "file": files.get(item["sha256"], "")} for item in state["quarantined"]
         ]
@@ -329,32 +329,7 @@ def local_versions(store: Store) -> list[tuple[Manifest, int, Pin | None]]:
     return found
 
 
-async def cache_list(context: Context, request: Event) -> Event:
-    """The objects with local bytes, most recently used first."""
-    held = {feed.entry.digest for feed in context.fetcher.feeds()}
-    return {"objects": await trio.to_thread.run_sync(_objects, context.store, held)}
-
-
-def _objects(store: Store, held: set[str]) -> list[dict[str, Any]]:
-    files = _first_files(store)
-    pinned = store.pinned_digests()
-    infos = [info for info in store.infos() if info.present_bytes or info.quarantined]
-    return [
-        {
-            "digest": info.digest,
-            "size": info.size,
-            "local": info.present_bytes,
-            "accessed": info.accessed,
-            "pinned": info.digest in pinned,
-            "held": info.digest in held,
-            "quarantined": info.quarantined,
-            "file": files.get(info.digest, ""),
-        }
-        for info in sorted(infos, key=lambda info: -info.accessed)
-    ]
-
-
-def _first_files(store: Store) -> dict[str, str]:
+def first_files(store: Store) -> dict[str, str]:
     """`spec path` for each object; the first one if several files have the same content."""
     files: dict[str, str] = {}
     for spec in sorted(store.specs()):
@@ -362,33 +337,3 @@ def _first_files(store: Store) -> dict[str, str]:
         for entry in stored.manifest.files if stored else ():
             files.setdefault(entry.digest, f"{spec} {entry.path}")
     return files
-
-
-async def cache_stats(context: Context, request: Event) -> Event:
-    """Totals of the cache, in bytes and counts."""
-    limit = context.engine.evictor.limit()
-    stats = await trio.to_thread.run_sync(_stats, context.store)
-    directory = context.settings.cache
-    disk = os.statvfs(directory)
-    return {
-        "stats": {
-            "directory": str(directory),
-            "used": context.store.usage(),
-            "limit": limit,
-            "disk_free": disk.f_bavail * disk.f_frsize,
-            **stats,
-        }
-    }
-
-
-def _stats(store: Store) -> dict[str, int]:
-    infos, pinned, pins = store.infos(), store.pinned_digests(), store.pins()
-    return {
-        "objects": len(infos),
-        "complete": sum(info.complete for info in infos),
-        "quarantined": sum(info.quarantined is not None for info in infos),
-        "pins": len(pins),
-        "incomplete": sum(not pin.complete for pin in pins),
-        "pinned": sum(info.present_bytes for info in infos if info.digest in pinned),
-        "versions": len(store.specs()),
-    }

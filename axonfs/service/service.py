@@ -21,7 +21,7 @@ from axonfs.catalog.tree import Version
 from axonfs.engine import Engine
 from axonfs.errors import AxonError, UsageError, fault_of
 from axonfs.names import printable
-from axonfs.service import lockfiles, maintenance, pins, queries
+from axonfs.service import cache, lockfiles, pins, queries, unpin, verify
 from axonfs.service.context import Context, Event, texts_of
 from axonfs.settings.parsers import parse_token
 
@@ -36,17 +36,17 @@ OPERATIONS: Mapping[str, Operation] = {
     "info": queries.info,
     "versions": queries.versions,
     "list": queries.list_local,
-    "cache_list": queries.cache_list,
-    "cache_stats": queries.cache_stats,
+    "cache_list": cache.cache_list,
+    "cache_stats": cache.cache_stats,
     "pin": pins.pin,
     "pin_check": pins.pin_check,
     "update": pins.update,
     "lock": lockfiles.lock,
     "pin_lock": lockfiles.pin_lock,
-    "unpin": maintenance.unpin,
-    "verify": maintenance.verify,
-    "cache_clean": maintenance.cache_clean,
-    "cache_clean_plan": maintenance.cache_clean_plan,
+    "unpin": unpin.unpin,
+    "verify": verify.verify,
+    "cache_clean": cache.cache_clean,
+    "cache_clean_plan": cache.cache_clean_plan,
 }
 
 

@@ -1,141 +1,24 @@
-"""unpin, cache_clean and verify: drop local bytes, and check those that stay."""
+"""verify: reads local bytes, compares them with their digests, and repairs bad ones on request."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import replace
 from typing import Any
 
 import trio
 
 from axonfs.catalog.tree import Version
-from axonfs.errors import AxonError, BusyError, NotFoundError, UsageError
+from axonfs.errors import AxonError, NotFoundError
 from axonfs.formats.manifest import FileEntry
 from axonfs.names import Spec
 from axonfs.ranges import Range, runs
 from axonfs.service.context import Context, Event, resolve_local, wanted_of
 from axonfs.service.queries import local_versions
 from axonfs.store import Store
-from axonfs.units import counted
 from axonfs.versions import Wanted
 
 # Bytes checked per step, so that progress is shown and a cancellation is noticed.
 CHECK_BYTES = 64 << 20
-
-
-async def unpin(context: Context, request: Event) -> Event:
-    """Drop the pins of `specs`, and with `drop` also their bytes that no other pin shares."""
-    pinned = {pin.spec for pin in await trio.to_thread.run_sync(context.store.pins)}
-    specs = [await _one_version(context, pinned, item) for item in wanted_of(request)]
-    answers = []
-    for spec in specs:
-        was = await trio.to_thread.run_sync(context.store.drop_pin, spec)
-        if (
-            request.get("drop")
-            and not was
-            and not await trio.to_thread.run_sync(_local_bytes, context.store, spec)
-        ):
-            raise NotFoundError("nothing of it is local", spec=str(spec), hint="see axonfs list")
-        freed = await _drop_version(context, spec) if request.get("drop") else 0
-        answers.append({"spec": str(spec), "was_pinned": was, "freed": freed})
-    return {"specs": answers}
-
-
-async def _one_version(context: Context, pinned: Iterable[Spec], wanted: Wanted) -> Spec:
-    """The pinned version that the user named; a name without a version needs a single pin."""
-    versions = sorted(spec.version for spec in pinned if spec.model == wanted.spec.model)
-    if wanted.exact or (wanted.constraint and versions):
-        return await resolve_local(context, wanted, versions)
-    if len(versions) > 1:
-        raise UsageError(
-            "several versions are pinned",
-            spec=wanted.spec.model,
-            hint=f"name one: {', '.join(versions)}",
-        )
-    if not versions:
-        raise NotFoundError(
-            "no version of it is pinned", spec=wanted.spec.model, hint="see axonfs list"
-        )
-    return replace(wanted.spec, version=versions[0])
-
-
-def _local_bytes(store: Store, spec: Spec) -> int:
-    stored = store.manifest(spec)
-    infos = [store.peek(entry.digest) for entry in stored.manifest.files] if stored else []
-    return sum(info.present_bytes for info in infos if info is not None)
-
-
-async def _drop_version(context: Context, spec: Spec) -> int:
-    store = context.store
-    stored = await trio.to_thread.run_sync(store.manifest, spec)
-    if stored is None:
-        return 0
-    pinned = await trio.to_thread.run_sync(store.pinned_digests)
-    digests = {entry.digest for entry in stored.manifest.files} - pinned
-    freed, _, kept = await _drop(context, sorted(digests))
-    # Keep the manifest while a file of it is open, even one without local bytes or with those of
-    # another pin: the next worker needs the manifest to find the file.
-    opened = sum(context.engine.fetcher.feed(entry) is not None for entry in stored.manifest.files)
-    if kept := max(kept, opened):
-        what = f"{counted(kept, 'open file')} stay until evicted"
-        await context.note(f"{spec}: {what}")
-    else:
-        await trio.to_thread.run_sync(store.drop_manifest, spec)
-        context.engine.tree.forget(spec)
-        context.engine.tree.invalidate()
-    return freed
-
-
-async def _drop(context: Context, digests: list[str]) -> tuple[int, int, int]:
-    """Bytes freed, objects dropped, objects kept because they are open."""
-    freed, dropped, kept = await trio.to_thread.run_sync(_drop_all, context.store, digests)
-    # The kernel caches sizes on disk: `du` in the mount has to show what is local now.
-    context.engine.evicted(dropped)
-    return freed, len(dropped), kept
-
-
-def _drop_all(store: Store, digests: list[str]) -> tuple[int, list[str], int]:
-    freed, dropped, kept = 0, [], 0
-    for digest in digests:
-        if store.peek(digest) is None:
-            continue
-        try:
-            freed += store.drop(digest)
-            dropped.append(digest)
-        except BusyError:
-            kept += 1
-    return freed, dropped, kept
-
-
-async def cache_clean(context: Context, request: Event) -> Event:
-    """Drop every object that is not open and, without `all`, not pinned."""
-    store, unpinned = context.store, []
-    if request.get("all"):
-        unpinned = [pin.spec for pin in await trio.to_thread.run_sync(store.pins)]
-        for spec in unpinned:
-            await trio.to_thread.run_sync(store.drop_pin, spec)
-    infos = await trio.to_thread.run_sync(store.infos)
-    pinned = await trio.to_thread.run_sync(store.pinned_digests)
-    loose = [info.digest for info in infos if info.digest not in pinned]
-    freed, dropped, held = await _drop(context, loose)
-    return _cleaned(freed, dropped, held + len(infos) - len(loose), unpinned)
-
-
-async def cache_clean_plan(context: Context, request: Event) -> Event:
-    """The answer that `cache_clean` would give; drops nothing."""
-    store, everything = context.store, bool(request.get("all"))
-    infos = await trio.to_thread.run_sync(store.infos)
-    pins = await trio.to_thread.run_sync(store.pins) if everything else []
-    pinned = set() if everything else await trio.to_thread.run_sync(store.pinned_digests)
-    kept = pinned | {feed.entry.digest for feed in context.fetcher.feeds()}
-    loose = [info for info in infos if info.digest not in kept]
-    freed = sum(info.present_bytes for info in loose)
-    return _cleaned(freed, len(loose), len(infos) - len(loose), [pin.spec for pin in pins])
-
-
-def _cleaned(freed: int, dropped: int, kept: int, unpinned: list[Spec]) -> Event:
-    return {"freed": freed, "objects": dropped, "kept": kept, "unpinned": list(map(str, unpinned))}
 
 
 async def verify(context: Context, request: Event) -> Event:
