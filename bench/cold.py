@@ -1,8 +1,9 @@
-"""A file that nothing has: read through the mount, against curl's ranges and then a read.
+"""Cold read of a file through the mount, against curl with four ranges and then a read.
 
-The mount and its cache are new each round, and so is curl's file. The origin is in the page cache,
-nginx on loopback: what is compared is the work per byte, not a network. With both on a disk, and
-with both on tmpfs, which takes the disk out. Also says what the mount's process paid per GiB.
+Each round has a new mount, a new cache and a new file for curl. The origin is nginx on loopback
+with its files in the page cache, so the figures show the work per byte, not a network. Measured
+with cache and file on a disk, and with both on tmpfs. Also gives the mount's processor time per
+GiB.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ TIME, CPU = 1.0, 1.5
 
 
 def through_mount(origin: Origin, work: Path, size: int) -> Mapping[str, float]:
-    """A cold read, and what the process that served it used for it."""
+    """A cold read: its seconds, and the processor time of the mount."""
     with cold_mount(origin.url, work, bundle=origin.bundle) as mount:
         file = mount.version(SPEC) / "model-00000.safetensors"
         file.stat()
@@ -41,7 +42,7 @@ def through_mount(origin: Origin, work: Path, size: int) -> Mapping[str, float]:
 
 
 def with_curl(origin: Origin, work: Path, size: int) -> Mapping[str, float]:
-    """Four ranges at a time, then the same read."""
+    """Download four ranges at a time, then read the parts."""
     url, _ = origin.objects()[0]
     parts: list[Path] = []
     settle(2 * size)
@@ -53,7 +54,7 @@ def with_curl(origin: Origin, work: Path, size: int) -> Mapping[str, float]:
 
 
 def compare(origin: Origin, work: Path, size: int, rounds: int) -> dict[str, Any]:
-    """Both ways with their files in `work`."""
+    """Compare both ways, with their files in `work`."""
     ways = {
         "mount": lambda: through_mount(origin, work, size),
         "curl": lambda: with_curl(origin, work, size),
@@ -63,27 +64,27 @@ def compare(origin: Origin, work: Path, size: int, rounds: int) -> dict[str, Any
     return {**summaries(found), "ratio": round(part, 3)}
 
 
-def run(asked: Experiment, name: str, time: float, cpu: float, *, tls: bool = False) -> None:
-    """The experiment, plain or over TLS, held against those targets."""
-    size = asked.size(256 * MIB, 2 * GIB)
-    asked.figures["bytes"] = size
+def run(trial: Experiment, name: str, time: float, cpu: float, *, tls: bool = False) -> None:
+    """Run the experiment, plain or over TLS; `time` and `cpu` are the targets."""
+    size = trial.size(256 * MIB, 2 * GIB)
+    trial.figures["bytes"] = size
     with scratch() as disk, scratch(memory=True) as memory:
         authority = Authority.make(disk) if tls else None
         publish_model(write_model(disk / "model", 1, size), SPEC, disk / "registry")
         with serving(disk / "registry", disk, authority=authority) as origin:
             origin.warm()
             for where, work in (("disk", disk), ("tmpfs", memory)):
-                figures = compare(origin, work, size, asked.rounds)
-                asked.figures[where] = figures
+                figures = compare(origin, work, size, trial.rounds)
+                trial.figures[where] = figures
                 what = f"{name}, cache on {'a disk' if where == 'disk' else where}"
-                asked.answer(Answer(what, "curl ×4, then read", figures["ratio"], "× time", time))
-        spent = asked.figures["disk"]["mount"]["cpu_per_gib"]["median"]
-        asked.answer(Answer(f"daemon CPU, {name}", "–", spent, "s/GiB", cpu))
+                trial.answer(Answer(what, "curl ×4, then read", figures["ratio"], "× time", time))
+        spent = trial.figures["disk"]["mount"]["cpu_per_gib"]["median"]
+        trial.answer(Answer(f"daemon CPU, {name}", "–", spent, "s/GiB", cpu))
 
 
 def main() -> None:
-    with experiment("cold", __doc__) as asked:
-        run(asked, "cold read", TIME, CPU)
+    with experiment("cold", __doc__) as trial:
+        run(trial, "cold read", TIME, CPU)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What users do without a mount: download with curl or aria2, then read the files."""
+"""The way without a mount: download with curl or aria2, then read the files."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Wanted:
 
 
 def program(name: str) -> str:
-    """The path of a peer's command.
+    """The path of a command that is compared with AxonFS.
 
     Raises:
-        NotRunError: it is not installed.
+        NotRunError: the command is not installed.
     """
     found = shutil.which(name)
     if not found:
@@ -37,7 +37,7 @@ def program(name: str) -> str:
 
 
 def curl_ranges(origin: Origin, wanted: Wanted, folder: Path) -> list[Path]:
-    """One file as four ranges at a time; the parts, in order."""
+    """Download one file as four ranges at the same time; return the parts in order."""
     step = -(-wanted.size // STREAMS)
     parts, commands = [], []
     for at in range(0, wanted.size, step):
@@ -49,7 +49,7 @@ def curl_ranges(origin: Origin, wanted: Wanted, folder: Path) -> list[Path]:
 
 
 def curl_files(origin: Origin, wanted: Sequence[Wanted], folder: Path, streams: int) -> None:
-    """Whole files, `streams` of them at a time, on kept connections."""
+    """Download whole files, `streams` at a time, on kept-alive connections."""
     command = [*_curl(origin), "--parallel", "--parallel-max", str(streams), "--parallel-immediate"]
     for file in wanted:
         command += ["-o", str(folder / file.name), file.url]
@@ -62,7 +62,7 @@ def _curl(origin: Origin) -> list[str]:
 
 
 def aria2_files(wanted: Sequence[Wanted], folder: Path) -> None:
-    """aria2c -x8: each file over up to eight connections, eight files at a time."""
+    """Download with aria2c -x8: up to eight connections per file, eight files at a time."""
     lines = "".join(f"{file.url}\n out={file.name}\n" for file in wanted)
     limit = str(CONNECTIONS)
     command = [program("aria2c"), "--quiet", "--no-conf", "--file-allocation=none", "-i", "-"]

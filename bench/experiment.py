@@ -1,12 +1,12 @@
 """One experiment as a program: its flags, its answers against their targets, and its JSON.
 
-    with experiment("cold", __doc__) as asked:
-        asked.figures["…"] = …
-        asked.answer(Answer(…))
+    with experiment("cold", __doc__) as trial:
+        trial.figures["…"] = …
+        trial.answer(Answer(…))
 
-What was asked is written when the block ends well, or with the reason where this machine cannot
-run it (NotRunError). An interrupt of any kind ends the block as an exception, so that mounts,
-namespaces and processes, each in a `with` of its own, go away.
+The results are written when the block ends without an error, or with the reason if this machine
+cannot run the experiment (NotRunError). Every signal ends the block with an exception, so that
+mounts, namespaces and processes, each in a `with` of its own, are removed.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class NotRunError(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """One figure, what it is compared with, and what it should be.
+    """One figure, what it is compared with, and its target.
 
-    `target` is the most that is good, or the least where `at_least`; None where there is none.
+    `target` is a maximum, or a minimum if `at_least` is set; None without a target.
     """
 
     what: str
@@ -66,7 +66,7 @@ class Answer:
 
     @property
     def verdict(self) -> str:
-        """ "met", or by what part of the target it was missed."""
+        """ "met", or by which part of the target the figure missed it."""
         if self.target is None:
             return "–"
         if self.met:
@@ -84,7 +84,7 @@ class Answer:
 
 @dataclass
 class Experiment:
-    """What is asked and what has been found; `not_run` says why nothing was."""
+    """One run of an experiment: its options and its results; `not_run` has reasons for gaps."""
 
     name: str
     quick: bool
@@ -98,7 +98,7 @@ class Experiment:
         print(f"    {answer.what}: {digits(answer.value):g} {answer.unit}, {answer.verdict}")
 
     def size(self, quick: int, full: int) -> int:
-        """Bytes, or whatever else --quick makes smaller."""
+        """`quick` with --quick, else `full`: bytes or counts."""
         return quick if self.quick else full
 
     def document(self) -> dict[str, Any]:
@@ -116,46 +116,47 @@ class Experiment:
 
 @contextlib.contextmanager
 def experiment(name: str, about: str | None, *, quick_rounds: int = QUICK) -> Iterator[Experiment]:
-    """Ask one experiment and write `results/NAME.json`.
+    """Run one experiment and write `results/NAME.json`.
 
     Args:
-        quick_rounds: how many --quick has time for, where a round takes long.
+        quick_rounds: the number of rounds with --quick, for experiments with long rounds.
     """
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--quick", action="store_true", help="smaller sizes, fewer slow rounds")
     parser.add_argument("--rounds", type=int, help=f"default: {ROUNDS}")
     chosen = parser.parse_args()
     rounds = chosen.rounds or (quick_rounds if chosen.quick else ROUNDS)
-    asked = Experiment(name, chosen.quick, rounds)
+    trial = Experiment(name, chosen.quick, rounds)
     for number in _ENDING:
         signal.signal(number, _end)
     _without_proxies()
     try:
-        yield asked
+        yield trial
     except NotRunError as exc:
-        asked.not_run.append(str(exc))
+        trial.not_run.append(str(exc))
         print(f"    not run: {exc}", file=sys.stderr)
     RESULTS.mkdir(exist_ok=True)
-    text = json.dumps(asked.document(), indent=1, ensure_ascii=False)
+    text = json.dumps(trial.document(), indent=1, ensure_ascii=False)
     (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:
-    """Once: a terminal and tools/bench may both send one, and the second must not end clean-up."""
+    """End on the first signal. A second one, from a terminal or tools/bench, must not stop the
+    clean-up."""
     for ending in _ENDING:
-        # Not SIG_IGN: Python complains of one that has come but not been handled yet.
+        # Not SIG_IGN: Python reports a signal that has arrived but is not handled yet.
         signal.signal(ending, lambda *_: None)
     raise SystemExit(128 + number)
 
 
 def _without_proxies() -> None:
-    """Every origin is on this machine; a proxy would be asked for some of them."""
+    """Remove proxies from the environment: every origin is on this machine."""
     for key in [key for key in os.environ if key.lower().endswith("_proxy")]:
         del os.environ[key]
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """The machine that the figures were measured on."""
     cpu = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()

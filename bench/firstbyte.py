@@ -1,8 +1,8 @@
-"""The first bytes of a file that nothing has, at 20 ms: how many round trips they take.
+"""The first bytes of a cold file at 20 ms: how many round trips they take.
 
 The mount has read another file of the version before, so it has connections and the manifest. A
-round trip is a ranged GET of one byte on a warm connection. What a chunk takes to cross the line
-is taken off first: bytes reach a reader once their chunk is whole and matches.
+round trip is a ranged GET of one byte on a warm connection. The time that a chunk takes on the line
+is subtracted first, because a reader gets bytes only once their chunk is complete and verified.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ QUIET_SECONDS = 0.3
 
 
 def next_file(files: Iterator[Path]) -> Mapping[str, float]:
-    """The first bytes of a file that was never read."""
+    """Read the first bytes of a file that was never read before."""
     file = next(files)
     time.sleep(QUIET_SECONDS)
     took = seconds(lambda: first_page(file))
@@ -38,7 +38,7 @@ def next_file(files: Iterator[Path]) -> Mapping[str, float]:
 
 
 class Probe:
-    """One kept connection to the origin."""
+    """One kept-alive connection to the origin."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -54,8 +54,8 @@ class Probe:
 
 
 def main() -> None:
-    with experiment("firstbyte", __doc__) as asked, scratch() as work:
-        rounds = 3 * asked.rounds
+    with experiment("firstbyte", __doc__) as trial, scratch() as work:
+        rounds = 3 * trial.rounds
         publish_model(write_model(work / "model", rounds + 1, 2 * MIB), SPEC, work / "registry")
         with (
             line(GBIT, RTT) as limited,
@@ -68,13 +68,13 @@ def main() -> None:
             first_page(next(files))
             ways = {"mount": lambda: next_file(files), "round trip": probe.round_trip}
             found = rounds_of(ways, rounds)
-        asked.figures |= summaries(found)
-        asked.figures["chunk_seconds"] = CHUNK_SECONDS
-        figures = asked.figures
+        trial.figures |= summaries(found)
+        trial.figures["chunk_seconds"] = CHUNK_SECONDS
+        figures = trial.figures
         trips = figures["mount"]["without_chunk"]["median"]
         trips /= figures["round trip"]["seconds"]["median"]
         against = "a round trip, less one chunk's time"
-        asked.answer(Answer("first byte, 20 ms", against, trips, "round trips", TARGET))
+        trial.answer(Answer("first byte, 20 ms", against, trips, "round trips", TARGET))
 
 
 if __name__ == "__main__":

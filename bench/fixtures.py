@@ -1,7 +1,7 @@
-"""What every experiment needs: a scratch directory, a published model, a mount of its registry.
+"""Fixtures of all experiments: a scratch directory, a published model, a mount of its registry.
 
-Everything is the real thing, started as a user would start it: nginx on loopback (origin.py),
-`axonfs` as a process. Below experiment.py's programs.
+Everything is real and started like a user would start it: nginx on loopback (origin.py), `axonfs`
+as a process. The programs of the experiments import this.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _numbers = itertools.count()
 
 @contextlib.contextmanager
 def scratch(*, memory: bool = False) -> Iterator[Path]:
-    """A directory that goes away: on tmpfs, or on a real disk (AXONFS_BENCH_DIR, else /var/tmp)."""
+    """A temporary directory on tmpfs, or on a real disk (AXONFS_BENCH_DIR, else /var/tmp)."""
     where = "/dev/shm" if memory else os.environ.get("AXONFS_BENCH_DIR", "/var/tmp")
     with tempfile.TemporaryDirectory(prefix="axonfs-bench-", dir=where) as path:
         yield Path(path)
 
 
 def write_model(folder: Path, files: int, size: int) -> Path:
-    """A model of `files` files of `size` bytes, no two alike in any MiB."""
+    """Write a model of `files` files of `size` bytes, in which every MiB is different."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}\n')
     noise = os.urandom(MIB)
@@ -53,14 +53,14 @@ def write_model(folder: Path, files: int, size: int) -> Path:
 
 
 def publish_model(folder: Path, spec: str, root: Path) -> None:
-    """Publish quietly; the model's own directory goes, as nothing reads it again."""
+    """Publish the model in `folder`, and remove `folder`."""
     publish(folder, parse_spec(spec), root)
     shutil.rmtree(folder)
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What processes have used: CPU seconds, and resident bytes at the most."""
+    """The processor time of processes in seconds, and their peak resident bytes."""
 
     user: float
     system: float
@@ -73,7 +73,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Mount:
-    """One `axonfs mount --foreground`."""
+    """A running `axonfs mount --foreground`."""
 
     path: Path
     cache: Path
@@ -83,12 +83,12 @@ class Mount:
         return self.path / spec.replace("@", "/")
 
     def status(self) -> dict[str, Any]:
-        """What the mount says of itself."""
-        told: dict[str, Any] = json.loads((self.path / ".axonfs/status.json").read_bytes())
-        return told
+        """The mount's own status file."""
+        status: dict[str, Any] = json.loads((self.path / ".axonfs/status.json").read_bytes())
+        return status
 
     def usage(self) -> Usage:
-        """Of the mount's process and all below it."""
+        """The usage of the mount's process and its children."""
         used = [usage_of(pid) for pid in _with_children(self.process.pid)]
         return Usage(*(sum(column) for column in zip(*map(_columns, used), strict=True)))
 
@@ -98,7 +98,7 @@ def _columns(usage: Usage) -> tuple[float, float, int]:
 
 
 def usage_of(pid: int) -> Usage:
-    """What a running process has used so far."""
+    """The usage of a running process so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     user, system = (int(field) / _TICKS for field in fields[11:13])
     return Usage(user, system, _peak(pid))
@@ -113,7 +113,7 @@ def _peak(pid: int) -> int:
 
 def _with_children(pid: int) -> list[int]:
     found = [pid]
-    for parent in found:  # grows while it is gone through
+    for parent in found:  # the loop appends to the list
         for tasks in Path(f"/proc/{parent}/task").glob("*/children"):
             found += map(int, tasks.read_text().split())
     return found
@@ -121,7 +121,7 @@ def _with_children(pid: int) -> list[int]:
 
 @contextlib.contextmanager
 def mounted(url: str, cache: Path, *options: str, bundle: Path | None = None) -> Iterator[Mount]:
-    """A mount that answers; unmounted at the end, its cache left where it is."""
+    """A mount that answers. It is unmounted at the end; its cache stays."""
     path = cache.with_name(f"{cache.name}.mnt")
     path.mkdir(parents=True, exist_ok=True)
     log = cache.with_name(f"{cache.name}.log")
@@ -138,7 +138,7 @@ def mounted(url: str, cache: Path, *options: str, bundle: Path | None = None) ->
 
 @contextlib.contextmanager
 def cold_mount(url: str, work: Path, *options: str, bundle: Path | None = None) -> Iterator[Mount]:
-    """A mount with an empty cache, which is deleted afterwards."""
+    """A mount with an empty cache, which is deleted at the end."""
     cache = work / f"cache-{next(_numbers)}"
     try:
         with mounted(url, cache, *options, bundle=bundle) as mount:
@@ -156,7 +156,7 @@ def _wait_until_up(process: subprocess.Popen[bytes], path: Path, log: Path) -> N
 
 
 def unmount(process: subprocess.Popen[bytes], path: Path) -> None:
-    """End whatever serves the mount at `path`, gently if that will do."""
+    """End the mount at `path` and its process: by SIGTERM, else by force."""
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(5)
@@ -169,7 +169,7 @@ def unmount(process: subprocess.Popen[bytes], path: Path) -> None:
 
 
 def _answers(path: Path) -> bool:
-    """Whether a directory can be looked at: a mount whose server is gone cannot."""
+    """Whether stat works on a directory, which fails for a mount without a server."""
     try:
         path.stat()
     except OSError:
@@ -185,17 +185,17 @@ def quiet_environment(bundle: Path | None = None) -> dict[str, str]:
 
 
 def forget(path: Path) -> None:
-    """Drop the kernel's pages of one file, and leave everybody else's alone."""
+    """Drop the page cache of one file."""
     with open(path, "rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def touch_memory(size: int) -> None:
-    """Have the machine own `size` bytes of free memory before a run that fills the page cache.
+    """Touch `size` bytes of free memory before a run that fills the page cache.
 
-    A virtual machine gives idle memory back to its host within seconds, and taking a GiB of it
-    again costs up to 4 s of system time: more than all else in a cold read, and not ours to show.
-    In large pages, since it gives back blocks of that size and a write of the cache takes one.
+    A virtual machine returns idle memory to its host within seconds. To get a GiB back costs up to
+    4 s of system time, more than the rest of a cold read, and has nothing to do with AxonFS. The
+    memory is touched in huge pages, the unit in which it is returned and in which the cache writes.
     """
     code = (
         "import mmap, sys\nm = mmap.mmap(-1, int(sys.argv[1]), flags=mmap.MAP_PRIVATE)\n"
@@ -205,9 +205,9 @@ def touch_memory(size: int) -> None:
 
 
 def settle(size: int) -> None:
-    """Before a timed run that fills `size` bytes of memory: they are at hand, no write is due.
+    """Prepare a timed run that fills `size` bytes of memory: flush writes, and touch the memory.
 
-    Twice as much, since the kernel hands out other blocks as well; at most a third of it all.
+    Touches twice as much, because the kernel also allocates other blocks; at most a third of all.
     """
     os.sync()
     third = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 3

@@ -1,9 +1,9 @@
-"""How cost grows: with the size of an object, with the number of readers, and of versions.
+"""How cost grows with the size of an object, the number of readers, and the number of versions.
 
-Each cost is per byte or per entry; flat means that the largest pays what the smallest does, with a
-quarter for noise. Objects are holes on the origin's disk (registries.py). Readers share one cold
-object, each reading its own part of it. The largest object is read once, into a cache that is
-smaller than it is, so that it streams through.
+Costs are per byte or per entry. The target is that the largest case costs no more than the
+smallest, plus a quarter for noise. Objects are holes on the origin's disk (registries.py). Readers
+share one cold object; each reads its own part. The largest object is read once, through a cache
+that is smaller than the object.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CACHE = "--cache-size=20G"
 
 
 def read_parts(mount: Mount, size: int, readers: int) -> None:
-    """The object once, by that many processes that start together."""
+    """Read the object once, with `readers` processes that start together."""
     path, count = mount.version(SPEC) / "model.safetensors", size // MIB
     step = -(-count // readers)
     commands = [
@@ -42,7 +42,7 @@ def read_parts(mount: Mount, size: int, readers: int) -> None:
 
 
 def cold_object(root: Path, work: Path, size: int, readers: int = 1) -> Figures:
-    """What one GiB of a cold object costs."""
+    """The cost of one GiB of a cold object."""
     with serving(root, work) as origin, cold_mount(origin.url, work, CACHE) as mount:
         settle(2 * size)
         before = mount.usage()
@@ -57,7 +57,7 @@ def cold_object(root: Path, work: Path, size: int, readers: int = 1) -> Figures:
 
 
 def listing(root: Path, work: Path, versions: int) -> Figures:
-    """What one entry costs in `ls -lR`, cold and warm."""
+    """The cost of one entry in `ls -lR`, cold and warm."""
     entries = versions * ENTRIES_PER_VERSION
     with serving(root, work) as origin, cold_mount(origin.url, work) as mount:
         cold, warm = (seconds(lambda: list_all(mount.path / "bench")) for _ in range(2))
@@ -70,18 +70,18 @@ def listing(root: Path, work: Path, versions: int) -> Figures:
 
 
 def answer(
-    asked: Experiment, what: str, found: Mapping[str, Mapping[str, list[float]]], figure: str
+    trial: Experiment, what: str, found: Mapping[str, Mapping[str, list[float]]], figure: str
 ) -> None:
-    """The largest's cost as a multiple of the smallest's, by medians."""
+    """Answer with the cost of the largest case as a multiple of the smallest's, by medians."""
     names = list(found)
     medians = {name: summaries(found)[name][figure]["median"] for name in (names[0], names[-1])}
     times = medians[names[-1]] / medians[names[0]]
     against = f"{names[0]} (to {names[-1]})"
-    asked.answer(Answer(f"{what} as it grows", against, times, "× cost", FLAT))
+    trial.answer(Answer(f"{what} as it grows", against, times, "× cost", FLAT))
 
 
-def sizes(asked: Experiment, work: Path) -> None:
-    steps = [256 * MIB, 512 * MIB, GIB] if asked.quick else [GIB, 10 * GIB, 100 * GIB]
+def sizes(trial: Experiment, work: Path) -> None:
+    steps = [256 * MIB, 512 * MIB, GIB] if trial.quick else [GIB, 10 * GIB, 100 * GIB]
     names = [f"{size / GIB:g} GiB" for size in steps]
     ways = {}
     for name, size in zip(names, steps, strict=True):
@@ -89,15 +89,15 @@ def sizes(asked: Experiment, work: Path) -> None:
         write_giant(root, SPEC, size)
         ways[name] = partial(cold_object, root, work, size)
     *often, once = names
-    found = rounds_of({name: ways[name] for name in often}, asked.rounds)
+    found = rounds_of({name: ways[name] for name in often}, trial.rounds)
     found |= rounds_of({once: ways[once]}, 1)
-    asked.figures["size"] = summaries(found)
-    answer(asked, "time per byte, size of an object,", found, "seconds_per_gib")
-    answer(asked, "daemon CPU per byte, size of an object,", found, "cpu_per_gib")
+    trial.figures["size"] = summaries(found)
+    answer(trial, "time per byte, size of an object,", found, "seconds_per_gib")
+    answer(trial, "daemon CPU per byte, size of an object,", found, "cpu_per_gib")
 
 
-def readers(asked: Experiment, work: Path) -> None:
-    size = asked.size(512 * MIB, 4 * GIB)
+def readers(trial: Experiment, work: Path) -> None:
+    size = trial.size(512 * MIB, 4 * GIB)
     write_giant(work / "readers", SPEC, size)
     ways = {
         f"{count} reader{'s' * (count > 1)}": partial(
@@ -105,27 +105,27 @@ def readers(asked: Experiment, work: Path) -> None:
         )
         for count in READERS
     }
-    found: Found = rounds_of(ways, asked.rounds)
-    asked.figures["readers"] = summaries(found)
-    answer(asked, "time per byte, readers of a cold object,", found, "seconds_per_gib")
+    found: Found = rounds_of(ways, trial.rounds)
+    trial.figures["readers"] = summaries(found)
+    answer(trial, "time per byte, readers of a cold object,", found, "seconds_per_gib")
 
 
-def versions(asked: Experiment, work: Path) -> None:
+def versions(trial: Experiment, work: Path) -> None:
     ways = {}
-    for count in (10, 100, 1_000) if asked.quick else (10, 100, 1_000, 10_000):
+    for count in (10, 100, 1_000) if trial.quick else (10, 100, 1_000, 10_000):
         root = work / f"versions-{count}"
         write_versions(root, count // 10, 10)
         ways[f"{count:,} versions"] = partial(listing, root, work, count)
-    found = rounds_of(ways, asked.rounds)
-    asked.figures["versions"] = summaries(found)
-    answer(asked, "ls -lR per entry, cold,", found, "cold_ms_per_entry")
-    answer(asked, "ls -lR per entry, warm,", found, "warm_ms_per_entry")
+    found = rounds_of(ways, trial.rounds)
+    trial.figures["versions"] = summaries(found)
+    answer(trial, "ls -lR per entry, cold,", found, "cold_ms_per_entry")
+    answer(trial, "ls -lR per entry, warm,", found, "warm_ms_per_entry")
 
 
 def main() -> None:
-    with experiment("growth", __doc__, quick_rounds=1) as asked, scratch() as work:
+    with experiment("growth", __doc__, quick_rounds=1) as trial, scratch() as work:
         for part in (sizes, readers, versions):
-            part(asked, work)
+            part(trial, work)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Every loader of vLLM that works without a GPU, from the mount, cold and warm, and from the disk.
+"""All loaders of vLLM that work without a GPU: from the mount, cold and warm, and from the disk.
 
-Warm is the third load through the same mount: the second comes at once and waits for the kernel to
-drop the pages that the first left, 0.2 s per GiB, which otherwise happens unseen. The same tensors
-must come out of all of them: a checksum that differs ends the experiment. Against the disk the
-origin is on loopback, so `cold` says what a load costs that waits for nothing but work.
+Warm is the third load through the same mount. The second load starts at once and waits until the
+kernel has dropped the pages of the first, 0.2 s per GiB. All loads must give the same tensors: a
+different checksum ends the experiment. The origin is on loopback, so `cold` shows the cost of work,
+not of a network.
 AXONFS_BENCH_VLLM is the vllm program, AXONFS_BENCH_RUNAI a directory with runai_model_streamer;
 tools/bench provides both.
 """
@@ -91,33 +91,33 @@ def through_mount(
         settle(3 * origin.bytes())
         found = [loads.load(mount.version(SPEC), loader) for _ in range(3)]
     if any(load["checksum"] != expected for load in found):
-        raise RuntimeError(f"{loader} got other bytes through the mount")
+        raise RuntimeError(f"{loader} got different bytes through the mount")
     cold, second, warm = (load["seconds"] for load in found)
     return {"cold": cold, "second": second, "seconds": warm}
 
 
-def compare(asked: Experiment, loads: Loading, origin: Origin, model: Path, loader: str) -> None:
+def compare(trial: Experiment, loads: Loading, origin: Origin, model: Path, loader: str) -> None:
     expected = loads.load(model, loader)["checksum"]
     ways = {
         "mount": lambda: through_mount(loads, origin, model.parent, loader, expected),
         "disk": lambda: {"seconds": loads.load(model, loader)["seconds"]},
     }
-    found = rounds_of(ways, asked.rounds)
+    found = rounds_of(ways, trial.rounds)
     warm = ratio(found["mount"]["seconds"], found["disk"]["seconds"])
     cold = ratio(found["mount"]["cold"], found["disk"]["seconds"])
-    asked.figures[loader] = {**summaries(found), "warm": round(warm, 3), "cold": round(cold, 3)}
+    trial.figures[loader] = {**summaries(found), "warm": round(warm, 3), "cold": round(cold, 3)}
     against = "from the disk, warm"
-    asked.answer(Answer(f"loader {loader}, warm", against, warm, "× time", TARGET))
-    asked.answer(Answer(f"loader {loader}, cold", against, cold, "× time"))
+    trial.answer(Answer(f"loader {loader}, warm", against, warm, "× time", TARGET))
+    trial.answer(Answer(f"loader {loader}, cold", against, cold, "× time"))
 
 
 def main() -> None:
     with (
-        experiment("loaders", __doc__, quick_rounds=2) as asked,
+        experiment("loaders", __doc__, quick_rounds=2) as trial,
         scratch() as work,
         loading(work) as loads,
     ):
-        layers = asked.size(16, 44)
+        layers = trial.size(16, 44)
         size = Size(hidden=1024, layers=layers, intermediate=2816)
         model = work / "model"
         bytes_ = 2 * layers * 13_000_000
@@ -125,12 +125,12 @@ def main() -> None:
         publish(model, parse_spec(SPEC), work / "registry")
         with serving(work / "registry", work) as origin:
             origin.warm()
-            asked.figures["bytes"] = loads.load(model, "default")["bytes"]
+            trial.figures["bytes"] = loads.load(model, "default")["bytes"]
             for loader in LOADERS:
                 try:
-                    compare(asked, loads, origin, model, loader)
+                    compare(trial, loads, origin, model, loader)
                 except NotRunError as exc:
-                    asked.not_run.append(str(exc))
+                    trial.not_run.append(str(exc))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Loads model directories with vLLM's own weight iterators, without an engine. Not an experiment.
 
-Run by loaders.py with the Python of the vLLM environment, once: importing vLLM takes far longer
-than a load. Takes one JSON object per line, {"folder": …, "loader": …}, and answers each with
-{"seconds": …, "bytes": …, "checksum": …} or {"error": …}. Every tensor is copied to where an
-earlier one of its name was, as a model has its parameters before their weights come: memory that is
-new to a process costs more than the copy. The checksum is taken after the clock has stopped.
+loaders.py runs it once, with the Python of the vLLM environment, because importing vLLM takes far
+longer than a load. It reads one JSON object per line, {"folder": …, "loader": …}, and answers each
+with {"seconds": …, "bytes": …, "checksum": …} or {"error": …}. Each tensor is copied into the
+memory of the last tensor with its name, because new memory costs more than the copy, and a real
+model has its parameters before the weights are loaded. The checksum is not part of the time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ THREADS = 8
 
 
 def tensors(folder: Path, loader: str) -> Any:
-    """Pairs of name and tensor, as that loader meets them."""
+    """Pairs of name and tensor, in the order of the loader."""
     from vllm.config.load import LoadConfig
     from vllm.model_executor.model_loader import weight_utils
     from vllm.model_executor.model_loader.sharded_state_loader import ShardedStateLoader
@@ -39,17 +39,17 @@ def tensors(folder: Path, loader: str) -> Any:
     if loader == "sharded_state":
         config = LoadConfig(load_format="sharded_state")
         return ShardedStateLoader(config).iterate_over_files(files)
-    raise ValueError(f"no loader {loader}")
+    raise ValueError(f"unknown loader: {loader}")
 
 
 class Parameters:
-    """The tensors of a model, by name, in memory that they keep from one load to the next."""
+    """The tensors of a model by name. They keep their memory from one load to the next."""
 
     def __init__(self) -> None:
         self._tensors: dict[str, Any] = {}
 
     def load(self, folder: Path, loader: str) -> dict[str, Any]:
-        """What a load took and what it brought; the first of a name also takes its memory."""
+        """Load a model; return seconds, bytes and checksum. New names also allocate memory."""
         for parameter in self._tensors.values():
             parameter.zero_()
         start = time.perf_counter()
@@ -79,15 +79,15 @@ def checksum(names: list[str], loaded: list[Any]) -> int:
 
 
 def main() -> None:
-    # What vLLM and its progress bars print must not come between the answers.
+    # Keep the output of vLLM and its progress bars out of the answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     parameters = Parameters()
     for line in sys.stdin:
-        asked = json.loads(line)
+        request = json.loads(line)
         try:
-            answer = parameters.load(Path(asked["folder"]), asked["loader"])
-        except Exception as exc:  # of any library: it is the caller's to report
+            answer = parameters.load(Path(request["folder"]), request["loader"])
+        except Exception as exc:  # from any library; the caller reports it
             answer = {"error": f"{type(exc).__name__}: {exc}"}
         print(json.dumps(answer), file=answers)
 

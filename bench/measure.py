@@ -1,7 +1,7 @@
-"""How ways of doing a thing are compared: rounds, medians, ratios pair by pair.
+"""Compare several ways of doing the same work: rounds, medians, ratios per round.
 
-Ways are run in turn, A B B A A B …, and compared round by round, since a machine that others share
-drifts by more than the differences that matter. Pure but for the clock; experiment.py writes down.
+The ways run in turn, A B B A A B …, and are compared round by round, because the speed of a shared
+machine drifts by more than the differences of interest. Pure, except for the clock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Found = dict[str, dict[str, list[float]]]
 
 
 def rounds_of(ways: Mapping[str, Way], rounds: int) -> Found:
-    """Run every way once a round, in an order that turns; figures by way and name."""
+    """Run every way once per round, reversing the order each round; figures by way and name."""
     found: Found = {name: {} for name in ways}
     for number in range(rounds):
         order = list(ways) if number % 2 == 0 else list(ways)[::-1]
@@ -28,24 +28,24 @@ def rounds_of(ways: Mapping[str, Way], rounds: int) -> Found:
 
 
 def ratio(ours: list[float], theirs: list[float]) -> float:
-    """The median of the ratios round by round."""
+    """The median of the ratios of the rounds."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def seconds(action: Callable[[], object]) -> float:
-    """How long `action` takes."""
+    """The seconds that `action` takes."""
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
 
 
 def digits(value: float) -> float:
-    """To four digits: more would be noise."""
+    """`value` rounded to four significant digits; more would be noise."""
     return float(f"{value:.4g}")
 
 
 def summary(values: list[float]) -> dict[str, float]:
-    """Median, least and most."""
+    """Median, minimum and maximum."""
     picked = {"median": statistics.median(values), "min": min(values), "max": max(values)}
     return {name: digits(value) for name, value in picked.items()}
 

@@ -1,6 +1,6 @@
-"""Resident memory: the most that the mount's process has held after a large cold read.
+"""Peak resident memory of the mount's process after a large cold read.
 
-The object is a hole on the origin's disk (registries.py); its bytes are really sent, checked and
+The object is a hole on the origin's disk (registries.py), but all its bytes are sent, verified and
 stored.
 """
 
@@ -27,16 +27,16 @@ def cold_read(origin: Origin, work: Path, name: str) -> dict[str, float]:
 
 
 def main() -> None:
-    with experiment("memory", __doc__, quick_rounds=1) as asked, scratch() as work:
-        size = asked.size(2 * GIB, 10 * GIB)
-        asked.figures["bytes"] = size
+    with experiment("memory", __doc__, quick_rounds=1) as trial, scratch() as work:
+        size = trial.size(2 * GIB, 10 * GIB)
+        trial.figures["bytes"] = size
         name = write_giant(work / "registry", SPEC, size)
         with serving(work / "registry", work) as origin:
-            found = rounds_of({"mount": lambda: cold_read(origin, work, name)}, asked.rounds)
-        asked.figures |= summaries(found)
+            found = rounds_of({"mount": lambda: cold_read(origin, work, name)}, trial.rounds)
+        trial.figures |= summaries(found)
         peak = max(found["mount"]["peak_mb"])
         what = f"resident memory, {size >> 30} GiB cold"
-        asked.answer(Answer(what, "–", peak, "MB", MEGABYTES))
+        trial.answer(Answer(what, "–", peak, "MB", MEGABYTES))
 
 
 if __name__ == "__main__":

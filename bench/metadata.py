@@ -1,7 +1,7 @@
-"""Names and attributes of 1,000 versions: `ls -lR` cold and warm, every entry's stat again.
+"""Names and attributes of 1,000 versions: `ls -lR` cold and warm, then stat of every entry.
 
-Compared with the same tree of sparse files on the disk, in the kernel's caches as well. And nginx's
-log says what a warm look has asked the registry: nothing.
+Compared with the same tree of sparse files on the disk, also in the kernel's caches. nginx's log
+must show that a warm `ls -lR` sends no requests.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def list_all(folder: Path) -> None:
 
 
 def copy_names(source: Path, target: Path) -> None:
-    """The same tree, with holes for contents."""
+    """The same tree with sparse files."""
     for folder, folders, files in os.walk(source):
         here = target / Path(folder).relative_to(source)
         here.mkdir()
@@ -50,16 +50,19 @@ def stat_all(entries: list[str]) -> None:
 
 
 def through_mount(origin: Origin, work: Path) -> Figures:
-    """One mount's life: cold, warm, and stat; and how many requests each sent."""
+    """One mount: `ls -lR` cold and warm, and stat; with the number of requests of each."""
     with cold_mount(origin.url, work) as mount:
         models = mount.path / "bench"
         start = origin.requests()
         cold = seconds(lambda: list_all(models))
-        asked = origin.requests()
+        cold_requests = origin.requests()
         warm = seconds(lambda: list_all(models))
         entries = every_entry(models)
         stat = seconds(lambda: stat_all(entries))
-        sent = {"requests_cold": asked - start, "requests_warm": origin.requests() - asked}
+        sent = {
+            "requests_cold": cold_requests - start,
+            "requests_warm": origin.requests() - cold_requests,
+        }
     return {"cold": cold, "warm": warm, "stat": stat, "entries": len(entries), **sent}
 
 
@@ -72,25 +75,25 @@ def on_disk(copy: Path) -> Figures:
 
 
 def main() -> None:
-    with experiment("metadata", __doc__, quick_rounds=2) as asked, scratch() as work:
+    with experiment("metadata", __doc__, quick_rounds=2) as trial, scratch() as work:
         write_versions(work / "registry", MODELS, VERSIONS)
         with serving(work / "registry", work) as origin:
             copy = work / "copy"
             with cold_mount(origin.url, work) as mount:
                 copy_names(mount.path / "bench", copy)
             ways = {"mount": lambda: through_mount(origin, work), "disk": lambda: on_disk(copy)}
-            found = rounds_of(ways, asked.rounds)
-        asked.figures |= summaries(found)
+            found = rounds_of(ways, trial.rounds)
+        trial.figures |= summaries(found)
         mount_, disk = found["mount"], found["disk"]
         name = f"of {MODELS * VERSIONS:,} versions"
-        cold = asked.figures["mount"]["cold"]["median"]
-        asked.answer(Answer(f"ls -lR {name}, cold", "–", cold, "s"))
+        cold = trial.figures["mount"]["cold"]["median"]
+        trial.answer(Answer(f"ls -lR {name}, cold", "–", cold, "s"))
         warm = ratio(mount_["warm"], disk["warm"])
-        asked.answer(Answer(f"ls -lR {name}, warm", "a copy on the disk", warm, "× time", TIMES))
+        trial.answer(Answer(f"ls -lR {name}, warm", "a copy on the disk", warm, "× time", TIMES))
         stat = ratio(mount_["stat"], disk["stat"])
-        asked.answer(Answer(f"stat {name}, again", "a copy on the disk", stat, "× time", TIMES))
+        trial.answer(Answer(f"stat {name}, again", "a copy on the disk", stat, "× time", TIMES))
         sent = max(mount_["requests_warm"])
-        asked.answer(Answer(f"ls -lR {name}, warm", "nothing sent", sent, "requests", 0))
+        trial.answer(Answer(f"ls -lR {name}, warm", "nothing sent", sent, "requests", 0))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""AxonFS against the other mounts: one large file, cold and warm, by read and by mmap.
+"""AxonFS against other mounts: one large file, cold and warm, by read and by mmap.
 
-Cold: mount and cache are new. Warm: the second reader, for whom the cache is local and in the page
-cache, and the kernel holds no page of the mount's file. Every system starts anew in every round.
-A peer that does not run here is left out, and the result says why.
+Cold: mount and cache are new. Warm: the cache is complete and in the page cache, and the kernel has
+no pages of the mount's file. Every system is started again in every round. A peer that cannot run
+here is left out, and the results say why.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def axonfs(origin: Origin, work: Path) -> Iterator[Path]:
 
 
 def both_states(peer: Peer, size: int) -> Figures:
-    """Seconds of every reader, cold and then warm."""
+    """The seconds of every reader, cold and then warm."""
     figures = {}
     for name, reader in READERS.items():
         with peer() as file:
@@ -56,26 +56,26 @@ def both_states(peer: Peer, size: int) -> Figures:
     return figures
 
 
-def answer(asked: Experiment, found: Found, figure: str) -> None:
-    """Our speed over that of the fastest peer, by medians' order and ratios by round."""
+def answer(trial: Experiment, found: Found, figure: str) -> None:
+    """AxonFS' speed over that of the peer with the best median, by the ratios of the rounds."""
     rivals = [name for name in found if name != "axonfs"]
     best = min(rivals, key=lambda name: median(found[name][figure]))
     times = ratio(found[best][figure], found["axonfs"][figure])
     state = figure.split()[0]
     against = f"the best of {len(rivals)}: {best}"
-    asked.answer(
+    trial.answer(
         Answer(f"other mounts, {figure}", against, times, "× speed", TARGETS[state], at_least=True)
     )
 
 
 def main() -> None:
     with (
-        experiment("mounts", __doc__, quick_rounds=2) as asked,
+        experiment("mounts", __doc__, quick_rounds=2) as trial,
         scratch() as work,
         contextlib.ExitStack() as stack,
     ):
-        size = asked.size(128 * MIB, GIB)
-        asked.figures["bytes"] = size
+        size = trial.size(128 * MIB, GIB)
+        trial.figures["bytes"] = size
         publish_model(write_model(work / "model", 1, size), SPEC, work / "registry")
         origin = stack.enter_context(serving(work / "registry", work, listing=True))
         origin.warm()
@@ -91,16 +91,16 @@ def main() -> None:
             try:
                 ways[name] = begin()
                 with ways[name]() as path:
-                    first_page(path)  # whether it works at all
+                    first_page(path)  # fails if the mount does not work
             except (NotRunError, OSError, subprocess.SubprocessError) as exc:
                 ways.pop(name, None)
-                asked.not_run.append(f"{name}: {exc}")
+                trial.not_run.append(f"{name}: {exc}")
         runs = {name: partial(both_states, peer, size) for name, peer in ways.items()}
-        found = rounds_of(runs, asked.rounds)
-        asked.figures |= summaries(found)
+        found = rounds_of(runs, trial.rounds)
+        trial.figures |= summaries(found)
         if len(ways) > 1:
             for figure in found["axonfs"]:
-                answer(asked, found, figure)
+                answer(trial, found, figure)
 
 
 if __name__ == "__main__":

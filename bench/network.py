@@ -1,8 +1,8 @@
 """A limited line: a network namespace for the origin, a token bucket, and a long round trip.
 
-The readers stay where they are; the origin runs inside the namespace behind a veth pair. The
-bucket (tc tbf) sits on the origin's end. The delay is netem's where the kernel has it, else
-relay.py's, inside the namespace. Needs root; raises NotRunError where something is missing.
+The origin runs inside the namespace behind a veth pair, the readers outside. The bucket (tc tbf) is
+on the origin's end. The delay comes from netem if the kernel has it, else from relay.py inside the
+namespace. Needs root; raises NotRunError if something is missing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bench.experiment import NotRunError
 
 PREFIX = "axonfs-bench-"
 GBIT = 10**9
-# What the bucket passes at once, and what waits in front of it: 32 ms at a Gbit/s.
+# The burst of the bucket, and the queue in front of it: 32 ms at 1 Gbit/s.
 BURST = 256 << 10
 QUEUE = 4 << 20
 RELAY_PORT = 8090
@@ -28,7 +28,7 @@ RELAY_PORT = 8090
 
 @dataclass(frozen=True)
 class Line:
-    """Where the origin lives, and how far away it is."""
+    """A limited line: the namespace of the origin, and its distance."""
 
     namespace: str
     address: str
@@ -37,12 +37,12 @@ class Line:
     netem: bool
 
     def inside(self) -> list[str]:
-        """What to put before a command that belongs at the far end."""
+        """The prefix of a command that runs at the origin's end."""
         return ["ip", "netns", "exec", self.namespace]
 
     @contextlib.contextmanager
     def reached(self, port: int) -> Iterator[int]:
-        """The port at which a server on `port` inside is reached from here."""
+        """The port that reaches a server on `port` at the origin's end."""
         if self.netem or not self.rtt:
             yield port
             return
@@ -62,7 +62,7 @@ _CHECKOUT = Path(__file__).parents[1]
 
 @contextlib.contextmanager
 def line(bits_per_second: int, rtt: float) -> Iterator[Line]:
-    """A line of that rate towards here, with that round trip in seconds."""
+    """A line with this rate towards the readers, and this round trip in seconds."""
     if os.geteuid():
         raise NotRunError("a limited line needs root, for a network namespace and tc")
     _sweep()
@@ -81,20 +81,20 @@ def line(bits_per_second: int, rtt: float) -> Iterator[Line]:
         netem = bool(rtt) and _netem(near, rtt)
         yield Line(namespace, f"{net}.2", bits_per_second, rtt, netem)
     finally:
-        # The pair goes with the namespace; what still runs inside keeps it, so it goes first.
+        # Processes inside keep the namespace and its veth pair alive, so they are ended first.
         subprocess.run(["ip", "link", "del", near], stderr=subprocess.DEVNULL)
         subprocess.run(["ip", "netns", "del", namespace], stderr=subprocess.DEVNULL)
 
 
 def _netem(device: str, rtt: float) -> bool:
-    """Delay what goes out of `device`, which makes every round trip that much longer."""
+    """Delay packets that leave `device`, which lengthens every round trip by the same time."""
     delay = f"netem delay {rtt * 1e6:.0f}us limit 100000"
     command = ["tc", "qdisc", "add", "dev", device, "root", *delay.split()]
     return subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 0
 
 
 def _sweep() -> None:
-    """Remove the namespaces of benches that were killed."""
+    """Remove the namespaces of earlier runs that were killed."""
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir("/run/netns"):
             found = re.fullmatch(rf"{PREFIX}(\d+)", name)

@@ -1,6 +1,6 @@
-"""The origin: nginx over a registry's directory, plain or TLS, on loopback or behind a line.
+"""The origin: nginx with a registry's directory, plain or TLS, on loopback or behind a line.
 
-One worker, as it comes: the origin shares the cores with whoever is measured.
+nginx has one worker, because it shares the cores with the measured programs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class Origin:
-    """A registry that nginx serves; `bundle` is the authority to trust where it speaks TLS."""
+    """A registry served by nginx; `bundle` is its certificate authority with TLS."""
 
     url: str
     root: Path
@@ -29,7 +29,7 @@ class Origin:
     bundle: Path | None = None
 
     def requests(self) -> int:
-        """How many requests nginx has answered."""
+        """The number of requests that nginx has answered."""
         return len(self.log.read_bytes().splitlines())
 
     def paths(self) -> list[Path]:
@@ -45,11 +45,11 @@ class Origin:
         return sorted(found, key=lambda item: (-item[1], item[0]))
 
     def bytes(self) -> int:
-        """Of all objects together."""
+        """The total size of all objects."""
         return sum(path.stat().st_size for path in self.paths())
 
     def warm(self) -> None:
-        """Have all of it in the page cache, so that no run waits for the origin's disk."""
+        """Read all objects into the page cache, so that no run waits for the origin's disk."""
         for path in self.paths():
             subprocess.run(["dd", f"if={path}", "of=/dev/null", "bs=1M", "status=none"], check=True)
 
@@ -63,10 +63,10 @@ def serving(
     line: Line | None = None,
     listing: bool = False,
 ) -> Iterator[Origin]:
-    """Serve `root`; logs lie below `work`.
+    """Serve `root`; logs are below `work`.
 
     Args:
-        listing: whether directories are listed, which peers need and AxonFS does not.
+        listing: whether nginx lists directories. Peers need that, AxonFS does not.
     """
     logs = work / f"nginx-{next(_numbers)}"
     port = 8080 if line else free_port()

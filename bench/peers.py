@@ -1,7 +1,7 @@
-"""Other mounts of a file that lies behind HTTP: rclone, httpdirfs, and JuiceFS over SeaweedFS.
+"""Other mounts of a file on an HTTP server: rclone, httpdirfs, and JuiceFS with SeaweedFS.
 
-Each in its makers' advised way for large files, with a cache directory of its own. A peer is a
-function that mounts with a new cache and yields the file's path. No experiments here (mounts.py).
+Each has the options that its authors recommend for large files, and its own cache directory. A peer
+is a function that mounts with a new cache and yields the file's path. mounts.py is the experiment.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Peer = Callable[[], AbstractContextManager[Path]]
 
 @contextlib.contextmanager
 def _mounted(name: str, work: Path, command: list[str], file: str) -> Iterator[Path]:
-    """Run `command`, in which MOUNT and CACHE stand for new directories; yields MOUNT/file."""
+    """Run `command` with new directories for MOUNT and CACHE in it; yield MOUNT/file."""
     home = work / f"{name}-{next(_numbers)}"
     places = {"MOUNT": str(home / "mount"), "CACHE": str(home / "cache")}
     for place in places.values():
@@ -54,7 +54,7 @@ def _wait_for(done: Callable[[], bool], process: subprocess.Popen[bytes], log: P
     while not done():
         if process.poll() is not None or time.monotonic() > deadline:
             last = log.read_text(errors="replace").splitlines()[-1:]
-            raise NotRunError(f"it did not start: {''.join(last)}")
+            raise NotRunError(f"the peer did not start: {''.join(last)}")
         time.sleep(0.05)
 
 
@@ -68,7 +68,7 @@ def rclone(origin: Origin, work: Path, file: str) -> Peer:
 
 
 def httpdirfs(origin: Origin, work: Path, file: str) -> Peer:
-    """httpdirfs --cache; it takes nginx, which serves ranges, for a server that does not."""
+    """httpdirfs --cache, with its check for ranges off: it does not detect nginx's ranges."""
     command = [program("httpdirfs"), "-f", "--cache", "--cache-location", "CACHE"]
     command += ["--no-range-check"]
     command += [f"{origin.url}/", "MOUNT"]
@@ -112,7 +112,7 @@ def _seaweedfs(home: Path) -> Iterator[tuple[str, int]]:
         _wait_for(lambda: _listens(gateway), process, home / "weed.log")
         yield f"http://127.0.0.1:{gateway}/bench", spare
     finally:
-        process.kill()  # it takes its time to end well, for data that nobody needs
+        process.kill()  # a clean end takes long, and the data is not needed
         process.wait()
         for port in (master, volume, filer, gateway):
             for left in Path("/tmp").glob(f"seaweedfs-*-*{port % 10000}.sock"):
@@ -120,7 +120,7 @@ def _seaweedfs(home: Path) -> Iterator[tuple[str, int]]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that are free, and free again 10000 higher, where SeaweedFS has its gRPC."""
+    """Free ports whose number plus 10000 is also free, where SeaweedFS listens for gRPC."""
     found: list[int] = []
     for port in range(20000 + os.getpid() % 1000 * 10, 32000):
         if not _listens(port) and not _listens(port + 10000):
@@ -138,4 +138,5 @@ def _listens(port: int) -> bool:
 def _checked(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise NotRunError(f"{command[0]} {command[1]}: {done.stderr.strip().splitlines()[-1:]}")
+        last = "".join(done.stderr.strip().splitlines()[-1:])
+        raise NotRunError(f"{command[0]} {command[1]}: {last}")

@@ -1,6 +1,6 @@
-"""A whole version made local: `axonfs pin`, against aria2c -x8 and curl, eight files at a time.
+"""Fetch a whole version: `axonfs pin`, against aria2c -x8 and curl, eight files at a time.
 
-Every way starts as a command and ends with all files on a disk; the pin's are verified as well.
+Each way starts as a command and ends with all files on a disk. `axonfs pin` also verifies them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def pin(origin: Origin, cache: Path) -> None:
 
 
 def into_new(work: Path, size: int, fetch: Callable[[Path], None]) -> Mapping[str, float]:
-    """Seconds of one fetch into a directory that is new and then goes."""
+    """The seconds of one fetch into a new directory, which is removed afterwards."""
     folder = work / f"fetched-{next(_numbers)}"
     folder.mkdir()
     settle(size)
@@ -48,9 +48,9 @@ def into_new(work: Path, size: int, fetch: Callable[[Path], None]) -> Mapping[st
 
 
 def main() -> None:
-    with experiment("pin", __doc__) as asked, scratch() as work:
-        size = asked.size(GIB, 4 * GIB)
-        asked.figures |= {"bytes": size, "files": FILES}
+    with experiment("pin", __doc__) as trial, scratch() as work:
+        size = trial.size(GIB, 4 * GIB)
+        trial.figures |= {"bytes": size, "files": FILES}
         publish_model(write_model(work / "model", FILES, size // FILES), SPEC, work / "registry")
         with serving(work / "registry", work) as origin:
             origin.warm()
@@ -62,11 +62,11 @@ def main() -> None:
                 "curl": lambda folder: curl_files(origin, wanted, folder, FILES),
             }
             runs = {name: partial(into_new, work, size, way) for name, way in ways.items()}
-            found = rounds_of(runs, asked.rounds)
-        asked.figures |= summaries(found)
+            found = rounds_of(runs, trial.rounds)
+        trial.figures |= summaries(found)
         for peer in ("aria2c -x8", "curl"):
             part = ratio(found["pin"]["seconds"], found[peer]["seconds"])
-            asked.answer(
+            trial.answer(
                 Answer(f"pin of {size / GIB:g} GiB in {FILES} files", peer, part, "× time", TARGET)
             )
 

@@ -2,8 +2,7 @@
 
     python -m bench.plots
 
-Made from results/*.json alone, with the Python of tools/bench's environment: the only one with
-matplotlib.
+Reads only results/*.json. Runs with the Python of tools/bench's environment, which has matplotlib.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Any
 
 import matplotlib as mpl
 
-mpl.use("Agg")  # before pyplot, which would look for a display
+mpl.use("Agg")  # before importing pyplot, which otherwise looks for a display
 
 import matplotlib.pyplot as plt
 
@@ -29,7 +28,7 @@ def save(figure: Any, name: str) -> None:
 
 
 def targets(found: list[Result]) -> None:
-    """How many times better than its target each figure is; left of 1 it is worse."""
+    """Plot each figure as a multiple of its target; below 1 it missed the target."""
     answers = [answer for result in found for answer in result["answers"] if answer["target"]]
     values = [goodness(answer) for answer in answers]
     figure, axes = plt.subplots(figsize=(9, 1 + 0.22 * len(answers)))
@@ -47,13 +46,13 @@ def targets(found: list[Result]) -> None:
 
 
 def goodness(answer: Result) -> float:
-    """Above 1 where the target is met, whichever way it is meant."""
+    """Above 1 if the target is met, for both minimum and maximum targets."""
     value, target = float(answer["value"]), float(answer["target"])
     return value / target if answer["bound"].startswith("≥") else target / max(value, 1e-9)
 
 
 def growth(result: Result) -> None:
-    """What one byte or entry costs, step by step."""
+    """Plot the cost of one byte or entry at each step."""
     shown = (
         ("size", "seconds_per_gib", "s per GiB"),
         ("readers", "seconds_per_gib", "s per GiB"),
@@ -77,7 +76,7 @@ def growth(result: Result) -> None:
 
 
 def mounts(result: Result) -> None:
-    """How fast each mount reads, cold and warm."""
+    """Plot the read speed of each mount, cold and warm."""
     size = result["figures"]["bytes"]
     systems = {name: was for name, was in result["figures"].items() if name != "bytes"}
     kinds = list(next(iter(systems.values())))

@@ -1,4 +1,4 @@
-"""The ways in which a file is read, each to its end or a fixed number of reads."""
+"""Ways to read a file: each reads to the end, or a fixed number of times."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Reader = Callable[[Path], None]
 
 
 def sequential(path: Path) -> None:
-    """What dd bs=1M does, without dd's start."""
+    """Read like dd bs=1M, without the start of a process."""
     buffer = bytearray(MIB)
     with open(path, "rb", buffering=0) as file:
         while file.readinto(buffer):
@@ -34,12 +34,12 @@ def first_page(path: Path) -> None:
 
 
 def dd(path: Path) -> None:
-    """The same as a process of its own, for readers that must not share our interpreter lock."""
+    """Read with dd in another process, which does not share this process's GIL."""
     subprocess.run(["dd", f"if={path}", "of=/dev/null", "bs=1M", "status=none"], check=True)
 
 
 def at_random(path: Path) -> None:
-    """4 KiB at random places, the same ones each time."""
+    """Read 4 KiB at random offsets, the same offsets each time."""
     places, buffer = random.Random(0), bytearray(PAGE)
     pages = path.stat().st_size // PAGE
     with open(path, "rb", buffering=0) as file:
@@ -48,7 +48,7 @@ def at_random(path: Path) -> None:
 
 
 def direct(path: Path) -> None:
-    """O_DIRECT, a MiB at a time.
+    """Read with O_DIRECT, one MiB at a time.
 
     Into one large page: a disk takes twice as long for a MiB that lies in 256 places of memory,
     and whether it does is chance.
@@ -63,14 +63,14 @@ def direct(path: Path) -> None:
 
 
 def sweep(path: Path) -> None:
-    """One byte of every page of a mapping, front to back, as a loader of tensors touches it."""
+    """Read one byte of every page of a mapping, in order, like a loader of tensors."""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapping:
         for offset in range(0, len(mapping), 64 * MIB):
             mapping[offset : offset + 64 * MIB : PAGE]
 
 
 def threads(path: Path) -> None:
-    """Eight threads on one descriptor, each reading its eighth a MiB at a time."""
+    """Read with eight threads on one descriptor, each an eighth of the file, a MiB at a time."""
     size = path.stat().st_size
     with open(path, "rb", buffering=0) as file:
         step = -(-size // THREADS)

@@ -1,6 +1,6 @@
 """Registries made without publishing: objects of any size, and any number of versions.
 
-What `axonfs publish` would take hours for. The formats are the package's own.
+`axonfs publish` would take hours for them. The formats come from axonfs.formats.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def write_giant(root: Path, spec: str, size: int) -> str:
     digest = hashlib.sha256(f"{size} zeros".encode()).hexdigest()
     count, rest = divmod(size, DEFAULT_CHUNK_SIZE)
     if rest:
-        raise ValueError("a giant has whole chunks only")
+        raise ValueError("the size must be a multiple of the chunk size")
     chunk = chunk_digest(bytes(DEFAULT_CHUNK_SIZE))
     table = ChunkTable(size, DEFAULT_CHUNK_SIZE, chunk * count)
     for path in (registry.object(digest), registry.table(digest)):
@@ -45,7 +45,7 @@ def write_giant(root: Path, spec: str, size: int) -> str:
 
 
 def write_versions(root: Path, models: int, versions: int) -> None:
-    """`models` models of `versions` versions each, all with a few files that nobody will read."""
+    """Write `models` models with `versions` versions each; their files are never read."""
     files = tuple(
         FileEntry(name, size, hashlib.sha256(name.encode()).hexdigest(), None)
         for name, size in sorted({**FILES, "model.safetensors": 2_000_000_000}.items())

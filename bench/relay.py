@@ -1,12 +1,11 @@
-"""A TCP relay that makes a round trip long, for kernels without netem.
+"""A TCP relay that adds delay, for kernels without netem.
 
     python -m bench.relay HOST PORT TARGET_PORT RTT_MS
 
-Listens on HOST:PORT, forwards to 127.0.0.1:TARGET_PORT, prints "ready". Bytes arrive half a round
-trip after they were sent, either way, and a new connection carries nothing for its first round
-trip, as a handshake does. It carries several Gbit/s. Not modelled: loss, and a congestion window
-that grows from small, so it is kinder to many short connections than a real line is.
-One trio thread.
+Listens on HOST:PORT, forwards to 127.0.0.1:TARGET_PORT, and prints "ready". In both directions
+bytes arrive half a round trip after they were sent. A new connection carries nothing during its
+first round trip, like a handshake. The relay carries several Gbit/s. It does not model loss or the
+slow start of TCP, so many short connections are faster here than on a real line. One trio thread.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from functools import partial
 import trio
 
 PIECE = 1 << 16
-# Per connection and direction: what a sender's window holds on a fast, long line.
+# Bytes per connection and direction: a sender's window on a fast line with a long round trip.
 WINDOW = 8 << 20
 
 
 async def pump(
     source: trio.SocketStream, sink: trio.SocketStream, delay: float, opened: float
 ) -> None:
-    """Carry one direction until its end, each piece `delay` seconds after max(now, `opened`)."""
+    """Relay one direction to its end, each piece `delay` seconds after max(now, `opened`)."""
     send, receive = trio.open_memory_channel[tuple[float, bytes | bytearray]](WINDOW // PIECE)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_give, receive, sink)
@@ -43,7 +42,7 @@ async def _give(
 
 
 async def relay(client: trio.SocketStream, *, port: int, rtt: float) -> None:
-    """One connection, both ways."""
+    """Relay both directions of one connection."""
     opened = trio.current_time() + rtt
     try:
         async with (
@@ -54,7 +53,7 @@ async def relay(client: trio.SocketStream, *, port: int, rtt: float) -> None:
             await pump(server, client, rtt / 2, 0)
             nursery.cancel_scope.cancel()
     except* (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-        pass  # either side went away, which is its right
+        pass  # either side may close the connection at any time
 
 
 async def serve(host: str, port: int, target: int, rtt: float) -> None:

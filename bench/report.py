@@ -2,7 +2,7 @@
 
     python -m bench.report
 
-Pure but for the files it is given. The plots are plots.py's, which needs matplotlib.
+plots.py makes the plots, because that needs matplotlib.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ Result = dict[str, Any]
 
 
 def results(folder: Path = RESULTS) -> list[Result]:
-    """What has been measured, in the experiments' order."""
+    """The existing results, in the order of EXPERIMENTS."""
     paths = [folder / f"{name}.json" for name in EXPERIMENTS]
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
 
 
 def table(found: Iterable[Result]) -> str:
-    """One row per answer, and what it was measured on."""
+    """The table with one row per answer, and the notes below it."""
     found = list(found)
     if not found:
         return "Nothing has been measured yet.\n"
@@ -63,7 +63,7 @@ def _verdict(answer: Result) -> str:
 
 
 def _notes(found: list[Result]) -> list[str]:
-    """The machines, the days, the rounds, and what did not run."""
+    """The machines, dates and rounds of the results, and the experiments that did not run."""
     judged = [answer["met"] for result in found for answer in result["answers"]]
     notes = [f"{judged.count(True)} targets met, {judged.count(False)} missed."]
     for machine in dict.fromkeys(_machine(result) for result in found):
@@ -88,11 +88,11 @@ def _run(result: Result) -> str:
 
 
 def between_markers(text: str, inner: str) -> str:
-    """`text` with what lies between the markers replaced."""
+    """`text` with a new part between the markers."""
     before, _, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
-        raise ValueError(f"no {BEGIN} … {END}")
+        raise ValueError(f"the markers {BEGIN} and {END} are missing")
     return f"{before}{BEGIN}\n\n{inner}\n{END}{after}"
 
 

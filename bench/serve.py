@@ -1,7 +1,7 @@
-"""`vllm serve` from nothing to ready, with a generated model of 2 GB behind a line of 1 Gbit/s.
+"""The start of `vllm serve` until it is ready, with a model of 2 GB behind a line of 1 Gbit/s.
 
-Three ways: from a cold mount; curl ×4 to the disk and then from there; and from a directory whose
-files are in the page cache, which is as early as vLLM can be. Every run has vLLM's own caches new.
+Three ways: from a cold mount; after a download by curl ×4 to the disk; and from a directory whose
+files are in the page cache, the fastest possible start. Each run has new vLLM caches.
 AXONFS_BENCH_VLLM is the vllm program; tools/bench provides it.
 """
 
@@ -27,7 +27,7 @@ from tests.vllm.serving import vllm_serving
 from tools.make_llama import Size, make_llama
 
 SPEC = "bench/served@1.0.0"
-# No round trip: the relay that delays runs on the reader's processors, beside the start of vLLM.
+# No delay: the relay would need processor time beside the start of vLLM.
 RTT = 0.0
 # 2.0 GB in bfloat16.
 MODEL = Size(hidden=2048, layers=22, intermediate=5632)
@@ -39,12 +39,12 @@ _numbers = itertools.count()
 def program() -> Path:
     named = os.environ.get("AXONFS_BENCH_VLLM")
     if not named:
-        raise NotRunError("AXONFS_BENCH_VLLM does not name a vllm program; tools/bench does that")
+        raise NotRunError("AXONFS_BENCH_VLLM is not set to a vllm program; tools/bench sets it")
     return Path(named)
 
 
 def ready(model: Path, work: Path) -> float:
-    """Seconds from the start of the command to its first healthy answer."""
+    """The seconds from the start of the command to its first healthy answer."""
     logs = work / f"vllm-{next(_numbers)}"
     logs.mkdir()
     with vllm_serving(program(), model, logs, dtype="auto") as server:
@@ -76,12 +76,12 @@ def from_directory(model: Path, work: Path) -> Figures:
 
 
 def main() -> None:
-    with experiment("serve", __doc__, quick_rounds=1) as asked, scratch() as work:
+    with experiment("serve", __doc__, quick_rounds=1) as trial, scratch() as work:
         program()
         model = work / "model"
         make_llama(model, MODEL, shard_bytes=SHARD)
         published = publish(model, parse_spec(SPEC), work / "registry")
-        asked.figures["bytes"] = published.bytes
+        trial.figures["bytes"] = published.bytes
         with (
             line(GBIT, RTT) as limited,
             serving(work / "registry", work, line=limited) as origin,
@@ -92,15 +92,15 @@ def main() -> None:
                 "curl": partial(after_download, origin, work, wanted_of(origin, SPEC)),
                 "local": partial(from_directory, model, work),
             }
-            found = rounds_of(ways, asked.rounds)
-        asked.figures |= summaries(found)
+            found = rounds_of(ways, trial.rounds)
+        trial.figures |= summaries(found)
         mount = found["mount"]["seconds"]
         for against, theirs, target in (
             ("curl ×4, then from the disk", found["curl"], DOWNLOADED),
             ("a warm local start", found["local"], LOCAL),
         ):
             part = ratio(mount, theirs["seconds"])
-            asked.answer(Answer("vllm serve ready, 2 GB, cold", against, part, "× time", target))
+            trial.answer(Answer("vllm serve ready, 2 GB, cold", against, part, "× time", target))
 
 
 if __name__ == "__main__":

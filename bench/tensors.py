@@ -1,7 +1,7 @@
-"""Every tensor of a version read with safetensors, cold, on a limited line; or downloaded first.
+"""Read every tensor of a version with safetensors, cold, on a limited line; or download it first.
 
-The command is the user's, `python tools/read_tensors.py DIR`, its start included: the mount may
-fetch while Python starts. The line is 1 Gbit/s with a round trip of 20 ms.
+Measures the command `python tools/read_tensors.py DIR` with its start: the mount may fetch while
+Python starts. The line has 1 Gbit/s and a round trip of 20 ms.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _numbers = itertools.count()
 
 
 def write_tensors(folder: Path, size: int) -> Path:
-    """Shards of float32 tensors, `size` bytes in all."""
+    """Write shards of float32 tensors, `size` bytes in total."""
     folder.mkdir()
     (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}\n')
     generator = np.random.default_rng(0)
@@ -68,7 +68,7 @@ def downloaded(work: Path, size: int, download: Callable[[Path], None]) -> Figur
 
 
 def wanted_of(origin: Origin, spec: str) -> list[Wanted]:
-    """A version's files as anyone would download them, under their own names."""
+    """The files of a version to download, with their own names."""
     manifest = origin.root / "api/v1/models" / spec.replace("@", "/") / "manifest.yaml"
     return [
         Wanted(f"{origin.url}/objects/sha256/{file.digest[:2]}/{file.digest}", file.size, file.path)
@@ -77,9 +77,9 @@ def wanted_of(origin: Origin, spec: str) -> list[Wanted]:
 
 
 def main() -> None:
-    with experiment("tensors", __doc__, quick_rounds=2) as asked, scratch() as work:
-        size = asked.size(256 * MIB, GIB)
-        asked.figures["bytes"] = size
+    with experiment("tensors", __doc__, quick_rounds=2) as trial, scratch() as work:
+        size = trial.size(256 * MIB, GIB)
+        trial.figures["bytes"] = size
         publish_model(write_tensors(work / "model", size), SPEC, work / "registry")
         with (
             line(GBIT, RTT) as limited,
@@ -93,12 +93,12 @@ def main() -> None:
             }
             runs = {name: partial(downloaded, work, size, way) for name, way in ways.items()}
             mount = partial(through_mount, origin, work, size)
-            found = rounds_of({"mount": mount, **runs}, asked.rounds)
-        asked.figures |= summaries(found)
+            found = rounds_of({"mount": mount, **runs}, trial.rounds)
+        trial.figures |= summaries(found)
         for peer in ways:
             part = ratio(found["mount"]["seconds"], found[peer]["seconds"])
             against = f"{peer}, then the same"
-            asked.answer(Answer("safe_open of all tensors, cold", against, part, "× time", TARGET))
+            trial.answer(Answer("safe_open of all tensors, cold", against, part, "× time", TARGET))
 
 
 if __name__ == "__main__":

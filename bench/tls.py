@@ -1,6 +1,6 @@
-"""A file that nothing has, over TLS: read through the mount, against curl over TLS and then a read.
+"""Cold read over TLS through the mount, against curl over TLS and then a read.
 
-As cold.py, with a certificate authority of its own, which the mount is told of by SSL_CERT_FILE.
+Like cold.py, with a certificate authority of its own, which SSL_CERT_FILE gives to the mount.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ TIME, CPU = 1.1, 3.0
 
 
 def main() -> None:
-    with experiment("tls", __doc__) as asked:
-        run(asked, "cold read over TLS", TIME, CPU, tls=True)
+    with experiment("tls", __doc__) as trial:
+        run(trial, "cold read over TLS", TIME, CPU, tls=True)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ BENCH = README.parent
 
 
 def result(*answers: Answer, name: str = "cold", not_run: str = "") -> dict[str, Any]:
-    asked = Experiment(name, quick=True, rounds=5, answers=list(answers))
-    asked.not_run += [not_run] if not_run else []
-    written: dict[str, Any] = json.loads(json.dumps(asked.document()))
+    trial = Experiment(name, quick=True, rounds=5, answers=list(answers))
+    trial.not_run += [not_run] if not_run else []
+    written: dict[str, Any] = json.loads(json.dumps(trial.document()))
     return written
 
 
