@@ -79,7 +79,7 @@ class Bulk:
     def local(self) -> int:
         """Bytes of the objects that are local now."""
         for file in self._files:
-            self._local[file.entry.digest] = file.feed.object.present_bytes
+            self._local[file.entry.digest] = file.feed.local_bytes
         return sum(self._local.values())
 
     def missing(self, entries: Iterable[FileEntry]) -> int:
@@ -149,7 +149,7 @@ class Bulk:
 
     def _close(self, file: _File) -> None:
         digest = file.entry.digest
-        self._local[digest] = file.feed.object.present_bytes
+        self._local[digest] = file.feed.local_bytes
         if file.feed.copied:
             self.copied += self._local[digest] - self._begun[digest]
         self._files.remove(file)

@@ -83,6 +83,11 @@ class Feed:
         return self.present(0, self.object.count)
 
     @property
+    def local_bytes(self) -> int:
+        """How many bytes of the object are local."""
+        return self.object.present_bytes
+
+    @property
     def copied(self) -> bool:
         """Whether its bytes come from a copy on this machine."""
         return self.download.blob is not None

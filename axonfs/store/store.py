@@ -23,16 +23,15 @@ import os
 import threading
 from contextlib import suppress
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Self
 from weakref import WeakValueDictionary
 
 from axonfs.errors import BusyError, NoSpaceError
-from axonfs.formats.manifest import FileEntry, chunk_count
+from axonfs.formats.manifest import FileEntry
 from axonfs.ranges import chunk_range
 from axonfs.rundir import guard, is_lock, take_lock
-from axonfs.store import backing
+from axonfs.store.adopt import adopt, adoptable
 from axonfs.store.backing import Directory
 from axonfs.store.claims import entry_of, new_record, private_key, rules_out, suits
 from axonfs.store.evict import Eviction, choose_victims
@@ -44,12 +43,8 @@ from axonfs.store.objects import StoredObject
 from axonfs.store.recheck import Recheck, recheck
 from axonfs.store.records import (
     FORMAT,
-    GROUP,
-    NO_TABLE,
-    Group,
     ObjectInfo,
     ObjectRecord,
-    group_key,
     info_of,
 )
 from axonfs.store.recovery import inspect, recover
@@ -338,39 +333,17 @@ class Store(Metadata):
             return record  # written with the first chunk
         record.quarantined = old.quarantined if old else None
         unclaimed = old is None or not old.chunk_size
-        chunks = self._adoptable(digest, record) if unclaimed and length <= record.size else []
+        chunks = (
+            adoptable(self._files, digest, record) if unclaimed and length <= record.size else []
+        )
         record.present_bytes = sum(
             chunk_range(chunk, record.chunk_size, record.size).size for chunk in chunks
         )
         self._index.write(
-            lambda transaction: self._write_claim(transaction, digest, record, chunks),
+            lambda transaction: adopt(transaction, self._ledger.boot, digest, record, chunks),
             lambda _: self._gain(record.present_bytes - (old.present_bytes if old else 0)),
         )
         return record
-
-    def _adoptable(self, digest: str, record: ObjectRecord) -> list[int]:
-        """The complete chunks for which the backing file has data."""
-        try:
-            descriptor = self._files.open_backing(digest, writable=False)
-        except FileNotFoundError:
-            return []
-        extents = backing.data_extents(descriptor)
-        chunks = backing.whole_chunks(extents, record.chunk_size, record.size)
-        if record.table == NO_TABLE and len(chunks) < chunk_count(record.size, record.chunk_size):
-            return []  # without a table only the whole object can be verified
-        return chunks
-
-    def _write_claim(
-        self, transaction: Transaction, digest: str, record: ObjectRecord, chunks: list[int]
-    ) -> None:
-        key = bytes.fromhex(digest)
-        transaction.delete_all(Table.GROUPS, key)
-        for number, members in groupby(chunks, key=lambda chunk: chunk // GROUP):
-            group = Group(None, self._ledger.boot)
-            for chunk in members:
-                group.adopt(chunk % GROUP)
-            transaction.put(Table.GROUPS, group_key(key, number), group.raw)
-        transaction.put(Table.OBJECTS, key, record.encode())
 
     def _forget(self, digest: str) -> int:
         """Drop the records of an object that is not held; call it under the ledger's lock."""

@@ -297,7 +297,7 @@ class Files:
                 {
                     "path": name,
                     "size": handle.feed.entry.size,
-                    "local": handle.feed.object.present_bytes,
+                    "local": handle.feed.local_bytes,
                     "handles": 0,
                     "passed_through": handle.frozen,
                     "unverified": handle.feed.entry.unverified,

@@ -192,7 +192,7 @@ class Vfs:
     def _local(self, place: File) -> tuple[int, bool]:
         """The local bytes of a file, and whether it is complete."""
         if feed := self._fetcher.feed(place.entry):
-            return feed.object.present_bytes, feed.object.complete
+            return feed.local_bytes, feed.object.complete
         info = self._fetcher.store.peek(place.entry.digest)
         return (info.present_bytes, info.complete) if info else (0, place.entry.size == 0)
 
