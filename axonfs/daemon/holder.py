@@ -43,7 +43,7 @@ END_SECONDS = 15.0
 # a row that ran for less than LASTING seconds.
 BACKOFF_MIN, BACKOFF_MAX = 0.25, 30.0
 LASTING = 60.0
-# After so many seconds without an answering worker, readers get an error instead of waiting on.
+# After this many seconds without an answering worker, readers get an error instead of waiting on.
 GIVE_UP = 300.0
 KEPT_ENDS = 20
 
@@ -79,7 +79,7 @@ class WorkerProcess:
         return None if self.answered else int(GIVE_UP * 1000)
 
     def ended(self, seconds: float) -> bool:
-        """Whether it ends within so many seconds."""
+        """Whether it ends within this many seconds."""
         return bool(select.select([self.pidfd], [], [], seconds)[0])
 
     def reap(self) -> int:
@@ -362,7 +362,7 @@ class Holder:
 
 
 def pidfd_of(process: subprocess.Popen[bytes]) -> int:
-    """A pidfd of a child. If there is none, the child is killed: its end would go unnoticed."""
+    """A pidfd of a child. If the kernel gives none, the child is killed: nothing would see its end."""
     try:
         return os.pidfd_open(process.pid)
     except OSError:
