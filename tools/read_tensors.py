@@ -1,6 +1,6 @@
-"""Read every tensor of a model directory with safetensors and say what was read.
+"""Read every tensor of a model directory with safetensors, and print their number and size.
 
-Only the types that numpy has: bfloat16 it has not.
+Works for types that numpy has, so not for bfloat16.
 
     python tools/read_tensors.py MODEL
 """
@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 
 def read(model: Path) -> tuple[int, int]:
-    """How many tensors the directory's safetensors files hold, and how many bytes they are."""
+    """The number of tensors in the directory's safetensors files, and their bytes."""
     count = size = 0
     for path in sorted(model.glob("*.safetensors")):
         with safe_open(path, framework="numpy") as tensors:
@@ -25,7 +25,7 @@ def read(model: Path) -> tuple[int, int]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print one line, or say how to call this; 1 if there was nothing to read."""
+    """Print one line, or the usage; return 1 if the directory has no tensors."""
     if len(arguments) != 1:
         print(__doc__, file=sys.stderr)
         return 2

@@ -1,7 +1,8 @@
-"""The figures of a run of tools/chaos as a table, and docs/reliability.md with it.
+"""Print the figures of a run of tools/chaos as a table, and write them into docs/reliability.md.
 
-Run as a program: FIGURES [--write], where FIGURES has a JSON object a line: the name of a test and
-what it counted (tests/support/profile.py).
+    python tools/reliability.py FIGURES [--write]
+
+FIGURES has one JSON object per line: the name of a test and its counts (tests/support/profile.py).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ BEGIN, END = "<!-- figures of tools/chaos: begin -->", "<!-- figures of tools/ch
 Figures = Mapping[str, float]
 GIB = 1 << 30
 
-# What a row says of a test, and how.
+# The rows of the table: by test, a title and a function that makes the text.
 ROWS: Mapping[str, tuple[str, Callable[[Figures], str]]] = {
     "kill_cold": (
         "Workers ended in the middle of cold reads",
@@ -132,7 +133,7 @@ ROWS: Mapping[str, tuple[str, Callable[[Figures], str]]] = {
 
 
 def load(path: Path) -> dict[str, Figures]:
-    """The figures by test; of a test with parameters, the last."""
+    """The figures by test; for a test with parameters, those of the last run."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     return {line.pop("test"): line for line in lines}
 
@@ -146,20 +147,20 @@ def table(found: Mapping[str, Figures]) -> str:
 
 
 def machine() -> str:
-    """Where the figures are from."""
+    """The seed and the machine of the figures."""
     seed = os.environ.get("AXONFS_CHAOS_SEED", "1")
     kernel = platform.release().partition("-")[0]
     return f"Seed {seed}, Linux {kernel}, {os.cpu_count()} cores. Nothing was lost."
 
 
 def written(document: str, found: Mapping[str, Figures]) -> str:
-    """The document with other figures between its markers.
+    """The document with new figures between its markers.
 
     Raises:
-        ValueError: it has no markers, or the run left out a test.
+        ValueError: the document has no markers, or figures of a test are missing.
     """
     if missing := [test for test in ROWS if test not in found]:
-        raise ValueError(f"no figures of {', '.join(missing)}")
+        raise ValueError(f"figures are missing: {', '.join(missing)}")
     head, _, rest = document.partition(BEGIN)
     _, marker, tail = rest.partition(END)
     if not marker:

@@ -53,7 +53,7 @@ def test_stop_process_leaves_nothing() -> None:
 
 def test_steps_are_timed() -> None:
     done = bash("step 'one' true; step 'two' sleep 0.2; say_timings")
-    summary = done.stderr[done.stderr.index("What each step took") :]
+    summary = done.stderr[done.stderr.index("Time of each step") :]
     assert [line.split()[-1] for line in summary.splitlines()[1:]] == ["one", "two"]
     assert float(summary.splitlines()[2].split()[0]) >= 0.2
 
