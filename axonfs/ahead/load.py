@@ -133,11 +133,11 @@ class Load:
         await self._survey(chosen)
         if chosen.guides and self._missing:
             first = set(chosen.small)
-            await self._bring([entry for entry in self._missing if entry in first])
+            await self._fetch([entry for entry in self._missing if entry in first])
             await self._survey(await self._plan(trigger, await self._texts(chosen.guides)))
         if self._missing and self.state != "no room":
             log.info("%s: %s was opened, fetching %s", self.version.spec, trigger, size(self.left))
-            await self._bring(self._missing)
+            await self._fetch(self._missing)
 
     async def _plan(self, trigger: str, texts: dict[str, str]) -> Plan:
         files = self.version.manifest.files
@@ -168,7 +168,7 @@ class Load:
                     texts[entry.path] = raw.decode(errors="replace")
         return texts
 
-    async def _bring(self, missing: Sequence[FileEntry]) -> None:
+    async def _fetch(self, missing: Sequence[FileEntry]) -> None:
         """Fetch the entries in their order, as far as they fit."""
         wanted = self._bulk.missing(missing)
         room = await self._room(self)

@@ -45,6 +45,6 @@ class Catalog:
             below.add(segments[depth])
 
 
-def moment(names: Iterable[str]) -> float:
+def names_fraction(names: Iterable[str]) -> float:
     """A fraction of a second that depends on the names: a hash of them, in microseconds."""
     return xxhash.xxh3_64_intdigest("\0".join(sorted(names)).encode()) % 1_000_000 / 1e6

@@ -106,15 +106,15 @@ class Outages:
         """The states for `status`."""
         return {
             "registries": [
-                {"url": source.url, **self._told(source)} for source in self._registries
+                {"url": source.url, **self._report_of(source)} for source in self._registries
             ],
             "hubs": [
-                {"name": name, "url": hub.url, **self._told(hub)}
+                {"name": name, "url": hub.url, **self._report_of(hub)}
                 for name, hub in self._hubs.items()
             ],
         }
 
-    def _told(self, source: Source) -> dict[str, Any]:
+    def _report_of(self, source: Source) -> dict[str, Any]:
         return self.of(source).report(source.denial)
 
     @property
@@ -188,14 +188,14 @@ class Outages:
     def _note_index(self, source: Source, error: AxonError | None) -> None:
         state = self.of(source)
         before, state.unlisted = state.fault, error
-        _tell(source, state, before)
+        _log_change(source, state, before)
 
     def _note(self, source: Source, failure: AxonError | None) -> None:
         state = self.of(source)
         before, state.failure = state.fault, failure
         if not failure:
             state.answered = time.time()
-        _tell(source, state, before)
+        _log_change(source, state, before)
         if before and not failure:
             self._recovered()
 
@@ -246,7 +246,7 @@ async def kept(stored: Awaitable[T | None]) -> T | None:
         return None
 
 
-def _tell(source: Source, state: SourceState, before: AxonError | None) -> None:
+def _log_change(source: Source, state: SourceState, before: AxonError | None) -> None:
     """Log a change of the state once."""
     if state.fault and before is None:
         log.warning("%s", state.fault)

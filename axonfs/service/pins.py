@@ -67,12 +67,12 @@ async def _check_room(context: Context, selections: Sequence[Selection]) -> None
 async def _keep_one(context: Context, selection: Selection) -> dict[str, Any]:
     store, spec = context.store, selection.version.spec
     receipt = await trio.to_thread.run_sync(_receipt, store, selection)
-    bulks = [await _bring(context, selection, receipt)]
+    bulks = [await _fetch_missing(context, selection, receipt)]
     proof = await _prove(context, selection, receipt)
     if _lost(proof, selection):  # an eviction that began before the pin dropped some
-        bulks.append(await _bring(context, selection, receipt))
+        bulks.append(await _fetch_missing(context, selection, receipt))
         proof = await _prove(context, selection, receipt)
-    receipt = await trio.to_thread.run_sync(_settle, store, receipt, proof)
+    receipt = await trio.to_thread.run_sync(_write_receipt, store, receipt, proof)
     for item in _lost(proof, selection):
         what = f"was lost while it was being pinned: {item['why']}"
         raise AxonError(what, spec=str(spec), path=item["path"], hint="pin it again")
@@ -90,12 +90,12 @@ async def _keep_one(context: Context, selection: Selection) -> dict[str, Any]:
     }
 
 
-async def _bring(context: Context, selection: Selection, receipt: Pin) -> Bulk:
+async def _fetch_missing(context: Context, selection: Selection, receipt: Pin) -> Bulk:
     """Write the pin, so that local bytes are not evicted, and fetch the missing ones."""
     made = await trio.to_thread.run_sync(pin_work.begin, context, selection)
     with closing(made) as bulk:
         missing = bulk.missing(selection.objects)
-        before = await trio.to_thread.run_sync(_note, context.store, receipt, missing)
+        before = await trio.to_thread.run_sync(_write_incomplete, context.store, receipt, missing)
         try:
             await pin_work.fetch(context, selection, bulk)
         except BaseException as exc:
@@ -103,12 +103,12 @@ async def _bring(context: Context, selection: Selection, receipt: Pin) -> Bulk:
                 await context.events.send(pin_work.progress(selection, bulk))
             with trio.CancelScope(shield=True):
                 args = (context.store, receipt, before, bulk.fetched)
-                await trio.to_thread.run_sync(_undo_if_bare, *args)
+                await trio.to_thread.run_sync(_undo_if_empty, *args)
             raise
     return bulk
 
 
-def _undo_if_bare(store: Store, receipt: Pin, before: Pin | None, fetched: int) -> None:
+def _undo_if_empty(store: Store, receipt: Pin, before: Pin | None, fetched: int) -> None:
     """Undo a pin of which no byte was fetched."""
     if receipt not in store.pins():  # another command unpinned it, or pinned it whole
         return
@@ -119,7 +119,7 @@ def _undo_if_bare(store: Store, receipt: Pin, before: Pin | None, fetched: int) 
         store.drop_pin(receipt.spec)
 
 
-def _note(store: Store, receipt: Pin, missing: int) -> Pin | None:
+def _write_incomplete(store: Store, receipt: Pin, missing: int) -> Pin | None:
     """Write the incomplete pin, unless nothing is missing and the same pin exists.
 
     Return the version's previous pin.
@@ -172,7 +172,7 @@ def _receipt(store: Store, selection: Selection) -> Pin:
     return Pin(manifest.spec, manifest.digest, files, time.time(), False, chunks)
 
 
-def _settle(store: Store, pin: Pin, proof: Proof) -> Pin:
+def _write_receipt(store: Store, pin: Pin, proof: Proof) -> Pin:
     """Write the receipt with the result of the check, and sync it to disk."""
     receipt = replace(
         pin,
@@ -261,11 +261,11 @@ async def _check_files(
             proof.lack(entry.path, "is not part of the pin")
     partial = include or exclude
     if context.store.writable and not partial and pin.complete == bool(proof.missing):
-        await trio.to_thread.run_sync(_amend, context.store, pin, not proof.missing)
+        await trio.to_thread.run_sync(_correct_receipt, context.store, pin, not proof.missing)
     return proof
 
 
-def _amend(store: Store, pin: Pin, complete: bool) -> None:
+def _correct_receipt(store: Store, pin: Pin, complete: bool) -> None:
     """Correct a receipt that does not match the result of the check."""
     if pin in store.pins():  # it may have been unpinned meanwhile
         store.put_pin(replace(pin, complete=complete))

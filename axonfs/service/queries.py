@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 REGISTRY = "registry"  # stands for all registries in the `sources` of a search
 REPAIR = "axonfs verify --repair fetches it again"
-LEARNT = 50  # manifests that `versions` fetches at most
+MOST_MANIFESTS = 50  # manifests that `versions` fetches at most
 
 
 async def ping(context: Context, request: Event) -> Event:
@@ -241,7 +241,9 @@ async def versions(context: Context, request: Event) -> Event:
     listed = await _listed_sizes(context)
     named = [Spec(spec.namespace, spec.name, version) for version in found.versions]
     if spec.namespace not in context.tree.hubs:  # a hub has many commits, and counts requests
-        await _learn(context, [item for item in named if not listed.get(item)][-LEARNT:])
+        await _fetch_manifests(
+            context, [item for item in named if not listed.get(item)][-MOST_MANIFESTS:]
+        )
     items = await trio.to_thread.run_sync(_version_items, context.store, named, listed)
     for item in items:
         names = (name for name, version in found.aliases.items() if version == item["version"])
@@ -249,14 +251,14 @@ async def versions(context: Context, request: Event) -> Event:
     return {"model": spec.model, "latest": found.latest, "versions": items}
 
 
-async def _learn(context: Context, specs: Iterable[Spec]) -> None:
+async def _fetch_manifests(context: Context, specs: Iterable[Spec]) -> None:
     """Fetch the manifests of versions whose sizes no index has; ignore failures."""
     async with trio.open_nursery() as nursery:
         for spec in specs:
-            nursery.start_soon(_learn_one, context, spec)
+            nursery.start_soon(_fetch_manifest, context, spec)
 
 
-async def _learn_one(context: Context, spec: Spec) -> None:
+async def _fetch_manifest(context: Context, spec: Spec) -> None:
     try:
         await context.tree.version(spec)
     except AxonError as exc:

@@ -100,7 +100,7 @@ class Metadata:
 
     def document(self, url: str) -> Document | None:
         key, head, body = _key(url), None, None
-        with self._told(), self._index.view() as view:
+        with self._reporting_faults(), self._index.view() as view:
             head = unseal(Kind.DOCUMENT, view.get(Table.DOCUMENTS, key))
             body = unseal(Kind.BODY, view.get(Table.BODIES, key))
         if head is None or body is None:
@@ -137,7 +137,7 @@ class Metadata:
     def manifest(self, spec: Spec) -> StoredManifest | None:
         """The manifest of `spec`, parsed now unless it is in memory."""
         record = None
-        with self._told():
+        with self._reporting_faults():
             record = unseal(Kind.MANIFEST, self._index.get(Table.MANIFESTS, _key(str(spec))))
         return None if record is None else self._parse(record)
 
@@ -151,7 +151,7 @@ class Metadata:
     def specs(self) -> list[Spec]:
         """The versions whose manifests are stored, sorted."""
         records: list[bytes] = []
-        with self._told():
+        with self._reporting_faults():
             records = self._records(Table.MANIFESTS, Kind.MANIFEST)
         return sorted(_split(record)[0] for record in records)
 
@@ -164,7 +164,7 @@ class Metadata:
         if entry.chunks is None:
             return None
         raw = None
-        with self._told():
+        with self._reporting_faults():
             raw = self._index.get(Table.TABLES, _table_key(entry.digest, entry.chunks))
         record = unseal(Kind.TABLE, raw)
         if record is None:
@@ -223,11 +223,11 @@ class Metadata:
 
     def _keep(self, apply: Callable[[Transaction], None]) -> None:
         """Write data that can be fetched again; ignore a disk fault."""
-        with self._told():
+        with self._reporting_faults():
             self._index.write(apply)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _reporting_faults(self) -> Iterator[None]:
         """Report disk faults to `health` instead of raising them."""
         try:
             yield

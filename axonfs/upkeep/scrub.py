@@ -68,7 +68,7 @@ class Scrub:
         self._saved = 0.0
         self._seen = -1
         self._doing = "off" if rate == 0 else "resting"
-        self._owed: dict[str, set[int]] = {}  # bad chunks to fetch again, by digest
+        self._lost: dict[str, set[int]] = {}  # bad chunks to fetch again, by digest
 
     def statistics(self) -> dict[str, Any]:
         """The state, and the figures of this round and of the last one, for `status`."""
@@ -82,7 +82,7 @@ class Scrub:
             "ended": state.ended,
             "last_bytes": state.last_read,
             "last_bad": state.last_bad,
-            "owed": sum(map(len, self._owed.values())),
+            "owed": sum(map(len, self._lost.values())),
         }
 
     async def run(self, reads: Callable[[], int]) -> None:
@@ -121,7 +121,7 @@ class Scrub:
         while (
             not self._state.began and (left := self._state.ended + ROUND_SECONDS - time.time()) > 0
         ):
-            await self._repay()
+            await self._fetch_lost()
             await trio.sleep(min(left, RETRY_SECONDS))
         if not self._state.began:
             self._state = replace(self._state, began=time.time())
@@ -131,7 +131,7 @@ class Scrub:
         for key in sorted(info.digest for info in infos if info.present_bytes):
             if key >= self._state.key:
                 await self._object(key, reads)
-                await self._repay()
+                await self._fetch_lost()
         state = self._state
         await self._save(
             ScrubState(state.boot, ended=time.time(), last_read=state.read, last_bad=state.bad)
@@ -144,7 +144,7 @@ class Scrub:
             return
         chunk = self._state.chunk if key == self._state.key else 0
         while chunk < stored.count:
-            await self._calm(reads)
+            await self._wait_until_quiet(reads)
             began = trio.current_time()
             step = await trio.to_thread.run_sync(self._store.recheck, stored, chunk, STEP_BYTES)
             if step.wrong:
@@ -156,7 +156,7 @@ class Scrub:
                 await self._save(self._state)
             await trio.sleep(max(step.read / self._rate - (trio.current_time() - began), 0))
 
-    async def _calm(self, reads: Callable[[], int]) -> None:
+    async def _wait_until_quiet(self, reads: Callable[[], int]) -> None:
         """Wait until there were no fetches and reads for a while."""
         while self._fetcher.busy or self._seen != reads():
             self._doing = "waiting"
@@ -178,16 +178,16 @@ class Scrub:
         fate = "is offline" if self._fetcher.offline else "fetches them again"
         log.warning("%s; the object is pinned or passed through, and the mount %s", what, fate)
         await trio.to_thread.run_sync(self._store.unprove, stored.digest)
-        self._owed.setdefault(stored.digest, set()).update(wrong)
+        self._lost.setdefault(stored.digest, set()).update(wrong)
 
-    async def _repay(self) -> None:
+    async def _fetch_lost(self) -> None:
         """Try to fetch the lost chunks of pinned and passed-through objects again."""
         if self._fetcher.offline:
             return
-        for digest, chunks in list(self._owed.items()):
+        for digest, chunks in list(self._lost.items()):
             try:
                 await self._fetch_again(digest, chunks)
-                del self._owed[digest]
+                del self._lost[digest]
             except (AxonError, OSError) as exc:
                 log.info("cannot fetch chunks of object %s again yet: %s", digest[:12], exc)
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from axonfs.catalog.catalog import ListedDirectory, moment
+from axonfs.catalog.catalog import ListedDirectory, names_fraction
 from axonfs.catalog.tree import Tree, Version
 from axonfs.errors import AxonError, NotFoundError
 from axonfs.formats.manifest import FileEntry
@@ -112,7 +112,7 @@ class Paths:
             NotFoundError: it no longer exists.
             AxonError: it is not local, and a source did not answer.
         """
-        place = await self.local(path) or await self._walked(path)
+        place = await self.local(path) or await self._lookup_path(path)
         if place is None:
             raise NotFoundError("no longer exists", path="/".join(path))
         return place
@@ -135,7 +135,7 @@ class Paths:
             place = self._in_folder(place, name) if isinstance(place, Folder) else None
         return place
 
-    async def _walked(self, path: tuple[str, ...]) -> Place | None:
+    async def _lookup_path(self, path: tuple[str, ...]) -> Place | None:
         """Look up the path name by name, since the cache may have dropped the version's manifest.
 
         Guessing is not safe: the kernel would never open a file again that it got as a directory.
@@ -153,7 +153,7 @@ class Paths:
         """
         if parent == Directory((CONTROL,)):
             return self._status_file() if name == STATUS else None
-        parent = await self._entered(parent)
+        parent = await self._with_manifest(parent)
         if isinstance(parent, Folder):
             return self._in_folder(parent, name)
         if isinstance(parent, Directory):
@@ -168,7 +168,7 @@ class Paths:
         """
         if place == Directory((CONTROL,)):
             return [Entry(1, STATUS, self._status_file())]
-        place = await self._entered(place)
+        place = await self._with_manifest(place)
         if isinstance(place, Folder):
             children = self._children(place)
             return [
@@ -188,7 +188,7 @@ class Paths:
         """
         path = place.path
         if self._hubs.has(path):
-            return moment(await self._hubs.names(path)), LISTING_TTL
+            return names_fraction(await self._hubs.names(path)), LISTING_TTL
         if not self._tree.has_catalog():
             return 0.0, LISTING_TTL
         spec, catalog = spec_of(path), await self._tree.catalog()
@@ -197,12 +197,12 @@ class Paths:
         if directory := catalog.directories.get(path):
             hubs = await self._hubs.known() if path == () else set()
             names = directory.children | directory.versions | hubs
-            return directory.published // 1 + moment(names), LISTING_TTL
+            return directory.published // 1 + names_fraction(names), LISTING_TTL
         if versions := self._tree.cached_versions("/".join(path)):
-            return moment(versions.versions), LISTING_TTL
+            return names_fraction(versions.versions), LISTING_TTL
         return 0.0, LISTING_TTL
 
-    async def _entered(self, place: Place) -> Place:
+    async def _with_manifest(self, place: Place) -> Place:
         """`place` with its manifest, if it is a version whose manifest was not loaded yet."""
         if not isinstance(place, Directory) or len(place.path) < 3:
             return place
