@@ -1,10 +1,10 @@
-"""The backing file of one object in use, which is open while that is worth a descriptor.
+"""The backing file of one object in use.
 
-Beside objects, above backing and presence. The file is opened when a call needs it and closed by
-OpenFiles when others need the descriptor more. While the object is held it stays the same file:
-another one in its place is refused, since the index's bits are not about that one.
+Beside objects, above backing and presence. The file is opened when a call needs it, and closed by
+OpenFiles when there are too many open files. While the object is held it stays the same file: a
+different file in its place is refused, since the index's bits do not apply to it.
 
-`fd`, where it is open, may be taken by any thread for a call; `opened` and `writable` block.
+Any thread may use `fd` for a call if the file is open; `opened` and `writable` block.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from axonfs.store.presence import Presence
 
 log = logging.getLogger(__name__)
 
-# How long a call waits while the process has no descriptor left, in seconds.
+# Seconds for which a call waits between retries while the process has no descriptor left.
 PAUSES = (0.05, 0.1, 0.2, 0.4)
 
 
 class BackingFile:
-    """The file that has the bytes of `presence`; opened under the ledger's lock.
+    """The file with the bytes of `presence`; opened under the ledger's lock.
 
-    `held` is guarded by the lock of the open files, as `fd` is.
-    `readable` is false where the disk did not let the file be opened when that was last tried.
+    The lock of the open files guards `held` and `fd`. `readable` is false if the last attempt to
+    open the file failed.
     """
 
     __slots__ = ("_identity", "_key", "_ledger", "_presence", "_sealed", "fd", "held", "readable")
@@ -46,20 +46,20 @@ class BackingFile:
 
     @property
     def accessed(self) -> float:
-        """When the object was used last, in unix seconds."""
+        """The time of the object's last use, in unix seconds."""
         return self._presence.accessed
 
     def reset(self) -> None:
-        """The object is not held any more: its file may be replaced. The file is closed."""
-        self._identity: tuple[int, int] | None = None  # of the file, once it was looked at
-        self._sealed = False  # it could only be opened for reading
+        """Forget the file after the object was released and the file closed."""
+        self._identity: tuple[int, int] | None = None  # of the file, after its first open
+        self._sealed = False  # whether it could only be opened for reading
         self.readable, self.held = True, False
 
     def opened(self) -> Descriptor:
-        """The descriptor; keep it for the time of one call. The object is held.
+        """The descriptor, to be kept during one call. The caller holds the object.
 
         Raises:
-            NoSpaceError, OSError: the file cannot be opened, or it is another one now.
+            NoSpaceError, OSError: the file cannot be opened, or was replaced.
         """
         for pause in PAUSES:
             try:
@@ -88,7 +88,7 @@ class BackingFile:
             return descriptor
 
     def writable(self) -> Descriptor:
-        """As `opened`; what could only be opened for reading is opened once more."""
+        """Like `opened`, but opens a file again that could only be opened for reading."""
         descriptor = self.opened()
         if not self._sealed:
             return descriptor
@@ -99,12 +99,12 @@ class BackingFile:
         return descriptor
 
     def _open(self) -> Descriptor:
-        """Opens the file; the first time chunks whose bytes are gone from it are forgotten."""
+        """Open the file; the first time, drop the chunks whose bytes the file has lost."""
         descriptor = self._open_unless_sealed()
         found = os.fstat(descriptor)
         if self._identity not in (None, (found.st_dev, found.st_ino)):
             path = self._ledger.directory.backing(self._key)
-            raise OSError(errno.EIO, f"{path} was replaced by something else")
+            raise OSError(errno.EIO, f"{path} was replaced by another file")
         if self._identity is None and not self._sealed and self._ledger.index.writable:
             self._examine(descriptor)
         self._identity = found.st_dev, found.st_ino
@@ -124,7 +124,7 @@ class BackingFile:
             return ledger.directory.open_backing(self._key, writable=False)
 
     def _examine(self, descriptor: Descriptor) -> None:
-        """No chunk is landing yet: each of them needs the descriptor."""
+        """Compare the file with the bits. No chunk lands meanwhile: that needs the descriptor."""
         presence = self._presence
         if presence.present.count == 0:
             backing.clear(descriptor, presence.size)  # what a kill left between bits and bytes
@@ -132,6 +132,6 @@ class BackingFile:
         first = length // presence.chunk_size
         if length < presence.size and presence.present.extents(first, presence.count):
             path = self._ledger.directory.backing(self._key)
-            log.warning("%s lost bytes to something else; they are fetched again", path)
+            log.warning("%s was truncated by another program; its bytes are fetched again", path)
             presence.forget(Range(first, presence.count), lambda bounds: None)
         backing.extend(descriptor, presence.size)

@@ -1,4 +1,4 @@
-"""What the objects of one store share.
+"""The state that all objects of one store share.
 
 Below objects and store. Any thread.
 """
@@ -22,11 +22,11 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(slots=True)
 class Ledger:
-    """What the objects of one store share.
+    """The state that all objects of one store share.
 
-    `lock` guards file names and which objects are in use, and is held while a file is opened or an
-    object dropped. `held` has the keys of the objects that nothing may drop: it changes under the
-    lock of `files`, and grows only under `lock` as well. `touched` has the access times that the
+    `lock` guards file names and the set of objects in use, and is held while a file is opened or an
+    object dropped. `held` has the keys of the objects that must not be dropped: it changes under
+    the lock of `files`, and grows only under `lock` too. `touched` has the access times that the
     next commit of the index writes.
     """
 
@@ -42,7 +42,7 @@ class Ledger:
 
 
 def write_accesses(touched: dict[str, float], transaction: Transaction) -> None:
-    """Write access times and forget them; a commit that then fails loses a minute of recency."""
+    """Write access times and clear them; if the commit fails, the last minute of them is lost."""
     while touched:
         digest, accessed = touched.popitem()
         record = ObjectRecord.decode(transaction.get(Table.OBJECTS, bytes.fromhex(digest)))
@@ -52,7 +52,7 @@ def write_accesses(touched: dict[str, float], transaction: Transaction) -> None:
 
 
 def boot_of(boot_id: str | None = None) -> bytes:
-    """This boot's id; where the system has none, one of our own: every chunk is then checked."""
+    """The id of this boot; a random one if the system has none, so that every chunk is checked."""
     try:
         return uuid.UUID(boot_id or BOOT_ID.read_text().strip()).bytes
     except OSError:

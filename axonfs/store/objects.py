@@ -1,30 +1,31 @@
-"""One object's local bytes: landing chunks, checking them, giving them up.
+"""One object's local bytes: chunks are landed (written and recorded), checked and dropped.
 
-Above presence (the bits) and backing (the files), below Store, which alone makes StoredObjects.
-Knows nothing of where bytes come from: whoever lands a chunk has verified it.
+Above presence (the bits) and backing (the files), below Store, the only one that makes
+StoredObjects. It does not know where bytes come from: callers verify a chunk before they land it.
 
 How it is safe:
 
 - Data before index before memory: `land` writes the bytes, commits the bit, and only then sets it
-  in the bitmaps that readers look at. A kill between any two leaves a chunk to fetch again.
-- A landing that `discard` or `punch` overtook wrote into a file that was cut meanwhile; it sees
-  that the epoch moved, and writes again. Those two commit alone, never together with a landing,
-  and cut the file before the epoch moves.
-- A chunk that reads wrong is read again under the writer lock before its bit is cleared: another
-  thread may have cleared and landed it meanwhile.
-- The first `hold` waits for the ledger's lock, which `Store.drop` takes as well: a hold meets the
-  file with its bits, or neither. The file is opened when a call first needs it (file.py).
-- A frozen object's file is read past us, by the kernel: its bytes are written over, never cut.
-- A verdict on the whole object is about one generation of its bytes: it does not count if a chunk
-  was given up or written since. Once it counts, the object has a chunk table of its own, and takes
-  no chunk that was not compared with that.
-- Bits go before bytes: where `discard` or `punch` may run beside it, a reader of the descriptor
-  asks `present` again after it has read.
+  in the bitmaps that readers use. After a kill between two of these steps, the chunk is fetched
+  again.
+- If `discard` or `punch` overtakes a landing, its bytes went into a file that was cut meanwhile:
+  the landing sees that the epoch has changed, and writes again. Those two never commit together
+  with a landing, and cut the file before the epoch changes.
+- A bad chunk is read again under the writer lock before its bit is cleared, since another thread
+  may have cleared and landed it meanwhile.
+- The first `hold` waits for the ledger's lock, which `Store.drop` takes too: so a held object has
+  both its file and its bits, or neither. The file is opened on first use (file.py).
+- The kernel reads a frozen object's file itself: its bytes are overwritten, never cut.
+- A check of the whole object is valid for one generation of its bytes: it is ignored if a chunk was
+  dropped or written since. After a valid check the object has a chunk table of its own, and accepts
+  only chunks that were compared with that.
+- A chunk's bit is cleared before its bytes are dropped. If `discard` or `punch` may run meanwhile,
+  a reader of the descriptor calls `present` again after it has read.
 
-Lock order: the ledger's lock, an object's `_writing`, the index's writer lock, an object's other,
-that of the open files. `_writing` is held for one write to the file, or for the commit of a
-verdict. The first `hold`, `opened`, `land`, `check`, `punch` and what is said to block belong in
-worker threads; the rest is short and may be called from any.
+Lock order: the ledger's lock, an object's `_writing`, the index's writer lock, an object's other
+lock, the lock of the open files. `_writing` is held during one write to the file, or the commit of
+a check. Call the first `hold`, `opened`, `land`, `check`, `punch` and methods that say that they
+block in worker threads; the others are short and may be called from any thread.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ from axonfs.store.openfiles import Descriptor
 from axonfs.store.presence import Presence
 from axonfs.store.records import GROUP, NO_TABLE, Group, ObjectRecord, checksum
 
-Generation = tuple[int, int]  # moves when chunks are given up or written
-Right = Callable[[int, memoryview], bool]  # whether a chunk's bytes are what they should be
+Generation = tuple[int, int]  # changes when chunks are dropped or written
+Right = Callable[[int, memoryview], bool]  # whether a chunk's bytes are valid
 
 TOUCH_INTERVAL = 60.0  # seconds between two writes of one object's access time
 
@@ -57,8 +58,8 @@ TOUCH_INTERVAL = 60.0  # seconds between two writes of one object's access time
 class StoredObject:
     """The chunks of one object; one per digest while it is in use. Sizes are in bytes.
 
-    `digest` is that of the content; `key` is what the index and the backing file are named by,
-    another only where the object is private (store.py).
+    `digest` is the digest of the content. `key` names the object in the index and its backing file;
+    it differs from `digest` only if the object is private (store.py).
     """
 
     __slots__ = (
@@ -90,7 +91,7 @@ class StoredObject:
         self._noted = record.accessed
         self._holds = self._freezes = self._cuts = self._writes = 0
         self._freezing = threading.Lock()  # innermost; guards the two counts above
-        # The kernel lets one thread write to a file at a time, and the others spin meanwhile.
+        # The kernel lets only one thread write to a file at a time, while the others spin.
         self._writing = threading.Lock()
         self.key = key
         self.digest = record.private_of or key
@@ -98,7 +99,7 @@ class StoredObject:
         self.chunk_size = presence.chunk_size
         self.count = presence.count
         self._file = file = BackingFile(ledger, key, presence)
-        # The descriptor of the backing file, opened if need be; the object is held. Blocks.
+        # The descriptor of the backing file, opened if needed. The caller holds the object. Blocks.
         self.opened = file.opened
         # The hot path of every read: whether chunks [start, stop) are local and need no check.
         self.present = presence.usable.all_set
@@ -114,7 +115,7 @@ class StoredObject:
 
     @property
     def health(self) -> Health:
-        """That of the cache's disk."""
+        """The health of the cache's disk."""
         return self._ledger.health
 
     @property
@@ -132,17 +133,17 @@ class StoredObject:
 
     @property
     def single(self) -> bool:
-        """Whether its one chunk is the object, so that the object's sha256 judges it."""
+        """Whether the object is one chunk, which its sha256 verifies."""
         return self.count == 1 and self._presence.table != NO_TABLE
 
     @property
     def quarantined(self) -> str | None:
-        """Why nobody is to be served from this object, None if all is well."""
+        """Why the object is quarantined and not served; None if it is not."""
         return self._presence.quarantined
 
     @property
     def verified(self) -> bool:
-        """Whether the bytes that are here were compared with the object's digest."""
+        """Whether the local bytes were compared with the object's digest."""
         return self._presence.verified
 
     @property
@@ -161,17 +162,17 @@ class StoredObject:
 
     @property
     def epoch(self) -> int:
-        """How often chunks were given up: a read that saw it move is done again."""
+        """The number of times that chunks were dropped. A read is retried if it has changed."""
         return self._presence.epoch
 
     def serves(self, entry: FileEntry) -> bool:
-        """Whether what is local was checked by what `entry` would check it by."""
+        """Whether the local chunks were verified with the same table or digest as `entry` has."""
         return suits(self._presence, entry)
 
     def hold(self) -> None:
-        """Keep the object from being evicted; counted. The first one blocks.
+        """Keep the object from being evicted; counted. The first call blocks.
 
-        No use of it yet: see `touch`.
+        This does not count as an access: see `touch`.
         """
         with self._ledger.files.lock:
             if self._holds:
@@ -184,19 +185,19 @@ class StoredObject:
 
     @property
     def fd(self) -> Descriptor | None:
-        """The descriptor, to keep for one call; None where the file is not open just now."""
+        """The descriptor, to be kept during one call; None if the file is not open now."""
         return self._file.fd
 
     @property
     def readable(self) -> bool:
-        """Whether the disk let the backing file be opened, as far as that was tried.
+        """Whether the last attempt to open the backing file succeeded.
 
-        The object is held. Where it did not, a landing tries again.
+        The caller holds the object. If it failed, the next landing tries again.
         """
         return self._file.readable
 
     def release(self) -> None:
-        """Undo one `hold`; before the last, every call on this object has returned."""
+        """Undo one `hold`. Before the last release every call on this object must have returned."""
         with self._ledger.files.lock:
             if self._holds == 0:
                 raise RuntimeError(f"{self!r} is not held")
@@ -213,13 +214,13 @@ class StoredObject:
         return self._freezes > 0
 
     def freeze(self) -> bool:
-        """Have no byte cut from the file until `thaw`; False if one is being cut now. Counted."""
+        """Forbid cuts of the file until `thaw`; False if a cut is in progress. Counted."""
         with self._freezing:
             self._freezes += self._cuts == 0
             return self._cuts == 0
 
     def thaw(self) -> None:
-        """Undo one `freeze` that was granted."""
+        """Undo one `freeze` that returned True."""
         with self._freezing:
             self._freezes -= 1
 
@@ -228,7 +229,7 @@ class StoredObject:
         return self._presence.present.missing(start, stop)
 
     def unchecked(self, start: int, stop: int) -> list[Range]:
-        """The runs in `[start, stop)` that are local and need `check` before use."""
+        """The runs of chunks in `[start, stop)` that are local and need `check` before use."""
         presence = self._presence
         return [
             extent
@@ -237,11 +238,11 @@ class StoredObject:
         ]
 
     def adopted(self, start: int, stop: int) -> list[Range]:
-        """The runs in `[start, stop)` that `check` judges by the chunk table."""
+        """The runs of chunks in `[start, stop)` that `check` verifies with the chunk table."""
         return self._presence.adopted.extents(start, stop)
 
     def hollow(self) -> list[Range]:
-        """The runs of local chunks for which the file has a hole. The object is held; blocks.
+        """The runs of local chunks that lie in a hole of the file. Hold the object; blocks.
 
         Raises:
             NoSpaceError, OSError: the file cannot be opened.
@@ -260,16 +261,16 @@ class StoredObject:
         return self._presence.bytes_of(chunks)
 
     def land(self, chunk: int, view: memoryview, *, proven: bool = False) -> None:
-        """Write chunks, from `chunk` on, and make them count. The object is held.
+        """Write chunks from `chunk` on and record them. The caller holds the object.
 
         Args:
-            view: whole chunks; the object's last may be short.
-            proven: whether they were compared with the object's own table, or with the whole's
-                digest. A verified object takes no others: they may have been on their way since
-                before the verdict.
+            view: complete chunks; the object's last one may be short.
+            proven: whether they were compared with the object's own table or digest. A verified
+                object ignores other chunks, which may have been in flight since before it was
+                verified.
 
         Raises:
-            NoSpaceError, OSError: the disk is full or failed; none of the chunks counts.
+            NoSpaceError, OSError: the disk is full or failed; none of the chunks is recorded.
         """
         presence, unit = self._presence, self.chunk_size
         count = max(-(-len(view) // unit), 1)
@@ -290,15 +291,15 @@ class StoredObject:
                 return
 
     def check(self, chunk: int, buffer: memoryview, right: Right | None = None) -> bool | None:
-        """Read a local chunk and compare; a wrong one is no longer local. The object is held.
+        """Read and verify a local chunk; drop it if it is bad. The caller holds the object.
 
-        None says that the chunk is not local, or was given up meanwhile.
+        None means that the chunk is not local, or was dropped meanwhile.
 
         Args:
-            buffer: at least a chunk long; starts with the chunk's bytes afterwards.
-            right: judges an adopted chunk, as its chunk table does. One of an object with a
-                table is refused without it; of an object without one it is taken as it is,
-                since the digest of the whole judges it.
+            buffer: at least one chunk long; afterwards it starts with the chunk's bytes.
+            right: verifies an adopted chunk with the chunk table. Without it, an adopted chunk of
+                an object with a table counts as bad; one of an object without a table is accepted,
+                since the digest of the whole object verifies it.
         """
         presence, view = self._presence, buffer[: self._presence.bounds(chunk).size]
         group = presence.group(chunk)
@@ -318,19 +319,21 @@ class StoredObject:
                 chunk,
                 lambda group: self._judge(descriptor, chunk, view, right, group) is not None,
             )
-            if kept is False:  # nor may a lost index find its bytes and adopt them
+            if (
+                kept is False
+            ):  # also drop its bytes, so that they are not adopted after a lost index
                 self.punch(chunk, chunk + 1)
             return kept
         return presence.usable.test(chunk) or presence.confirm(chunk, value) or None
 
     def discard(self) -> None:
-        """Give up every chunk: the digest of the whole was wrong. The object is held."""
+        """Drop every chunk, after the digest did not match. The caller holds the object."""
         self.punch(0, self.count)
 
     def punch(self, start: int, stop: int) -> int:
-        """Give up chunks `[start, stop)`, such as those behind all readers; returns the bytes.
+        """Drop chunks `[start, stop)`, such as those behind all readers; return the bytes freed.
 
-        The object is held. One that is frozen gives up nothing.
+        The caller holds the object. Nothing is dropped if it is frozen.
         """
         descriptor = None
         if self.present_bytes:
@@ -347,28 +350,28 @@ class StoredObject:
                 self._cuts -= 1
 
     def generation(self) -> Generation:
-        """Which bytes are here, for `mark_verified`: the epoch, and the number of landings."""
-        with self._writing:  # none is under way
+        """The generation of the local bytes: the epoch, and the number of landings."""
+        with self._writing:  # no landing is in progress
             return self._presence.epoch, self._writes
 
     def mark_verified(self, generation: Generation, table: ChunkTable | None = None) -> bool:
-        """The bytes of the whole were seen to have the object's digest; whether that counts.
+        """Mark the object verified after its bytes matched its digest; return whether it is.
 
         Args:
-            generation: as it was before the bytes were read; with another one, or where the object
-                is not complete, the verdict does not count.
-            table: of those bytes; the object's own from then on.
+            generation: the generation before the bytes were read. If it has changed since, or if
+                the object is not complete, the object is not marked.
+            table: the chunk table of those bytes, which becomes the object's own.
         """
         epoch, writes = generation
         with self._writing:
             return self._writes == writes and self._presence.verify(epoch, table)
 
     def quarantine(self, cause: str | None) -> None:
-        """Mark the object as one that nobody is to be served from; None takes that back."""
+        """Quarantine the object, so that it is not served; None ends the quarantine."""
         self._presence.amend(lambda record: setattr(record, "quarantined", cause))
 
     def touch(self) -> None:
-        """Note an access; it reaches the index with a later commit, at most once a minute."""
+        """Record an access; a later commit writes it to the index, at most once a minute."""
         now = time.time()
         self._presence.accessed = now
         if now - self._noted >= TOUCH_INTERVAL:
@@ -382,7 +385,7 @@ class StoredObject:
     def _judge(
         self, descriptor: int, chunk: int, view: memoryview, right: Right | None, group: Group
     ) -> int | None:
-        """Read the chunk into `view`; its sum if it is what it should be, else None."""
+        """Read the chunk into `view`; return its sum if it is valid, else None."""
         try:
             backing.read_all(descriptor, view, chunk * self.chunk_size)
         except OSError:
