@@ -362,7 +362,7 @@ class Holder:
 
 
 def pidfd_of(process: subprocess.Popen[bytes]) -> int:
-    """A pidfd of a child. If the kernel gives none, the child is killed: nothing would see its end."""
+    """A pidfd of a child. If the kernel refuses one, kill the child: its end would go unnoticed."""
     try:
         return os.pidfd_open(process.pid)
     except OSError:
