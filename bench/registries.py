@@ -22,10 +22,10 @@ PUBLISHED = 1_700_000_000.0
 
 
 def write_giant(root: Path, spec: str, size: int) -> str:
-    """One version with one file of `size` zero bytes, a hole on the disk; returns its name.
+    """Write a version with one file of `size` zero bytes, a hole on the disk; return its name.
 
-    The server sends every byte and the mount checks every chunk. The digest that names the object
-    is made up: with a chunk table nobody computes it, and here nobody could in time.
+    The server sends every byte and the mount verifies every chunk. The object's digest is made up:
+    with a chunk table no program computes it, and here it would take too long.
     """
     registry, parsed = Registry(root), parse_spec(spec)
     digest = hashlib.sha256(f"{size} zeros".encode()).hexdigest()

@@ -20,7 +20,7 @@ from axonfs.units import counted
 
 log = logging.getLogger(__name__)
 
-MAX_TOLD = 100
+MAX_SHOWN = 100
 MAX_TEXT = 300
 
 
@@ -70,9 +70,9 @@ def _is_plain(path: str) -> bool:
     return True
 
 
-def told(paths: Iterable[object]) -> tuple[str, ...]:
-    """The first MAX_TOLD paths, printable and shortened."""
-    return tuple(plain(str(path), MAX_TEXT) for path in list(paths)[:MAX_TOLD])
+def printable_paths(paths: Iterable[object]) -> tuple[str, ...]:
+    """The first MAX_SHOWN paths, printable and shortened."""
+    return tuple(plain(str(path), MAX_TEXT) for path in list(paths)[:MAX_SHOWN])
 
 
 def warn(spec: object, left_out: Sequence[str]) -> None:

@@ -38,7 +38,7 @@ from axonfs.formats.entries import (
     mapping,
     parse_files,
 )
-from axonfs.formats.leftout import told, usable_nodes
+from axonfs.formats.leftout import printable_paths, usable_nodes
 from axonfs.formats.package import Package, parse_distribution
 from axonfs.formats.safe_yaml import Node, parse_yaml
 from axonfs.names import LATEST, Spec, plain, printable, valid_segment
@@ -168,7 +168,7 @@ def _manifest(raw: bytes, expected: Spec | None, base: str) -> Manifest:
         raw=raw,
         kind=str(kind),
         package=package,
-        left_out=told([*_list(layout.get("left_out")), *left_out]),
+        left_out=printable_paths([*_list(layout.get("left_out")), *left_out]),
     )
 
 

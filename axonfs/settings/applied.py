@@ -20,7 +20,7 @@ from typing import Any
 from axonfs.errors import UsageError
 from axonfs.settings.settings import (
     KEYS,
-    Document,
+    ConfigValues,
     Settings,
     config_path,
     read_document,
@@ -50,7 +50,7 @@ class Applied:
     flags: Mapping[str, object]
     provenance: Mapping[str, str]
     file: Path
-    document: Document
+    document: ConfigValues
     fault: str | None = None
 
     def changed(self, other: Applied) -> list[str]:
@@ -73,8 +73,8 @@ class _Kept:
     `why` says how the worker that tried it ended, if its settings were the reason.
     """
 
-    works: Document | None = None
-    tried: Document | None = None
+    works: ConfigValues | None = None
+    tried: ConfigValues | None = None
     why: str | None = None
 
     @classmethod
@@ -131,7 +131,7 @@ def look(flags: Mapping[str, object]) -> Applied:
     return _applied(flags, document)
 
 
-def _applied(flags: Mapping[str, object], document: Document) -> Applied:
+def _applied(flags: Mapping[str, object], document: ConfigValues) -> Applied:
     found = resolve(flags, document)
     settings = settings_of(found)
     provenance = {name: where for name, (_, where) in found.items()}

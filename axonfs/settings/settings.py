@@ -47,7 +47,7 @@ _SCALAR_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RecursionE
 DEFAULT_WORD = "default"
 
 # The content of a config file: each value as YAML reads it, and the file that holds it.
-Document: TypeAlias = dict[str, tuple[Any, str]]
+ConfigValues: TypeAlias = dict[str, tuple[Any, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ def settings_of(found: Mapping[str, tuple[Any, str]]) -> Settings:
 
 
 def resolve(
-    flags: Mapping[str, object], document: Document | None = None
+    flags: Mapping[str, object], document: ConfigValues | None = None
 ) -> dict[str, tuple[Any, str]]:
     """The value and provenance of every setting, defaults included.
 
@@ -233,7 +233,7 @@ def resolve(
     return _with_variable_token(found)
 
 
-def read_document() -> Document:
+def read_document() -> ConfigValues:
     """The content of the config file in effect, values unchecked.
 
     Raises:
@@ -291,7 +291,7 @@ def closed_config() -> Path | None:
     return None
 
 
-def file_settings() -> Document:
+def file_settings() -> ConfigValues:
     """The content of the config file in effect, values unchecked.
 
     Raises:

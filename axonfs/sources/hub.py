@@ -350,6 +350,6 @@ def _snapshot(spec: Spec, commit: Commit, files: list[FileEntry]) -> Manifest:
         tags=commit.tags,
         created=commit.created,
         kind=SNAPSHOT,
-        left_out=leftout.told(left_out),
+        left_out=leftout.printable_paths(left_out),
     )
     return parse_manifest(render_manifest(made), spec)

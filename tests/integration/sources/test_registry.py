@@ -175,7 +175,7 @@ async def test_a_registry_that_is_down(registry: Path, documents: Documents, sto
         await source.versions("nlp/other", allow_stale=True)
 
 
-async def test_what_makes_no_sense_is_not_kept(
+async def test_an_invalid_document_is_not_kept(
     registry: Path, documents: Documents, store: Store
 ) -> None:
     """A login page that answers for the registry does not take the place of what it said."""

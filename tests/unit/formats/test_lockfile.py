@@ -82,6 +82,6 @@ GOOD = render_lock([WHOLE]).decode()
         (GOOD + "#" * MAX_LOCK_BYTES, "larger than 768 KiB"),
     ],
 )
-def test_what_makes_no_sense_is_refused(text: str, words: str) -> None:
+def test_what_is_invalid_is_refused(text: str, words: str) -> None:
     with pytest.raises(MalformedError, match=words):
         parse_lock(text.encode())
