@@ -117,7 +117,7 @@ STAYING = {
     "long": Staying(faulty.long_length, errno.EIO, "other bytes than requested"),
     "reset": Staying(faulty.reset_before, errno.EIO, "reset"),
     "hung-up": Staying(faulty.hang_up_before, errno.EIO, "closed the connection"),
-    "garbage": Staying(faulty.garbage, errno.EIO, "not HTTP"),
+    "garbage": Staying(faulty.garbage, errno.EIO, "invalid HTTP response"),
     "flip": Staying(faulty.flip, errno.EIO, "digest"),
     "redirect": Staying(faulty.redirect("/objects/round"), errno.EIO, "redirect"),
     "stall": Staying(faulty.stall_before, errno.ETIMEDOUT, "no progress"),
