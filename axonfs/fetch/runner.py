@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import trio
@@ -332,9 +332,16 @@ def _location(job: Job, version: Version) -> Location:
     return version.source.locate(version.base, version.holding(job.download.entry))
 
 
+def _causes(exc: BaseException | None) -> Iterator[BaseException]:
+    """`exc`, and what it was raised from: each copy that names a place has one more cause."""
+    while exc is not None:
+        yield exc
+        exc = exc.__cause__
+
+
 def _deadline(exc: AxonError, waited: float) -> AxonError:
     """What a reader gets after the deadline: ETIMEDOUT for silence, EIO for refusals."""
-    silent = isinstance(exc, DeadlineError) or isinstance(exc.__cause__, TimeoutError)
+    silent = any(isinstance(one, DeadlineError | TimeoutError) for one in _causes(exc))
     kind = DeadlineError if silent else UnavailableError
     what = f"no progress for {waited:.0f} s; last: {exc.what}"
     error = kind(what, source=exc.source, hint="is the registry up? axonfs doctor asks it")
