@@ -3,8 +3,9 @@
 Below unpacking.py. How it is safe: of each object one chunk that was absent is held back until all
 its bytes were seen to be right, so an object that is complete is right, whenever a kill comes. The
 others are not served until then. What the kernel reads itself is not overwritten before that at
-all: only the chunks that rot took from it are held back. One pass at a time fills an object
-(package.py).
+all: only the chunks that rot took from it are held back. An object that has a chunk table of its
+own takes each absent chunk that the table proves, and no others. One pass at a time fills an
+object (package.py).
 
 For worker threads; one call at a time.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import hashlib
 
 from axonfs.errors import MalformedError
+from axonfs.formats.chunktable import ChunkTable
 from axonfs.formats.manifest import FileEntry
 from axonfs.names import printable
 from axonfs.store import StoredObject
@@ -30,6 +32,7 @@ class Filling:
         self._chunk = 0
         self._kept: dict[int, bytes] = {}
         self._back: set[int] = set()
+        self._table: ChunkTable | None = None  # the object's own
         self._generation = stored.generation()
         stored.hold()
 
@@ -40,10 +43,13 @@ class Filling:
             OSError: the disk failed.
         """
         stored = self._object
+        self._table = stored.own_table()
+        if self._table is not None:
+            return
         if stored.complete:  # but not verified
             stored.discard()
         absent = [chunk for run in stored.missing(0, stored.count) for chunk in range(*run)]
-        self._back = set(absent if stored.frozen or stored.verified else absent[-1:])
+        self._back = set(absent if stored.frozen else absent[-1:])
         self._generation = stored.generation()
 
     def write(self, piece: bytes) -> None:
@@ -53,11 +59,18 @@ class Filling:
             OSError: the disk failed.
         """
         self._sum.update(piece)
-        if self._chunk in self._back:
+        if self._table is not None:
+            self._land_proven(self._table, piece)
+        elif self._chunk in self._back:
             self._kept[self._chunk] = piece
         elif not (self._object.frozen or self._object.verified):
             self._land(self._chunk, piece)
         self._chunk += 1
+
+    def _land_proven(self, table: ChunkTable, piece: bytes) -> None:
+        absent = self._object.missing(self._chunk, self._chunk + 1)
+        if absent and table.right(self._chunk, memoryview(piece)):
+            self._object.land(self._chunk, memoryview(piece), proven=True)
 
     def _land(self, chunk: int, piece: bytes, *, proven: bool = False) -> None:
         self._object.land(chunk, memoryview(piece), proven=proven)
@@ -72,7 +85,8 @@ class Filling:
         if self._sum.hexdigest() != self.entry.digest:
             path = printable(self.entry.path)
             what = f"'{path}' in it has the sha256 {self._sum.hexdigest()}, not {self.entry.digest}"
-            self._object.discard()
+            if self._table is None:
+                self._object.discard()
             raise MalformedError(what)
 
     def settle(self) -> None:

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 import axonfs.fetch.verify
-from axonfs.errors import CorruptError
+from axonfs.errors import CorruptError, MalformedError
+from axonfs.fetch.filling import Filling
 from axonfs.fetch.verify import hashed, verify_whole
 from axonfs.formats.chunktable import ChunkTable, chunk_digest
 from axonfs.ranges import Range
@@ -194,6 +195,30 @@ class TestOwnTable:
             land(store, what, 1)
             verify_whole(stored, what.entry)
             assert stored.own_table() == what.table
+
+    def test_a_package_s_chunks_are_compared_one_by_one(self, store: Store) -> None:
+        """None is kept in memory until the file's end, and a wrong one costs no other."""
+        what = unwhole()
+        with held(store, what.entry) as stored:
+            land(store, what)
+            verify_whole(stored, what.entry)
+            stored.discard()
+            with closing(Filling(what.entry, stored)) as filling:
+                filling.begin()
+                for chunk, piece in enumerate([what.chunk(0), wrong(stored), what.chunk(2)]):
+                    filling.write(bytes(piece))
+                    assert stored.present(chunk, chunk + 1) == (chunk != 1)
+                with pytest.raises(MalformedError):
+                    filling.check()
+            assert stored.missing(0, 3) == [(1, 2)]
+            with closing(Filling(what.entry, stored)) as filling:
+                filling.begin()
+                for chunk in range(3):
+                    filling.write(bytes(what.chunk(chunk)))
+                filling.check()
+                filling.settle()
+            assert (stored.complete, stored.verified) == (True, True)
+            assert hashed(stored, hashlib.sha256()) == (what.digest, what.table)
 
     def test_a_verdict_that_the_disk_does_not_take_makes_none(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
