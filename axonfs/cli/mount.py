@@ -103,7 +103,7 @@ def mount(mountpoint: str | None, foreground: bool, **flags: object) -> None:
     from axonfs.daemon.possessions import inherited
 
     if (possessions := inherited()) is not None:
-        click.get_current_context().exit(_go_on(possessions, {**flags, "mountpoint": mountpoint}))
+        click.get_current_context().exit(_resume(possessions, {**flags, "mountpoint": mountpoint}))
     settings = load({**flags, "mountpoint": mountpoint})
     check_sources(settings)
     check_owner(settings)
@@ -226,7 +226,7 @@ def _hold(flags: Flags, settings: Settings, place: Path) -> int:
     return hold(possessions, command, parent)
 
 
-def _go_on(possessions: Possessions, flags: Flags) -> int:
+def _resume(possessions: Possessions, flags: Flags) -> int:
     """Continue to hold the mount after `execv` replaced this program.
 
     This reads no settings: an invalid config file must not end the mount.

@@ -182,8 +182,8 @@ class Group:
     """The record of 128 neighbouring chunks, which can be changed and written back.
 
     Args:
-        raw: the record, None if there is none yet. A record with a wrong length counts as none:
-            its chunks are fetched again.
+        raw: the record, None if it does not exist yet. A record with a wrong length counts as
+            missing: its chunks are fetched again.
         boot: the id of this boot; `checked` bits of other boots are dropped.
     """
 

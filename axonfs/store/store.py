@@ -93,7 +93,7 @@ class Store(Metadata):
 
         Raises:
             BusyError: another process owns it; its pid is named.
-            NotFoundError: there is none, and `owner` is false.
+            NotFoundError: it does not exist, and `owner` is false.
             UnsupportedError: the directory is not writable, or others can write to it, or a newer
                 axonfs wrote it.
         """
