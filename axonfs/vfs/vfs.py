@@ -230,6 +230,7 @@ class Vfs:
         A file whose manifest is no longer local stays open; the next read fetches the manifest.
         """
         for number, handle in list(self._journal.known.handles.items()):
+            path: tuple[str, ...] = ("inode", str(handle.inode))
             try:
                 path = self._inodes.path(handle.inode)
                 place = self._inodes.place(handle.inode) or await self._paths.local(path)
@@ -240,7 +241,7 @@ class Vfs:
                 self._inodes.settle(handle.inode, place)
                 await self.files.restore({number: handle}, place)
             except (AxonError, OSError) as exc:  # a disk fault may pass before the next read
-                log.warning("cannot restore an open file: %s", exc)
+                log.warning("cannot restore the open file %s: %s", "/".join(path), exc)
 
     def inodes_above(self, spec: Spec) -> list[int]:
         """The inodes of the directories above a version, even if the kernel does not know them."""
