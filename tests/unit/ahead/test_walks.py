@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import Any, cast
 
@@ -59,10 +58,14 @@ def test_nor_does_a_walk_of_many_programs() -> None:
 
 def test_programs_that_walk_together_are_a_walk() -> None:
     """As a pool of processes does, each with a version or two."""
-    opens = Opens()
-    for number, program in enumerate((HERE, os.getppid(), 1)):
+    opens, over = Opens(), threading.Event()
+    others = [threading.Thread(target=over.wait) for _ in range(2)]
+    for thread in others:
+        thread.start()
+    for number, program in enumerate([HERE, *(thread.native_id or 0 for thread in others)]):
         opens.add(version(f"m{number}"), CONFIG, program, number * 0.1)
     assert judged(opens, 1000) == {}
+    over.set()
 
 
 def test_opening_one_version_again_and_again_postpones_nothing() -> None:
