@@ -1,4 +1,4 @@
-"""Objects without a chunk table of a manifest, in any order of events: what was verified is right."""
+"""Objects without a chunk table of a manifest, in any order of events: verified bytes are right."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ class VerdictMachine(RuleBasedStateMachine):
         if damaged is None or damaged >= stored.count:
             filling.check()
             filling.settle()
-            assert stored.complete and stored.verified
+            assert stored.complete
+            assert stored.verified
         filling.close()
         if frozen:
             stored.thaw()
@@ -94,12 +95,14 @@ class VerdictMachine(RuleBasedStateMachine):
         try:
             right = verify_whole(stored, what.entry, final=final)
         except CorruptError:
-            assert wrong and final
+            assert wrong
+            assert final
             stored.quarantine(None)
             return
         assert was or not complete or right is not wrong or stored.present_bytes == 0
         if complete and not was and not wrong:
-            assert stored.verified and stored.own_table() == what.table
+            assert stored.verified
+            assert stored.own_table() == what.table
 
     @rule(which=WHICH)
     def check(self, which: int) -> None:
