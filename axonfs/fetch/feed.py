@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import trio
 
 from axonfs.catalog.tree import Version
-from axonfs.errors import AxonError, CorruptError, OfflineError, UnverifiedError
+from axonfs.errors import AxonError, BusyError, CorruptError, OfflineError, UnverifiedError
 from axonfs.fetch.download import Download, Job, Priority
 from axonfs.fetch.judge import Judge
 from axonfs.fetch.package import Packages
@@ -189,6 +189,11 @@ class Feed:
         Raises:
             AxonError: they cannot be had; the message says why. Cancelling it stops no job.
         """
+        if not self.object.owned:  # no chunk ever counts as served where its state is not kept
+            raise BusyError(
+                "another process owns the cache, so nothing is fetched into it",
+                hint="mount the models, or use another cache",
+            )
         passed: dict[int, bytes] = {}
         await self._local.tried_again()
         while not await self._may_serve(chunks, passed):
@@ -258,7 +263,7 @@ class Feed:
 
     def want(self, chunks: Range, priority: Priority = Priority.READAHEAD) -> None:
         """Have chunks fetched that no reader waits for yet; errors stay in the log."""
-        refused = self.object.quarantined or not self.allowed
+        refused = self.object.quarantined or not self.allowed or not self.object.owned
         if self._offline or refused or not self.versions:
             return
         if priority is not Priority.DEMAND and self.object.health.fault:

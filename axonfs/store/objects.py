@@ -119,6 +119,11 @@ class StoredObject:
         return self._ledger.health
 
     @property
+    def owned(self) -> bool:
+        """Whether this process owns the cache, so that it may add and remove chunks."""
+        return self._ledger.index.writable
+
+    @property
     def held(self) -> bool:
         return self._holds > 0
 
@@ -312,7 +317,7 @@ class StoredObject:
                 raise
             return False
         value = self._judge(descriptor, chunk, view, right, group)
-        if not self._ledger.index.writable:
+        if not self.owned:
             return value is not None
         if value is None:
             kept = presence.lose(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ import trio
 from axonfs.client import sessions
 from axonfs.client.session import ClosedError, Session
 from axonfs.errors import AxonError, BusyError
+from axonfs.names import parse_spec
+from axonfs.ranges import Range
 from axonfs.settings.settings import Settings
+from tests.support.registry import SPEC, RegistryServer, published
 
 
 @pytest.fixture
@@ -108,6 +112,28 @@ def test_a_session_that_cannot_open_says_why(session: Session, settings: Setting
     session.close()
     with pytest.raises(AxonError, match="the cache directory cannot be used"):
         Session(Settings(cache=Path("/proc/none")), owner=True)
+
+
+def test_what_does_not_own_the_cache_fetches_nothing(tmp_path: Path) -> None:
+    """Such a session keeps no state of chunks, so a read would wait for them without an end."""
+    with RegistryServer(published(tmp_path)) as registry:
+        settings = Settings(cache=tmp_path / "cache", registries=(registry.url,))
+        with closing(Session(settings, owner=True)) as owner:
+            assert list(owner.events({"op": "pin", "specs": [SPEC]}))
+        with closing(Session(settings, owner=False)) as beside:
+
+            async def read() -> None:
+                engine = beside.engine
+                version = await engine.tree.version(parse_spec(SPEC))
+                entry = version.manifest.file("config.json")
+                assert entry is not None
+                with closing(await engine.fetcher.open(version, entry)) as feed:
+                    feed.want(Range(0, 1))
+                    with trio.fail_after(10):
+                        await feed.need(Range(0, 1))
+
+            with pytest.raises(BusyError, match="another process owns the cache"):
+                beside.call(read)
 
 
 def test_sessions_are_shared_by_those_who_agree(settings: Settings) -> None:
