@@ -18,13 +18,27 @@ from typing import Any, NoReturn
 
 from fsspec.spec import AbstractFileSystem
 
-from axonfs.client.api import Client
+from axonfs.client.api import BUFFER_SIZE, Client
 from axonfs.client.results import FileInfo, ModelInfo
 from axonfs.errors import AxonError, NotFoundError, UsageError
 
 # Seconds that an answer of a registry is used for; a version never changes, but `latest` does.
 KEPT_SECONDS = 60.0
 KEPT_VERSIONS = 256
+
+
+_OPTIONS_OF_FSSPEC = frozenset(
+    {"asynchronous", "listings_expiry_time", "loop", "max_paths", "use_listings_cache"}
+)
+
+
+class _SizedReader(io.BufferedReader):
+    """A file that also has its size, as fsspec's own files do."""
+
+    def __init__(self, raw: io.RawIOBase, buffer_size: int) -> None:
+        self.size = raw.seek(0, os.SEEK_END)
+        raw.seek(0)
+        super().__init__(raw, buffer_size)
 
 
 class AxonFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
@@ -51,6 +65,8 @@ class AxonFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
         ca_bundle: str | os.PathLike[str] | None = None,
         **storage_options: Any,
     ) -> None:
+        if unknown := storage_options.keys() - _OPTIONS_OF_FSSPEC:
+            raise TypeError(f"axonfs has no storage option {min(unknown)}")
         super().__init__(**storage_options)
         self.client = Client(
             registries=registries,
@@ -126,7 +142,7 @@ class AxonFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no
             spec, inner = _split(path)
             if not spec:
                 raise NotFoundError("no version in the path", path=path, hint=_FORM)
-            return self.client.open(spec, inner)
+            return _SizedReader(self.client.open(spec, inner, buffering=0), BUFFER_SIZE)
 
     def _in_version(self, spec: str, inner: str) -> list[dict[str, Any]]:
         found, below = dict[str, dict[str, Any]](), f"{inner}/" if inner else ""

@@ -124,6 +124,19 @@ def test_files_are_read(fs: Any, tmp_path: Path) -> None:
         fs.open("nlp/tiny/config.json")
 
 
+def test_files_have_their_size(fs: Any) -> None:
+    with fs.open(WEIGHTS) as file:
+        assert file.size == SIZES["model.safetensors"]
+        assert file.tell() == 0
+    assert fs.read_block("data/tables@2.0.0/table.csv", 1, 12, b"\n") == b"alpha,1\n"
+
+
+def test_options_that_do_not_exist_are_refused(options: dict[str, str]) -> None:
+    with pytest.raises(TypeError, match="no storage option registry"):
+        fsspec.filesystem("axonfs", registry=options["registries"])
+    fsspec.filesystem("axonfs", **options, use_listings_cache=False, skip_instance_cache=True)
+
+
 def test_globs_and_walks(fs: Any) -> None:
     assert fs.glob("nlp/tiny@*/*.json") == [f"{ROOT}/config.json", f"{ROOT}/tokenizer.json"]
     assert fs.glob("axonfs://*/tables@2.0.0/**/*.csv") == [
