@@ -21,6 +21,7 @@ from axonfs.client.file import CachedFile, MountedFile
 from axonfs.client.mounted import Mounted
 from axonfs.client.target import Target, resolve_with_notes
 from axonfs.client.transport import LOOKS, READ_ONLY, Sink, Transport, result_here
+from axonfs.connection.mounting import DEAD
 from axonfs.errors import AxonError, MalformedError, NotFoundError, UnsupportedError
 from axonfs.names import check_path
 from axonfs.settings.settings import Settings
@@ -76,15 +77,16 @@ class Client:
     ) -> None:
         self._flags: dict[str, Any] = {
             "registries": (registries,) if isinstance(registries, str) else tuple(registries),
-            "cache": None if cache is None else os.fspath(cache),
+            "cache": None if cache is None else os.fsdecode(cache),
             "cache_size": cache_size,
             "offline": offline,
             "deadline": deadline,
             "streams": streams,
             "tokens": None if tokens is None else dict(tokens),
-            "ca_bundle": None if ca_bundle is None else os.fspath(ca_bundle),
+            "ca_bundle": None if ca_bundle is None else os.fsdecode(ca_bundle),
         }
-        target = Target.of(resolve_with_notes(self._flags, log.warning), self._flags["registries"])
+        found = resolve_with_notes(self._flags, log.warning, flagged="an argument of axonfs.Client")
+        target = Target.of(found, self._flags["registries"])
         self._transport = Transport(target, log.info, _here)
         self._mounted = Mounted(self._transport)
         self._files: weakref.WeakSet[MountedFile | CachedFile] = weakref.WeakSet()
@@ -119,13 +121,16 @@ class Client:
     def __reduce__(self) -> tuple[Callable[[dict[str, Any]], Client], tuple[dict[str, Any]]]:
         return _made, (self._flags,)
 
-    def search(self, query: str, *, sources: Sequence[str] = ()) -> list[results.ModelListing]:
+    def search(
+        self, query: str, *, sources: str | Sequence[str] = ()
+    ) -> list[results.ModelListing]:
         """The versions that match every word of `query`, best first; "" matches all.
 
         Args:
             sources: what to ask: "registry" (the default), "hf", "modelscope".
         """
-        found = self._ask({"op": "search", "query": query, "sources": list(sources)})
+        request = {"op": "search", "query": _text("query", query), "sources": _list(sources)}
+        found = self._ask(request)
         return [results.listing(item) for item in found["models"]]
 
     def info(self, spec: str) -> results.ModelInfo:
@@ -138,7 +143,8 @@ class Client:
         Raises:
             NotFoundError: there is no such version.
         """
-        return results.model_info(self._ask({"op": "info", "spec": spec})["version"])
+        found = self._ask({"op": "info", "spec": _text("spec", spec)})
+        return results.model_info(found["version"])
 
     def versions(self, name: str) -> results.Versions:
         """The versions of the model `namespace/name`, the oldest first.
@@ -146,7 +152,7 @@ class Client:
         Raises:
             NotFoundError: there is no such model.
         """
-        return results.versions(self._ask({"op": "versions", "model": name}))
+        return results.versions(self._ask({"op": "versions", "model": _text("name", name)}))
 
     def pin(
         self,
@@ -172,9 +178,9 @@ class Client:
         """
         request = {
             "op": "pin",
-            "specs": [spec],
-            "include": [include] if isinstance(include, str) else list(include),
-            "exclude": [exclude] if isinstance(exclude, str) else list(exclude),
+            "specs": [_text("spec", spec)],
+            "include": _list(include),
+            "exclude": _list(exclude),
         }
 
         def sink(event: Event) -> None:
@@ -185,7 +191,7 @@ class Client:
         (item,) = self._ask(request, sink)["pins"]
         return results.pin_result(item)
 
-    def path(self, spec: str, path: str = "") -> Path:
+    def path(self, spec: str, path: str | os.PathLike[str] = "") -> Path:
         """The directory of a version in the running mount, or of a file in it.
 
         Raises:
@@ -193,19 +199,21 @@ class Client:
             NotFoundError: there is no such version. Whether there is such a file is not checked.
         """
         self._check()
-        found, directory = self._mounted.directory(spec, self._note)
+        found, directory = self._mounted.directory(_text("spec", spec), self._note)
         return directory / _checked_path(found, path) if path else directory
 
     @overload
     def open(  # type: ignore[overload-overlap]  # 0 is an int too, as for Python's own `open`
-        self, spec: str, path: str, *, buffering: Literal[0]
+        self, spec: str, path: str | os.PathLike[str], *, buffering: Literal[0]
     ) -> MountedFile | CachedFile: ...
 
     @overload
-    def open(self, spec: str, path: str, *, buffering: int = -1) -> io.BufferedReader: ...
+    def open(
+        self, spec: str, path: str | os.PathLike[str], *, buffering: int = -1
+    ) -> io.BufferedReader: ...
 
     def open(
-        self, spec: str, path: str, *, buffering: int = -1
+        self, spec: str, path: str | os.PathLike[str], *, buffering: int = -1
     ) -> io.BufferedReader | MountedFile | CachedFile:
         """A file of a version, to be read in binary; it is seekable.
 
@@ -221,20 +229,19 @@ class Client:
             NotFoundError: there is no such version, or no such file in it.
         """
         self._check()
-        path = _checked_path(str(parse_wanted(spec)), path)
+        size = BUFFER_SIZE if buffering < 0 else buffering
+        path = _checked_path(str(parse_wanted(_text("spec", spec))), path)
         raw = self._open_mounted(spec, path) or self._open_cached(spec, path)
         with self._adding:
             self._files.add(raw)
-        if buffering == 0:
-            return raw
-        return io.BufferedReader(raw, BUFFER_SIZE if buffering < 0 else buffering)
+        return io.BufferedReader(raw, size) if size else raw
 
     def status(self) -> results.Status:
         """The state of the mount, or of the cache where nothing is mounted."""
         return results.status(self._ask({"op": "status"})["status"])
 
     def _open_mounted(self, spec: str, path: str) -> MountedFile | None:
-        """The file in the mount; None if nothing is mounted."""
+        """The file in the mount; None if nothing is mounted, or the mount is dead."""
         mountpoint = self._mounted.mountpoint()
         if mountpoint is None:
             return None
@@ -245,7 +252,11 @@ class Client:
             named, directory = str(wanted), mountpoint.joinpath(*wanted.spec.segments)
         try:
             return MountedFile(str(directory / path), named, path)
-        except AxonError:  # the mount's own error says more than an errno, if there is one
+        except AxonError as exc:
+            if exc.errno in DEAD:  # its process ended, and the kernel's mount is left
+                self._mounted.forget()
+                return None
+            # The mount's own error says more than an errno, if there is one.
             self._transport.ask_worker({"op": "info", "spec": named})
             raise
 
@@ -280,7 +291,18 @@ def _made(flags: dict[str, Any]) -> Client:
     return Client(**flags)
 
 
-def _checked_path(spec: str, path: str) -> str:
+def _text(name: str, value: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    return value
+
+
+def _list(value: str | Sequence[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _checked_path(spec: str, path: str | os.PathLike[str]) -> str:
+    path = _text("path", os.fspath(path))
     try:
         return check_path(path)
     except MalformedError as exc:

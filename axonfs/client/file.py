@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import io
+import operator
 import os
 import threading
 import warnings
@@ -119,7 +120,7 @@ class CachedFile(io.RawIOBase):
             bases = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._opened.size}
             if whence not in bases:
                 raise ValueError(f"invalid whence ({whence}, should be 0, 1 or 2)")
-            if (position := bases[whence] + offset) < 0:
+            if (position := bases[whence] + operator.index(offset)) < 0:
                 raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
             self._position = position
             return position
@@ -144,6 +145,10 @@ class CachedFile(io.RawIOBase):
             if isinstance(exc, AxonError):
                 raise ReadError.of(exc) from exc
             raise
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As io.RawIOBase, and None means all, as for io.FileIO; raises ReadError."""
+        return super().read(-1 if size is None else size) or b""
 
     def readall(self) -> bytes:
         """The bytes from the position to the end, in one piece."""

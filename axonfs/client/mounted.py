@@ -38,6 +38,10 @@ class Mounted:
             self._mountpoint, self._mounts = self._find(), now
         return self._mountpoint
 
+    def forget(self) -> None:
+        """Look for the mountpoint again: the mount that was found is dead."""
+        self._mountpoint = None
+
     def _find(self) -> Path | None:
         answer = self._transport.ask_worker({"op": "status"})
         if answer and (mountpoint := answer["status"].get("mountpoint")):

@@ -36,7 +36,10 @@ class Target:
 
 
 def resolve_with_notes(
-    flags: Mapping[str, object], note: Callable[[str], None]
+    flags: Mapping[str, object],
+    note: Callable[[str], None],
+    *,
+    flagged: str = "the command line",
 ) -> dict[str, tuple[Any, str]]:
     """Each setting's value and where it comes from.
 
@@ -44,10 +47,10 @@ def resolve_with_notes(
     is used but those that a flag or a variable names.
     """
     try:
-        found = resolve(flags)
+        found = resolve(flags, flagged=flagged)
     except ClosedFileError as exc:
         note(f"{exc}; its settings are not used")
-        return resolve(flags, {})
+        return resolve(flags, {}, flagged=flagged)
     if (closed := closed_config()) is not None:
         note(f"{closed}: this user may not read it; its settings are not used")
     return found

@@ -171,8 +171,10 @@ def _events_of_worker(cache: Path, request: Event) -> Iterator[Event] | None:
     events = iter(call(cache, request))
     try:
         first = next(events)
-    except (FileNotFoundError, ConnectionRefusedError, PermissionError):
+    except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError, PermissionError):
         return None
+    except ConnectionError as exc:  # it ended while it was asked
+        raise AxonError(_WENT_AWAY, hint=_AGAIN) from exc
     except StopIteration:
         return iter(())
     return _chain(first, events)

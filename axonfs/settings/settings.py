@@ -207,7 +207,10 @@ def settings_of(found: Mapping[str, tuple[Any, str]]) -> Settings:
 
 
 def resolve(
-    flags: Mapping[str, object], document: ConfigValues | None = None
+    flags: Mapping[str, object],
+    document: ConfigValues | None = None,
+    *,
+    flagged: str = "the command line",
 ) -> dict[str, tuple[Any, str]]:
     """The value and provenance of every setting, defaults included.
 
@@ -215,6 +218,7 @@ def resolve(
 
     Args:
         document: the content of the config file; by default the file is read.
+        flagged: where the flags come from, for messages.
     """
     document = read_document() if document is None else document
     found: dict[str, tuple[Any, str]] = {}
@@ -222,7 +226,7 @@ def resolve(
         flag = flags.get(name)
         variable = os.environ.get(key.variable or "", "")
         if flag is not None and flag != ():
-            found[name] = convert(name, flag, "the command line"), "flag"
+            found[name] = convert(name, flag, flagged), "flag"
         elif variable:
             found[name] = convert(name, variable, key.variable or ""), key.variable or ""
         elif name in document:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,21 @@ def test_a_client_that_outlives_a_mount_goes_on_without_it(
             assert isinstance(file.raw, MountedFile)
             assert file.read() == expected
         assert client.status().mountpoint == again.path
+
+
+@pytest.mark.complains
+def test_a_client_goes_on_without_a_mount_that_died(
+    start_mount: MountFactory, registry: RegistryServer, tmp_path: Path
+) -> None:
+    mount = start_mount(registry.url)
+    with axonfs.Client(registries=registry.url, cache=mount.cache) as client:
+        client.open(SPEC, NAME).close()
+        pid = client.status().pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)  # the kernel's mount is left, and answers ENOTCONN
+        wait_until_free(mount.cache)
+        with client.open(SPEC, NAME) as file:
+            assert file.read() == source_bytes(tmp_path, 0, NAME)
 
 
 @pytest.mark.complains

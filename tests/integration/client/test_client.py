@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 import axonfs
 from axonfs import errors
-from axonfs.client import sessions
+from axonfs.call import Event
+from axonfs.client import sessions, transport
 from axonfs.rundir import prepare, take_lock
 from tests.integration.client.conftest import MakeClient
 from tests.support.locks import is_free, wait_until_free
@@ -130,6 +134,44 @@ def test_settings_are_those_of_commands(make_client: MakeClient, tmp_path: Path)
     assert "s3cret" not in repr(client)
     with pytest.raises(errors.OfflineError):
         client.info(SPEC)
+
+
+def test_an_invalid_argument_is_not_called_a_flag(make_client: MakeClient) -> None:
+    with pytest.raises(errors.UsageError, match=r"from an argument of axonfs\.Client"):
+        make_client(deadline=-1)
+
+
+def test_arguments_of_another_type_are_refused(client: axonfs.Client) -> None:
+    unknown: Any = None
+    for call in (client.info, client.versions, client.search, client.pin, client.path):
+        with pytest.raises(TypeError, match="must be a str, not NoneType"):
+            call(unknown)
+    with pytest.raises(TypeError, match="path must be a str, not bytes"):
+        client.open(SPEC, cast(Any, b"config.json"))
+
+
+def test_one_source_is_named_without_a_list(client: axonfs.Client) -> None:
+    assert client.search("tiny", sources="registry") == client.search("tiny")
+
+
+def test_a_cache_that_is_a_file_is_an_error(make_client: MakeClient, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    client = make_client(cache=tmp_path / "file")
+    assert client.info(SPEC).spec == SPEC  # no cache is needed to look
+    with pytest.raises(errors.UnsupportedError, match="the cache directory cannot be used"):
+        client.status()
+
+
+def test_a_mount_that_ends_while_it_is_asked_is_an_error(
+    client: axonfs.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Reset(Iterator[Event]):
+        def __next__(self) -> Event:
+            raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    monkeypatch.setattr(transport, "call", lambda cache, request: Reset())
+    with pytest.raises(errors.AxonError, match="the mount went away"):
+        client.status()
 
 
 def test_a_closed_client_takes_no_calls(make_client: MakeClient) -> None:

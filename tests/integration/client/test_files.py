@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -66,6 +67,10 @@ def test_a_raw_file_reads_as_python_s_own(client: axonfs.Client, weights: bytes)
         assert file.readall() == weights[len(buffer) + 10 :]
         assert file.readinto(buffer) == 0
         assert file.readall() == b""
+        assert file.seek(5) == 5
+        assert file.read(None) == weights[5:]
+        with pytest.raises(TypeError, match="float"):
+            file.seek(1.5)  # type: ignore[arg-type]
         with pytest.raises(OSError, match="Invalid argument"):
             file.seek(-1)
         for refused in (partial(file.write, b"x"), partial(file.truncate, 0), file.fileno):
@@ -110,6 +115,17 @@ def test_a_whole_file_is_read_in_the_caller_s_thread(client: axonfs.Client, weig
         assert file.readall() == weights
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(number)
+
+
+def test_a_path_may_be_a_path(client: axonfs.Client) -> None:
+    with client.open(SPEC, Path("config.json")) as file:
+        assert file.read() == CONFIG
+
+
+def test_an_invalid_buffering_opens_nothing(client: axonfs.Client) -> None:
+    with pytest.raises(TypeError):
+        client.open(SPEC, NAME, buffering=cast(Any, "r"))
+    assert not client._files
 
 
 def test_a_closed_file_is_closed(client: axonfs.Client) -> None:
