@@ -179,6 +179,8 @@ class ReadError(AxonError, OSError):  # type: ignore[misc]  # `errno` is always 
     Also an OSError with that error's errno, which is what readers of files expect.
     """
 
+    strerror: str = ""  # in place of OSError's, which pickling drops
+
     @classmethod
     def of(cls, error: AxonError) -> Self:
         """The error of a reader who meets `error`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -66,7 +67,7 @@ class CachedFiles:
         if isinstance(place, File) and not self._store.writable:
             return await self._open_beside(number, place)
         handle = await self._files.open(number, place)
-        direct = FrozenFile(handle.backing) if handle.backing is not None else None
+        direct = _frozen(handle.backing)
         self._files.opened(number, number, backing_id=int(direct is not None))
         self._reading[number] = 0
         return Opened(number, str(version.spec), _size(handle), direct)
@@ -118,6 +119,13 @@ class CachedFiles:
             self._closing.discard(number)
             del self._reading[number]
             self._files.release(number)
+
+
+def _frozen(backing: int | None) -> FrozenFile | None:
+    """None if there is no backing file, or no descriptor is left: then the session reads it."""
+    with suppress(OSError):
+        return FrozenFile(backing) if backing is not None else None
+    return None
 
 
 async def _unknown(inode: int) -> NoReturn:

@@ -78,7 +78,7 @@ class ModelInfo:
     size: int
     local: int
     files: tuple[FileInfo, ...]
-    facts: Mapping[str, str | int] = field(default_factory=dict)
+    facts: Mapping[str, str | int] = field(default_factory=dict, hash=False)
     left_out: tuple[str, ...] = ()
 
 
@@ -158,7 +158,7 @@ class Status:
     registries: tuple[str, ...]
     pins: int
     failures: tuple[str, ...]
-    details: Mapping[str, Any] = field(repr=False)
+    details: Mapping[str, Any] = field(repr=False, hash=False)
 
 
 def listing(item: Mapping[str, Any]) -> ModelListing:

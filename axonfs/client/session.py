@@ -232,7 +232,7 @@ class Session:
             with trio.move_on_after(LINGER if self._shared else math.inf) as waited:
                 await self._stopping.wait()
             with self._lock:
-                idle = taken == self._taken and not self.leases
+                idle = taken == self._taken and not self.leases and not self._calls
                 if idle or not waited.cancelled_caught:
                     self._ended = True
                     return

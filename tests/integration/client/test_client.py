@@ -191,6 +191,16 @@ def test_a_client_can_be_pickled(client: axonfs.Client) -> None:
         assert twin.info(SPEC).spec == SPEC
 
 
+def test_results_and_errors_go_between_processes(client: axonfs.Client) -> None:
+    for result in (client.info(SPEC), client.status(), client.pin(SPEC)):
+        twin = pickle.loads(pickle.dumps(result))
+        assert (twin, hash(twin)) == (result, hash(result))
+    fault = errors.ReadError.of(errors.DeadlineError("no progress", spec=SPEC, hint="wait"))
+    copied = pickle.loads(pickle.dumps(fault))
+    assert str(copied) == str(fault)
+    assert (copied.errno, copied.strerror) == (errno.ETIMEDOUT, "no progress")
+
+
 def test_threads_share_a_client(client: axonfs.Client, weights: bytes) -> None:
     failures: list[BaseException] = []
 

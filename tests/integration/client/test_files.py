@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import multiprocessing
@@ -115,6 +116,22 @@ def test_a_whole_file_is_read_in_the_caller_s_thread(client: axonfs.Client, weig
         assert file.readall() == weights
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(number)
+
+
+def test_a_whole_file_is_read_without_a_descriptor_of_its_own(
+    client: axonfs.Client, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shortage(descriptor: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    client.pin(SPEC)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "dup", shortage)
+        file = client.open(SPEC, NAME, buffering=0)
+    with file:
+        assert isinstance(file, CachedFile)
+        assert file._opened.direct is None
+        assert file.readall() == weights
 
 
 def test_a_path_may_be_a_path(client: axonfs.Client) -> None:

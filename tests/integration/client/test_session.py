@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -83,6 +84,21 @@ def test_closing_ends_the_work_that_waits(session: Session) -> None:
         session.call(trio.lowlevel.checkpoint)
     session.close()
     session.post(lambda: None)
+
+
+def test_work_under_way_keeps_a_session_that_has_no_user(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a read has in one thread while another one closes the file."""
+    monkeypatch.setattr("axonfs.client.session.LINGER", 0.05)
+    made = Session(settings, owner=True, shared=True)
+    made.lease()
+    thread, _ = waiting(made)
+    made.give_back()
+    time.sleep(0.5)
+    assert made.alive
+    made.close()
+    thread.join(30)
 
 
 def test_an_engine_that_fails_is_logged_and_replaced(
