@@ -104,7 +104,8 @@ def take_lock(cache: Path) -> int:
         pid = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
         os.close(descriptor)
         what = f"the cache is in use by process {pid or 'unknown'}"
-        raise BusyError(what, source=str(cache)) from exc
+        hint = "wait until that process is done, or use another cache"
+        raise BusyError(what, source=str(cache), hint=hint) from exc
     try:
         sign_lock(descriptor)
     except OSError as exc:

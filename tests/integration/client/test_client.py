@@ -236,8 +236,9 @@ def test_a_cache_that_another_process_owns_is_read(
     lock = take_lock(tmp_path / "cache")
     try:
         assert client.info(SPEC).pinned == "complete"
-        with pytest.raises(errors.BusyError, match=f"in use by process {os.getpid()}"):
+        with pytest.raises(errors.BusyError, match=f"in use by process {os.getpid()}") as caught:
             client.pin(SPEC)
+        assert caught.value.hint == "wait until that process is done, or use another cache"
     finally:
         os.close(lock)
     assert client.pin(SPEC).fetched == 0
