@@ -17,7 +17,7 @@ from axonfs.fetch.filling import Filling
 from axonfs.fetch.verify import verify_whole, wrong_chunks
 from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE
 from axonfs.store import Store, StoredObject
-from axonfs.store.index import Table
+from axonfs.store.index import Table, Transaction
 from tests.support.stores import BOOT, sample
 
 PIECE = DEFAULT_CHUNK_SIZE
@@ -128,14 +128,15 @@ class VerdictMachine(RuleBasedStateMachine):
         key = bytes.fromhex(SAMPLES[which].digest)
         with self.store._index.view() as view:
             keys = [found for found, _ in view.scan(Table.TABLES, key)]
-        for found in keys:
-            self.store._index.write(
-                lambda txn, found=found: (
-                    txn.delete(Table.TABLES, found)
-                    if raw is None
-                    else txn.put(Table.TABLES, found, raw)
-                )
-            )
+
+        def lose(transaction: Transaction) -> None:
+            for found in keys:
+                if raw is None:
+                    transaction.delete(Table.TABLES, found)
+                else:
+                    transaction.put(Table.TABLES, found, raw)
+
+        self.store._index.write(lose)
 
     @rule(which=WHICH)
     def drop(self, which: int) -> None:
