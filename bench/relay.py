@@ -5,7 +5,7 @@
 Listens on HOST:PORT, forwards to 127.0.0.1:TARGET_PORT, and prints "ready". In both directions
 bytes arrive half a round trip after they were sent. A new connection carries nothing during its
 first round trip, like a handshake. The relay carries several Gbit/s. It does not model loss or the
-slow start of TCP, so many short connections are faster here than on a real line. One trio thread.
+slow start of TCP, so short connections are faster here than on a real line. One trio thread.
 """
 
 from __future__ import annotations

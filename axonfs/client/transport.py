@@ -88,7 +88,7 @@ class Transport:
         return self.here(settings, request, sink)
 
     def ask_worker(self, request: Event, sink: Sink = ignore) -> Event | None:
-        """The result of `request` from a running mount of this user; None if there is none to ask.
+        """The result of `request` from a running mount of this user; None if there is no mount.
 
         Raises:
             AxonError: the request failed; it carries the exit code.
@@ -142,7 +142,7 @@ def own_tokens(settings: Settings) -> dict[str, str]:
 
 
 def _caches(target: Target) -> Iterator[Path]:
-    """The cache that is configured; else, if nobody named one, that of the only mount there is."""
+    """The cache that is configured; else, if none is, the cache of the only mount."""
     yield target.settings.cache
     if not target.explicit_cache and (found := cache_of_only_mount()) is not None:
         yield found

@@ -20,9 +20,9 @@ PERIOD = 0.5
 GAIN = 0.35
 # Seconds until a step that did not pay is tried again, and the doubling's end.
 PATIENCE, PATIENCE_MAX = 4.0, 64.0
-# Refusals within so many seconds are answers to the same streams: they count once.
+# Refusals within this many seconds are answers to the same streams: they count once.
 BURST = 1.0
-# A stream stores what it brings in so many seconds at a time. The more that is, the less of it is
+# A stream stores what it brings in this many seconds at a time. The more that is, the less of it is
 # the interpreter's: `pin` of 4 GiB took 4.2 s in pieces of 2 MiB, 3.9 of 4 and 3.8 of 8.
 MOMENT = 0.05
 # At least what gets one folio of the page cache, if written at once and aligned. A mapping enters

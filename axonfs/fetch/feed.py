@@ -22,7 +22,7 @@ from axonfs.ranges import Range, runs, split
 
 # One ranged GET. Larger spares round trips, smaller lets demand in sooner and spreads streams.
 JOB_BYTES = 16 << 20
-# A reader whose chunk a running job will bring only after so many bytes has it asked for apart:
+# A chunk that a running job brings only after more bytes than this is requested on its own:
 # less than that is mostly there sooner than an answer to another request.
 FAR_BYTES = 8 << 20
 # Readers step back a little (safetensors reads a header twice), so that much is not punched.

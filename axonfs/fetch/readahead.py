@@ -23,7 +23,7 @@ REFILL = 4
 # The kernel's own readahead delivers requests of one stream slightly out of order.
 SLACK = 2 << 20
 MAX_CURSORS = 64
-# A cursor that none of so many reads followed has lost its reader.
+# A cursor that none of this many reads followed has lost its reader.
 RECENT_READS = 1024
 
 

@@ -62,7 +62,7 @@ class Schedule:
         return waited
 
     def take(self) -> Job | None:
-        """The job to start now, counted as running from here on; None if there is none."""
+        """The job to start now, counted as running from here on; None if no job may start."""
         for priority, queue in self._waiting.items():
             if queue and not self.free(priority):
                 return None

@@ -107,7 +107,7 @@ class Reader:
 
 
 class _InTime:
-    """A read that must not take longer than so many seconds."""
+    """A read that must not take longer than `seconds`."""
 
     def __init__(self, name: str, seconds: float) -> None:
         self._name, self._seconds = name, seconds

@@ -22,7 +22,7 @@ MOST, LEAST = 160, 40
 
 
 def allow(mount: Mount, count: int) -> None:
-    """Let the mount's worker have so many descriptors from now on."""
+    """Limit the descriptors of the mount's worker from now on."""
     resource.prlimit(mount.worker(), resource.RLIMIT_NOFILE, (count, MOST))
 
 

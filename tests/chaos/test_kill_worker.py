@@ -75,7 +75,7 @@ class Meter:
             exchange.write(exchange.body[position * CHUNK : (position + 1) * CHUNK])
 
     def let(self, count: int, total: int) -> None:
-        """Let so many more chunks go out, and return when they did or there are no more."""
+        """Let `count` more chunks go out, and return when they did or no more are left."""
         with self._lock:
             goal = self.sent.total() + count
             self._permits.release(count)
@@ -144,7 +144,7 @@ def many(tmp_path: Path) -> Iterator[tuple[str, dict[str, Path]]]:
 
 
 class Commander(threading.Thread):
-    """Pins, unpins, cleans and asks, one after the other, whoever answers."""
+    """Pins, unpins, cleans and asks, one after the other, while workers change."""
 
     def __init__(self, cache: Path, seed: str) -> None:
         super().__init__()

@@ -43,7 +43,7 @@ PATIENCE = 40
 DOCUMENTED = (errno.EIO, errno.EACCES, errno.ESTALE, errno.ETIMEDOUT)
 KINDS = ("read", "direct", "mmap", "direct") * 2
 RATE = 0.12
-BURST = 150  # of so many requests the first few are refused
+BURST = 150  # requests, of which the first few are refused
 
 
 def stall_briefly(exchange: Exchange) -> None:
@@ -92,7 +92,7 @@ FAULTS: dict[str, Fault] = {
     "redirect in a circle": faulty.redirect("/circle"),
     "redirect to a file": faulty.redirect("file:///etc/passwd"),
     "redirect to another scheme": faulty.redirect("gopher://127.0.0.1/"),
-    "redirect to nobody": faulty.redirect("http://127.0.0.1:1/"),
+    "redirect to a closed port": faulty.redirect("http://127.0.0.1:1/"),
     "redirect to nowhere": faulty.redirect("http://[::bad"),
     "redirect without a place": faulty.status(302),
 }
@@ -136,7 +136,7 @@ class Liar:
 
 @pytest.fixture
 def origins(tmp_path: Path) -> Iterator[tuple[FaultyOrigin, FaultyOrigin]]:
-    """A registry with some models, and an origin whose certificate nobody trusts."""
+    """A registry with some models, and an origin with an untrusted certificate."""
     for number in range(MODELS):
         spec = f"nlp/m{number}@1.0.0"
         registry = published(tmp_path, SIZES, spec=spec, seed=number, chunk_size=CHUNK)

@@ -166,7 +166,7 @@ def same(data: bytes | None, want: bytes, part: Range) -> bool:
 def write_index(
     path: Path, disk: Disk, chance: random.Random, kind: str
 ) -> dict[str, set[int]] | None:
-    """Which chunks the index knows, None if nobody can tell."""
+    """Which chunks the index knows, None if that is unknown."""
     last = disk.moments[-1]
     early = chance.choice(disk.moments[:-1])
     if kind == "gone":

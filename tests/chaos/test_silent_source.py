@@ -124,7 +124,7 @@ def test_silence(
             compare(mount.path / "nlp" / first, tmp_path / "a/models/nlp" / first)
             healthy, local = healthy + one.healthy, local + one.local
             times += one.times
-    # However busy the machine is with so many programs, they go on one after the other.
+    # However busy the machine is, these programs run one after the other.
     assert healthy >= ROUNDS * 5
     assert statistics.median(times) < DEADLINE / 8
     report(

@@ -1,4 +1,4 @@
-"""Kill and replace the worker of a mount, and what it holds: for tests that do so many times."""
+"""Kill and replace the worker of a mount, and what it holds: for tests that do this often."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def next_worker(mount: Mount, dead: int) -> int:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         if children and int(children[0]) != dead:
             return int(children[0])
-        time.sleep(0.005)  # the holder tells nobody that it starts the next one
+        time.sleep(0.005)  # the start of the next worker has no event
 
 
 class Killer:
@@ -66,7 +66,7 @@ class Killer:
 
 
 def check_log(mount: Mount) -> None:
-    """Workers ended by our hand alone, and nobody complained of anything else."""
+    """Workers ended by our hand alone, and the log has no other complaint."""
     ours = ("was killed by SIGKILL",)
     assert [line for line in mount.complaints() if not any(part in line for part in ours)] == []
 

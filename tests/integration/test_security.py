@@ -207,7 +207,7 @@ def test_credentials_stay_with_their_origin(
         try:
             assert get(origin.url + "object") == DATA
         except AxonError:
-            assert change == "scheme"  # nobody speaks TLS there
+            assert change == "scheme"  # that port speaks no TLS
         first, *rest = [*origin.requests, *other.requests]
         assert first.headers["authorization"] == "s3cret"
         assert all("authorization" not in seen.headers for seen in rest)

@@ -105,7 +105,7 @@ def test_everything_in_a_cache_is_its_owners(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o777, 0o775])
 def test_a_cache_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
-    """Nobody else can put a link where the lock, the log, the index or an object is opened."""
+    """No other user can put a link where the lock, the log, the index or an object is opened."""
     cache = tmp_path / "cache"
     cache.mkdir()
     (cache / "something").touch()

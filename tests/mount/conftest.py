@@ -45,7 +45,7 @@ def run_axonfs(*args: str | Path, check: bool = True) -> subprocess.CompletedPro
 
 
 def settled(done: Callable[[], bool], seconds: float = 60) -> None:
-    """Return once `done`, for what tells nobody when it is."""
+    """Return once `done`, for what has no event."""
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, "it does not settle"

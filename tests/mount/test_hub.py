@@ -252,7 +252,7 @@ def test_a_refused_pin_is_not_said_to_be_one(axonfs: Command, hub: HubServer, re
 
 
 def test_a_name_without_its_hub(axonfs: Command) -> None:
-    """What somebody types who knows the model's id."""
+    """What a user types who knows the model's id."""
     told = axonfs("info", "acme/tiny", check=False).stderr
     assert "on the Hugging Face Hub it is hf/acme/tiny" in told
     told = axonfs("info", "hf/acme/tyni", check=False).stderr

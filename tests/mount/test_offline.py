@@ -1,4 +1,4 @@
-"""What is pinned needs no network: mounts where there is none, and where nobody answers."""
+"""What is pinned needs no network: mounts without one, and with one that does not answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.registry import RegistryServer
 
 pytestmark = pytest.mark.mount
 SPEC = "nlp/tiny@1.0.0"
-# What nobody may wait for: the readers below would, where the mount insisted on an answer.
+# Longer than any reader below may take: it would, if the mount waited for an answer.
 PATIENCE = "3600"
 LIMIT = 30
 

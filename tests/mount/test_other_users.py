@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.usefixtures("open_to_users", "open_path"),
 ]
 NOBODY = 65534
-SECRET = "t0ken-that-nobody-may-see"
+SECRET = "t0ken-to-be-kept-secret"
 SPEC = "nlp/tiny@1.0.0"
 AsUser = Callable[..., subprocess.CompletedProcess[str]]
 

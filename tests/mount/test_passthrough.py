@@ -135,9 +135,9 @@ def test_switched_off(start_mount: MountFactory, registry: RegistryServer, tmp_p
     [
         (
             "from axonfs.daemon import possessions\n"
-            "def refuse(message): raise ValueError('an INIT nobody knows')\n"
+            "def refuse(message): raise ValueError('an unknown INIT')\n"
             "possessions.parse_offer = refuse",
-            "libfuse made the connection: an INIT nobody knows",
+            "libfuse made the connection: an unknown INIT",
         ),
         (
             "from axonfs.fuse import openreply\nopenreply.UNAVAILABLE = 'no extension'",

@@ -30,7 +30,7 @@ def loads(mount: Mount) -> dict[str, dict[str, Any]]:
 
 
 def until(done: Callable[[], bool], seconds: float = 20) -> None:
-    """Return once `done`: a mount tells nobody how far a load is."""
+    """Return once `done`: a load's progress has no event."""
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline

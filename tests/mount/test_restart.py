@@ -300,7 +300,7 @@ def test_stop_with_readers(mount: Mount) -> None:
     mount.process.send_signal(signal.SIGTERM)
     assert mount.process.wait(40) == 0
     assert not os.path.ismount(mount.path)
-    with contextlib.suppress(OSError):  # ENOTCONN: there is nobody left to tell of the close
+    with contextlib.suppress(OSError):  # ENOTCONN: no worker takes the close any more
         os.close(descriptor)
 
 
@@ -331,7 +331,7 @@ def wait_for_another(mount: Mount, old: int) -> None:
     deadline = time.monotonic() + 20
     while children.read_text().split() in ([], [str(old)]):
         assert time.monotonic() < deadline
-        time.sleep(0.001)  # the holder tells nobody that it starts the next one
+        time.sleep(0.001)  # the start of the next worker has no event
 
 
 def test_unmounted_while_there_is_no_worker(mount: Mount) -> None:

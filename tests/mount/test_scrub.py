@@ -50,7 +50,7 @@ def spoil(backing: Path, chunk: int) -> None:
 
 
 def wait(done: Callable[[], bool]) -> None:
-    """A mount tells nobody when it is done."""
+    """The end of a scrub has no event."""
     deadline = time.monotonic() + 20
     while not done():
         assert time.monotonic() < deadline

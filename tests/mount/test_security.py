@@ -24,7 +24,7 @@ from tests.support.wiring import Authority
 
 pytestmark = pytest.mark.mount
 OTHER, NOBODY = 1000, 65534
-SECRET = "t0ken-that-nobody-may-see"
+SECRET = "t0ken-to-be-kept-secret"
 ESCAPE = "\x1b[2J\x1b]0;owned\x07"
 
 
@@ -170,7 +170,7 @@ def test_a_registry_writes_no_terminal_commands(
 
 
 def test_a_private_authority(registry_dir: Path, start_mount: MountFactory, tmp_path: Path) -> None:
-    """A private authority is trusted where `ca_bundle` or SSL_CERT_FILE names it, else nobody."""
+    """A private authority is trusted where `ca_bundle` or SSL_CERT_FILE names it, and only there."""
     authority = Authority.make(tmp_path)
     with FaultyOrigin(registry_dir, authority) as origin:
         for number, name in enumerate(("AXONFS_CA_BUNDLE", "SSL_CERT_FILE")):

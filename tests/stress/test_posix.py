@@ -207,7 +207,7 @@ REFUSED: list[tuple[str, int, Call]] = [
 
 
 def test_what_is_refused(site: Site, cached: bool) -> None:
-    """Each call that would change something, or makes no sense, gives the errno it should."""
+    """Each call that would change something, or is invalid, gives the errno it should."""
     wrong = {}
     for name, expected, call in REFUSED:
         found: int | None = None

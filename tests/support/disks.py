@@ -49,7 +49,7 @@ class Disk:
         return filler
 
     def make_read_only(self) -> None:
-        """As the kernel does after an error, whoever has files open for writing."""
+        """As the kernel does after an error, also while files are open for writing."""
         device = re.search(rf"^(\S+) {self.path} ", Path("/proc/mounts").read_text(), re.MULTILINE)
         assert device is not None
         trigger = Path("/sys/fs/ext4", Path(device[1]).name, "trigger_fs_error")

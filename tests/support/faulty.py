@@ -177,7 +177,7 @@ def long_length(exchange: Exchange) -> None:
 
 
 def trailing_garbage(exchange: Exchange) -> None:
-    """The right answer, and then bytes that nobody asked for."""
+    """The right answer, and then bytes that were not requested."""
     exchange.send()
     exchange.write(b"garbage")
 

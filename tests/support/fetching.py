@@ -117,7 +117,7 @@ async def rig(
 
 
 async def settled(done: Callable[[], bool], seconds: float = 10) -> None:
-    """Return once `done`, for what tells nobody when it is."""
+    """Return once `done`, for what has no event."""
     with trio.fail_after(seconds):
         while not done():  # noqa: ASYNC110
             await trio.sleep(0.01)

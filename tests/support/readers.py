@@ -78,7 +78,7 @@ class Readers:
             assert set(ends) == {(0, "")}, ends
 
     def _end(self, process: subprocess.Popen[str], failed: bool) -> tuple[int, str]:
-        """Exit code and complaint; after a failure nobody waits for readers that may hang."""
+        """Exit code and complaint; after a failure, readers that may hang are not waited for."""
         if failed:
             process.kill()
         assert process.stderr is not None
@@ -87,7 +87,7 @@ class Readers:
         return process.wait(60), complaint
 
     def wait(self, chunks: int) -> None:
-        """Return when so many more chunks have been read."""
+        """Return when `count` more chunks have been read."""
         for _ in range(chunks):
             assert self._progress.acquire(timeout=60), "the readers stand still"
 

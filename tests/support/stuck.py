@@ -85,7 +85,7 @@ def prepared(how: str, path: str, offset: int) -> Callable[[], object]:
     buffer = mmap.mmap(-1, 1 << 20)
     if how in ("read", "direct"):
         return lambda: os.preadv(descriptor, [buffer], offset)
-    if how == "page":  # what the kernel reads for somebody who reads here and there
+    if how == "page":  # as the kernel reads for a program that reads at random
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
         return lambda: os.pread(descriptor, 10, offset)
     mapping = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)

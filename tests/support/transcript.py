@@ -9,7 +9,7 @@ shell's environment and directory.
 A block marked `pycon` is a Python session of its own, in that directory: a doctest, in which `…`
 stands for anything as well.
 
-Between two blocks `<!-- meanwhile: NAME -->` is what somebody else does, which the test knows.
+Between two blocks `<!-- meanwhile: NAME -->` is what another user does, which the test knows.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Meanwhile:
-    """What somebody else does between two commands, by its name."""
+    """What another user does between two commands, by its name."""
 
     event: str
 

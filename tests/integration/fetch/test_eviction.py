@@ -82,7 +82,7 @@ class Reading:
             disturbance.cancel_scope.cancel()
 
     async def _take_away(self, chance: random.Random) -> None:
-        """Any chunks of any object in use, whoever reads there, until cancelled."""
+        """Punch any chunks of any object in use, also where readers are, until cancelled."""
         while True:
             for feed in self.engine.fetcher.feeds():
                 start = chance.randrange(feed.object.count)
@@ -185,7 +185,7 @@ async def test_more_readers_than_places_that_readahead_remembers(
 async def test_a_file_is_closed_while_another_gives_up(
     server: RegistryServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What nobody has open any more is left alone: its descriptor may be another file's by then."""
+    """A file that is closed is left alone: its descriptor may be another file's by then."""
     async with rig(tmp_path / "cache", server.url) as parts:
         feeds = [await parts.open(name) for name in SIZES]
         for feed in feeds:

@@ -43,7 +43,7 @@ async def test_a_redirect_is_a_refusal() -> None:
 
 async def test_a_core_that_is_not_there_is_said_so() -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        taken.bind(("127.0.0.1", 0))  # bound, and not listening
         endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(UnavailableError, match=r"does not answer.*MLOS_CORE_ENDPOINT"):
             await mlos_core.register(endpoint, MODEL)

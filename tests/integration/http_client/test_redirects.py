@@ -37,7 +37,7 @@ def test_credentials_do_not_cross_origins(
         other.plan(faulty.redirect(origin.url + "object"))
         assert read(bodies, origin, location=location).bytes == DATA
         sent = ["authorization" in seen.headers for seen in origin.requests]
-        # Once left, the origin is not given them again: whoever redirected chose where to.
+        # After one redirect elsewhere even the origin gets none: the other host chose the target.
         assert sent == [True, True, False]
         assert ["authorization" in seen.headers for seen in other.requests] == [False]
 

@@ -180,7 +180,7 @@ async def test_a_manifest_that_is_another_one_is_found(
 async def test_what_a_lost_index_left_is_proven_by_the_chunk_tables_alone(
     pinned: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Adopted bytes: with the tables they can be judged here, without them nobody can."""
+    """Adopted bytes: with the tables they can be compared, without them they cannot."""
     with closing(Store.open(pinned.cache, boot_id=BOOT)) as store:
         (pin,) = store.pins()
         stored = store.manifest(pin.spec)

@@ -223,7 +223,7 @@ async def test_chunks_that_could_not_be_checked_for_a_shortage_are_checked_after
 async def test_a_pin_that_runs_full_on_the_way_says_so(
     tmp_path: Path, origin: FaultyOrigin, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When nobody could know before: others fill the disk meanwhile."""
+    """Other programs fill the disk meanwhile, which no check before could foresee."""
     published(tmp_path, {"w.bin": 9 * MIB}, spec="nlp/large@1.0.0", chunk_size=CHUNK)
     settings = Settings((origin.url,), disk.path / "cache", cache_size=1 << 30, deadline=5)
     async with open_engine(settings) as engine:
@@ -305,7 +305,7 @@ def test_an_index_is_not_given_up_for_want_of_room_after_a_boot(disk: Disk) -> N
 
 
 def test_a_directory_made_anew_is_another_cache(tmp_path: Path) -> None:
-    """Backing files are not shared with whoever owns the new one."""
+    """Backing files are not shared with the owner of the new one."""
     what = sample(2 * CHUNK)
     cache = tmp_path / "cache"
     with closing(Store.open(cache)) as store:

@@ -127,7 +127,7 @@ async def test_a_flipped_bit_is_found_and_dropped(
         seen = await one_round(parts)
         assert seen["last_bad"] == 2
         assert "2 chunks of object" in caplog.text
-        assert objects_asked(origin) == 0, "nobody pinned it"
+        assert objects_asked(origin) == 0, "it is not pinned"
         with closing(await parts.open("a.bin")) as feed:
             assert feed.object.missing(0, 31) == [(7, 8), (30, 31)]
             plain = (tmp_path / "models/nlp/tiny/1.0.0/a.bin").read_bytes()
@@ -229,7 +229,7 @@ async def test_it_waits_while_somebody_fetches_or_reads(
 
 
 def test_its_budget_holds(tmp_path: Path, origin: FaultyOrigin) -> None:
-    """By trio's clock: so many bytes take so many seconds."""
+    """By trio's clock: the bytes take as long as the rate says."""
     trio.run(filled, tmp_path, origin)
 
     async def measured() -> float:

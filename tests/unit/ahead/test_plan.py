@@ -198,7 +198,7 @@ def test_one_format_out_of_many() -> None:
         "tokenizer.json",
         "vocab.json",
     ]
-    # Which of several graphs is loaded nobody can know.
+    # Which of several graphs is loaded cannot be known.
     assert weights(plan(GPT2, "onnx/config.json")) == []
 
 

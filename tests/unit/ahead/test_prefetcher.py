@@ -92,7 +92,7 @@ async def test_a_streamed_shard_has_the_next_one_fetched_at_once(
     foreseen.opened(one, paths[2])
     assert loads[-1].triggers == [paths[0]]
     loads[0].digests = {entries[1].digest}
-    foreseen.opened(one, paths[1])  # it is local by now: nobody sees it being streamed
+    foreseen.opened(one, paths[1])  # it is local by now, so its reads are not seen
     assert loads[-1].triggers == paths[:2]
     loads[0].finish.set()
 

@@ -1,4 +1,4 @@
-"""Which mounts there are, from mountinfo; and that a hanging one holds nobody."""
+"""Which mounts there are, from mountinfo; and that a hanging one holds up no command."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_pid_that_is_none_is_not_used() -> None:
     assert Health("alive", {"pid": -1}).pid is None
 
 
-def test_a_mount_that_does_not_answer_is_wedged_and_nobody_waits_for_it(tmp_path: Path) -> None:
+def test_a_mount_that_does_not_answer_is_wedged_and_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / ".axonfs").mkdir()
     os.mkfifo(tmp_path / STATUS_PATH)  # a reader of it waits for ever, as on a wedged mount
     before = time.monotonic()

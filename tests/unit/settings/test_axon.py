@@ -1,4 +1,4 @@
-"""Axon's config file: what of it counts, when, and that nobody writes into it."""
+"""Axon's config file: what of it counts, when, and that it is never written."""
 
 from __future__ import annotations
 
