@@ -170,7 +170,7 @@ def test_a_registry_writes_no_terminal_commands(
 
 
 def test_a_private_authority(registry_dir: Path, start_mount: MountFactory, tmp_path: Path) -> None:
-    """A private authority is trusted where `ca_bundle` or SSL_CERT_FILE names it, and only there."""
+    """A private authority is trusted only where `ca_bundle` or SSL_CERT_FILE names it."""
     authority = Authority.make(tmp_path)
     with FaultyOrigin(registry_dir, authority) as origin:
         for number, name in enumerate(("AXONFS_CA_BUNDLE", "SSL_CERT_FILE")):
