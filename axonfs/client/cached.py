@@ -11,6 +11,7 @@ import itertools
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import NoReturn
 
 import trio
@@ -75,12 +76,12 @@ class CachedFiles:
     async def _open_beside(self, number: int, place: File) -> Opened | None:
         entry = place.entry
         stored = await trio.to_thread.run_sync(self._store.object, entry)
-        compared = stored.verified or (entry.chunks is not None and not entry.unverified)
-        if not (stored.complete and compared) or stored.quarantined:
+        compared = partial(self._store.compared, stored, entry)
+        if not (stored.complete and compared()):
             return None
         await trio.to_thread.run_sync(stored.hold)
         self._beside[number] = stored
-        return Opened(number, str(place.version.spec), entry.size, OwnersFile(stored))
+        return Opened(number, str(place.version.spec), entry.size, OwnersFile(stored, compared))
 
     async def read_into(self, number: int, offset: int, view: memoryview) -> int:
         """Fill `view` from `offset` on; the count is short only at the end of the file.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
 from axonfs.ranges import chunk_range, chunk_span
@@ -39,10 +40,15 @@ class FrozenFile:
 
 
 class OwnersFile:
-    """An object that is whole in the cache of another process; it is held until `release`."""
+    """An object that is whole in the cache of another process; it is held until `release`.
 
-    def __init__(self, stored: StoredObject) -> None:
+    Args:
+        compared: whether the owner has compared the bytes that are local now.
+    """
+
+    def __init__(self, stored: StoredObject, compared: Callable[[], bool]) -> None:
         self._stored = stored
+        self._compared = compared
         self._lock = threading.Lock()  # guards the chunk that was checked last
         self._chunk = -1
         self._buffer = memoryview(bytearray(min(stored.chunk_size, stored.size)))
@@ -60,7 +66,7 @@ class OwnersFile:
     def _checked(self, chunk: int) -> memoryview:
         if chunk != self._chunk:
             self._chunk = -1
-            if not self._stored.check(chunk, self._buffer):
+            if not (self._stored.check(chunk, self._buffer) and self._compared()):
                 raise OSError(errno.EIO, "the cache's owner has dropped a chunk")
             self._chunk = chunk
         return self._buffer

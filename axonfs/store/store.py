@@ -172,6 +172,16 @@ class Store(Metadata):
         record = ObjectRecord.decode(self._index.get(Table.OBJECTS, bytes.fromhex(digest)))
         return info_of(digest, record, self._accessed(digest)) if record else None
 
+    def compared(self, stored: StoredObject, entry: FileEntry) -> bool:
+        """Whether the index says now that the local bytes of `stored` were compared for `entry`.
+
+        For a process beside the owner, which may give up and fetch bytes at any time.
+        """
+        record = ObjectRecord.decode(self._index.get(Table.OBJECTS, bytes.fromhex(stored.key)))
+        if record is None or record.quarantined or not suits(record, entry):
+            return False
+        return record.verified or (entry.chunks is not None and not entry.unverified)
+
     def infos(self) -> list[ObjectInfo]:
         """Every object in the index, even those without local bytes."""
         with self._index.view() as view:
