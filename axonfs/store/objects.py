@@ -235,12 +235,7 @@ class StoredObject:
 
     def unchecked(self, start: int, stop: int) -> list[Range]:
         """The runs of chunks in `[start, stop)` that are local and need `check` before use."""
-        presence = self._presence
-        return [
-            extent
-            for run in presence.usable.missing(start, stop)
-            for extent in presence.present.extents(run.start, run.stop)
-        ]
+        return self._presence.unchecked(start, stop)
 
     def adopted(self, start: int, stop: int) -> list[Range]:
         """The runs of chunks in `[start, stop)` that `check` verifies with the chunk table."""

@@ -128,6 +128,11 @@ class Presence:
         stop = min(extent.stop * self.chunk_size, self.size)
         return Range(min(extent.start * self.chunk_size, stop), stop)
 
+    def unchecked(self, start: int, stop: int) -> list[Range]:
+        """The runs of chunks that are local and not usable."""
+        absent = self.usable.missing(start, stop)
+        return [extent for run in absent for extent in self.present.extents(*run)]
+
     def group(self, chunk: int) -> Group:
         """The committed record that has `chunk`."""
         raw = self._index.get(Table.GROUPS, group_key(self._key, chunk // GROUP))
