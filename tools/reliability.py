@@ -114,11 +114,11 @@ ROWS: Mapping[str, tuple[str, Callable[[Figures], str]]] = {
         ),
     ),
     "fuzz": (
-        "Parsers given nonsense",
+        "Parsers given invalid input",
         lambda f: f"{f['parsers']:,.0f} parsers, {f['inputs']:,.0f} inputs",
     ),
     "control": (
-        "Nonsense on the control socket of a live mount",
+        "Invalid requests on the control socket of a live mount",
         lambda f: f"{f['requests']:,.0f} requests",
     ),
     "posix": (

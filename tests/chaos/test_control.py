@@ -1,4 +1,4 @@
-"""Nonsense on the control socket of a live mount, which answers, or hangs up, and lives on."""
+"""Invalid requests on the control socket of a mount, which answers or hangs up, and goes on."""
 
 from __future__ import annotations
 

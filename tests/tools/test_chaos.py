@@ -31,7 +31,7 @@ def test_figures_by_test(tmp_path: Path) -> None:
     )
     found = load(tmp_path / "figures")
     assert found == {"control": {"requests": 7}, "fuzz": {"parsers": 2, "inputs": 3000}}
-    assert "| Parsers given nonsense | 2 parsers, 3,000 inputs |" in table(found)
+    assert "| Parsers given invalid input | 2 parsers, 3,000 inputs |" in table(found)
     with pytest.raises(ValueError, match="figures are missing: kill_cold"):
         written(DOCUMENT.read_text(), found)
 
