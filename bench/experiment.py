@@ -19,7 +19,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -40,7 +40,8 @@ class NotRunError(Exception):
 class Answer:
     """One figure, what it is compared with, and its target.
 
-    `target` is a maximum, or a minimum if `at_least` is set; None without a target.
+    `target` is a maximum, or a minimum if `at_least` is set; None without a target. The table of
+    README.md leaves out a `detail`; that of details.md has every figure.
     """
 
     what: str
@@ -50,6 +51,7 @@ class Answer:
     target: float | None = None
     at_least: bool = False
     note: str = ""
+    detail: bool = False
 
     @property
     def met(self) -> bool | None:
@@ -79,16 +81,21 @@ class Answer:
     def json(self) -> dict[str, Any]:
         shown = {"what": self.what, "against": self.against, "value": digits(self.value)}
         shown |= {"unit": self.unit, "target": self.target, "bound": self.bound}
-        return shown | {"met": self.met, "verdict": self.verdict, "note": self.note}
+        judged = {"met": self.met, "verdict": self.verdict, "note": self.note}
+        return shown | judged | {"detail": self.detail}
 
 
 @dataclass
 class Experiment:
-    """One run of an experiment: its options and its results; `not_run` has reasons for gaps."""
+    """One run of an experiment: its options and its results; `not_run` has reasons for gaps.
+
+    `readers` are the numbers of processes that read at the same time, one measurement for each.
+    """
 
     name: str
     quick: bool
     rounds: int
+    readers: tuple[int, ...] = (1,)
     figures: dict[str, Any] = field(default_factory=dict)
     answers: list[Answer] = field(default_factory=list)
     not_run: list[str] = field(default_factory=list)
@@ -107,6 +114,7 @@ class Experiment:
             "date": time.strftime("%Y-%m-%d"),
             "quick": self.quick,
             "rounds": self.rounds,
+            "readers": self.readers,
             "machine": machine(),
             "not_run": self.not_run,
             "answers": [answer.json() for answer in self.answers],
@@ -115,18 +123,25 @@ class Experiment:
 
 
 @contextlib.contextmanager
-def experiment(name: str, about: str | None, *, quick_rounds: int = QUICK) -> Iterator[Experiment]:
-    """Run one experiment and write `results/NAME.json`.
+def experiment(
+    name: str, about: str | None, *, quick_rounds: int = QUICK, readers: Sequence[int] = ()
+) -> Iterator[Experiment]:
+    """Run one experiment and write `NAME.json` into `results`, or into AXONFS_BENCH_RESULTS.
 
     Args:
         quick_rounds: the number of rounds with --quick, for experiments with long rounds.
+        readers: the default of --readers, for experiments that have this option.
     """
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--quick", action="store_true", help="smaller sizes, fewer slow rounds")
     parser.add_argument("--rounds", type=int, help=f"default: {ROUNDS}")
+    if readers:
+        shown = f"how many processes read; default: {' '.join(map(str, readers))}"
+        parser.add_argument("--readers", type=int, nargs="+", metavar="N", help=shown)
+    parser.set_defaults(readers=readers or (1,))
     chosen = parser.parse_args()
     rounds = chosen.rounds or (quick_rounds if chosen.quick else ROUNDS)
-    trial = Experiment(name, chosen.quick, rounds)
+    trial = Experiment(name, chosen.quick, rounds, tuple(chosen.readers))
     for number in _ENDING:
         signal.signal(number, _end)
     _without_proxies()
@@ -135,9 +150,10 @@ def experiment(name: str, about: str | None, *, quick_rounds: int = QUICK) -> It
     except NotRunError as exc:
         trial.not_run.append(str(exc))
         print(f"    not run: {exc}", file=sys.stderr)
-    RESULTS.mkdir(exist_ok=True)
+    folder = Path(os.environ.get("AXONFS_BENCH_RESULTS", RESULTS))
+    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(trial.document(), indent=1, ensure_ascii=False)
-    (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:
@@ -157,16 +173,25 @@ def _without_proxies() -> None:
 
 def machine() -> dict[str, Any]:
     """The machine that the figures were measured on."""
-    cpu = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
-        "cpu": cpu[0] if cpu else platform.machine(),
+        "cpu": _value(Path("/proc/cpuinfo").read_text(), "model name") or platform.machine(),
         "cores": os.cpu_count(),
         "memory_gib": round(memory / (1 << 30)),
         "kernel": platform.release().partition("-")[0],
         "python": platform.python_version(),
+        **({"gpu": gpu} if (gpu := _gpu()) else {}),
     }
+
+
+def _gpu() -> str:
+    """The GPUs, or "" if the driver of NVIDIA is not loaded."""
+    found = Path("/proc/driver/nvidia/gpus").glob("*/information")
+    models = [_value(path.read_text(), "Model") for path in sorted(found)]
+    return f"{len(models)} × {models[0]}" if models else ""
+
+
+def _value(text: str, key: str) -> str:
+    """The value of the first line `KEY : VALUE`, or ""."""
+    lines = (line.partition(":") for line in text.splitlines())
+    return next((value.strip() for name, _, value in lines if name.strip() == key), "")

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from axonfs.daemon.holders import workers_of
 from axonfs.names import parse_spec
 from axonfs.publish import publish
 
@@ -82,6 +83,16 @@ class Mount:
     def version(self, spec: str) -> Path:
         return self.path / spec.replace("@", "/")
 
+    def weights(self, spec: str) -> list[Path]:
+        """The files of `write_model`, in the order of their names."""
+        return sorted(self.version(spec).glob("model-*.safetensors"))
+
+    @property
+    def worker(self) -> int:
+        """The pid of the process that serves the mount, a child of `process`."""
+        [pid] = workers_of(self.process.pid)
+        return pid
+
     def status(self) -> dict[str, Any]:
         """The mount's own status file."""
         status: dict[str, Any] = json.loads((self.path / ".axonfs/status.json").read_bytes())
@@ -102,6 +113,16 @@ def usage_of(pid: int) -> Usage:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     user, system = (int(field) / _TICKS for field in fields[11:13])
     return Usage(user, system, _peak(pid))
+
+
+def threads_of(pid: int) -> dict[int, float]:
+    """The processor time of each thread of a running process so far, in seconds."""
+    used = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            nanoseconds, *_ = (task / "schedstat").read_text().split()
+            used[int(task.name)] = int(nanoseconds) / 1e9
+    return used
 
 
 def _peak(pid: int) -> int:

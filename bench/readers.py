@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import mmap
+import multiprocessing
 import os
 import random
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from axonfs import memory
@@ -88,6 +89,36 @@ def _part(fd: int, start: int, stop: int) -> None:
     buffer = bytearray(MIB)
     for offset in range(start, stop, MIB):
         os.preadv(fd, [memoryview(buffer)[: stop - offset]], offset)
+
+
+def together(reader: Reader, files: Sequence[Path], readers: int) -> None:
+    """Read every file once with `readers` processes, each its share; one reader is this process."""
+    if readers == 1:
+        _each(reader, files)
+        return
+    forking = multiprocessing.get_context("fork")
+    shares = [files[at::readers] for at in range(readers)]
+    running = [forking.Process(target=_each, args=(reader, share)) for share in shares]
+    try:
+        for process in running:
+            process.start()
+        for process in running:
+            process.join()
+    finally:
+        for process in running:
+            process.kill()
+    if any(process.exitcode for process in running):
+        raise RuntimeError("a reader failed")
+
+
+def _each(reader: Reader, files: Iterable[Path]) -> None:
+    for file in files:
+        reader(file)
+
+
+def several(readers: int) -> str:
+    """How the table names a number of readers: one goes without saying."""
+    return f", {readers} readers" if readers > 1 else ""
 
 
 READERS: dict[str, Reader] = {

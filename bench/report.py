@@ -17,8 +17,8 @@ from bench.experiment import RESULTS
 README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- results: written by bench/report.py -->", "<!-- end of results -->"
 EXPERIMENTS = (
-    "warm", "cold", "tls", "line", "firstbyte", "pin", "mounts", "tensors", "serve", "loaders",
-    "memory", "metadata", "growth",
+    "warm", "cold", "tls", "scale", "line", "firstbyte", "pin", "mounts", "tensors", "serve",
+    "loaders", "memory", "metadata", "growth",
 )  # fmt: skip
 
 PLOTS = (
