@@ -36,6 +36,14 @@ def program(name: str) -> str:
     return found
 
 
+def four_streams(origin: Origin, wanted: Sequence[Wanted], folder: Path) -> list[Path]:
+    """Download one file as four ranges, or four of several files at a time; the paths to read."""
+    if len(wanted) == 1:
+        return curl_ranges(origin, wanted[0], folder)
+    curl_files(origin, wanted, folder, STREAMS)
+    return [folder / file.name for file in wanted]
+
+
 def curl_ranges(origin: Origin, wanted: Wanted, folder: Path) -> list[Path]:
     """Download one file as four ranges at the same time; return the parts in order."""
     step = -(-wanted.size // STREAMS)

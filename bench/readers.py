@@ -9,6 +9,7 @@ import random
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from axonfs import memory
@@ -39,12 +40,12 @@ def dd(path: Path) -> None:
     subprocess.run(["dd", f"if={path}", "of=/dev/null", "bs=1M", "status=none"], check=True)
 
 
-def at_random(path: Path) -> None:
+def at_random(path: Path, reads: int = RANDOM_READS) -> None:
     """Read 4 KiB at random offsets, the same offsets each time."""
     places, buffer = random.Random(0), bytearray(PAGE)
     pages = path.stat().st_size // PAGE
     with open(path, "rb", buffering=0) as file:
-        for _ in range(RANDOM_READS):
+        for _ in range(reads):
             os.preadv(file.fileno(), [buffer], places.randrange(pages) * PAGE)
 
 
@@ -121,10 +122,12 @@ def several(readers: int) -> str:
     return f", {readers} readers" if readers > 1 else ""
 
 
-READERS: dict[str, Reader] = {
-    "1 MiB reads": sequential,
-    "4 KiB random": at_random,
-    "O_DIRECT": direct,
-    "mmap sweep": sweep,
-    "8 threads, one fd": threads,
-}
+def ways_to_read(files: int) -> dict[str, Reader]:
+    """The ways to read a model of so many files, by name."""
+    return {
+        "1 MiB reads": sequential,
+        "4 KiB random": partial(at_random, reads=RANDOM_READS // files),
+        "O_DIRECT": direct,
+        "mmap sweep": sweep,
+        "8 threads, one fd": threads,
+    }

@@ -8,11 +8,11 @@ from __future__ import annotations
 from bench.cold import run
 from bench.experiment import experiment
 
-TIME, CPU = 1.1, 3.0
+TIME, CPU = 1.1, 2.0
 
 
 def main() -> None:
-    with experiment("tls", __doc__) as trial:
+    with experiment("tls", __doc__, readers=(1,)) as trial:
         run(trial, "cold read over TLS", TIME, CPU, tls=True)
 
 

@@ -3,12 +3,13 @@
 Two states. `again`: the second reader of a file, whose pages the kernel has kept. `first`: the
 first reader, for whom the kernel has no pages of the mount's file yet. In both, the backing file
 and the plain file are in the page cache, so the disk plays no part, and `first` shows the full cost
-of the mount.
+of the mount. With --readers, several processes share the files of a model of the same size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,9 @@ from bench.fixtures import (
     touch_memory,
     write_model,
 )
-from bench.measure import ratio, rounds_of, seconds, summaries
+from bench.measure import Figures, ratio, rounds_of, seconds, summaries
 from bench.origin import Origin, serving
-from bench.readers import RANDOM_READS, READERS, Reader, direct, sequential
+from bench.readers import RANDOM_READS, Reader, direct, sequential, several, together, ways_to_read
 
 SPEC = "bench/warm@1.0.0"
 # The states, and their names in the table.
@@ -38,23 +39,33 @@ MODES = {
 }
 
 
-def once(reader: Reader, path: Path, *, dropped: Path | None) -> Mapping[str, float]:
-    """The seconds of one read, after dropping the pages of `dropped`."""
-    if dropped is not None:
-        forget(dropped)
-        touch_memory(dropped.stat().st_size)
-    return {"seconds": seconds(lambda: reader(path))}
+@dataclass(frozen=True)
+class Case:
+    """A way of reading, by a number of processes."""
+
+    reader: Reader
+    readers: int
+
+    def once(self, files: list[Path], dropped: list[Path]) -> Figures:
+        """The seconds of one read, after dropping the pages of `dropped`."""
+        for file in dropped:
+            forget(file)
+        if dropped:
+            touch_memory(sum(file.stat().st_size for file in dropped))
+        return {"seconds": seconds(lambda: together(self.reader, files, self.readers))}
 
 
-def speed(reader: Reader, file: Path, plain: Path, state: str, rounds: int) -> dict[str, Any]:
+def speed(
+    case: Case, files: list[Path], plain: list[Path], state: str, rounds: int
+) -> dict[str, Any]:
     """The mount's speed as a part of the disk's speed, with the figures behind it."""
-    sequential(plain)
-    sequential(file)
+    for file in (*plain, *files):
+        sequential(file)
     # O_DIRECT bypasses the page cache.
-    dropped = file if state == "first" and reader is not direct else None
+    dropped = files if state == "first" and case.reader is not direct else []
     ways = {
-        "mount": partial(once, reader, file, dropped=dropped),
-        "disk": partial(once, reader, plain, dropped=None),
+        "mount": partial(case.once, files, dropped),
+        "disk": partial(case.once, plain, []),
     }
     found = rounds_of(ways, rounds)
     part = ratio(found["disk"]["seconds"], found["mount"]["seconds"])
@@ -64,30 +75,31 @@ def speed(reader: Reader, file: Path, plain: Path, state: str, rounds: int) -> d
 def compare(trial: Experiment, origin: Origin, work: Path, mode: str) -> None:
     """Measure every reader in both states, through one mount."""
     option, target = MODES[mode]
-    plain = max(origin.paths(), key=lambda path: path.stat().st_size)
     with cold_mount(origin.url, work, option) as mount:
         why = mount.status()["connection"]["why_no_passthrough"]
         if why and option == "--passthrough":
             trial.not_run.append(f"{mode}: {why}")
             return
-        file = mount.version(SPEC) / "model-00000.safetensors"
-        sequential(file)  # the handle is closed, so the next open may be passed through
-        for name, reader in READERS.items():
-            for state, whose in STATES.items():
-                figures = speed(reader, file, plain, state, trial.rounds)
-                trial.figures[f"{mode}, {state}, {name}"] = figures
-                what = f"warm read, {name}, {mode}{whose}"
-                found = figures["speed"]
-                trial.answer(
-                    Answer(what, "the file itself", found, "× speed", target, at_least=True)
-                )
+        files = mount.weights(SPEC)
+        plain = sorted(origin.paths(), key=lambda path: path.stat().st_size)[-len(files) :]
+        for file in files:
+            sequential(file)  # the handle is closed, so the next open may be passed through
+        for readers, (name, reader), (state, whose) in itertools.product(
+            trial.readers, ways_to_read(len(files)).items(), STATES.items()
+        ):
+            said = several(readers)
+            figures = speed(Case(reader, readers), files, plain, state, trial.rounds)
+            trial.figures[f"{mode}, {state}, {name}{said}"] = figures
+            what, found = f"warm read, {name}, {mode}{said}{whose}", figures["speed"]
+            trial.answer(Answer(what, "the file itself", found, "× speed", target, at_least=True))
 
 
 def main() -> None:
-    with experiment("warm", __doc__) as trial, scratch() as work:
-        size = trial.size(256 * MIB, GIB)
-        trial.figures |= {"bytes": size, "random_reads": RANDOM_READS}
-        publish_model(write_model(work / "model", 1, size), SPEC, work / "registry")
+    with experiment("warm", __doc__, readers=(1,)) as trial, scratch() as work:
+        size, files = trial.size(256 * MIB, GIB), max(trial.readers)
+        trial.figures |= {"bytes": size, "files": files, "random_reads": RANDOM_READS}
+        model = write_model(work / "model", files, size // files)
+        publish_model(model, SPEC, work / "registry")
         with serving(work / "registry", work) as origin:
             for mode in MODES:
                 compare(trial, origin, work, mode)
