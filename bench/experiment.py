@@ -40,8 +40,7 @@ class NotRunError(Exception):
 class Answer:
     """One figure, what it is compared with, and its target.
 
-    `target` is a maximum, or a minimum if `at_least` is set; None without a target. The table of
-    README.md leaves out a `detail`; that of details.md has every figure.
+    `target` is a maximum, or a minimum if `at_least` is set; None without a target.
     """
 
     what: str
@@ -51,7 +50,6 @@ class Answer:
     target: float | None = None
     at_least: bool = False
     note: str = ""
-    detail: bool = False
 
     @property
     def met(self) -> bool | None:
@@ -81,8 +79,7 @@ class Answer:
     def json(self) -> dict[str, Any]:
         shown = {"what": self.what, "against": self.against, "value": digits(self.value)}
         shown |= {"unit": self.unit, "target": self.target, "bound": self.bound}
-        judged = {"met": self.met, "verdict": self.verdict, "note": self.note}
-        return shown | judged | {"detail": self.detail}
+        return shown | {"met": self.met, "verdict": self.verdict, "note": self.note}
 
 
 @dataclass

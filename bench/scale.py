@@ -94,14 +94,11 @@ def warm(origin: Origin, work: Path, readers: int) -> Figures:
 
 
 def answer(trial: Experiment, way: str, readers: int, medians: Figures) -> None:
-    """The ceiling and the figures of one way; the table shows those of `JUDGED` readers."""
-    judged, rest = readers == JUDGED, f", {way}{several(readers)}"
-    bound = ceiling(medians)
-    trial.answer(Answer(f"ceiling{rest}", "–", bound, "GiB/s", detail=not judged))
+    """The ceiling and the figures of one way, with targets for `JUDGED` readers."""
+    targets, rest = TARGETS[way] if readers == JUDGED else {}, f", {way}{several(readers)}"
+    trial.answer(Answer(f"ceiling{rest}", "–", ceiling(medians), "GiB/s"))
     for name in FIGURES:
-        target = TARGETS[way].get(name) if judged else None
-        value, detail = medians[name], target is None
-        trial.answer(Answer(f"{name}{rest}", "–", value, "s/GiB", target, detail=detail))
+        trial.answer(Answer(f"{name}{rest}", "–", medians[name], "s/GiB", targets.get(name)))
 
 
 def compare(trial: Experiment, plain: Origin, encrypted: Origin, work: Path) -> None:

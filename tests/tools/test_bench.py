@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fnmatch import filter as filter_names
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,22 @@ import pytest
 
 from bench.experiment import Answer, Experiment
 from bench.measure import ratio, rounds_of, summary
-from bench.report import BEGIN, END, EXPERIMENTS, README, between_markers, results, table
+from bench.report import (
+    BEGIN,
+    DECISIVE,
+    DETAILS,
+    END,
+    EXPERIMENTS,
+    HOST_EXPERIMENTS,
+    README,
+    between_markers,
+    details,
+    hosts,
+    results,
+)
+from bench.report import (
+    summary as summary_of,
+)
 
 BENCH = README.parent
 
@@ -60,18 +76,40 @@ def test_verdict(answer: Answer, met: bool | None, bound: str, verdict: str) -> 
     assert (answer.met, answer.bound, answer.verdict) == (met, bound, verdict)
 
 
-def test_table_has_a_row_per_answer_and_says_what_is_missing() -> None:
-    shown = table(
-        [
-            result(Answer("read", "curl", 0.8, "× time", 1.0), Answer("cpu", "–", 2, "s", 1.5)),
-            result(name="pin", not_run="no aria2c"),
-        ]
-    )
+def test_details_have_a_row_per_answer_and_say_what_is_missing() -> None:
+    found = [
+        result(Answer("read", "curl", 0.8, "× time", 1.0), Answer("cpu", "–", 2, "s", 1.5)),
+        result(name="pin", not_run="no aria2c"),
+    ]
+    shown = details(found, {})
     assert "| read | curl | 0.8 × time | ≤ 1 | met |" in shown
     assert "| cpu | – | 2 s | ≤ 1.5 | **missed by 33%** |" in shown
     assert "1 targets met, 1 missed." in shown
     assert "cold ×5, pin ×5" in shown
     assert "Not run: pin: no aria2c." in shown
+
+
+def test_summary_has_the_decisive_figures_and_counts_all() -> None:
+    decisive = Answer("cold read, cache on a disk", "curl", 0.8, "× time", 1.0)
+    shown = summary_of([result(decisive, Answer("cold read, cache on tmpfs", "curl", 2, "×", 1))])
+    assert "| cold read, cache on a disk | curl |" in shown
+    assert "tmpfs" not in shown
+    assert "1 targets met, 1 missed." in shown
+    assert "all 2 figures" in shown
+
+
+def test_details_describe_every_host(tmp_path: Path) -> None:
+    theirs = result(Answer("read", "curl", 0.8, "×", 1.0))
+    theirs["machine"] |= {"cpu": "EPYC", "cores": 16, "gpu": "1 × H200"}
+    theirs["readers"] = [1, 16]
+    (tmp_path / "big").mkdir()
+    (tmp_path / "big" / "cold.json").write_text(json.dumps(theirs))
+    shown = details([], hosts(tmp_path))
+    _, _, big = shown.partition("### big")
+    assert "| read | curl | 0.8 × | ≤ 1 | met |" in big
+    assert "EPYC, 16 cores" in big
+    assert "1 × H200" in big
+    assert "cold ×5 (1, 16 readers)." in big
 
 
 def test_only_what_is_between_the_markers_changes() -> None:
@@ -83,9 +121,16 @@ def test_only_what_is_between_the_markers_changes() -> None:
         between_markers("no markers", "new")
 
 
-def test_readme_shows_the_results_that_are_there() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert between_markers(text, table(results())) == text, "run python -m bench.report"
+def test_pages_show_the_results_that_are_there() -> None:
+    found = results()
+    for page, made in ((README, summary_of(found)), (DETAILS, details(found, hosts()))):
+        text = page.read_text(encoding="utf-8")
+        assert between_markers(text, made) == text, "run python -m bench.report"
+
+
+def test_every_decisive_figure_exists() -> None:
+    names = [answer["what"] for found in results() for answer in found["answers"]]
+    assert [pattern for pattern in DECISIVE if not filter_names(names, pattern)] == []
 
 
 def test_every_question_is_run_and_explained() -> None:
@@ -94,9 +139,9 @@ def test_every_question_is_run_and_explained() -> None:
         for path in BENCH.glob("*.py")
         if f'experiment("{path.stem}", __doc__' in path.read_text("utf-8")
     }
-    assert programs == set(EXPERIMENTS)
+    assert programs == {*EXPERIMENTS, *HOST_EXPERIMENTS}
     text = README.read_text(encoding="utf-8")
-    assert [name for name in EXPERIMENTS if f"| `{name}.py` |" not in text] == []
+    assert [name for name in programs if f"| `{name}.py` |" not in text] == []
 
 
 def test_results_are_read_in_the_questions_order(tmp_path: Path) -> None:
