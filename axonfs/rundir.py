@@ -26,8 +26,9 @@ SOCKET = Path(RUN, "control.sock")
 FREE_SPACE = "free some space there, or choose another disk with --cache"
 _BACKLOG = 64
 OBJECTS = "objects"
+PINNED = "pinned"
 # The names in a cache directory. A link that another user made with such a name would be followed.
-_NAMES = (RUN, OBJECTS, "index.lmdb")
+_NAMES = (RUN, OBJECTS, PINNED, "index.lmdb")
 
 
 def prepare(cache: Path) -> Path:

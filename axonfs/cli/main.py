@@ -31,7 +31,7 @@ COMMANDS: Mapping[str, str] = {
     "status": "status:status",
     "search": "models:search",
     "info": "models:info",
-    "path": "models:path",
+    "path": "path:path",
     "versions": "models:versions",
     "list": "models:list_command",
     "pin": "pins:pin",

@@ -1,4 +1,4 @@
-"""`axonfs search`, `info`, `versions`, `list` and `path`: which models exist, and what is local."""
+"""`axonfs search`, `info`, `versions` and `list`: which models exist, and what is local."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 
 import click
 
-from axonfs.cli.client import ask, transport
+from axonfs.cli.client import ask
 from axonfs.cli.options import json_option, make_target, source_options
-from axonfs.cli.output import echo, echo_json, echo_path, facts, note, show_note, table
-from axonfs.client.mounted import Mounted
+from axonfs.cli.output import echo, echo_json, facts, note, show_note, table
 from axonfs.errors import ADD_REGISTRY, UsageError
 from axonfs.names import HUBS
 from axonfs.units import counted, part_of, share, size
@@ -242,24 +241,6 @@ def _local(item: dict[str, Any]) -> str:
     """How much of a version is local; never 100 % if its pin is incomplete."""
     shown = part_of if item["pinned"] == "incomplete" else share
     return shown(item["local"], item["size"] or 0)
-
-
-@click.command
-@click.argument("spec")
-@source_options
-@json_option
-def path(spec: str, registries: tuple[str, ...], cache: str | None, as_json: bool) -> None:
-    """Print the directory of a version in the running mount.
-
-    For scripts: `vllm serve "$(axonfs path nlp/llama-2-7b)"`. The path has the version's number,
-    also if SPEC means the latest one. Exit 1 if nothing is mounted.
-    """
-    mounted = Mounted(transport(make_target(registries, cache)))
-    found, directory = mounted.directory(spec, show_note)
-    if as_json:
-        echo_json({"spec": found, "path": str(directory)})
-    else:
-        echo_path(str(directory))
 
 
 def _pin_word(item: dict[str, object]) -> str:

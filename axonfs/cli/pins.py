@@ -199,7 +199,7 @@ def _checked_lines(item: dict[str, Any], *, named: bool) -> list[str]:
 def unpin(specs: tuple[str, ...], cache: str | None) -> None:
     """Allow pinned versions to be evicted again.
 
-    Their bytes stay until the cache needs the space.
+    Their bytes stay until the cache needs the space. Directories from `axonfs path` are removed.
     """
     _unpin(make_target((), cache), specs, drop=False)
 

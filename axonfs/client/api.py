@@ -191,15 +191,26 @@ class Client:
         (item,) = self._ask(request, sink)["pins"]
         return results.pin_result(item)
 
-    def path(self, spec: str, path: str | os.PathLike[str] = "") -> Path:
-        """The directory of a version in the running mount, or of a file in it.
+    def path(self, spec: str, path: str | os.PathLike[str] = "", *, mounted: bool = False) -> Path:
+        """The directory of a pinned version on the disk, or of a file in it.
+
+        It has hard links to the files in the cache, which is checked first, and exists while the
+        version is pinned. Whether there is such a file is not checked.
+
+        Args:
+            spec: see `info`; without a version the latest one that is pinned.
+            mounted: return the version's directory in the running mount instead, pinned or not.
 
         Raises:
-            AxonError: nothing is mounted.
-            NotFoundError: there is no such version. Whether there is such a file is not checked.
+            NotFoundError: the version is not pinned; with `mounted`, there is no such version.
+            AxonError: it is not complete; with `mounted`, nothing is mounted.
         """
         self._check()
-        found, directory = self._mounted.directory(_text("spec", spec), self._note)
+        if mounted:
+            found, directory = self._mounted.directory(_text("spec", spec), self._note)
+        else:
+            answer = self._ask({"op": "path", "spec": _text("spec", spec)})
+            found, directory = answer["spec"], Path(answer["path"])
         return directory / _checked_path(found, path) if path else directory
 
     @overload

@@ -195,7 +195,7 @@ async def pin_check(context: Context, request: Event) -> Event:
     chosen = specs or sorted(pins)
     return {
         "pins": [
-            await _check_pin(context, spec, pins.get(spec), include, exclude) for spec in chosen
+            await check_pin(context, spec, pins.get(spec), include, exclude) for spec in chosen
         ]
     }
 
@@ -206,9 +206,10 @@ async def pinned_version(context: Context, pins: Iterable[Spec], wanted: Wanted)
     return await resolve_local(context, wanted, versions) if versions else wanted.spec
 
 
-async def _check_pin(
+async def check_pin(
     context: Context, spec: Spec, pin: Pin | None, include: list[str], exclude: list[str]
 ) -> dict[str, Any]:
+    """The answer about one pin."""
     proof = Proof()
     stored = await trio.to_thread.run_sync(context.store.manifest, spec)
     if pin is None:

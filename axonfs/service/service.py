@@ -21,7 +21,7 @@ from axonfs.catalog.tree import Version
 from axonfs.engine import Engine
 from axonfs.errors import AxonError, UsageError, fault_of
 from axonfs.names import printable
-from axonfs.service import cache, lockfiles, pins, queries, unpin, verify
+from axonfs.service import cache, lockfiles, paths, pins, queries, unpin, verify
 from axonfs.service.context import Context, Event, texts_of
 from axonfs.settings.parsers import parse_token
 
@@ -43,6 +43,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "update": pins.update,
     "lock": lockfiles.lock,
     "pin_lock": lockfiles.pin_lock,
+    "path": paths.path,
     "unpin": unpin.unpin,
     "verify": verify.verify,
     "cache_clean": cache.cache_clean,

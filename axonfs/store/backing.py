@@ -6,6 +6,8 @@ To drop a backing file, it is renamed into `objects/trash` and unlinked there: u
 takes long, and no lock may be held meanwhile. Files that a crash left in the trash are removed when
 the cache is opened next.
 
+A file that has, or had, names elsewhere (links.py) is read-only. Its bytes are never cut.
+
 Threading: any thread; callers make sure that no two threads create and drop the same name.
 """
 
@@ -31,6 +33,7 @@ _OTHERS = {_TRASH, "lost+found"}
 _HEX = frozenset("0123456789abcdef")
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # fallocate(2)
 _PAST_THE_END = 1 << 20
+LINKED_MODE = 0o444  # of a file that has, or had, names elsewhere
 
 
 class Directory:
@@ -104,7 +107,28 @@ class Directory:
                 return self._open(digest, flags)
 
     def _open(self, digest: str, flags: int) -> Descriptor:
-        return Descriptor(os.open(_name(digest), flags, 0o600, dir_fd=self._descriptor))
+        name = _name(digest)
+        try:
+            return Descriptor(os.open(name, flags, 0o600, dir_fd=self._descriptor))
+        except PermissionError:
+            if not flags & os.O_RDWR or self.status(digest) is None:
+                raise
+        # It is linked, and this is not root: only its owner can make it writable for a moment.
+        os.chmod(name, 0o600, dir_fd=self._descriptor)
+        try:
+            return Descriptor(os.open(name, flags, dir_fd=self._descriptor))
+        finally:
+            os.chmod(name, LINKED_MODE, dir_fd=self._descriptor)
+
+    def link(self, digest: str, target: Path) -> None:
+        """Give a backing file another name; it stays read-only.
+
+        Raises:
+            OSError: the file system has no hard links, or the disk failed.
+        """
+        name = _name(digest)
+        os.chmod(name, LINKED_MODE, dir_fd=self._descriptor)
+        os.link(name, target, src_dir_fd=self._descriptor, follow_symlinks=False)
 
     def status(self, digest: str) -> os.stat_result | None:
         """The status of the backing file; None if it cannot be read."""
@@ -237,9 +261,17 @@ def extend(descriptor: int, size: int) -> None:
             os.ftruncate(descriptor, size)
 
 
-def clear(descriptor: int, size: int) -> None:
-    """Free all blocks of a file, and cut it to at most `size` bytes."""
+def is_linked(descriptor: int) -> bool:
+    """Whether the file has, or had, names elsewhere."""
     found = os.fstat(descriptor)
+    return found.st_nlink > 1 or not found.st_mode & 0o222
+
+
+def clear(descriptor: int, size: int) -> None:
+    """Free all blocks of a file that is not linked, and cut it to at most `size` bytes."""
+    found = os.fstat(descriptor)
+    if is_linked(descriptor):
+        return
     if found.st_size > size:
         os.ftruncate(descriptor, size)
     if found.st_blocks:
@@ -298,11 +330,13 @@ def whole_chunks(extents: list[Range], chunk_size: int, size: int) -> list[int]:
 
 
 def cut(descriptor: int, bounds: Range, size: int) -> None:
-    """Free the blocks of `bounds`, as far as the file system can.
+    """Free the blocks of `bounds`, as far as the file system can, unless the file is linked.
 
     The file keeps its length, `size`. It is truncated to nothing only if it cannot have holes,
     because ext4 and XFS flush a file on close that was truncated so and written again.
     """
+    if is_linked(descriptor):
+        return
     # The last block, which is used in part, is freed only if the hole reaches to its end.
     length = bounds.size if bounds.stop < size else bounds.size + _PAST_THE_END
     failed = _libc.fallocate(

@@ -15,7 +15,7 @@ How it is safe:
   may have cleared and landed it meanwhile.
 - The first `hold` waits for the ledger's lock, which `Store.drop` takes too: so a held object has
   both its file and its bits, or neither. The file is opened on first use (file.py).
-- The kernel reads a frozen object's file itself: its bytes are overwritten, never cut.
+- The kernel reads a frozen object's file itself, and programs a linked one: neither is ever cut.
 - A check of the whole object is valid for one generation of its bytes: it is ignored if a chunk was
   dropped or written since. After a valid check the object has a chunk table of its own, and accepts
   only chunks that were compared with that.
@@ -315,30 +315,31 @@ class StoredObject:
         if not self.owned:
             return value is not None
         if value is None:
-            kept = presence.lose(
-                chunk,
-                lambda group: self._judge(descriptor, chunk, view, right, group) is not None,
-            )
-            if (
-                kept is False
-            ):  # also drop its bytes, so that they are not adopted after a lost index
+            judge = partial(self._judge, descriptor, chunk, view, right)
+            kept = presence.lose(chunk, lambda group: judge(group) is not None)
+            if kept is False:  # drop its bytes too: they must not be adopted after a lost index
                 self.punch(chunk, chunk + 1)
             return kept
         return presence.usable.test(chunk) or presence.confirm(chunk, value) or None
 
     def discard(self) -> None:
         """Drop every chunk, after the digest did not match. The caller holds the object."""
-        self.punch(0, self.count)
+        self._drop(0, self.count)
 
     def punch(self, start: int, stop: int) -> int:
         """Drop chunks `[start, stop)`, such as those behind all readers; return the bytes freed.
 
-        The caller holds the object. Nothing is dropped if it is frozen.
+        The caller holds the object. Nothing is dropped if it is frozen or its file linked.
         """
+        with suppress(*DISK_FAULTS):
+            if self.present_bytes and backing.is_linked(self.opened()):
+                return 0
+        return self._drop(start, stop)
+
+    def _drop(self, start: int, stop: int) -> int:
         descriptor = None
-        if self.present_bytes:
-            with suppress(*DISK_FAULTS):
-                descriptor = self.opened()
+        with suppress(*DISK_FAULTS):
+            descriptor = self.opened() if self.present_bytes else None
         with self._freezing:
             if self.frozen:
                 return 0

@@ -29,6 +29,7 @@ from weakref import WeakValueDictionary
 
 from axonfs.errors import BusyError, NoSpaceError
 from axonfs.formats.manifest import FileEntry
+from axonfs.names import Spec
 from axonfs.ranges import chunk_range
 from axonfs.rundir import guard, is_lock, take_lock
 from axonfs.store.adopt import adopt, adoptable
@@ -38,15 +39,11 @@ from axonfs.store.evict import Eviction, choose_victims
 from axonfs.store.health import DISK_FAULTS
 from axonfs.store.index import Index, Table, Transaction, open_owner, open_reader
 from axonfs.store.ledger import Ledger, boot_of, write_accesses
+from axonfs.store.links import Links
 from axonfs.store.metadata import Metadata
 from axonfs.store.objects import StoredObject
 from axonfs.store.recheck import Recheck, recheck
-from axonfs.store.records import (
-    FORMAT,
-    ObjectInfo,
-    ObjectRecord,
-    info_of,
-)
+from axonfs.store.records import FORMAT, ObjectInfo, ObjectRecord, info_of
 from axonfs.store.recovery import inspect, recover
 from axonfs.store.sweep import Swept, count_strays, sweep
 
@@ -71,6 +68,7 @@ class Store(Metadata):
         self._files = directory
         self._lock = lock
         self._ledger = Ledger(directory, index, boot, self.health, touched=touched)
+        self.links = Links(directory, lambda: [pin.spec for pin in self.pins()])
         self._live = WeakValueDictionary[str, StoredObject]()  # the objects in use, by key
         self._rechecking = threading.Lock()  # outside the ledger's
 
@@ -265,6 +263,12 @@ class Store(Metadata):
                     refused.add(digest)
         return Eviction(freed, dropped, max(0, over))
 
+    def drop_pin(self, spec: Spec) -> bool:
+        """Drop the pin and its directory of links; return whether there was a pin."""
+        dropped = super().drop_pin(spec)
+        self.links.remove(spec)
+        return dropped
+
     def release_quarantine(self, digest: str) -> None:
         """End the quarantine of an object, so that it is served again."""
 
@@ -291,11 +295,12 @@ class Store(Metadata):
         self._index.sync()
 
     def sweep(self) -> Swept:
-        """Remove the backing files without bytes in the index (sweep.py).
+        """Remove the backing files without bytes in the index (sweep.py), and links without a pin.
 
         Raises:
             NoSpaceError, OSError: the disk is full or failed.
         """
+        self.links.sweep()
         return sweep(self._ledger)
 
     def probe(self) -> None:

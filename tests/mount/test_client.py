@@ -41,15 +41,16 @@ def test_the_mount_answers(mount: Mount) -> None:
         found = client.info("nlp/tiny@^1")
         assert found.spec == "nlp/tiny@1.1.0"
         assert found.path == mount.path / "nlp/tiny/1.1.0"
-        assert client.path("nlp/tiny") == found.path
-        assert client.path(SPEC, NAME).stat().st_size == FILES[NAME]
+        assert client.path("nlp/tiny", mounted=True) == found.path
+        assert client.path(SPEC, NAME, mounted=True).stat().st_size == FILES[NAME]
         with pytest.raises(errors.NotFoundError, match="no such version"):
-            client.path("nlp/tiny@9")
+            client.path("nlp/tiny@9", mounted=True)
         seen: list[axonfs.Progress] = []
         pinned = client.pin(SPEC, progress=seen.append)
         assert pinned.path == mount.path / "nlp/tiny/1.0.0"
         assert seen[-1].done == seen[-1].total == pinned.size
         assert client.status().pins == 1
+        assert client.path(SPEC, NAME) == mount.cache / "pinned" / SPEC / NAME
 
 
 def test_files_are_read_through_the_mount(mount: Mount, tmp_path: Path) -> None:

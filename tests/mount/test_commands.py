@@ -90,7 +90,7 @@ def test_one_mount_needs_no_name(
 
 
 def test_a_path_for_scripts(mount: Mount) -> None:
-    """`axonfs path` and `axonfs pin` say where a version is in the mount."""
+    """`axonfs path --mounted` and `axonfs pin` say where a version is in the mount."""
     cache = ("--cache", str(mount.cache))
     for spec, version in (
         (SPEC, "1.0.0"),
@@ -98,14 +98,14 @@ def test_a_path_for_scripts(mount: Mount) -> None:
         ("nlp/tiny@latest", "1.1.0"),
         ("nlp/tiny@~1.0", "1.0.0"),
     ):
-        found = run_axonfs("path", spec, *cache).stdout
+        found = run_axonfs("path", "--mounted", spec, *cache).stdout
         assert found == f"{mount.path}/nlp/tiny/{version}\n"
         assert Path(found.strip(), "model.safetensors").is_file()
-    told = json.loads(run_axonfs("path", "nlp/tiny", "--json", *cache).stdout)
+    told = json.loads(run_axonfs("path", "--mounted", "nlp/tiny", "--json", *cache).stdout)
     assert told == {"spec": "nlp/tiny@1.1.0", "path": f"{mount.path}/nlp/tiny/1.1.0"}
-    missing = run_axonfs("path", "nlp/tiny@9", *cache, check=False)
+    missing = run_axonfs("path", "--mounted", "nlp/tiny@9", *cache, check=False)
     assert (missing.returncode, missing.stdout) == (1, "")
-    as_json = run_axonfs("path", "nlp/tiny@9", *cache, "--json", check=False)
+    as_json = run_axonfs("path", "--mounted", "nlp/tiny@9", *cache, "--json", check=False)
     assert json.loads(as_json.stdout)["error"]["spec"] == "nlp/tiny@9"
     pinned = run_axonfs("pin", SPEC, *cache).stdout
     assert pinned.splitlines()[-1] == f"  at {mount.path}/nlp/tiny/1.0.0"

@@ -78,7 +78,7 @@ def test_other_users_beside_a_mount(
         assert f"root's at {mount.path}" in unnamed.stderr
         chosen = as_user(*command, AXONFS_MOUNTPOINT=str(mount.path))
         assert "only root may" in chosen.stderr
-    assert as_user("path", "nlp/tiny").stdout == f"{mount.path}/nlp/tiny/1.1.0\n"
+    assert as_user("path", "--mounted", "nlp/tiny").stdout == f"{mount.path}/nlp/tiny/1.1.0\n"
     for line in (["pin", SPEC], ["list"], ["verify"], ["cache", "list"]):
         assert "root's mount" in said(as_user(*line)), line
     assert "no registry is configured" in said(as_user("pin", SPEC))

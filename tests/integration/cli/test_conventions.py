@@ -194,7 +194,7 @@ def test_version_is_an_option_as_well(run: Run) -> None:
 
 
 def test_path_says_what_to_do_where_nothing_is_mounted(run: Run, registry: RegistryServer) -> None:
-    done = run("path", SPEC)
+    done = run("path", "--mounted", SPEC)
     assert (done.code, done.out) == (1, "")
     assert done.err == f"axonfs: {SPEC}: nothing is mounted; run axonfs mount first\n"
     assert run("path", "nonsense").code == 2

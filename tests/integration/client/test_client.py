@@ -113,6 +113,8 @@ def test_errors_have_their_class_and_their_parts(client: axonfs.Client) -> None:
     with pytest.raises(errors.UsageError, match="is not a model"):
         client.info("not a spec")
     with pytest.raises(errors.AxonError, match="nothing is mounted"):
+        client.path(SPEC, mounted=True)
+    with pytest.raises(errors.NotFoundError, match="is not pinned"):
         client.path(SPEC)
 
 

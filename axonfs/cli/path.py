@@ -1,0 +1,55 @@
+"""`axonfs path`: prints the directory of a version, on the disk or in the mount."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from axonfs.cli.client import ask, transport
+from axonfs.cli.options import json_option, make_target, source_options
+from axonfs.cli.output import echo_json, echo_path, show_note
+from axonfs.cli.progress import Progress
+from axonfs.client.mounted import Mounted
+from axonfs.client.target import Target
+from axonfs.versions import parse_wanted
+
+
+@click.command
+@click.argument("spec")
+@click.option(
+    "--mounted",
+    is_flag=True,
+    help="Print the version's directory in the running mount instead, whether pinned or not."
+    " Exit 1 if nothing is mounted.",
+)
+@source_options
+@json_option
+def path(
+    spec: str, mounted: bool, registries: tuple[str, ...], cache: str | None, as_json: bool
+) -> None:
+    """Print the directory of a pinned version on the disk.
+
+    For scripts: `vllm serve "$(axonfs path nlp/llama-2-7b@1.0.0)"`. The directory has hard links to
+    the files in the cache, so programs read them straight from the disk, with or without a mount.
+    Without a version SPEC means the latest one that is pinned. First the pin is checked, as by
+    `axonfs pin --check`; exit 1 if it is incomplete. The directory exists until the version is
+    unpinned. Only the owner of the cache can enter it.
+    """
+    target = make_target(registries, cache)
+    if mounted:
+        directory = Mounted(transport(target)).directory(spec, show_note)
+        found = {"spec": directory[0], "path": str(directory[1])}
+    else:
+        found = _pinned(target, spec)
+    if as_json:
+        echo_json(found)
+    else:
+        echo_path(found["path"])
+
+
+def _pinned(target: Target, spec: str) -> dict[str, str]:
+    request = {"op": "path", "spec": str(parse_wanted(spec))}
+    with Progress(sys.stderr) as progress:
+        found = ask(target, request, progress)
+    return {"spec": found["spec"], "path": found["path"]}

@@ -1,0 +1,164 @@
+"""The directories of hard links: the files of pinned versions, for programs beside the mount.
+
+Beside store, above objects. `pinned/<namespace>/<name>@<version>/` in the cache directory exists
+from the first `make` until the version's pin is dropped.
+
+Why hard links, not symlinks: the directory is complete in itself, so a container can bind it alone;
+a path that a program resolves keeps the file's name and extension; and when an object is dropped,
+an open or mapped file keeps its bytes. Texts without a backing file are written.
+
+A linked backing file is read-only for good (backing.py), which keeps users other than root from
+writing to it through a link. This also marks it: its bytes are never cut, not even after the links
+are gone, because a program may still map the file.
+
+Threading: any thread; blocking.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from axonfs import rundir
+from axonfs.errors import BusyError
+from axonfs.names import Spec
+from axonfs.store.backing import LINKED_MODE, Directory, no_space
+from axonfs.store.objects import StoredObject
+
+# Only the owner can enter `pinned/`. What is below it can be read by all: a container that binds a
+# directory may have another user.
+_FOLDER_MODE = 0o755
+# The name in `pinned/` of a file that is being made; a namespace has no such name.
+_DRAFT = ".draft"
+
+
+class Links:
+    """The directories of one cache.
+
+    Args:
+        pinned: returns the versions that are pinned now.
+    """
+
+    def __init__(self, directory: Directory, pinned: Callable[[], Iterable[Spec]]) -> None:
+        self._directory = directory
+        self._root = directory.root / rundir.PINNED
+        self._pinned = pinned
+        self._lock = threading.Lock()  # held while a directory is made or removed
+
+    def make(self, spec: Spec, files: Mapping[str, StoredObject | bytes]) -> Path | None:
+        """Make the directory of `spec`, or bring it up to date in place; return its path.
+
+        None if the version is not pinned any more.
+
+        Args:
+            files: by path: the object, which the caller holds, or the text to write.
+
+        Raises:
+            BusyError: an object is not complete.
+            NoSpaceError: the disk is full.
+            OSError: the file system has no hard links, or the disk failed.
+        """
+        with self._lock, no_space():
+            place = self._place(spec)
+            rundir.make_private(self._root)
+            _remove_others(place, files.keys())
+            for path, content in files.items():
+                self._put(place / path, content)
+            if spec in self._pinned():
+                return place
+            self._remove(place)
+            return None
+
+    def remove(self, spec: Spec) -> None:
+        """Remove the directory of a version that is no longer pinned."""
+        with self._lock:
+            self._remove(self._place(spec))
+
+    def sweep(self) -> None:
+        """Remove the directories whose pins are gone, as a kill may leave them."""
+        with self._lock:
+            kept = {self._place(spec) for spec in self._pinned()}
+            for place in [place for place in _places(self._root) if place not in kept]:
+                self._remove(place)
+
+    def _place(self, spec: Spec) -> Path:
+        # No name of a model has an `@`, so the directory of a version is never inside another one.
+        return self._root / str(spec)
+
+    def _put(self, target: Path, content: StoredObject | bytes) -> None:
+        """Have the file in the directory, unless it is there."""
+        if self._holds(target, content):
+            return
+        _make_folders(target.parent)
+        draft = self._root / _DRAFT
+        draft.unlink(missing_ok=True)
+        if isinstance(content, bytes):
+            draft.write_bytes(content)
+            draft.chmod(LINKED_MODE)
+        else:
+            self._link(content, draft)
+        os.replace(draft, target)
+
+    def _holds(self, target: Path, content: StoredObject | bytes) -> bool:
+        try:
+            if isinstance(content, bytes):
+                return not target.is_symlink() and target.read_bytes() == content
+            return os.path.samestat(target.lstat(), os.stat(self._directory.backing(content.key)))
+        except FileNotFoundError:
+            return False
+
+    def _link(self, stored: StoredObject, draft: Path) -> None:
+        if not stored.freeze():  # so that no cut begins before the file is marked
+            raise _changing(stored)
+        try:
+            if not stored.present(0, stored.count):
+                raise _changing(stored)
+            self._directory.link(stored.key, draft)
+        finally:
+            stored.thaw()
+
+    def _remove(self, place: Path) -> None:
+        shutil.rmtree(place, ignore_errors=True)
+        for parent in place.relative_to(self._root).parents:
+            with suppress(OSError):  # it has other versions, or does not exist
+                os.rmdir(self._root / parent)
+
+
+def _changing(stored: StoredObject) -> BusyError:
+    what = f"chunks of object {stored.digest[:12]} were dropped meanwhile"
+    return BusyError(what, hint="run the command again")
+
+
+def _places(root: Path) -> Iterator[Path]:
+    for folder, names, _ in os.walk(root):
+        yield from (Path(folder, name) for name in names if "@" in name)
+        names[:] = [name for name in names if "@" not in name]
+
+
+def _remove_others(place: Path, paths: Iterable[str]) -> None:
+    """Remove what an earlier pin of the version, or another program, left in the directory."""
+    kept = {place / path for path in paths}
+    folders = {parent for path in kept for parent in path.parents}
+    for folder, names, files in os.walk(place):
+        for path in {Path(folder, name) for name in names} - folders:
+            _remove_all(path)
+        for path in {Path(folder, name) for name in files} - kept:
+            path.unlink()
+
+
+def _remove_all(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _make_folders(folder: Path) -> None:
+    if not folder.is_dir():
+        _make_folders(folder.parent)
+        folder.mkdir()
+        folder.chmod(_FOLDER_MODE)
