@@ -129,6 +129,9 @@ def _older(release: str, version: tuple[int, int]) -> bool:
     return numbers is not None and tuple(map(int, numbers.groups())) < version
 
 
+_FROM_DISK = "programs read pinned versions from the disk with axonfs path"
+
+
 def passthrough(release: str) -> Check:
     """Check for passthrough, with which the kernel reads complete files itself, at disk speed."""
     from axonfs.fuse.openreply import UNAVAILABLE
@@ -136,9 +139,9 @@ def passthrough(release: str) -> Check:
     if UNAVAILABLE is not None:
         return Check("passthrough", WARN, UNAVAILABLE, "then install axonfs again")
     if os.geteuid() != 0:
-        return Check("passthrough", OK, "only mounts of root have it")
+        return Check("passthrough", OK, f"only mounts of root have it; {_FROM_DISK}")
     if _older(release, PASSTHROUGH_KERNEL):
-        return Check("passthrough", WARN, f"needs Linux 6.9, this is {release}")
+        return Check("passthrough", WARN, f"needs Linux 6.9, this is {release}", _FROM_DISK)
     return Check("passthrough", OK, "built")
 
 

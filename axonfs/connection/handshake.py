@@ -16,7 +16,8 @@ _IN_HEADER = struct.Struct("=IIQQIIIHH")
 _INIT_IN = struct.Struct("=IIIII")  # major, minor, max_readahead, flags, flags2
 _OUT_HEADER = struct.Struct("=IiQ")
 _OUT_SIZE = 64  # struct fuse_init_out since 7.23
-_FLAGS, _BACKGROUND, _CONGESTION, _PAGES, _FLAGS2, _DEPTH = 12, 16, 18, 28, 32, 36
+_READAHEAD, _FLAGS, _BACKGROUND, _CONGESTION = 8, 12, 16, 18
+_PAGES, _FLAGS2, _DEPTH = 28, 32, 36
 
 OPCODE = 26
 # The buffer for reads of the device: the kernel refuses one that its largest request may not fit.
@@ -32,8 +33,12 @@ RESEND = 1 << 39
 # waits for a silent source occupies a slot until the deadline, and without a free slot no file of
 # the mount is read ahead, not even a local one. Each holds up to 1 MiB of the page cache meanwhile.
 BACKGROUND = 1024
-# A request of 1 MiB, which is one chunk of the default size; the kernel may allow less.
+# A request of 1 MiB, which is one chunk of the default size; the kernel may allow less. Larger
+# requests take more processor time, since their bytes no longer fit in the processor's cache.
 PAGES = 256
+# The most that the kernel may read ahead. It is 128 KiB until root sets more for the connection; a
+# lower limit here would undo what root has set before the handshake.
+READAHEAD = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,7 @@ def amend(reply: bytes, offer: Offer, *, passthrough: bool) -> tuple[bytes, Term
     flags = _flags_of(out) | _wanted(offer, terms)
     struct.pack_into("=I", out, _FLAGS, flags & 0xFFFFFFFF)
     struct.pack_into("=I", out, _FLAGS2, flags >> 32)
+    struct.pack_into("=I", out, _READAHEAD, READAHEAD)
     struct.pack_into("=HH", out, _BACKGROUND, BACKGROUND, BACKGROUND * 3 // 4)
     if terms.max_pages:
         struct.pack_into("=H", out, _PAGES, terms.max_pages)

@@ -126,12 +126,14 @@ class Session:
             nursery.cancel_scope.cancel()
 
     def set_readahead(self, connection: int) -> None:
-        """Have the kernel read `WINDOW` at a time."""
+        """Have the kernel read `WINDOW` at a time, if this user may set that."""
+        setting = readahead_setting(connection)
         try:
-            readahead_setting(connection).write_text(f"{WINDOW >> 10}")
-            self._read_ahead_kib = WINDOW >> 10
+            setting.write_text(f"{WINDOW >> 10}")
         except OSError as exc:
             log.debug("cannot set the kernel's readahead: %s", exc)
+        with suppress(OSError):
+            self._read_ahead_kib = int(setting.read_text())
 
     def forget_names(self) -> None:
         """Have the kernel look up every name again, also those that did not exist."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from axonfs.connection import readahead_setting
+from axonfs.connection.mountinfo import mounts
 from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs
 from tests.support.registry import RegistryServer
 
@@ -58,6 +64,19 @@ def test_second_mount(mount: Mount, registry: RegistryServer, tmp_path: Path) ->
     assert not os.path.ismount(other)
 
 
+def set_readahead(mountpoint: Path, kib: int) -> int:
+    """Set the kernel's readahead once something is mounted there, as a udev rule does; returns what
+    it is then: in some containers not even root may change it."""
+    found: list[int] = []
+    while not found:
+        found = [mount.connection for mount in mounts() if mount.mountpoint == mountpoint]
+        time.sleep(0.002)
+    setting = readahead_setting(found[0])
+    with suppress(OSError):
+        setting.write_text(str(kib))
+    return int(setting.read_text())
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
 @pytest.mark.usefixtures("open_to_users")
 def test_ordinary_user(registry: RegistryServer) -> None:
@@ -75,12 +94,18 @@ def test_ordinary_user(registry: RegistryServer) -> None:
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     try:
+        readahead = ThreadPoolExecutor(1).submit(set_readahead, home / "mnt", 512)
         mount = [*command, "mount", str(home / "mnt"), "--registry", registry.url]
         done = subprocess.run(mount, env=environment, capture_output=True, text=True, **as_user)  # type: ignore[call-overload]
         assert done.returncode == 0, done.stderr
         read = ["cat", str(home / "mnt/nlp/tiny/1.0.0/vocab.txt")]
         shown = subprocess.run(read, capture_output=True, check=True, **as_user)  # type: ignore[call-overload]
         assert len(shown.stdout) == FILES["vocab.txt"]
+        state = ["cat", str(home / "mnt/.axonfs/status.json")]
+        shown = subprocess.run(state, capture_output=True, check=True, **as_user)  # type: ignore[call-overload]
+        connection = json.loads(shown.stdout)["connection"]
+        if connection["own"]:  # the handshake leaves what root has set before it
+            assert connection["read_ahead_kib"] == readahead.result(10)
         umount = [*command, "umount", str(home / "mnt")]
         subprocess.run(umount, env=environment, check=True, **as_user)  # type: ignore[call-overload]
         assert not os.path.ismount(home / "mnt")

@@ -65,6 +65,10 @@ def test_the_first_read_of_any_file_brings_them_all(
     mount = start_mount(origin.url, cache=cache, options=("--offline",))
     for path, data in FILES.items():
         assert (version(mount) / path).read_bytes() == data
+    run_axonfs("pin", SPEC, "--cache", cache)
+    linked = Path(run_axonfs("path", SPEC, "--cache", cache).stdout.strip())
+    for path, data in FILES.items():
+        assert (linked / path).read_bytes() == data
 
 
 def test_a_file_is_readable_once_it_is_complete(

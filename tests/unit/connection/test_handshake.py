@@ -57,7 +57,8 @@ def test_amended_reply() -> None:
     assert 0 < congestion < background == BACKGROUND
     assert struct.unpack_from("=H", reply, 16 + 28) == (256,)
     assert struct.unpack_from("=I", reply, 16 + 36) == (1,)  # max_stack_depth
-    # What libfuse said of its own stays: version, readahead, max_write.
+    assert struct.unpack_from("=I", reply, 16 + 8) == (1 << 20,)  # max_readahead
+    # What libfuse said of its own stays: version, max_write.
     assert reply[16:24] == LIBFUSE[16:24]
     assert reply[16 + 20 : 16 + 24] == LIBFUSE[16 + 20 : 16 + 24]
     assert (terms.passthrough, terms.resend, terms.max_pages) == (True, True, 256)
