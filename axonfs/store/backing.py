@@ -47,6 +47,7 @@ class Directory:
         self.root = root
         self.index = root / "index.lmdb"
         self.objects = root / rundir.OBJECTS
+        self.pinned = root / rundir.PINNED
         self._trash = self.objects / _TRASH
         self._descriptor = -1
 
@@ -76,7 +77,7 @@ class Directory:
         """
         rundir.prepare(self.root)
         try:
-            for path in (self.objects, self._trash):
+            for path in (self.objects, self._trash, self.pinned):
                 rundir.make_private(path)
         except OSError as exc:
             raise rundir.unusable(exc, self.root) from exc

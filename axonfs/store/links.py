@@ -45,7 +45,7 @@ class Links:
 
     def __init__(self, directory: Directory, pinned: Callable[[], Iterable[Spec]]) -> None:
         self._directory = directory
-        self._root = directory.root / rundir.PINNED
+        self._root = directory.pinned
         self._pinned = pinned
         self._lock = threading.Lock()  # held while a directory is made or removed
 
@@ -79,8 +79,9 @@ class Links:
             self._remove(self._place(spec))
 
     def sweep(self) -> None:
-        """Remove the directories whose pins are gone, as a kill may leave them."""
+        """Remove what a kill may leave: a draft, and directories whose pins are gone."""
         with self._lock:
+            (self._root / _DRAFT).unlink(missing_ok=True)
             kept = {self._place(spec) for spec in self._pinned()}
             for place in [place for place in _places(self._root) if place not in kept]:
                 self._remove(place)
@@ -123,9 +124,10 @@ class Links:
 
     def _remove(self, place: Path) -> None:
         shutil.rmtree(place, ignore_errors=True)
-        for parent in place.relative_to(self._root).parents:
-            with suppress(OSError):  # it has other versions, or does not exist
-                os.rmdir(self._root / parent)
+        for parent in place.parents:
+            if self._root in parent.parents:
+                with suppress(OSError):  # it has other versions, or does not exist
+                    parent.rmdir()
 
 
 def _changing(stored: StoredObject) -> BusyError:
