@@ -195,10 +195,11 @@ def _is_sparse(descriptor: int) -> bool:
 
 def _space(directory: Path, limit: int | None) -> Check:
     disk = shutil.disk_usage(directory)
-    text = f"{size(disk.free)} of {size(disk.total)} free"
-    if disk.free < min(LITTLE_SPACE, disk.total // 10):
+    usable = disk.used + disk.free  # `total` counts blocks that are reserved for root
+    text = f"{size(disk.free)} of {size(usable)} free"
+    if disk.free < min(LITTLE_SPACE, usable // 10):
         return Check("space", WARN, text, "free some space, or choose another disk with --cache")
-    if limit is not None and limit > disk.total:
+    if limit is not None and limit > usable:
         return Check(
             "space",
             WARN,
@@ -235,6 +236,8 @@ def mount_check(mount: Mount) -> Check:
         return Check(
             name, WARN, f"{len(failures)} recent failures, the last: {last}", _see(answer.status)
         )
+    if shortage := answer.status.get("cache_shortage"):
+        return Check(name, WARN, f"answers, but {shortage}")
     connection = answer.status.get("connection") or {}
     if why := connection.get("why_not_own"):
         return Check(name, WARN, f"answers, but uses the connection of libfuse: {why}")

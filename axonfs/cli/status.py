@@ -132,6 +132,7 @@ def _show(state: dict[str, Any]) -> None:
             ("offline", "yes" if state.get("offline") else ""),
             ("settings", _settings(state.get("settings_fault"))),
             ("cache", f"{state.get('cache')}, {size(used)}{_of_limit(used, limit)}"),
+            ("limit", state.get("cache_shortage") or ""),
             ("log", str(state.get("log") or "")),
             ("pinned", _pins(state.get("pins"))),
             ("disk", _disk(state.get("disk"))),
@@ -156,7 +157,9 @@ def _show(state: dict[str, Any]) -> None:
 
 
 def _of_limit(used: int, limit: int | None) -> str:
-    return f" of {size(limit)} ({share(used, limit)})" if limit else ""
+    if limit is None:
+        return ""
+    return f" of {size(limit)}" + (f" ({share(used, limit)})" if limit else "")
 
 
 def _settings(fault: str | None) -> str:

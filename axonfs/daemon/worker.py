@@ -163,6 +163,8 @@ class Worker:
                 session.set_readahead(connection)
             await trio.to_thread.run_sync(works, self._applied, self._held.settings)
             log.info("mounted at %s", self._mountpoint)
+            if shortage := self._engine.evictor.shortage():
+                log.warning("%s", shortage)
             os.write(self._held.ready, b"1")
             os.close(self._held.ready)
             await trio.sleep_forever()
@@ -254,6 +256,7 @@ class Worker:
             "cache": str(engine.settings.cache),
             "cache_used": engine.store.usage(),
             "cache_limit": engine.evictor.limit(),
+            "cache_shortage": engine.evictor.shortage(),
             "disk": {
                 "fault": engine.store.health.fault,
                 "since": engine.store.health.since,

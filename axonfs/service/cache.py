@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from shutil import disk_usage
 from typing import Any
 
 import trio
@@ -44,13 +44,12 @@ async def cache_stats(context: Context, request: Event) -> Event:
     limit = context.engine.evictor.limit()
     stats = await trio.to_thread.run_sync(_stats, context.store)
     directory = context.settings.cache
-    disk = os.statvfs(directory)
     return {
         "stats": {
             "directory": str(directory),
             "used": context.store.usage(),
             "limit": limit,
-            "disk_free": disk.f_bavail * disk.f_frsize,
+            "disk_free": disk_usage(directory).free,
             **stats,
         }
     }

@@ -7,11 +7,11 @@ only if every chunk of every file passed the check in proof.py.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from shutil import disk_usage
 from typing import Any
 
 import trio
@@ -55,8 +55,7 @@ async def keep(context: Context, selections: Sequence[Selection]) -> list[dict[s
 
 async def _check_room(context: Context, selections: Sequence[Selection]) -> None:
     open_digests = {feed.entry.digest for feed in context.fetcher.feeds()}
-    disk = os.statvfs(context.settings.cache)
-    free = disk.f_bavail * disk.f_frsize
+    free = disk_usage(context.settings.cache).free
     limit = context.engine.evictor.limit()
     room = await trio.to_thread.run_sync(
         measure, context.store, selections, open_digests, limit, free

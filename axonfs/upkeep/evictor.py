@@ -8,20 +8,23 @@ the disk work runs in threads.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Set
 from pathlib import Path
+from shutil import disk_usage
 
 import trio
 
 from axonfs.fetch import Fetcher
 from axonfs.store import DISK_FAULTS, Store
+from axonfs.units import size
 
 log = logging.getLogger(__name__)
 
 # Evict a little more than needed, so that not every chunk causes an eviction.
 HEADROOM = 0.95
 KEEP_FREE = 0.10
+# A default limit below this is reported: most models would be evicted while they are read.
+LITTLE_CACHE = 1 << 30
 _LIMIT_AGE = 1.0
 # Seconds to wait while the cache is over its limit and can evict nothing.
 NOTHING_PAUSE = 0.05
@@ -53,12 +56,23 @@ class Evictor:
 
     def _measured(self) -> int:
         try:
-            disk = os.statvfs(self._directory)
+            disk = disk_usage(self._directory)
         except OSError as exc:  # the directory was removed
             self._store.health.failed(exc)
             return self._store.usage()
-        free = (disk.f_bavail - KEEP_FREE * disk.f_blocks) * disk.f_frsize
-        return max(0, int(self._store.usage() + free))
+        # Not of `total`, which counts blocks that are reserved for root.
+        kept_free = KEEP_FREE * (disk.used + disk.free)
+        return max(0, int(self._store.usage() + disk.free - kept_free))
+
+    def shortage(self) -> str | None:
+        """The reason why the default limit is small, for users; None if it is not."""
+        limit = self.limit()
+        if self._fixed is not None or limit >= LITTLE_CACHE or self._store.health.fault:
+            return None
+        return (
+            f"the cache may take only {size(limit)}, since 10 % of the disk of {self._directory}"
+            " stays free by default; free some space, or set cache_size"
+        )
 
     async def room(self, keep: Set[str]) -> int:
         """Bytes that can be fetched without evicting pinned objects or those in `keep`.
@@ -66,11 +80,10 @@ class Evictor:
         Negative if those alone exceed the limit; 0 if the disk fails.
         """
         try:
-            disk = os.statvfs(self._directory)
+            free = disk_usage(self._directory).free
         except OSError as exc:
             self._store.health.failed(exc)
             return 0
-        free = disk.f_bavail * disk.f_frsize
         kept = await trio.to_thread.run_sync(self._kept, keep)
         return min(int(self.limit() * HEADROOM), free + self._store.usage()) - kept
 

@@ -11,6 +11,7 @@ import pytest
 
 from axonfs.cli.main import main
 from axonfs.store import Store
+from axonfs.upkeep import evictor
 from tests.support.commands import Done, Run
 from tests.support.stores import BOOT
 
@@ -24,6 +25,12 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("AXONFS_CONFIG", str(tmp_path / "config.yaml"))
     monkeypatch.setenv("AXONFS_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def whole_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Default cache limits leave nothing free, so that no test depends on how full the disk is."""
+    monkeypatch.setattr(evictor, "KEEP_FREE", 0.0)
 
 
 @pytest.fixture

@@ -124,6 +124,25 @@ def test_full(
         assert [row["passed_through"] for row in mount.status()["open"]] == [True]
 
 
+def test_a_small_default_limit(
+    registry: RegistryServer,
+    disks: Callable[[str, int], Disk],
+    start_mount: MountFactory,
+    tmp_path: Path,
+) -> None:
+    """A mount whose default limit is small says so in its log, in `status` and in `doctor`, and
+    serves every byte."""
+    cache = disks("tmpfs", 10).path / "cache"
+    env = {"AXONFS_CACHE_SIZE": "auto"}
+    mount = start_mount(registry.url, cache=cache, options=("--prefetch", "off"), env=env)
+    reason = f"since 10 % of the disk of {cache} stays free by default"
+    assert mount.status()["cache_limit"] < 9 * MIB
+    assert [reason in line for line in mount.complaints()] == [True]
+    assert reason in run_axonfs("status", mount.path).stdout
+    assert reason in run_axonfs("doctor", "--cache", cache, check=False).stdout
+    read_all(mount, tmp_path)
+
+
 def test_full_and_another_worker(
     registry: RegistryServer,
     disks: Callable[[str, int], Disk],

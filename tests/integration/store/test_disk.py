@@ -227,7 +227,7 @@ async def test_a_pin_that_runs_full_on_the_way_says_so(
     published(tmp_path, {"w.bin": 9 * MIB}, spec="nlp/large@1.0.0", chunk_size=CHUNK)
     settings = Settings((origin.url,), disk.path / "cache", cache_size=1 << 30, deadline=5)
     async with open_engine(settings) as engine:
-        boast = SimpleNamespace(f_bavail=1 << 40, f_frsize=4096)
+        boast = SimpleNamespace(f_blocks=1 << 40, f_bfree=1 << 40, f_bavail=1 << 40, f_frsize=4096)
         monkeypatch.setattr(os, "statvfs", lambda path: boast)
         answering = Service(engine)
         refused = await ask(answering, "pin", specs=["nlp/large@1.0.0"])
