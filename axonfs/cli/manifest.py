@@ -27,6 +27,7 @@ def lint(file: Path, as_json: bool) -> None:
 
     FILE is YAML or JSON; `-` is standard input. Lists every violation with the path of its key;
     exit 1 if there are any. A mount is more lenient: it needs only the names and the files.
+    A manifest that `axonfs publish` wrote may lack what only Axon's own clients need.
     """
     found = lint_manifest(_content(file))
     name = "standard input" if str(file) == "-" else str(file)

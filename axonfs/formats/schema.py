@@ -17,7 +17,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from itertools import chain
 from typing import Any
@@ -71,9 +71,18 @@ def load_schema() -> dict[str, Any]:
 
 def _broken_keys(root: Node) -> Iterator[Violation]:
     problems: dict[str, str] = {}
-    for error in _validator().iter_errors(root):
+    for error in _validator(for_axon=not _published(root)).iter_errors(root):
         problems.setdefault(_key(error), _problem(error))
     return (Violation(key, problem) for key, problem in problems.items())
+
+
+def _published(root: Node) -> bool:
+    """Whether `axonfs publish` wrote the manifest: only it writes chunk tables.
+
+    It makes no package, so Axon's own clients cannot install the version.
+    """
+    files = _list_at(root, "spec", "format", "files")
+    return any(isinstance(item, dict) and item.get("chunks") is not None for item in files)
 
 
 def _key(error: ValidationError) -> str:
@@ -84,7 +93,7 @@ def _key(error: ValidationError) -> str:
 def _problem(error: ValidationError) -> str:
     if error.validator == "properties":
         return "is missing"
-    if error.validator == "minItems":
+    if error.validator == "minItems" or error.validator_value == "text":
         return "is empty"
     if isinstance(error.cause, MalformedError):
         return f"is refused: {error.cause.what}"
@@ -98,24 +107,33 @@ def _shown(value: object) -> str:
 
 
 @cache
-def _validator() -> Validator:
-    """The schema's validator; it takes a key whose value is null for missing."""
-    keywords = {"properties": _properties, "required": lambda *_: iter(())}
+def _validator(*, for_axon: bool) -> Validator:
+    """The schema's validator; it takes a key whose value is null for missing.
+
+    Args:
+        for_axon: require what only Axon's own clients need, and refuse empty texts.
+    """
+    keywords = {"properties": partial(_properties, for_axon), "required": lambda *_: iter(())}
     strict = extend(Draft202012Validator, keywords)  # type: ignore[no-untyped-call]
     made: Validator = strict(load_schema(), format_checker=_FORMATS)
     return made
 
 
 def _properties(
-    validator: Any, properties: dict[str, Any], node: Node, schema: dict[str, Any]
+    for_axon: bool,
+    validator: Any,
+    properties: dict[str, Any],
+    node: Node,
+    schema: dict[str, Any],
 ) -> Iterator[ValidationError]:
     """The keyword `properties`, and `required` with it: errors keep the order of the schema."""
     if not isinstance(node, dict):
         return
-    required = {*schema.get("required", ()), *schema.get("requiredByAxon", ())}
+    lists = ("required", "requiredByAxon") if for_axon else ("required",)
+    required = {key for name in lists for key in schema.get(name, ())}
     for key, rule in properties.items():
         value = node.get(key)
-        if value is not None:
+        if value is not None and (for_axon or value != ""):
             yield from validator.descend(value, rule, path=key, schema_path=key)
         elif key in required:
             yield ValidationError("is missing", path=[key])

@@ -118,7 +118,8 @@ def test_what_is_required_is_named_when_it_is_missing(key: str) -> None:
         ("metadata.namespace", "a/b", "is not one plain segment: 'a/b'"),
         ("metadata.version", "latest", "is not a semantic version: 'latest'"),
         ("metadata.version", "main", "is not a semantic version: 'main'"),
-        ("metadata.license", " ", "is not a text: ' '"),
+        ("metadata.license", "", "is empty"),
+        ("metadata.license", " ", "is empty"),
         ("metadata.description", ["x"], "is not a text"),
         ("metadata.authors", [{"email": "a@b"}], None),
         ("metadata.created", "soon", "is not a time as in RFC 3339: 'soon'"),
@@ -330,18 +331,19 @@ def test_editors_accept_the_manifests_of_axons_own_registry(tmp_path: Path) -> N
             assert violation.problem.startswith("is refused: 'placeholder-")
 
 
-def test_editors_accept_what_is_published(tmp_path: Path) -> None:
-    """Axon's clients need more: a package, and what the model takes and gives."""
+def test_what_is_published_is_complete(tmp_path: Path) -> None:
+    """Axon's own clients need more, but cannot install it: it has no package."""
     registry = published(tmp_path, {"a/model.onnx": 100_000, "empty": 0})
     (path,) = registry.rglob("manifest.yaml")
     assert for_editors(path.read_bytes()) == []
-    assert [str(violation) for violation in lint_manifest(path.read_bytes())] == [
-        "metadata.description is not a text: ''",
-        "metadata.license is not a text: ''",
-        "spec.framework.version is missing",
-        "spec.io is missing",
-        "spec.requirements is missing",
-        "distribution is missing",
+    assert lint_manifest(path.read_bytes()) == []
+    document = yaml.safe_load(path.read_bytes())
+    document["metadata"]["name"] = document["spec"]["format"]["files"][0]["size"] = None
+    document["metadata"]["homepage"] = "nowhere"
+    assert lint(document)[:3] == [
+        "metadata.name is missing",
+        "metadata.homepage is not an http:// or https:// URL: 'nowhere'",
+        "spec.format.files[0].size is missing",
     ]
 
 
