@@ -13,7 +13,7 @@ from axonfs.cli.client import ask
 from axonfs.cli.lockfiles import read_lock
 from axonfs.cli.options import LocalPath, cache_option, json_option, make_target, source_options
 from axonfs.cli.output import clock, echo, echo_json, interrupted, note, show_note
-from axonfs.cli.progress import Progress
+from axonfs.cli.progress import ProgressDisplay
 from axonfs.client.target import Target
 from axonfs.errors import NotFoundError, StoppedError, UsageError
 from axonfs.names import parse_spec, printable
@@ -319,7 +319,7 @@ def _with_progress(target: Target, request: Event, again: str) -> Event:
     Args:
         again: what resumes the work; if empty, `axonfs pin` of the version that is fetched.
     """
-    with Progress(sys.stderr) as progress:
+    with ProgressDisplay(sys.stderr) as progress:
         try:
             return ask(target, request, progress)
         except BaseException as exc:

@@ -34,7 +34,7 @@ _REDRAW_PAUSE = 0.1
 _RATE_SPAN = 15.0
 
 
-class Progress:
+class ProgressDisplay:
     """The progress display of one command: a context manager, called with each event."""
 
     def __init__(
@@ -55,7 +55,7 @@ class Progress:
         self._pace = Pace()
         self.last: dict[str, Any] | None = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressDisplay:
         return self
 
     def __exit__(self, *exc_info: object) -> None:

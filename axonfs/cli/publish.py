@@ -10,7 +10,7 @@ import click
 
 from axonfs.cli.options import LocalPath, json_option
 from axonfs.cli.output import echo, echo_json, note
-from axonfs.cli.progress import Progress
+from axonfs.cli.progress import ProgressDisplay
 from axonfs.errors import StoppedError, UsageError
 from axonfs.names import parse_spec, printable
 from axonfs.units import counted, size
@@ -67,7 +67,7 @@ def publish(
     if "@" not in spec:
         raise UsageError(f"{printable(spec)} names no version", hint="add @VERSION")
     try:
-        with Progress(sys.stderr) as display:
+        with ProgressDisplay(sys.stderr) as display:
             done = publishing.publish(
                 directory,
                 parsed,

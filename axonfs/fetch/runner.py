@@ -32,7 +32,7 @@ from axonfs.fetch.lane import Lane
 from axonfs.fetch.network import Network
 from axonfs.fetch.package import Packages
 from axonfs.fetch.transfer import ElsewhereError, Transfer
-from axonfs.http_client import LEAST, Location, Origin, Stall
+from axonfs.http_client import LEAST, UP, Location, Origin, Stall
 from axonfs.ranges import Range
 
 log = logging.getLogger(__name__)
@@ -344,6 +344,6 @@ def _deadline(exc: AxonError, waited: float) -> AxonError:
     silent = any(isinstance(one, DeadlineError | TimeoutError) for one in _causes(exc))
     kind = DeadlineError if silent else UnavailableError
     what = f"no progress for {waited:.0f} s; last: {exc.what}"
-    error = kind(what, source=exc.source, hint="is the registry up? axonfs doctor asks it")
+    error = kind(what, source=exc.source, hint=UP)
     error.__cause__ = exc
     return error

@@ -6,6 +6,7 @@ The only package that sends HTTP requests. Imports the modules at the root and n
 
 from axonfs.http_client.bodies import Bodies, Location
 from axonfs.http_client.documents import Documents
+from axonfs.http_client.faults import UP
 from axonfs.http_client.limits import Limits
 from axonfs.http_client.reading import Reading
 from axonfs.http_client.routes import Routes, Trust
@@ -15,6 +16,7 @@ from axonfs.http_client.wire import CancelledReadError
 
 __all__ = [
     "LEAST",
+    "UP",
     "Bodies",
     "CancelledReadError",
     "Documents",

@@ -17,7 +17,8 @@ from axonfs import descriptors
 from axonfs.errors import AxonError, DeadlineError, ShortageError, UnavailableError
 from axonfs.names import printable
 
-UP = "check that the registry is running"  # the hint if a source does not answer
+# The hint if a source does not answer.
+UP = "check that the registry is running; axonfs doctor asks it"
 
 _REPR = re.compile(r"bytearray\(b(.*)\)", re.DOTALL)  # in h11's messages
 

@@ -55,7 +55,7 @@ def test_an_item_of_registries_may_be_a_mapping(run: Run, tmp_path: Path) -> Non
         ({"url": URL, "allow_unverified": "perhaps"}, "true nor false"),
     ],
 )
-def test_a_mapping_that_makes_no_sense_is_wrong_usage(
+def test_an_invalid_mapping_is_wrong_usage(
     run: Run, tmp_path: Path, item: dict[str, str], what: str
 ) -> None:
     config = tmp_path / "config.yaml"

@@ -169,7 +169,7 @@ def test_the_index_says_exactly_which_shards_there_are() -> None:
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"weight_map": []}', '{"weight_map": {"a": 5}}', "[" * 100_000]
 )
-def test_an_index_that_makes_no_sense_says_nothing(text: str) -> None:
+def test_a_malformed_index_is_ignored(text: str) -> None:
     found = plan(LLAMA, "config.json", texts={"model.safetensors.index.json": text})
     assert weights(found) == SHARDS
 

@@ -18,7 +18,7 @@ from axonfs import __version__
 from axonfs.cli.logs import log_like_messages
 from axonfs.cli.main import COMMANDS, cli, main
 from axonfs.cli.output import deferred
-from axonfs.cli.progress import Progress
+from axonfs.cli.progress import ProgressDisplay
 from axonfs.errors import AxonError, NotFoundError, StoppedError, UsageError
 
 
@@ -156,7 +156,7 @@ def test_a_command_that_goes_on_tells_a_warning_before_its_progress(
 ) -> None:
     monkeypatch.setattr("axonfs.cli.output.shown", set())
     deferred.append(str(SOURCE_FAULT))
-    with Progress(sys.stderr) as progress:
+    with ProgressDisplay(sys.stderr) as progress:
         progress({"event": "progress", "spec": "nlp/a@1", "done": 1, "total": 2, "fetched": 1})
         assert str(SOURCE_FAULT) in capsys.readouterr().err
 

@@ -12,7 +12,7 @@ import pytest
 
 from axonfs.cli.columns import width
 from axonfs.cli.output import echo, echo_json, facts, table
-from axonfs.cli.progress import Pace, Progress, bar, describe, fitted
+from axonfs.cli.progress import Pace, ProgressDisplay, bar, describe, fitted
 
 HOSTILE = "evil\x1b[2J\x07\u202egpj\r\n"
 
@@ -37,7 +37,7 @@ def event(done: int, total: int = 100 << 20, fetched: int | None = None) -> dict
 
 def test_a_terminal_gets_one_line_that_moves_and_goes() -> None:
     stream, clock = Terminal(), Clock()
-    with Progress(stream, clock=clock, width=lambda: 60) as progress:
+    with ProgressDisplay(stream, clock=clock, width=lambda: 60) as progress:
         progress(event(0, fetched=0))
         clock.now += 1
         progress(event(50 << 20, fetched=10 << 20))
@@ -50,7 +50,7 @@ def test_a_terminal_gets_one_line_that_moves_and_goes() -> None:
 
 def test_a_terminal_is_not_redrawn_more_than_ten_times_a_second() -> None:
     stream, clock = Terminal(), Clock()
-    progress = Progress(stream, clock=clock)
+    progress = ProgressDisplay(stream, clock=clock)
     for step in range(100):
         clock.now += 0.01
         progress(event(step))
@@ -59,7 +59,7 @@ def test_a_terminal_is_not_redrawn_more_than_ten_times_a_second() -> None:
 
 def test_a_log_gets_plain_lines_the_rarer_the_longer_it_takes() -> None:
     stream, clock = io.StringIO(), Clock()
-    with Progress(stream, clock=clock) as progress:
+    with ProgressDisplay(stream, clock=clock) as progress:
         for step in range(13):
             progress(event(step << 20, fetched=step << 20))
             clock.now += 1
@@ -78,7 +78,7 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(
 ) -> None:
     monkeypatch.setenv("TERM", "dumb")
     stream, clock = Terminal(), Clock()
-    with Progress(stream, clock=clock) as progress:
+    with ProgressDisplay(stream, clock=clock) as progress:
         clock.now += 6
         progress(event(1 << 20, fetched=1 << 20))
     assert stream.getvalue() == "nlp/x@1 1 % of 100 MiB, 1.0 MiB fetched\n"
@@ -86,7 +86,7 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(
 
 def test_a_note_breaks_the_moving_line_cleanly() -> None:
     stream, clock = Terminal(), Clock()
-    with Progress(stream, clock=clock) as progress:
+    with ProgressDisplay(stream, clock=clock) as progress:
         clock.now += 1
         progress(event(1, fetched=1))
         progress({"event": "note", "text": f"registry down {HOSTILE}"})
@@ -147,7 +147,7 @@ def test_progress_that_nobody_reads_any_more_ends_no_work() -> None:
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as stream:
-        progress = Progress(stream, clock=(clock := Clock()))
+        progress = ProgressDisplay(stream, clock=(clock := Clock()))
         clock.now += 10
         progress(event(1, fetched=1))
         progress({"event": "note", "text": "x"})
