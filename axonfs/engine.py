@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import trio
 
@@ -26,12 +27,15 @@ from axonfs.upkeep.scrub import Scrub
 
 # How often the index is flushed to the disk, in seconds; a crash of the machine loses that much.
 SYNC_INTERVAL = 5.0
+# Changed objects, and changed versions, that are kept for a watcher to come.
+MAX_KEPT = 1000
 
 
 class Changes:
     """Objects and versions that changed, so that a mount can invalidate their attributes.
 
-    While there is no watcher, changes are kept, each object and version once.
+    While there is no watcher, the first MAX_KEPT objects and versions are kept: a mount watches
+    within seconds, a command without a mount never does.
     """
 
     def __init__(self) -> None:
@@ -41,12 +45,14 @@ class Changes:
 
     def objects(self, digests: Iterable[str]) -> None:
         """These objects lost local bytes, or a fetch of them begins."""
-        self._objects.update(digests)
+        room = None if self._watcher else MAX_KEPT - len(self._objects)
+        self._objects.update(islice(digests, room))
         self._tell()
 
     def version(self, spec: Spec) -> None:
         """A version was found, which directories list from now on."""
-        self._versions.add(spec)
+        if self._watcher or len(self._versions) < MAX_KEPT:
+            self._versions.add(spec)
         self._tell()
 
     @contextmanager
