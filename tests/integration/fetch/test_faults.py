@@ -40,8 +40,6 @@ from tests.support.fetching import (
 )
 from tests.support.registry import SPEC, published
 
-SIZE = 20 * CHUNK + 123
-FILE = "model.safetensors"
 THREE = Range(0, 3)
 PASSING = [
     faulty.stall_before,
@@ -62,11 +60,6 @@ PASSING = [
     faulty.status(429, Retry_After="0"),
 ]
 NAMES = [getattr(fault, "__name__", "status") for fault in PASSING]
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Path:
-    return published(tmp_path, {FILE: SIZE}, chunk_size=CHUNK)
 
 
 @pytest.fixture
@@ -290,7 +283,7 @@ async def test_every_reader_is_told_and_a_later_one_asks_again(
     assert len(errors) == 5
     assert objects_asked(origin) == 1
     origin.always(None)
-    assert await parts.read(feed, 0, SIZE) == whole
+    assert await parts.read(feed) == whole
     feed.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,14 +60,24 @@ def test_a_pid_that_is_none_is_not_used() -> None:
     assert Health("alive", {"pid": -1}).pid is None
 
 
-def test_a_mount_that_does_not_answer_is_wedged_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_mount_that_does_not_answer_is_wedged_and_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawn, children = os.posix_spawnp, list[int]()
+
+    def spawned(*args: Any, **options: Any) -> int:
+        children.append(spawn(*args, **options))
+        return children[-1]
+
+    monkeypatch.setattr(os, "posix_spawnp", spawned)
     (tmp_path / ".axonfs").mkdir()
     os.mkfifo(tmp_path / STATUS_PATH)  # a reader of it waits for ever, as on a wedged mount
     before = time.monotonic()
     assert health(Mount(tmp_path, 1), patience=0.3).state == "wedged"
     assert time.monotonic() - before < 2
+    (child,) = children
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+        os.waitpid(child, os.WNOHANG)
 
 
 def test_a_mount_of_another_user_is_closed(tmp_path: Path) -> None:
