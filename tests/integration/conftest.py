@@ -19,9 +19,12 @@ from tests.support.stores import BOOT
 @pytest.fixture(autouse=True)
 def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A config file and a cache of the test's own. Automatic, so that it comes before the fixtures
-    of a test file: `run` would otherwise clear the variables that those set."""
+    of a test file: `run` would otherwise clear the variables that those set. The cache limit of
+    all tests stays."""
     for name in list(os.environ):
-        if name.startswith("AXONFS_") and not name.startswith("AXONFS_TEST_"):
+        if name.startswith("AXONFS_") and not name.startswith(
+            ("AXONFS_TEST_", "AXONFS_CACHE_SIZE")
+        ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("AXONFS_CONFIG", str(tmp_path / "config.yaml"))
     monkeypatch.setenv("AXONFS_CACHE_DIR", str(tmp_path / "cache"))
@@ -29,7 +32,8 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def whole_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Default cache limits leave nothing free, so that no test depends on how full the disk is."""
+    """Caches that are opened in this process without a limit leave nothing free, so that no test
+    depends on how full the disk is."""
     monkeypatch.setattr(evictor, "KEEP_FREE", 0.0)
 
 

@@ -90,7 +90,7 @@ def test_ordinary_user(registry: RegistryServer) -> None:
     as_user = {"user": NOBODY, "group": NOBODY, "extra_groups": [], "timeout": 60}
     environment = {
         "HOME": str(home),
-        "PATH": os.environ["PATH"],
+        **{name: os.environ[name] for name in ("PATH", "AXONFS_CACHE_SIZE")},
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     try:

@@ -34,7 +34,7 @@ def as_user(tmp_path: Path) -> AsUser:
     os.chown(home, NOBODY, NOBODY)
     usual = {
         "HOME": str(home),
-        "PATH": os.environ["PATH"],
+        **{name: os.environ[name] for name in ("PATH", "AXONFS_CACHE_SIZE")},
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "AXONFS_SOURCES": "none",
     }

@@ -45,7 +45,7 @@ def axonfs(home: Path, registry: RegistryServer) -> Iterator[Axonfs]:
     """Commands of that user."""
     environment = {
         "HOME": str(home),
-        "PATH": os.environ["PATH"],
+        **{name: os.environ[name] for name in ("PATH", "AXONFS_CACHE_SIZE")},
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "AXONFS_REGISTRY": registry.url,
     }

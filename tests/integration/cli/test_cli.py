@@ -185,7 +185,8 @@ def test_registries_are_asked_in_the_order_they_are_set(run: Run) -> None:
     assert run("registry", "remove", "http://never").code == 2
 
 
-def test_settings_are_typed(run: Run) -> None:
+def test_settings_are_typed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AXONFS_CACHE_SIZE")
     assert run("config", "set", "cache_size", "200G").out == f"cache_size is {200 << 30}\n"
     assert load().cache_size == 200 << 30
     run("config", "set", "offline", "yes")

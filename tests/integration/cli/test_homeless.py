@@ -36,10 +36,12 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture
 def run(place: Path) -> Run:
+    kept = {name: os.environ[name] for name in ("PATH", "AXONFS_CACHE_SIZE")}
+
     def command(*line: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*AS_USER, sys.executable, "-m", "axonfs", *map(str, line)],
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": os.getcwd(), **variables},
+            env={**kept, "PYTHONPATH": os.getcwd(), **variables},
             cwd=place,
             capture_output=True,
             text=True,

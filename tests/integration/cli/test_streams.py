@@ -21,6 +21,7 @@ def settings(tmp_path: Path) -> dict[str, str]:
         "PATH": os.environ["PATH"],
         "AXONFS_CONFIG": str(tmp_path / "config.yaml"),
         "AXONFS_CACHE_DIR": str(tmp_path / "cache"),
+        "AXONFS_CACHE_SIZE": os.environ["AXONFS_CACHE_SIZE"],
         "AXONFS_SOURCES": "none",
         "HOME": str(tmp_path),
     }
