@@ -109,6 +109,7 @@ def terminal(
             "LC_ALL": "C.UTF-8",
             "TZ": "UTC",
             "AXONFS_CACHE_DIR": str(home / ".cache/axonfs"),
+            "AXONFS_CACHE_SIZE": os.environ["AXONFS_CACHE_SIZE"],
             "MLOS_CORE_ENDPOINT": core.url,
             "HF_ENDPOINT": hub.url,
             "MODELSCOPE_ENDPOINT": modelscope.url,
