@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -73,17 +73,49 @@ class Vllm:
         return choice
 
 
+@dataclass(frozen=True)
+class Starting:
+    """A server that may not be ready yet."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    began: float
+
+    def ready(self) -> Vllm:
+        """Wait until it is ready; raises VllmFailedError if it never will be."""
+        wait_ready(f"{self.url}/health", self.process, self.log)
+        return Vllm(self.url, time.monotonic() - self.began)
+
+
 @contextlib.contextmanager
-def vllm_serving(program: Path, model: Path, scratch: Path, dtype: str = DTYPE) -> Iterator[Vllm]:
-    """Serve the directory `model`; `scratch` takes the log and vLLM's own caches."""
+def vllm_starting(
+    program: Path,
+    model: Path,
+    scratch: Path,
+    *,
+    dtype: str = DTYPE,
+    flags: Sequence[str] = (),
+    variables: Mapping[str, str] = {},
+) -> Iterator[Starting]:
+    """Start to serve the directory `model`; `scratch` takes the log and vLLM's own caches.
+
+    Args:
+        flags, variables: more flags, and environment variables, for vLLM.
+    """
     port = free_port()
     command = [str(program), "serve", str(model), "--served-model-name", MODEL]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", dtype, *FLAGS]
-    log = scratch / "vllm.log"
-    with log.open("wb") as output, process_group(command, environment(scratch), output) as process:
-        start = time.monotonic()
-        wait_ready(f"http://127.0.0.1:{port}/health", process, log)
-        yield Vllm(f"http://127.0.0.1:{port}", time.monotonic() - start)
+    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", dtype, *FLAGS, *flags]
+    settings, log = {**environment(scratch), **variables}, scratch / "vllm.log"
+    with log.open("wb") as output, process_group(command, settings, output) as process:
+        yield Starting(f"http://127.0.0.1:{port}", process, log, time.monotonic())
+
+
+@contextlib.contextmanager
+def vllm_serving(program: Path, model: Path, scratch: Path) -> Iterator[Vllm]:
+    """Serve the directory `model`, and wait until the server is ready."""
+    with vllm_starting(program, model, scratch) as starting:
+        yield starting.ready()
 
 
 def environment(scratch: Path) -> dict[str, str]:
