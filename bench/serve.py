@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -43,6 +44,7 @@ SHARD = 256 << 20
 DOWNLOADED, LOCAL = 0.75, 1.1
 ROUNDS = 3  # at least, and of the cases
 _LATER = 5.0
+_LOADED = re.compile(r"Loading weights took ([0-9.]+) seconds")
 _numbers = itertools.count()
 
 # vLLM reads shards in the order of their names. This plugin, which each of its processes loads,
@@ -95,8 +97,9 @@ def cases(work: Path) -> dict[str, Start]:
     }
 
 
-def ready(model: Path, work: Path, start: Start) -> float:
-    """The seconds from the first command until each server has given its first healthy answer."""
+def ready(model: Path, work: Path, start: Start) -> dict[str, float]:
+    """The seconds from the first command until each server has given its first healthy answer, and
+    the longest time that one of its processes took to load the weights."""
     logs = work / f"vllm-{next(_numbers)}"
     with ExitStack() as stack:
         began = time.perf_counter()
@@ -109,15 +112,18 @@ def ready(model: Path, work: Path, start: Start) -> float:
         for server in servers:
             server.ready()
         took = time.perf_counter() - began
+    texts = [path.read_text(errors="replace") for path in logs.glob("*/vllm.log")]
+    loads = [float(found) for text in texts for found in _LOADED.findall(text)]
     shutil.rmtree(logs)
-    return took
+    return {"seconds": took, "weights": max(loads, default=0.0)}
 
 
 def from_mount(origin: Origin, work: Path, start: Start) -> Figures:
     with cold_mount(origin.url, work) as mount:
         settle(0)
-        took = ready(mount.version(SPEC), work, start)
-        return {"seconds": took, "fetched": mount.status()["fetch"]["bytes"]}
+        found = ready(mount.version(SPEC), work, start)
+        fetched, cpu = mount.status()["fetch"]["bytes"], mount.usage().cpu
+        return {**found, "fetched": fetched, "mount's cpu": cpu}
 
 
 def after_download(origin: Origin, work: Path, wanted: list[Wanted]) -> Figures:
@@ -125,15 +131,15 @@ def after_download(origin: Origin, work: Path, wanted: list[Wanted]) -> Figures:
     folder.mkdir()
     settle(0)
     took = seconds(lambda: curl_files(origin, wanted, folder, STREAMS))
-    start = ready(folder, work, Start())
+    found = ready(folder, work, Start())
     shutil.rmtree(folder)
-    return {"seconds": took + start, "download": took}
+    return {**found, "seconds": took + found["seconds"], "download": took}
 
 
 def from_directory(model: Path, work: Path, start: Start) -> Figures:
     for path in model.iterdir():
         sequential(path)
-    return {"seconds": ready(model, work, start)}
+    return ready(model, work, start)
 
 
 def compare(
