@@ -16,7 +16,7 @@ import trio
 from axonfs.ahead.prefetcher import Prefetcher
 from axonfs.catalog.tree import HEAD_START, Tree
 from axonfs.errors import AxonError
-from axonfs.fetch import Fetcher
+from axonfs.fetch import Bandwidth, Fetcher
 from axonfs.http_client import Bodies, Documents, Limits, Trust
 from axonfs.names import Spec
 from axonfs.settings.settings import Settings
@@ -179,6 +179,7 @@ def _compose(
         bodies,
         nursery,
         streams=settings.streams,
+        bandwidth=Bandwidth(settings.bandwidth),
         limits=limits,
         offline=settings.offline,
         landed=evictor.landed,

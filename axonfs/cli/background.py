@@ -38,7 +38,7 @@ _SWITCHES = {
     "allow_other": ("--allow-other", "--only-me"),
     "passthrough": ("--passthrough", "--no-passthrough"),
 }
-_VALUES = ("cache_size", "prefetch", "uid", "gid", "mode", "log_format", "log_level")
+_VALUES = ("cache_size", "bandwidth", "prefetch", "uid", "gid", "mode", "log_format", "log_level")
 
 Flags: TypeAlias = Mapping[str, Any]
 

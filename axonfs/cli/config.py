@@ -15,11 +15,13 @@ from axonfs.settings.applied import plain
 from axonfs.settings.editing import edit_config
 from axonfs.settings.settings import (
     DEFAULT_WORD,
+    KEYS,
     check_key,
     config_path,
     convert,
     resolve,
 )
+from axonfs.units import parse_rate
 
 
 @click.group(cls=Group)
@@ -87,6 +89,8 @@ def _text(key: str, value: Any) -> str:
         return "auto" if key == "cache_size" else ""
     if isinstance(value, bool):
         return str(value).lower()
+    if value == 0 and KEYS[key].parse is parse_rate:
+        return "off"
     shown = plain(key, value)
     if isinstance(shown, dict):
         return " ".join(f"{url} ({word})" for url, word in shown.items())

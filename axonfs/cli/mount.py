@@ -41,6 +41,13 @@ def mount_options(function: Command) -> Command:
             help="Send no requests: serve only what is in the cache. [env: AXONFS_OFFLINE]",
         ),
         click.option(
+            "--bandwidth",
+            metavar="RATE",
+            help="Bytes per second to receive from all sources together at the most, like 500M;"
+            " what a reader waits for goes first. off, the default, is no limit."
+            " [env: AXONFS_BANDWIDTH]",
+        ),
+        click.option(
             "--prefetch",
             type=click.Choice(PREFETCH),
             help="What to fetch ahead when a program begins to load a model: auto (the default),"

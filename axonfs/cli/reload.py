@@ -45,7 +45,8 @@ def _apply_to(holder: Running, names: Collection[str]) -> Iterator[str]:
         yield f"the mount at {mountpoint} keeps its settings: {exc}"
         return
     outcomes = dict.fromkeys(outcome(name, answer, mountpoint) for name in names)
-    if NOW in outcomes and (complaint := _complaint(holder, answer["worker"])):
+    replaced = NOW in outcomes and not answer.get("live")
+    if replaced and (complaint := _complaint(holder, answer["worker"])):
         yield f"the mount at {mountpoint} keeps its settings: {complaint}"
         return
     for text in outcomes:
@@ -94,6 +95,8 @@ def outcome(name: str, answer: Event, mountpoint: Path) -> str:
         return f"the mount at {mountpoint} uses another config file, {answer['file']}"
     if name not in answer["changed"]:
         return f"the mount at {mountpoint} already has this value"
+    if answer.get("live"):
+        return NOW
     if not answer["applied"]:
         return f"applies after: axonfs restart {mountpoint}"
     if answer["waits_for"]:

@@ -28,7 +28,7 @@ from axonfs.fuse.notices import invalidate_attributes
 from axonfs.names import Spec
 from axonfs.service import Service
 from axonfs.service.queries import quarantine
-from axonfs.settings.applied import Applied, look, try_again, works
+from axonfs.settings.applied import LIVE, Applied, look, try_again, works
 from axonfs.settings.settings import Settings
 from axonfs.vfs import Vfs
 from axonfs.vfs.journal import Journal
@@ -185,7 +185,7 @@ class Worker:
                 yield event
 
     async def _reload(self) -> Event:
-        """Read the settings again; if they changed, have the next worker apply them.
+        """Read the settings again; if they changed, apply them, or have the next worker do it.
 
         Raises:
             AxonError: they are invalid; the mount keeps its settings.
@@ -193,7 +193,10 @@ class Worker:
         found = await trio.to_thread.run_sync(look, self._applied.flags)
         changed = self._applied.changed(found)
         waits_for = [name for name in self._under_way.names if name not in _BRIEF]
-        if self._held.plain is None and (changed or self._applied.fault):
+        live = bool(changed) and LIVE.issuperset(changed) and self._applied.fault is None
+        if live:
+            await self._apply_live(found)
+        elif self._held.plain is None and (changed or self._applied.fault):
             await trio.to_thread.run_sync(try_again, self._held.settings)
             self._engine.nursery.start_soon(self._end_when_idle)
         return {
@@ -203,8 +206,15 @@ class Worker:
             "origins": found.provenance,
             "file": str(found.file),
             "applied": self._held.plain is None,
+            "live": live,
             "waits_for": waits_for,
         }
+
+    async def _apply_live(self, found: Applied) -> None:
+        """Apply settings that only differ in what this process can change while it works."""
+        self._engine.fetcher.bandwidth.rate = found.settings.bandwidth
+        self._applied = found
+        await trio.to_thread.run_sync(works, found, self._held.settings)
 
     async def _end_when_idle(self) -> None:
         """End for the next worker once no command is being answered, which would be cut off."""

@@ -7,8 +7,9 @@
 Imports catalog, sources and store. Trio thread only; the bytes of a job move in a worker thread.
 """
 
+from axonfs.fetch.bandwidth import Bandwidth
 from axonfs.fetch.download import Priority
 from axonfs.fetch.feed import Feed
 from axonfs.fetch.fetcher import Fetcher
 
-__all__ = ["Feed", "Fetcher", "Priority"]
+__all__ = ["Bandwidth", "Feed", "Fetcher", "Priority"]

@@ -13,6 +13,7 @@ import trio
 
 from axonfs.catalog.flights import Flights
 from axonfs.catalog.tree import Version
+from axonfs.fetch.bandwidth import Bandwidth
 from axonfs.fetch.download import Download
 from axonfs.fetch.feed import Feed
 from axonfs.fetch.judge import Judge
@@ -36,6 +37,7 @@ class Fetcher:
 
     Args:
         streams: ranged GETs at a time of one origin, at the most; fewer where they are enough.
+        bandwidth: the limit on bytes per second from all sources together; by default none.
         limits: timeouts, and the deadline in seconds without progress.
         landed: called in the trio thread after each landed chunk, and when an object is no
             longer in use (the evictor listens).
@@ -50,6 +52,7 @@ class Fetcher:
         nursery: trio.Nursery,
         *,
         streams: int = 16,
+        bandwidth: Bandwidth | None = None,
         limits: Limits | None = None,
         offline: bool = False,
         landed: Callable[[], None] = lambda: None,
@@ -65,7 +68,8 @@ class Fetcher:
         self._feeds: dict[_Key, Feed] = {}
         self._flights = Flights(nursery)
         self._lookups = Lookups(store, self._flights, blobs, offline=offline)
-        self._network = Network(bodies, limits or Limits(), streams)
+        self.bandwidth = bandwidth or Bandwidth()
+        self._network = Network(bodies, limits or Limits(), streams, self.bandwidth)
         self.packages = Packages(self._network, store, self._flights, self._unpacked)
         self._runner = Runner(self._network, self.packages, nursery, landed)
 

@@ -2,7 +2,7 @@
 
 Between lane and {package, runner}, which ask sources. A job that is redirected to another origin
 changes its lane: the share belongs to the origin that is asked. Trio thread only, but for
-`closing`, which worker threads read; no method has a checkpoint.
+`closing` and `bandwidth`, which worker threads use; no method has a checkpoint.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from axonfs.fetch.bandwidth import Bandwidth
 from axonfs.fetch.download import Job
 from axonfs.fetch.lane import Lane
 from axonfs.http_client import Bodies, Limits, Location, Origin
@@ -24,10 +25,12 @@ class Network:
 
     Args:
         streams: ranged GETs at a time of one origin.
+        bandwidth: the limit for all of them together.
     """
 
-    def __init__(self, bodies: Bodies, limits: Limits, streams: int) -> None:
+    def __init__(self, bodies: Bodies, limits: Limits, streams: int, bandwidth: Bandwidth) -> None:
         self.bodies = bodies
+        self.bandwidth = bandwidth
         self.limits = limits
         self.closing = False  # once it is true, worker threads end within a moment
         self._streams = streams
@@ -95,7 +98,8 @@ class Network:
     def statistics(self) -> dict[str, Any]:
         """Figures for `status`: bytes and requests since the mount, bytes copied from a place on
         this machine, jobs under way and waiting, what these jobs have yet to bring, streams for
-        bulk work of the origin that has the most, and bytes per second of late.
+        bulk work of the origin that has the most, bytes per second of late, and the limit on them
+        (0 is none).
         """
         schedules, now = [lane.schedule for lane in self._lanes.values()], trio.current_time()
         return {
@@ -107,4 +111,5 @@ class Network:
             "in_flight_bytes": sum(schedule.in_flight_bytes for schedule in schedules),
             "streams": max(schedule.streams.limit for schedule in schedules),
             "rate": round(sum(schedule.streams.current_rate(now) for schedule in schedules)),
+            "bandwidth": self.bandwidth.rate,
         }

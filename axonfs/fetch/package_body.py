@@ -18,6 +18,7 @@ from collections.abc import Callable
 import trio
 
 from axonfs.errors import AxonError
+from axonfs.fetch.download import Priority
 from axonfs.fetch.network import Network
 from axonfs.http_client import CancelledReadError, Location, Reading
 
@@ -105,7 +106,13 @@ class PackageBody:
             self._size,
             cancelled=lambda: self._network.closing,
             patience=self._patience,
+            share=self._share,
         )
+
+    def _share(self, most: int) -> int:
+        """A share of the bandwidth. Readers may wait for the files of a package, and pins too."""
+        bandwidth, closing = self._network.bandwidth, lambda: self._network.closing
+        return bandwidth.share(most, lambda: Priority.READAHEAD, closing)
 
     async def _again(self, exc: AxonError) -> bool:
         """Whether to ask again after `exc`; returns when it is time."""

@@ -106,6 +106,14 @@ class Runner:
         job.download.arrived(chunks, data)
         self._landed()
 
+    def held_back(self, job: Job, seconds: float) -> None:
+        """The mount's bandwidth kept `job` waiting, and not its source; called by its transfer."""
+        now = trio.current_time()
+        job.progress = min(job.progress + seconds, now)
+        job.download.stall.progressed(now)
+        if job in self._network:
+            self._network.lane_of(job).stall.progressed(now)
+
     def redirected(self, job: Job, origin: Origin) -> bool:
         """Whether a job may go on at `origin`, where an answer sent it; else it waits there.
 
@@ -262,7 +270,7 @@ class Runner:
             self._network.asked()
         piece = self._network.lane_of(job).schedule.streams.piece(trio.current_time())
         location = _location(job, version)
-        reports = self.arrived, self.redirected
+        reports = self.arrived, self.redirected, self.held_back
         transfer = Transfer(job, version, location, self._network, piece, patience, *reports)
         try:
             await trio.to_thread.run_sync(transfer.run, limiter=self._threads)

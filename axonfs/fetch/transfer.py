@@ -8,6 +8,7 @@ through `run_sync_soon`.
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -22,6 +23,9 @@ from axonfs.formats.chunktable import ChunkTable
 from axonfs.http_client import Location, Origin
 from axonfs.ranges import Range
 from axonfs.store import DISK_FAULTS
+
+# Seconds; shorter waits for bandwidth are not worth a word to the trio thread.
+LONG_WAIT = 0.05
 
 
 class ElsewhereError(Exception):
@@ -41,6 +45,8 @@ class Transfer:
         arrived: called in the trio thread with the job, the chunks that landed, their size, and
             their bytes where the disk did not take them.
         redirected: called in the trio thread; whether the job may go on at another origin.
+        held_back: called in the trio thread after the mount's bandwidth kept the job waiting, with
+            the seconds.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class Transfer:
         patience: float | None,
         arrived: Callable[[Job, Range, int, bytes | None], object],
         redirected: Callable[[Job, Origin], bool],
+        held_back: Callable[[Job, float], object],
     ) -> None:
         self._job = job
         self._download = job.download
@@ -61,6 +68,7 @@ class Transfer:
         self._network = network
         self._arrived = arrived
         self._may_go_on = redirected
+        self._held_back = held_back
         self._blob = job.download.blob
         self._object = job.download.object
         self._token = trio.lowlevel.current_trio_token()
@@ -97,7 +105,16 @@ class Transfer:
             validated=self._note_etag,
             patience=self._patience,
             redirected=self._redirected,
+            share=self._share,
         )
+
+    def _share(self, most: int) -> int:
+        """The job's share of the bandwidth; waiting for it is no silence of the source."""
+        job, asked = self._job, time.monotonic()
+        share = self._network.bandwidth.share(most, lambda: job.priority, self._superfluous)
+        if (waited := time.monotonic() - asked) > LONG_WAIT:
+            self._token.run_sync_soon(self._held_back, job, waited)
+        return share
 
     def _redirected(self, origin: Origin) -> None:
         if not trio.from_thread.run_sync(self._may_go_on, self._job, origin):

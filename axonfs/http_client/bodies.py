@@ -79,6 +79,7 @@ class _Options:
     cancelled: Callable[[], bool]
     patience: float | None
     redirected: Callable[[Origin], object]
+    share: Callable[[int], int] | None
 
 
 class Bodies:
@@ -125,6 +126,7 @@ class Bodies:
         validated: Callable[[str], str | None] | None = None,
         patience: float | None = None,
         redirected: Callable[[Origin], object] = bool,
+        share: Callable[[int], int] | None = None,
     ) -> None:
         """Request the bytes `[start, stop)` of an object of `size` bytes, without retries.
 
@@ -140,6 +142,8 @@ class Bodies:
             patience: seconds to wait for a connection and for each byte, if less than the usual.
             redirected: called with the origin of a redirect to another origin, before the request
                 to it.
+            share: called before each receive of the body with the number of bytes to come; returns
+                how many of them to receive now. It may block: that time is not the server's.
 
         Exceptions from `sink` and `redirected` pass through.
 
@@ -147,7 +151,7 @@ class Bodies:
             AxonError: the fault, with `transient` and `retry_after` set for the next attempt.
         """
         requested = Range(start, stop)
-        options = _Options(cancelled, patience, redirected)
+        options = _Options(cancelled, patience, redirected, share)
         with (
             contextlib.suppress(CancelledReadError),
             self._open(location, requested, size, options, validated) as reading,
@@ -162,19 +166,21 @@ class Bodies:
         *,
         cancelled: Callable[[], bool] = bool,
         patience: float | None = None,
+        share: Callable[[int], int] | None = None,
     ) -> Reading:
         """Request the bytes of an object from `start` to its end, `size`, without retries.
 
         The reading is a context manager that ends the request.
 
         Args:
-            cancelled, patience: as for `read`.
+            cancelled, patience, share: as for `read`.
 
         Raises:
             AxonError: as `read`. The reading's methods raise it, too.
             CancelledReadError: `cancelled` returned true. The reading's methods raise it, too.
         """
-        return self._open(location, Range(start, size), size, _Options(cancelled, patience, bool))
+        options = _Options(cancelled, patience, bool, share)
+        return self._open(location, Range(start, size), size, options)
 
     def _open(
         self,
@@ -194,7 +200,8 @@ class Bodies:
             return self._request_body(tied, Range(at, requested.stop), size, options)
 
         with contextlib.ExitStack() as opened:
-            reading = Reading(ask(requested.start), ask, self._pool, self.limits)
+            body = ask(requested.start)
+            reading = Reading(body, ask, self._pool, self.limits, options.share)
             opened.enter_context(reading)
             etag = reading.answer.headers.get("etag")
             if validated and etag and not location.signed and not codings(reading.answer):

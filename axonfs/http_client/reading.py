@@ -10,6 +10,7 @@ Blocking, for worker threads; one thread at a time.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -131,13 +132,22 @@ class Reading:
     Args:
         body: the first answer.
         more: sends a request for the object's bytes from a position on.
+        share: says how many of the next bytes may be received now, and may block until then.
     """
 
-    def __init__(self, body: Body, more: Callable[[int], Body], pool: Pool, limits: Limits) -> None:
+    def __init__(
+        self,
+        body: Body,
+        more: Callable[[int], Body],
+        pool: Pool,
+        limits: Limits,
+        share: Callable[[int], int] | None = None,
+    ) -> None:
         self._body = body
         self._more = more
         self._pool = pool
         self._limits = limits
+        self._share = share
         self._answers = 1
         self._ended = False
 
@@ -169,9 +179,18 @@ class Reading:
                 self._ask_for_more(start)
             with mapped(self._body.exchange.answer.url, self._limits):
                 self._body.skip(start)
-                count = min(stop, self._body.held.stop) - start
+                count = self._allowed(min(stop, self._body.held.stop) - start)
                 self._body.readinto(view[len(view) - (stop - start) :][:count])
             start += count
+
+    def _allowed(self, count: int) -> int:
+        """How many of the next `count` bytes may be received now."""
+        if self._share is None:
+            return count
+        asked = time.monotonic()
+        count = self._share(count)
+        self._body.exchange.wire.waited(time.monotonic() - asked)
+        return count
 
     def end(self) -> None:
         """End the current answer; keep its connection if the answer was read to the end.

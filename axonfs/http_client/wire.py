@@ -110,6 +110,10 @@ class Wire:
         """Restart the deadline: a unit arrived, or the caller was busy with one."""
         self._inlet.progressed()
 
+    def waited(self, seconds: float) -> None:
+        """Note that the caller did not receive for so long: the deadline moves."""
+        self._inlet.waited(seconds)
+
     def hurry(self, seconds: float) -> None:
         """Wait at most `seconds` for each further byte of this answer."""
         self._inlet.patience = seconds
@@ -169,6 +173,9 @@ class _Inlet(io.RawIOBase):
     def progressed(self) -> None:
         self._progress_by = time.monotonic() + self._deadline
         self._mark = self._received + PROGRESS_BYTES
+
+    def waited(self, seconds: float) -> None:
+        self._progress_by += seconds
 
     def leftover(self, reader: io.BufferedReader[Any]) -> bool:
         """Whether `reader` has bytes in its buffer; does not read from the socket."""

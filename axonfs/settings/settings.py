@@ -54,10 +54,10 @@ ConfigValues: TypeAlias = dict[str, tuple[Any, str]]
 class Settings:
     """All settings of a command or a mount; times in seconds, sizes in bytes.
 
-    `cache_size` None means: leave 10 % of the disk free. `prefetch` is one of PREFETCH. `scrub` is
-    in bytes per second; 0 turns it off. `allow_unverified` holds URLs of registries. `tokens` maps
-    a registry's URL to a token, which is sent to that registry only. The repr leaves tokens out,
-    so no log can show them.
+    `cache_size` None means: leave 10 % of the disk free. `prefetch` is one of PREFETCH. `bandwidth`
+    and `scrub` are in bytes per second; 0 is no limit, and no scrub. `allow_unverified` holds URLs
+    of registries. `tokens` maps a registry's URL to a token, which is sent to that registry only.
+    The repr leaves tokens out, so no log can show them.
     """
 
     registries: tuple[str, ...] = ()
@@ -66,6 +66,7 @@ class Settings:
     offline: bool = False
     deadline: float = 60.0
     streams: int = 16
+    bandwidth: int = 0
     retries: int = 5
     prefetch: str = "auto"
     scrub: int = 16 << 20
@@ -109,9 +110,10 @@ KEYS: Mapping[str, Key] = {
         "AXONFS_DEADLINE", parse_seconds, "Seconds without progress before a read fails."
     ),
     "streams": Key(
-        "AXONFS_STREAMS",
-        whole(1, 256),
-        "Maximum number of parallel connections to one source.",
+        "AXONFS_STREAMS", whole(1, 256), "Maximum number of parallel connections to one source."
+    ),
+    "bandwidth": Key(
+        "AXONFS_BANDWIDTH", parse_rate, "Most bytes per second from all sources, like 500M; or off."
     ),
     "retries": Key(
         "AXONFS_RETRIES", whole(0, 100), "How often to retry a request for a manifest or an index."

@@ -129,6 +129,27 @@ def test_other_settings_apply_at_once(start: Start, registry: RegistryServer, fi
     assert f"the mount at {place} keeps its mode until it is mounted again" in done.stderr
 
 
+def test_a_limit_applies_without_another_worker(
+    start: Start, registry: RegistryServer, file: Path
+) -> None:
+    """Not even a command that is being answered delays a changed bandwidth."""
+    run_axonfs("registry", "add", registry.url)
+    place = start("--prefetch", "off")
+    worker = status(place)["worker"]["pid"]
+    for value, rate in (("200M", 200 << 20), ("off", 0)):
+        done = run_axonfs("config", "set", "bandwidth", value)
+        assert f"applies now to the mount at {place}" in done.stderr
+        assert status(place)["fetch"]["bandwidth"] == rate
+        assert status(place)["settings"]["bandwidth"] == {"value": rate, "from": str(file)}
+    assert done.stdout == "bandwidth is off\n"
+    assert status(place)["worker"]["pid"] == worker
+    run_axonfs("config", "set", "bandwidth", "1M")
+    os.kill(worker, 9)
+    settled(lambda: status(place)["worker"]["pid"] != worker, 30)
+    assert status(place)["fetch"]["bandwidth"] == 1 << 20
+    assert "1.0 MiB/s at the most" in run_axonfs("status").stdout
+
+
 @BOTH
 def test_what_the_command_line_said_stays(
     start: Start, registry: RegistryServer, second: RegistryServer, file: Path

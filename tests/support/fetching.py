@@ -17,8 +17,8 @@ import trio
 import yaml
 
 from axonfs.catalog.tree import Tree
-from axonfs.fetch import Feed, Fetcher
-from axonfs.http_client import Bodies, Documents, Limits, Routes
+from axonfs.fetch import Bandwidth, Feed, Fetcher
+from axonfs.http_client import Bodies, Documents, Limits, Routes, Trust
 from axonfs.names import parse_spec
 from axonfs.ranges import Range, chunk_span
 from axonfs.sources import Hub, HubCache, RegistrySource
@@ -76,6 +76,8 @@ async def rig(
     *urls: str,
     limits: Limits = FAST,
     streams: int = 8,
+    bandwidth: int = 0,
+    trust: Trust | None = None,
     offline: bool = False,
     boot: str | None = None,
     hubs: Callable[[Documents, Store], dict[str, Hub]] = lambda documents, store: {},
@@ -88,10 +90,10 @@ async def rig(
         boot: a boot id to believe in.
         allow_unverified: whether the registries may give files without a sha256.
     """
-    async with Documents(limits, routes=Routes({})) as documents:
+    async with Documents(limits, trust, routes=Routes({})) as documents:
         with (
             closing(Store.open(cache, boot_id=boot)) as store,
-            Bodies(limits, routes=Routes({})) as bodies,
+            Bodies(limits, trust, routes=Routes({})) as bodies,
         ):
             async with trio.open_nursery() as nursery:
                 sources = [
@@ -107,6 +109,7 @@ async def rig(
                     bodies,
                     nursery,
                     streams=streams,
+                    bandwidth=Bandwidth(bandwidth),
                     limits=limits,
                     offline=offline,
                     blobs=blobs,

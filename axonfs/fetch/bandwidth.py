@@ -1,0 +1,107 @@
+"""The limit on bytes per second that come from all sources together, and who may receive next.
+
+Below network. A worker thread asks for a share before it receives, so bytes that are held back stay
+in the socket, and TCP slows the source down. The most urgent job has the next share, jobs of one
+priority take turns. Without a limit no lock is taken.
+
+Any thread may call every method.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+# A share is what the limit allows in this many seconds, within these bytes. Shares are small, so
+# that a reader waits for few of them; below 64 KiB a receive costs more than its bytes.
+SHARE_SECONDS, SMALLEST, LARGEST = 0.05, 16 << 10, 1 << 20
+# What was not used counts for this many seconds, so that threads that wake up late lose nothing.
+UNUSED_SECONDS = 0.1
+# After this many seconds a share is due whatever else waits: servers close connections that stand
+# still, and the pin that uses such a connection would fail.
+STARVED_SECONDS = 10.0
+# Seconds between two looks at whether the reader was cancelled.
+TICK = 0.2
+
+
+class _Waiter:
+    """A thread that waits for a share."""
+
+    def __init__(self, priority: Callable[[], int], lock: threading.Lock) -> None:
+        self._priority = priority
+        self._since = time.monotonic()
+        self.turn = threading.Condition(lock)
+
+    def rank(self, now: float) -> int:
+        """The lowest one is next."""
+        return -1 if now - self._since >= STARVED_SECONDS else self._priority()
+
+
+class Bandwidth:
+    """A limit of `rate` bytes per second; 0 is none."""
+
+    def __init__(self, rate: int = 0) -> None:
+        self._rate = rate
+        self._lock = threading.Lock()
+        self._waiters: list[_Waiter] = []  # in the order in which they came
+        self._due = 0.0  # when the next share may be taken
+
+    @property
+    def rate(self) -> int:
+        """The limit; a new one counts at once, also for threads that wait."""
+        return self._rate
+
+    @rate.setter
+    def rate(self, rate: int) -> None:
+        with self._lock:
+            self._rate = rate
+            self._due = min(self._due, time.monotonic())
+            for waiter in self._waiters:
+                waiter.turn.notify()
+
+    def share(
+        self, most: int, priority: Callable[[], int], cancelled: Callable[[], bool] = bool
+    ) -> int:
+        """How many of the next `most` bytes may be received now; blocks until it is at least one.
+
+        Args:
+            priority: asked again and again, since a reader may come; a lower number goes first.
+            cancelled: once it returns true, `share` returns within a moment.
+        """
+        if not self._rate:
+            return most
+        with self._lock:
+            waiter = _Waiter(priority, self._lock)
+            self._waiters.append(waiter)
+            try:
+                while not cancelled() and (pause := self._pause(waiter)) > 0:
+                    waiter.turn.wait(min(pause, TICK))
+                return self._take(most)
+            finally:
+                self._waiters.remove(waiter)
+                if self._waiters:
+                    self._first(time.monotonic()).turn.notify()
+
+    def _pause(self, waiter: _Waiter) -> float:
+        """Seconds until the turn of `waiter` may come, 0 if it has come. The caller holds the
+        lock."""
+        now = time.monotonic()
+        if not self._rate:
+            return 0.0
+        if self._first(now) is not waiter:
+            return TICK
+        return self._due - now
+
+    def _first(self, now: float) -> _Waiter:
+        return min(self._waiters, key=lambda waiter: waiter.rank(now))
+
+    def _take(self, most: int) -> int:
+        """Take a share. The caller holds the lock."""
+        if not self._rate:
+            return most
+        usual = int(self._rate * SHARE_SECONDS)
+        share = min(most, max(min(usual, LARGEST), SMALLEST))
+        begins = max(self._due, time.monotonic() - UNUSED_SECONDS)
+        self._due = begins + share / self._rate
+        return share
