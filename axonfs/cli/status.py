@@ -178,9 +178,10 @@ def _fetched(fetch: dict[str, Any] | None) -> str:
         return ""
     copied = fetch.get("copied", 0)
     copied = f" {size(copied)} copied from Hugging Face's cache," if copied else ""
+    hedged = f" ({fetch['hedged']} for the rest of slow ones)" if fetch.get("hedged") else ""
     limit = f" of {size(fetch['bandwidth'])}/s at the most" if fetch.get("bandwidth") else ""
     return (
-        f"{size(fetch.get('bytes', 0))} in {fetch.get('requests', 0)} requests,{copied}"
+        f"{size(fetch.get('bytes', 0))} in {fetch.get('requests', 0)} requests{hedged},{copied}"
         f" {fetch.get('in_flight', 0)} in flight, {fetch.get('queued', 0)} queued,"
         f" {size(fetch.get('rate', 0))}/s{limit}"
     )

@@ -21,6 +21,7 @@ from axonfs.fetch.answers import Answers
 from axonfs.fetch.local import Local
 from axonfs.fetch.lookups import Lookups
 from axonfs.fetch.overflow import Overflow
+from axonfs.fetch.pace import Pace
 from axonfs.formats.chunktable import ChunkTable
 from axonfs.formats.manifest import FileEntry
 from axonfs.http_client import Stall
@@ -52,6 +53,11 @@ class Job:
         self.queued = self.asked = 0.0  # when it began to wait last, and its last request
         self.attempts = self.corrupt = 0  # in a row without progress, and with wrong bytes
         self.nodes = 0  # that answered with another ETag
+        self.pace: Pace | None = None  # of its transfer, while it has one
+        self.held = False  # waits for bandwidth; the worker thread writes this
+        self.rival: Job | None = None  # brings the same; one of the two goes on
+        self.to_win = 0  # landings until it is this one
+        self.hedges = 0  # for its range until now
 
     def remaining(self) -> bool:
         """Whether a chunk of the job is still absent; moves `next` over those that are there."""
@@ -201,6 +207,26 @@ class Download:
         tail = Range(chunk, job.chunks.stop)
         job.chunks = Range(job.chunks.start, chunk)
         return self.begin(tail, job.priority)
+
+    def hedge(self, job: Job) -> Job:
+        """A new job for what a running one has yet to bring, from another connection."""
+        job.remaining()
+        hedge = self.begin(Range(job.next, job.chunks.stop), job.priority)
+        hedge.hedges = job.hedges = job.hedges + 1
+        hedge.rival, job.rival = job, hedge
+        # The slow one may be about to land something, and is no faster for it.
+        hedge.to_win, job.to_win = 1, 2
+        return hedge
+
+    def settle(self, winner: Job) -> Job:
+        """`winner` goes on with all that it shares with its rival, which is returned."""
+        loser = winner.rival
+        assert loser is not None
+        winner.rival = loser.rival = None
+        for chunk in range(*winner.chunks):
+            if self._flying.get(chunk) is loser:
+                self._flying[chunk] = winner
+        return loser
 
     def flying(self, chunk: int) -> Job | None:
         """The job that brings `chunk`, if one does."""

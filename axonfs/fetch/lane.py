@@ -6,10 +6,17 @@ has a lane, so jobs that wait for one that is silent take no stream from another
 
 from __future__ import annotations
 
+from collections import deque
+
 import trio
 
+from axonfs.fetch.pace import SAMPLE_BYTES, SAMPLES, Pace, Sample
 from axonfs.fetch.schedule import Schedule
 from axonfs.http_client import Origin, Stall
+
+# What may come twice because of hedges: this part of what came, and these bytes at first.
+EXTRA, FREE_EXTRA = 0.02, 8 << 20
+MOST_EXTRA = 64 << 20
 
 
 class Lane:
@@ -25,6 +32,28 @@ class Lane:
         self.schedule = Schedule(streams)
         self.stall = Stall(deadline)
         self.passes = trio.CapacityLimiter(streams)  # threads that read packages
+        self.ended: deque[Sample] = deque(maxlen=SAMPLES)  # the paces of the last jobs
+        self._extra = float(FREE_EXTRA)
+
+    def landed(self, size: int, now: float) -> None:
+        """Note that `size` bytes of this origin landed."""
+        self.stall.progressed(now)
+        schedule = self.schedule
+        schedule.streams.landed(size, now, short=schedule.short_of_streams())
+        self._extra = min(self._extra + size * EXTRA, MOST_EXTRA)
+
+    def note(self, pace: Pace, now: float) -> None:
+        """Note how a job did that has ended well."""
+        sample = pace.sample(now)
+        if sample and pace.size >= SAMPLE_BYTES:
+            self.ended.append(sample)
+
+    def may_hedge(self, size: int) -> bool:
+        """Whether `size` bytes may come twice; if so, they are counted."""
+        if size > self._extra:
+            return False
+        self._extra -= size
+        return True
 
     @property
     def idle(self) -> bool:

@@ -36,6 +36,7 @@ class Network:
         self._streams = streams
         self._lanes: dict[Origin | None, Lane] = {None: Lane(None, streams, limits.deadline)}
         self._lane_of: dict[Job, Lane] = {}
+        self.hedged = 0  # jobs that were slow and are asked for anew elsewhere
         self._requests = self._received = self._copied = 0
 
     def lane(self, origin: Origin | None) -> Lane:
@@ -78,6 +79,15 @@ class Network:
             lane.schedule.rest(job)
             lane.stall.ended()
 
+    def lanes(self) -> list[Lane]:
+        """All lanes."""
+        return list(self._lanes.values())
+
+    @property
+    def running(self) -> bool:
+        """Whether jobs are under way."""
+        return any(lane.schedule.running for lane in self._lanes.values())
+
     def asked(self) -> None:
         """Count a request."""
         self._requests += 1
@@ -96,8 +106,8 @@ class Network:
         return any(lane.schedule.running or lane.schedule.waiting for lane in self._lanes.values())
 
     def statistics(self) -> dict[str, Any]:
-        """Figures for `status`: bytes and requests since the mount, bytes copied from a place on
-        this machine, jobs under way and waiting, what these jobs have yet to bring, streams for
+        """Figures for `status`: bytes, requests, hedges since the mount, bytes copied from a place
+        on this machine, jobs under way and waiting, what these jobs have yet to bring, streams for
         bulk work of the origin that has the most, bytes per second of late, and the limit on them
         (0 is none).
         """
@@ -106,6 +116,7 @@ class Network:
             "bytes": self._received,
             "copied": self._copied,
             "requests": self._requests,
+            "hedged": self.hedged,
             "in_flight": sum(schedule.running for schedule in schedules),
             "queued": sum(schedule.waiting for schedule in schedules),
             "in_flight_bytes": sum(schedule.in_flight_bytes for schedule in schedules),

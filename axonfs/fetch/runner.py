@@ -28,8 +28,10 @@ from axonfs.errors import (
     VanishedError,
 )
 from axonfs.fetch.download import Download, Job, Priority
+from axonfs.fetch.hedges import Hedges
 from axonfs.fetch.lane import Lane
 from axonfs.fetch.network import Network
+from axonfs.fetch.pace import Pace
 from axonfs.fetch.package import Packages
 from axonfs.fetch.transfer import ElsewhereError, Transfer
 from axonfs.http_client import LEAST, UP, Location, Origin, Stall
@@ -64,6 +66,7 @@ class Runner:
         self._nursery = nursery
         self._landed = landed
         self._limits = network.limits
+        self._hedges = Hedges(network, nursery, self.submit)
         self._threads = trio.CapacityLimiter(math.inf)  # the lanes bound them
 
     def submit(self, job: Job) -> None:
@@ -100,9 +103,12 @@ class Runner:
         job.progress = now = trio.current_time()
         job.download.stall.progressed(now)
         if job in self._network:
-            lane = self._network.lane_of(job)
-            lane.stall.progressed(now)
-            lane.schedule.streams.landed(size, now, short=lane.schedule.short_of_streams())
+            self._network.lane_of(job).landed(size, now)
+        if job.pace is not None:
+            job.pace.landed(size, now)
+        job.to_win -= 1
+        if job.rival is not None and job.to_win <= 0:
+            self._settle(job)
         job.download.arrived(chunks, data)
         self._landed()
 
@@ -110,6 +116,8 @@ class Runner:
         """The mount's bandwidth kept `job` waiting, and not its source; called by its transfer."""
         now = trio.current_time()
         job.progress = min(job.progress + seconds, now)
+        if job.pace is not None:
+            job.pace.held_up(seconds)
         job.download.stall.progressed(now)
         if job in self._network:
             self._network.lane_of(job).stall.progressed(now)
@@ -160,9 +168,13 @@ class Runner:
         while job := lane.schedule.take():
             job.running = True
             self._nursery.start_soon(self._run, job)
+            self._hedges.watch()
 
     def _over(self, job: Job, error: AxonError | None) -> None:
         """End a job that is queued or was running."""
+        if job.rival is not None:
+            self._settle(job.rival if job.remaining() else job)
+            error = None  # nobody notices: the rival brings the same
         if error and not job.download.awaited(job):
             log.info("%s; no reader waits for it", error)
         lane = self._network.lane_of(job)
@@ -170,6 +182,16 @@ class Runner:
         job.running = False
         job.download.ended(job, error)
         self._dispatch(lane)
+
+    def _settle(self, winner: Job) -> None:
+        """Have `winner` bring what its rival was to bring too, and end the rival."""
+        loser = winner.download.settle(winner)
+        if loser.priority < winner.priority:
+            self.promote(winner, loser.priority)
+        if self._network.lane_of(loser).schedule.withdraw(loser):
+            self._over(loser, None)
+        else:
+            loser.superfluous = True
 
     async def _run(self, job: Job) -> None:
         """One attempt. If it is to be followed by another the job queues again after a pause."""
@@ -203,6 +225,10 @@ class Runner:
         try:
             return await self._attempt(job, version, patience)
         except AxonError as exc:
+            if job.rival is not None:  # which goes on
+                if exc.overloaded:
+                    self._network.lane_of(job).schedule.streams.refused(trio.current_time())
+                return False
             job.attempts = 1 if job.progress > before else job.attempts + 1
             if isinstance(exc, EtagError) and (
                 job.download.answers.mix(exc) or job.nodes < MAX_NODES
@@ -272,6 +298,7 @@ class Runner:
         location = _location(job, version)
         reports = self.arrived, self.redirected, self.held_back
         transfer = Transfer(job, version, location, self._network, piece, patience, *reports)
+        pace = job.pace = Pace(transfer.unit, trio.current_time()) if not download.blob else None
         try:
             await trio.to_thread.run_sync(transfer.run, limiter=self._threads)
         except ElsewhereError as exc:
@@ -282,6 +309,10 @@ class Runner:
         except AxonError:
             download.refuse_blob()  # the next attempt asks the source
             raise
+        finally:
+            job.pace = None
+        if pace is not None and not job.superfluous:
+            self._network.lane_of(job).note(pace, trio.current_time())
         return False
 
     def _judge(self, job: Job, exc: AxonError, stall: Stall, patience: float | None) -> None:

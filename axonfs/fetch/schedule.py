@@ -35,6 +35,11 @@ class Schedule:
         return len(self._running)
 
     @property
+    def jobs(self) -> list[Job]:
+        """The jobs that run."""
+        return list(self._running)
+
+    @property
     def in_flight_bytes(self) -> int:
         """What running jobs have asked for and not got yet."""
         return sum(job.bytes_left for job in self._running)

@@ -77,6 +77,7 @@ class Transfer:
         self._patience = patience
         self._etag: str | None = None
         self._taken = False
+        self._waited = 0.0  # for bandwidth, and not reported yet
 
     def run(self) -> None:
         """Fetch, verify and store what the job still misses.
@@ -90,7 +91,7 @@ class Transfer:
         start = self._first * stored.chunk_size
         stop = min(self._job.chunks.stop * stored.chunk_size, stored.size)
         if self._blob:
-            self._blob.read(start, stop, self._take, unit=self._unit(), cancelled=self._superfluous)
+            self._blob.read(start, stop, self._take, unit=self.unit, cancelled=self._superfluous)
             return
         tied = self._download.tied
         etag = self._download.answers.etag(self._location.url) if tied else None
@@ -100,7 +101,7 @@ class Transfer:
             stop,
             stored.size,
             self._take,
-            unit=self._unit(),
+            unit=self.unit,
             cancelled=self._superfluous,
             validated=self._note_etag,
             patience=self._patience,
@@ -111,16 +112,21 @@ class Transfer:
     def _share(self, most: int) -> int:
         """The job's share of the bandwidth; waiting for it is no silence of the source."""
         job, asked = self._job, time.monotonic()
+        job.held = True
         share = self._network.bandwidth.share(most, lambda: job.priority, self._superfluous)
-        if (waited := time.monotonic() - asked) > LONG_WAIT:
-            self._token.run_sync_soon(self._held_back, job, waited)
+        job.held = False
+        self._waited += time.monotonic() - asked
+        if self._waited > LONG_WAIT:
+            self._token.run_sync_soon(self._held_back, job, self._waited)
+            self._waited = 0.0
         return share
 
     def _redirected(self, origin: Origin) -> None:
         if not trio.from_thread.run_sync(self._may_go_on, self._job, origin):
             raise ElsewhereError(origin)
 
-    def _unit(self) -> int:
+    @property
+    def unit(self) -> int:
         """How many bytes to store at a time: a chunk where a reader waits, else a piece."""
         size = self._object.chunk_size
         return size if self._job.priority is Priority.DEMAND else max(size, self._piece)

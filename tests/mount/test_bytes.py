@@ -304,17 +304,3 @@ def test_evicted_while_open(registry_dir: Path, start_mount: MountFactory, tmp_p
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert run_axonfs("status", "--json", "--cache", mount.cache).returncode == 0
-
-
-def test_bandwidth(registry: RegistryServer, start_mount: MountFactory) -> None:
-    """With `--bandwidth` a mount receives at most that many bytes per second, what a reader waits
-    for first."""
-    rate = 5 * CHUNK
-    mount = start_mount(registry.url, options=("--bandwidth", str(rate), "--prefetch", "off"))
-    began = time.monotonic()
-    data = (mount.path / "nlp/tiny/1.0.0/model.safetensors").read_bytes()
-    took = time.monotonic() - began
-    assert len(data) == FILES["model.safetensors"]
-    # A tenth of a second's bytes at once, and a share of each stream, were allowed before.
-    assert len(data) <= rate * (took + 0.1) + 8 * rate // 20
-    assert mount.status()["fetch"]["bandwidth"] == rate
