@@ -14,6 +14,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import trio
 
@@ -101,7 +102,7 @@ class PackageBody:
         self.answers += 1
         self._soon(self._network.asked)
         return self._network.bodies.open(
-            self._mirrors[0],
+            replace(self._mirrors[0], spread=False),
             self._taken,
             self._size,
             cancelled=lambda: self._network.closing,

@@ -96,7 +96,7 @@ class Transfer:
         tied = self._download.tied
         etag = self._download.answers.etag(self._location.url) if tied else None
         self._network.bodies.read(
-            replace(self._location, etag=etag),
+            replace(self._location, etag=etag, spread=self._location.signed or not tied),
             start,
             stop,
             stored.size,

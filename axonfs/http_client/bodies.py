@@ -63,6 +63,8 @@ class Location:
         signed: `url` redirects to a signed URL on another host, as on hubs. The signed URL is used
             until its host refuses it; then `url` is requested again. ETags are ignored.
         access: the hint for the user where access is denied.
+        spread: whether any address of the host will do. False where nothing but the ETag ties the
+            answers together: each server of the host may have another one.
     """
 
     url: str
@@ -70,6 +72,7 @@ class Location:
     etag: str | None = None
     signed: bool = False
     access: str | None = None
+    spread: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class _Options:
     patience: float | None
     redirected: Callable[[Origin], object]
     share: Callable[[int], int] | None
+    spread: bool
 
 
 class Bodies:
@@ -151,7 +155,7 @@ class Bodies:
             AxonError: the fault, with `transient` and `retry_after` set for the next attempt.
         """
         requested = Range(start, stop)
-        options = _Options(cancelled, patience, redirected, share)
+        options = _Options(cancelled, patience, redirected, share, location.spread)
         with (
             contextlib.suppress(CancelledReadError),
             self._open(location, requested, size, options, validated) as reading,
@@ -179,7 +183,7 @@ class Bodies:
             AxonError: as `read`. The reading's methods raise it, too.
             CancelledReadError: `cancelled` returned true. The reading's methods raise it, too.
         """
-        options = _Options(cancelled, patience, bool, share)
+        options = _Options(cancelled, patience, bool, share, location.spread)
         return self._open(location, Range(start, size), size, options)
 
     def _open(
@@ -316,19 +320,19 @@ class Bodies:
         if options.cancelled():
             raise CancelledReadError
         with mapped(str(url), self.limits):
-            if kept := self._pool.take(url.origin):
+            if kept := self._pool.take(url.origin, spread=options.spread):
                 with contextlib.suppress(ConnectionError, ssl.SSLError, h11.RemoteProtocolError):
                     return self._send_on(kept, url, headers, options)
-            return self._send_on(self._dial(url, options.patience), url, headers, options)
+            return self._send_on(self._dial(url, options), url, headers, options)
 
-    def _dial(self, url: Url, patience: float | None) -> Wire:
+    def _dial(self, url: Url, options: _Options) -> Wire:
         try:
-            return self._dialer.dial(url, patience)
+            return self._dialer.dial(url, options.patience, spread=options.spread)
         except OSError as exc:
             if not is_shortage(exc):
                 raise
             self._pool.hang_up()  # frees the descriptors of idle connections
-            return self._dialer.dial(url, patience)
+            return self._dialer.dial(url, options.patience, spread=options.spread)
 
     def _send_on(
         self, wire: Wire, url: Url, headers: Mapping[str, str], options: _Options

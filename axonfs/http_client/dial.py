@@ -9,6 +9,7 @@ import socket
 import time
 
 from axonfs.errors import UnavailableError
+from axonfs.http_client.addresses import Addresses
 from axonfs.http_client.faults import fault
 from axonfs.http_client.limits import Limits
 from axonfs.http_client.resolver import lookup
@@ -27,11 +28,13 @@ class Dialer:
         self._limits = limits
         self._routes = routes
         self._trust = trust
+        self._addresses = Addresses()
 
-    def dial(self, url: Url, patience: float | None) -> Wire:
+    def dial(self, url: Url, patience: float | None, *, spread: bool = True) -> Wire:
         """A new connection for requests to `url`.
 
         Args:
+            spread: whether connections take turns at the addresses of the host.
             patience: seconds for all steps, if less than the usual.
 
         Raises:
@@ -41,7 +44,7 @@ class Dialer:
         usual = self._limits.connect
         until = time.monotonic() + (usual if patience is None else min(usual, patience))
         proxy = self._routes.proxy(url.origin)
-        sock = _connect(proxy.origin if proxy else url.origin, until)
+        sock = self._connect(proxy.origin if proxy else url.origin, until, spread=spread)
         try:
             if url.origin.secure:
                 if proxy:
@@ -50,7 +53,7 @@ class Dialer:
         except BaseException:
             sock.close()
             raise
-        return Wire(sock, self._limits)
+        return Wire(sock, self._limits, spread=spread)
 
     def target(self, url: Url) -> tuple[str, dict[str, str]]:
         """The target of `url` for the request line, and the headers for the proxy."""
@@ -58,6 +61,26 @@ class Dialer:
         if proxy is None or url.origin.secure:
             return url.target, {}
         return str(url), proxy_authorization(proxy)
+
+    def _connect(self, origin: Origin, until: float, *, spread: bool) -> socket.socket:
+        """Connect to the first address that answers; each gets an equal share of the time left."""
+        found = lookup(origin.host, origin.port, _left(until))
+        addresses = self._addresses.ordered(origin, found, spread=spread)
+        failure: OSError = OSError("the host name has no address")
+        for number, (family, kind, protocol, _, address) in enumerate(addresses):
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.settimeout(_left(until) / (len(addresses) - number))
+                sock.connect(address)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError as exc:
+                sock.close()
+                failure = exc
+                self._addresses.failed(address)
+            else:
+                self._addresses.connected(address)
+                return sock
+        raise failure
 
     def _wrap(self, sock: socket.socket, host: str, until: float) -> socket.socket:
         sock.settimeout(_left(until))
@@ -69,24 +92,6 @@ def _left(until: float) -> float:
     if left <= 0:
         raise TimeoutError("the connection took too long")
     return left
-
-
-def _connect(origin: Origin, until: float) -> socket.socket:
-    """Connect to the first address that answers; each gets an equal share of the time left."""
-    addresses = lookup(origin.host, origin.port, _left(until))
-    failure: OSError = OSError("the host name has no address")
-    for number, (family, kind, protocol, _, address) in enumerate(addresses):
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.settimeout(_left(until) / (len(addresses) - number))
-            sock.connect(address)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError as exc:
-            sock.close()
-            failure = exc
-        else:
-            return sock
-    raise failure
 
 
 def proxy_authorization(proxy: Url) -> dict[str, str]:

@@ -24,14 +24,18 @@ class Pool:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._idle: dict[Origin, list[Wire]] = {}
+        self._idle: dict[tuple[Origin, bool], list[Wire]] = {}
         self._closed = False
 
-    def take(self, origin: Origin) -> Wire | None:
-        """The wire that was used last and can still carry a request, if any."""
+    def take(self, origin: Origin, *, spread: bool = True) -> Wire | None:
+        """The wire that was used last and can still carry a request, if any.
+
+        Args:
+            spread: as for `Dialer.dial`.
+        """
         while True:
             with self._lock:
-                kept = self._idle.get(origin)
+                kept = self._idle.get((origin, spread))
                 if not kept:
                     return None
                 wire = kept.pop()
@@ -44,7 +48,7 @@ class Pool:
         wire.idle_since = time.monotonic()
         with self._lock:
             if not self._closed:
-                self._idle.setdefault(origin, []).append(wire)
+                self._idle.setdefault((origin, wire.spread), []).append(wire)
             surplus = [wire] if self._closed else self._surplus()
         for old in surplus:
             old.hang_up()
@@ -56,10 +60,10 @@ class Pool:
         stale = time.monotonic() - IDLE_SECONDS
         surplus = [wire for wire in every[:-IDLE_WIRES] if wire.idle_since > stale]
         surplus += [wire for wire in every if wire.idle_since <= stale]
-        for origin, kept in list(self._idle.items()):
+        for key, kept in list(self._idle.items()):
             kept[:] = [wire for wire in kept if wire not in surplus]
             if not kept:
-                del self._idle[origin]
+                del self._idle[key]
         return surplus
 
     def close(self) -> None:

@@ -51,9 +51,11 @@ class Wire:
 
     Args:
         sock: connected, plain or TLS; the wire closes it.
+        spread: whether it may be to any address of its host; else it is to the first one.
     """
 
-    def __init__(self, sock: socket.socket, limits: Limits) -> None:
+    def __init__(self, sock: socket.socket, limits: Limits, *, spread: bool = True) -> None:
+        self.spread = spread
         self._sock = sock
         self._limits = limits
         self._inlet = _Inlet(sock)
