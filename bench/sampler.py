@@ -2,7 +2,7 @@
 
     python -m bench.sampler PID LOCKED THREAD
 
-The kernel interrupts each processor a thousand times per second and tells which thread runs there
+The kernel interrupts each processor 500 times per second and tells which thread runs there
 (perf_event_open). For a thread of the process, the sampler then reads from the memory of the
 process who holds the GIL (gil.py knows where). A thread that holds the GIL and waits for a
 processor is in no sample: it would not wait on a machine with more processors. The process is
@@ -24,7 +24,7 @@ import sys
 from collections.abc import Callable
 
 # Nanoseconds between two samples of a processor, and the most samples per second of all.
-PERIOD, MOST = 1_000_000, 8_000
+PERIOD, MOST = 2_000_000, 8_000
 POINTER = struct.calcsize("P")
 
 _CALLS = {"x86_64": 298, "aarch64": 241}
