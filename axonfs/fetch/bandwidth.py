@@ -17,7 +17,7 @@ from collections.abc import Callable
 # that a reader waits for few of them; below 64 KiB a receive costs more than its bytes.
 SHARE_SECONDS, SMALLEST, LARGEST = 0.05, 16 << 10, 1 << 20
 # What was not used counts for this many seconds, so that threads that wake up late lose nothing.
-UNUSED_SECONDS = 0.1
+UNUSED_SECONDS = 0.25
 # After this many seconds a share is due whatever else waits: servers close connections that stand
 # still, and the pin that uses such a connection would fail.
 STARVED_SECONDS = 10.0

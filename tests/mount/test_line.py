@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from axonfs.fetch.bandwidth import UNUSED_SECONDS
 from axonfs.names import parse_spec
 from axonfs.publish import publish
 from tests.mount.conftest import CHUNK, MODEL, MountFactory
@@ -27,8 +28,8 @@ def test_bandwidth(registry: RegistryServer, start_mount: MountFactory) -> None:
     began = time.monotonic()
     data = (mount.path / MODEL).read_bytes()
     took = time.monotonic() - began
-    # A tenth of a second's bytes at once, and a share of each stream, were allowed before.
-    assert len(data) <= rate * (took + 0.1) + 8 * rate // 20
+    # What was not used before, and a share of each stream, came on top.
+    assert len(data) <= rate * (took + UNUSED_SECONDS) + 8 * rate // 20
     assert mount.status()["fetch"]["bandwidth"] == rate
 
 
