@@ -29,9 +29,9 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The config file of the commands and of the mounts."""
     path = tmp_path / "config.yaml"
     monkeypatch.setenv("AXONFS_CONFIG", str(path))
-    for name in ("AXONFS_CACHE_DIR", "AXONFS_REGISTRY"):
+    for name in ("AXONFS_CACHE_DIR", "AXONFS_CACHE_SIZE", "AXONFS_REGISTRY"):
         monkeypatch.delenv(name, raising=False)
-    write(path, {"cache": str(tmp_path / "cache")})
+    write(path, {"cache": str(tmp_path / "cache"), "cache_size": "4G"})
     return path
 
 
