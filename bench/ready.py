@@ -25,11 +25,12 @@ def main() -> None:
         model = work / "model"
         make_llama(model, MODEL, shard_bytes=SHARD)
         trial.figures["bytes"] = publish(model, parse_spec(SPEC), work / "registry").bytes
-        local = ready(model, work)
+        local = ready(model, work)["seconds"]
         trial.answer(Answer(f"{WHAT}, local, the first start", "–", local, "s"))
         with serving(work / "registry", work) as origin, cold_mount(origin.url, work) as mount:
             origin.warm()
-            trial.answer(Answer(f"{WHAT}, cold", "–", ready(mount.version(SPEC), work), "s"))
+            cold = ready(mount.version(SPEC), work)["seconds"]
+            trial.answer(Answer(f"{WHAT}, cold", "–", cold, "s"))
 
 
 if __name__ == "__main__":

@@ -76,6 +76,9 @@ class Start:
         )
 
 
+PLAIN = Start()
+
+
 def program() -> Path:
     named = os.environ.get("AXONFS_BENCH_VLLM")
     if not named:
@@ -97,7 +100,7 @@ def cases(work: Path) -> dict[str, Start]:
     }
 
 
-def ready(model: Path, work: Path, start: Start) -> dict[str, float]:
+def ready(model: Path, work: Path, start: Start = PLAIN) -> dict[str, float]:
     """The seconds from the first command until each server has given its first healthy answer, and
     the longest time that one of its processes took to load the weights."""
     logs = work / f"vllm-{next(_numbers)}"
@@ -131,7 +134,7 @@ def after_download(origin: Origin, work: Path, wanted: list[Wanted]) -> Figures:
     folder.mkdir()
     settle(0)
     took = seconds(lambda: curl_files(origin, wanted, folder, STREAMS))
-    found = ready(folder, work, Start())
+    found = ready(folder, work)
     shutil.rmtree(folder)
     return {**found, "seconds": took + found["seconds"], "download": took}
 
@@ -176,8 +179,8 @@ def measure(trial: Experiment, origin: Origin, model: Path, work: Path) -> None:
             "local": partial(from_directory, model, work, start),
         }
 
-    from_directory(model, work, Start())
-    plain, name = ways(Start()), "vllm serve ready, 2 GB, cold"
+    from_directory(model, work, PLAIN)
+    plain, name = ways(PLAIN), "vllm serve ready, 2 GB, cold"
     if not trial.quick:
         plain["curl"] = partial(after_download, origin, work, wanted_of(origin, SPEC))
     rounds = max(ROUNDS, trial.rounds)

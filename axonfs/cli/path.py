@@ -9,7 +9,7 @@ import click
 from axonfs.cli.client import ask, transport
 from axonfs.cli.options import json_option, make_target, source_options
 from axonfs.cli.output import echo_json, echo_path, show_note
-from axonfs.cli.progress import Progress
+from axonfs.cli.progress import ProgressDisplay
 from axonfs.client.mounted import Mounted
 from axonfs.client.target import Target
 from axonfs.versions import parse_wanted
@@ -50,6 +50,6 @@ def path(
 
 def _pinned(target: Target, spec: str) -> dict[str, str]:
     request = {"op": "path", "spec": str(parse_wanted(spec))}
-    with Progress(sys.stderr) as progress:
+    with ProgressDisplay(sys.stderr) as progress:
         found = ask(target, request, progress)
     return {"spec": found["spec"], "path": found["path"]}
