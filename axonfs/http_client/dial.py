@@ -10,6 +10,7 @@ import time
 
 from axonfs.errors import UnavailableError
 from axonfs.http_client.addresses import Addresses
+from axonfs.http_client.channel import Channel, Plain, secured
 from axonfs.http_client.faults import fault
 from axonfs.http_client.limits import Limits
 from axonfs.http_client.resolver import lookup
@@ -46,14 +47,16 @@ class Dialer:
         proxy = self._routes.proxy(url.origin)
         sock = self._connect(proxy.origin if proxy else url.origin, until, spread=spread)
         try:
+            channel: Channel = Plain(sock)
             if url.origin.secure:
                 if proxy:
                     _tunnel(sock, proxy, url.origin, until)
-                sock = self._wrap(sock, url.origin.host, until)
+                sock.settimeout(_left(until))
+                channel = secured(sock, self._trust.context, url.origin.host)
         except BaseException:
             sock.close()
             raise
-        return Wire(sock, self._limits, spread=spread)
+        return Wire(channel, self._limits, spread=spread)
 
     def target(self, url: Url) -> tuple[str, dict[str, str]]:
         """The target of `url` for the request line, and the headers for the proxy."""
@@ -81,10 +84,6 @@ class Dialer:
                 self._addresses.connected(address)
                 return sock
         raise failure
-
-    def _wrap(self, sock: socket.socket, host: str, until: float) -> socket.socket:
-        sock.settimeout(_left(until))
-        return self._trust.context.wrap_socket(sock, server_hostname=host)
 
 
 def _left(until: float) -> float:

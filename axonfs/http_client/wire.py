@@ -1,8 +1,9 @@
-"""One connection: a socket whose waits have limits.
+"""One connection, whose waits have limits.
 
-reply.py parses; this module waits. Each `recv` wakes up a few times a second and checks whether the
-reader was cancelled, the server stalls, or bytes come too slowly. A timeout on the socket would not
-be enough: a server that sends a byte now and then could hold a reader for ever.
+Above channel.py, which receives. reply.py parses; this module waits. Each receive wakes up a few
+times a second and checks whether the reader was cancelled, the server stalls, or bytes come too
+slowly. A timeout on the socket would not be enough: a server that sends a byte now and then could
+hold a reader for ever.
 
 Threading: a wire belongs to one thread at a time; the pool hands it over.
 """
@@ -12,16 +13,13 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import select
-import socket
-import ssl
-import struct
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import h11
 
+from axonfs.http_client.channel import BUFFER_SIZE, Channel
 from axonfs.http_client.limits import OVERHEAD_BYTES, PROGRESS_BYTES, Limits
 from axonfs.http_client.reply import HEAD_BYTES, OverlongError, Reply
 from axonfs.http_client.urls import Url
@@ -31,7 +29,6 @@ TICK = 0.2
 # With less patience than usual, PROGRESS_BYTES must arrive within this multiple of the patience. A
 # source that only sends a byte now and then makes no progress.
 HURRIED = 2
-_BUFFER_SIZE = 64 << 10  # for headers; bodies go directly into the caller's buffer
 
 
 class StallError(TimeoutError):
@@ -47,22 +44,21 @@ class CancelledReadError(Exception):
 
 
 class Wire:
-    """A connected socket and its buffered reader.
+    """A channel and its buffered reader.
 
     Args:
-        sock: connected, plain or TLS; the wire closes it.
+        channel: the wire closes it.
         spread: whether it may be to any address of its host; else it is to the first one.
     """
 
-    def __init__(self, sock: socket.socket, limits: Limits, *, spread: bool = True) -> None:
+    def __init__(self, channel: Channel, limits: Limits, *, spread: bool = True) -> None:
         self.spread = spread
-        self._sock = sock
+        self._channel = channel
         self._limits = limits
-        self._inlet = _Inlet(sock)
-        # The only reader of the socket: surplus bytes of an answer stay visible in its buffer.
-        self._reader: io.BufferedReader[Any] = io.BufferedReader(self._inlet, _BUFFER_SIZE)
-        self._tick = 0.0
-        self._secure = isinstance(sock, ssl.SSLSocket)
+        self._inlet = _Inlet(channel)
+        # The only reader of the channel: surplus bytes of an answer stay visible in its buffer.
+        # It is for heads; bodies go directly into the caller's buffer.
+        self._reader: io.BufferedReader[Any] = io.BufferedReader(self._inlet, BUFFER_SIZE)
         self.idle_since = 0.0
 
     def request(
@@ -91,18 +87,14 @@ class Wire:
         machine.send(h11.EndOfMessage())
         least = math.inf if patience is None else patience
         limits = self._limits
-        self._look_up_every(min(TICK, limits.first_byte, limits.stall, limits.deadline, least))
+        tick = min(TICK, limits.first_byte, limits.stall, limits.deadline, least)
+        self._channel.pace(tick, limits.first_byte)
         self._inlet.watch(cancelled, min(limits.first_byte, least), min(limits.deadline, least))
-        self._send(request)
+        self._channel.send(request)
         reply = Reply(self._reader, machine)
         reply.read_head()
         self._inlet.expect_body(min(limits.stall, least), min(limits.deadline, HURRIED * least))
         return reply
-
-    def _look_up_every(self, seconds: float) -> None:
-        if seconds != self._tick and not self._secure:
-            _block(self._sock, seconds, self._limits.first_byte)
-        self._tick = seconds
 
     def expect(self, size: int) -> None:
         """Note that the answer has a body of `size` bytes."""
@@ -123,33 +115,17 @@ class Wire:
     def spent(self) -> bool:
         """Whether the wire cannot carry another request: the server closed it, or surplus bytes
         arrived."""
-        if self._inlet.leftover(self._reader):
-            return True
-        if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
-            return True  # surplus bytes that TLS has decrypted already
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        return bool(poll.poll(0))
+        return self._inlet.leftover(self._reader) or self._channel.surplus()
 
     def hang_up(self) -> None:
-        with contextlib.suppress(OSError):
-            self._sock.close()
-
-    def _send(self, data: bytes) -> None:
-        if self._secure:
-            self._sock.settimeout(self._limits.first_byte)
-        self._sock.sendall(data)
-        if self._secure:
-            self._sock.settimeout(self._tick)
+        self._channel.close()
 
 
 class _Inlet(io.RawIOBase):
-    """The receiving side of the socket."""
+    """The receiving side of a channel."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._receive = (
-            _tls_receive(sock) if isinstance(sock, ssl.SSLSocket) else _plain_receive(sock)
-        )
+    def __init__(self, channel: Channel) -> None:
+        self._receive = channel.receive
         self._cancelled: Callable[[], bool] = bool
         self._dry = False
         self._deadline = self._progress_by = 0.0
@@ -180,7 +156,7 @@ class _Inlet(io.RawIOBase):
         self._progress_by += seconds
 
     def leftover(self, reader: io.BufferedReader[Any]) -> bool:
-        """Whether `reader` has bytes in its buffer; does not read from the socket."""
+        """Whether `reader` has bytes in its buffer; does not receive."""
         self._dry = True
         try:
             return bool(reader.peek(1))
@@ -221,49 +197,4 @@ class _Inlet(io.RawIOBase):
             if now - asked >= self.patience:
                 raise StallError(f"received nothing for {self.patience:g} s")
             with contextlib.suppress(TimeoutError):
-                count: int = self._receive(buffer)
-                return count
-
-
-def _block(sock: socket.socket, receive: float, send: float) -> None:
-    """Let the kernel measure the timeouts, which saves a poll before each call."""
-    sock.settimeout(None)
-    for option, seconds in ((socket.SO_RCVTIMEO, receive), (socket.SO_SNDTIMEO, send)):
-        whole = int(seconds)
-        value = struct.pack("@ll", whole, max(int((seconds - whole) * 1e6), 1))
-        sock.setsockopt(socket.SOL_SOCKET, option, value)
-
-
-def _plain_receive(sock: socket.socket) -> Callable[[memoryview], int]:
-    def receive(buffer: memoryview) -> int:
-        # Fill a body's view in one call: many small calls would each take the GIL. A read of
-        # headers takes the bytes that are there.
-        flags = socket.MSG_WAITALL if len(buffer) > _BUFFER_SIZE else 0
-        try:
-            return sock.recv_into(buffer, 0, flags)
-        except BlockingIOError as exc:
-            raise TimeoutError from exc
-
-    return receive
-
-
-def _tls_receive(sock: ssl.SSLSocket) -> Callable[[memoryview], int]:
-    def receive(buffer: memoryview) -> int:
-        # A read returns one TLS record of at most 16 KiB. A read of headers takes one record. A
-        # body takes all records of a TICK, because a check costs as much as a record.
-        most = len(buffer) if len(buffer) > _BUFFER_SIZE else 1
-        received, until = 0, time.monotonic() + TICK
-        while received < most and time.monotonic() < until:
-            try:
-                # With a buffer `read` returns the count, but typeshed declares bytes.
-                count: Any = sock.read(len(buffer) - received, buffer[received:])
-            except TimeoutError:
-                if not received:
-                    raise
-                break
-            if not count:
-                break
-            received += count
-        return received
-
-    return receive
+                return self._receive(buffer)
