@@ -196,10 +196,12 @@ def check_git(text: object) -> str:
 
 def printable(text: str, limit: int = 200) -> str:
     """`text` made safe for a terminal and a log line: control characters become `?`."""
-    safe = "".join(
-        char if char.isprintable() and unicodedata.category(char) != "Cf" else "?" for char in text
-    )
+    safe = text if text.isascii() and text.isprintable() else "".join(map(_printable, text))
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"
+
+
+def _printable(char: str) -> str:
+    return char if char.isprintable() and unicodedata.category(char) != "Cf" else "?"
 
 
 def plain(text: str, limit: int = 200) -> str:

@@ -44,8 +44,7 @@ class Hash(IntEnum):
 
 def chunk_digest(chunk: bytes | memoryview, hash_: Hash = Hash.BLAKE3) -> bytes:
     """The raw digest of the bytes of a chunk."""
-    hasher = hash_.hasher()
-    hasher.update(chunk)
+    hasher = hashlib.sha256(chunk) if hash_ is Hash.SHA256 else blake3(chunk)
     return bytes(hasher.digest())
 
 

@@ -97,7 +97,9 @@ class Body:
 
     def skip(self, start: int) -> None:
         """Read and drop the bytes before `start`."""
-        scratch = memoryview(bytearray(min(_SKIP_BYTES, max(start - self.at, 0))))
+        if self.at >= start:
+            return
+        scratch = memoryview(bytearray(min(_SKIP_BYTES, start - self.at)))
         while self.at < start:
             self.readinto(scratch[: start - self.at])
             self.exchange.wire.progressed()
@@ -248,20 +250,22 @@ def _line(reply: Reply) -> bytes:
 @contextlib.contextmanager
 def mapped(url: str, limits: Limits) -> Iterator[None]:
     """Turn exceptions of sockets, TLS and h11 into AxonErrors."""
-    source = shown(url)
     try:
         yield
-    except SlowError as exc:
-        raise deadline_passed(limits.deadline, source) from exc
-    except StallError as exc:  # an OSError, too, but its own text is clearer
-        raise fault(UnavailableError, str(exc), source, transient=True) from exc
-    except h11.LocalProtocolError as exc:
-        raise not_sent(source) from exc
-    except h11.RemoteProtocolError as exc:
-        raise not_http(exc, source) from exc
-    except CodingError as exc:
-        raise fault(
-            UnavailableError, str(exc), source, transient=isinstance(exc, CutError)
-        ) from exc
-    except OSError as exc:
-        raise network_fault(exc, source) from exc
+    except (OSError, h11.ProtocolError, CodingError) as exc:
+        raise _meaning(exc, shown(url), limits) from exc
+
+
+def _meaning(exc: Exception, source: str, limits: Limits) -> AxonError:
+    match exc:
+        case SlowError():
+            return deadline_passed(limits.deadline, source)
+        case StallError():  # an OSError, too, but its own text is clearer
+            return fault(UnavailableError, str(exc), source, transient=True)
+        case h11.LocalProtocolError():
+            return not_sent(source)
+        case h11.ProtocolError():
+            return not_http(exc, source)
+        case CodingError():
+            return fault(UnavailableError, str(exc), source, transient=isinstance(exc, CutError))
+    return network_fault(exc, source)
