@@ -1,7 +1,7 @@
 """How many streams to use: more while that brings more, fewer when a source finds it too many.
 
-And how much of what one brings to store at a time. Pure: bytes and times in, numbers out. The
-fetcher tells what landed and what was refused, and starts no more bulk jobs than `limit`.
+Pure: bytes and times in, numbers out. The fetcher tells what landed and what was refused, and
+starts no more bulk jobs than `limit`.
 
 It climbs: while jobs wait for a stream, the rate of a period is compared with that of the period
 before the last step. A step that did not pay is taken back, and the next try waits twice as long.
@@ -9,8 +9,6 @@ On 429 or 503 the number is halved, and from there it grows by one at a time.
 """
 
 from __future__ import annotations
-
-from axonfs.memory import LARGE_PAGE
 
 # Four fill a gigabit at 80 ms, and one processor.
 FIRST = 4
@@ -22,14 +20,6 @@ GAIN = 0.35
 PATIENCE, PATIENCE_MAX = 4.0, 64.0
 # Refusals within this many seconds are answers to the same streams: they count once.
 BURST = 1.0
-# A stream stores what it brings in this many seconds at a time. The more that is, the less of it is
-# the interpreter's: `pin` of 4 GiB took 4.2 s in pieces of 2 MiB, 3.9 of 4 and 3.8 of 8.
-MOMENT = 0.05
-# At least what gets one folio of the page cache, if written at once and aligned. A mapping enters
-# that with one entry, and is read 12 times as fast as that of a file written by 256 KiB.
-SMALLEST_PIECE = LARGE_PAGE
-# The largest pieces of all streams together, in bytes: they are memory.
-PIECES = 32 << 20
 
 
 class Streams:
@@ -52,11 +42,6 @@ class Streams:
     def current_rate(self, now: float) -> float:
         """Bytes per second of late, 0 if nothing lands any more."""
         return self.rate if now - self._began < 4 * PERIOD else 0.0
-
-    def piece(self, now: float) -> int:
-        """How many bytes a stream is to store at a time: a power of two."""
-        most = min(self.current_rate(now) * MOMENT, PIECES) / self.limit
-        return 1 << max(int(most), SMALLEST_PIECE).bit_length() - 1
 
     def landed(self, count: int, now: float, *, short: bool) -> None:
         """`count` bytes arrived; `short` says whether a bulk job waits for want of a stream."""

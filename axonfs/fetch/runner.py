@@ -294,10 +294,9 @@ class Runner:
             self._nursery.start_soon(_find_table, download, version)
         if download.blob is None:
             self._network.asked()
-        piece = self._network.lane_of(job).schedule.streams.piece(trio.current_time())
         location = _location(job, version)
         reports = self.arrived, self.redirected, self.held_back
-        transfer = Transfer(job, version, location, self._network, piece, patience, *reports)
+        transfer = Transfer(job, version, location, self._network, patience, *reports)
         pace = job.pace = Pace(transfer.unit, trio.current_time()) if not download.blob else None
         try:
             await trio.to_thread.run_sync(transfer.run, limiter=self._threads)

@@ -46,7 +46,7 @@ from axonfs.http_client.urls import (
     target_of,
 )
 from axonfs.http_client.wire import CancelledReadError, Wire
-from axonfs.ranges import Range, aligned
+from axonfs.ranges import Range
 
 Sink = Callable[[int, memoryview], object]
 _EXPECTED = frozenset({200, 206})
@@ -126,6 +126,7 @@ class Bodies:
         sink: Sink,
         *,
         unit: int,
+        most: int = 0,
         cancelled: Callable[[], bool] = bool,
         validated: Callable[[str], str | None] | None = None,
         patience: float | None = None,
@@ -139,6 +140,7 @@ class Bodies:
                 multiple of `unit` or at the end of the answer. The view is valid until `sink`
                 returns. If the server ignores ranges, `sink` gets the whole object, from 0 to
                 `size`.
+            most: a piece has as many units as arrive within a moment, up to `most` bytes.
             cancelled: polled between receives, a few times a second. Once it returns true, the
                 read ends early without an error. Connecting is not interrupted.
             validated: called with the ETag of the first answer, if it has one, before any of its
@@ -160,7 +162,8 @@ class Bodies:
             contextlib.suppress(CancelledReadError),
             self._open(location, requested, size, options, validated) as reading,
         ):
-            self._stream(reading, Range(0, size) if reading.whole else requested, sink, unit)
+            wanted = Range(0, size) if reading.whole else requested
+            self._stream(reading, wanted, sink, unit, max(unit, most - most % unit))
 
     def open(
         self,
@@ -215,13 +218,15 @@ class Bodies:
             opened.pop_all()
         return reading
 
-    def _stream(self, reading: Reading, wanted: Range, sink: Sink, unit: int) -> None:
-        buffer = self._buffers.take(min(unit, wanted.size))
+    def _stream(self, reading: Reading, wanted: Range, sink: Sink, unit: int, most: int) -> None:
+        buffer = self._buffers.take(min(most, wanted.size))
+        start = wanted.start
         try:
-            for part in aligned(wanted, unit):
-                piece = buffer[: part.size]
-                reading.fill(piece, part.start)
-                sink(part.start, piece)
+            while start < wanted.stop:
+                piece = buffer[: min(most - start % unit, wanted.stop - start)]
+                piece = piece[: reading.fill(piece, start, unit)]
+                sink(start, piece)
+                start += len(piece)
         finally:
             self._buffers.put(buffer)
 

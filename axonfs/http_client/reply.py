@@ -83,7 +83,8 @@ class Reply:
         return self._left == 0
 
     def readinto(self, view: memoryview) -> int:
-        """Read up to len(view) bytes of the body; 0 at its end, or where the server cut it off.
+        """Read up to len(view) bytes of the body, in one receive; 0 at its end, or where the server
+        cut it off.
 
         Raises:
             OSError, h11.RemoteProtocolError: the read failed.
@@ -91,8 +92,8 @@ class Reply:
         if self._chunked:
             return self._read_chunked(view)
         if self._left is None:
-            return self._reader.readinto(view)
-        count = self._reader.readinto(view[: self._left])
+            return self._reader.readinto1(view)
+        count = self._reader.readinto1(view[: self._left])
         self._left -= count
         return count
 

@@ -215,11 +215,12 @@ async def test_a_reader_far_ahead_of_a_running_job_has_its_chunk_fetched_apart(
 
 
 @pytest.mark.parametrize(
-    ("priority", "sizes"),
+    ("priority", "largest", "sizes"),
     [
-        (Priority.DEMAND, [CHUNK] * 6),
-        (Priority.READAHEAD, [2 * CHUNK, 4 * CHUNK]),
-        (Priority.BACKGROUND, [2 * CHUNK, 4 * CHUNK]),
+        (Priority.DEMAND, 8 * CHUNK, [CHUNK] * 6),
+        (Priority.READAHEAD, 4 * CHUNK, [2 * CHUNK, 4 * CHUNK]),
+        (Priority.BACKGROUND, 4 * CHUNK, [2 * CHUNK, 4 * CHUNK]),
+        (Priority.BACKGROUND, 8 * CHUNK, [6 * CHUNK]),
     ],
 )
 async def test_chunks_land_one_by_one_where_a_reader_waits_and_else_in_aligned_pieces(
@@ -227,9 +228,11 @@ async def test_chunks_land_one_by_one_where_a_reader_waits_and_else_in_aligned_p
     server: RegistryServer,
     monkeypatch: pytest.MonkeyPatch,
     priority: Priority,
+    largest: int,
     sizes: list[int],
 ) -> None:
-    monkeypatch.setattr("axonfs.fetch.concurrency.SMALLEST_PIECE", 4 * CHUNK)
+    monkeypatch.setattr("axonfs.fetch.transfer.SMALLEST_PIECE", 4 * CHUNK)
+    monkeypatch.setattr("axonfs.fetch.transfer.LARGEST_PIECE", largest)
     landed: list[int] = []
     land = StoredObject.land
 

@@ -81,6 +81,42 @@ def test_a_server_without_ranges_is_read_from_the_start(
     assert taken.bytes == DATA
 
 
+def test_a_piece_has_the_units_that_arrive_at_once(bodies: Bodies, origin: FaultyOrigin) -> None:
+    pieces: list[tuple[int, int]] = []
+    location, most = Location(origin.url + "object"), 4 * UNIT + 1
+    bodies.read(
+        location, UNIT, SIZE, SIZE, lambda at, view: pieces.append((at, len(view))),
+        unit=UNIT, most=most,
+    )  # fmt: skip
+    assert pieces == [(UNIT, 4 * UNIT), (5 * UNIT, 4 * UNIT), (9 * UNIT, SIZE - 9 * UNIT)]
+
+
+def test_a_piece_does_not_wait_for_more_than_its_units(
+    bodies: Bodies, origin: FaultyOrigin
+) -> None:
+    taken, stopped = bytearray(), threading.Event()
+
+    def sink(at: int, view: memoryview) -> None:
+        assert at == len(taken)
+        taken.extend(view)
+        assert len(taken) % UNIT == 0 or len(taken) == SIZE
+        stopped.set()
+
+    def fault(exchange: faulty.Exchange) -> None:
+        exchange.head()
+        exchange.write(DATA[: 3 * UNIT])
+        assert stopped.wait(5)
+        exchange.write(DATA[3 * UNIT : 3 * UNIT + 10])
+        time.sleep(0.1)
+        exchange.write(DATA[3 * UNIT + 10 :])
+        exchange.answered = True
+
+    origin.plan(fault)
+    location = Location(origin.url + "object")
+    bodies.read(location, 0, SIZE, SIZE, sink, unit=UNIT, most=SIZE)
+    assert taken == DATA
+
+
 def test_a_flipped_bit_is_the_caller_s_to_find(bodies: Bodies, origin: FaultyOrigin) -> None:
     origin.plan(faulty.flip)
     taken = read(bodies, origin)

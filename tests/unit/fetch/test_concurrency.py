@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from itertools import pairwise
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axonfs.fetch.concurrency import FIRST, PATIENCE_MAX, PERIOD, PIECES, SMALLEST_PIECE, Streams
+from axonfs.fetch.concurrency import FIRST, PATIENCE_MAX, PERIOD, Streams
 
 TICK = 0.05
 MIB = 1 << 20
@@ -105,22 +104,6 @@ def test_the_rate_is_that_of_late() -> None:
     run(streams, shared, 10)
     assert abs(streams.current_rate(110.0) - 100 * MIB) < 10 * MIB
     assert streams.current_rate(110.0 + 10) == 0
-
-
-@pytest.mark.parametrize(
-    ("limit", "rate", "piece"),
-    [(4, 125, 2), (4, 330, 4), (4, 640, 8), (4, 6400, 8), (16, 6400, 2), (1, 6400, 32)],
-)
-def test_fast_streams_store_more_at_a_time_but_all_of_them_no_more_than_so_much(
-    limit: int, rate: int, piece: int
-) -> None:
-    streams = Streams(limit)
-    assert streams.piece(100.0) == SMALLEST_PIECE
-    run(streams, lambda _: rate * MIB, 10, short=False)
-    streams.limit = limit
-    assert streams.piece(110.0) == piece * MIB
-    assert piece * limit * MIB <= max(PIECES, limit * SMALLEST_PIECE)
-    assert streams.piece(110.0 + 10) == SMALLEST_PIECE
 
 
 @given(
