@@ -154,6 +154,7 @@ class Reading:
         self._pool = pool
         self._limits = limits
         self._share = share
+        self._granted = 0  # bytes of the last share that were not received yet
         self._answers = 1
         self._ended = False
 
@@ -199,16 +200,19 @@ class Reading:
         with mapped(self._body.exchange.answer.url, self._limits):
             self._body.skip(at)
             count = self._allowed(min(len(view), self._body.held.stop - at))
-            return self._body.readinto(view[:count])
+            received = self._body.readinto(view[:count])
+        self._granted = max(self._granted - received, 0)
+        return received
 
     def _allowed(self, count: int) -> int:
         """How many of the next `count` bytes may be received now."""
         if self._share is None:
             return count
-        asked = time.monotonic()
-        count = self._share(count)
-        self._body.exchange.wire.waited(time.monotonic() - asked)
-        return count
+        if not self._granted:
+            asked = time.monotonic()
+            self._granted = self._share(count)
+            self._body.exchange.wire.waited(time.monotonic() - asked)
+        return min(count, self._granted)
 
     def end(self) -> None:
         """End the current answer; keep its connection if the answer was read to the end.
