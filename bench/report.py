@@ -41,7 +41,7 @@ DECISIVE = (
     "other mounts, *",
     "safe_open of all tensors, cold",
     "vllm serve ready*",
-    "loader *",
+    "loader *, cold*",
     "resident memory, *",
     "ls -lR of * versions, warm",
     "time per byte, *",
