@@ -16,8 +16,9 @@ from collections.abc import Callable
 # A share is what the limit allows in this many seconds, within these bytes. Shares are small, so
 # that a reader waits for few of them; below 64 KiB a receive costs more than its bytes.
 SHARE_SECONDS, SMALLEST, LARGEST = 0.05, 16 << 10, 1 << 20
-# What was not used counts for this many seconds, so that threads that wake up late lose nothing.
-UNUSED_SECONDS = 0.25
+# What was not used may be made up for: this many seconds of it after a time in which no thread
+# waited, and more if threads waited and woke up late, as on a busy machine.
+UNUSED_SECONDS, LATE_SECONDS = 0.1, 0.5
 # After this many seconds a share is due whatever else waits: servers close connections that stand
 # still, and the pin that uses such a connection would fail.
 STARVED_SECONDS = 10.0
@@ -72,6 +73,8 @@ class Bandwidth:
         if not self._rate:
             return most
         with self._lock:
+            if not self._waiters:
+                self._due = max(self._due, time.monotonic() - UNUSED_SECONDS)
             waiter = _Waiter(priority, self._lock)
             self._waiters.append(waiter)
             try:
@@ -102,6 +105,6 @@ class Bandwidth:
             return most
         usual = int(self._rate * SHARE_SECONDS)
         share = min(most, max(min(usual, LARGEST), SMALLEST))
-        begins = max(self._due, time.monotonic() - UNUSED_SECONDS)
+        begins = max(self._due, time.monotonic() - LATE_SECONDS)
         self._due = begins + share / self._rate
         return share
