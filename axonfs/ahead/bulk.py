@@ -62,18 +62,25 @@ class Bulk:
         self._files: list[_File] = []
 
     async def fetch(
-        self, entries: Iterable[FileEntry], *, width: int, room: float = math.inf
+        self,
+        entries: Iterable[FileEntry],
+        *,
+        width: int,
+        room: float = math.inf,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Fetch the files in their order, at most `room` bytes; one file per object.
 
         Args:
             width: the number of parts in flight.
+            task_status: started when the last part is in flight.
         """
         async with trio.open_nursery() as nursery:
             send, parts = trio.open_memory_channel[tuple[_File, Range]](0)
-            nursery.start_soon(self._send_parts, entries, room, send)
             for _ in range(width):
                 nursery.start_soon(self._fetch_parts, parts)
+            await self._send_parts(entries, room, send)
+            task_status.started()
 
     @property
     def local(self) -> int:
@@ -129,6 +136,7 @@ class Bulk:
             return None
         self.reached = entry.path
         self._files.append(file)
+        await file.feed.find_copy()  # else each part would look for it, and start in any order
         return file
 
     async def _fetch_parts(self, parts: trio.MemoryReceiveChannel[tuple[_File, Range]]) -> None:

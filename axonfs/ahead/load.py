@@ -14,8 +14,9 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -33,11 +34,34 @@ from axonfs.units import size
 log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True, eq=False)
+class _Stage:
+    """The files of one trigger; `missing` are those that were not local when it began."""
+
+    trigger: str
+    entries: list[FileEntry]
+    missing: list[FileEntry]
+    bulk: Bulk
+    running: bool = True
+
+    @property
+    def size(self) -> int:
+        return sum(entry.size for entry in self.entries)
+
+    @property
+    def left(self) -> int:
+        """Bytes that are still missing."""
+        return self.size - self.bulk.local
+
+
 class Load:
     """The prefetch of one version for a load that began by opening one of `triggers`.
 
+    Each trigger is a stage. A stage begins when the last request of the one before it is in flight,
+    so the line is not idle between them.
+
     Args:
-        width: the number of parts in flight.
+        width: the number of parts that a stage has in flight.
         room: returns how many bytes may be fetched.
         before: an earlier load of the same version.
     """
@@ -55,7 +79,6 @@ class Load:
         self.version = version
         self.state = "waiting"
         self.ended = math.inf  # when, in trio's time
-        self.digests: set[str] = set()
         self.triggers: list[str] = []
         self._before = before.triggers if before else []
         self._fetcher = fetcher
@@ -63,10 +86,9 @@ class Load:
         self._width = width
         self._room = room
         self._scope = trio.CancelScope()
-        self._missing: list[FileEntry] = []
-        self._size = 0
-        self._trigger = self._path = ""
-        self._bulk = self._bulk_of({})
+        self._changed = trio.Event()  # a new trigger, or a stage that ended
+        self._stages: list[_Stage] = []  # those that run, and the last one
+        self._path = ""
 
     @property
     def active(self) -> bool:
@@ -74,9 +96,14 @@ class Load:
         return self.ended == math.inf
 
     @property
+    def digests(self) -> set[str]:
+        """The objects that it fetches, or fetched last."""
+        return {entry.digest for stage in self._stages for entry in stage.entries}
+
+    @property
     def left(self) -> int:
         """Bytes that are still missing."""
-        return self._size - self._bulk.local
+        return sum(stage.left for stage in self._stages)
 
     def foresee(self, path: str) -> None:
         """Add a trigger: the program also opened the file at `path`.
@@ -89,6 +116,7 @@ class Load:
             path = next((one for one in known if one.rpartition("/")[0] == folder), path)
         if path not in self.triggers:
             self.triggers.append(path)
+            self._changed.set()
 
     def stop(self) -> None:
         """End the prefetch, since the cache evicts what it fetched."""
@@ -97,15 +125,16 @@ class Load:
         self._scope.cancel()
 
     def statistics(self) -> dict[str, Any]:
-        """The progress for `status`, in bytes."""
+        """The progress of the last stage for `status`, in bytes."""
+        stage = self._stages[-1] if self._stages else None
         return {
             "spec": str(self.version.spec),
-            "trigger": self._trigger or self.triggers[0],
+            "trigger": stage.trigger if stage else self.triggers[0],
             "state": self.state,
-            "files": len(self.digests),
-            "size": self._size,
-            "local": self._size - self.left,
-            "path": self._bulk.reached or self._path,
+            "files": len(stage.entries) if stage else 0,
+            "size": stage.size if stage else 0,
+            "local": stage.size - stage.left if stage else 0,
+            "path": (stage and stage.bulk.reached) or self._path,
         }
 
     async def run(self) -> None:
@@ -113,9 +142,11 @@ class Load:
         try:
             with self._scope:
                 self.state = "running"
-                for trigger in self.triggers:  # more may be added meanwhile
-                    self._trigger = trigger
-                    await self._follow(trigger)
+                begun = 0
+                async with trio.open_nursery() as nursery:
+                    while await self._another(begun):
+                        await nursery.start(self._follow, self.triggers[begun])
+                        begun += 1
                 if self.state == "running":
                     self.state = "done"
         except Exception as exc:
@@ -125,33 +156,57 @@ class Load:
             else:
                 log.info("%s: prefetch stopped: %s", self.version.spec, known)
         finally:
-            self._bulk.close()
             self.ended = trio.current_time()
 
-    async def _follow(self, trigger: str) -> None:
+    async def _another(self, begun: int) -> bool:
+        """Wait for another trigger than the `begun` ones; False, and ended, once no stage runs."""
+        while begun == len(self.triggers) and any(stage.running for stage in self._stages):
+            self._changed = trio.Event()
+            await self._changed.wait()
+        if begun < len(self.triggers):
+            return True
+        self.ended = trio.current_time()  # no checkpoint since then: no trigger can be lost
+        return False
+
+    async def _follow(self, trigger: str, *, task_status: trio.TaskStatus[None]) -> None:
+        """Fetch the files of one trigger; started when the last request is in flight."""
         chosen = await self._plan(trigger, {})
-        await self._survey(chosen)
-        if chosen.guides and self._missing:
-            first = set(chosen.small)
-            await self._fetch([entry for entry in self._missing if entry in first])
-            await self._survey(await self._plan(trigger, await self._texts(chosen.guides)))
-        if self._missing and self.state != "no room":
-            log.info("%s: %s was opened, fetching %s", self.version.spec, trigger, size(self.left))
-            await self._fetch(self._missing)
+        if chosen.guides:
+            async with self._stage(trigger, chosen) as stage:
+                first = set(chosen.small)
+                await self._fetch(stage, [entry for entry in stage.missing if entry in first])
+            chosen = await self._plan(trigger, await self._texts(chosen.guides))
+        async with self._stage(trigger, chosen) as stage:
+            if stage.missing and self.state != "no room":
+                what = self.version.spec, trigger, size(stage.left)
+                log.info("%s: %s was opened, fetching %s", *what)
+                await self._fetch(stage, stage.missing, task_status)
+            else:
+                task_status.started()
 
     async def _plan(self, trigger: str, texts: dict[str, str]) -> Plan:
         files = self.version.manifest.files
         make = partial(plan, files, trigger, everything=self._everything, texts=texts)
         return await trio.to_thread.run_sync(make)
 
-    async def _survey(self, chosen: Plan) -> None:
+    @asynccontextmanager
+    async def _stage(self, trigger: str, chosen: Plan) -> AsyncIterator[_Stage]:
         entries = list({entry.digest: entry for entry in chosen.small + chosen.weights}.values())
         local = await trio.to_thread.run_sync(_local, self._fetcher.store, entries)
-        self._missing = [entry for entry in entries if local[entry.digest] < entry.size]
-        self._size = sum(entry.size for entry in entries)
-        self.digests = set(local)
-        self._path = self._bulk.reached or self._path
-        self._bulk = self._bulk_of(local)
+        missing = [entry for entry in entries if local[entry.digest] < entry.size]
+        stage = _Stage(trigger, entries, missing, self._bulk_of(local))
+        self._keep([*self._stages, stage])
+        try:
+            yield stage
+        finally:
+            stage.bulk.close()
+            stage.running = False
+            self._path = stage.bulk.reached or self._path
+            self._keep(self._stages)
+            self._changed.set()
+
+    def _keep(self, stages: list[_Stage]) -> None:
+        self._stages = [stage for stage in stages if stage.running or stage is stages[-1]]
 
     def _bulk_of(self, local: Mapping[str, int]) -> Bulk:
         return Bulk(
@@ -168,9 +223,14 @@ class Load:
                     texts[entry.path] = raw.decode(errors="replace")
         return texts
 
-    async def _fetch(self, missing: Sequence[FileEntry]) -> None:
+    async def _fetch(
+        self,
+        stage: _Stage,
+        missing: Sequence[FileEntry],
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
         """Fetch the entries in their order, as far as they fit."""
-        wanted = self._bulk.missing(missing)
+        wanted = stage.bulk.missing(missing)
         room = await self._room(self)
         if room < wanted:
             self.state = "no room"
@@ -180,7 +240,7 @@ class Load:
                 size(max(room, 0)),
                 size(wanted),
             )
-        await self._bulk.fetch(missing, width=self._width, room=room)
+        await stage.bulk.fetch(missing, width=self._width, room=room, task_status=task_status)
 
     def _go_without(self, entry: FileEntry, exc: AxonError | OSError) -> None:
         self.state = "incomplete"

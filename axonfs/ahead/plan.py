@@ -9,6 +9,7 @@ repository often has the same weights as safetensors, .bin, .h5 and GGUF. A plan
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,9 @@ from axonfs.formats.manifest import FileEntry
 CONFIG = "config.json"
 MODEL_INDEX = "model_index.json"  # diffusers: one subfolder per component
 INDEX = ".index.json"
+# Behind a shard the next one is fetched, and more if they are small: as many bytes as readahead
+# fetches of a large file.
+AHEAD = 256 << 20
 # Loaders read these files before the weights. If one is larger than SMALL it is data, not settings.
 SMALL = 64 << 20
 _READ_FIRST = (".json", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".yaml", ".yml")
@@ -75,10 +79,10 @@ def plan(
     everything: bool = False,
     texts: Mapping[str, str] | None = None,
 ) -> Plan:
-    """The files of a load that begins by opening `trigger`; for a shard, the next shard.
+    """The files of a load that begins by opening `trigger`; for a shard, the next shards.
 
     Args:
-        trigger: a path for which `starts_load` is true, or one that has a `following` file.
+        trigger: a path for which `starts_load` is true, or one that has `following` files.
         everything: plan every file of the version, in all formats.
         texts: the texts of the guides, by path.
     """
@@ -86,8 +90,8 @@ def plan(
         small = [entry for entry in files if _is_small(entry)]
         rest = [entry for entry in files if not _is_small(entry)]
         return Plan(_natural(small), _natural(rest))
-    if shard := following(files, trigger):
-        return Plan(weights=(shard,))
+    if shards := following(files, trigger):
+        return Plan(weights=shards)
     folders = _by_folder(files)
     home, _, opened = trigger.rpartition("/")
     texts = texts or {}
@@ -102,18 +106,20 @@ def plan(
     )
 
 
-def following(files: Sequence[FileEntry], path: str) -> FileEntry | None:
-    """The shard that a loader reads after the one at `path`; None for other files or the last."""
+def following(files: Sequence[FileEntry], path: str) -> tuple[FileEntry, ...]:
+    """The shards that a loader reads after the one at `path`: the next one, and more while they are
+    less than `AHEAD` together. Empty for other files and for the last shard."""
     series, folder = _series(path), path.rpartition("/")[0]
     if series is None:
-        return None
+        return ()
     shards = [
         entry
         for entry in files
         if entry.path.rpartition("/")[0] == folder and _series(entry.path) == series
     ]
-    later = [entry for entry in shards if _order(entry.path) > _order(path)]
-    return min(later, key=lambda entry: _order(entry.path), default=None)
+    later = _natural(entry for entry in shards if _order(entry.path) > _order(path))
+    before = itertools.accumulate((entry.size for entry in later), initial=0)
+    return tuple(entry for entry, size in zip(later, before, strict=False) if size < AHEAD)
 
 
 def _series(path: str) -> str | None:

@@ -75,22 +75,23 @@ class Prefetcher:
         self._opens.add(version, path, program, trio.current_time())
 
     def _go_on(self, version: Version, path: str) -> None:
-        """If the open file is the shard that was prefetched last, prefetch the next one."""
+        """If the open file is one of the shards that were prefetched last, prefetch the next."""
         load, files = self._loads.get(version.spec), version.manifest.files
         before = load.triggers[-1] if load else path
-        shard = following(files, before)
-        if shard and shard.path == path and not starts_load(before):
+        shards = () if starts_load(before) else following(files, before)
+        if any(shard.path == path for shard in shards):
             self.streamed(version, path)
 
     def streamed(self, version: Version, path: str) -> None:
-        """Note that a reader streams a file to its end, and prefetch the next shard, if any.
+        """Note that a reader streams a file to its end, and prefetch the next shards, if any.
 
         No checkpoint; raises nothing.
         """
         if self._mode == "off" or self._fetcher.offline or version.source is None:
             return
-        shard, load = following(version.manifest.files, path), self._loads.get(version.spec)
-        if shard and not (load and load.active and shard.digest in load.digests):
+        digests = {shard.digest for shard in following(version.manifest.files, path)}
+        load = self._loads.get(version.spec)
+        if not (load and load.active and digests <= load.digests) and digests:
             self._begin(version, [path])
 
     def evicted(self, digests: Iterable[str]) -> None:

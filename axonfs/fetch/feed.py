@@ -7,6 +7,7 @@ its way in download.py. Trio thread only; a method that is not async has no chec
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 import trio
 
@@ -260,6 +261,12 @@ class Feed:
     async def check(self, chunks: Range) -> list[int]:
         """Read local chunks again and compare; the wrong ones are dropped and returned."""
         return await self._judge.check(chunks)
+
+    async def find_copy(self) -> None:
+        """Look for a copy on this machine, if that was not done yet. The jobs report errors."""
+        if self.download.may_have_blob:
+            with suppress(AxonError, OSError):
+                await self._runner.find_copy(self.download)
 
     def want(self, chunks: Range, priority: Priority = Priority.READAHEAD) -> None:
         """Have chunks fetched that no reader waits for yet; errors stay in the log."""

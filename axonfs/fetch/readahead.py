@@ -3,8 +3,8 @@
 Pure: offsets in, byte ranges out; no I/O, no clock. One `Readahead` per object serves all its
 readers, since the mount sees offsets and not who asks: each place where reads follow one another
 is a cursor. A read that follows no cursor fetches nothing ahead, so a random page fault costs
-its own chunk; the second read in a row starts a window that doubles. The window slides: it is
-filled again whenever a part of it was read, so that requests go out in a steady flow.
+its own chunk; the second read in a row starts a window that grows with each refill. The window
+slides: it is filled again whenever a part of it was read, so that requests go out in a steady flow.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from axonfs.ranges import Range
 
 FIRST_WINDOW = 1 << 20
+# Each refill of a new window waits for the reader, and the reader for a round trip. Fourfold growth
+# takes two round trips less than doubling until a fast line with a long round trip is full.
+GROWTH = 4
 # Twice what a dozen streams have under way, so that they never wait for the reader to move on.
 # The readers of one object share it, but for what each needs so that a refill is worth a request.
 LARGEST_WINDOW = 256 << 20
@@ -99,7 +102,7 @@ class Readahead:
         if start >= stop:
             return None
         cursor.issued = stop
-        cursor.window = min(cursor.window * 2, self._share())
+        cursor.window = min(cursor.window * GROWTH, self._share())
         return Range(start, stop)
 
     def _share(self) -> int:

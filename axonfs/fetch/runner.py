@@ -92,6 +92,10 @@ class Runner:
             else:
                 job.superfluous = True
 
+    async def find_copy(self, download: Download) -> None:
+        """Look once for a copy of an object on this machine."""
+        await download.find_blob(lambda: self._network.closing)
+
     def arrived(self, job: Job, chunks: Range, size: int, data: bytes | None = None) -> None:
         """Chunks of `job` are in the store; called by its transfer, maybe after the job is over.
 
@@ -266,7 +270,7 @@ class Runner:
         """Fetch the bytes; True if the job has to go on in another lane."""
         download = job.download
         if download.may_have_blob:
-            await download.find_blob(lambda: self._network.closing)
+            await self.find_copy(download)
             if download.blob is None and not self._packed(job, version):
                 self._rest(job)
                 return True

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import trio
 
+import axonfs.ahead.plan
 import axonfs.ahead.walks
 from axonfs.ahead.prefetcher import Prefetcher
 from axonfs.engine import Engine, open_engine
@@ -27,10 +28,12 @@ from tests.support.fetching import CHUNK, Gate, Rig, chunks_of, on_objects, rig,
 from tests.support.registry import SPEC, make_model, published
 
 SHARDS = [f"model-{number}.safetensors" for number in (1, 2, 10)]
+PARTS = [f"parts/part-0000{number}-of-00003.bin" for number in (1, 2, 3)]
 SIZES = dict.fromkeys(SHARDS, 4 * CHUNK + 7) | {
     "stale.safetensors": CHUNK,
     "pytorch_model.bin": CHUNK,
     "original/consolidated.00.pth": CHUNK,
+    **dict.fromkeys(PARTS, 2 * CHUNK),
     "tokenizer.json": 4321,
 }
 INDEX = "model.safetensors.index.json"
@@ -75,7 +78,8 @@ class Foreseeing:
 
     async def ended(self) -> str:
         """The state in which the load ended."""
-        await settled(lambda: self.load.get("state") not in (None, "waiting", "running"))
+        await settled(lambda: bool(self.load))
+        await settled(lambda: not any(load.active for load in self.prefetcher._loads.values()))
         figures = self.parts.fetcher.statistics
         await settled(lambda: not (figures()["in_flight"] or figures()["queued"]))
         return str(self.load["state"])
@@ -183,6 +187,25 @@ async def test_several_triggers_of_one_load_ask_for_nothing_twice(
         await it.open()
         assert await it.ended() == "done"
         assert len(origin.requests) == requests
+
+
+async def test_the_next_shard_is_requested_before_the_last_one_is_there(
+    tmp_path: Path, origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line is not idle while one shard ends and the next one begins."""
+    monkeypatch.setattr(axonfs.ahead.plan, "AHEAD", 1)
+    gate = Gate()
+    async with foreseeing(tmp_path, origin, streams=6) as it:
+        origin.always(on_objects(gate))
+        version = await it.parts.tree.version(parse_spec(SPEC))
+        it.prefetcher.streamed(version, PARTS[0])
+        await gate.reached()
+        assert it.asked(origin) == PARTS[1:2]
+        it.prefetcher.streamed(version, PARTS[1])
+        await settled(lambda: it.asked(origin) == PARTS[1:])
+        gate.open.set()
+        assert await it.ended() == "done"
+        assert [it.local(path) for path in PARTS] == [0, 2 * CHUNK, 2 * CHUNK]
 
 
 async def test_config_json_says_no_more_than_what_was_opened_before_it(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axonfs.ahead.plan import SMALL, Plan, following, plan, starts_load
+from axonfs.ahead.plan import AHEAD, SMALL, Plan, following, plan, starts_load
 from axonfs.formats.manifest import FileEntry
 
 BIG = 4 << 30
@@ -316,10 +316,19 @@ def test_the_shard_after_a_shard(path: str, expected: str | None) -> None:
         "log-001.txt",
         "log-002.txt",
     )
-    found = following(version, path)
-    assert (found and found.path) == expected
+    assert next((entry.path for entry in following(version, path)), None) == expected
     if expected:
-        assert weights(plan(version, path)) == [expected]
+        assert weights(plan(version, path))[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [(AHEAD, 1), (AHEAD - 1, 2), (AHEAD // 4, 4), (AHEAD // 4 - 1, 5), (1, 9), (100 * AHEAD, 1)],
+)
+def test_small_shards_are_fetched_together(size: int, count: int) -> None:
+    version = [entry(f"model-0000{number}-of-00010.safetensors", size) for number in range(10)]
+    assert following(version, version[0].path) == tuple(version[1:][:count])
+    assert following(version, version[8].path) == (version[9],)
 
 
 @given(st.permutations(range(1, 13)))

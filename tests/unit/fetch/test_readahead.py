@@ -35,7 +35,14 @@ def test_the_second_read_in_a_row_starts_a_window() -> None:
     assert readahead.on_read(128 * KIB, 128 * KIB) == Range(256 * KIB, 256 * KIB + FIRST_WINDOW)
 
 
-def test_the_window_doubles_up_to_the_largest() -> None:
+def test_a_stream_has_a_fast_line_full_after_five_reads() -> None:
+    readahead = Readahead(1 << 40)
+    refills = [readahead.on_read(at * MIB, MIB) for at in range(6)]
+    asked = [refill.stop // MIB if refill else 0 for refill in refills]
+    assert asked == [0, 3, 7, 20, 69, 262]
+
+
+def test_the_window_grows_up_to_the_largest() -> None:
     readahead = Readahead(1 << 40)
     longest = 0
     for offset in range(0, 1 << 30, MIB):
