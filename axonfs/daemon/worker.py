@@ -21,7 +21,7 @@ from axonfs.connection.mountinfo import shown
 from axonfs.daemon import control
 from axonfs.engine import Engine, open_engine
 from axonfs.errors import find
-from axonfs.fuse import Adapter, HandshakeError, Session
+from axonfs.fuse import Adapter, HandshakeError, NativeReads, Session
 from axonfs.fuse.adapter import Access
 from axonfs.fuse.failures import Failures
 from axonfs.fuse.notices import invalidate_attributes
@@ -30,6 +30,7 @@ from axonfs.service import Service
 from axonfs.service.queries import quarantine
 from axonfs.settings.applied import LIVE, Applied, look, try_again, works
 from axonfs.settings.settings import Settings
+from axonfs.store import in_memory
 from axonfs.vfs import Vfs
 from axonfs.vfs.journal import Journal
 
@@ -115,9 +116,13 @@ class Worker:
             self._journal,
             prefetcher=engine.prefetcher,
         )
+        self._native = NativeReads(
+            self._vfs.files, self._failures, in_memory=in_memory(settings.cache)
+        )
         self._session = Session(
             held,
             self._mountpoint,
+            self._native,
             allow_other=settings.allow_other,
             passthrough=settings.passthrough,
         )
@@ -128,6 +133,7 @@ class Worker:
             str(settings.cache),
             self._session.passthrough,
             self._session.pages,
+            self._native,
             keeps_listings=self._session.keeps_listings,
         )
 

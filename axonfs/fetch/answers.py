@@ -12,6 +12,7 @@ Trio thread only, but for `etag`, `note` and `took`, which transfers call.
 from __future__ import annotations
 
 from axonfs.errors import EtagError
+from axonfs.ranges import Range
 from axonfs.store import StoredObject
 
 # How often an object whose answers differ is fetched again before its digest counts as wrong.
@@ -24,6 +25,7 @@ class Answers:
     def __init__(self, stored: StoredObject) -> None:
         self.differ: EtagError | None = None  # the first answer that was another one
         self.restarts = 0
+        self._stored = stored
         self.punched = False  # bytes were given up that readers may have had
         self._etags: dict[str, str] = {}  # by URL
         self._taken: set[object] = set()  # one for each answer that gave bytes
@@ -50,6 +52,7 @@ class Answers:
             other.hint = "its servers differ, and what was read of it is gone: open it again"
         elif self.differ is None:
             self.differ = other
+            self._stored.presence.watcher.cleared(Range(0, self._stored.count))
         return self.differ is not None
 
     def undecided(self, fault: str | None) -> EtagError:

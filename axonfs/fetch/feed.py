@@ -6,8 +6,8 @@ its way in download.py. Trio thread only; a method that is not async has no chec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 import trio
 
@@ -57,6 +57,15 @@ class Feed:
     def close(self) -> None:
         """Count one user less; the last one lets the object go once no job needs it."""
         self.download.leave()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """A block that keeps the object, though all its users may leave meanwhile."""
+        self.download.enter()
+        try:
+            yield
+        finally:
+            self.download.leave()
 
     async def prepare(self) -> None:
         """Have the object fit to be served: called when a file is opened, sends nothing.
@@ -115,6 +124,20 @@ class Feed:
         landing on none is until the sha256 of the whole was seen to match.
         """
         return self._local.usable(start, stop) and self._judged()
+
+    @property
+    def direct(self) -> bool:
+        """Whether the bits of its chunks alone decide what may be served, for now.
+
+        With a chunk table that is so for good. Without one it ends as soon as a chunk is dropped,
+        or as the last one lands: then the digest of the whole decides.
+        """
+        return not self.entry.unverified and self._judged()
+
+    @property
+    def tabled(self) -> bool:
+        """Whether each chunk is compared on its own."""
+        return self.entry.chunks is not None
 
     @property
     def allowed(self) -> bool:
@@ -325,14 +348,11 @@ class Feed:
         freed = 0
         if self._packed or self._answers.differ:
             return freed
-        self.download.enter()  # the last reader may leave between two runs
-        try:
+        with self.in_use():  # the last reader may leave between two runs
             for run in self._behind_readers(goal):
                 self._answers.punched |= not self.compared
                 job = self.download.begin(run, Priority.DEMAND)
                 freed += await self._punch(job)
-        finally:
-            self.download.leave()
         return freed
 
     async def _punch(self, job: Job) -> int:

@@ -72,6 +72,7 @@ class Local:
         if is_shortage(exc) and not self._stored.readable:
             return
         self._distrusted.update(range(*chunks))
+        self._stored.presence.watcher.cleared(chunks)
 
     def distrusts(self, chunks: Range) -> bool:
         """Whether chunks are not worth writing, since the disk would not give them all back."""

@@ -81,6 +81,15 @@ class Readahead:
             cursor.issued = end
         return self._advance(cursor)
 
+    def due(self, offset: int) -> int:
+        """How far a reader at `offset` has to come for `on_read` to ask for more, in bytes."""
+        cursor = self._follow(offset)
+        if cursor is None or cursor.window == 0:
+            return 0
+        if cursor.issued >= self._size:
+            return self._size + 1
+        return cursor.issued - cursor.window + cursor.window // REFILL
+
     def _follow(self, offset: int) -> Cursor | None:
         near = [
             cursor

@@ -19,12 +19,12 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 import pyfuse3
 import trio
 
-from axonfs.errors import AxonError
 from axonfs.fuse import openreply
 from axonfs.fuse.failures import Failures
 from axonfs.fuse.interrupts import Interrupts
 from axonfs.fuse.pages import Pages
 from axonfs.fuse.passthrough import Passthrough
+from axonfs.fuse.reads import NativeReads
 from axonfs.vfs import Attributes, Vfs
 
 log = logging.getLogger(__name__)
@@ -67,15 +67,8 @@ def answered(
             return await handler(self, *args, **kwargs)
         except pyfuse3.FUSEError:
             raise
-        except AxonError as exc:
-            self.failures.note(exc)
-            raise pyfuse3.FUSEError(exc.errno) from exc
-        except OSError as exc:
-            log.error("%s: %s", handler.__name__, exc)
-            raise pyfuse3.FUSEError(exc.errno or errno.EIO) from exc
         except Exception as exc:
-            log.exception("a bug in %s; please report it", handler.__name__)
-            raise pyfuse3.FUSEError(errno.EIO) from exc
+            raise pyfuse3.FUSEError(self.failures.errno_of(exc, handler.__name__)) from exc
 
     return wrapper
 
@@ -103,6 +96,7 @@ class Adapter(pyfuse3.Operations):
         access: the owner of the files, and who may read them.
         disk: the cache directory; `statfs` describes its file system.
         passthrough, pages: those of the session.
+        native: the threads that answer reads of attached handles.
         keeps_listings: whether the kernel can use directories without opening them; it then caches
             their listings.
     """
@@ -115,12 +109,13 @@ class Adapter(pyfuse3.Operations):
         disk: str,
         passthrough: Passthrough,
         pages: Pages,
+        native: NativeReads,
         *,
         keeps_listings: bool,
     ) -> None:
         super().__init__()
         self.failures = failures
-        self.interrupts = Interrupts()
+        self.interrupts = Interrupts(native)
         self._vfs = vfs
         self._access = access
         self._disk = disk

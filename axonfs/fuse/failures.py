@@ -40,6 +40,17 @@ class Failures:
         self._recent.append({"time": time.time(), "errno": error.errno, "message": text})
         log.error("%s [%s]", error, errno.errorcode.get(error.errno, str(error.errno)))
 
+    def errno_of(self, exc: Exception, what: str) -> int:
+        """The error for the reader, after `exc` was noted; a bug in `what` is EIO."""
+        if isinstance(exc, AxonError):
+            self.note(exc)
+            return exc.errno
+        if isinstance(exc, OSError):
+            log.error("%s: %s", what, exc)
+            return exc.errno or errno.EIO
+        log.error("a bug in %s; please report it", what, exc_info=exc)
+        return errno.EIO
+
     def recent(self) -> list[dict[str, Any]]:
         """The errors that are kept, oldest first."""
         return list(self._recent)

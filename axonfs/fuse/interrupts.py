@@ -5,6 +5,9 @@ and for its own readahead, whose reader waits for a page; so `watch` looks at th
 requests take long. No program gets an error from readahead: the kernel then asks for the page
 alone, and interrupts that request.
 
+Reads that native threads have parked are looked at too. An interrupt may overtake its read on the
+way through two threads; then `watch` finds the pending signal.
+
 To cancel a handler stops nothing that others wait for: fetches and documents run in the engine's
 nursery. A handler behind its last checkpoint is not cancelled, and its answer counts. Without the
 extension the mount learns of no signal, and readers wait for their answers.
@@ -15,6 +18,7 @@ Trio thread only.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -24,6 +28,7 @@ import pyfuse3
 import trio
 
 from axonfs.fuse import openreply, signals
+from axonfs.fuse.reads import NativeReads, ParkedRead
 
 T = TypeVar("T")
 
@@ -46,7 +51,7 @@ class _Waiting:
     cancels the request.
     """
 
-    scope: trio.CancelScope
+    cancel: Callable[[], object]
     thread: int
     page: _Page | None = None
     direct: bool = False
@@ -62,13 +67,15 @@ class _Waiting:
             mine = found.own | (found.shared if found.first else 0)
             gone = found.asleep and bool(mine & (signals.FATAL if self.insists else -1))
         if gone:
-            self.scope.cancel()
+            self.cancel()
 
 
 class Interrupts:
     """The waiting requests of one connection, by the kernel's number for each."""
 
-    def __init__(self) -> None:
+    def __init__(self, native: NativeReads) -> None:
+        self._native = native
+        self._parked: dict[int, _Waiting] = {}
         self._waiting: dict[int, _Waiting] = {}
         self._answered: dict[_Page, float] = {}
         openreply.on_interrupt(self.interrupted)
@@ -79,20 +86,27 @@ class Interrupts:
         Raises:
             FUSEError: EINTR, the reader got a signal.
         """
-        return await self._until(_Waiting(trio.CancelScope(), openreply.thread()), handler)
+        return await self._until(handler, openreply.thread())
 
     async def read(self, offset: int, handler: Callable[[], Awaitable[T]]) -> T:
         """Like `heeded`, for a read at `offset`."""
         thread, direct = openreply.thread(), bool(openreply.flags() & os.O_DIRECT)
         page = None if direct else (thread, openreply.inode(), offset)
-        return await self._until(_Waiting(trio.CancelScope(), thread, page, direct), handler)
+        return await self._until(handler, thread, page, direct=direct)
 
-    async def _until(self, waiting: _Waiting, handler: Callable[[], Awaitable[T]]) -> T:
+    async def _until(
+        self,
+        handler: Callable[[], Awaitable[T]],
+        thread: int,
+        page: _Page | None = None,
+        *,
+        direct: bool = False,
+    ) -> T:
         request = openreply.request()
         if not request:
             return await handler()
-        with waiting.scope:
-            self._waiting[request] = waiting
+        with trio.CancelScope() as scope:
+            self._waiting[request] = _Waiting(scope.cancel, thread, page, direct)
             try:
                 return await handler()
             finally:
@@ -103,6 +117,9 @@ class Interrupts:
         """The reader of `request`, which may have been answered, got a signal."""
         waiting = self._waiting.get(request)
         if waiting is None:
+            self._look_at_parked()
+            waiting = self._parked.get(request)
+        if waiting is None:
             return
         found = signals.pending(waiting.thread)
         if found and not found.own | found.shared:
@@ -111,7 +128,20 @@ class Interrupts:
         if again and not signals.faults(waiting.thread):
             waiting.insists = True
         else:
-            waiting.scope.cancel()
+            waiting.cancel()
+
+    def _look_at_parked(self) -> None:
+        """Learn which reads native threads have parked, and keep what is known of them."""
+        self._parked = {
+            read.request: self._parked.get(read.request) or self._parked_read(read)
+            for read in self._native.parked()
+        }
+
+    def _parked_read(self, read: ParkedRead) -> _Waiting:
+        direct = bool(read.flags & os.O_DIRECT)
+        page = None if direct else (read.thread, read.inode, read.offset)
+        cancel = functools.partial(self._native.interrupt, read.request)
+        return _Waiting(cancel, read.thread, page, direct)
 
     def _tried_again(self, page: _Page) -> bool:
         """Whether the read of `page` was answered EINTR less than AGAIN seconds ago."""
@@ -126,6 +156,9 @@ class Interrupts:
         """Cancel requests whose threads got a signal for which the kernel sends no interrupt."""
         while True:
             await trio.sleep(INTERVAL)
-            for waiting in list(self._waiting.values()):
+            before = self._parked
+            self._look_at_parked()
+            stay = [waiting for request, waiting in self._parked.items() if request in before]
+            for waiting in [*self._waiting.values(), *stay]:
                 if waiting.thread:
                     waiting.look()

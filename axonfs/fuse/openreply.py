@@ -1,8 +1,8 @@
-"""The C extension: answers opens with flags that pyfuse3 lacks, and describes the latest request.
+"""Loads the C extension (native/), and uses the part that answers opens and describes requests.
 
-Below the adapter and passthrough. Does not import pyfuse3: the extension must be loaded before it,
-so that pyfuse3 finds the extension's functions before libfuse's. The extension also writes large
-replies without the GIL, which needs no function here. Trio thread only.
+Below the adapter and passthrough; reads.py uses the rest. Does not import pyfuse3: the extension
+must be loaded before it, so that pyfuse3 finds the extension's functions before libfuse's. The
+extension also writes large replies without the GIL, which needs no function here. Trio thread only.
 """
 
 from __future__ import annotations
@@ -23,16 +23,27 @@ def _load() -> tuple[ModuleType | None, str | None]:
     flags = sys.getdlopenflags()
     sys.setdlopenflags(flags | os.RTLD_GLOBAL)
     try:
-        from axonfs.fuse import _openreply
+        from axonfs.fuse import _native
     except ImportError as exc:
-        log.debug("opens are answered by libfuse: %s", exc)
+        log.debug("libfuse and Python answer all requests: %s", exc)
         return None, "the extension is not built (install a C compiler and libfuse3-dev)"
     finally:
         sys.setdlopenflags(flags)
-    return _openreply, None
+    return _native, None
 
 
 _extension, UNAVAILABLE = _load()
+
+
+def extension() -> ModuleType | None:
+    """The extension; None if it cannot be used."""
+    return _extension if UNAVAILABLE is None else None
+
+
+def watch(descriptor: int) -> bool:
+    """Have pyfuse3 wait for libfuse's descriptor, which has become another file. False: it waits
+    without the extension, and trio has to notice the file."""
+    return _extension is not None and bool(_extension.watch(descriptor))
 
 
 def arm(handle: int, flags: int, backing_id: int = 0) -> None:

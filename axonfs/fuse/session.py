@@ -35,10 +35,12 @@ from axonfs.connection.handshake import (
 from axonfs.connection.held import Held
 from axonfs.connection.mountinfo import shown
 from axonfs.errors import UnsupportedError
+from axonfs.fuse import openreply
 from axonfs.fuse.adapter import WINDOW, Adapter
 from axonfs.fuse.notices import invalidate_pages
 from axonfs.fuse.pages import Pages
 from axonfs.fuse.passthrough import Passthrough
+from axonfs.fuse.reads import NativeReads
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +68,18 @@ class Session:
 
     Args:
         held: what the holder passed to this worker.
+        native: threads that answer reads; they run only on a connection of our own.
         passthrough: let the kernel read complete files itself, if it can.
     """
 
     def __init__(
-        self, held: Held, mountpoint: Path, *, allow_other: bool, passthrough: bool
+        self,
+        held: Held,
+        mountpoint: Path,
+        native: NativeReads,
+        *,
+        allow_other: bool,
+        passthrough: bool,
     ) -> None:
         self._mountpoint = mountpoint
         self._allow_other = allow_other
@@ -84,6 +93,7 @@ class Session:
             NO_OPENDIR_SUPPORT
         )
         self.passthrough = Passthrough(self._descriptor, why_not)
+        self._native = native
         self.pages = Pages(self.passthrough.is_open, invalidate_pages)
         self.agreed = trio.Event()
         self._terms: Terms | None = None
@@ -111,19 +121,31 @@ class Session:
 
     async def serve(self) -> None:
         """Answer requests until the mount ends or `stop` is called; the handshake comes first."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(pyfuse3.main, 1, HANDLERS)
-            if self._handshake is not None:
-                self._terms = await trio.to_thread.run_sync(self._handshake.finish)
-                if not self._terms.passthrough:
-                    self.passthrough.deny("this kernel does not offer it")
-                # The descriptor now is another file; this makes trio's epoll watch that one.
-                await trio.lowlevel.wait_writable(self._descriptor)
-            self.agreed.set()
-            nursery.start_soon(self.pages.run)
-            nursery.start_soon(self._stop_when_gone)
-            await self._stopping.wait()
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(pyfuse3.main, 1, HANDLERS)
+                if self._handshake is not None:
+                    await self._agree(self._handshake)
+                    self._native.start(self._descriptor)
+                else:
+                    self._native.why_not = f"libfuse made the connection: {self.plain}"
+                self.agreed.set()
+                nursery.start_soon(self._native.run)
+                nursery.start_soon(self.pages.run)
+                nursery.start_soon(self._stop_when_gone)
+                await self._stopping.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._native.stop()
+
+    async def _agree(self, handshake: Handshake) -> None:
+        """Complete the handshake; then the kernel's requests come."""
+        self._terms = await trio.to_thread.run_sync(handshake.finish)
+        if not self._terms.passthrough:
+            self.passthrough.deny("this kernel does not offer it")
+        # The descriptor now is another file, which whoever waits for it has to notice.
+        if not openreply.watch(self._descriptor):
+            await trio.lowlevel.wait_writable(self._descriptor)
 
     def set_readahead(self, connection: int) -> None:
         """Have the kernel read `WINDOW` at a time, if this user may set that."""
@@ -150,6 +172,7 @@ class Session:
             "why_not_own": self.plain,
             "passed_through": self.passthrough.files,
             "why_no_passthrough": self.passthrough.why_not,
+            "native_reads": self._native.state(),
             "resend": terms is not None and terms.resend,
             "protocol": f"7.{terms.minor}" if terms else None,
             "max_background": terms.max_background if terms else None,

@@ -110,7 +110,7 @@ class StoredObject:
 
     @property
     def presence(self) -> Presence:
-        """The bits, for Store."""
+        """The bits, for Store, and for who watches them."""
         return self._presence
 
     @property

@@ -34,6 +34,7 @@ from axonfs.store.records import (
     unseal,
 )
 from axonfs.store.tally import Tally
+from axonfs.store.watcher import UNWATCHED
 
 
 class Presence:
@@ -65,6 +66,7 @@ class Presence:
         "table",
         "usable",
         "verified",
+        "watcher",
     )
 
     def __init__(
@@ -75,18 +77,15 @@ class Presence:
         self._tally = tally
         self._key = key
         self._pending = self._pending_in = 0
-        self.size = record.size
-        self.chunk_size = record.chunk_size
+        self.size, self.chunk_size = record.size, record.chunk_size
         self.count = chunk_count(record.size, record.chunk_size)
         self.table = record.table
-        self.private_of = record.private_of
-        self.named = record.named
+        self.private_of, self.named = record.private_of, record.named
         self.verified = record.verified
-        self.proven = record.proven
-        self.quarantined = record.quarantined
-        self.present_bytes = record.present_bytes
-        self.accessed = record.accessed
+        self.proven, self.quarantined = record.proven, record.quarantined
+        self.present_bytes, self.accessed = record.present_bytes, record.accessed
         self.epoch = 0
+        self.watcher = UNWATCHED
         self.present = Bitmap(self.count)
         self.usable = Bitmap(self.count)
         self.adopted = Bitmap(self.count)
@@ -149,7 +148,7 @@ class Presence:
         confirmation = _Confirmation(self, chunk, value)
         try:
             self._index.commit(confirmation)
-        except DISK_FAULTS:  # then record it in memory only
+        except DISK_FAULTS:  # record it in memory only
             self._index.apart(confirmation.confirm)
         return confirmation.kept
 
@@ -319,6 +318,7 @@ class Presence:
                 self.usable.clear(chunk)
                 self.adopted.clear(chunk)
                 self.present.clear(chunk)
+        self.watcher.cleared(chunks)
         self._gain(-gone)
 
     def _gain(self, count: int) -> None:
@@ -365,6 +365,7 @@ class _Landing(Change):
             presence._gain(self._gained)
             for chunk in self._values:
                 presence.usable.set(chunk)
+            presence.watcher.landed(Range(min(self._values), max(self._values) + 1))
 
 
 class _Confirmation(Change):
@@ -396,3 +397,4 @@ class _Confirmation(Change):
         if self.kept:
             self._presence.adopted.clear(self._chunk)
             self._presence.usable.set(self._chunk)
+            self._presence.watcher.landed(Range(self._chunk, self._chunk + 1))

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
@@ -68,6 +68,20 @@ class Handle:
         self.uncompared = None if self.feed.compared else restarts
 
 
+class Native(Protocol):
+    """Threads that answer the reads of attached handles by themselves."""
+
+    @property
+    def answered(self) -> int:
+        """How many reads they have answered."""
+
+    def attach(self, handle: Handle) -> None:
+        """Have them answer the reads of `handle`, if they can."""
+
+    def detach(self, number: int) -> None:
+        """Have Python answer the reads of a handle, attached or not."""
+
+
 class Files:
     """The open handles of one mount.
 
@@ -90,7 +104,13 @@ class Files:
         self._in_memory = in_memory(fetcher.store.directory)
         self._handles: dict[int, Handle] = {}
         self._buffers = ReplyBuffers()
-        self.reads = 0  # of objects; the kernel answers others from its cache or a backing file
+        self.native: Native | None = None  # threads that answer reads, while they run
+        self._reads = 0
+
+    @property
+    def reads(self) -> int:
+        """Reads of objects; the kernel answers others from its cache or a backing file."""
+        return self._reads + (self.native.answered if self.native else 0)
 
     async def open(self, number: int, place: Place) -> Handle:
         """Open a file; the caller calls `opened` next. Sends nothing.
@@ -137,6 +157,8 @@ class Files:
             handle.feed.object.touch()
         # The inode's first handle froze it; a chunk that was lost since then does not matter.
         handle.frozen = backing_id > 0 and (handle.frozen or handle.feed.object.freeze())
+        if self.native is not None:
+            self.native.attach(handle)
 
     def noted(self, number: int) -> bool:
         """Whether the kernel has this handle, or was about to get it."""
@@ -163,6 +185,8 @@ class Files:
         for number, known in handles.items():
             if self.noted(number) and number not in self._handles:
                 self._handles[number] = make(number, known)
+                if self.native is not None:
+                    self.native.attach(self._handles[number])
 
     async def _handle(self, number: int) -> Handle:
         """The open handle with this number; restores an earlier worker's handles on first use.
@@ -205,11 +229,15 @@ class Files:
         size = min(size, handle.feed.entry.size - offset)
         if size <= 0:
             return b""
-        self.reads += 1
+        self._reads += 1
+        if self.native is not None:  # its threads do not know what to do
+            self.native.detach(number)
         with naming_place(handle.place):
             view = await self._read(handle.feed, handle.place, offset, size)
             handle.served()
-            return view
+        if self.native is not None and handle.number in self._handles:
+            self.native.attach(handle)
+        return view
 
     async def _read(self, feed: Feed, place: File, offset: int, size: int) -> memoryview:
         stored = feed.object
@@ -262,6 +290,28 @@ class Files:
             else:
                 await trio.to_thread.run_sync(_read_object, stored, part, start)
 
+    def attach_all(self) -> None:
+        """Have the native threads answer the reads of all handles that are restored."""
+        for handle in self._handles.values():
+            if self.native is not None:
+                self.native.attach(handle)
+
+    def noted_reads(self, handle: Handle, span: Range, count: int, *, absent: bool) -> Range | None:
+        """The chunks to fetch ahead after the native threads got `count` reads in a row.
+
+        Args:
+            span: the bytes that they asked for.
+            absent: whether some of them are neither local nor on their way.
+        """
+        feed = handle.feed
+        if feed is None or feed.complete or not isinstance(handle.place, File):
+            return None
+        feed.object.touch()
+        if count > 1:  # so that two reads in a row begin a window, as they do one by one
+            feed.readahead.on_read(span.start, 1, absent=absent)
+        chunks = chunk_span(span.start, span.size, feed.object.chunk_size)
+        return self._ahead(feed, handle.place, chunks, span.start, span.size)
+
     def _ahead(
         self, feed: Feed, place: File, chunks: Range, offset: int, size: int
     ) -> Range | None:
@@ -276,6 +326,8 @@ class Files:
     def release(self, number: int) -> bool:
         """Close a handle; return whether its file is complete."""
         self._journal.note(Kind.RELEASE, number)
+        if self.native is not None:
+            self.native.detach(number)
         handle = self._handles.pop(number, None)
         if handle is None or handle.feed is None:
             return False

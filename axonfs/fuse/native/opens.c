@@ -3,71 +3,32 @@
  * writes large replies without the GIL: pyfuse3 would hold it while the kernel copies them, and every
  * thread that fetches needs it.
  *
- * Imported with RTLD_GLOBAL before pyfuse3, so that pyfuse3 calls the fuse_reply_open(),
- * fuse_reply_buf(), fuse_session_receive_buf() and fuse_session_process_buf() below instead of
- * libfuse's. `arm` takes one handle, its flags and its backing id; the reply that carries this handle
- * is answered with them, every other one as libfuse does. One is enough: pyfuse3 replies right after
- * the handler returned, in the same thread. As pyfuse3 calls the handler right after it has read the
+ * The module is imported with RTLD_GLOBAL before pyfuse3, so that pyfuse3 calls the
+ * fuse_reply_open(), fuse_reply_buf() and fuse_session_process_buf() below instead of libfuse's.
+ * `arm` takes one handle, its flags and its backing id; the reply that carries this handle is
+ * answered with them, every other one as libfuse does. One is enough: pyfuse3 replies right after
+ * the handler returned, in the same thread. As pyfuse3 calls the handler right after it has got the
  * request, `request`, `inode`, `flags` and `thread` describe that request until the handler's first
  * checkpoint.
  *
  * libfuse does not pass FUSE_INTERRUPT on: `on_interrupt` sets the function that is called for each.
- * It runs in the thread that reads requests, before the next one is read. One thread reads them all,
- * and the kernel sends an interrupt only after its request was read; so the request of an interrupt
- * that is not known has been answered. pyfuse3 calls all of this with the GIL, which guards the
- * static variables.
+ * It runs in the thread that handles requests, before the next one is handled. The kernel sends an
+ * interrupt only after its request was read; but while several threads read the device, one may
+ * overtake its request. pyfuse3 calls all of this with the GIL, which guards the static variables.
  * Source: fuse_open_out, fuse_in_header, fuse_read_in and fuse_interrupt_in of linux/fuse.h, protocol
  * 7.40. */
-#define PY_SSIZE_T_CLEAN
-#define _GNU_SOURCE
-#define FUSE_USE_VERSION 312
-#include <Python.h>
+#include "native.h"
 #include <dlfcn.h>
-#include <errno.h>
-#include <fuse3/fuse_lowlevel.h>
-#include <stdint.h>
 #include <sys/uio.h>
 
-struct open_out {
+/* A smaller reply is copied faster than the GIL is released and taken again. */
+static const size_t large = 64 << 10;
+
+struct open_out { /* fuse_open_out since protocol 7.40 */
     uint64_t fh;
     uint32_t open_flags;
     int32_t backing_id;
 };
-
-struct in_header {
-    uint32_t length;
-    uint32_t opcode;
-    uint64_t unique;
-    uint64_t inode;
-    uint32_t uid;
-    uint32_t gid;
-    uint32_t thread; /* that asks; 0 if it is in another pid namespace. The kernel calls it pid */
-    uint32_t padding;
-};
-
-struct read_in {
-    struct in_header header;
-    uint64_t fh;
-    uint64_t offset;
-    uint32_t size;
-    uint32_t read_flags;
-    uint64_t lock_owner;
-    uint32_t flags;
-};
-
-struct interrupt_in {
-    struct in_header header;
-    uint64_t unique; /* of the request that is interrupted */
-};
-
-static const uint32_t read_opcode = 15;
-static const uint32_t interrupt_opcode = 36;
-
-/* The top bit of the number of a request that the kernel resends. */
-static const uint64_t resent = 1ULL << 63;
-
-/* A smaller reply is copied faster than the GIL is released and taken again. */
-static const size_t large = 64 << 10;
 
 static int armed;
 static struct open_out answer;
@@ -75,7 +36,7 @@ static uint64_t latest, latest_inode;
 static uint32_t latest_flags, latest_thread;
 static PyObject *on_interrupted; /* owned; NULL until on_interrupt() sets it */
 
-int fuse_reply_buf(fuse_req_t request, const char *bytes, size_t size)
+EXPORTED int fuse_reply_buf(fuse_req_t request, const char *bytes, size_t size)
 {
     const struct iovec whole = {(void *)bytes, size};
     PyThreadState *state = size >= large && PyGILState_Check() ? PyEval_SaveThread() : NULL;
@@ -86,7 +47,7 @@ int fuse_reply_buf(fuse_req_t request, const char *bytes, size_t size)
     return result;
 }
 
-int fuse_reply_open(fuse_req_t request, const struct fuse_file_info *info)
+EXPORTED int fuse_reply_open(fuse_req_t request, const struct fuse_file_info *info)
 {
     static int (*libfuse)(fuse_req_t, const struct fuse_file_info *);
 
@@ -97,21 +58,6 @@ int fuse_reply_open(fuse_req_t request, const struct fuse_file_info *info)
     if (!libfuse)
         *(void **)&libfuse = dlsym(RTLD_NEXT, "fuse_reply_open");
     return libfuse ? libfuse(request, info) : -ENOSYS;
-}
-
-/* The request that made the device readable may be gone: its reader was killed, or it was an interrupt
- * of a request that has been answered. pyfuse3 takes only EINTR for harmless. */
-int fuse_session_receive_buf(struct fuse_session *session, struct fuse_buf *buffer)
-{
-    static int (*libfuse)(struct fuse_session *, struct fuse_buf *);
-    int result;
-
-    if (!libfuse)
-        *(void **)&libfuse = dlsym(RTLD_NEXT, "fuse_session_receive_buf");
-    if (!libfuse)
-        return -ENOSYS;
-    result = libfuse(session, buffer);
-    return result == -EAGAIN ? -EINTR : result;
 }
 
 static void tell(uint64_t unique)
@@ -128,21 +74,22 @@ static void tell(uint64_t unique)
     Py_DECREF(callback);
 }
 
-void fuse_session_process_buf(struct fuse_session *session, const struct fuse_buf *buffer)
+EXPORTED void fuse_session_process_buf(struct fuse_session *session, const struct fuse_buf *buffer)
 {
     static void (*libfuse)(struct fuse_session *, const struct fuse_buf *);
 
     latest = latest_inode = latest_flags = latest_thread = 0;
-    if (!(buffer->flags & FUSE_BUF_IS_FD) && buffer->size >= sizeof(struct in_header)) {
-        const struct in_header *header = buffer->mem;
+    if (!(buffer->flags & FUSE_BUF_IS_FD) && buffer->size >= sizeof(struct fuse_in_header)) {
+        const struct fuse_in_header *header = buffer->mem;
 
-        latest = header->unique & ~resent;
-        latest_inode = header->inode;
-        latest_thread = header->thread;
-        if (header->opcode == read_opcode && buffer->size >= sizeof(struct read_in))
-            latest_flags = ((const struct read_in *)buffer->mem)->flags;
-        if (header->opcode == interrupt_opcode && buffer->size >= sizeof(struct interrupt_in))
-            tell(((const struct interrupt_in *)buffer->mem)->unique & ~resent);
+        latest = header->unique & ~RESENT;
+        latest_inode = header->nodeid;
+        latest_thread = header->pid;
+        if (header->opcode == FUSE_READ && buffer->size >= sizeof(struct read_request))
+            latest_flags = ((const struct read_request *)buffer->mem)->read.flags;
+        if (header->opcode == FUSE_INTERRUPT
+            && buffer->size >= sizeof *header + sizeof(struct fuse_interrupt_in))
+            tell(((const struct fuse_interrupt_in *)(header + 1))->unique & ~RESENT);
     }
     if (!libfuse)
         *(void **)&libfuse = dlsym(RTLD_NEXT, "fuse_session_process_buf");
@@ -215,7 +162,7 @@ static PyObject *on_interrupt(PyObject *module, PyObject *callback)
     Py_RETURN_NONE;
 }
 
-static PyMethodDef methods[] = {
+PyMethodDef open_methods[] = {
     {"arm", arm, METH_VARARGS, "arm(handle, flags, backing_id): answer the open of this handle with them."},
     {"disarm", disarm, METH_NOARGS, "disarm(): whether the armed answer was not given."},
     {"request", request, METH_NOARGS, "request(): the number of the latest request, or 0."},
@@ -225,9 +172,3 @@ static PyMethodDef methods[] = {
     {"on_interrupt", on_interrupt, METH_O, "on_interrupt(call): have call(number) called for each interrupted request."},
     {NULL, NULL, 0, NULL},
 };
-
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "_openreply", NULL, -1, methods, NULL, NULL, NULL, NULL,
-};
-
-PyMODINIT_FUNC PyInit__openreply(void) { return PyModule_Create(&definition); }

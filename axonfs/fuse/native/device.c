@@ -1,0 +1,190 @@
+/* The threads: some read the device, some answer reads that had to wait. Python begins and ends
+ * them; it calls nothing else of this module meanwhile. */
+#include "native.h"
+#include <poll.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+struct statistics statistics;
+_Atomic bool stopping;
+int device_fd = -1, news_fd = -1;
+static struct thread threads[MAX_THREADS];
+static unsigned thread_count;
+
+/* Ends the wait of a thread in read(): it has no handler that restarts the call. */
+#define WAKE (SIGRTMIN + 5)
+
+/* How often a thread is woken before it counts as stuck, with a pause of 1 ms: two seconds. */
+enum { PATIENCE = 2000 };
+
+static void woken(int number) { (void)number; }
+
+/* A buffer of a huge page that a fork does not copy; NULL if memory is short. */
+static char *buffer_new(size_t size)
+{
+    size_t whole = size + BUFFER_BYTES;
+    char *start = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *aligned = (char *)(((uintptr_t)start + BUFFER_BYTES - 1) & ~(uintptr_t)(BUFFER_BYTES - 1));
+
+    if (start == MAP_FAILED)
+        return NULL;
+    if (aligned != start)
+        munmap(start, aligned - start);
+    if (start + whole != aligned + size)
+        munmap(aligned + size, start + whole - (aligned + size));
+    madvise(aligned, size, MADV_HUGEPAGE);
+    madvise(aligned, size, MADV_DONTFORK);
+    return aligned;
+}
+
+/* The size of the next request, or -1 if the connection ended or the thread has to. */
+static ssize_t receive(struct thread *thread)
+{
+    while (!atomic_load(&stopping)) {
+        ssize_t size = read(device_fd, thread->request, REQUEST_BYTES);
+
+        if (size >= (ssize_t)sizeof(struct fuse_in_header))
+            return size;
+        if (size < 0 && errno == EAGAIN) { /* another process made the device non-blocking */
+            struct pollfd device = {device_fd, POLLIN, 0};
+
+            poll(&device, 1, 100);
+        } else if (size >= 0 || (errno != EINTR && errno != ENOENT)) { /* ENODEV: unmounted */
+            queue_end();
+            return -1;
+        } /* ENOENT: the request is gone, for its reader was killed */
+    }
+    return -1;
+}
+
+static void *read_device(void *argument)
+{
+    struct thread *thread = argument;
+    ssize_t size;
+
+    while ((size = receive(thread)) >= 0) {
+        const struct fuse_in_header *header = (const void *)thread->request;
+
+        if (header->opcode == FUSE_READ && read_take(thread, thread->request, size))
+            continue;
+        while (!queue_push(thread->request, size)) /* memory is short: nobody else has the request */
+            nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    }
+    atomic_store(&thread->ended, true);
+    return NULL;
+}
+
+static void *answer_ready(void *argument)
+{
+    struct thread *thread = argument;
+
+    pthread_mutex_lock(&lock);
+    while (!atomic_load(&stopping))
+        if (!read_answer_ready(thread))
+            pthread_cond_wait(&ready_condition, &lock);
+    pthread_mutex_unlock(&lock);
+    atomic_store(&thread->ended, true);
+    return NULL;
+}
+
+static void buffers_free(struct thread *thread)
+{
+    if (thread->buffer)
+        munmap(thread->buffer, BUFFER_BYTES);
+    if (thread->request)
+        munmap(thread->request, BUFFER_BYTES);
+}
+
+static bool thread_start(void *(*run)(void *), const char *name, bool reads)
+{
+    struct thread *thread = &threads[thread_count];
+
+    *thread = (struct thread){.buffer = buffer_new(BUFFER_BYTES)};
+    if (reads)
+        thread->request = buffer_new(BUFFER_BYTES);
+    if (thread->buffer && (!reads || thread->request) && !pthread_create(&thread->id, NULL, run, thread)) {
+        pthread_setname_np(thread->id, name);
+        thread_count++;
+        return true;
+    }
+    buffers_free(thread);
+    return false;
+}
+
+/* Start all with every signal blocked but WAKE, so that Python's handlers run in its threads. */
+static bool threads_start(int readers, int answerers)
+{
+    struct sigaction action = {.sa_handler = woken};
+    sigset_t blocked, before;
+    bool started = true;
+
+    sigaction(WAKE, &action, NULL);
+    sigfillset(&blocked);
+    sigdelset(&blocked, WAKE);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before);
+    for (int at = 0; started && at < readers + answerers; at++)
+        started = at < readers ? thread_start(read_device, "axonfs-reads", true)
+                               : thread_start(answer_ready, "axonfs-answers", false);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return started;
+}
+
+/* Begin to read `device`; NULL, or what failed. */
+const char *device_start(int device, int readers, int answerers)
+{
+    if (thread_count)
+        return "the threads run already";
+    if (readers < 1 || answerers < 1 || readers + answerers > MAX_THREADS)
+        return "too many or too few threads";
+    atomic_store(&stopping, false);
+    device_fd = device;
+    news_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (news_fd >= 0 && queue_open() && threads_start(readers, answerers))
+        return NULL;
+    device_stop();
+    return "no memory, descriptor or thread is left";
+}
+
+/* Have a thread end; false if it does not, since it waits for a disk. */
+static bool thread_end(struct thread *thread)
+{
+    for (unsigned tries = 0; !atomic_load(&thread->ended); tries++) {
+        if (tries == PATIENCE)
+            return false;
+        pthread_kill(thread->id, WAKE); /* again: it may come just before the thread waits */
+        pthread_mutex_lock(&lock);
+        pthread_cond_broadcast(&ready_condition);
+        pthread_mutex_unlock(&lock);
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    pthread_join(thread->id, NULL);
+    return true;
+}
+
+/* End the threads; the requests that wait stay unanswered, for the next worker. False: a thread
+ * waits for a disk, and nothing that it may use is freed. */
+bool device_stop(void)
+{
+    bool ended = true;
+
+    atomic_store(&stopping, true);
+    for (unsigned at = 0; at < thread_count; at++)
+        ended &= thread_end(&threads[at]);
+    if (!ended)
+        return false;
+    while (thread_count)
+        buffers_free(&threads[--thread_count]);
+    pthread_mutex_lock(&lock);
+    reads_forget();
+    objects_forget();
+    pthread_mutex_unlock(&lock);
+    queue_close();
+    if (news_fd >= 0)
+        close(news_fd);
+    news_fd = -1;
+    return true;
+}

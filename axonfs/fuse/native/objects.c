@@ -1,0 +1,271 @@
+/* Objects with the bits of their chunks, the handles on them, and what Python is told of both.
+ * Python sets and clears bits; see native.h for the rule that makes the bytes right. */
+#include "native.h"
+#include <fcntl.h>
+#include <unistd.h>
+
+enum { BUCKETS = 4096, LOGGED = 1024 };
+
+/* Reads that follow one another with gaps up to this are one run: native threads note the parts of
+ * the kernel's readahead slightly out of order. As SLACK in fetch/readahead.py. */
+static const uint64_t slack = 2 << 20;
+
+struct object *objects[MAX_OBJECTS];
+static uint64_t numbers;
+static struct handle *handles[BUCKETS];
+static struct run logged[LOGGED];
+static size_t logged_count;
+static bool news_raised;
+
+static uint64_t words(uint64_t count) { return (count + 63) / 64; }
+
+struct object *object_new(int fd, uint64_t size, uint64_t chunk, bool never_waits)
+{
+    struct object *object = calloc(1, sizeof *object);
+
+    if (!object)
+        return NULL;
+    object->fd = -1;
+    object->size = size, object->chunk = chunk, object->count = (size + chunk - 1) / chunk;
+    object->never_waits = never_waits;
+    object->references = 1;
+    object->bits = calloc(words(object->count) + 1, sizeof *object->bits);
+    object->wanted = calloc(words(object->count) + 1, sizeof *object->wanted);
+    object->untold = calloc(words(object->count) + 1, sizeof *object->untold);
+    if (object->bits && object->wanted && object->untold)
+        object->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (object->fd < 0) {
+        object_put(object);
+        return NULL;
+    }
+    return object;
+}
+
+struct object *object_find(uint64_t number)
+{
+    struct object *object = objects[number % MAX_OBJECTS];
+
+    return object && object->number == number ? object : NULL;
+}
+
+/* Give the object a number; false if there are too many. */
+bool object_add(struct object *object)
+{
+    for (unsigned tried = 0; tried < MAX_OBJECTS; tried++) {
+        uint64_t number = ++numbers;
+
+        if (objects[number % MAX_OBJECTS])
+            continue;
+        object->number = number;
+        objects[number % MAX_OBJECTS] = object;
+        return true;
+    }
+    return false;
+}
+
+void object_drop(struct object *object)
+{
+    objects[object->number % MAX_OBJECTS] = NULL;
+    object->closed = true;
+    object_put(object);
+}
+
+void object_put(struct object *object)
+{
+    if (--object->references)
+        return;
+    if (object->fd >= 0)
+        close(object->fd);
+    free((void *)object->bits);
+    free(object->wanted);
+    free(object->untold);
+    free(object);
+}
+
+static bool has(const struct object *object, uint64_t chunk)
+{
+    return atomic_load_explicit(&object->bits[chunk / 64], memory_order_acquire) >> chunk % 64 & 1;
+}
+
+/* Whether all chunks of these bytes may be served. */
+bool object_whole(const struct object *object, uint64_t offset, uint64_t size)
+{
+    for (uint64_t chunk = offset / object->chunk; chunk * object->chunk < offset + size; chunk++)
+        if (!has(object, chunk))
+            return false;
+    return true;
+}
+
+void object_set(struct object *object, uint64_t first, uint64_t stop)
+{
+    for (uint64_t chunk = first; chunk < stop; chunk++) {
+        uint64_t bit = 1ULL << chunk % 64;
+
+        object->present += !(atomic_fetch_or(&object->bits[chunk / 64], bit) & bit);
+    }
+    object_unwant(object, first, stop);
+}
+
+/* Clear the bits, then raise the epoch. The reads that are parked want these chunks too. */
+void object_clear(struct object *object, uint64_t first, uint64_t stop)
+{
+    for (uint64_t chunk = first; chunk < stop; chunk++) {
+        uint64_t bit = 1ULL << chunk % 64;
+
+        object->present -= !!(atomic_fetch_and(&object->bits[chunk / 64], ~bit) & bit);
+    }
+    atomic_fetch_add(&object->epoch, 1);
+    for (struct read *read = object->parked; read; read = read->next)
+        object_want(object, read->request.read.offset, read->size);
+}
+
+static void raise_news(void)
+{
+    if (!news_raised && news_fd >= 0) {
+        news_raised = true;
+        raise_event(news_fd);
+    }
+}
+
+void object_want(struct object *object, uint64_t offset, uint64_t size)
+{
+    for (uint64_t chunk = offset / object->chunk; chunk * object->chunk < offset + size; chunk++) {
+        uint64_t bit = 1ULL << chunk % 64;
+
+        if (has(object, chunk) || object->wanted[chunk / 64] & bit)
+            continue;
+        object->wanted[chunk / 64] |= bit;
+        object->untold[chunk / 64] |= bit;
+        object->has_untold = true;
+        raise_news();
+    }
+}
+
+void object_unwant(struct object *object, uint64_t first, uint64_t stop)
+{
+    for (uint64_t chunk = first; chunk < stop; chunk++) {
+        object->wanted[chunk / 64] &= ~(1ULL << chunk % 64);
+        object->untold[chunk / 64] &= ~(1ULL << chunk % 64);
+    }
+}
+
+struct handle **handle_find(uint64_t fh)
+{
+    struct handle **at = &handles[(fh >> 1 ^ fh >> 13) % BUCKETS];
+
+    while (*at && (*at)->fh != fh)
+        at = &(*at)->next;
+    return at;
+}
+
+static void log_run(struct handle *handle)
+{
+    if (handle->reads && logged_count < LOGGED) /* else a guess about readahead has a gap */
+        logged[logged_count++] = (struct run){handle->fh, handle->start, handle->stop, handle->reads};
+    handle->reads = 0;
+    if (logged_count > LOGGED / 2)
+        raise_news();
+}
+
+/* Note a read for Python, which fetches ahead of it. Reads of complete objects are no news. */
+void handle_note(struct handle *handle, uint64_t offset, uint64_t size)
+{
+    uint64_t stop = offset + size;
+
+    if (handle->object->present == handle->object->count)
+        return;
+    if (handle->reads && (offset > handle->stop + slack || offset < handle->start))
+        log_run(handle);
+    if (!handle->reads)
+        handle->start = offset, handle->stop = stop;
+    handle->stop = handle->stop > stop ? handle->stop : stop;
+    handle->reads++;
+    if (stop >= handle->mark)
+        raise_news();
+}
+
+static PyObject *runs_to_python(const struct run *runs, size_t count)
+{
+    PyObject *list = PyList_New(count);
+
+    for (size_t at = 0; list && at < count; at++) {
+        PyObject *item = Py_BuildValue("KKKK", (unsigned long long)runs[at].fh,
+            (unsigned long long)runs[at].start, (unsigned long long)runs[at].stop,
+            (unsigned long long)runs[at].reads);
+
+        if (!item) {
+            Py_DECREF(list);
+            return NULL;
+        }
+        PyList_SET_ITEM(list, at, item);
+    }
+    return list;
+}
+
+/* The next run of untold chunks, taken from the object; false if there is none. */
+static bool next_untold(struct object *object, struct run *run)
+{
+    uint64_t chunk = 0;
+
+    if (!object->has_untold)
+        return false;
+    while (chunk < object->count && !(object->untold[chunk / 64] >> chunk % 64 & 1))
+        chunk += object->untold[chunk / 64] ? 1 : 64 - chunk % 64;
+    if (chunk >= object->count) {
+        object->has_untold = false;
+        return false;
+    }
+    *run = (struct run){object->number, chunk, chunk, 0};
+    while (run->stop < object->count && object->untold[run->stop / 64] >> run->stop % 64 & 1) {
+        object->untold[run->stop / 64] &= ~(1ULL << run->stop % 64);
+        run->stop++;
+    }
+    return true;
+}
+
+/* Python's news: runs of reads (handle, start, stop, reads), and of wanted chunks (object, first,
+ * stop, 0). What does not fit is left for the next call. */
+PyObject *objects_news(void)
+{
+    static struct run reads[LOGGED], wants[LOGGED]; /* guarded by the GIL */
+    size_t read_count, want_count = 0;
+    PyObject *first, *second;
+
+    pthread_mutex_lock(&lock);
+    if (news_fd >= 0)
+        clear_event(news_fd);
+    news_raised = false;
+    for (unsigned at = 0; at < BUCKETS; at++)
+        for (struct handle *handle = handles[at]; handle; handle = handle->next)
+            log_run(handle);
+    read_count = logged_count, logged_count = 0;
+    memcpy(reads, logged, read_count * sizeof *reads);
+    for (unsigned at = 0; at < MAX_OBJECTS && want_count < LOGGED; at++)
+        while (objects[at] && want_count < LOGGED && next_untold(objects[at], &wants[want_count]))
+            want_count++;
+    if (want_count == LOGGED)
+        raise_news();
+    pthread_mutex_unlock(&lock);
+    first = runs_to_python(reads, read_count);
+    second = first ? runs_to_python(wants, want_count) : NULL;
+    if (second)
+        return Py_BuildValue("NN", first, second);
+    Py_XDECREF(first);
+    return NULL;
+}
+
+/* Forget all objects and handles, once no thread runs. */
+void objects_forget(void)
+{
+    for (unsigned at = 0; at < BUCKETS; at++)
+        for (struct handle *handle; (handle = handles[at]);) {
+            handles[at] = handle->next;
+            object_put(handle->object);
+            free(handle);
+        }
+    for (unsigned at = 0; at < MAX_OBJECTS; at++)
+        if (objects[at])
+            object_drop(objects[at]);
+    logged_count = 0;
+    news_raised = false;
+}

@@ -1,0 +1,267 @@
+"""Reads answered by native threads: which files they serve, and what they ask of Python.
+
+Beside the adapter, above vfs. The threads (native/, in C) answer reads of attached handles from the
+backing files, without the GIL. They serve the chunks that `_Object` marks, as the store tells it,
+and park a read that needs others. `run` gets the news: what was read, so that more is fetched
+ahead, and which chunks parked reads want. Each wanted chunk ends in one of three ways: it lands, an
+error answers the reads, or they are handed over to Python, which answers them as if no thread had
+seen them. So no read stays parked.
+
+Trio thread, but for the methods of `_Object` that the store calls.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from typing import Any, NamedTuple
+
+import trio
+
+from axonfs.fetch import Feed
+from axonfs.fuse import openreply
+from axonfs.fuse.failures import Failures
+from axonfs.ranges import Range
+from axonfs.store.watcher import UNWATCHED
+from axonfs.vfs.error_context import naming_place
+from axonfs.vfs.files import Files, Handle
+from axonfs.vfs.paths import File
+
+log = logging.getLogger(__name__)
+
+# Threads that read the device. One moves 4 GiB/s, and more than four find no work.
+READERS = max(2, min(4, os.cpu_count() or 1))
+# Threads that answer what had to wait: for a source, or for the disk, which likes several requests.
+ANSWERERS = 8
+
+
+class ParkedRead(NamedTuple):
+    """A read that waits for chunks; `flags` are those of its open file (O_*)."""
+
+    request: int
+    thread: int
+    inode: int
+    offset: int
+    flags: int
+
+
+class _Object:
+    """An object whose reads the native threads answer. `place` is one of its files."""
+
+    def __init__(self, extension: Any, feed: Feed, place: File, *, in_memory: bool) -> None:
+        """
+        Raises:
+            OSError: memory or descriptors are short, or its file cannot be opened.
+        """
+        stored = feed.object
+        self.feed = feed
+        self.place = place
+        self.handles = 0
+        self.restarts = None if feed.compared else feed.restarts
+        self.shut = False
+        self._extension = extension
+        self.number: int = extension.add(stored.opened(), stored.size, stored.chunk_size, in_memory)
+        if not self.number:
+            raise OSError(errno.EMFILE, "the native threads serve no more files")
+        stored.presence.watcher = self
+        for run in stored.presence.usable.extents(0, stored.count):
+            self.serve(run)
+
+    def landed(self, chunks: Range) -> None:
+        """The store has the chunks. If only the digest of the whole can tell now, serve nothing."""
+        if self.feed.direct:
+            self._extension.landed(self.number, *chunks)
+        else:
+            self._shut()
+
+    def cleared(self, chunks: Range) -> None:
+        """The store, or what is known of the disk or the sources, takes the chunks away."""
+        if self.feed.tabled:
+            self._extension.cleared(self.number, *chunks)
+        else:  # what the readers have may be wrong, and Python compares that
+            self._shut()
+
+    def _shut(self) -> None:
+        self.shut = True
+        self._extension.shut(self.number)
+
+    def serve(self, chunks: Range) -> None:
+        """Have the threads serve the chunks if that is right, else hand their reads to Python."""
+        epoch = self._extension.epoch(self.number)
+        right = self.feed.direct and self.feed.present(*chunks)
+        if not (right and self._extension.landed(self.number, *chunks, epoch)):
+            self._extension.declined(self.number, *chunks)
+
+    def drop(self) -> None:
+        """Forget it after its last handle; a newer one may watch the same object."""
+        presence = self.feed.object.presence
+        if presence.watcher is self:
+            presence.watcher = UNWATCHED
+        self._extension.drop(self.number)
+
+
+class NativeReads:
+    """The native threads of one mount. `why_not` says why none runs; None while they do.
+
+    Args:
+        in_memory: whether the backing files are in memory, where reading them never waits.
+    """
+
+    def __init__(self, files: Files, failures: Failures, *, in_memory: bool) -> None:
+        self.why_not: str | None = "the mount has not begun"
+        self._files = files
+        self._failures = failures
+        self._in_memory = in_memory
+        self._extension = openreply.extension()
+        self._objects: dict[int, _Object] = {}
+        self._handles: dict[int, tuple[_Object, Handle]] = {}
+        self._news = -1
+
+    def start(self, device: int) -> None:
+        """Begin to read `device`, the connection's descriptor; the handshake was made on it."""
+        if self._extension is None:
+            self.why_not = openreply.UNAVAILABLE
+            return
+        os.set_blocking(device, True)
+        try:
+            self._news = self._extension.start(device, READERS, ANSWERERS)
+        except OSError as exc:
+            os.set_blocking(device, False)
+            self.why_not = str(exc)
+            log.warning("reads are answered by Python alone: %s", exc)
+            return
+        self.why_not = None
+        self._files.native = self
+        self._files.attach_all()
+
+    def stop(self) -> None:
+        """End the threads; parked reads stay for the next worker. Blocks for a moment."""
+        if self.why_not is None and self._extension is not None:
+            self.why_not = "the mount has ended"
+            self._files.native = None
+            for attached in self._objects.values():
+                attached.feed.object.presence.watcher = UNWATCHED
+            if not self._extension.stop():
+                log.warning("a thread still waits for the disk of the cache")
+
+    @property
+    def answered(self) -> int:
+        """How many reads the threads have answered."""
+        return int(self._extension.statistics()["answered"]) if self._extension else 0
+
+    def state(self) -> dict[str, Any]:
+        """The threads, for `status`."""
+        counts = self._extension.statistics() if self._extension else {}
+        running = self.why_not is None
+        return {"threads": READERS if running else 0, "why_not": self.why_not, **counts}
+
+    def attach(self, handle: Handle) -> None:
+        """Have the threads answer the reads of `handle`, if what they serve would be right."""
+        feed = handle.feed
+        if feed is None or handle.frozen or handle.number in self._handles:
+            return
+        if not (isinstance(handle.place, File) and feed.direct and feed.object.fd is not None):
+            return
+        try:
+            attached = self._object(feed, handle.place)
+        except OSError as exc:
+            log.debug("%s is read by Python: %s", feed.object, exc)
+            return
+        if self._extension is not None and self._extension.attach(handle.number, attached.number):
+            attached.handles += 1
+            self._handles[handle.number] = attached, handle
+
+    def _object(self, feed: Feed, place: File) -> _Object:
+        watcher = feed.object.presence.watcher
+        if isinstance(watcher, _Object) and not watcher.shut:
+            return watcher
+        made = _Object(self._extension, feed, place, in_memory=self._in_memory)
+        self._objects[made.number] = made
+        return made
+
+    def detach(self, number: int) -> None:
+        """Have Python answer the reads of a handle. It learns whether the reader may have bytes
+        that nothing was compared with."""
+        attached, handle = self._handles.pop(number, (None, None))
+        if attached is None or handle is None or self._extension is None:
+            return
+        if self._extension.detach(number):
+            attached.feed.object.touch()
+            handle.uncompared = attached.restarts
+        attached.handles -= 1
+        if attached.handles == 0:
+            del self._objects[attached.number]
+            attached.drop()
+
+    async def run(self) -> None:
+        """Do what the threads ask for, until cancelled."""
+        if self.why_not is not None:
+            return
+        async with trio.open_nursery() as nursery:
+            while True:
+                await trio.lowlevel.wait_readable(self._news)
+                self._take_news(nursery)
+
+    def _take_news(self, nursery: trio.Nursery) -> None:
+        assert self._extension is not None
+        reads, wants = self._extension.news()
+        wanted: dict[int, list[Range]] = {}
+        for number, first, stop, _ in wants:
+            wanted.setdefault(number, []).append(Range(first, stop))
+        ahead: dict[int, Range | None] = {}
+        for number, start, stop, count in reads:
+            if (known := self._handles.get(number)) is not None:
+                found = self._read(*known, Range(start, stop), count, wanted)
+                ahead[known[0].number] = found or ahead.get(known[0].number)
+        for number, runs in wanted.items():
+            if (attached := self._objects.get(number)) is not None:
+                for run in runs:
+                    nursery.start_soon(self._bring, attached, run, ahead.pop(number, None))
+        for number, chunks in ahead.items():
+            if chunks is not None:
+                self._objects[number].feed.want(chunks)
+
+    def _read(
+        self,
+        attached: _Object,
+        handle: Handle,
+        span: Range,
+        count: int,
+        wanted: dict[int, list[Range]],
+    ) -> Range | None:
+        """Note a run of reads; returns the chunks to fetch ahead of it, if any."""
+        feed, unit = attached.feed, attached.feed.object.chunk_size
+        absent = any(
+            feed.absent(run.start)
+            for run in wanted.get(attached.number, ())
+            if span.start < run.stop * unit and run.start * unit < span.stop
+        )
+        ahead = self._files.noted_reads(handle, span, count, absent=absent)
+        assert self._extension is not None
+        self._extension.mark(handle.number, feed.readahead.due(span.stop))
+        return ahead
+
+    async def _bring(self, attached: _Object, chunks: Range, ahead: Range | None) -> None:
+        """Have chunks fetched that parked reads want, and the reads answered."""
+        assert self._extension is not None
+        with attached.feed.in_use():
+            try:
+                with naming_place(attached.place):
+                    await attached.feed.need(chunks, ahead=ahead)
+            except Exception as exc:
+                number = self._failures.errno_of(exc, "read")
+                self._extension.failed(attached.number, *chunks, number)
+            else:
+                attached.serve(chunks)
+
+    def parked(self) -> list[ParkedRead]:
+        """The reads that wait for chunks."""
+        if self.why_not is not None or self._extension is None:
+            return []
+        return [ParkedRead(*found) for found in self._extension.parked()]
+
+    def interrupt(self, request: int) -> None:
+        """Answer a parked read EINTR, if it still waits."""
+        if self._extension is not None:
+            self._extension.interrupt(request, errno.EINTR)
