@@ -246,6 +246,8 @@ def mount_check(mount: Mount) -> Check:
         text += f", log {log}"
     if why := connection.get("why_no_passthrough"):
         text += f"; no passthrough: {why}"
+    if why := (connection.get("native_reads") or {}).get("why_not"):
+        text += f"; reads are answered by Python alone, which bounds them at 2 GiB/s: {why}"
     return Check(name, OK, text)
 
 

@@ -194,7 +194,9 @@ def _connection(state: dict[str, Any] | None) -> str:
     if why := state.get("why_no_passthrough"):
         passed = f"no passthrough: {why}"
     made = "" if state.get("own") else f"; connection by libfuse: {state.get('why_not_own')}"
-    return passed + made
+    native = state.get("native_reads") or {}
+    alone = f"; reads answered by Python alone: {why}" if (why := native.get("why_not")) else ""
+    return passed + made + alone
 
 
 def _disk(disk: dict[str, Any] | None) -> str:

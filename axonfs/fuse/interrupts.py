@@ -5,8 +5,7 @@ and for its own readahead, whose reader waits for a page; so `watch` looks at th
 requests take long. No program gets an error from readahead: the kernel then asks for the page
 alone, and interrupts that request.
 
-Reads that native threads have parked are looked at too. An interrupt may overtake its read on the
-way through two threads; then `watch` finds the pending signal.
+Reads that native threads have parked are looked at too.
 
 To cancel a handler stops nothing that others wait for: fetches and documents run in the engine's
 nursery. A handler behind its last checkpoint is not cancelled, and its answer counts. Without the

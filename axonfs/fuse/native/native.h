@@ -56,6 +56,11 @@ struct read_request { /* a READ, as the kernel sends it */
     struct fuse_read_in read;
 };
 
+struct interrupt_request { /* says which request is interrupted */
+    struct fuse_in_header header;
+    struct fuse_interrupt_in interrupt;
+};
+
 struct read { /* a READ that is parked or ready */
     struct read_request request;
     uint32_t size; /* bytes to answer; those behind the end of the object are cut off */
@@ -139,6 +144,7 @@ extern pthread_cond_t ready_condition;
 
 /* queue.c */
 bool queue_push(const void *bytes, size_t size);
+void interrupt_again(uint64_t unique); /* under lock */
 void queue_end(void);
 bool queue_open(void);
 void queue_close(void);

@@ -13,8 +13,9 @@
  *
  * libfuse does not pass FUSE_INTERRUPT on: `on_interrupt` sets the function that is called for each.
  * It runs in the thread that handles requests, before the next one is handled. The kernel sends an
- * interrupt only after its request was read; but while several threads read the device, one may
- * overtake its request. pyfuse3 calls all of this with the GIL, which guards the static variables.
+ * interrupt only after its request was read, and the queue repeats one that overtook its request
+ * between two threads; so the request of an interrupt that is not known has been answered. pyfuse3
+ * calls all of this with the GIL, which guards the static variables.
  * Source: fuse_open_out, fuse_in_header, fuse_read_in and fuse_interrupt_in of linux/fuse.h, protocol
  * 7.40. */
 #include "native.h"

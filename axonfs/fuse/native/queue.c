@@ -17,7 +17,11 @@ struct message {
     void *bytes; /* allocated: pyfuse3 frees it */
 };
 
+enum { EARLY = 64 };
+
 int queue_fd = -1;
+static uint64_t early[EARLY]; /* the requests of the last interrupts; 0 where there is none */
+static unsigned early_next;
 static int epoll_fd = -1;
 static bool bypassed; /* pyfuse3 waits for libfuse's own descriptor */
 static bool ended;
@@ -39,8 +43,7 @@ void clear_event(int fd)
     (void)count; /* EAGAIN: nothing was raised */
 }
 
-/* Queue a copy of a request; false if memory is short. */
-bool queue_push(const void *bytes, size_t size)
+static bool put(const void *bytes, size_t size)
 {
     struct message *message = malloc(sizeof *message);
 
@@ -51,13 +54,42 @@ bool queue_push(const void *bytes, size_t size)
     memcpy(message->bytes, bytes, size);
     message->size = size;
     message->next = NULL;
-    pthread_mutex_lock(&lock);
     if (!messages && queue_fd >= 0)
         raise_event(queue_fd);
     *messages_end = message;
     messages_end = &message->next;
-    pthread_mutex_unlock(&lock);
     return true;
+}
+
+/* Queue the interrupt of a request again if it overtook the request, which is parked or queued only
+ * now. Under lock. */
+void interrupt_again(uint64_t unique)
+{
+    struct interrupt_request again = {
+        {.len = sizeof again, .opcode = FUSE_INTERRUPT}, {unique & ~RESENT},
+    };
+
+    for (unsigned at = 0; unique && at < EARLY; at++) /* a FORGET has no number */
+        if (early[at] == again.interrupt.unique) {
+            early[at] = 0;
+            put(&again, sizeof again); /* else memory is short: Python sees the signal a bit later */
+        }
+}
+
+/* Queue a copy of a request; false if memory is short. */
+bool queue_push(const void *bytes, size_t size)
+{
+    const struct fuse_in_header *header = bytes;
+    bool pushed;
+
+    pthread_mutex_lock(&lock);
+    pushed = put(bytes, size);
+    if (header->opcode == FUSE_INTERRUPT && size >= sizeof(struct interrupt_request))
+        early[early_next++ % EARLY] = ((const struct interrupt_request *)bytes)->interrupt.unique & ~RESENT;
+    else if (pushed)
+        interrupt_again(header->unique);
+    pthread_mutex_unlock(&lock);
+    return pushed;
 }
 
 /* Tell pyfuse3 that the connection ended. */

@@ -56,6 +56,7 @@ static void park(struct read *read)
         read->next->back = &read->next;
     object->parked = read;
     atomic_fetch_add(&statistics.parked, 1);
+    interrupt_again(read->request.header.unique);
     object_want(object, read->request.read.offset, read->size);
 }
 
@@ -242,6 +243,7 @@ void reads_fail(struct read *list, int error)
     }
 }
 
+/* A parked read; under lock. */
 static struct read *find_parked(uint64_t unique)
 {
     for (unsigned at = 0; at < MAX_OBJECTS; at++)
