@@ -17,7 +17,7 @@ import trio
 from axonfs._version import __version__
 from axonfs.call import Event
 from axonfs.connection.held import DONE, NO_HANDSHAKE, RELOAD, REPLACE, Held
-from axonfs.connection.mountinfo import shown
+from axonfs.connection.mountinfo import shown, top_at
 from axonfs.daemon import control
 from axonfs.engine import Engine, open_engine
 from axonfs.errors import find
@@ -161,7 +161,7 @@ class Worker:
         """Tell the holder once the mount answers; from then on tell the kernel what changes."""
         session = self._session
         await session.agreed.wait()
-        connection = await trio.to_thread.run_sync(self._probe, abandon_on_cancel=True)
+        connection = self._shown()
         with self._engine.changes.watched(self._ask_again):
             if self._held.reloaded:  # with other settings, names may exist that did not before
                 session.forget_names()
@@ -175,11 +175,15 @@ class Worker:
             os.close(self._held.ready)
             await trio.sleep_forever()
 
-    def _probe(self) -> int | None:
-        """Stat a file of the mount; its connection's number, None if another mount is on top."""
-        if not shown(self._mountpoint, self._held.connection):
+    def _shown(self) -> int | None:
+        """The connection's number; None if another mount is on top.
+
+        It asks the mount nothing: a process that waits for its own answer cannot be ended.
+        """
+        top = top_at(self._mountpoint)
+        if top is None or not shown(self._mountpoint, self._held.connection):
             return None
-        return os.minor(os.stat(self._mountpoint / ".axonfs").st_dev)
+        return top.device
 
     async def _answer(self, request: Event) -> AsyncGenerator[Event, None]:
         """The events that answer a command's request."""

@@ -23,20 +23,20 @@ enum { PATIENCE = 2000 };
 
 static void woken(int number) { (void)number; }
 
-/* A buffer of a huge page that a fork does not copy; NULL if memory is short. */
-static char *buffer_new(size_t size)
+/* BUFFER_BYTES, aligned to them, that a fork does not copy; NULL if memory is short. One that is
+ * filled is a huge page; of one for requests, which are small, most is never touched. */
+static char *buffer_new(bool filled)
 {
-    size_t whole = size + BUFFER_BYTES;
-    char *start = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    char *aligned = (char *)(((uintptr_t)start + BUFFER_BYTES - 1) & ~(uintptr_t)(BUFFER_BYTES - 1));
+    const size_t size = BUFFER_BYTES;
+    char *start = mmap(NULL, 2 * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *aligned = (char *)(((uintptr_t)start + size - 1) & ~(uintptr_t)(size - 1));
 
     if (start == MAP_FAILED)
         return NULL;
     if (aligned != start)
         munmap(start, aligned - start);
-    if (start + whole != aligned + size)
-        munmap(aligned + size, start + whole - (aligned + size));
-    madvise(aligned, size, MADV_HUGEPAGE);
+    munmap(aligned + size, start + size - aligned);
+    madvise(aligned, size, filled ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
     madvise(aligned, size, MADV_DONTFORK);
     return aligned;
 }
@@ -103,9 +103,9 @@ static bool thread_start(void *(*run)(void *), const char *name, bool reads)
 {
     struct thread *thread = &threads[thread_count];
 
-    *thread = (struct thread){.buffer = buffer_new(BUFFER_BYTES)};
+    *thread = (struct thread){.buffer = buffer_new(true)};
     if (reads)
-        thread->request = buffer_new(BUFFER_BYTES);
+        thread->request = buffer_new(false);
     if (thread->buffer && (!reads || thread->request) && !pthread_create(&thread->id, NULL, run, thread)) {
         pthread_setname_np(thread->id, name);
         thread_count++;

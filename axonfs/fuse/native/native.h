@@ -140,6 +140,7 @@ void reads_fail(struct read *list, int error);
 bool read_interrupt(uint64_t unique, int error);
 size_t reads_parked(struct read_request *copies, size_t room);
 void reads_forget(void); /* under lock */
+void reply_to_own(const struct fuse_in_header *header);
 extern pthread_cond_t ready_condition;
 
 /* queue.c */

@@ -145,6 +145,7 @@ void queue_close(void)
 {
     for (struct message *next; messages; messages = next) {
         next = messages->next;
+        reply_to_own(messages->bytes);
         free(messages->bytes);
         free(messages);
     }

@@ -282,10 +282,21 @@ size_t reads_parked(struct read_request *copies, size_t room)
     return count;
 }
 
+/* A thread of this process that waits for its answer could not be ended, nor the process. */
+void reply_to_own(const struct fuse_in_header *header)
+{
+    char path[sizeof "/proc/self/task/4294967295"];
+
+    snprintf(path, sizeof path, "/proc/self/task/%u", header->pid);
+    if (header->pid && header->unique && header->opcode != FUSE_INTERRUPT && !access(path, F_OK))
+        reply(header->unique, EINTR, NULL, 0);
+}
+
 static void forget_list(struct read *list)
 {
     for (struct read *next; list; list = next) {
         next = list->next;
+        reply_to_own(&list->request.header);
         object_put(list->object);
         free(list);
     }
