@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import trio
 
+from axonfs import descriptors
 from axonfs.fetch import Feed
 from axonfs.fuse import openreply
 from axonfs.fuse.failures import Failures
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 READERS = max(2, min(4, os.cpu_count() or 1))
 # Threads that answer what had to wait: for a source, or for the disk, which likes several requests.
 ANSWERERS = 8
+# Each object has a descriptor of its own: this part of the process's may be in use for it.
+SHARE = 8
 
 
 class ParkedRead(NamedTuple):
@@ -162,6 +165,8 @@ class NativeReads:
         if feed is None or handle.frozen or handle.number in self._handles:
             return
         if not (isinstance(handle.place, File) and feed.direct and feed.object.fd is not None):
+            return
+        if len(self._objects) >= descriptors.limit() // SHARE:
             return
         try:
             attached = self._object(feed, handle.place)
