@@ -113,6 +113,11 @@ class Feed:
         return self._judge.uncompared
 
     @property
+    def due(self) -> bool:
+        """Whether all of it is here, and a digest has yet to be compared; any thread may ask."""
+        return self._judge.due
+
+    @property
     def restarts(self) -> int:
         """How often bytes that readers may have had proved wrong, and were fetched again."""
         return self._answers.restarts

@@ -24,6 +24,7 @@ from axonfs.fetch import Feed
 from axonfs.fuse import openreply
 from axonfs.fuse.failures import Failures
 from axonfs.ranges import Range
+from axonfs.store import DISK_FAULTS
 from axonfs.store.watcher import UNWATCHED
 from axonfs.vfs.error_context import naming_place
 from axonfs.vfs.files import Files, Handle
@@ -73,10 +74,10 @@ class _Object:
 
     def landed(self, chunks: Range) -> None:
         """The store has the chunks. If only the digest of the whole can tell now, serve nothing."""
-        if self.feed.direct:
-            self._extension.landed(self.number, *chunks)
-        else:
+        if self.feed.due:
             self._shut()
+        else:
+            self._extension.landed(self.number, *chunks)
 
     def cleared(self, chunks: Range) -> None:
         """The store, or what is known of the disk or the sources, takes the chunks away."""
@@ -170,7 +171,7 @@ class NativeReads:
             return
         try:
             attached = self._object(feed, handle.place)
-        except OSError as exc:
+        except DISK_FAULTS as exc:
             log.debug("%s is read by Python: %s", feed.object, exc)
             return
         if self._extension is not None and self._extension.attach(handle.number, attached.number):
@@ -255,10 +256,19 @@ class NativeReads:
                 with naming_place(attached.place):
                     await attached.feed.need(chunks, ahead=ahead)
             except Exception as exc:
-                number = self._failures.errno_of(exc, "read")
-                self._extension.failed(attached.number, *chunks, number)
+                await self._fail(attached, chunks, self._failures.errno_of(exc, "read"))
             else:
                 attached.serve(chunks)
+
+    async def _fail(self, attached: _Object, chunks: Range, error: int) -> None:
+        """Answer with `error` what waits for chunks that do not come; others may still come."""
+        assert self._extension is not None
+        for chunk in range(*chunks):
+            one = Range(chunk, chunk + 1)
+            if chunks.size == 1 or attached.feed.absent(chunk):
+                self._extension.failed(attached.number, *one, error)
+            else:
+                await self._bring(attached, one, None)
 
     def parked(self) -> list[ParkedRead]:
         """The reads that wait for chunks."""
