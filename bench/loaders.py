@@ -1,11 +1,16 @@
-"""All loaders of vLLM that work without a GPU: from the mount, cold and warm, and from the disk.
+"""Loaders of models: from the mount, warm against the disk, and cold against one sequential read.
 
-Warm is the third load through the same mount. The second load starts at once and waits until the
-kernel has dropped the pages of the first, 0.2 s per GiB. All loads must give the same tensors: a
-different checksum ends the experiment. The origin is on loopback, so `cold` shows the cost of work,
-not of a network.
-AXONFS_BENCH_VLLM is the vllm program, AXONFS_BENCH_RUNAI a directory with runai_model_streamer;
-tools/bench provides both.
+Warm is the third load of a loader of vLLM through the same mount, on loopback. The second load
+starts at once and waits until the kernel has dropped the pages of the first, 0.2 s per GiB.
+
+Cold is the first load on a limited line: 1 Gbit/s and 10 Gbit/s, with round trips of 1, 20 and
+80 ms. Its time is compared with one sequential read of the same files through a mount with an empty
+cache on the same line, in the same round. vLLM reads config.json long before the weights; here
+its loaders read it at the moment when they start. The others open the weights alone. For each rate
+the answer is the worst of the round trips.
+
+All loads must give the same tensors: a different checksum ends the experiment. AXONFS_BENCH_VLLM is
+the vllm program, AXONFS_BENCH_RUNAI a directory with runai_model_streamer; tools/bench has both.
 """
 
 from __future__ import annotations
@@ -13,8 +18,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,115 +30,267 @@ from axonfs.names import parse_spec
 from axonfs.publish import publish
 from bench.experiment import Answer, Experiment, NotRunError, experiment
 from bench.fixtures import cold_mount, scratch, settle
-from bench.measure import Figures, ratio, rounds_of, summaries
+from bench.measure import Figures, ratio, rounds_of, seconds, summaries
+from bench.network import GBIT, line
 from bench.origin import Origin, serving
+from bench.readers import dd
 from bench.serve import program
 from tools.make_llama import Size, make_llama
 
-SPEC = "bench/loaded@1.0.0"
+
+@dataclass(frozen=True)
+class Loader:
+    """A way to load a model, as loading.py knows it; `kind` is the suffix of the files."""
+
+    name: str
+    kind: str = "safetensors"
+    ranks: int = 1
+
+    @property
+    def of_vllm(self) -> bool:
+        return self in OF_VLLM
+
+    @property
+    def spec(self) -> str:
+        return SPEC.format(self.kind)
+
+
+SPEC = "bench/{}@1.0.0"
+KINDS = ("safetensors", "bin", "gguf")
+OF_VLLM = (
+    Loader("default"),
+    Loader("eager"),
+    Loader("prefetch"),
+    Loader("multithread"),
+    Loader("sharded_state"),
+    Loader("runai_streamer"),
+)
 LOADERS = (
-    "default", "eager", "prefetch", "multithread", "runai_streamer", "sharded_state",
-)  # fmt: skip
-TARGET = 1.05
+    *OF_VLLM,
+    Loader("load_file"),
+    Loader("torch.load", "bin"),
+    Loader("torch.load mmap", "bin"),
+    Loader("gguf mmap", "gguf"),
+    Loader("gguf read", "gguf"),
+    Loader("gguf direct", "gguf"),
+    Loader("slices of 2", ranks=2),
+    Loader("slices of 8", ranks=8),
+)
+WARM_TARGET, COLD_TARGET = 1.05, 1.1
 SHARDS = 4
+LAYER_BYTES = 90_200_000
+RATES = (GBIT, 10 * GBIT)
+ROUND_TRIPS = (0.001, 0.02, 0.08)
+QUICK_LINES = ((GBIT, 0.02),)
+# Until all ranks have cleared their tensors and start together.
+CLEARED_SECONDS = 1.0
+
+Loaded = dict[str, Any]
 
 
 class Loading:
-    """loading.py as a process."""
+    """loading.py as processes: one for each rank, started when it is needed."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+    def __init__(self, work: Path, stack: ExitStack) -> None:
+        self._work = work
+        self._stack = stack
+        self._processes: list[subprocess.Popen[str]] = []
 
-    def load(self, folder: Path, loader: str) -> dict[str, Any]:
-        """
+    def load(self, folder: Path, loader: Loader) -> Loaded:
+        """Seconds, bytes, and the checksums of the ranks.
+
         Raises:
             NotRunError: the loader does not work here.
         """
-        assert self._process.stdin
-        assert self._process.stdout
-        print(json.dumps({"folder": str(folder), "loader": loader}), file=self._process.stdin)
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        answer: dict[str, Any] = json.loads(line or '{"error": "the process has ended"}')
-        if "error" in answer:
-            raise NotRunError(f"{loader}: {answer['error'][:200]}")
-        return answer
+        request = {"folder": str(folder), "loader": loader.name.partition(" of ")[0]}
+        ranks = range(loader.ranks)
+        if loader.ranks > 1:
+            at = time.monotonic() + CLEARED_SECONDS
+            requests = [request | {"rank": rank, "ranks": loader.ranks, "at": at} for rank in ranks]
+        else:
+            requests = [request]
+        found = self._ask(requests, loader.name)
+        return {
+            "seconds": max(one["ended"] for one in found) - min(one["began"] for one in found),
+            "bytes": sum(one["bytes"] for one in found),
+            "checksums": [one["checksum"] for one in found],
+        }
+
+    def convert(self, folder: Path, to: Path, kind: str) -> None:
+        """Write the tensors of `folder` in another format."""
+        self._ask([{"folder": str(folder), "to": str(to), "kind": kind}], kind)
+
+    def _ask(self, requests: list[dict[str, Any]], what: str) -> list[dict[str, Any]]:
+        while len(self._processes) < len(requests):
+            self._processes.append(self._start())
+        asked = self._processes[: len(requests)]
+        for process, request in zip(asked, requests, strict=True):
+            assert process.stdin
+            print(json.dumps(request), file=process.stdin, flush=True)
+        return [_answer(process, what) for process in asked]
+
+    def _start(self) -> subprocess.Popen[str]:
+        with open(self._work / f"loading-{len(self._processes)}.log", "w") as log:
+            process = subprocess.Popen(
+                [str(program().with_name("python")), str(Path(__file__).with_name("loading.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=os.environ | self._settings(),
+            )
+        self._stack.enter_context(process)
+        self._stack.callback(process.kill)
+        return process
+
+    def _settings(self) -> dict[str, str]:
+        checkout = str(Path(__file__).parents[1])
+        return {
+            "VLLM_TARGET_DEVICE": "cpu",
+            "VLLM_LOGGING_LEVEL": "ERROR",
+            "VLLM_NO_USAGE_STATS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",  # as vLLM sets it for each rank; else eight ranks spin
+            "VLLM_CACHE_ROOT": str(self._work / "vllm"),
+            "PYTHONPATH": f"{os.environ.get('AXONFS_BENCH_RUNAI', '')}:{checkout}",
+        }
+
+
+def _answer(process: subprocess.Popen[str], what: str) -> dict[str, Any]:
+    assert process.stdout
+    line = process.stdout.readline()
+    answer: dict[str, Any] = json.loads(line or '{"error": "the process has ended"}')
+    if "error" in answer:
+        raise NotRunError(f"{what}: {answer['error'][:200]}")
+    return answer
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models as folders on the disk, and what loading them gives."""
+
+    loads: Loading
+    work: Path
+    expected: dict[Loader, list[int]]
+
+    def folder(self, kind: str) -> Path:
+        return self.work / kind
+
+    def from_disk(self, loader: Loader) -> Figures:
+        return {"seconds": self.loads.load(self.folder(loader.kind), loader)["seconds"]}
+
+    def load(self, folder: Path, loader: Loader) -> float:
+        """The seconds of a load through the mount."""
+        found = self.loads.load(folder, loader)
+        if found["checksums"] != self.expected[loader]:
+            raise RuntimeError(f"{loader.name} got different bytes through the mount")
+        return float(found["seconds"])
 
 
 @contextmanager
-def loading(work: Path) -> Iterator[Loading]:
-    python = program().with_name("python")
-    settings = {
-        "VLLM_TARGET_DEVICE": "cpu",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "VLLM_CACHE_ROOT": str(work / "vllm"),
-        "PYTHONPATH": os.environ.get("AXONFS_BENCH_RUNAI", ""),
-    }
-    with open(work / "loading.log", "w") as log:
-        process = subprocess.Popen(
-            [str(python), str(Path(__file__).with_name("loading.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env=os.environ | settings,
-        )
-    with process:
-        try:
-            yield Loading(process)
-        finally:
-            process.kill()
+def models(trial: Experiment, work: Path) -> Iterator[Models]:
+    """One model in every format; every loader has loaded it once, so that its memory is there."""
+    with ExitStack() as stack:
+        loads = Loading(work, stack)
+        layers = trial.size(5, 14)
+        size = Size(hidden=2048, layers=layers, intermediate=5632)
+        make_llama(work / KINDS[0], size, shard_bytes=layers * LAYER_BYTES // SHARDS)
+        for kind in KINDS[1:]:
+            loads.convert(work / KINDS[0], work / kind, kind)
+        for kind in KINDS:
+            publish(work / kind, parse_spec(SPEC.format(kind)), work / "registry")
+        expected = {}
+        for loader in LOADERS:
+            try:
+                loaded = loads.load(work / loader.kind, loader)
+                expected[loader] = loaded["checksums"]
+                trial.figures.setdefault("bytes", loaded["bytes"])
+            except NotRunError as exc:
+                trial.not_run.append(str(exc))
+        yield Models(loads, work, expected)
 
 
-def through_mount(
-    loads: Loading, origin: Origin, work: Path, loader: str, expected: int
-) -> Figures:
-    with cold_mount(origin.url, work) as mount:
-        settle(3 * origin.bytes())
-        found = [loads.load(mount.version(SPEC), loader) for _ in range(3)]
-    if any(load["checksum"] != expected for load in found):
-        raise RuntimeError(f"{loader} got different bytes through the mount")
-    cold, second, warm = (load["seconds"] for load in found)
+def three_times(of: Models, origin: Origin, loader: Loader) -> Figures:
+    with cold_mount(origin.url, of.work) as mount:
+        settle(origin.bytes())
+        cold, second, warm = (of.load(mount.version(loader.spec), loader) for _ in range(3))
     return {"cold": cold, "second": second, "seconds": warm}
 
 
-def compare(trial: Experiment, loads: Loading, origin: Origin, model: Path, loader: str) -> None:
-    expected = loads.load(model, loader)["checksum"]
+def warm(trial: Experiment, of: Models, origin: Origin, loader: Loader) -> None:
     ways = {
-        "mount": lambda: through_mount(loads, origin, model.parent, loader, expected),
-        "disk": lambda: {"seconds": loads.load(model, loader)["seconds"]},
+        "mount": lambda: three_times(of, origin, loader),
+        "disk": lambda: of.from_disk(loader),
     }
     found = rounds_of(ways, trial.rounds)
-    warm = ratio(found["mount"]["seconds"], found["disk"]["seconds"])
-    cold = ratio(found["mount"]["cold"], found["disk"]["seconds"])
-    trial.figures[loader] = {**summaries(found), "warm": round(warm, 3), "cold": round(cold, 3)}
+    value = ratio(found["mount"]["seconds"], found["disk"]["seconds"])
+    trial.figures[loader.name] = {**summaries(found), "warm": round(value, 3)}
     against = "from the disk, warm"
-    trial.answer(Answer(f"loader {loader}, warm", against, warm, "× time", TARGET))
-    trial.answer(Answer(f"loader {loader}, cold", against, cold, "× time"))
+    trial.answer(Answer(f"loader {loader.name}, warm", against, value, "× time", WARM_TARGET))
+
+
+def once(of: Models, origin: Origin, loader: Loader) -> Figures:
+    """The first load through a new mount."""
+    with cold_mount(origin.url, of.work) as mount:
+        folder = mount.version(loader.spec)
+        settle(origin.bytes() // len(KINDS))
+        if loader.of_vllm:
+            (folder / "config.json").read_bytes()
+        return {"seconds": of.load(folder, loader)}
+
+
+def sequential(of: Models, origin: Origin, kind: str) -> Figures:
+    """One read of the weights through a new mount, file by file."""
+    with cold_mount(origin.url, of.work) as mount:
+        files = sorted(mount.version(SPEC.format(kind)).glob(f"*.{kind}"))
+        settle(origin.bytes() // len(KINDS))
+        return {"seconds": sum(seconds(partial(dd, file)) for file in files)}
+
+
+def cold(trial: Experiment, of: Models, rate: int, round_trip: float) -> dict[str, float]:
+    """Each loader's time on one line, as a multiple of the sequential read's."""
+    with (
+        line(rate, round_trip) as limited,
+        serving(of.work / "registry", of.work, line=limited) as origin,
+    ):
+        origin.warm()
+        ways = {kind: partial(sequential, of, origin, kind) for kind in KINDS}
+        ways |= {loader.name: partial(once, of, origin, loader) for loader in of.expected}
+        found = rounds_of(ways, trial.size(1, 2))
+    ratios = {
+        loader.name: ratio(found[loader.name]["seconds"], found[loader.kind]["seconds"])
+        for loader in of.expected
+    }
+    name = f"cold, {rate // GBIT} Gbit/s, {round_trip * 1000:.0f} ms"
+    rounded = {name: round(value, 3) for name, value in ratios.items()}
+    trial.figures[name] = {**summaries(found), "× sequential": rounded}
+    print(f"    {name}: {rounded}")
+    return ratios
+
+
+def cold_on_lines(trial: Experiment, of: Models) -> None:
+    lines = [(rate, trip) for rate in RATES for trip in ROUND_TRIPS]
+    found: dict[int, list[dict[str, float]]] = {}
+    for rate, round_trip in QUICK_LINES if trial.quick else lines:
+        found.setdefault(rate, []).append(cold(trial, of, rate, round_trip))
+    for rate, ratios in found.items():
+        for loader in of.expected:
+            worst = max(ratio[loader.name] for ratio in ratios)
+            what = f"loader {loader.name}, cold, {rate // GBIT} Gbit/s"
+            trial.answer(Answer(what, "one sequential cold read", worst, "× time", COLD_TARGET))
 
 
 def main() -> None:
     with (
         experiment("loaders", __doc__, quick_rounds=2) as trial,
         scratch() as work,
-        loading(work) as loads,
+        models(trial, work) as of,
     ):
-        layers = trial.size(16, 44)
-        size = Size(hidden=1024, layers=layers, intermediate=2816)
-        model = work / "model"
-        bytes_ = 2 * layers * 13_000_000
-        make_llama(model, size, shard_bytes=bytes_ // SHARDS)
-        publish(model, parse_spec(SPEC), work / "registry")
         with serving(work / "registry", work) as origin:
             origin.warm()
-            trial.figures["bytes"] = loads.load(model, "default")["bytes"]
-            for loader in LOADERS:
-                try:
-                    compare(trial, loads, origin, model, loader)
-                except NotRunError as exc:
-                    trial.not_run.append(str(exc))
+            for loader in (loader for loader in OF_VLLM if loader in of.expected):
+                warm(trial, of, origin, loader)
+        cold_on_lines(trial, of)
 
 
 if __name__ == "__main__":
