@@ -102,7 +102,10 @@ class Loading:
         Raises:
             NotRunError: the loader does not work here.
         """
-        request = {"folder": str(folder), "loader": loader.name.partition(" of ")[0]}
+        request: dict[str, Any] = {
+            "folder": str(folder),
+            "loader": loader.name.partition(" of ")[0],
+        }
         ranks = range(loader.ranks)
         if loader.ranks > 1:
             at = time.monotonic() + CLEARED_SECONDS
