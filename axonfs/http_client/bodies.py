@@ -219,7 +219,8 @@ class Bodies:
         return reading
 
     def _stream(self, reading: Reading, wanted: Range, sink: Sink, unit: int, most: int) -> None:
-        buffer = self._buffers.take(min(most, wanted.size))
+        # Of few sizes, so that it was mostly used before; what is never filled takes no memory.
+        buffer = self._buffers.take(most if wanted.size > unit else wanted.size)
         start = wanted.start
         try:
             while start < wanted.stop:

@@ -16,7 +16,7 @@ from axonfs.http_client.wire import Wire
 # just closed costs one round trip, a new connection costs one to three.
 IDLE_SECONDS = 30.0
 IDLE_WIRES = 16
-IDLE_BYTES = 32 << 20
+IDLE_BYTES = 48 << 20  # what all streams of a fast source fill: four, and two for readers
 
 
 class Pool:
