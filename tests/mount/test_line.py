@@ -11,7 +11,7 @@ import pytest
 from axonfs.fetch.bandwidth import UNUSED_SECONDS
 from axonfs.names import parse_spec
 from axonfs.publish import publish
-from tests.mount.conftest import CHUNK, MODEL, MountFactory
+from tests.mount.conftest import CHUNK, MODEL, MountFactory, run_axonfs
 from tests.support.registry import RegistryServer, make_model
 from tests.support.relay import Relay
 
@@ -55,5 +55,8 @@ def test_one_slow_connection(tmp_path: Path, start_mount: MountFactory) -> None:
         whole = (source / "weights.bin").read_bytes()
         assert digest.digest() == hashlib.sha256(whole).digest()
         assert bad
-        assert mount.status()["fetch"]["hedged"] >= 1
+        hedged = mount.status()["fetch"]["hedged"]
+        assert hedged >= 1
+        shown = run_axonfs("status", "--cache", mount.cache).stdout
+        assert f"({hedged} for the rest of slow ones)" in shown
         assert relay.carried < LARGE * 1.08
