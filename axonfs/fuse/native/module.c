@@ -106,6 +106,7 @@ static PyObject *attach(PyObject *module, PyObject *args)
 {
     unsigned long long fh, number;
     struct handle *handle = calloc(1, sizeof *handle), **at;
+    bool attached;
 
     (void)module;
     if (!handle)
@@ -116,14 +117,16 @@ static PyObject *attach(PyObject *module, PyObject *args)
     }
     pthread_mutex_lock(&lock);
     handle->fh = fh, handle->object = object_find(number);
-    if (handle->object && !*(at = handle_find(fh))) {
+    at = handle_find(fh);
+    attached = handle->object && !*at;
+    if (attached) {
         handle->object->references++;
         *at = handle;
-        handle = NULL;
     }
     pthread_mutex_unlock(&lock);
-    free(handle);
-    return PyBool_FromLong(!handle);
+    if (!attached)
+        free(handle);
+    return PyBool_FromLong(attached);
 }
 
 static PyObject *detach(PyObject *module, PyObject *args)
@@ -326,12 +329,12 @@ static PyObject *pop(PyObject *module, PyObject *args)
 
 static PyMethodDef methods[] = {
     {"start", start, METH_VARARGS, "start(device, readers, answerers): read the device; the descriptor of news."},
-    {"stop", stop, METH_NOARGS, "stop(): end the threads, without the GIL; whether they ended."},
+    {"stop", stop, METH_NOARGS, "stop(): end the threads and forget all; false if a thread does not end."},
     {"watch", watch, METH_VARARGS, "watch(descriptor): have pyfuse3 wait for libfuse's descriptor, a new file."},
     {"add", add, METH_VARARGS, "add(fd, size, chunk, never_waits): the number of a new object; 0 if there are too many."},
     {"shut", shut_object, METH_VARARGS, "shut(object): have all its reads go to Python."},
     {"drop", drop, METH_VARARGS, "drop(object): likewise, and forget it."},
-    {"attach", attach, METH_VARARGS, "attach(handle, object): answer the handle's reads here; whether it is so now."},
+    {"attach", attach, METH_VARARGS, "attach(handle, object): answer the handle's reads here; false if it is attached, or the object gone."},
     {"detach", detach, METH_VARARGS, "detach(handle): do not; whether a read of it was taken here."},
     {"mark", mark, METH_VARARGS, "mark(handle, offset): a read that reaches `offset` is news."},
     {"epoch", epoch, METH_VARARGS, "epoch(object): changes whenever chunks are cleared."},
