@@ -184,7 +184,7 @@ static struct object *object_with(unsigned long long number, unsigned long long 
 {
     struct object *object = object_find(number);
 
-    return object && first <= stop && stop <= object->count ? object : NULL;
+    return object && first < stop && stop <= object->count ? object : NULL;
 }
 
 static PyObject *landed(PyObject *module, PyObject *args)
