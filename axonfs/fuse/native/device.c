@@ -1,6 +1,8 @@
 /* The threads: some read the device, some answer reads that had to wait. Python begins and ends
- * them; it calls nothing else of this module meanwhile. */
+ * them with the GIL, so that no other thread of Python's is in this module; only device_end waits
+ * without it. */
 #include "native.h"
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -18,7 +20,7 @@ static unsigned thread_count;
 /* Ends the wait of a thread in read(): it has no handler that restarts the call. */
 #define WAKE (SIGRTMIN + 5)
 
-/* How often a thread is woken before it counts as stuck, with a pause of 1 ms: two seconds. */
+/* How often threads are woken before they count as stuck, with a pause of 1 ms: two seconds. */
 enum { PATIENCE = 2000 };
 
 static void woken(int number) { (void)number; }
@@ -61,17 +63,25 @@ static ssize_t receive(struct thread *thread)
     return -1;
 }
 
+/* No thread takes a request before all have begun: if one cannot, nobody else has that request. */
+static void wait_for_all(void)
+{
+    pthread_mutex_lock(&lock);
+    pthread_mutex_unlock(&lock);
+}
+
 static void *read_device(void *argument)
 {
     struct thread *thread = argument;
     ssize_t size;
 
+    wait_for_all();
     while ((size = receive(thread)) >= 0) {
         const struct fuse_in_header *header = (const void *)thread->request;
 
         if (header->opcode == FUSE_READ && read_take(thread, thread->request, size))
             continue;
-        while (!queue_push(thread->request, size)) /* memory is short: nobody else has the request */
+        while (!queue_push(thread->request, size) && !atomic_load(&stopping)) /* memory is short */
             nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
     }
     atomic_store(&thread->ended, true);
@@ -126,9 +136,12 @@ static bool threads_start(int readers, int answerers)
     sigfillset(&blocked);
     sigdelset(&blocked, WAKE);
     pthread_sigmask(SIG_SETMASK, &blocked, &before);
+    pthread_mutex_lock(&lock);
     for (int at = 0; started && at < readers + answerers; at++)
         started = at < readers ? thread_start(read_device, "axonfs-reads", true)
                                : thread_start(answer_ready, "axonfs-answers", false);
+    atomic_store(&stopping, !started);
+    pthread_mutex_unlock(&lock);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return started;
 }
@@ -138,53 +151,65 @@ const char *device_start(int device, int readers, int answerers)
 {
     if (thread_count)
         return "the threads run already";
-    if (readers < 1 || answerers < 1 || readers + answerers > MAX_THREADS)
+    if (readers < 1 || answerers < 1 || readers > MAX_THREADS || answerers > MAX_THREADS - readers)
         return "too many or too few threads";
     atomic_store(&stopping, false);
-    device_fd = device;
+    device_fd = fcntl(device, F_DUPFD_CLOEXEC, 0);
     news_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (news_fd >= 0 && queue_open() && threads_start(readers, answerers))
+    if (device_fd >= 0 && news_fd >= 0 && queue_open(device) && threads_start(readers, answerers))
         return NULL;
-    device_stop();
+    device_end();
+    device_forget();
     return "no memory, descriptor or thread is left";
 }
 
-/* Have a thread end; false if it does not, since it waits for a disk. */
-static bool thread_end(struct thread *thread)
+/* Whether all threads have ended; wakes those that have not. */
+static bool threads_ended(void)
 {
-    for (unsigned tries = 0; !atomic_load(&thread->ended); tries++) {
+    bool all = true;
+
+    for (unsigned at = 0; at < thread_count; at++)
+        if (!atomic_load(&threads[at].ended)) {
+            all = false;
+            pthread_kill(threads[at].id, WAKE); /* again: it may come just before the thread waits */
+        }
+    pthread_mutex_lock(&lock);
+    pthread_cond_broadcast(&ready_condition);
+    pthread_mutex_unlock(&lock);
+    return all;
+}
+
+/* End the threads. False: one waits for a disk, and nothing that it may use is to be freed. */
+bool device_end(void)
+{
+    atomic_store(&stopping, true);
+    for (unsigned tries = 0; !threads_ended(); tries++) {
         if (tries == PATIENCE)
             return false;
-        pthread_kill(thread->id, WAKE); /* again: it may come just before the thread waits */
-        pthread_mutex_lock(&lock);
-        pthread_cond_broadcast(&ready_condition);
-        pthread_mutex_unlock(&lock);
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     }
-    pthread_join(thread->id, NULL);
     return true;
 }
 
-/* End the threads; the requests that wait stay unanswered, for the next worker. False: a thread
- * waits for a disk, and nothing that it may use is freed. */
-bool device_stop(void)
+static void close_one(int *fd)
 {
-    bool ended = true;
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
 
-    atomic_store(&stopping, true);
-    for (unsigned at = 0; at < thread_count; at++)
-        ended &= thread_end(&threads[at]);
-    if (!ended)
-        return false;
-    while (thread_count)
-        buffers_free(&threads[--thread_count]);
-    pthread_mutex_lock(&lock);
+/* Free all, once the threads have ended; the requests that wait stay unanswered, for the next worker. */
+void device_forget(void)
+{
+    while (thread_count) {
+        struct thread *thread = &threads[--thread_count];
+
+        pthread_join(thread->id, NULL);
+        buffers_free(thread);
+    }
     reads_forget();
     objects_forget();
-    pthread_mutex_unlock(&lock);
     queue_close();
-    if (news_fd >= 0)
-        close(news_fd);
-    news_fd = -1;
-    return true;
+    close_one(&news_fd);
+    close_one(&device_fd);
 }

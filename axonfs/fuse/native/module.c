@@ -26,8 +26,10 @@ static PyObject *stop(PyObject *module, PyObject *args)
     (void)module;
     (void)args;
     Py_BEGIN_ALLOW_THREADS
-    ended = device_stop();
+    ended = device_end();
     Py_END_ALLOW_THREADS
+    if (ended)
+        device_forget();
     return PyBool_FromLong(ended);
 }
 

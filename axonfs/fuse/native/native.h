@@ -111,7 +111,7 @@ extern struct statistics statistics;
 extern _Atomic bool stopping;
 extern int news_fd; /* an eventfd: Python has news to take; -1 while no thread runs */
 extern int queue_fd; /* an eventfd: requests are queued for Python; -1 likewise */
-extern int device_fd; /* not owned */
+extern int device_fd; /* a duplicate: a thread that does not end must not write to another file */
 extern struct object *objects[MAX_OBJECTS]; /* at their numbers, modulo; NULL where there is none */
 
 /* objects.c. All under lock, except object_new and whole. */
@@ -147,7 +147,7 @@ extern pthread_cond_t ready_condition;
 bool queue_push(const void *bytes, size_t size);
 void interrupt_again(uint64_t unique); /* under lock */
 void queue_end(void);
-bool queue_open(void);
+bool queue_open(int device);
 void queue_close(void);
 bool queue_watch(int fd);
 void *queue_pop(size_t *size);
@@ -159,6 +159,7 @@ extern PyMethodDef open_methods[];
 
 /* device.c */
 const char *device_start(int device, int readers, int answerers);
-bool device_stop(void);
+bool device_end(void); /* without the GIL */
+void device_forget(void);
 
 #endif

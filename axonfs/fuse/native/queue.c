@@ -23,8 +23,9 @@ int queue_fd = -1;
 static uint64_t early[EARLY]; /* the requests of the last interrupts; 0 where there is none */
 static unsigned early_next;
 static int epoll_fd = -1;
+static int watched = -1; /* the descriptor that is watched while no native thread runs */
 static bool bypassed; /* pyfuse3 waits for libfuse's own descriptor */
-static bool ended;
+static _Atomic bool ended;
 static struct message *messages, **messages_end = &messages;
 
 void raise_event(int fd)
@@ -131,16 +132,18 @@ bool queue_watch(int fd)
 }
 
 /* Have pyfuse3 wait for queued requests instead of the device. False: no descriptor is left. */
-bool queue_open(void)
+bool queue_open(int device)
 {
     queue_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     ended = false;
+    watched = device;
     if (epoll_fd >= 0)
-        epoll_ctl(epoll_fd, EPOLL_CTL_DEL, device_fd, NULL);
+        epoll_ctl(epoll_fd, EPOLL_CTL_DEL, watched, NULL);
     return queue_fd >= 0 && !bypassed && (epoll_fd < 0 || watch(queue_fd)); /* < 0: a test */
 }
 
-/* Drop the requests that wait, once no thread runs: the kernel sends them to the next worker. */
+/* Drop the requests that wait, once no thread runs: the kernel sends them to the next worker. pyfuse3
+ * waits for the device again. */
 void queue_close(void)
 {
     for (struct message *next; messages; messages = next) {
@@ -153,6 +156,9 @@ void queue_close(void)
     if (queue_fd >= 0)
         close(queue_fd);
     queue_fd = -1;
+    if (watched >= 0 && epoll_fd >= 0)
+        watch(watched);
+    watched = -1;
 }
 
 EXPORTED int fuse_session_fd(struct fuse_session *session)
