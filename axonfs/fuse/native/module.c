@@ -57,9 +57,9 @@ static PyObject *add(PyObject *module, PyObject *args)
     pthread_mutex_lock(&lock);
     if (object_add(object))
         number = object->number;
-    else
-        object_put(object);
     pthread_mutex_unlock(&lock);
+    if (!number)
+        object_put(object);
     return PyLong_FromUnsignedLongLong(number);
 }
 
@@ -76,10 +76,12 @@ static void shut(unsigned long long number, bool drop)
         object_unwant(object, 0, object->count);
         object->closed = true;
         if (drop)
-            object_drop(object);
+            objects[number % MAX_OBJECTS] = NULL;
     }
     pthread_mutex_unlock(&lock);
     reads_hand_over(parked);
+    if (drop && object)
+        object_put(object);
 }
 
 static PyObject *shut_object(PyObject *module, PyObject *args)
@@ -144,9 +146,10 @@ static PyObject *detach(PyObject *module, PyObject *args)
     if ((handle = *(at = handle_find(fh)))) {
         *at = handle->next;
         touched = handle->touched;
-        object_put(handle->object);
     }
     pthread_mutex_unlock(&lock);
+    if (handle)
+        object_put(handle->object);
     free(handle);
     return PyBool_FromLong(touched);
 }

@@ -72,7 +72,7 @@ struct object { /* a backing file, and which of its chunks may be served */
     int fd; /* owned */
     bool never_waits; /* its file is in memory, so that reading it never waits for a disk */
     bool closed; /* all its reads go to Python */
-    unsigned references;
+    _Atomic unsigned references; /* one of the table; taken under lock, given back without it */
     uint64_t number, size, chunk, count;
     uint64_t present; /* how many bits are set */
     _Atomic uint64_t epoch; /* read without the lock */
@@ -114,11 +114,10 @@ extern int queue_fd; /* an eventfd: requests are queued for Python; -1 likewise 
 extern int device_fd; /* a duplicate: a thread that does not end must not write to another file */
 extern struct object *objects[MAX_OBJECTS]; /* at their numbers, modulo; NULL where there is none */
 
-/* objects.c. All under lock, except object_new and whole. */
+/* objects.c. All under lock, except object_new, put and forget. */
 struct object *object_new(int fd, uint64_t size, uint64_t chunk, bool never_waits);
 struct object *object_find(uint64_t number);
 bool object_add(struct object *object);
-void object_drop(struct object *object);
 void object_put(struct object *object);
 bool object_whole(const struct object *object, uint64_t offset, uint64_t size);
 void object_set(struct object *object, uint64_t first, uint64_t stop);
@@ -139,7 +138,7 @@ void reads_hand_over(struct read *list);
 void reads_fail(struct read *list, int error);
 bool read_interrupt(uint64_t unique, int error);
 size_t reads_parked(struct read_request *copies, size_t room);
-void reads_forget(void); /* under lock */
+void reads_forget(void);
 void reply_to_own(const struct fuse_in_header *header);
 extern pthread_cond_t ready_condition;
 

@@ -63,16 +63,10 @@ bool object_add(struct object *object)
     return false;
 }
 
-void object_drop(struct object *object)
-{
-    objects[object->number % MAX_OBJECTS] = NULL;
-    object->closed = true;
-    object_put(object);
-}
-
+/* Give a reference back. Not under lock: to close the file may take long, if it was evicted. */
 void object_put(struct object *object)
 {
-    if (--object->references)
+    if (atomic_fetch_sub(&object->references, 1) > 1)
         return;
     if (object->fd >= 0)
         close(object->fd);
@@ -264,8 +258,10 @@ void objects_forget(void)
             free(handle);
         }
     for (unsigned at = 0; at < MAX_OBJECTS; at++)
-        if (objects[at])
-            object_drop(objects[at]);
+        if (objects[at]) {
+            object_put(objects[at]);
+            objects[at] = NULL;
+        }
     logged_count = 0;
     news_raised = false;
 }

@@ -85,14 +85,19 @@ static struct read *kept(const struct read *read, struct read *own)
     return copy;
 }
 
-/* Answer, park, pass to an answering thread or hand over. Under lock at the call and at the return.
+static void end_read(struct object *object, struct read *own)
+{
+    object_put(object);
+    free(own);
+}
+
+/* Answer, park, pass to an answering thread or hand over. Under lock at the call, not at the return.
  * `own` is the read itself if it was allocated; it is freed or kept here. The reference to its
  * object goes with it. */
 static void answer(struct read *read, struct read *own, char *data, bool may_wait)
 {
     struct object *object = read->object;
     uint64_t unique = read->request.header.unique, offset = read->request.read.offset;
-    int error = 0;
 
     while (!object->closed) {
         uint64_t epoch = atomic_load(&object->epoch);
@@ -107,8 +112,8 @@ static void answer(struct read *read, struct read *own, char *data, bool may_wai
                 reply(unique, 0, data, read->size);
                 atomic_fetch_add(&statistics.answered, 1);
                 atomic_fetch_add(&statistics.bytes, read->size);
-                pthread_mutex_lock(&lock);
-                goto end;
+                end_read(object, own);
+                return;
             }
             pthread_mutex_lock(&lock);
         }
@@ -119,26 +124,21 @@ static void answer(struct read *read, struct read *own, char *data, bool may_wai
             continue;
         }
         if (!(own = kept(read, own))) {
-            error = ENOMEM;
-            goto end;
+            pthread_mutex_unlock(&lock);
+            reply(unique, ENOMEM, NULL, 0);
+            object_put(object);
+            return;
         }
         if (whole)
             push_ready(own);
         else
             park(own);
+        pthread_mutex_unlock(&lock);
         return;
     }
     pthread_mutex_unlock(&lock);
     hand_over(read);
-    pthread_mutex_lock(&lock);
-end:
-    object_put(object);
-    if (error) {
-        pthread_mutex_unlock(&lock);
-        reply(unique, error, NULL, 0);
-        pthread_mutex_lock(&lock);
-    }
-    free(own);
+    end_read(object, own);
 }
 
 /* Take a request if it is a READ of an attached handle. */
@@ -173,7 +173,6 @@ bool read_take(struct thread *thread, const void *bytes, size_t size)
     handle_note(handle, offset, read.size);
     read.object->references++;
     answer(&read, NULL, thread->buffer + HEADROOM, false);
-    pthread_mutex_unlock(&lock);
     return true;
 }
 
@@ -187,6 +186,7 @@ bool read_answer_ready(struct thread *thread)
     if (!(ready = read->next))
         ready_end = &ready;
     answer(read, read, thread->buffer + HEADROOM, true);
+    pthread_mutex_lock(&lock);
     return true;
 }
 
@@ -217,20 +217,12 @@ void reads_ready(struct read *list)
     }
 }
 
-static void end_read(struct read *read)
-{
-    pthread_mutex_lock(&lock);
-    object_put(read->object);
-    pthread_mutex_unlock(&lock);
-    free(read);
-}
-
 void reads_hand_over(struct read *list)
 {
     for (struct read *next; list; list = next) {
         next = list->next;
         hand_over(list);
-        end_read(list);
+        end_read(list->object, list);
     }
 }
 
@@ -239,7 +231,7 @@ void reads_fail(struct read *list, int error)
     for (struct read *next; list; list = next) {
         next = list->next;
         reply(list->request.header.unique, error, NULL, 0);
-        end_read(list);
+        end_read(list->object, list);
     }
 }
 
@@ -297,8 +289,7 @@ static void forget_list(struct read *list)
     for (struct read *next; list; list = next) {
         next = list->next;
         reply_to_own(&list->request.header);
-        object_put(list->object);
-        free(list);
+        end_read(list->object, list);
     }
 }
 
