@@ -99,10 +99,14 @@ class _Object:
 
     def drop(self) -> None:
         """Forget it after its last handle; a newer one may watch the same object."""
+        self._extension.drop(self.number)
+        self.unwatch()
+
+    def unwatch(self) -> None:
+        """Learn of no more chunks; the threads serve none any more."""
         presence = self.feed.object.presence
         if presence.watcher is self:
             presence.watcher = UNWATCHED
-        self._extension.drop(self.number)
 
 
 class NativeReads:
@@ -144,10 +148,11 @@ class NativeReads:
         if self.why_not is None and self._extension is not None:
             self.why_not = "the mount has ended"
             self._files.native = None
-            for attached in self._objects.values():
-                attached.feed.object.presence.watcher = UNWATCHED
-            if not self._extension.stop():
+            if not self._extension.stop():  # that thread has to learn of chunks that go
                 log.warning("a thread still waits for the disk of the cache")
+                return
+            for attached in self._objects.values():
+                attached.unwatch()
 
     @property
     def answered(self) -> int:
