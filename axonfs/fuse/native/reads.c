@@ -19,8 +19,11 @@ static void reply(uint64_t unique, int error, char *data, size_t size)
     struct fuse_out_header alone, *out = data ? (void *)(data - sizeof *out) : &alone;
 
     *out = (struct fuse_out_header){sizeof *out + size, -error, unique};
-    if (write(device_fd, out, out->len) < 0) /* ENOENT: the reader is gone */
-        atomic_fetch_add(&statistics.refused, errno != ENOENT);
+    if (write(device_fd, out, out->len) >= 0 || errno == ENOENT) /* ENOENT: the reader is gone */
+        return;
+    atomic_fetch_add(&statistics.refused, 1);
+    if (size) /* the kernel has no memory for the data; the reader must not wait for ever */
+        reply(unique, ENOMEM, NULL, 0);
 }
 
 static enum outcome fill(const struct object *object, char *data, uint64_t offset, size_t size, bool may_wait)
