@@ -9,12 +9,13 @@ from tests.support.kernel import play
 
 PROGRAM = """
 from axonfs.fuse.interrupts import Interrupts
+from axonfs.fuse.reads import NativeReads
 
 SOCKETS = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 RESENT = 1 << 63
 WAITS, DOES_NOT = 1, 2
-interrupts = Interrupts()
+interrupts = Interrupts(NativeReads(None, None, in_memory=False))  # none runs
 
 class Operations(pyfuse3.Operations):
     async def read(self, handle, offset, size):
