@@ -27,7 +27,7 @@ def built(
 def test_every_read_gets_right_bytes_or_the_right_error_once(
     built: tuple[Sanitizer, Path], tmp_path: Path
 ) -> None:
-    for seed in range(SEED, SEED + scaled(1, 10)):
+    for seed in range(SEED, SEED + scaled(1, 5)):
         run(*built, "drive_world", scaled(4, 30), seed, tmp_path, limit=_LIMIT)
 
 
