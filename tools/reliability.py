@@ -121,6 +121,14 @@ ROWS: Mapping[str, tuple[str, Callable[[Figures], str]]] = {
         "Invalid requests on the control socket of a live mount",
         lambda f: f"{f['requests']:,.0f} requests",
     ),
+    "native": (
+        "Reads of the native core under ThreadSanitizer, while chunks land and go",
+        lambda f: (
+            f"{f['right']:,.0f} got the right bytes, after {f['retried']:,.0f} were read anew since"
+            f" a chunk went meanwhile; {f['failed']:,.0f} failed, {f['interrupted']:,.0f} were"
+            f" interrupted and {f['popped']:,.0f} requests handed over when they had to be"
+        ),
+    ),
     "posix": (
         "System calls with the result that POSIX asks for",
         lambda f: f"{f['calls']:,.0f} calls, cold and passed through",

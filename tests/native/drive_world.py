@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import queue
 import random
 import select
@@ -68,7 +69,7 @@ class World:
         ]
         self.stopping = self.calm = self.silent = False
         self.failure: BaseException | None = None
-        self.counts = dict.fromkeys(("right", "popped", "failed", "interrupted", "no memory"), 0)
+        self.counts = dict.fromkeys(("right", "popped", "failed", "interrupted", "no_memory"), 0)
         self._short_of_memory = short_of_memory
         self._seed = seed
         self._wants: queue.SimpleQueue[tuple[Backing, int, int]] = queue.SimpleQueue()
@@ -151,7 +152,7 @@ class World:
         else:
             assert answer.error == errno.ENOMEM, f"error {answer.error}"
             assert self._short_of_memory, "ENOMEM"
-            self.counts["no memory"] += 1
+            self.counts["no_memory"] += 1
 
     # Python's part.
 
@@ -296,7 +297,7 @@ class World:
         assert self.counts["right"] > 0
         assert self.core.stop()
         self.connection.close()
-        print({**self.counts, "retried": done["retried"], "parked": done["parked"]})
+        print(json.dumps({**self.counts, "retried": done["retried"]}))
 
 
 def main() -> None:

@@ -6,12 +6,14 @@ program does, or if a sanitizer reports anything.
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests.native.build import ADDRESS, THREAD, Sanitizer, build, run
-from tests.support.profile import SEED, scaled
+from tests.support.profile import SEED, report, scaled
 
 _LIMIT = scaled(120, 2400)
 
@@ -27,8 +29,11 @@ def built(
 def test_every_read_gets_right_bytes_or_the_right_error_once(
     built: tuple[Sanitizer, Path], tmp_path: Path
 ) -> None:
+    figures: Counter[str] = Counter()
     for seed in range(SEED, SEED + scaled(1, 5)):
-        run(*built, "drive_world", scaled(4, 30), seed, tmp_path, limit=_LIMIT)
+        said = run(*built, "drive_world", scaled(4, 30), seed, tmp_path, limit=_LIMIT)
+        figures.update(json.loads(said.splitlines()[0]))
+    report("native", **figures)
 
 
 def test_no_request_that_a_kernel_may_send_or_not_does_harm(

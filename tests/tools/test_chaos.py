@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 def reported() -> set[str]:
     """The names under which tests report figures."""
-    files = [*(ROOT / "tests/chaos").glob("*.py"), *(ROOT / "tests/stress").glob("*.py")]
+    folders = ("chaos", "stress", "native")
+    files = [file for folder in folders for file in (ROOT / "tests" / folder).glob("*.py")]
     return {
         name for file in files for name in re.findall(r"\breport\(\s*\"(\w+)\"", file.read_text())
     }
