@@ -226,7 +226,7 @@ uv_install() {
 # need_venv: .venv in the checkout with the locked versions, and AxonFS itself, editable.
 need_venv() {
     local lock=$ROOT/tools/requirements.lock stamp=$VENV/.axonfs-stamp key
-    key=$(hash_of "$lock" "$ROOT/pyproject.toml" "$ROOT"/axonfs/fuse/native/*.[ch])
+    key=$(hash_of "$lock" "$ROOT/pyproject.toml" "$ROOT"/axonfs/fuse/native/*.[ch] "$ROOT"/axonfs/http_client/*.c)
     if [[ ! -x $VENV/bin/python ]] || ! python_suits "$VENV/bin/python"; then
         "$PYTHON" -m venv --clear "$VENV" >&2 || die "could not make a virtual environment in $VENV."
     fi
