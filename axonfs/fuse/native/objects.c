@@ -100,7 +100,7 @@ void object_set(struct object *object, uint64_t first, uint64_t stop)
     object_unwant(object, first, stop);
 }
 
-/* Clear the bits, then raise the epoch. The reads that are parked want these chunks too. */
+/* Clear the bits, then raise the epoch. A parked read wants these chunks once its others landed. */
 void object_clear(struct object *object, uint64_t first, uint64_t stop)
 {
     for (uint64_t chunk = first; chunk < stop; chunk++) {
@@ -109,8 +109,6 @@ void object_clear(struct object *object, uint64_t first, uint64_t stop)
         object->present -= !!(atomic_fetch_and(&object->bits[chunk / 64], ~bit) & bit);
     }
     atomic_fetch_add(&object->epoch, 1);
-    for (struct read *read = object->parked; read; read = read->next)
-        object_want(object, read->request.read.offset, read->size);
 }
 
 static void raise_news(void)
