@@ -278,6 +278,10 @@ class Download:
             chunk in self._landings for chunk in range(*job.chunks)
         )
 
+    def awaits(self, chunk: int) -> bool:
+        """Whether a reader waits for `chunk`, which is on its way."""
+        return chunk in self._landings
+
     def may_start(self, job: Job) -> bool:
         """Whether `job` may run now: an object without ranges has one job at a time."""
         return not self.unranged or all(other is job or not other.running for other in self.jobs)

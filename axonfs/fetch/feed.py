@@ -329,12 +329,14 @@ class Feed:
 
         A job that is less urgent is hurried. If it waits, it is cut before the chunk, so that
         its request begins there. One that runs cannot be told to skip: a reader that would wait
-        long for it has its chunk asked for apart, and that one comes twice.
+        long for it has its chunk asked for apart, and that one comes twice. Where the chunk before
+        it is awaited too, a reader has many reads in flight and needs all of the job.
         """
         job = self.download.flying(chunk)
         if job is None:
             return False
-        if priority is Priority.DEMAND and job.running and job.bytes_before(first) >= FAR_BYTES:
+        far = job.running and job.bytes_before(first) >= FAR_BYTES
+        if priority is Priority.DEMAND and far and not self.download.awaits(first - 1):
             return False
         if job.priority > priority:
             if not job.running and chunk > job.chunks.start:

@@ -214,6 +214,25 @@ async def test_a_reader_far_ahead_of_a_running_job_has_its_chunk_fetched_apart(
     assert asked(origin) == [Range(0, 20), chunks_of(12)]
 
 
+async def test_a_reader_with_many_reads_in_flight_has_nothing_fetched_twice(
+    tmp_path: Path, origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "FAR_BYTES", 4 * CHUNK)
+    origin.plan(gate := Gate(), of="/objects/")
+    async with rig(tmp_path / "cache", origin.url) as parts:
+        feed = await parts.open()
+        feed.want(Range(0, 20), Priority.BACKGROUND)
+        await gate.reached()
+        async with trio.open_nursery() as readers:
+            for number in range(20):
+                readers.start_soon(feed.need, chunks_of(number))
+                await trio.testing.wait_all_tasks_blocked()
+            gate.open.set()
+        feed.close()
+        await settled(parts.idle)
+    assert asked(origin) == [Range(0, 20)]
+
+
 @pytest.mark.parametrize(
     ("priority", "largest", "sizes"),
     [
