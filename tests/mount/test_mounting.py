@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -81,8 +82,8 @@ def set_readahead(mountpoint: Path, kib: int) -> int:
 @pytest.mark.usefixtures("open_to_users")
 def test_ordinary_user(registry: RegistryServer) -> None:
     """An ordinary user mounts through `fusermount3`."""
-    home = Path("/tmp") / f"axonfs-user-{os.getpid()}"  # pytest's own is root's alone
-    home.mkdir(mode=0o755)
+    # Only root can enter the directories that pytest makes.
+    home = Path(tempfile.mkdtemp(prefix="axonfs-user-", dir="/tmp"))
     (home / "mnt").mkdir()
     for path in (home, home / "mnt"):
         os.chown(path, NOBODY, NOBODY)

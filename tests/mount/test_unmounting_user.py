@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,8 +31,8 @@ Axonfs = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def home() -> Iterator[Path]:
     """A user's home directory with a mountpoint; pytest's own is closed to users."""
-    home = Path("/tmp") / f"axonfs-procs-{os.getpid()}"
-    (home / "mnt").mkdir(parents=True)
+    home = Path(tempfile.mkdtemp(prefix="axonfs-procs-", dir="/tmp"))
+    (home / "mnt").mkdir()
     for path in (home, home / "mnt"):
         os.chown(path, NOBODY, NOBODY)
     yield home
