@@ -21,7 +21,7 @@ from axonfs.fetch import Feed
 from axonfs.formats.manifest import FileEntry
 from axonfs.ranges import Range, runs, split
 from axonfs.service.context import Context
-from axonfs.store import Store, StoredObject
+from axonfs.store import Store, StoredObject, hollow
 from axonfs.units import counted, size
 
 # Bytes checked per step, so that progress is shown and a cancellation is noticed.
@@ -112,7 +112,7 @@ def _can_judge(store: Store, entry: FileEntry) -> bool:
 
 def _doubtful(stored: StoredObject) -> list[Range]:
     """Local chunks that were not checked since the boot, or that lie in a hole of the file."""
-    found = stored.unchecked(0, stored.count) + stored.hollow()
+    found = stored.unchecked(0, stored.count) + hollow(stored)
     return runs(chunk for run in found for chunk in range(*run))
 
 

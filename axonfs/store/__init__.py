@@ -10,6 +10,7 @@ from axonfs.store.health import DISK_FAULTS
 from axonfs.store.metadata import Pin, ScrubState, StoredManifest
 from axonfs.store.objects import StoredObject
 from axonfs.store.openfiles import Descriptor
+from axonfs.store.recheck import hollow
 from axonfs.store.records import ObjectInfo
 from axonfs.store.store import Store
 
@@ -24,6 +25,7 @@ __all__ = [
     "StoredManifest",
     "StoredObject",
     "file_system",
+    "hollow",
     "in_memory",
     "read_all",
 ]

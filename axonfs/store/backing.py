@@ -16,15 +16,18 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from axonfs import rundir
 from axonfs.errors import NoSpaceError
 from axonfs.formats.manifest import chunk_count
 from axonfs.ranges import Range
 from axonfs.store.openfiles import Descriptor
+
+T = TypeVar("T")
 
 # Space that is kept for the index. A full disk counts as usable again once this much is free.
 RESERVE_BYTES = 1 << 20
@@ -188,6 +191,14 @@ class Directory:
         except (OSError, NoSpaceError):
             self.spend_reserve()
             raise
+
+    def in_reserve(self, write: Callable[[], T]) -> T:
+        """Call `write`, which frees space; if the disk is full, once more in the reserve."""
+        try:
+            return write()
+        except NoSpaceError:
+            self.spend_reserve()
+            return write()
 
     def spend_reserve(self) -> None:
         with suppress(OSError):

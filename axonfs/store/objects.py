@@ -37,13 +37,15 @@ from contextlib import suppress
 from functools import partial
 
 from axonfs.descriptors import is_shortage
+from axonfs.errors import NoSpaceError
 from axonfs.formats.chunktable import ChunkTable
 from axonfs.formats.manifest import FileEntry
-from axonfs.ranges import Range, runs
+from axonfs.ranges import Range
 from axonfs.store import backing
 from axonfs.store.claims import suits
 from axonfs.store.file import BackingFile
 from axonfs.store.health import DISK_FAULTS, Health
+from axonfs.store.landings import confirm, land
 from axonfs.store.ledger import Ledger
 from axonfs.store.openfiles import Descriptor
 from axonfs.store.presence import Presence
@@ -93,13 +95,10 @@ class StoredObject:
         self._freezing = threading.Lock()  # innermost; guards the two counts above
         # The kernel lets only one thread write to a file at a time, while the others spin.
         self._writing = threading.Lock()
-        self.key = key
-        self.digest = record.private_of or key
-        self.size = presence.size
-        self.chunk_size = presence.chunk_size
-        self.count = presence.count
+        self.key, self.digest = key, record.private_of or key
+        self.size, self.chunk_size, self.count = presence.size, presence.chunk_size, presence.count
         self._file = file = BackingFile(ledger, key, presence)
-        # The descriptor of the backing file, opened if needed. The caller holds the object. Blocks.
+        # The descriptor of the backing file, opened if needed; hold the object. Blocks.
         self.opened = file.opened
         # The hot path of every read: whether chunks [start, stop) are local and need no check.
         self.present = presence.usable.all_set
@@ -241,17 +240,6 @@ class StoredObject:
         """The runs of chunks in `[start, stop)` that `check` verifies with the chunk table."""
         return self._presence.adopted.extents(start, stop)
 
-    def hollow(self) -> list[Range]:
-        """The runs of local chunks that lie in a hole of the file. Hold the object; blocks.
-
-        Raises:
-            NoSpaceError, OSError: the file cannot be opened.
-        """
-        extents = backing.data_extents(self.opened()) if self.present_bytes else []
-        solid = set(backing.whole_chunks(extents, self.chunk_size, self.size))
-        local = (chunk for run in self.local() for chunk in range(*run))
-        return runs(chunk for chunk in local if chunk not in solid)
-
     def local(self, start: int = 0) -> list[Range]:
         """The runs of chunks from `start` on that are local, checked or not."""
         return self._presence.present.extents(start, self.count)
@@ -270,7 +258,8 @@ class StoredObject:
                 verified.
 
         Raises:
-            NoSpaceError, OSError: the disk is full or failed; none of the chunks is recorded.
+            NoSpaceError, OSError: the disk is full or failed. None of the chunks is recorded, and
+                what was written of them on a full disk is removed.
         """
         presence, unit = self._presence, self.chunk_size
         count = max(-(-len(view) // unit), 1)
@@ -285,8 +274,13 @@ class StoredObject:
                     return
                 epoch = presence.epoch
                 self._writes += 1
-                backing.write_all(descriptor, view, bounds.start)
-            if presence.land(chunk, values, epoch):
+                try:
+                    backing.write_all(descriptor, view, bounds.start)
+                except NoSpaceError:
+                    forget = partial(presence.give_back, Range(chunk, chunk + count))
+                    self._unless_frozen(partial(forget, partial(self._cut, descriptor)))
+                    raise
+            if land(presence, chunk, values, epoch):
                 self._ledger.health.worked()
                 return
 
@@ -320,7 +314,7 @@ class StoredObject:
             if kept is False:  # drop its bytes too: they must not be adopted after a lost index
                 self.punch(chunk, chunk + 1)
             return kept
-        return presence.usable.test(chunk) or presence.confirm(chunk, value) or None
+        return presence.usable.test(chunk) or confirm(presence, chunk, value) or None
 
     def discard(self) -> None:
         """Drop every chunk, after the digest did not match. The caller holds the object."""
@@ -340,12 +334,17 @@ class StoredObject:
         descriptor = None
         with suppress(*DISK_FAULTS):
             descriptor = self.opened() if self.present_bytes else None
+        cut = partial(self._cut, descriptor)
+        return self._unless_frozen(partial(self._presence.forget, Range(start, stop), cut))
+
+    def _unless_frozen(self, change: Callable[[], int]) -> int:
+        """Call `change`, which cuts the file, unless the kernel reads it; the bytes freed."""
         with self._freezing:
             if self.frozen:
                 return 0
             self._cuts += 1
         try:
-            return self._presence.forget(Range(start, stop), partial(self._cut, descriptor))
+            return change()
         finally:
             with self._freezing:
                 self._cuts -= 1

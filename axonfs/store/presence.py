@@ -13,9 +13,8 @@ Threading: any thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from itertools import groupby
 
 from axonfs.errors import MalformedError
 from axonfs.formats.chunktable import ChunkTable, decode_table
@@ -111,7 +110,7 @@ class Presence:
         local = sum(self.bytes_of(extent).size for extent in extents)
         if local != self.present_bytes and self._index.writable:
             gain = local - self.present_bytes
-            self._index.apart(lambda: self._gain(gain))
+            self._index.apart(lambda: self.gain(gain))
 
     def bounds(self, chunk: int) -> Range:
         """The bytes of one chunk.
@@ -137,20 +136,14 @@ class Presence:
         raw = self._index.get(Table.GROUPS, group_key(self._key, chunk // GROUP))
         return Group(raw, self._boot)
 
-    def land(self, chunk: int, values: Sequence[int], epoch: int) -> bool:
-        """Record chunks from `chunk` on with these sums, written in `epoch`; False if it ended."""
-        landing = _Landing(self, chunk, values, epoch)
-        self._index.commit(landing)
-        return landing.kept
-
-    def confirm(self, chunk: int, value: int) -> bool:
-        """Record that the chunk was read and is valid; False if it is no longer local."""
-        confirmation = _Confirmation(self, chunk, value)
+    def commit(self, change: Change, otherwise: Callable[[], None] | None = None) -> None:
+        """Commit `change`, with others; if the index fails, call `otherwise` under its lock."""
         try:
-            self._index.commit(confirmation)
-        except DISK_FAULTS:  # record it in memory only
-            self._index.apart(confirmation.confirm)
-        return confirmation.kept
+            self._index.commit(change)
+        except DISK_FAULTS:
+            if otherwise is None:
+                raise
+            self._index.apart(otherwise)
 
     def lose(self, chunk: int, judge: Callable[[Group], bool]) -> bool | None:
         """Clear a chunk unless `judge`, called under the writer lock, finds it valid after all.
@@ -160,14 +153,14 @@ class Presence:
         slot = chunk % GROUP
 
         def apply(transaction: Transaction) -> bool | None:
-            key, group = self._group_in(transaction, chunk // GROUP)
+            key, group = self.group_in(transaction, chunk // GROUP)
             if not group.present(slot):
                 return None
             if judge(group):
                 return True
             group.clear(slot)
             transaction.put(Table.GROUPS, key, group.raw)
-            self._write(transaction, -self.bounds(chunk).size)
+            self.write_record(transaction, -self.bounds(chunk).size)
             return False
 
         def settle(right: bool | None) -> None:
@@ -185,7 +178,7 @@ class Presence:
             for extent in extents:
                 self._clear_records(transaction, extent)
             gone = sum(self.bytes_of(extent).size for extent in extents)
-            self._write(transaction, -gone)
+            self.write_record(transaction, -gone)
             return gone
 
         def settle(_gone: int) -> None:
@@ -197,6 +190,20 @@ class Presence:
                 self.epoch += 1
 
         return self._index.write(apply, settle)
+
+    def give_back(self, chunks: Range, cut: Callable[[Range], None]) -> int:
+        """Call `cut` for the bytes of chunks that are not local, which a failed write left there.
+
+        A landing of one of them that has not been recorded yet is written again: the epoch changes.
+        """
+
+        def settle() -> None:
+            for run in self.present.missing(chunks.start, chunks.stop):
+                cut(self.bytes_of(run))
+            self.epoch += 1
+
+        self._index.apart(settle)
+        return 0
 
     def amend(
         self,
@@ -285,7 +292,7 @@ class Presence:
             self.proven,
         )
 
-    def _write(self, transaction: Transaction, gain: int) -> None:
+    def write_record(self, transaction: Transaction, gain: int) -> None:
         """Write the object's record with `gain` more bytes present."""
         if self._pending_in != transaction.serial:
             self._pending, self._pending_in = 0, transaction.serial
@@ -295,13 +302,13 @@ class Presence:
         record.verified = record.verified and (gain >= 0 or record.proven)
         transaction.put(Table.OBJECTS, self._key, record.encode())
 
-    def _group_in(self, transaction: Transaction, number: int) -> tuple[bytes, Group]:
+    def group_in(self, transaction: Transaction, number: int) -> tuple[bytes, Group]:
         key = group_key(self._key, number)
         return key, Group(transaction.get(Table.GROUPS, key), self._boot)
 
     def _clear_records(self, transaction: Transaction, extent: Range) -> None:
         for number in range(extent.start // GROUP, (extent.stop - 1) // GROUP + 1):
-            key, group = self._group_in(transaction, number)
+            key, group = self.group_in(transaction, number)
             base = number * GROUP
             for chunk in range(max(extent.start, base), min(extent.stop, base + GROUP)):
                 group.clear(chunk - base)
@@ -319,82 +326,9 @@ class Presence:
                 self.adopted.clear(chunk)
                 self.present.clear(chunk)
         self.watcher.cleared(chunks)
-        self._gain(-gone)
+        self.gain(-gone)
 
-    def _gain(self, count: int) -> None:
+    def gain(self, count: int) -> None:
         self.present_bytes += count
         self._tally.bytes += count
         self.verified = self.verified and (count >= 0 or self.proven)
-
-
-class _Landing(Change):
-    """Chunks whose bytes are in the file and valid."""
-
-    __slots__ = ("_epoch", "_gained", "_presence", "_values", "kept")
-
-    def __init__(self, presence: Presence, chunk: int, values: Sequence[int], epoch: int) -> None:
-        super().__init__()
-        self._presence = presence
-        self._values = dict(enumerate(values, chunk))
-        self._epoch = epoch
-        self._gained = 0
-        self.kept = False
-
-    def apply(self, transaction: Transaction) -> None:
-        presence = self._presence
-        if self._epoch != presence.epoch:
-            return
-        self._gained = 0
-        for number, chunks in groupby(self._values, lambda chunk: chunk // GROUP):
-            key, group = presence._group_in(transaction, number)
-            for chunk in chunks:
-                if not group.present(chunk % GROUP):
-                    self._gained += presence.bounds(chunk).size
-                group.settle(chunk % GROUP, self._values[chunk])
-            transaction.put(Table.GROUPS, key, group.raw)
-        presence._write(transaction, self._gained)
-        self.kept = True
-
-    def settle(self) -> None:
-        if self.kept:
-            presence = self._presence
-            for chunk in self._values:
-                presence.present.set(chunk)
-                presence.adopted.clear(chunk)
-            # Set `usable` last: a reader that sees the last chunk also sees the object complete.
-            presence._gain(self._gained)
-            for chunk in self._values:
-                presence.usable.set(chunk)
-            presence.watcher.landed(Range(min(self._values), max(self._values) + 1))
-
-
-class _Confirmation(Change):
-    """A local chunk that was read and is valid."""
-
-    __slots__ = ("_chunk", "_presence", "_value", "kept")
-
-    def __init__(self, presence: Presence, chunk: int, value: int) -> None:
-        super().__init__()
-        self._presence = presence
-        self._chunk = chunk
-        self._value = value
-        self.kept = False
-
-    def apply(self, transaction: Transaction) -> None:
-        number, slot = divmod(self._chunk, GROUP)
-        key, group = self._presence._group_in(transaction, number)
-        if group.present(slot):
-            group.settle(slot, self._value)
-            transaction.put(Table.GROUPS, key, group.raw)
-            self.kept = True
-
-    def confirm(self) -> None:
-        """Record it in memory only; under the writer lock."""
-        self.kept = self._presence.present.test(self._chunk)
-        self.settle()
-
-    def settle(self) -> None:
-        if self.kept:
-            self._presence.adopted.clear(self._chunk)
-            self._presence.usable.set(self._chunk)
-            self._presence.watcher.landed(Range(self._chunk, self._chunk + 1))

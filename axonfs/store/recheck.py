@@ -12,7 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from axonfs.formats.chunktable import ChunkTable, single_table
-from axonfs.ranges import Range
+from axonfs.ranges import Range, runs
+from axonfs.store import backing
 from axonfs.store.health import DISK_FAULTS
 from axonfs.store.objects import StoredObject
 
@@ -74,3 +75,15 @@ def _is_cached(fd: int, offset: int) -> bool:
     except OSError:
         return True
     return True
+
+
+def hollow(stored: StoredObject) -> list[Range]:
+    """The runs of local chunks that lie in a hole of the file. The caller holds it; blocks.
+
+    Raises:
+        NoSpaceError, OSError: the file cannot be opened.
+    """
+    extents = backing.data_extents(stored.opened()) if stored.present_bytes else []
+    solid = set(backing.whole_chunks(extents, stored.chunk_size, stored.size))
+    local = (chunk for run in stored.local() for chunk in range(*run))
+    return runs(chunk for chunk in local if chunk not in solid)

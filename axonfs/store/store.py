@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Self
 from weakref import WeakValueDictionary
 
-from axonfs.errors import BusyError, NoSpaceError
+from axonfs.errors import BusyError
 from axonfs.formats.manifest import FileEntry
 from axonfs.names import Spec
 from axonfs.ranges import chunk_range
@@ -238,11 +238,7 @@ class Store(Metadata):
         with self._rechecking, self._ledger.lock:
             if digest in self._ledger.held:
                 raise BusyError(f"the object {digest[:12]} is in use")
-            try:
-                freed = self._forget(digest)
-            except NoSpaceError:
-                self._files.spend_reserve()
-                freed = self._forget(digest)
+            freed = self._files.in_reserve(partial(self._forget, digest))
             binned = self._files.discard(digest)
         self._files.unlink(binned)
         return freed
@@ -265,7 +261,7 @@ class Store(Metadata):
 
     def drop_pin(self, spec: Spec) -> bool:
         """Drop the pin and its directory of links; return whether there was a pin."""
-        dropped = super().drop_pin(spec)
+        dropped = self._files.in_reserve(partial(super().drop_pin, spec))
         self.links.remove(spec)
         return dropped
 
