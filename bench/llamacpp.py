@@ -136,11 +136,11 @@ def _read(stored: list[Stored]) -> Iterator[memoryview]:
             path: stack.enter_context(_buffered(path))
             for path in sorted({one.path for one in stored})
         }
+        memory = memoryview(bytearray(max(one.size for one in stored)))
         for one in stored:
             files[one.path].seek(one.offset)
-            data = memoryview(bytearray(one.size))
-            files[one.path].readinto(data)
-            yield data
+            files[one.path].readinto(memory[: one.size])
+            yield memory[: one.size]
 
 
 def _direct(stored: list[Stored]) -> Iterator[memoryview]:

@@ -30,7 +30,7 @@ from axonfs.names import parse_spec
 from axonfs.publish import publish
 from bench.experiment import Answer, Experiment, NotRunError, experiment
 from bench.fixtures import cold_mount, scratch, settle
-from bench.measure import Figures, ratio, rounds_of, seconds, summaries
+from bench.measure import Figures, digits, ratio, rounds_of, seconds, summaries
 from bench.network import GBIT, line
 from bench.origin import Origin, serving
 from bench.readers import dd
@@ -201,12 +201,13 @@ def models(trial: Experiment, work: Path) -> Iterator[Models]:
             loads.convert(work / KINDS[0], work / kind, kind)
         for kind in KINDS:
             publish(work / kind, parse_spec(SPEC.format(kind)), work / "registry")
-        expected = {}
+        expected, own = {}, trial.figures.setdefault("from the disk, warm", {})
         for loader in LOADERS:
             try:
                 loaded = loads.load(work / loader.kind, loader)
                 expected[loader] = loaded["checksums"]
                 trial.figures.setdefault("bytes", loaded["bytes"])
+                own[loader.name] = digits(loads.load(work / loader.kind, loader)["seconds"])
             except NotRunError as exc:
                 trial.not_run.append(str(exc))
         yield Models(loads, work, expected)

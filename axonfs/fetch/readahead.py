@@ -104,7 +104,7 @@ class Readahead:
         self.cursors.append(Cursor(end, end, used=self._clock))
 
     def _advance(self, cursor: Cursor) -> Range | None:
-        cursor.window = min(cursor.window or FIRST_WINDOW, self._share())
+        cursor.window = min(cursor.window or self._first_window(), self._share())
         if cursor.issued - cursor.position > cursor.window - cursor.window // REFILL:
             return None
         start, stop = cursor.issued, min(cursor.position + cursor.window, self._size)
@@ -113,6 +113,15 @@ class Readahead:
         cursor.issued = stop
         cursor.window = min(cursor.window * GROWTH, self._share())
         return Range(start, stop)
+
+    def _first_window(self) -> int:
+        """The first window of a stream; a larger one where another stream has grown.
+
+        Such a reader streams the tensors of the object in an order of its own, and would pay the
+        round trips of a new window for each jump.
+        """
+        grown = any(cursor.window >= SMALLEST_SHARE for cursor in self.cursors)
+        return SMALLEST_SHARE if grown else FIRST_WINDOW
 
     def _share(self) -> int:
         """The largest window of each cursor that is a stream."""

@@ -42,6 +42,14 @@ def test_a_stream_has_a_fast_line_full_after_five_reads() -> None:
     assert asked == [0, 3, 7, 20, 69, 262]
 
 
+def test_a_stream_that_jumps_starts_with_a_larger_window() -> None:
+    readahead = Readahead(1 << 40)
+    for at in range(8):
+        readahead.on_read(at * MIB, MIB)
+    assert readahead.on_read(GIB, MIB) is None
+    assert readahead.on_read(GIB + MIB, MIB) == Range(GIB + 2 * MIB, GIB + 2 * MIB + SMALLEST_SHARE)
+
+
 def test_the_window_grows_up_to_the_largest() -> None:
     readahead = Readahead(1 << 40)
     longest = 0
