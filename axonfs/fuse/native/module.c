@@ -275,16 +275,16 @@ static PyObject *news(PyObject *module, PyObject *args)
 
 static PyObject *parked(PyObject *module, PyObject *args)
 {
-    enum { ROOM = 4096 };
-    struct read_request *copies = malloc(ROOM * sizeof *copies);
-    size_t count;
+    size_t room = reads_parked(NULL, 0), count;
+    struct read_request *copies = malloc((room + 1) * sizeof *copies);
     PyObject *list;
 
     (void)module;
     (void)args;
     if (!copies)
         return PyErr_NoMemory();
-    count = reads_parked(copies, ROOM);
+    count = reads_parked(copies, room);
+    count = count < room ? count : room; /* one that has come meanwhile is in the next answer */
     list = PyList_New(count);
     for (size_t at = 0; list && at < count; at++) {
         const struct fuse_in_header *header = &copies[at].header;

@@ -263,7 +263,7 @@ bool read_interrupt(uint64_t unique, int error)
     return read != NULL;
 }
 
-/* Copy the parked reads; returns their count. */
+/* Copy as many parked reads as there is room for; returns how many there are. */
 size_t reads_parked(struct read_request *copies, size_t room)
 {
     size_t count = 0;
@@ -271,8 +271,8 @@ size_t reads_parked(struct read_request *copies, size_t room)
     pthread_mutex_lock(&lock);
     for (unsigned at = 0; at < MAX_OBJECTS; at++)
         for (struct read *read = objects[at] ? objects[at]->parked : NULL; read; read = read->next)
-            if (count < room)
-                copies[count++] = read->request;
+            if (count++ < room)
+                copies[count - 1] = read->request;
     pthread_mutex_unlock(&lock);
     return count;
 }
