@@ -98,8 +98,8 @@ def test_a_walk(mount: Mount) -> None:
 
 
 def test_shards(start_mount: MountFactory, tmp_path: Path) -> None:
-    """While a program streams a shard of a model the next one is fetched, behind all readers, and
-    more of them while they are less than 256 MiB together."""
+    """While a program streams a shard of a model the rest of it and the next one are fetched,
+    behind all readers, and more of them while they are less than 256 MiB together."""
     shards = {f"weights-0000{number}-of-00003.bin": 4 << 20 for number in (1, 2, 3)}
     model = make_model(tmp_path / "sharded", shards)
     publish(model, parse_spec("nlp/sharded@1.0.0"), tmp_path / "shards", chunk_size=64 << 10)
