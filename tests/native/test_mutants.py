@@ -9,9 +9,6 @@ from typing import NamedTuple
 import pytest
 
 from tests.native.build import ADDRESS, SOURCES, THREAD, Sanitizer, build, run
-from tests.support.profile import LONG
-
-pytestmark = pytest.mark.skipif(not LONG, reason="the long profile tries the tests themselves")
 
 
 class Fault(NamedTuple):
