@@ -241,7 +241,7 @@ def test_its_budget_holds(tmp_path: Path, origin: FaultyOrigin) -> None:
             return trio.current_time() - began
 
     # Threads move no clock: it jumps once they have been idle for so long.
-    assert 95 <= trio.run(measured, clock=trio.testing.MockClock(autojump_threshold=0.05)) <= 110
+    assert 95 <= trio.run(measured, clock=trio.testing.MockClock(autojump_threshold=0.2)) <= 110
 
 
 async def test_what_is_dropped_meanwhile_ends_it_for_that_object(
