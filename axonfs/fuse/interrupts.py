@@ -46,15 +46,23 @@ class _Waiting:
     """A request in flight. `thread` asked for it; 0 if that is in another pid namespace.
 
     `page` is the page that a read may be for; None for O_DIRECT (`direct`) and other requests.
-    `insists`: an error would fail a page fault within a system call, so that only a fatal signal
-    cancels the request.
+    `tried`: the page was read before, and the kernel tries a page fault within a system call twice.
     """
 
     cancel: Callable[[], object]
     thread: int
     page: _Page | None = None
     direct: bool = False
-    insists: bool = False
+    tried: bool = False
+
+    @property
+    def insists(self) -> bool:
+        """Whether an error would fail a page fault within a system call, so that only a fatal
+        signal cancels the request."""
+        if self.page is None:
+            return False
+        call = signals.call(self.thread)
+        return call in signals.SENDING or (self.tried and call != -1)
 
     def look(self) -> None:
         """Cancel if the thread got a signal for which the kernel sends no interrupt, or if it has
@@ -123,10 +131,8 @@ class Interrupts:
         found = signals.pending(waiting.thread)
         if found and not found.own | found.shared:
             return  # it is stopped, traced or frozen; `watch` notices a later signal
-        again = waiting.page is not None and self._tried_again(waiting.page)
-        if again and not signals.faults(waiting.thread):
-            waiting.insists = True
-        else:
+        waiting.tried = waiting.page is not None and self._tried_again(waiting.page)
+        if not waiting.insists:
             waiting.cancel()
 
     def _look_at_parked(self) -> None:

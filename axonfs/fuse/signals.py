@@ -8,7 +8,9 @@ none, but the signals of a sleeping thread stay pending.
 from __future__ import annotations
 
 import os
+import platform
 import signal
+from collections.abc import Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +26,15 @@ _HARMLESS = _mask(
     *(signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
     *(signal.SIGCONT, signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH),
 )
+
+
+# The system calls that only take bytes from a program's memory: write, pwrite64, writev, pwritev,
+# pwritev2, sendto, sendmsg and sendmmsg.
+_SENDING = {
+    "x86_64": frozenset((1, 18, 20, 296, 328, 44, 46, 307)),
+    "aarch64": frozenset((64, 68, 66, 70, 287, 206, 211, 269)),
+}
+SENDING: Set[int] = _SENDING.get(platform.machine(), frozenset())
 
 
 class Pending(NamedTuple):
@@ -59,13 +70,13 @@ def _parts(text: str) -> list[tuple[str, str, str]]:
     return [line.partition(":") for line in text.splitlines()]
 
 
-def faults(thread: int) -> bool:
-    """Whether a sleeping thread is in a page fault of its program and not in a system call; false
-    if that is hidden from this process."""
+def call(thread: int) -> int | None:
+    """The number of the system call in which a thread sleeps, -1 if it is in a page fault of its
+    program; None if that is hidden from this process."""
     try:
-        return Path(f"/proc/{thread}/syscall").read_text().startswith("-1 ")
-    except OSError:
-        return False
+        return int(Path(f"/proc/{thread}/syscall").read_text().split(maxsplit=1)[0])
+    except (OSError, ValueError):  # ValueError: it runs
+        return None
 
 
 def is_gone(thread: int) -> bool:
