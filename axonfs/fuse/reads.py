@@ -179,6 +179,8 @@ class NativeReads:
         except DISK_FAULTS as exc:
             log.debug("%s is read by Python: %s", feed.object, exc)
             return
+        if attached.feed is not feed:  # another entry's, which ends with that one's handles
+            return
         if self._extension is not None and self._extension.attach(handle.number, attached.number):
             attached.handles += 1
             self._handles[handle.number] = attached, handle
