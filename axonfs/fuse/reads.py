@@ -170,6 +170,8 @@ class NativeReads:
         feed = handle.feed
         if feed is None or handle.frozen or handle.number in self._handles:
             return
+        if not feed.object.size:  # the kernel asks for none of its bytes, and it has no chunk
+            return
         if not (isinstance(handle.place, File) and feed.direct and feed.object.fd is not None):
             return
         if len(self._objects) >= descriptors.limit() // SHARE:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import mmap
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -55,6 +56,27 @@ def test_metadata_fetches_nothing(mount: Mount, registry: RegistryServer) -> Non
         for name in files:
             os.stat(os.path.join(folder, name))
     assert object_requests(registry) == []
+
+
+@pytest.mark.parametrize("options", [(), ("--no-passthrough",)])
+def test_small_files(start_mount: MountFactory, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Files of no byte, of one, and of one more than a chunk have all their bytes, whether the
+    worker that opened them answers or the next one."""
+    sizes = {"empty": 0, "one": 1, "more": CHUNK + 1}
+    make_model(tmp_path / "source", sizes)
+    publish(tmp_path / "source", parse_spec("nlp/small@1.0.0"), tmp_path / "registry")
+    with RegistryServer(tmp_path / "registry") as server:
+        mount = start_mount(server.url, options=options)
+        for _ in range(2):
+            for name, size in sizes.items():
+                with (mount.path / "nlp/small/1.0.0" / name).open("rb", buffering=0) as file:
+                    data = file.read(size + 1)
+                    assert data == (tmp_path / "source" / name).read_bytes()
+                    assert os.pread(file.fileno(), 10, size) == b""
+        path = mount.path / "nlp/small/1.0.0/empty"
+        with path.open("rb", buffering=0) as file:
+            mount.process.send_signal(signal.SIGHUP)
+            assert file.read() == path.read_bytes() == b""
 
 
 def test_ten_bytes(mount: Mount, registry: RegistryServer, tmp_path: Path) -> None:
