@@ -18,6 +18,7 @@ from axonfs.errors import MalformedError
 from axonfs.formats.chunktable import ChunkTable
 from axonfs.formats.manifest import FileEntry
 from axonfs.names import printable
+from axonfs.ranges import Range
 from axonfs.store import StoredObject
 
 
@@ -46,6 +47,8 @@ class Filling:
         self._table = stored.own_table()
         if self._table is not None:
             return
+        # What lands from here on waits for the verdict, as `Feed.direct` says.
+        stored.presence.watcher.cleared(Range(0, stored.count))
         if stored.complete:  # but not verified
             stored.discard()
         absent = [chunk for run in stored.missing(0, stored.count) for chunk in range(*run)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import re
 import time
@@ -165,3 +166,26 @@ def test_a_wrong_package_fails_its_readers_at_once(
         for name in bad:
             spec = f"bad/{name}@1.0.0"
             assert run_axonfs(command, spec, "--cache", mount.cache, check=False).returncode == 1
+
+
+@pytest.mark.complains
+def test_an_open_file_whose_rest_comes_in_a_package(
+    start_mount: MountFactory, registry: Path, origin: FaultyOrigin
+) -> None:
+    """Its reader gets no more of it before the digest matched, though it had some of it before."""
+    whole = random.Random(5).randbytes(40 * PIECE + 5)
+    wrong = whole[: 10 * PIECE] + bytes(len(whole) - 10 * PIECE)
+    add_package(registry, SPEC, {"model.bin": whole}, stored({"model.bin": wrong}))
+    digest = hashlib.sha256(whole).hexdigest()
+    alone = registry / "objects/sha256" / digest[:2] / digest
+    alone.parent.mkdir(parents=True)
+    alone.write_bytes(whole)
+    mount = start_mount(origin.url)
+    with (version(mount) / "model.bin").open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        for offset in (0, 4096):  # the second one is answered by a native thread
+            assert os.pread(file.fileno(), 4096, offset) == whole[offset:][:4096]
+        alone.unlink()
+        for chunk in (30, 35, 12, 39):
+            with pytest.raises(OSError, match="Input/output error"):
+                os.pread(file.fileno(), 4096, chunk * PIECE)
