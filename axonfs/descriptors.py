@@ -17,6 +17,8 @@ from typing import TypeGuard
 log = logging.getLogger(__name__)
 
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+# This part of the limit, and no more than so many, may be duplicates that native threads read.
+NATIVE_PART, NATIVE_MOST = 8, 1024
 # Seconds to wait before a call that met a shortage is retried.
 PAUSE = 0.1
 # Seconds between two warnings about shortages.
@@ -38,6 +40,11 @@ def limit() -> int:
     """The number of descriptors that this process may have."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft if soft != resource.RLIM_INFINITY else 1 << 20
+
+
+def for_native_threads() -> int:
+    """How many backing files native threads may have descriptors of their own for."""
+    return min(limit() // NATIVE_PART, NATIVE_MOST)
 
 
 def is_shortage(exc: BaseException | None) -> TypeGuard[OSError]:

@@ -36,8 +36,6 @@ log = logging.getLogger(__name__)
 READERS = max(2, min(4, os.cpu_count() or 1))
 # Threads that answer what had to wait: for a source, or for the disk, which likes several requests.
 ANSWERERS = 8
-# Each object has a descriptor of its own: this part of the process's may be in use for it.
-SHARE = 8
 
 
 class ParkedRead(NamedTuple):
@@ -174,7 +172,7 @@ class NativeReads:
             return
         if not (isinstance(handle.place, File) and feed.direct and feed.object.fd is not None):
             return
-        if len(self._objects) >= descriptors.limit() // SHARE:
+        if len(self._objects) >= descriptors.for_native_threads():
             return
         try:
             attached = self._object(feed, handle.place)

@@ -64,7 +64,7 @@ class OpenFiles:
     @property
     def most(self) -> int:
         """The maximum number of open files."""
-        return self._most or share(descriptors.limit())
+        return self._most or share(descriptors.limit() - descriptors.for_native_threads())
 
     def add(self, opened: Opened, descriptor: Descriptor) -> None:
         """Register an open file, and close others if there are too many.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from axonfs import descriptors
 from axonfs.store.openfiles import MOST, OTHERS, Descriptor, OpenFiles, share
 
 
@@ -72,3 +73,10 @@ def test_a_file_that_is_held_no_more_is_not_kept_open(tmp_path: Path) -> None:
 )
 def test_others_get_their_share(limit: int, files: int) -> None:
     assert share(limit) == files
+
+
+@pytest.mark.parametrize("limit", [1024, 2048, 4096, 1 << 20])
+def test_native_threads_get_their_share(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have duplicates; together with these some descriptors are left."""
+    monkeypatch.setattr(descriptors, "limit", lambda: limit)
+    assert OpenFiles().most + descriptors.for_native_threads() <= limit - OTHERS
