@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -65,6 +66,7 @@ class Links:
         with self._lock, no_space():
             place = self._place(spec)
             rundir.make_private(self._root)
+            self._remove_symlinks_to(place)
             _remove_others(place, files.keys())
             for path, content in files.items():
                 self._put(place / path, content)
@@ -106,9 +108,12 @@ class Links:
 
     def _holds(self, target: Path, content: StoredObject | bytes) -> bool:
         try:
+            found = target.lstat()
+            if found.st_mode != stat.S_IFREG | LINKED_MODE:  # a kill may leave it writable
+                return False
             if isinstance(content, bytes):
-                return not target.is_symlink() and target.read_bytes() == content
-            return os.path.samestat(target.lstat(), os.stat(self._directory.backing(content.key)))
+                return target.read_bytes() == content
+            return os.path.samestat(found, os.stat(self._directory.backing(content.key)))
         except FileNotFoundError:
             return False
 
@@ -122,8 +127,16 @@ class Links:
         finally:
             stored.thaw()
 
+    def _remove_symlinks_to(self, place: Path) -> None:
+        """Nothing outside `pinned/` is changed, wherever another program had its names lead."""
+        for path in [*reversed(place.parents), place]:
+            if self._root in path.parents and path.is_symlink():
+                path.unlink()
+
     def _remove(self, place: Path) -> None:
-        shutil.rmtree(place, ignore_errors=True)
+        with suppress(OSError):
+            self._remove_symlinks_to(place)
+            shutil.rmtree(place, ignore_errors=True)
         for parent in place.parents:
             if self._root in parent.parents:
                 with suppress(OSError):  # it has other versions, or does not exist
@@ -146,8 +159,9 @@ def _remove_others(place: Path, paths: Iterable[str]) -> None:
     kept = {place / path for path in paths}
     folders = {parent for path in kept for parent in path.parents}
     for folder, names, files in os.walk(place):
-        for path in {Path(folder, name) for name in names} - folders:
-            _remove_all(path)
+        for path in (Path(folder, name) for name in names):
+            if path not in folders or path.is_symlink():
+                _remove_all(path)
         for path in {Path(folder, name) for name in files} - kept:
             path.unlink()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
 import stat
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from axonfs.engine import open_engine
 from axonfs.names import parse_spec
@@ -91,6 +93,50 @@ async def test_it_is_brought_up_to_date_in_place(
     assert os.path.samestat((place / MODEL).stat(), linked)
     assert not (place / "own").exists()
     assert (tmp_path / "registry").exists()
+
+
+@pytest.mark.parametrize("name", ["part", ".", ".."])
+async def test_a_symlink_in_it_leads_nowhere(
+    answering: Service, settings: Settings, tmp_path: Path, name: str
+) -> None:
+    """As a container leaves it that writes to the directory: it has names outside changed."""
+    place = await directory(answering)
+    want, folder, victim = contents(place), (place / name).resolve(), tmp_path / "victim"
+    for path in ("two.safetensors", "part/two.safetensors", "tiny@1.0.0/part/two.safetensors"):
+        (victim / path).parent.mkdir(parents=True, exist_ok=True)
+        (victim / path).write_text("precious")
+    before = contents(victim)
+    shutil.rmtree(folder)
+    folder.symlink_to(victim)
+    assert await directory(answering) == place
+    assert (contents(victim), contents(place)) == (before, want)
+    shutil.rmtree(folder)
+    folder.symlink_to(victim)
+    await ask(answering, "unpin", specs=[SPEC])
+    assert contents(victim) == before
+    if name != "part":
+        assert not any((settings.cache / "pinned").iterdir())
+
+
+async def test_a_kill_leaves_no_file_writable(answering: Service) -> None:
+    """An owner who is not root makes a linked file writable for a moment, to open it."""
+    place = await directory(answering)
+    for path in (MODEL, "manifest.yaml"):
+        (place / path).chmod(0o600)
+    assert await directory(answering) == place
+    assert {stat.S_IMODE((place / path).stat().st_mode) for path in (MODEL, "manifest.yaml")} == {
+        0o444
+    }
+
+
+async def test_a_fifo_in_it_holds_nothing_up(answering: Service) -> None:
+    place = await directory(answering)
+    want = contents(place)
+    for path in ("manifest.yaml", "empty.txt", MODEL):
+        (place / path).unlink()
+        os.mkfifo(place / path)
+    with trio.fail_after(10):
+        assert contents(await directory(answering)) == want
 
 
 @pytest.mark.parametrize(
