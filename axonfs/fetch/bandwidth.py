@@ -78,9 +78,11 @@ class Bandwidth:
             waiter = _Waiter(priority, self._lock)
             self._waiters.append(waiter)
             try:
-                while not cancelled() and (pause := self._pause(waiter)) > 0:
+                while not cancelled():
+                    if (pause := self._pause(waiter)) <= 0:
+                        return self._take(most)
                     waiter.turn.wait(min(pause, TICK))
-                return self._take(most)
+                return most  # which it does not receive, so nobody waits for that
             finally:
                 self._waiters.remove(waiter)
                 if self._waiters:

@@ -113,8 +113,10 @@ def test_a_wait_ends_when_it_is_cancelled() -> None:
     limit = used_up(1024)  # the next share is due in 16 s
     threads, cancelled = Asking(limit), threading.Event()
     threads.ask("one", demand, cancelled.is_set)
+    due = limit._due
     cancelled.set()
     assert threads.ended() == ["one"]
+    assert limit._due == due, "it receives nothing, so no reader waits for its share"
 
 
 @pytest.mark.parametrize("rate", [0, 1 << 30])
