@@ -12,6 +12,7 @@ from axonfs.cli.output import echo_json, echo_path, show_note
 from axonfs.cli.progress import ProgressDisplay
 from axonfs.client.mounted import Mounted
 from axonfs.client.target import Target
+from axonfs.client.transport import in_turn
 from axonfs.versions import parse_wanted
 
 
@@ -51,5 +52,5 @@ def path(
 def _pinned(target: Target, spec: str) -> dict[str, str]:
     request = {"op": "path", "spec": str(parse_wanted(spec))}
     with ProgressDisplay(sys.stderr) as progress:
-        found = ask(target, request, progress)
+        found = in_turn(lambda: ask(target, request, progress))
     return {"spec": found["spec"], "path": found["path"]}

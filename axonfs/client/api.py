@@ -20,7 +20,7 @@ from axonfs.client import results
 from axonfs.client.file import CachedFile, MountedFile
 from axonfs.client.mounted import Mounted
 from axonfs.client.target import Target, resolve_with_notes
-from axonfs.client.transport import LOOKS, READ_ONLY, Sink, Transport, result_here
+from axonfs.client.transport import LOOKS, READ_ONLY, Sink, Transport, in_turn, result_here
 from axonfs.connection.mounting import DEAD
 from axonfs.errors import AxonError, MalformedError, NotFoundError, UnsupportedError
 from axonfs.names import check_path
@@ -209,7 +209,8 @@ class Client:
         if mounted:
             found, directory = self._mounted.directory(_text("spec", spec), self._note)
         else:
-            answer = self._ask({"op": "path", "spec": _text("spec", spec)})
+            request = {"op": "path", "spec": _text("spec", spec)}
+            answer = in_turn(lambda: self._ask(request))
             found, directory = answer["spec"], Path(answer["path"])
         return directory / _checked_path(found, path) if path else directory
 

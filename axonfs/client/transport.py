@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -45,6 +46,10 @@ READ_ONLY = frozenset(
         "pin_check",
     }
 )
+
+# Seconds to wait for other processes that use the cache without a mount. A command takes one, and a
+# client in Python lets go of the cache after four.
+PATIENCE = 60.0
 
 # The variables of the hubs' own clients. Their files are the mount's to read as well.
 _HUB_VARIABLES = {
@@ -128,6 +133,25 @@ class Transport:
         settings = self.target.settings
         in_use = bool(settings.registries) and os.path.exists(settings.cache / "index.lmdb")
         return self.target.explicit_cache or in_use
+
+
+def in_turn(ask: Callable[[], Event]) -> Event:
+    """The result of `ask`, which is asked again while another process uses the cache.
+
+    For short requests that programs make as they start, which several do at once.
+
+    Raises:
+        BusyError: it still does after PATIENCE seconds.
+        AxonError: the request failed.
+    """
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return ask()
+        except BusyError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(0.1)
 
 
 def own_tokens(settings: Settings) -> dict[str, str]:

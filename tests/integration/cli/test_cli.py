@@ -8,12 +8,15 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from axonfs.client import transport
+from axonfs.rundir import take_lock
 from axonfs.settings.settings import load
 from axonfs.store import Store
 from tests.support.commands import Run
@@ -52,6 +55,24 @@ def test_from_publish_to_uninstall(run: Run, tmp_path: Path) -> None:
         run("pin", SPEC)
         assert run("uninstall", "nlp/tiny", "--all-versions").code == 0
         assert run("list", "--format", "json").out == "[]\n"
+
+
+def test_path_waits_for_another_that_uses_the_cache(
+    run: Run, registry: RegistryServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs that start at once each ask for the path, and no mount runs."""
+    run("registry", "add", registry.url)
+    run("pin", SPEC)
+    threading.Timer(0.5, os.close, [take_lock(tmp_path / "cache")]).start()
+    found = run("path", SPEC)
+    assert (found.code, found.out) == (0, f"{tmp_path}/cache/pinned/{SPEC}\n")
+    monkeypatch.setattr(transport, "PATIENCE", 0.2)
+    lock = take_lock(tmp_path / "cache")
+    try:
+        refused = run("path", SPEC)
+    finally:
+        os.close(lock)
+    assert (refused.code, "is in use by process" in refused.err) == (1, True)
 
 
 def test_json_is_all_there_is_on_stdout(run: Run, registry: RegistryServer) -> None:

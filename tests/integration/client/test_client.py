@@ -246,6 +246,17 @@ def test_a_cache_that_another_process_owns_is_read(
     assert client.pin(SPEC).fetched == 0
 
 
+def test_processes_that_start_at_once_find_the_directory(
+    make_client: MakeClient, weights: bytes, tmp_path: Path
+) -> None:
+    client = make_client()
+    client.pin(SPEC)
+    sessions.close_all()
+    lock = take_lock(tmp_path / "cache")
+    threading.Timer(0.5, os.close, [lock]).start()
+    assert (client.path(SPEC) / "model.safetensors").read_bytes() == weights
+
+
 def test_a_cache_that_another_process_is_setting_up(
     client: axonfs.Client, weights: bytes, tmp_path: Path
 ) -> None:
