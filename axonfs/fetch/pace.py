@@ -7,6 +7,7 @@ whole attempt, since a connection may stall in the middle of an answer.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -20,6 +21,8 @@ WINDOW = 0.75
 FIRST_WINDOW, FIRST_FACTOR = 1.0, 8
 # A rate is of so many landings at least; several are often reported together.
 LANDINGS = 4
+# More than land within a window; an answer without ranges may be of a million chunks.
+REMEMBERED = 4096
 # Jobs that bring less say more of the latency than of the rate.
 SAMPLE_BYTES = 256 << 10
 # What is usual is the median of so many other jobs at least; some may have ended seconds ago.
@@ -47,18 +50,21 @@ class Pace:
         self.unit = unit
         self._asked = now
         self._first: float | None = None
-        self._landings: list[tuple[float, int]] = []
+        self._landings = deque[tuple[float, int]](maxlen=REMEMBERED)
+        self.size = 0  # the bytes that landed
 
     def landed(self, size: int, now: float) -> None:
         """Note that `size` bytes landed."""
         if self._first is None:
             self._first = now - self._asked
         self._landings.append((now, size))
+        self.size += size
 
     def held_up(self, seconds: float) -> None:
         """Take no account of the last `seconds`, in which this process did not receive."""
         self._asked += seconds
-        self._landings = [(time + seconds, size) for time, size in self._landings]
+        later = [(time + seconds, size) for time, size in self._landings]
+        self._landings = deque(later, maxlen=REMEMBERED)
 
     def sample(self, now: float) -> Sample | None:
         """What this job says of its origin; None while it says nothing."""
@@ -69,11 +75,6 @@ class Pace:
             return None
         first = now - self._asked if self._first is None else self._first
         return Sample(now, size / max(now - since, 1e-3), first)
-
-    @property
-    def size(self) -> int:
-        """The bytes that landed."""
-        return sum(size for _, size in self._landings)
 
     def behind(self, now: float, others: Sequence[Sample]) -> bool:
         """Whether the job is a straggler among `others`."""

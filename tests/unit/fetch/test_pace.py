@@ -6,6 +6,7 @@ from axonfs.fetch.lane import EXTRA, FREE_EXTRA, MOST_EXTRA, Lane
 from axonfs.fetch.pace import (
     FIRST_FACTOR,
     FIRST_WINDOW,
+    REMEMBERED,
     SAMPLE_BYTES,
     SAMPLE_SECONDS,
     WINDOW,
@@ -109,3 +110,16 @@ def test_hedges_may_cost_a_small_part_of_what_came() -> None:
     lane.landed(1 << 50, 2.0)
     assert lane.may_hedge(MOST_EXTRA)
     assert not lane.may_hedge(1)
+
+
+def test_an_answer_without_an_end_takes_no_memory_for_it() -> None:
+    pace, usual = steady(100 * MIB, unit=MIB >> 4, until=60.0), others()
+    assert len(pace._landings) == REMEMBERED
+    assert pace.size == pytest.approx(60 * 100 * MIB, rel=0.01)
+    sample = pace.sample(60.0)
+    assert sample is not None
+    assert sample.rate == pytest.approx(100 * MIB, rel=0.05)
+    assert not pace.behind(60.0, usual)
+    pace.held_up(1.0)
+    assert not pace.behind(61.0, usual)
+    assert pace.behind(62.0, usual)
