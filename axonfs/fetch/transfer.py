@@ -105,6 +105,7 @@ class Transfer:
             stored.size,
             self._take,
             unit=self.unit,
+            grain=stored.chunk_size,
             most=LARGEST_PIECE if self._job.priority is not Priority.DEMAND else 0,
             cancelled=self._superfluous,
             validated=self._note_etag,

@@ -59,10 +59,17 @@ static PyObject *ssl_error; /* ssl.SSLError; owned by the module for ever */
 
 static _Thread_local void *latest; /* the SSL object that this thread made last; borrowed */
 
+struct failure {
+    int number;           /* errno, or 0 */
+    unsigned long reason; /* of OpenSSL */
+};
+
 struct connection {
     void *ssl;  /* owned */
     int fd;     /* borrowed from the SSLSocket */
     bool ended; /* OpenSSL says only once that the server has closed */
+    bool failed;
+    struct failure failure; /* with which the next call fails */
 };
 
 static const char capsule_name[] = "axonfs.http_client._records.connection";
@@ -70,11 +77,6 @@ static const char capsule_name[] = "axonfs.http_client._records.connection";
 /* How a call to OpenSSL, or all of them, came out: the bytes are there, or the socket is ready; the time
  * is over; the connection is; a signal came; an error did. */
 enum outcome { enough, late, ended, interrupted, failed };
-
-struct failure {
-    int number;           /* errno, or 0 */
-    unsigned long reason; /* of OpenSSL */
-};
 
 static void made(void *ssl, void *value, void *data, int index, long number, void *argument)
 {
@@ -184,6 +186,8 @@ static PyObject *receive(PyObject *module, PyObject *args)
     connection = PyCapsule_GetPointer(capsule, capsule_name);
     if (connection && (least < 1 || least > into.len))
         PyErr_SetString(PyExc_ValueError, "receive() needs 1 <= least <= len(buffer)");
+    else if (connection && connection->failed)
+        raised(&connection->failure);
     if (PyErr_Occurred()) {
         PyBuffer_Release(&into);
         return NULL;
@@ -201,8 +205,10 @@ static PyObject *receive(PyObject *module, PyObject *args)
     }
     PyBuffer_Release(&into);
     connection->ended = outcome == ended;
-    if (outcome == failed)
+    if (outcome == failed && !received)
         return raised(&failure);
+    connection->failed = outcome == failed;
+    connection->failure = failure;
     if (outcome == late && !received) {
         PyErr_SetNone(PyExc_TimeoutError);
         return NULL;
@@ -250,7 +256,7 @@ static PyObject *found(PyObject *module, PyObject *args)
     connection = PyMem_Malloc(sizeof *connection);
     if (!connection)
         return PyErr_NoMemory();
-    *connection = (struct connection){ssl, fd, false};
+    *connection = (struct connection){ssl, fd, false, false, {0, 0}};
     capsule = PyCapsule_New(connection, capsule_name, release);
     if (!capsule) {
         PyMem_Free(connection);

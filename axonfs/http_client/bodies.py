@@ -127,6 +127,7 @@ class Bodies:
         *,
         unit: int,
         most: int = 0,
+        grain: int | None = None,
         cancelled: Callable[[], bool] = bool,
         validated: Callable[[str], str | None] | None = None,
         patience: float | None = None,
@@ -141,6 +142,8 @@ class Bodies:
                 returns. If the server ignores ranges, `sink` gets the whole object, from 0 to
                 `size`.
             most: a piece has as many units as arrive within a moment, up to `most` bytes.
+            grain: of a piece that a fault cuts off, `sink` gets what there is up to a multiple of
+                `grain`; by default of `unit`.
             cancelled: polled between receives, a few times a second. Once it returns true, the
                 read ends early without an error. Connecting is not interrupted.
             validated: called with the ETag of the first answer, if it has one, before any of its
@@ -163,7 +166,8 @@ class Bodies:
             self._open(location, requested, size, options, validated) as reading,
         ):
             wanted = Range(0, size) if reading.whole else requested
-            self._stream(reading, wanted, sink, unit, max(unit, most - most % unit))
+            most = max(unit, most - most % unit)
+            self._stream(reading, wanted, sink, unit, most, grain or unit)
 
     def open(
         self,
@@ -218,14 +222,16 @@ class Bodies:
             opened.pop_all()
         return reading
 
-    def _stream(self, reading: Reading, wanted: Range, sink: Sink, unit: int, most: int) -> None:
+    def _stream(
+        self, reading: Reading, wanted: Range, sink: Sink, unit: int, most: int, grain: int
+    ) -> None:
         # Of few sizes, so that it was mostly used before; what is never filled takes no memory.
         buffer = self._buffers.take(most if wanted.size > unit else wanted.size)
         start = wanted.start
         try:
             while start < wanted.stop:
                 piece = buffer[: min(most - start % unit, wanted.stop - start)]
-                piece = piece[: reading.fill(piece, start, unit)]
+                piece = piece[: reading.fill(piece, start, unit, grain)]
                 sink(start, piece)
                 start += len(piece)
         finally:

@@ -91,6 +91,7 @@ class Secure:
         self._sock = sock
         self._records = records
         self._tick = self._send = 0.0
+        self._fault: OSError | None = None  # without the extension: what the next call raises
 
     def pace(self, tick: float, send: float) -> None:
         self._tick, self._send = tick, send
@@ -109,12 +110,19 @@ class Secure:
         return self._receive_by_record(buffer, least)
 
     def _receive_by_record(self, buffer: memoryview, least: int) -> int:
+        if self._fault is not None:
+            raise self._fault
         received, until = 0, time.monotonic() + self._tick
         while received < least and time.monotonic() < until:
             try:
                 # With a buffer `read` returns the count, but typeshed declares bytes.
                 count: Any = self._sock.read(len(buffer) - received, buffer[received:])
             except TimeoutError:
+                if not received:
+                    raise
+                break
+            except OSError as exc:  # what came before it is given first
+                self._fault = exc
                 if not received:
                     raise
                 break

@@ -157,6 +157,7 @@ class Reading:
         self._granted = 0  # bytes of the last share that were not received yet
         self._answers = 1
         self._ended = False
+        self._fault: AxonError | None = None  # which the next `fill` raises
 
     def __enter__(self) -> Reading:
         return self
@@ -177,19 +178,32 @@ class Reading:
         """Whether the server ignored the range and sends the whole object."""
         return self._body.whole
 
-    def fill(self, view: memoryview, start: int, unit: int | None = None) -> int:
+    def fill(
+        self, view: memoryview, start: int, unit: int | None = None, grain: int | None = None
+    ) -> int:
         """Fill `view` with the object's bytes from `start` on; the deadline starts anew.
 
         Args:
             unit: after a moment the next multiple of `unit` ends the view early, if given.
+            grain: a fault ends it at the last multiple of `grain`, if given and any was read: else
+                a server that cuts off every answer would bring nothing. The next call raises it.
 
         Returns:
             How many bytes were read.
         """
+        if self._fault is not None:
+            raise self._fault
         self._body.exchange.wire.progressed()  # the caller's time is not the server's
         at, stop, ends = start, start + len(view), time.monotonic() + MOMENT
         while at < stop:
-            at += self._some(view[at - start : stop - start], at)
+            try:
+                at += self._some(view[at - start : stop - start], at)
+            except AxonError as exc:
+                stop = at - at % grain if grain else start
+                if stop <= start:
+                    raise
+                self._fault = exc
+                break
             if unit and time.monotonic() >= ends:
                 stop = min(stop, at + -at % unit)
         return stop - start

@@ -19,7 +19,7 @@ from axonfs.errors import (
     UnavailableError,
     VanishedError,
 )
-from axonfs.fetch import Feed
+from axonfs.fetch import Feed, Priority
 from axonfs.names import parse_spec
 from axonfs.ranges import Range
 from axonfs.settings.settings import Settings
@@ -113,6 +113,26 @@ async def test_what_landed_before_a_fault_is_not_asked_for_again(
     assert starts == sorted(starts)
     assert starts[0] == 0
     assert len(set(starts)) == 3
+
+
+async def test_a_source_that_cuts_every_answer_off_is_pinned_from(
+    parts: Rig, origin: FaultyOrigin
+) -> None:
+    """Large pieces are stored at a time, but what came of one before a fault is not lost."""
+
+    def five_chunks(exchange: Exchange) -> None:
+        exchange.answered = True
+        exchange.head()
+        exchange.write(exchange.body[: 5 * CHUNK + 10])
+        exchange.hang_up()
+
+    feed = await parts.open()
+    origin.always(on_objects(five_chunks))
+    everything = Range(0, feed.object.count)
+    await feed.need(everything, Priority.BACKGROUND)
+    assert feed.complete
+    assert objects_asked(origin) == -(-feed.object.count // 5)
+    feed.close()
 
 
 async def test_progress_starts_the_deadline_anew(

@@ -107,6 +107,17 @@ def test_a_body_is_received_in_one_call(pair: Pair) -> None:
     assert buffer == BODY
 
 
+def test_what_came_before_a_fault_is_given(pair: Pair) -> None:
+    client, peer = pair
+    peer.send(peer.records(BODY) + b"\x17\x03\x03\x00\x20" + bytes(32))
+    buffer = memoryview(bytearray(2 * len(BODY)))
+    assert client.receive(buffer) == len(BODY)
+    assert buffer[: len(BODY)] == BODY
+    for _ in range(2):
+        with pytest.raises(ssl.SSLError):
+            client.receive(buffer)
+
+
 def test_a_head_does_not_wait_for_more(pair: Pair) -> None:
     client, peer = pair
     peer.send(peer.records(b"HTTP/1.1 200 OK\r\n"))
