@@ -263,7 +263,8 @@ def test_commands_under_way_are_not_cut_off(
     """A change waits for them; the command says so."""
     gate = Gate()
     with FaultyOrigin(registry_dir) as origin:
-        write(file, {"cache": str(file.parent / "cache"), "registries": [origin.url]})
+        document = {"cache": str(file.parent / "cache"), "cache_size": "4G"}
+        write(file, {**document, "registries": [origin.url]})
         place = start_mount(env={"AXONFS_CONFIG": str(file)}).path
         origin.always(on_objects(gate))
         command = [sys.executable, "-m", "axonfs", "pin", "nlp/tiny@1.0.0"]
