@@ -35,7 +35,7 @@ _NO_FAULTS = (0,) * 7
 class Cycles:
     def __init__(self, path: str, directory: str, seed: int) -> None:
         self.core = load(path)
-        self.library = ctypes.CDLL(path)
+        self.controls = ctypes.CDLL(path)
         self.rng = random.Random(seed)
         self.bytes = self.rng.randbytes(_SIZE)
         self.path = f"{directory}/backing"
@@ -95,7 +95,7 @@ class Cycles:
 
     def stopped_while_all_goes_on(self) -> None:
         """Reads are parked, answered and handed over when the threads end."""
-        self.library.faults(300, 2000, 50, 50, 200, 0, 0)
+        self.controls.faults(300, 2000, 50, 50, 200, 0, 0)
         with self.started(self.rng.randrange(1, 5), self.rng.randrange(1, 5)) as connection:
             stopping = threading.Event()
             meddlers = [
@@ -114,7 +114,7 @@ class Cycles:
             stopping.set()
             for meddler in meddlers:
                 meddler.join()
-            self.library.faults(*_NO_FAULTS)
+            self.controls.faults(*_NO_FAULTS)
             while True:  # none is answered twice
                 try:
                     connection.answer(0)
@@ -142,9 +142,9 @@ class Cycles:
         connection = Connection()
         for _ in range(20):
             connection.send(header(GETATTR, connection.number(), 16) + bytes(16))
-        self.library.limit_threads(3)
+        self.controls.limit_threads(3)
         assert raises(OSError, lambda: self.core.start(connection.device, 3, 2))
-        self.library.limit_threads(1000)
+        self.controls.limit_threads(1000)
         for _ in range(20):
             connection.take_back()
         connection.close()
@@ -171,16 +171,16 @@ class Cycles:
     def a_thread_waits_for_the_disk(self) -> None:
         """It outlives the stop, and writes its answer to no file that got the device's number."""
         with self.started() as connection:
-            self.library.hold(1)
+            self.controls.hold(1)
             connection.read(_LOCAL, 0, 10)
-            wait(lambda: self.library.count_held() == 1)
+            wait(lambda: self.controls.count_held() == 1)
             assert not self.core.stop()
             assert raises(OSError, lambda: self.core.start(connection.device, 1, 1))
             with open(self.path + ".other", "w+b") as other:
                 device = os.dup(connection.device)
                 os.dup2(other.fileno(), connection.device)
-                self.library.hold(0)
-                wait(lambda: self.library.count_held() == 0)
+                self.controls.hold(0)
+                wait(lambda: self.controls.count_held() == 0)
                 assert self.core.stop()
                 os.dup2(device, connection.device)
                 os.close(device)
@@ -189,21 +189,21 @@ class Cycles:
     def memory_is_short(self) -> None:
         """No request is lost; a stop does not wait for memory."""
         with self.started() as connection:
-            self.library.faults(0, 0, 0, 0, 0, 0, 1000)
+            self.controls.faults(0, 0, 0, 0, 0, 0, 1000)
             number = connection.send(header(GETATTR, connection.number(), 16) + bytes(16))
             time.sleep(0.05)
             assert self.core.pop() == b""
-            self.library.faults(*_NO_FAULTS)
+            self.controls.faults(*_NO_FAULTS)
             wait(lambda: bool(self.popped(connection)))
             assert number not in connection.asked
-            self.library.faults(0, 0, 0, 0, 0, 0, 1000)
+            self.controls.faults(0, 0, 0, 0, 0, 0, 1000)
             for handle in (_ABSENT, _LOCAL):
                 connection.read(handle, 0, 10)
             assert connection.answer()[0].error in (0, errno.ENOMEM)
             connection.send(header(GETATTR, connection.number(), 16) + bytes(16))
             time.sleep(0.05)
             assert self.core.stop()
-            self.library.faults(*_NO_FAULTS)
+            self.controls.faults(*_NO_FAULTS)
 
     def popped(self, connection: Connection) -> bytes:
         message: bytes = self.core.pop()
@@ -284,7 +284,7 @@ class Libfuse:
         os.set_blocking(device, True)
         assert self.libfuse.fuse_session_mount(self.session, f"/dev/fd/{device}".encode()) == 0
         self.device = device
-        self.descriptor = cycles.library.fuse_session_fd(self.session)
+        self.descriptor = cycles.controls.fuse_session_fd(self.session)
         self.buffer = _Buffer()
 
     def readable(self, seconds: float) -> bool:
@@ -292,8 +292,8 @@ class Libfuse:
 
     def receive(self) -> bytes | int:
         """The next request, or the result of the call if there is none."""
-        library = self.cycles.library
-        size = int(library.fuse_session_receive_buf(self.session, ctypes.byref(self.buffer)))
+        core = self.cycles.controls
+        size = int(core.fuse_session_receive_buf(self.session, ctypes.byref(self.buffer)))
         return ctypes.string_at(self.buffer.memory, size) if size > 0 else size
 
     def ask(self) -> bytes:
@@ -305,9 +305,9 @@ class Libfuse:
         message = self.ask()
         assert self.readable(5)
         assert self.receive() == message
-        self.cycles.library.limit_threads(1)
+        self.cycles.controls.limit_threads(1)
         assert raises(OSError, lambda: self.core.start(self.device, 1, 1))
-        self.cycles.library.limit_threads(1000)
+        self.cycles.controls.limit_threads(1000)
         message = self.ask()
         assert self.readable(5), "after a failed start nobody waits for the device"
         assert self.receive() == message

@@ -303,11 +303,11 @@ class World:
 def main() -> None:
     path, seconds, seed, directory = sys.argv[1:]
     core = load(path)
-    library = ctypes.CDLL(path)
+    controls = ctypes.CDLL(path)
     rng = random.Random(seed)
     short_of_memory = rng.random() < 0.5
     sys.setswitchinterval(0.0005)
-    library.faults(200, 1000, 50, 50, 100, 0, 10 if short_of_memory else 0)
+    controls.faults(200, 1000, 50, 50, 100, 0, 10 if short_of_memory else 0)
     world = World(core, directory, int(seed), short_of_memory=short_of_memory)
     world.run(float(seconds))
 
