@@ -4,7 +4,8 @@ Between runner, which runs the jobs, and lane. While jobs run, each is compared 
 its origin (pace.py). A job that falls far behind gets a *hedge*, a second job for what it has not
 landed yet. Once the hedge has landed something it brings the rest, and the slow job ends; if that
 one lands two pieces before, the hedge ends (runner.py). What comes twice is the part of a piece
-that the slow job had received. So the hedges of an origin may cost a small part of what it sent.
+that the slow job had received. So the hedges of an origin may cost a small part of what it sent,
+and an origin that stalls, or lately said that it is overloaded, gets none.
 
 Trio thread only; a method that is not async has no checkpoint.
 """
@@ -36,14 +37,20 @@ class Hedges:
     """Watches all jobs that run.
 
     Args:
+        first_lane: returns where a new job would ask first, which may redirect it.
         submit: starts a job.
     """
 
     def __init__(
-        self, network: Network, nursery: trio.Nursery, submit: Callable[[Job], None]
+        self,
+        network: Network,
+        nursery: trio.Nursery,
+        first_lane: Callable[[Job], Lane],
+        submit: Callable[[Job], None],
     ) -> None:
         self._network = network
         self._nursery = nursery
+        self._first_lane = first_lane
         self._submit = submit
         self._watching = False
 
@@ -69,11 +76,14 @@ class Hedges:
         samples = {job: job.pace.sample(now) for job in lane.schedule.jobs if job.pace is not None}
         hedged = sum(job.rival is not None for job in samples)
         for job in samples:
-            if hedged >= AT_ONCE or lane.stall.open:
+            if hedged >= AT_ONCE or not lane.takes_hedges(now):
                 return
             others = [found for other, found in samples.items() if found and other is not job]
             usual = compared(others, lane.ended, now)
             if not usual or not job.pace or not _may_have(job) or not job.pace.behind(now, usual):
+                continue
+            alike = Job(job.download, job.chunks, job.priority)  # asks where a hedge would
+            if not self._first_lane(alike).takes_hedges(now):
                 continue
             if not lane.may_hedge(job.pace.unit):
                 return

@@ -17,6 +17,8 @@ from axonfs.http_client import Origin, Stall
 # What may come twice because of hedges: this part of what came, and these bytes at first.
 EXTRA, FREE_EXTRA = 0.02, 8 << 20
 MOST_EXTRA = 64 << 20
+# Seconds without hedges after an answer that the origin is overloaded, unless it asked for more.
+OVERLOADED_SECONDS = 10.0
 
 
 class Lane:
@@ -34,6 +36,7 @@ class Lane:
         self.passes = trio.CapacityLimiter(streams)  # threads that read packages
         self.ended: deque[Sample] = deque(maxlen=SAMPLES)  # the paces of the last jobs
         self._extra = float(FREE_EXTRA)
+        self._hedges_from = 0.0
 
     def landed(self, size: int, now: float) -> None:
         """Note that `size` bytes of this origin landed."""
@@ -47,6 +50,16 @@ class Lane:
         sample = pace.sample(now)
         if sample and pace.size >= SAMPLE_BYTES:
             self.ended.append(sample)
+
+    def overloaded(self, now: float, retry_after: float | None) -> None:
+        """Note that the origin asked for fewer requests."""
+        self.schedule.streams.refused(now)
+        pause = OVERLOADED_SECONDS if retry_after is None else retry_after
+        self._hedges_from = max(self._hedges_from, now + pause)
+
+    def takes_hedges(self, now: float) -> bool:
+        """Whether a request that may prove needless is no harm to the origin."""
+        return now >= self._hedges_from and not self.stall.open
 
     def may_hedge(self, size: int) -> bool:
         """Whether `size` bytes may come twice; if so, they are counted."""

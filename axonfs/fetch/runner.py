@@ -66,7 +66,7 @@ class Runner:
         self._nursery = nursery
         self._landed = landed
         self._limits = network.limits
-        self._hedges = Hedges(network, nursery, self.submit)
+        self._hedges = Hedges(network, nursery, self._first_lane, self.submit)
         self._threads = trio.CapacityLimiter(math.inf)  # the lanes bound them
 
     def submit(self, job: Job) -> None:
@@ -231,7 +231,7 @@ class Runner:
         except AxonError as exc:
             if job.rival is not None:  # which goes on
                 if exc.overloaded:
-                    self._network.lane_of(job).schedule.streams.refused(trio.current_time())
+                    self._network.lane_of(job).overloaded(trio.current_time(), exc.retry_after)
                 return False
             job.attempts = 1 if job.progress > before else job.attempts + 1
             if isinstance(exc, EtagError) and (
@@ -322,7 +322,7 @@ class Runner:
         """Raise what the readers get, or say that it is tried again."""
         lane, now = self._network.lane_of(job), trio.current_time()
         if exc.overloaded:
-            lane.schedule.streams.refused(now)
+            lane.overloaded(now, exc.retry_after)
         if answered := exc.status is not None or isinstance(exc, CorruptError):
             lane.stall.progressed(now)  # an answer, though not the right one
         again = exc.transient or (isinstance(exc, CorruptError) and job.corrupt < MAX_CORRUPT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tests.support.wiring import Authority
 
 JOB = 2 << 20
 SIZE = 12 * JOB + 123
+JOBS = 13
 FILE = "model.safetensors"
 TRICKLE = 20 << 10  # bytes per second: half a job takes a minute
 PATIENT = replace(FAST, first_byte=60, stall=60, deadline=120)
@@ -80,7 +82,7 @@ async def test_equally_slow_connections_are_asked_once(
         async with rig(tmp_path / "cache", relay.url, limits=PATIENT) as parts:
             assert await parts.content(FILE) == whole
             assert hedged(parts) == 0
-    assert len(server.paths("/objects/")) == -(-SIZE // JOB)
+    assert len(server.paths("/objects/")) == JOBS
 
 
 async def test_a_pin_waits_for_a_slow_connection_until_a_reader_does(
@@ -124,7 +126,7 @@ async def read_beside_a_hedge(parts: Rig, crawl: Crawl, origin: FaultyOrigin) ->
     with trio.fail_after(SECONDS):
         async with trio.open_nursery() as reader:
             reader.start_soon(read)
-            await settled(lambda: objects_asked(origin) > -(-SIZE // JOB))
+            await settled(lambda: objects_asked(origin) > JOBS)
             crawl.open.set()
         await settled(parts.idle)
     return got[0]
@@ -148,3 +150,35 @@ async def test_a_hedge_that_fails_is_no_fault(
     async with rig(tmp_path / "cache", origin.url, limits=PATIENT) as parts:
         assert await read_beside_a_hedge(parts, crawl, origin) == whole
         assert 1 <= hedged(parts) <= IN_A_ROW
+
+
+class Hub:
+    """Redirects to `elsewhere`, but answers 429 to the first request once that has had all jobs."""
+
+    def __init__(self, elsewhere: FaultyOrigin) -> None:
+        self._elsewhere = elsewhere
+        self.refused: float | None = None
+        self.redirected = 0.0  # when it did last
+
+    def __call__(self, exchange: Exchange) -> None:
+        if exchange.seen.path.startswith("/objects/"):
+            if self.refused is None and objects_asked(self._elsewhere) == JOBS:
+                self.refused = time.monotonic()
+                faulty.status(429, Retry_After="2")(exchange)
+            else:
+                self.redirected = time.monotonic()
+                path = exchange.seen.path.lstrip("/")
+                faulty.redirect(self._elsewhere.url + path)(exchange)
+
+
+async def test_no_hedge_goes_to_an_overloaded_origin_before_the_time_it_asks_for(
+    tmp_path: Path, registry: Path, origin: FaultyOrigin, whole: bytes
+) -> None:
+    with FaultyOrigin(registry) as elsewhere:
+        elsewhere.plan(crawl := Crawl(), of="/objects/")
+        origin.always(hub := Hub(elsewhere))
+        async with rig(tmp_path / "cache", origin.url, limits=PATIENT) as parts:
+            assert await read_beside_a_hedge(parts, crawl, elsewhere) == whole
+            assert hedged(parts) == 2
+    assert hub.refused is not None
+    assert hub.redirected - hub.refused >= 2
