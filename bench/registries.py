@@ -12,10 +12,11 @@ from collections import defaultdict
 from pathlib import Path
 
 from axonfs.formats.chunktable import ChunkTable, chunk_digest
+from axonfs.formats.layout import INDEX, manifest_key, object_key, table_key
 from axonfs.formats.listing import Versions, render_index, render_versions
 from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE, FileEntry, Manifest, render_manifest
 from axonfs.names import Spec, newest, parse_spec
-from axonfs.publish.registry import Registry, listing_of
+from axonfs.publish.registry import listing_of
 
 FILES = {"config.json": 700, "generation_config.json": 120, "tokenizer.json": 5_000_000}
 PUBLISHED = 1_700_000_000.0
@@ -27,20 +28,21 @@ def write_giant(root: Path, spec: str, size: int) -> str:
     The server sends every byte and the mount verifies every chunk. The object's digest is made up:
     with a chunk table no program computes it, and here it would take too long.
     """
-    registry, parsed = Registry(root), parse_spec(spec)
+    parsed = parse_spec(spec)
     digest = hashlib.sha256(f"{size} zeros".encode()).hexdigest()
     count, rest = divmod(size, DEFAULT_CHUNK_SIZE)
     if rest:
         raise ValueError("the size must be a multiple of the chunk size")
     chunk = chunk_digest(bytes(DEFAULT_CHUNK_SIZE))
     table = ChunkTable(size, DEFAULT_CHUNK_SIZE, chunk * count)
-    for path in (registry.object(digest), registry.table(digest)):
+    content, chunks = root / object_key(digest), root / table_key(digest)
+    for path in (content, chunks):
         path.parent.mkdir(parents=True, exist_ok=True)
-    registry.object(digest).touch()
-    os.truncate(registry.object(digest), size)
-    registry.table(digest).write_bytes(table.encode())
+    content.touch()
+    os.truncate(content, size)
+    chunks.write_bytes(table.encode())
     name = "model.safetensors"
-    _write(registry, [_manifest(parsed, (FileEntry(name, size, digest, table.ref),))])
+    _write(root, [_manifest(parsed, (FileEntry(name, size, digest, table.ref),))])
     return name
 
 
@@ -55,7 +57,7 @@ def write_versions(root: Path, models: int, versions: int) -> None:
         for model in range(models)
         for version in range(versions)
     ]
-    _write(Registry(root), [_manifest(spec, files) for spec in specs])
+    _write(root, [_manifest(spec, files) for spec in specs])
 
 
 def _manifest(spec: Spec, files: tuple[FileEntry, ...]) -> Manifest:
@@ -63,14 +65,14 @@ def _manifest(spec: Spec, files: tuple[FileEntry, ...]) -> Manifest:
     return dataclasses.replace(bare, raw=render_manifest(bare))
 
 
-def _write(registry: Registry, manifests: list[Manifest]) -> None:
+def _write(root: Path, manifests: list[Manifest]) -> None:
     models: defaultdict[Path, list[str]] = defaultdict(list)
     for manifest in manifests:
-        path = registry.manifest_path(manifest.spec)
+        path = root / manifest_key(manifest.spec)
         path.parent.mkdir(parents=True)
         path.write_bytes(manifest.raw)
         models[path.parents[1]].append(manifest.spec.version)
     for folder, versions in models.items():
         listed = Versions(tuple(versions), newest(versions))
         (folder / "versions.json").write_bytes(render_versions(listed))
-    registry.index.write_bytes(render_index(map(listing_of, manifests)))
+    (root / INDEX).write_bytes(render_index(map(listing_of, manifests)))

@@ -1,6 +1,6 @@
-"""Publishing copies a model directory into a registry directory that any web server can serve.
+"""Publishing copies a model directory into a registry, whose files lie in a storage.
 
-Registry side: beside the mount, below the commands; no HTTP here. The order of writes is objects,
+Registry side: beside the mount, below the commands. The order of writes is objects,
 chunk tables, the manifest, the lists of versions. So a publisher may die at any moment, and a
 reader still never finds a name whose bytes are missing. Blocking.
 """

@@ -17,7 +17,6 @@ from axonfs.errors import AxonError
 from axonfs.formats.chunktable import ChunkTable, Hash
 from axonfs.formats.manifest import ChunkRef, FileEntry
 from axonfs.names import printable
-from axonfs.publish.files import draft, write_all
 from axonfs.publish.registry import Registry
 from axonfs.publish.scan import SourceFile
 
@@ -66,12 +65,9 @@ class Copier:
                 if digest == expected.digest:
                     return Stored(self._entry(file, digest, table), 0)
                 return Stored(FileEntry(file.path, table.size, digest, table.ref), 0)
-            new = stack.enter_context(draft(self._registry.drafts))
-            digest, table = self._read(file, fd, new.fd, expected.chunks if expected else None)
-            new_bytes = 0
-            if not self._registry.has_object(digest, table.size):
-                new.move_to(self._registry.object(digest))
-                new_bytes = table.size
+            new = stack.enter_context(self._registry.storage.upload(fd))
+            digest, table = self._read(file, fd, new.write, expected.chunks if expected else None)
+            new_bytes = self._registry.settle_object(new, digest, table)
             return Stored(self._entry(file, digest, table), new_bytes)
 
     def _entry(self, file: SourceFile, digest: str, table: ChunkTable) -> FileEntry:
@@ -79,16 +75,20 @@ class Copier:
         return FileEntry(file.path, table.size, digest, chunks)
 
     def _read(
-        self, file: SourceFile, fd: int, out: int | None, chunks: ChunkRef | None
+        self,
+        file: SourceFile,
+        fd: int,
+        write: Callable[[memoryview], None] | None,
+        chunks: ChunkRef | None,
     ) -> tuple[str, ChunkTable]:
-        """The digest and chunk table of the file `fd`, which is also copied to `out`, if given."""
+        """The digest and chunk table of the file `fd`, whose pieces `write` gets, if given."""
         before = os.fstat(fd)
         digests = _Digests(chunks.size if chunks else self._chunk_size)
         while count := os.readv(fd, [self._buffer[: digests.room]]):
             piece = self._buffer[:count]
             digests.add(piece)
-            if out is not None:
-                write_all(out, piece)
+            if write:
+                write(piece)
             self._moved(file.path, count)
         after = os.fstat(fd)
         if digests.size != before.st_size or after.st_mtime_ns != before.st_mtime_ns:

@@ -29,6 +29,7 @@ from axonfs.publish.copying import Copier, Stored
 from axonfs.publish.metadata import MAX_DESCRIBING_BYTES, Description, describe
 from axonfs.publish.registry import Registry
 from axonfs.publish.scan import Scan, SourceFile, scan
+from axonfs.storage import Directory, Storage
 
 # A copy is limited by its digests; more than four copies compete for the disk.
 MAX_THREADS = 4
@@ -64,7 +65,7 @@ class Published:
 def publish(
     directory: Path,
     spec: Spec,
-    registry: Path,
+    registry: Path | Storage,
     *,
     description: str | None = None,
     license: str | None = None,  # noqa: A002 - as the manifest and the option call it
@@ -73,7 +74,7 @@ def publish(
     chunk_size: int = DEFAULT_CHUNK_SIZE,
     progress: Callable[[PublishProgress], None] | None = None,
 ) -> Published:
-    """Publish the files below `directory` as `spec` into the registry directory `registry`.
+    """Publish the files below `directory` as `spec` into `registry`, a directory or any storage.
 
     To finish a publish that died, run it again.
 
@@ -90,12 +91,13 @@ def publish(
     """
     check_chunk_size(chunk_size)
     given = {"description": description, "license": license, "framework": framework}
-    target = Registry(registry)
+    storage = Directory(registry) if isinstance(registry, Path) else registry
+    target = Registry(storage)
     try:
-        with _registry_faults(registry):
+        with _registry_faults(storage.name):
             target.check_spec(spec)
-            found = _scanned(directory, registry)
-            target.prepare()
+            found = _scanned(directory, storage)
+            storage.prepare()
             earlier = target.manifest(spec)
             if earlier:  # sizes reveal most changes before any byte is read
                 _refuse_changes(_sizes(earlier.files), _sizes(found.files))
@@ -112,7 +114,7 @@ def publish(
 
 
 @contextlib.contextmanager
-def _registry_faults(registry: Path) -> Iterator[None]:
+def _registry_faults(registry: str) -> Iterator[None]:
     """Turn each OSError into an AxonError that names the file and says what to do."""
     try:
         yield
@@ -127,8 +129,10 @@ def _registry_faults(registry: Path) -> Iterator[None]:
         ) from exc
 
 
-def _scanned(directory: Path, registry: Path) -> Scan:
-    if registry.resolve().is_relative_to(directory.resolve()):
+def _scanned(directory: Path, storage: Storage) -> Scan:
+    if isinstance(storage, Directory) and storage.root.resolve().is_relative_to(
+        directory.resolve()
+    ):
         raise AxonError(
             "the registry is inside the directory to publish",
             hint="move the registry elsewhere",
@@ -212,7 +216,7 @@ def _content(registry: Registry, entry: FileEntry | None) -> bytes:
     """The published bytes, from the registry: the file in the directory may change meanwhile."""
     if entry is None or entry.size > MAX_DESCRIBING_BYTES:
         return b""
-    return registry.object(entry.digest).read_bytes()
+    return registry.object(entry.digest, entry.size)
 
 
 def _manifest(spec: Spec, entries: tuple[FileEntry, ...], metadata: Description) -> Manifest:
@@ -231,15 +235,12 @@ def _manifest(spec: Spec, entries: tuple[FileEntry, ...], metadata: Description)
 
 def _enter(registry: Registry, manifest: Manifest) -> bool:
     """Publish `manifest`; return True if the version was published before with the same files."""
-    with registry.locked():
-        # Check again under the lock: another publisher may have been faster.
-        earlier = registry.manifest(manifest.spec)
-        if earlier is None:
-            registry.enter(manifest)
-            return False
+    # Another publisher may have been faster since the first look.
+    earlier = registry.enter(manifest)
+    if earlier:
         _refuse_changes(_digests(earlier.files), _digests(manifest.files))
-        registry.mend_lists(manifest.spec)
-        return True
+    registry.mend_lists(manifest.spec)
+    return earlier is not None
 
 
 def _sizes(files: Iterable[FileEntry | SourceFile]) -> dict[str, object]:

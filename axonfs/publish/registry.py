@@ -1,65 +1,81 @@
-"""A registry directory: the paths of its files, and how a version enters it.
+"""A registry in a storage: what is in it, and how a version enters it.
 
 A version is published once its manifest is in place. versions.json and index.json follow from the
-manifests: if a publisher dies before it writes them, the next publisher completes them. Manifests
-and lists are written under one lock. Blocking.
+manifests: if a publisher dies before it writes them, the next publisher completes them. Each list
+is read, made anew from the manifests, and replaced only if no other publisher replaced it
+meanwhile. Blocking.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from pathlib import Path
+import random
+import time
+from collections.abc import Callable, Iterator
 
-from axonfs.errors import AxonError, MalformedError, UsageError
-from axonfs.formats.chunktable import ChunkTable, decode_table
+from axonfs.errors import AccessDeniedError, AxonError, BusyError, MalformedError, UsageError
+from axonfs.formats.chunktable import ChunkTable, decode_table, table_bytes
+from axonfs.formats.layout import (
+    INDEX,
+    MODELS,
+    RESERVED,
+    manifest_key,
+    object_key,
+    spec_of_manifest,
+    table_key,
+    version_home,
+    versions_key,
+)
 from axonfs.formats.listing import (
+    MAX_INDEX_BYTES,
+    MAX_VERSIONS_BYTES,
     Listing,
     Versions,
     parse_index,
+    parse_versions,
     render_index,
     render_versions,
 )
-from axonfs.formats.manifest import MANIFEST_NAME, ChunkRef, Manifest, parse_manifest
-from axonfs.names import HUBS, LATEST, Spec, newest, spec_of, valid_segment
-from axonfs.publish.files import draft, locked, replace, sweep, write_all
+from axonfs.formats.manifest import (
+    MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
+    MIN_CHUNK_SIZE,
+    ChunkRef,
+    Manifest,
+    parse_manifest,
+)
+from axonfs.names import HUBS, Spec, newest
+from axonfs.storage import Storage, Upload
 
-VERSIONS_NAME = "versions.json"
-# Names of the layout: no segment of a spec may be one of them.
-RESERVED = frozenset({LATEST, MANIFEST_NAME, VERSIONS_NAME})
+# Seconds. How long a publisher tries to write a list that others write at the same time.
+CONTEST_TIMEOUT = 120.0
+CONTEST_PAUSE = 1.0  # the longest pause between two tries
 
 
 class Registry:
-    """The registry in the directory `root`."""
+    """The registry in `storage`."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.models = root / "api/v1/models"
-        self.index = root / "api/v1/index.json"
-        self.drafts = root / "objects/tmp"
-
-    def object(self, digest: str) -> Path:
-        return self.root / "objects/sha256" / digest[:2] / digest
-
-    def table(self, digest: str) -> Path:
-        return self.root / "chunks/sha256" / digest[:2] / digest
-
-    def manifest_path(self, spec: Spec) -> Path:
-        return self.models.joinpath(*spec.segments) / MANIFEST_NAME
-
-    def prepare(self) -> None:
-        """Create the directory if needed, and remove the drafts of dead publishers."""
-        self.drafts.mkdir(parents=True, exist_ok=True)
-        sweep(self.drafts)
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
 
     def manifest(self, spec: Spec) -> Manifest | None:
-        try:
-            return parse_manifest(self.manifest_path(spec).read_bytes(), spec)
-        except FileNotFoundError:
-            return None
+        found = self.storage.read(manifest_key(spec), MAX_MANIFEST_BYTES)
+        return parse_manifest(found.body, spec) if found else None
 
     def has_object(self, digest: str, size: int) -> bool:
-        return _size_of(self.object(digest)) == size
+        return self.storage.size(object_key(digest)) == size
+
+    def object(self, digest: str, size: int) -> bytes:
+        """The bytes of a small object."""
+        found = self.storage.read(object_key(digest), size)
+        return found.body if found else b""
+
+    def settle_object(self, new: Upload, digest: str, table: ChunkTable) -> int:
+        """Store an uploaded object, unless the registry has it; return the number of new bytes."""
+        if self.has_object(digest, table.size):
+            return 0
+        new.settle(object_key(digest), digest, table)
+        return table.size
 
     def settle_table(self, digest: str, table: ChunkTable) -> ChunkRef:
         """Store the chunk table of an object, unless the registry has one already.
@@ -67,30 +83,23 @@ class Registry:
         A table is named after its object, so an object has one table. If an earlier version was
         published with another chunk size, this version uses that table as well.
         """
-        path = self.table(digest)
-        if kept := self._kept_table(path, table.size):
+        key, body = table_key(digest), table.encode()
+        if kept := self._kept_table(digest, table.size):
             return kept
-        with draft(self.drafts) as new:
-            write_all(new.fd, table.encode())
-            if new.link_to(path):
-                return table.ref
-            if kept := self._kept_table(path, table.size):
-                return kept
-            new.move_to(path)  # the existing file is not a table of this object
+        if self.storage.put(key, body):
+            return table.ref
+        if kept := self._kept_table(digest, table.size):
+            return kept
+        self.storage.delete(key)  # the existing file is not a table of this object
+        self.storage.put(key, body)
         return table.ref
 
-    def _kept_table(self, path: Path, size: int) -> ChunkRef | None:
-        try:
-            table = decode_table(path.read_bytes())
-        except (FileNotFoundError, MalformedError):
-            return None
-        return table.ref if table.size == size else None
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Exclude other publishers from manifests and lists."""
-        with locked(self.root / ".axonfs.lock"):
-            yield
+    def _kept_table(self, digest: str, size: int) -> ChunkRef | None:
+        with contextlib.suppress(MalformedError):
+            found = self.storage.read(table_key(digest), table_bytes(size, MIN_CHUNK_SIZE))
+            table = decode_table(found.body) if found else None
+            return table.ref if table and table.size == size else None
+        return None
 
     def check_spec(self, spec: Spec) -> None:
         """
@@ -106,47 +115,96 @@ class Registry:
             )
         if taken := RESERVED.intersection(spec.segments):
             raise UsageError(f"a model or version may not be called {min(taken)}", spec=str(spec))
-        home = self.models.joinpath(*spec.segments)
-        for parent in home.parents[: len(spec.segments) - 1]:
-            if (parent / MANIFEST_NAME).exists():
+        for depth in range(1, len(spec.segments)):
+            above = "/".join(spec.segments[:depth])
+            if self.storage.size(f"{MODELS}{above}/{MANIFEST_NAME}") is not None:
                 raise AxonError(
-                    f"{'/'.join(parent.relative_to(self.models).parts)} is a version already,"
-                    " and a version cannot contain another",
+                    f"{above} is a version already, and a version cannot contain another",
                     spec=str(spec),
                 )
-        if any(path.parent != home for path in home.rglob(MANIFEST_NAME)):
+        if any(found != manifest_key(spec) for found in self._manifests(version_home(spec))):
             raise AxonError("the registry has models below this name already", spec=str(spec))
 
-    def enter(self, manifest: Manifest) -> None:
-        """Make `manifest` a published version. Call only while `locked`."""
-        replace(self.manifest_path(manifest.spec), manifest.raw, self.drafts)
-        self.mend_lists(manifest.spec)
+    def enter(self, manifest: Manifest) -> Manifest | None:
+        """Make `manifest` a published version, unless the version is published already; return the
+        earlier manifest then. In both cases `mend_lists` has to follow."""
+        key = manifest_key(manifest.spec)
+        while not self.storage.replace(key, manifest.raw, None):
+            if earlier := self.manifest(manifest.spec):
+                return earlier
+        return None
 
     def mend_lists(self, spec: Spec) -> None:
-        """Update the model's versions.json and its entries in index.json from the manifests."""
-        versions = self._versions(spec)
-        self._write_versions(spec, versions)
-        listings = self._listings()
-        of_model = {Spec(spec.namespace, spec.name, version) for version in versions}
-        for listed in [*listings]:
-            if listed == spec or (listed.model == spec.model and listed not in of_model):
-                del listings[listed]
+        """Update the model's versions.json and its entries in index.json from the manifests.
+
+        Raises:
+            BusyError: other publishers were faster for CONTEST_TIMEOUT.
+        """
+
+        def versions(body: bytes) -> bytes:
+            found = self._versions(spec, _listed_versions(body))
+            return render_versions(Versions(tuple(found), newest(found)))
+
+        self._update(versions_key(spec.model), MAX_VERSIONS_BYTES, versions)
+        self._update(INDEX, MAX_INDEX_BYTES, lambda body: self._index(spec, body))
+
+    def _update(self, key: str, limit: int, make: Callable[[bytes], bytes]) -> None:
+        """Replace a list by what `make` returns for its content.
+
+        The list is read before `make` looks for manifests. So if another publisher enters a version
+        that `make` does not see, that publisher replaces the list later, or it has done so and this
+        replacement is refused.
+        """
+        deadline = time.monotonic() + CONTEST_TIMEOUT
+        pause = 0.05
+        while True:
+            before = self.storage.read(key, limit)
+            body = make(before.body if before else b"")
+            if before and before.body == body:
+                return
+            if self.storage.replace(key, body, before):
+                return
+            if time.monotonic() > deadline:
+                what = f"other publishers replaced {key} again and again"
+                raise BusyError(what, source=self.storage.name, hint="publish again later")
+            time.sleep(random.uniform(0, pause))
+            pause = min(2 * pause, CONTEST_PAUSE)
+
+    def _index(self, spec: Spec, body: bytes) -> bytes:
+        """The index of content `body` with the right entries for the model of `spec`."""
+        listings = self._listings(body)
+        listed = [one.version for one in listings if one.model == spec.model]
+        of_model = {
+            Spec(spec.namespace, spec.name, version) for version in self._versions(spec, listed)
+        }
+        for known in [*listings]:
+            if known == spec or (known.model == spec.model and known not in of_model):
+                del listings[known]
         for published in of_model:
             self._list(published, listings)
-        replace(self.index, render_index(listings.values()), self.drafts)
+        return render_index(listings.values())
 
-    def _write_versions(self, spec: Spec, versions: list[str]) -> None:
-        document = render_versions(Versions(tuple(versions), newest(versions)))
-        path = self.models.joinpath(*spec.segments[:-1]) / VERSIONS_NAME
-        replace(path, document, self.drafts)
+    def _versions(self, spec: Spec, listed: list[str]) -> list[str]:
+        """The versions of the model that have manifests, among them `spec`.
 
-    def _versions(self, spec: Spec) -> list[str]:
-        home = self.models.joinpath(*spec.segments[:-1])
-        return [
-            path.parent.name
-            for path in home.glob(f"*/{MANIFEST_NAME}")
-            if valid_segment(path.parent.name)
-        ]
+        Some storages list a new file late, and some do not list files at all. So each version in
+        `listed` that the storage does not list is looked up by its name.
+        """
+        home = version_home(spec).removesuffix(f"{spec.version}/")
+        specs = map(spec_of_manifest, self._manifests(home))
+        found = {one.version for one in specs if one and one.model == spec.model}
+        for version in {*listed, spec.version} - found:
+            one = Spec(spec.namespace, spec.name, version)
+            if self.storage.size(manifest_key(one)) is not None:
+                found.add(version)
+        return sorted(found)
+
+    def _manifests(self, prefix: str) -> Iterator[str]:
+        """The keys of the manifests below `prefix`; none where this user may not list files."""
+        with contextlib.suppress(AccessDeniedError):
+            for listed in self.storage.list(prefix):
+                if listed.key.endswith(f"/{MANIFEST_NAME}"):
+                    yield listed.key
 
     def _list(self, spec: Spec, listings: dict[Spec, Listing]) -> None:
         if spec in listings:
@@ -156,18 +214,18 @@ class Registry:
             if manifest := self.manifest(spec):
                 listings[spec] = listing_of(manifest)
 
-    def _listings(self) -> dict[Spec, Listing]:
-        """The index, made anew from all manifests if it is missing or damaged."""
+    def _listings(self, body: bytes) -> dict[Spec, Listing]:
+        """The entries of the index, made anew from all manifests if it is missing or damaged."""
         try:
-            listings, _ = parse_index(self.index.read_bytes())
+            listings, _ = parse_index(body)
             return {listing.spec: listing for listing in listings}
-        except (FileNotFoundError, MalformedError):
+        except MalformedError:
             return self._rebuilt()
 
     def _rebuilt(self) -> dict[Spec, Listing]:
         listings: dict[Spec, Listing] = {}
-        for path in self.models.rglob(MANIFEST_NAME):
-            if spec := spec_of(path.parent.relative_to(self.models).parts):
+        for spec in map(spec_of_manifest, self._manifests(MODELS)):
+            if spec:
                 self._list(spec, listings)
         return listings
 
@@ -185,8 +243,8 @@ def listing_of(manifest: Manifest) -> Listing:
     )
 
 
-def _size_of(path: Path) -> int | None:
+def _listed_versions(body: bytes) -> list[str]:
     try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return None
+        return list(parse_versions(body).versions)
+    except MalformedError:
+        return []

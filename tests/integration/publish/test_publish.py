@@ -18,7 +18,7 @@ from axonfs.formats.listing import parse_index, parse_versions
 from axonfs.formats.manifest import Manifest, parse_manifest
 from axonfs.names import Spec, parse_spec
 from axonfs.publish import Published, PublishProgress, publish
-from axonfs.publish.files import locked
+from axonfs.storage.files import locked
 from tests.integration.publish.conftest import CHUNK, SPEC, contents
 from tests.support.registry import make_model
 
@@ -225,7 +225,7 @@ def test_a_lock_that_is_never_let_go_ends_the_wait(
     model: Path, registry: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a publisher that is stopped, or a machine that is gone, may hold it."""
-    monkeypatch.setattr("axonfs.publish.files.LOCK_TIMEOUT", 0.2)
+    monkeypatch.setattr("axonfs.storage.files.LOCK_TIMEOUT", 0.2)
     registry.mkdir()
     with locked(registry / ".axonfs.lock"), pytest.raises(BusyError) as caught:
         publish(model, parse_spec("nlp/tiny@1.0.0"), registry)

@@ -135,7 +135,7 @@ def test_a_full_disk_says_so_and_leaves_no_draft(tmp_path: Path, registry: Path)
     """RLIMIT_FSIZE would kill, a quota needs root: /dev/full gives the same errno for real."""
     with (
         pytest.raises(AxonError, match="full") as refusal,
-        _registry_faults(registry),
+        _registry_faults(str(registry)),
         open("/dev/full", "wb", buffering=0) as full,
     ):
         full.write(b"x")

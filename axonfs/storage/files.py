@@ -131,16 +131,6 @@ def _wait_for_lock(fd: int, path: Path) -> None:
         time.sleep(0.05)
 
 
-def replace(target: Path, content: bytes, drafts: Path) -> None:
-    """Replace the content of `target` atomically; do nothing if it is the same already."""
-    with contextlib.suppress(FileNotFoundError):
-        if target.read_bytes() == content:
-            return
-    with draft(drafts) as new:
-        write_all(new.fd, content)
-        new.move_to(target)
-
-
 def write_all(fd: int, content: bytes | memoryview) -> None:
     view = memoryview(content)
     while view:

@@ -1,0 +1,111 @@
+"""A storage in a directory of this machine, which any web server can serve.
+
+Files are written as drafts and renamed into place. Documents are replaced under one lock, which
+publishers on all machines that share the directory take. Blocking; any thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from axonfs.errors import MalformedError
+from axonfs.formats.chunktable import ChunkTable
+from axonfs.storage.files import Draft, draft, locked, sweep, write_all
+from axonfs.storage.storage import Content, Listed
+from axonfs.units import size as shown_size
+
+LOCK_NAME = ".axonfs.lock"
+
+
+class Directory:
+    """The storage in the directory `root`; it may not exist yet."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._drafts = root / "objects/tmp"
+
+    def __repr__(self) -> str:
+        return f"<Directory {self.root}>"
+
+    @property
+    def name(self) -> str:
+        return str(self.root)
+
+    def prepare(self) -> None:
+        self._drafts.mkdir(parents=True, exist_ok=True)
+        sweep(self._drafts)
+
+    def size(self, key: str) -> int | None:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return self._path(key).stat().st_size
+        return None
+
+    def read(self, key: str, limit: int) -> Content | None:
+        try:
+            with self._path(key).open("rb") as file:
+                body = file.read(limit + 1)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if len(body) > limit:
+            raise MalformedError(
+                f"the file has more than {shown_size(limit)}", source=str(self._path(key))
+            )
+        return Content(body, hashlib.sha256(body).hexdigest())
+
+    def list(self, prefix: str) -> Iterator[Listed]:
+        for folder, _, names in os.walk(self._path(prefix)):
+            for path in (Path(folder, name) for name in names if Path(folder) != self._drafts):
+                with contextlib.suppress(FileNotFoundError):
+                    status = path.stat()
+                    key = path.relative_to(self.root).as_posix()
+                    yield Listed(key, status.st_size, status.st_mtime)
+
+    @contextlib.contextmanager
+    def upload(self, fd: int) -> Iterator[DirectoryUpload]:
+        with draft(self._drafts) as new:
+            yield DirectoryUpload(self.root, new)
+
+    def put(self, key: str, body: bytes) -> bool:
+        with draft(self._drafts) as new:
+            write_all(new.fd, body)
+            return new.link_to(self._path(key))
+
+    def replace(self, key: str, body: bytes, before: Content | None) -> bool:
+        with locked(self.root / LOCK_NAME):
+            limit = len(before.body) if before else 0
+            try:
+                found = self.read(key, limit)
+            except MalformedError:  # longer than it was
+                return False
+            if found != before:
+                return False
+            if found is None or found.body != body:
+                with draft(self._drafts) as new:
+                    write_all(new.fd, body)
+                    new.move_to(self._path(key))
+            return True
+
+    def delete(self, key: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._path(key).unlink()
+
+    def _path(self, key: str) -> Path:
+        return self.root / key
+
+
+class DirectoryUpload:
+    """An object that is written as a draft while it is read."""
+
+    def __init__(self, root: Path, new: Draft) -> None:
+        self._root = root
+        self._new = new
+
+    def write(self, piece: memoryview) -> None:
+        write_all(self._new.fd, piece)
+
+    def settle(self, key: str, digest: str, table: ChunkTable) -> None:
+        self._new.move_to(self._root / key)
