@@ -6,6 +6,10 @@ Pure.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+
+# Below it, connections that are held back stand still for so long that servers close them.
+LEAST_BANDWIDTH = 64 << 10
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(i?B?)", re.IGNORECASE | re.ASCII)
 
@@ -39,9 +43,23 @@ def parse_rate(value: object) -> int:
     """
     if value is False or str(value).strip().lower() in ("0", "off"):  # YAML reads off as false
         return 0
-    rate = parse_size(value)
-    if rate is None or rate < 1024:
-        raise ValueError("is not a rate; write off, or bytes per second like 32M")
+    with suppress(ValueError):
+        rate = parse_size(value)
+        if rate is not None and rate >= 1024:
+            return rate
+    raise ValueError("is not a rate; write off, or bytes per second like 32M")
+
+
+def parse_bandwidth(value: object) -> int:
+    """Parse a limit on bytes per second: a rate of at least LEAST_BANDWIDTH, or `off`.
+
+    Raises:
+        ValueError: as `parse_size`.
+    """
+    rate = parse_rate(value)
+    if 0 < rate < LEAST_BANDWIDTH:
+        what = f"is less than {LEAST_BANDWIDTH >> 10}K bytes per second, the lowest limit"
+        raise ValueError(f"{what}; off is no limit")
     return rate
 
 

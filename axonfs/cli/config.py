@@ -21,7 +21,7 @@ from axonfs.settings.settings import (
     convert,
     resolve,
 )
-from axonfs.units import parse_rate
+from axonfs.units import parse_bandwidth, parse_rate
 
 
 @click.group(cls=Group)
@@ -89,7 +89,7 @@ def _text(key: str, value: Any) -> str:
         return "auto" if key == "cache_size" else ""
     if isinstance(value, bool):
         return str(value).lower()
-    if value == 0 and KEYS[key].parse is parse_rate:
+    if value == 0 and KEYS[key].parse in (parse_bandwidth, parse_rate):
         return "off"
     shown = plain(key, value)
     if isinstance(shown, dict):

@@ -44,8 +44,8 @@ def mount_options(function: Command) -> Command:
             "--bandwidth",
             metavar="RATE",
             help="Bytes per second to receive from all sources together at the most, like 500M;"
-            " what a reader waits for goes first. off, the default, is no limit."
-            " [env: AXONFS_BANDWIDTH]",
+            " what a reader waits for goes first. 64K is the lowest limit; off, the default, is"
+            " none. [env: AXONFS_BANDWIDTH]",
         ),
         click.option(
             "--prefetch",

@@ -19,9 +19,10 @@ SHARE_SECONDS, SMALLEST, LARGEST = 0.05, 16 << 10, 1 << 20
 # What was not used may be made up for: this many seconds of it after a time in which no thread
 # waited, and more if threads waited and woke up late, as on a busy machine.
 UNUSED_SECONDS, LATE_SECONDS = 0.1, 0.5
-# After this many seconds a share is due whatever else waits: servers close connections that stand
-# still, and the pin that uses such a connection would fail.
-STARVED_SECONDS = 10.0
+# After this many seconds a share is due out of turn, whatever else waits: servers close connections
+# that stand still, and the pin that uses such a connection would fail. So that readers keep most of
+# a low limit, one of so many shares goes out of turn.
+STARVED_SECONDS, STARVED_PART = 10.0, 4
 # Seconds between two looks at whether the reader was cancelled.
 TICK = 0.2
 
@@ -30,13 +31,12 @@ class _Waiter:
     """A thread that waits for a share."""
 
     def __init__(self, priority: Callable[[], int], lock: threading.Lock) -> None:
-        self._priority = priority
+        self.priority = priority
         self._since = time.monotonic()
         self.turn = threading.Condition(lock)
 
-    def rank(self, now: float) -> int:
-        """The lowest one is next."""
-        return -1 if now - self._since >= STARVED_SECONDS else self._priority()
+    def starved(self, now: float) -> bool:
+        return now - self._since >= STARVED_SECONDS
 
 
 class Bandwidth:
@@ -47,6 +47,7 @@ class Bandwidth:
         self._lock = threading.Lock()
         self._waiters: list[_Waiter] = []  # in the order in which they came
         self._due = 0.0  # when the next share may be taken
+        self._in_turn = STARVED_PART  # shares since the last one that went out of turn
 
     @property
     def rate(self) -> int:
@@ -80,7 +81,7 @@ class Bandwidth:
             try:
                 while not cancelled():
                     if (pause := self._pause(waiter)) <= 0:
-                        return self._take(most)
+                        return self._take(waiter, most)
                     waiter.turn.wait(min(pause, TICK))
                 return most  # which it does not receive, so nobody waits for that
             finally:
@@ -99,12 +100,16 @@ class Bandwidth:
         return self._due - now
 
     def _first(self, now: float) -> _Waiter:
-        return min(self._waiters, key=lambda waiter: waiter.rank(now))
+        starved = (waiter for waiter in self._waiters if waiter.starved(now))
+        late = next(starved, None) if self._in_turn >= STARVED_PART - 1 else None
+        return late or min(self._waiters, key=lambda waiter: waiter.priority())
 
-    def _take(self, most: int) -> int:
-        """Take a share. The caller holds the lock."""
+    def _take(self, waiter: _Waiter, most: int) -> int:
+        """Take a share for `waiter`. The caller holds the lock."""
         if not self._rate:
             return most
+        in_turn = waiter.priority() <= min(other.priority() for other in self._waiters)
+        self._in_turn = self._in_turn + 1 if in_turn else 0
         usual = int(self._rate * SHARE_SECONDS)
         share = min(most, max(min(usual, LARGEST), SMALLEST))
         begins = max(self._due, time.monotonic() - LATE_SECONDS)

@@ -37,7 +37,7 @@ from axonfs.settings.parsers import (
     whole,
 )
 from axonfs.settings.tokens import check_private, with_tokens
-from axonfs.units import parse_rate, parse_size
+from axonfs.units import parse_bandwidth, parse_rate, parse_size
 
 MAX_CONFIG_BYTES = 1 << 20
 SYSTEM_CONFIG = Path("/etc/axonfs/config.yaml")
@@ -113,7 +113,7 @@ KEYS: Mapping[str, Key] = {
         "AXONFS_STREAMS", whole(1, 256), "Maximum number of parallel connections to one source."
     ),
     "bandwidth": Key(
-        "AXONFS_BANDWIDTH", parse_rate, "Most bytes per second from all sources, like 500M; or off."
+        "AXONFS_BANDWIDTH", parse_bandwidth, "Most bytes per second to receive, like 500M; or off."
     ),
     "retries": Key(
         "AXONFS_RETRIES", whole(0, 100), "How often to retry a request for a manifest or an index."

@@ -109,6 +109,19 @@ def test_bulk_work_gets_a_share_in_the_end(monkeypatch: pytest.MonkeyPatch) -> N
     assert threads.ended() == ["pin", "reader"]
 
 
+def test_readers_keep_most_of_a_low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where so many connections wait that none has its turn in time."""
+    monkeypatch.setattr(module, "STARVED_SECONDS", 0.0)
+    threads = Asking(used_up(SLOW))
+    for _ in range(3):
+        threads.ask("pin", background)
+    for _ in range(5):
+        threads.ask("reader", demand)
+    first, *rest = threads.ended()
+    assert first == "pin"
+    assert rest == ["reader"] * 3 + ["pin"] + ["reader"] * 2 + ["pin"]
+
+
 def test_a_wait_ends_when_it_is_cancelled() -> None:
     limit = used_up(1024)  # the next share is due in 16 s
     threads, cancelled = Asking(limit), threading.Event()

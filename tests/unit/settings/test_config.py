@@ -74,6 +74,39 @@ def test_prefetch_is_off_even_as_yaml_reads_it(file: Path, text: str, mode: str)
     assert load().prefetch == mode
 
 
+@pytest.mark.parametrize(
+    ("text", "rate"), [("500M", 500 << 20), ("64K", 64 << 10), ("off", 0), ("0", 0)]
+)
+def test_a_bandwidth(file: Path, text: str, rate: int) -> None:
+    write(file, f"bandwidth: {text}\n")
+    assert load().bandwidth == load({"bandwidth": text}).bandwidth == rate
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("63.9K", "is less than 64K bytes per second, the lowest limit; off is no limit"),
+        ("500", "is not a rate; write off, or bytes per second like 32M"),
+        ("500Mbit", "is not a rate; write off, or bytes per second like 32M"),
+        ("auto", "is not a rate; write off, or bytes per second like 32M"),
+    ],
+)
+def test_a_bandwidth_that_cannot_be_kept(
+    file: Path, monkeypatch: pytest.MonkeyPatch, text: str, why: str
+) -> None:
+    """The message says where it was read: a flag, a variable or the file."""
+    with pytest.raises(UsageError, match=f"bandwidth: '{text}' {why}") as flag:
+        load({"bandwidth": text})
+    write(file, f"bandwidth: {text}\n")
+    with pytest.raises(UsageError, match=f"'{text}' {why}") as read:
+        load()
+    monkeypatch.setenv("AXONFS_BANDWIDTH", text)
+    with pytest.raises(UsageError, match=f"'{text}' {why}") as variable:
+        load()
+    sources = [caught.value.source for caught in (flag, read, variable)]
+    assert sources == ["the command line", str(file), "AXONFS_BANDWIDTH"]
+
+
 def test_an_empty_variable_and_an_absent_flag_say_nothing(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
