@@ -135,7 +135,7 @@ async def _unknown(inode: int) -> NoReturn:
 
 def _place(version: Version, path: str) -> File | Text:
     where = (*version.spec.segments, *path.split("/"))
-    if path == MANIFEST_NAME:
+    if path == MANIFEST_NAME and version.manifest.shown:
         return manifest_file(where, version)
     entry = version.manifest.file(path)
     if entry is None:

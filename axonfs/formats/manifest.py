@@ -5,8 +5,8 @@ comes from outside and decides what the mount shows, so everything in it is chec
 manifest that breaks a rule is refused as a whole. Unknown keys are ignored.
 
 A snapshot (kind Snapshot) is the same document made from a hub's list of files. Its files may have
-a git blob id instead of a sha256. It may have no files. If it has a file `manifest.yaml`, the mount
-shows that file in place of the manifest.
+a git blob id instead of a sha256. It may have no files. If it has a file or a directory
+`manifest.yaml`, that is shown in place of the manifest.
 """
 
 from __future__ import annotations
@@ -116,11 +116,22 @@ class Manifest:
         """The number of files without a digest to verify them."""
         return sum(entry.unverified for entry in self.files)
 
+    @property
+    def shown(self) -> bool:
+        """Whether `manifest.yaml` in the version's directory is this document."""
+        at = self._at(folder := f"{MANIFEST_NAME}/")
+        inside = at < len(self.files) and self.files[at].path.startswith(folder)
+        return not inside and self.file(MANIFEST_NAME) is None
+
     def file(self, path: str) -> FileEntry | None:
-        at = bisect_left(self.files, path, key=attrgetter("path"))
+        """The file at `path`; None if there is none."""
+        at = self._at(path)
         if at < len(self.files) and self.files[at].path == path:
             return self.files[at]
         return None
+
+    def _at(self, path: str) -> int:
+        return bisect_left(self.files, path, key=attrgetter("path"))
 
 
 def parse_manifest(raw: bytes, expected: Spec | None = None, base: str = "") -> Manifest:

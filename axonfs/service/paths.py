@@ -64,7 +64,9 @@ def _hint(spec: Spec) -> str:
 def _link(store: Store, manifest: Manifest, pin: Pin) -> Path:
     """Make the directory; blocks."""
     spec = manifest.spec
-    files: dict[str, StoredObject | bytes] = {MANIFEST_NAME: manifest.raw}
+    files: dict[str, StoredObject | bytes] = {}
+    if manifest.shown:
+        files[MANIFEST_NAME] = manifest.raw
     try:
         with ExitStack() as held:
             for entry in manifest.files:

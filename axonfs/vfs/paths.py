@@ -345,7 +345,7 @@ class Paths:
         path = (*parent.path, name)
         if entry is not None:
             return File(path, parent.version, entry)
-        if not parent.inner and name == MANIFEST:
+        if not parent.inner and name == MANIFEST and parent.version.manifest.shown:
             return manifest_file(path, parent.version)
         return Folder(path, parent.version, f"{parent.inner}/{name}".lstrip("/"))
 

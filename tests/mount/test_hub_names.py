@@ -26,6 +26,7 @@ LEGAL = [
     "x" * 255,
     "/".join("d" * 40),
 ]
+OWN = "manifest.yaml/own"  # a directory, which only a hub may have
 ODD = ["y" * 256, "ü" * 128]
 REVISIONS = {
     "refs/pr/1": "refs%2Fpr%2F1",
@@ -42,7 +43,7 @@ def repo() -> Repo:
     made = Repo("acme/tiny")
     for revision in REVISIONS:
         made.commit({"config.json": revision.encode()}, branch=revision)
-    made.commit({"config.json": b"{}", **{name: name.encode() for name in (*LEGAL, *ODD)}})
+    made.commit({"config.json": b"{}", **{name: name.encode() for name in (OWN, *LEGAL, *ODD)}})
     return made
 
 
@@ -68,7 +69,7 @@ def test_names_of_files(start_mount: MountFactory, hub: HubServer, tmp_path: Pat
     assert sorted(os.listdir(top)) == sorted(
         {"config.json", "manifest.yaml", *(name.partition("/")[0] for name in LEGAL)}
     )
-    for name in LEGAL:
+    for name in (OWN, *LEGAL):
         assert (top / name).read_bytes() == name.encode()
     (warning,) = mount.complaints()
     assert "served without 2 files that no directory can hold" in warning
@@ -76,6 +77,9 @@ def test_names_of_files(start_mount: MountFactory, hub: HubServer, tmp_path: Pat
         done = run_axonfs(*command, "hf/acme/tiny", "--cache", mount.cache)
         assert all(line.isprintable() for line in done.stdout.splitlines())
         assert len(done.stdout.splitlines()) < 40
+    linked = Path(run_axonfs("path", "hf/acme/tiny", "--cache", mount.cache).stdout.strip())
+    for name in (OWN, *LEGAL):
+        assert (linked / name).read_bytes() == name.encode()
     assert "left out:  2 files whose path Linux does not allow: yyy" in run_axonfs(
         "info", "hf/acme/tiny", "--cache", mount.cache
     ).stdout  # fmt: skip

@@ -24,6 +24,7 @@ from axonfs import errors
 from axonfs.client.direct import FrozenFile
 from axonfs.client.file import CachedFile
 from tests.integration.client.conftest import MakeClient
+from tests.support.hub import HubServer, Repo
 from tests.support.registry import CONFIG, SPEC, RegistryServer, published
 
 MIB = 1 << 20
@@ -95,6 +96,25 @@ def test_text_and_small_files_of_a_version(client: axonfs.Client) -> None:
     with client.open("nlp/tiny@^1", "manifest.yaml") as file:
         assert b"name: tiny" in file.read()
         assert file.read() == b""
+
+
+@pytest.mark.parametrize("own", ["manifest.yaml", "manifest.yaml/part"])
+def test_a_repository_s_own_manifest_yaml_is_shown(
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: str
+) -> None:
+    repo = Repo("acme/tiny")
+    repo.commit({"config.json": b"{}", own: b"the repository's"})
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    with HubServer(repo) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        client = make_client(registries=())
+        with client.open("hf/acme/tiny", own) as file:
+            assert file.read() == b"the repository's"
+        client.pin("hf/acme/tiny")
+        linked = client.path("hf/acme/tiny")
+    found = [str(path.relative_to(linked)) for path in linked.rglob("*") if path.is_file()]
+    assert sorted(found) == ["config.json", own]
+    assert (linked / own).read_bytes() == b"the repository's"
 
 
 @pytest.mark.parametrize("path", ["nope", "../tiny", "", "/etc/passwd", "config.json/x", "a\0"])
