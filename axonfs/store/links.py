@@ -66,7 +66,7 @@ class Links:
         with self._lock, no_space():
             place = self._place(spec)
             rundir.make_private(self._root)
-            self._remove_symlinks_to(place)
+            self._clear_way_to(place)
             _remove_others(place, files.keys())
             for path, content in files.items():
                 self._put(place / path, content)
@@ -83,7 +83,8 @@ class Links:
     def sweep(self) -> None:
         """Remove what a kill may leave: a draft, and directories whose pins are gone."""
         with self._lock:
-            (self._root / _DRAFT).unlink(missing_ok=True)
+            with suppress(OSError):  # else `make` says what is wrong
+                _remove_all(self._root / _DRAFT)
             kept = {self._place(spec) for spec in self._pinned()}
             for place in [place for place in _places(self._root) if place not in kept]:
                 self._remove(place)
@@ -98,7 +99,7 @@ class Links:
             return
         _make_folders(target.parent)
         draft = self._root / _DRAFT
-        draft.unlink(missing_ok=True)
+        _remove_all(draft)
         if isinstance(content, bytes):
             draft.write_bytes(content)
             draft.chmod(LINKED_MODE)
@@ -127,15 +128,16 @@ class Links:
         finally:
             stored.thaw()
 
-    def _remove_symlinks_to(self, place: Path) -> None:
-        """Nothing outside `pinned/` is changed, wherever another program had its names lead."""
+    def _clear_way_to(self, place: Path) -> None:
+        """Remove what is no directory, so that nothing outside `pinned/` is changed, wherever
+        another program had its names lead."""
         for path in [*reversed(place.parents), place]:
-            if self._root in path.parents and path.is_symlink():
-                path.unlink()
+            if self._root in path.parents and (path.is_symlink() or not path.is_dir()):
+                path.unlink(missing_ok=True)
 
     def _remove(self, place: Path) -> None:
         with suppress(OSError):
-            self._remove_symlinks_to(place)
+            self._clear_way_to(place)
             shutil.rmtree(place, ignore_errors=True)
         for parent in place.parents:
             if self._root in parent.parents:
@@ -170,7 +172,7 @@ def _remove_all(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def _make_folders(folder: Path) -> None:

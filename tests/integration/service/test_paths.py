@@ -118,6 +118,30 @@ async def test_a_symlink_in_it_leads_nowhere(
         assert not any((settings.cache / "pinned").iterdir())
 
 
+@pytest.mark.parametrize("name", [".draft", "nlp", "nlp/tiny@1.0.0"])
+@pytest.mark.parametrize("kind", ["directory", "file", "pipe"])
+async def test_what_another_program_put_in_the_way_goes(
+    settings: Settings, name: str, kind: str
+) -> None:
+    obstacle = settings.cache / "pinned" / name
+    async with service(settings) as answering:
+        await ask(answering, "pin", specs=[SPEC])
+        want = contents(await directory(answering))
+    shutil.rmtree(settings.cache / "pinned")
+    obstacle.parent.mkdir(parents=True, mode=0o700)
+    if kind == "directory":
+        (obstacle / "inner").mkdir(parents=True)
+    elif kind == "file":
+        obstacle.write_text("another program's")
+    else:
+        os.mkfifo(obstacle)
+    async with service(settings) as answering:
+        assert contents(await directory(answering)) == want
+        await trio.to_thread.run_sync(answering._engine.store.sweep)
+        assert not answering._engine.store.health.fault
+        assert os.listdir(settings.cache / "pinned") == ["nlp"]
+
+
 async def test_a_kill_leaves_no_file_writable(answering: Service) -> None:
     """An owner who is not root makes a linked file writable for a moment, to open it."""
     place = await directory(answering)
