@@ -327,7 +327,8 @@ def _here(settings: Settings, request: Event, sink: Sink) -> Event:
 
     op = str(request["op"])
     try:
-        with sessions.leased(settings, writes=op not in READ_ONLY) as session:
+        writes, afresh = op not in READ_ONLY, op == "path"
+        with sessions.leased(settings, writes=writes, afresh=afresh) as session:
             return result_here(session, request, sink)
     except UnsupportedError:  # the cache directory cannot be used, and is not needed to look
         if op not in LOOKS:

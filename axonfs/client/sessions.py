@@ -52,9 +52,11 @@ _lock = threading.Lock()  # held while a session is opened or closed
 
 
 @contextmanager
-def leased(settings: Settings, *, writes: bool, temporary: bool = False) -> Iterator[Session]:
+def leased(
+    settings: Settings, *, writes: bool, afresh: bool = False, temporary: bool = False
+) -> Iterator[Session]:
     """A session of the cache, kept until the block is left; see `lease`."""
-    session = lease(settings, writes=writes, temporary=temporary)
+    session = lease(settings, writes=writes, afresh=afresh, temporary=temporary)
     try:
         yield session
     finally:
@@ -84,12 +86,15 @@ def open_file(
     raise AssertionError("a temporary cache is this process's own")
 
 
-def lease(settings: Settings, *, writes: bool, temporary: bool = False) -> Session:
+def lease(
+    settings: Settings, *, writes: bool, afresh: bool = False, temporary: bool = False
+) -> Session:
     """A session of the cache that does not end before `give_back` is called.
 
     It owns the cache; unless `writes`, it may also read beside the process that does.
 
     Args:
+        afresh: try again to own the cache, unless the session that reads it is in use.
         temporary: use a cache in the temporary directory in place of that of the settings.
 
     Raises:
@@ -103,7 +108,8 @@ def lease(settings: Settings, *, writes: bool, temporary: bool = False) -> Sessi
         if found := _shared.get(key):
             session = found.session
             owned = session.owner and session.settings == settings
-            if found.settings == settings and (owned or not writes) and session.lease():
+            enough = owned or not (writes or (afresh and not session.leases))
+            if found.settings == settings and enough and session.lease():
                 return session
             if session.alive and session.leases:
                 raise _in_use(settings.cache, same=found.settings == settings)

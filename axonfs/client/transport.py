@@ -31,7 +31,7 @@ Sink: TypeAlias = Callable[[Event], None]
 
 LOOKS = frozenset({"search", "info", "versions"})
 # What these do needs no lock on the cache: they work beside an owner that does not answer, but for
-# `status`, which is about that owner.
+# `status`, which is about that owner, and for `path` if it has to make its directory.
 READ_ONLY = frozenset(
     {
         "status",
@@ -44,6 +44,7 @@ READ_ONLY = frozenset(
         "cache_stats",
         "cache_clean_plan",
         "pin_check",
+        "path",
     }
 )
 
@@ -136,7 +137,7 @@ class Transport:
 
 
 def in_turn(ask: Callable[[], Event]) -> Event:
-    """The result of `ask`, which is asked again while another process uses the cache.
+    """The result of `ask`, which is asked again while it needs a cache that another process uses.
 
     For short requests that programs make as they start, which several do at once.
 
@@ -144,14 +145,15 @@ def in_turn(ask: Callable[[], Event]) -> Event:
         BusyError: it still does after PATIENCE seconds.
         AxonError: the request failed.
     """
-    until = time.monotonic() + PATIENCE
+    until, pause = time.monotonic() + PATIENCE, 0.1
     while True:
         try:
             return ask()
         except BusyError:
             if time.monotonic() >= until:
                 raise
-        time.sleep(0.1)
+        time.sleep(pause)
+        pause = min(2 * pause, 1.0)  # each question costs the owner some time of a processor
 
 
 def own_tokens(settings: Settings) -> dict[str, str]:

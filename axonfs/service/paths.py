@@ -1,20 +1,23 @@
 """path: the directory of a pinned version on the disk, for programs that read without the mount.
 
-The directory and its hard links are axonfs.store's (links.py). It sends no requests, so it works
-without a registry. Trio thread; disk work runs in threads.
+The directory and its hard links are axonfs.store's (links.py). The owner of the cache makes it; any
+other process of the same user finds it, so the processes of one load do not wait for each other. It
+sends no requests, so it works without a registry. Trio thread; disk work runs in threads.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import trio
 
-from axonfs.errors import AxonError, NotFoundError, UnsupportedError
+from axonfs.errors import AxonError, BusyError, NotFoundError, UnsupportedError
 from axonfs.formats.entries import MANIFEST_NAME
 from axonfs.formats.manifest import Manifest
 from axonfs.names import Spec
+from axonfs.rundir import owner_of
 from axonfs.service.context import Context, Event
 from axonfs.service.pins import check_pin, pinned_version
 from axonfs.store import Pin, Store, StoredObject
@@ -27,22 +30,24 @@ async def path(context: Context, request: Event) -> Event:
 
     Raises:
         NotFoundError: it is not pinned.
+        BusyError: the directory is not there yet, and another process owns the cache.
         AxonError: it is not complete.
     """
-    pins = {pin.spec: pin for pin in await trio.to_thread.run_sync(context.store.pins)}
+    store = context.store
+    pins = {pin.spec: pin for pin in await trio.to_thread.run_sync(store.pins)}
     spec = await pinned_version(context, pins, parse_wanted(str(request.get("spec"))))
     pin = pins.get(spec)
     if pin is None:
         raise NotFoundError("is not pinned", spec=str(spec), hint=_hint(spec))
+    if not store.writable:  # it has to be there, and the check may take long
+        await trio.to_thread.run_sync(_link, context, pin)
     checked = await check_pin(context, spec, pin, [], [])
     if checked["missing"]:
         raise _incomplete(spec, checked["missing"])
-    stored = await trio.to_thread.run_sync(context.store.manifest, spec)
-    assert stored is not None  # else the check had found it missing
-    place = await trio.to_thread.run_sync(_link, context.store, stored.manifest, pin)
+    place, files = await trio.to_thread.run_sync(_link, context, pin)
     if checked["partial"]:
-        files = counted(len(stored.manifest.files), "file")
-        await context.note(f"{spec} is pinned in part: {checked['files']} of its {files}")
+        whole = counted(files, "file")
+        await context.note(f"{spec} is pinned in part: {checked['files']} of its {whole}")
     return {"spec": str(spec), "path": str(place)}
 
 
@@ -61,33 +66,46 @@ def _hint(spec: Spec) -> str:
     return f"run axonfs pin {spec} first, or read it in the mount: axonfs path --mounted {spec}"
 
 
-def _link(store: Store, manifest: Manifest, pin: Pin) -> Path:
-    """Make the directory; blocks."""
-    spec = manifest.spec
+def _link(context: Context, pin: Pin) -> tuple[Path, int]:
+    """The directory, and how many files the whole version has; blocks."""
+    spec, store = pin.spec, context.store
+    stored = store.manifest(spec)
+    if stored is None:
+        raise _incomplete(spec, [{"path": "", "why": "its manifest is not local"}])
+    try:
+        with _held(store, stored.manifest, pin) as files:
+            links = store.links
+            place = links.make(spec, files) if store.writable else links.find(spec, files)
+    except AxonError as exc:
+        raise exc.located(spec=str(spec)) from exc
+    except OSError as exc:
+        what = f"cannot make its directory of hard links: {exc.strerror}"
+        hint = f"read it in the mount: axonfs path --mounted {spec}"
+        path = exc.filename2 or exc.filename
+        raise UnsupportedError(what, spec=str(spec), path=path, hint=hint) from exc
+    if place is not None:
+        return place, len(stored.manifest.files)
+    if store.writable:
+        raise NotFoundError("was unpinned meanwhile", spec=str(spec), hint=_hint(spec))
+    owner = owner_of(context.settings.cache) or "unknown"
+    what = f"its directory is not up to date, and the cache is in use by process {owner}"
+    raise BusyError(what, spec=str(spec), hint="wait until that process is done")
+
+
+@contextmanager
+def _held(
+    store: Store, manifest: Manifest, pin: Pin
+) -> Iterator[Mapping[str, StoredObject | bytes]]:
+    """What the directory has: the text of each path, or its object, which is not dropped."""
     files: dict[str, StoredObject | bytes] = {}
     if manifest.shown:
         files[MANIFEST_NAME] = manifest.raw
-    try:
-        with ExitStack() as held:
-            for entry in manifest.files:
-                if entry.digest not in pin.files:
-                    continue
+    with ExitStack() as held:
+        for entry in manifest.files:
+            if entry.digest in pin.files:
                 files[entry.path] = b""
                 if entry.size:
                     files[entry.path] = stored = store.object(entry)
                     stored.hold()
                     held.callback(stored.release)
-            place = store.links.make(spec, files)
-    except AxonError as exc:
-        raise exc.located(spec=str(spec)) from exc
-    except OSError as exc:
-        what = f"cannot make its directory of hard links: {exc.strerror}"
-        raise UnsupportedError(
-            what,
-            spec=str(spec),
-            path=exc.filename2 or exc.filename,
-            hint=f"read it in the mount: axonfs path --mounted {spec}",
-        ) from exc
-    if place is None:
-        raise NotFoundError("was unpinned meanwhile", spec=str(spec), hint=_hint(spec))
-    return place
+        yield files

@@ -67,13 +67,26 @@ class Links:
             place = self._place(spec)
             rundir.make_private(self._root)
             self._clear_way_to(place)
-            _remove_others(place, files.keys())
+            for other in _others(place, files.keys()):
+                _remove_all(other)
             for path, content in files.items():
                 self._put(place / path, content)
             if spec in self._pinned():
                 return place
             self._remove(place)
             return None
+
+    def find(self, spec: Spec, files: Mapping[str, StoredObject | bytes]) -> Path | None:
+        """The path of the directory of `spec`, for a process beside the owner of the cache.
+
+        None if `make` has something to do.
+        """
+        place = self._place(spec)
+        linked = any(self._root in path.parents and path.is_symlink() for path in place.parents)
+        if linked or place.is_symlink() or next(_others(place, files.keys()), None):
+            return None
+        right = all(self._holds(place / path, content) for path, content in files.items())
+        return place if right else None
 
     def remove(self, spec: Spec) -> None:
         """Remove the directory of a version that is no longer pinned."""
@@ -156,16 +169,16 @@ def _places(root: Path) -> Iterator[Path]:
         names[:] = [name for name in names if "@" not in name]
 
 
-def _remove_others(place: Path, paths: Iterable[str]) -> None:
-    """Remove what an earlier pin of the version, or another program, left in the directory."""
+def _others(place: Path, paths: Iterable[str]) -> Iterator[Path]:
+    """What an earlier pin of the version, or another program, left in the directory; a file where
+    a directory has to be, and a directory where a file has to be, too."""
     kept = {place / path for path in paths}
     folders = {parent for path in kept for parent in path.parents}
     for folder, names, files in os.walk(place):
         for path in (Path(folder, name) for name in names):
             if path not in folders or path.is_symlink():
-                _remove_all(path)
-        for path in {Path(folder, name) for name in files} - kept:
-            path.unlink()
+                yield path
+        yield from {Path(folder, name) for name in files} - kept
 
 
 def _remove_all(path: Path) -> None:

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from axonfs.errors import BusyError
 from axonfs.rundir import take_lock
 
 
+@contextmanager
+def owned(cache: Path) -> Iterator[None]:
+    """Own the cache, as another process does, until the block is left."""
+    lock = take_lock(cache)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
 def is_free(cache: Path) -> bool:
     """Whether no process owns the cache."""
     try:
-        os.close(take_lock(cache))
+        with owned(cache):
+            return True
     except BusyError:
         return False
-    return True
 
 
 def wait_until_free(cache: Path, seconds: float = 60) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -20,6 +21,7 @@ from axonfs.rundir import take_lock
 from axonfs.settings.settings import load
 from axonfs.store import Store
 from tests.support.commands import Run
+from tests.support.locks import owned
 from tests.support.registry import SIZES, SPEC, RegistryServer, make_model, published
 
 
@@ -67,11 +69,10 @@ def test_path_waits_for_another_that_uses_the_cache(
     found = run("path", SPEC)
     assert (found.code, found.out) == (0, f"{tmp_path}/cache/pinned/{SPEC}\n")
     monkeypatch.setattr(transport, "PATIENCE", 0.2)
-    lock = take_lock(tmp_path / "cache")
-    try:
+    with owned(tmp_path / "cache"):
+        assert run("path", SPEC) == found
+        shutil.rmtree(found.out.rstrip())
         refused = run("path", SPEC)
-    finally:
-        os.close(lock)
     assert (refused.code, "is in use by process" in refused.err) == (1, True)
 
 

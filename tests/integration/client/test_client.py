@@ -19,10 +19,19 @@ from axonfs.call import Event
 from axonfs.client import sessions, transport
 from axonfs.rundir import prepare, take_lock
 from tests.integration.client.conftest import MakeClient
-from tests.support.locks import is_free, wait_until_free
+from tests.support.locks import is_free, owned, wait_until_free
 from tests.support.registry import CONFIG, SIZES, SPEC, RegistryServer, published
 
 TOTAL = sum(SIZES.values()) + len(CONFIG)
+IN_USE = f"in use by process {os.getpid()}"
+
+
+@pytest.fixture
+def pinned(client: axonfs.Client, tmp_path: Path) -> Path:
+    """The cache, with `nlp/tiny@1.0.0` pinned; no process owns it."""
+    client.pin(SPEC)
+    sessions.close_all()
+    return tmp_path / "cache"
 
 
 def test_search_returns_listings(client: axonfs.Client) -> None:
@@ -229,31 +238,35 @@ def test_an_idle_client_keeps_no_cache_from_others(client: axonfs.Client, tmp_pa
     assert client.info(SPEC).spec == SPEC  # and takes it again
 
 
-def test_a_cache_that_another_process_owns_is_read(
-    make_client: MakeClient, weights: bytes, tmp_path: Path
-) -> None:
-    client = make_client()
-    client.pin(SPEC)
-    sessions.close_all()
-    lock = take_lock(tmp_path / "cache")
-    try:
+def test_a_cache_that_another_process_owns_is_read(client: axonfs.Client, pinned: Path) -> None:
+    with owned(pinned):
         assert client.info(SPEC).pinned == "complete"
-        with pytest.raises(errors.BusyError, match=f"in use by process {os.getpid()}") as caught:
+        with pytest.raises(errors.BusyError, match=IN_USE) as caught:
             client.pin(SPEC)
         assert caught.value.hint == "wait until that process is done, or use another cache"
-    finally:
-        os.close(lock)
     assert client.pin(SPEC).fetched == 0
 
 
-def test_processes_that_start_at_once_find_the_directory(
-    make_client: MakeClient, weights: bytes, tmp_path: Path
+def test_a_directory_is_made_once_the_cache_is_free(
+    client: axonfs.Client, pinned: Path, weights: bytes
 ) -> None:
-    client = make_client()
-    client.pin(SPEC)
+    threading.Timer(0.5, os.close, [take_lock(pinned)]).start()
+    assert client.info(SPEC).pinned == "complete"  # read beside the owner, which then ends
+    assert (client.path(SPEC) / "model.safetensors").read_bytes() == weights
+
+
+def test_a_directory_that_another_process_made_is_found_beside_it(
+    client: axonfs.Client, pinned: Path, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the processes of one load do not wait for each other."""
+    monkeypatch.setattr(transport, "PATIENCE", 0.0)
+    made = client.path(SPEC)
     sessions.close_all()
-    lock = take_lock(tmp_path / "cache")
-    threading.Timer(0.5, os.close, [lock]).start()
+    with owned(pinned):
+        assert client.path(SPEC) == made
+        (made / "model.safetensors").unlink()
+        with pytest.raises(errors.BusyError, match=f"is not up to date, and the cache is {IN_USE}"):
+            client.path(SPEC)
     assert (client.path(SPEC) / "model.safetensors").read_bytes() == weights
 
 
@@ -261,17 +274,14 @@ def test_a_cache_that_another_process_is_setting_up(
     client: axonfs.Client, weights: bytes, tmp_path: Path
 ) -> None:
     prepare(tmp_path / "cache")
-    lock = take_lock(tmp_path / "cache")
-    try:
+    with owned(tmp_path / "cache"):
         assert client.info(SPEC).size == TOTAL
         with client.open(SPEC, "model.safetensors") as file:
             assert file.read() == weights
-            with pytest.raises(errors.BusyError, match=f"in use by process {os.getpid()}"):
+            with pytest.raises(errors.BusyError, match=IN_USE):
                 client.pin(SPEC)
-        with pytest.raises(errors.BusyError, match=f"in use by process {os.getpid()}"):
+        with pytest.raises(errors.BusyError, match=IN_USE):
             client.pin(SPEC)
-    finally:
-        os.close(lock)
     assert client.pin(SPEC).fetched == TOTAL
 
 
