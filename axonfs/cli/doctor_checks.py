@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 import trio
 
+from axonfs.cli.extensions import NATIVE, RECORDS, by_whom, why_not_of
 from axonfs.client.health import health
 from axonfs.client.other_users import Other, state_of
 from axonfs.connection.mountinfo import Mount, mounts
@@ -35,7 +36,7 @@ from axonfs.errors import (
     NotFoundError,
     UnsupportedError,
 )
-from axonfs.http_client import Documents, Limits, Trust
+from axonfs.http_client import Documents, Limits, Trust, why_no_records
 from axonfs.rundir import guard
 from axonfs.settings.settings import Settings
 from axonfs.sources import HubSource, RegistrySource, configured_hubs, hub_tokens
@@ -67,6 +68,7 @@ def machine_checks(settings: Settings) -> Iterator[Check]:
     if settings.allow_other and os.geteuid() != 0:
         yield allow_other(FUSE_CONFIG)
     yield kernel(platform.release())
+    yield extensions()
     yield passthrough(platform.release())
 
 
@@ -132,12 +134,22 @@ def _older(release: str, version: tuple[int, int]) -> bool:
 _FROM_DISK = "programs read pinned versions from the disk with axonfs path"
 
 
+def extensions() -> Check:
+    """Check that the C extensions are built, without which reads and TLS take more processor."""
+    from axonfs.fuse.openreply import UNAVAILABLE
+
+    why_not = {NATIVE: UNAVAILABLE, RECORDS: why_no_records()}
+    if not any(why_not.values()):
+        return Check("extensions", OK, by_whom(why_not))
+    return Check("extensions", WARN, by_whom(why_not), "then install axonfs again")
+
+
 def passthrough(release: str) -> Check:
     """Check for passthrough, with which the kernel reads complete files itself, at disk speed."""
     from axonfs.fuse.openreply import UNAVAILABLE
 
     if UNAVAILABLE is not None:
-        return Check("passthrough", WARN, UNAVAILABLE, "then install axonfs again")
+        return Check("passthrough", WARN, f"needs the extension {NATIVE}")
     if os.geteuid() != 0:
         return Check("passthrough", OK, f"only mounts of root have it; {_FROM_DISK}")
     if _older(release, PASSTHROUGH_KERNEL):
@@ -246,8 +258,8 @@ def mount_check(mount: Mount) -> Check:
         text += f", log {log}"
     if why := connection.get("why_no_passthrough"):
         text += f"; no passthrough: {why}"
-    if why := (connection.get("native_reads") or {}).get("why_not"):
-        text += f"; reads are answered by Python alone, which bounds them at 2 GiB/s: {why}"
+    if found := by_whom(why_not_of(answer.status.get("extensions"))):
+        text += f"; {found}"
     return Check(name, OK, text)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from axonfs.cli.client import ask, ask_worker
+from axonfs.cli.extensions import by_whom, why_not_of
 from axonfs.cli.options import cache_option, json_option, make_target
 from axonfs.cli.output import clock, echo, echo_json, facts, note, table
 from axonfs.client.health import health, mount_at
@@ -138,6 +139,7 @@ def _show(state: dict[str, Any]) -> None:
             ("disk", _disk(state.get("disk"))),
             ("fetched", _fetched(state.get("fetch"))),
             ("kernel", _connection(state.get("connection"))),
+            ("extensions", by_whom(why_not_of(state.get("extensions")))),
             ("scrub", _scrub(state.get("scrub"))),
             ("worker", _worker((state.get("worker") or {}).get("ends") or [])),
         ]
@@ -194,9 +196,7 @@ def _connection(state: dict[str, Any] | None) -> str:
     if why := state.get("why_no_passthrough"):
         passed = f"no passthrough: {why}"
     made = "" if state.get("own") else f"; connection by libfuse: {state.get('why_not_own')}"
-    native = state.get("native_reads") or {}
-    alone = f"; reads answered by Python alone: {why}" if (why := native.get("why_not")) else ""
-    return passed + made + alone
+    return passed + made
 
 
 def _disk(disk: dict[str, Any] | None) -> str:

@@ -25,6 +25,7 @@ from axonfs.fuse import Adapter, HandshakeError, NativeReads, Session
 from axonfs.fuse.adapter import Access
 from axonfs.fuse.failures import Failures
 from axonfs.fuse.notices import invalidate_attributes
+from axonfs.http_client import why_no_records
 from axonfs.names import Spec
 from axonfs.service import Service
 from axonfs.service.queries import quarantine
@@ -283,6 +284,10 @@ class Worker:
                 **engine.fetcher.overflow.statistics(),
             },
             "connection": self._session.state(),
+            "extensions": {
+                "_native": {"why_not": self._native.why_not},
+                "_records": {"why_not": why_no_records()},
+            },
             "reads": self._vfs.files.reads,
             "fetch": engine.fetcher.statistics(),
             "prefetch": engine.prefetcher.statistics(),

@@ -5,6 +5,7 @@ The only package that sends HTTP requests. Imports the modules at the root and n
 """
 
 from axonfs.http_client.bodies import Bodies, Location
+from axonfs.http_client.channel import why_no_records
 from axonfs.http_client.documents import Documents
 from axonfs.http_client.faults import UP
 from axonfs.http_client.limits import Limits
@@ -28,4 +29,5 @@ __all__ = [
     "Stall",
     "Trust",
     "shown",
+    "why_no_records",
 ]

@@ -16,6 +16,7 @@ import socket
 import ssl
 import struct
 import time
+from importlib import import_module
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -171,12 +172,19 @@ def _close(sock: socket.socket) -> None:
         sock.close()
 
 
-def _load() -> ModuleType | None:
+def why_no_records() -> str | None:
+    """Why Python's own ssl module receives records, one by one; None if the extension does."""
+    return _unavailable
+
+
+def _load() -> tuple[ModuleType | None, str | None]:
+    """The extension, or why it is missing."""
     try:
-        from axonfs.http_client import _records
-    except ImportError:  # it is not built, or does not get at the ssl module's OpenSSL
-        return None
-    return _records
+        return import_module("axonfs.http_client._records"), None
+    except ModuleNotFoundError:
+        return None, "the extension is not built (install a C compiler)"
+    except ImportError as exc:  # it does not get at the ssl module's OpenSSL, say
+        return None, f"the extension cannot be loaded: {exc}"
 
 
-_extension = _load()
+_extension, _unavailable = _load()

@@ -165,6 +165,28 @@ def test_falls_back(
     assert why.rpartition(": ")[2] in doctor.stdout
 
 
+@pytest.mark.parametrize(
+    ("fault", "shown"),
+    [
+        ("", "reads by _native; TLS by _records"),
+        (
+            "from axonfs.fuse import openreply\nopenreply.UNAVAILABLE = 'no compiler'\n"
+            "from axonfs.http_client import channel\nchannel._unavailable = 'no OpenSSL'",
+            "reads by Python: no compiler; TLS by Python: no OpenSSL",
+        ),
+    ],
+)
+def test_what_the_extensions_do(
+    registry: RegistryServer, start_mount: MountFactory, tmp_path: Path, fault: str, shown: str
+) -> None:
+    """`status` and `doctor` say it in the same words."""
+    mount = start_mount(registry.url, env=patched(tmp_path, fault))
+    assert f"extensions: {shown}\n" in run_axonfs("status", mount.path).stdout
+    doctor = run_axonfs("doctor", "--cache", mount.cache, "--registry", registry.url, check=False)
+    assert f"; {shown}" in doctor.stdout
+    assert "extensions: reads by _native; TLS by _records" in doctor.stdout  # of the command itself
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--no-passthrough",)])
 def test_many_processes_open_map_and_evict(
