@@ -110,14 +110,22 @@ class Transport:
             except TimeoutError as exc:
                 if request["op"] not in READ_ONLY - {"status"}:
                     raise _silent(cache) from exc
-                self.note(f"{_silent(cache)}; this is from its cache")
-                return self.here(replace(target.settings, cache=cache), request, sink)
+                return self._beside(cache, request, sink)
             if events is None:
                 continue
             if cache != target.settings.cache and request["op"] not in READ_ONLY:
                 self.note(f"using the cache of the mount, {cache}")
             return _result_of_worker(events, sink, cache)
         return None
+
+    def _beside(self, cache: Path, request: Event, sink: Sink) -> Event:
+        """The result from the cache of a mount that does not answer."""
+        silent = _silent(cache)
+        self.note(f"{silent}; this is from its cache")
+        try:
+            return self.here(replace(self.target.settings, cache=cache), request, sink)
+        except BusyError as exc:  # that mount would have to do it
+            raise silent from exc
 
     def _with_registries(self, settings: Settings) -> Settings:
         """The settings of what only looks: with the registries of root's mount, if it names any."""

@@ -66,7 +66,8 @@ class Links:
         with self._lock, no_space():
             place = self._place(spec)
             rundir.make_private(self._root)
-            self._clear_way_to(place)
+            for folder in self._folders(place, files):
+                _make_folder(folder)
             for other in _others(place, files.keys()):
                 _remove_all(other)
             for path, content in files.items():
@@ -82,8 +83,11 @@ class Links:
         None if `make` has something to do.
         """
         place = self._place(spec)
-        linked = any(self._root in path.parents and path.is_symlink() for path in place.parents)
-        if linked or place.is_symlink() or next(_others(place, files.keys()), None):
+        try:
+            right = all(_is_folder(folder) for folder in self._folders(place, files))
+        except FileNotFoundError:
+            return None
+        if not right or next(_others(place, files.keys()), None):
             return None
         right = all(self._holds(place / path, content) for path, content in files.items())
         return place if right else None
@@ -110,7 +114,6 @@ class Links:
         """Have the file in the directory, unless it is there."""
         if self._holds(target, content):
             return
-        _make_folders(target.parent)
         draft = self._root / _DRAFT
         _remove_all(draft)
         if isinstance(content, bytes):
@@ -141,16 +144,17 @@ class Links:
         finally:
             stored.thaw()
 
-    def _clear_way_to(self, place: Path) -> None:
-        """Remove what is no directory, so that nothing outside `pinned/` is changed, wherever
-        another program had its names lead."""
-        for path in [*reversed(place.parents), place]:
-            if self._root in path.parents and (path.is_symlink() or not path.is_dir()):
-                path.unlink(missing_ok=True)
+    def _folders(self, place: Path, paths: Iterable[str]) -> list[Path]:
+        """The folders below `pinned/` of all files, each after those that it is in."""
+        files = (place / path for path in paths)
+        found = {folder for file in files for folder in file.parents}
+        return sorted(folder for folder in found if self._root in folder.parents)
 
     def _remove(self, place: Path) -> None:
         with suppress(OSError):
-            self._clear_way_to(place)
+            for folder in (*reversed(place.parents), place):
+                if self._root in folder.parents and folder.is_symlink():
+                    folder.unlink()  # what it leads to is another program's
             shutil.rmtree(place, ignore_errors=True)
         for parent in place.parents:
             if self._root in parent.parents:
@@ -188,8 +192,17 @@ def _remove_all(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _make_folders(folder: Path) -> None:
-    if not folder.is_dir():
-        _make_folders(folder.parent)
-        folder.mkdir()
-        folder.chmod(_FOLDER_MODE)
+def _make_folder(folder: Path) -> None:
+    """Have a directory that all can read, in place of what another program put there, so nothing
+    outside `pinned/` is changed wherever that leads."""
+    with suppress(FileNotFoundError):
+        if _is_folder(folder):
+            return
+        if not stat.S_ISDIR(folder.lstat().st_mode):
+            folder.unlink()
+    folder.mkdir(exist_ok=True)
+    folder.chmod(_FOLDER_MODE)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.lstat().st_mode == stat.S_IFDIR | _FOLDER_MODE

@@ -67,13 +67,17 @@ def test_what_needs_no_worker_works_beside_one_that_is_stopped(
     mount: Mount, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_axonfs("pin", SPEC, "--cache", mount.cache)
+    linked = Path(run_axonfs("path", SPEC, "--cache", mount.cache).stdout.strip())
     with stopped(mount.worker()) as pid:
-        for words in (["list"], ["pin", "--check"], ["cache", "stats"]):
+        for words in (["list"], ["pin", "--check"], ["cache", "stats"], ["path", SPEC]):
             assert main([*words, "--cache", str(mount.cache)]) == 0
             out, said = capsys.readouterr()
             assert f"(pid {pid}) is stopped" in said
             assert "this is from its cache" in said
             assert out
+        (linked / "config.json").unlink()
+        assert main(["path", SPEC, "--cache", str(mount.cache)]) == 1
+        assert "in use by" not in capsys.readouterr().err, "the worker would not make it either"
 
 
 def test_a_worker_that_is_stopped_in_the_middle(

@@ -85,6 +85,8 @@ async def test_it_is_brought_up_to_date_in_place(
     (place / "config.json").write_text("another editor's")
     (place / "manifest.yaml").unlink()
     (place / "own/deep").mkdir(parents=True)
+    (place / "part").chmod(0o777)
+    (place.parent).chmod(0o700)
     (place / "own/link").symlink_to(tmp_path)
     os.unlink(place / "empty.txt")
     (place / "empty.txt").mkdir()
@@ -92,6 +94,9 @@ async def test_it_is_brought_up_to_date_in_place(
     assert (contents(place), place.stat().st_ino) == (want, inode)
     assert os.path.samestat((place / MODEL).stat(), linked)
     assert not (place / "own").exists()
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in (place / "part", place.parent)} == {
+        0o755
+    }
     assert (tmp_path / "registry").exists()
 
 
