@@ -17,7 +17,7 @@ from axonfs.http_client import Origin, Stall
 # What may come twice because of hedges: this part of what came, and these bytes at first.
 EXTRA, FREE_EXTRA = 0.02, 8 << 20
 MOST_EXTRA = 64 << 20
-# Seconds without hedges after an answer that the origin is overloaded, unless it asked for more.
+# Seconds at least without hedges after an answer that the origin is overloaded.
 OVERLOADED_SECONDS = 10.0
 
 
@@ -54,7 +54,7 @@ class Lane:
     def overloaded(self, now: float, retry_after: float | None) -> None:
         """Note that the origin asked for fewer requests."""
         self.schedule.streams.refused(now)
-        pause = OVERLOADED_SECONDS if retry_after is None else retry_after
+        pause = max(retry_after or 0.0, OVERLOADED_SECONDS)
         self._hedges_from = max(self._hedges_from, now + pause)
 
     def takes_hedges(self, now: float) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from axonfs.fetch import Priority
+from axonfs.fetch import Priority, lane
 from axonfs.fetch import feed as feed_module
 from axonfs.fetch.hedges import IN_A_ROW
 from axonfs.http_client import Trust
@@ -155,8 +155,8 @@ async def test_a_hedge_that_fails_is_no_fault(
 class Hub:
     """Redirects to `elsewhere`, but answers 429 to the first request once that has had all jobs."""
 
-    def __init__(self, elsewhere: FaultyOrigin) -> None:
-        self._elsewhere = elsewhere
+    def __init__(self, elsewhere: FaultyOrigin, retry_after: str) -> None:
+        self._elsewhere, self._retry_after = elsewhere, retry_after
         self.refused: float | None = None
         self.redirected = 0.0  # when it did last
 
@@ -164,19 +164,27 @@ class Hub:
         if exchange.seen.path.startswith("/objects/"):
             if self.refused is None and objects_asked(self._elsewhere) == JOBS:
                 self.refused = time.monotonic()
-                faulty.status(429, Retry_After="2")(exchange)
+                faulty.status(429, Retry_After=self._retry_after)(exchange)
             else:
                 self.redirected = time.monotonic()
                 path = exchange.seen.path.lstrip("/")
                 faulty.redirect(self._elsewhere.url + path)(exchange)
 
 
-async def test_no_hedge_goes_to_an_overloaded_origin_before_the_time_it_asks_for(
-    tmp_path: Path, registry: Path, origin: FaultyOrigin, whole: bytes
+@pytest.mark.parametrize(("usual", "retry_after"), [(0.0, "2"), (2.0, "0")])
+async def test_no_hedge_goes_to_an_overloaded_origin_for_a_while(
+    tmp_path: Path,
+    registry: Path,
+    origin: FaultyOrigin,
+    whole: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    usual: float,
+    retry_after: str,
 ) -> None:
+    monkeypatch.setattr(lane, "OVERLOADED_SECONDS", usual)
     with FaultyOrigin(registry) as elsewhere:
         elsewhere.plan(crawl := Crawl(), of="/objects/")
-        origin.always(hub := Hub(elsewhere))
+        origin.always(hub := Hub(elsewhere, retry_after))
         async with rig(tmp_path / "cache", origin.url, limits=PATIENT) as parts:
             assert await read_beside_a_hedge(parts, crawl, elsewhere) == whole
             assert hedged(parts) == 2
