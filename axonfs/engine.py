@@ -19,6 +19,7 @@ from axonfs.errors import AxonError
 from axonfs.fetch import Bandwidth, Fetcher
 from axonfs.http_client import Bodies, Documents, Limits, Trust
 from axonfs.names import Spec
+from axonfs.s3 import S3Signer
 from axonfs.settings.settings import Settings
 from axonfs.sources import Hub, HubCache, RegistrySource, Source, configured_hubs, hub_tokens
 from axonfs.store import DISK_FAULTS, Store
@@ -85,6 +86,7 @@ class Engine:
     prefetcher: Prefetcher
     scrub: Scrub
     documents: Documents
+    signer: S3Signer
     nursery: trio.Nursery
     hub_tokens: Mapping[str, str] = field(repr=False)
     changes: Changes
@@ -107,7 +109,7 @@ class Engine:
         )
         if same and registries == self.settings.registries:
             return self.tree
-        sources = _sources(settings, registries, self.documents, self.store)
+        sources = _sources(settings, registries, self.documents, self.store, self.signer)
         hubs = configured_hubs(settings, self.documents, self.store, now)
         return _tree(settings, sources, self.store, self.nursery, hubs, self._found_elsewhere)
 
@@ -141,10 +143,12 @@ async def open_engine(
         store = stack.enter_context(closing(Store.open(settings.cache, owner=owner, lock=lock)))
         limits = Limits.within(settings.deadline, settings.retries)
         trust = Trust(settings.ca_bundle)
-        documents = await stack.enter_async_context(Documents(limits, trust))
-        bodies = stack.enter_context(Bodies(limits, trust))
+        signer = S3Signer(settings.ca_bundle)
+        signers = {"s3": signer}
+        documents = await stack.enter_async_context(Documents(limits, trust, signers=signers))
+        bodies = stack.enter_context(Bodies(limits, trust, signers=signers))
         nursery = await stack.enter_async_context(trio.open_nursery())
-        engine = _compose(settings, store, documents, bodies, limits, nursery)
+        engine = _compose(settings, store, documents, bodies, limits, signer, nursery)
         if owner:
             nursery.start_soon(engine.evictor.run, engine.fetcher, engine.evicted)
             nursery.start_soon(_sync_regularly, store)
@@ -166,10 +170,11 @@ def _compose(
     documents: Documents,
     bodies: Bodies,
     limits: Limits,
+    signer: S3Signer,
     nursery: trio.Nursery,
 ) -> Engine:
     changes = Changes()
-    sources = _sources(settings, settings.registries, documents, store)
+    sources = _sources(settings, settings.registries, documents, store, signer)
     evictor = Evictor(store, settings.cache, settings.cache_size)
     tokens = hub_tokens(settings)
     hubs = configured_hubs(settings, documents, store, tokens)
@@ -199,6 +204,7 @@ def _compose(
         prefetcher=prefetcher,
         scrub=scrub,
         documents=documents,
+        signer=signer,
         nursery=nursery,
         hub_tokens=tokens,
         changes=changes,
@@ -226,8 +232,13 @@ def _tree(
 
 
 def _sources(
-    settings: Settings, registries: tuple[str, ...], documents: Documents, store: Store
+    settings: Settings,
+    registries: tuple[str, ...],
+    documents: Documents,
+    store: Store,
+    signer: S3Signer,
 ) -> list[Source]:
+    signer.learn(registries)
     return [
         RegistrySource(
             url,

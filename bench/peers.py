@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -22,9 +20,9 @@ from bench.downloads import program
 from bench.experiment import NotRunError
 from bench.fixtures import unmount
 from bench.origin import Origin
+from tests.support.seaweed import BUCKET, WRITER, seaweedfs
 
 UP_SECONDS = 30.0
-KEYS = {"accessKey": "bench", "secretKey": "bench-secret"}
 _numbers = itertools.count()
 
 Peer = Callable[[], AbstractContextManager[Path]]
@@ -80,59 +78,17 @@ def juicefs(source: Path, work: Path) -> Iterator[Peer]:
     """JuiceFS with its data in SeaweedFS, both on loopback, holding a copy of `source`."""
     home = work / "juicefs"
     home.mkdir()
-    with _seaweedfs(home) as (bucket, free_port):
-        meta = f"sqlite3://{home}/meta.db"
-        keys = ["--access-key", KEYS["accessKey"], "--secret-key", KEYS["secretKey"]]
+    with seaweedfs(home) as store:
+        meta, bucket = f"sqlite3://{home}/meta.db", f"{store.endpoint}/{BUCKET}"
+        keys = ["--access-key", WRITER[0], "--secret-key", WRITER[1]]
         form = [program("juicefs"), "format", "--storage", "s3", "--bucket", bucket, *keys]
         _checked([*form, meta, "bench"])
         command = [program("juicefs"), "mount", "--foreground", meta, "MOUNT"]
         command += ["--cache-dir", "CACHE", "--no-usage-report", "--backup-meta", "0"]
-        command += ["--metrics", f"127.0.0.1:{free_port}"]
+        command += ["--metrics", f"127.0.0.1:{store.spare_port}"]
         with _mounted("juicefs", home, command, "") as mount:
             shutil.copyfile(source, mount / source.name)
         yield lambda: _mounted("juicefs", home, command, source.name)
-
-
-@contextlib.contextmanager
-def _seaweedfs(home: Path) -> Iterator[tuple[str, int]]:
-    """A SeaweedFS with its S3 gateway; the bucket's URL, and one more free port."""
-    master, volume, filer, gateway, spare = _free_ports(5)
-    actions = ["Admin", "Read", "Write", "List", "Tagging"]
-    identity = {"name": "bench", "credentials": [KEYS], "actions": actions}
-    (home / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    (home / "data").mkdir()
-    command = [program("weed"), "server", f"-dir={home}/data", "-ip=127.0.0.1", "-volume.max=100"]
-    command += ["-master.telemetry=false", "-s3", f"-s3.config={home}/s3.json"]
-    command += [f"-master.port={master}", f"-volume.port={volume}"]
-    command += [f"-filer.port={filer}", f"-s3.port={gateway}"]
-    environment = os.environ | {"TMPDIR": str(home)}
-    with open(home / "weed.log", "wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-    try:
-        _wait_for(lambda: _listens(gateway), process, home / "weed.log")
-        yield f"http://127.0.0.1:{gateway}/bench", spare
-    finally:
-        process.kill()  # a clean end takes long, and the data is not needed
-        process.wait()
-        for port in (master, volume, filer, gateway):
-            for left in Path("/tmp").glob(f"seaweedfs-*-*{port % 10000}.sock"):
-                left.unlink(missing_ok=True)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Free ports whose number plus 10000 is also free, where SeaweedFS listens for gRPC."""
-    found: list[int] = []
-    for port in range(20000 + os.getpid() % 1000 * 10, 32000):
-        if not _listens(port) and not _listens(port + 10000):
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise NotRunError("no free ports for SeaweedFS")
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _checked(command: list[str]) -> None:

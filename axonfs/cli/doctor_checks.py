@@ -38,6 +38,7 @@ from axonfs.errors import (
 )
 from axonfs.http_client import Documents, Limits, Trust, why_no_records
 from axonfs.rundir import guard
+from axonfs.s3 import S3Signer
 from axonfs.settings.settings import Settings
 from axonfs.sources import HubSource, RegistrySource, configured_hubs, hub_tokens
 from axonfs.units import counted, size
@@ -280,8 +281,10 @@ def registry_checks(settings: Settings) -> Iterator[Check]:
 
 async def _ask_all(settings: Settings) -> list[Check]:
     checks: dict[str, Check] = {}
+    signer = S3Signer(settings.ca_bundle)
+    signer.learn(settings.registries)
     async with (
-        Documents(_LIMITS, Trust(settings.ca_bundle)) as documents,
+        Documents(_LIMITS, Trust(settings.ca_bundle), signers={"s3": signer}) as documents,
         trio.open_nursery() as nursery,
     ):
         for url in settings.registries:
@@ -382,6 +385,8 @@ _CHECK_URL = "check the URL, the network and the proxy (HTTPS_PROXY)"
 
 
 def _hint(exc: AxonError) -> str:
+    if exc.source and exc.source.startswith("s3:") and exc.hint:
+        return exc.hint
     if isinstance(exc, AccessDeniedError):
         return "set its token: axonfs registry add URL --with-token"
     if "certificate" in exc.what.lower():

@@ -13,6 +13,7 @@ from axonfs.client.target import Target, resolve_with_notes
 from axonfs.errors import UsageError
 from axonfs.names import printable
 from axonfs.settings.parsers import local_path
+from axonfs.settings.settings import convert
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,6 +53,27 @@ class LocalPath(click.Path):
             what = f"{self._what}: '{printable(str(value))}' {exc}"
             raise UsageError(what, hint=self._hint) from exc
         return super().convert(path, param, ctx) if self._checked else path
+
+
+class RegistryStorage(click.ParamType[Any]):
+    """A registry that can be written: a directory of this machine, or an s3 URL."""
+
+    name = "registry"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from axonfs.storage import Directory, S3Storage
+
+        if str(value).startswith("s3://"):
+            (url,) = convert("registries", [value], "--to")
+            return S3Storage(url, resolved({})["ca_bundle"][0])
+        return Directory(_REGISTRY_DIRECTORY.convert(value, param, ctx))
+
+
+_REGISTRY_DIRECTORY = LocalPath(
+    "the registry's directory",
+    "publish into the directory that its web server serves, or copy it there afterwards",
+    file_okay=False,
+)
 
 
 def make_target(registries: tuple[str, ...] = (), cache: str | None = None) -> Target:

@@ -1,4 +1,4 @@
-"""`axonfs publish`: writes a model directory into a registry directory."""
+"""`axonfs publish`: writes a model directory into a registry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from axonfs.cli.options import LocalPath, json_option
+from axonfs.cli.options import LocalPath, RegistryStorage, json_option
 from axonfs.cli.output import echo, echo_json, note
 from axonfs.cli.progress import ProgressDisplay
 from axonfs.errors import StoppedError, UsageError
@@ -17,13 +17,9 @@ from axonfs.units import counted, size
 
 if TYPE_CHECKING:
     from axonfs.publish import PublishProgress
+    from axonfs.storage import Storage
 
 _model_directory = LocalPath("the model's directory", exists=True, file_okay=False)
-_target_directory = LocalPath(
-    "the registry's directory",
-    "publish into the directory that its web server serves, or copy it there afterwards",
-    file_okay=False,
-)
 
 
 @click.command
@@ -32,10 +28,10 @@ _target_directory = LocalPath(
 @click.option(
     "--to",
     "registry",
-    metavar="REGISTRY_DIR",
+    metavar="REGISTRY",
     required=True,
-    type=_target_directory,
-    help="The registry's directory; created if it is missing.",
+    type=RegistryStorage(),
+    help="The registry's directory, which is created if it is missing, or s3://BUCKET/PREFIX.",
 )
 @click.option("--description", help="What the model is, in one line.")
 @click.option(
@@ -47,7 +43,7 @@ _target_directory = LocalPath(
 def publish(
     directory: Path,
     spec: str,
-    registry: Path,
+    registry: Storage,
     description: str | None,
     license_: str | None,
     framework: str | None,
@@ -56,10 +52,10 @@ def publish(
 ) -> None:
     """Publish a model directory.
 
-    Writes the files of DIR as version SPEC into a registry directory, which any web server can
-    serve. Metadata that is not given comes from the model's README.md and config.json. A published
-    version never changes: publishing the same files again does nothing, and different files are
-    refused.
+    Writes the files of DIR as version SPEC into a registry: a directory, which any web server can
+    serve, or a prefix in a bucket of an object store. Metadata that is not given comes from the
+    model's README.md and config.json. A published version never changes: publishing the same files
+    again does nothing, and different files are refused.
     """
     from axonfs import publish as publishing
 
@@ -98,7 +94,7 @@ def publish(
     else:
         echo(
             f"{done.spec} is published: {counted(done.files, 'file')}, {size(done.bytes)},"
-            f" {size(done.new_bytes)} of it new in {registry}"
+            f" {size(done.new_bytes)} of it new in {registry.name}"
         )
 
 

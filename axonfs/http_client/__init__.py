@@ -4,6 +4,7 @@ The only package that sends HTTP requests. Imports the modules at the root and n
 `Documents` runs on the trio thread. `Bodies` blocks; its callers run it in worker threads.
 """
 
+from axonfs.http_client.answers import Answer
 from axonfs.http_client.bodies import Bodies, Location
 from axonfs.http_client.channel import why_no_records
 from axonfs.http_client.documents import Documents
@@ -11,13 +12,15 @@ from axonfs.http_client.faults import UP
 from axonfs.http_client.limits import Limits
 from axonfs.http_client.reading import Reading
 from axonfs.http_client.routes import Routes, Trust
+from axonfs.http_client.signing import Signed, Signer, Signers
 from axonfs.http_client.stalls import LEAST, Stall
-from axonfs.http_client.urls import Origin, shown
+from axonfs.http_client.urls import Origin, shown, split_url
 from axonfs.http_client.wire import CancelledReadError
 
 __all__ = [
     "LEAST",
     "UP",
+    "Answer",
     "Bodies",
     "CancelledReadError",
     "Documents",
@@ -26,8 +29,12 @@ __all__ = [
     "Origin",
     "Reading",
     "Routes",
+    "Signed",
+    "Signer",
+    "Signers",
     "Stall",
     "Trust",
     "shown",
+    "split_url",
     "why_no_records",
 ]

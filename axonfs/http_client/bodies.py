@@ -34,6 +34,7 @@ from axonfs.http_client.limits import DRAIN_BYTES, DRAIN_SECONDS, Limits
 from axonfs.http_client.pool import Pool, ReceiveBuffers
 from axonfs.http_client.reading import Body, Exchange, Reading, mapped
 from axonfs.http_client.routes import Routes, Trust
+from axonfs.http_client.signing import Signed, Signers, signer_of
 from axonfs.http_client.urls import (
     MAX_REDIRECTS,
     REDIRECTS,
@@ -91,6 +92,7 @@ class Bodies:
 
     Args:
         trust: the certificate authorities; by default the system's.
+        signers: for URLs of other schemes than http and https.
     """
 
     def __init__(
@@ -99,8 +101,10 @@ class Bodies:
         trust: Trust | None = None,
         *,
         routes: Routes | None = None,
+        signers: Signers | None = None,
     ) -> None:
         self.limits = limits
+        self._signers = signers or {}
         routes = routes or Routes.of_environment()
         self._dialer = Dialer(self.limits, routes, trust or Trust())
         self._pool = Pool()
@@ -254,8 +258,9 @@ class Bodies:
 
     def _request(self, location: Location, requested: Range, options: _Options) -> Exchange:
         """The answer with the body, after redirects."""
-        url = target_of(location.url)
-        secrets: Mapping[str, str] = {**url.credentials, **location.headers}
+        signer = signer_of(self._signers, location.url)
+        started = self._start(location)
+        url, secrets = started
         headers = {**HEADERS, **range_headers(requested, location.etag)}
         if signed := self._signed.get(location.url):
             found = self._request_signed(location, signed, headers, options)
@@ -263,6 +268,13 @@ class Bodies:
                 return found
         for _ in range(MAX_REDIRECTS + 1):
             found = self._send(url, {**headers, **secrets}, options)
+            if signer and found.answer.status not in _EXPECTED:
+                said = self._drain(found)
+                if signer.refused(location.url, started, found.answer, said):
+                    started = self._start(location)
+                    url, secrets = started
+                    continue
+                check_status(found.answer, _EXPECTED, VanishedError)
             if found.answer.status not in REDIRECTS:
                 self._check(found, location)
                 self._remember(location, url)
@@ -273,6 +285,13 @@ class Bodies:
                 self._report_redirect(location, following, options)
             secrets, url = carried(secrets, url, following), following
         raise endless(location.url)
+
+    def _start(self, location: Location) -> Signed:
+        """The URL and the credentials of the first request, or of one that is signed again."""
+        if signer := signer_of(self._signers, location.url):
+            return signer.sign(location.url)
+        url = target_of(location.url)
+        return Signed(url, {**url.credentials, **location.headers})
 
     def _request_signed(
         self,
@@ -360,11 +379,14 @@ class Bodies:
             raise
         return Exchange(wire, reply, answer, url)
 
-    def _drain(self, found: Exchange) -> None:
-        """Read the rest of a short answer that has already arrived, so its wire can be reused."""
+    def _drain(self, found: Exchange) -> bytes:
+        """Read the rest of a short answer that has already arrived, so its wire can be reused;
+        return its start."""
         found.wire.hurry(DRAIN_SECONDS)
-        left = DRAIN_BYTES
+        said, left = bytearray(), DRAIN_BYTES
         with contextlib.suppress(OSError, h11.RemoteProtocolError, CancelledReadError):
             while left > 0 and (piece := found.reply.read(left)):
+                said += piece
                 left -= len(piece)
         found.end(self._pool)
+        return bytes(said)

@@ -40,6 +40,7 @@ from axonfs.http_client.limits import (
 from axonfs.http_client.resolver import TrioResolver
 from axonfs.http_client.routes import Routes, Trust
 from axonfs.http_client.shares import Shares, Visit
+from axonfs.http_client.signing import Signed, Signer, Signers, signer_of
 from axonfs.http_client.urls import (
     MAX_REDIRECTS,
     REDIRECTS,
@@ -54,6 +55,7 @@ from axonfs.names import printable
 from axonfs.units import size
 
 DECODED_PIECE = 1 << 20
+SIGNING = 32  # threads that sign at a time: each may wait for a server of credentials
 _LOST = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError)
 
 
@@ -76,6 +78,8 @@ class Fetched:
 class _Call:
     """The state of one call of `get`. Progress moves the deadline of `scope`, up to `until`."""
 
+    asked: str
+    signer: Signer | None
     url: Url
     headers: dict[str, str]
     secrets: Mapping[str, str] = field(repr=False)
@@ -95,6 +99,7 @@ class Documents:
 
     Args:
         trust: the certificate authorities; by default the system's.
+        signers: for URLs of other schemes than http and https.
         draw: returns the jitter of pauses between attempts, in [0, 1).
     """
 
@@ -104,11 +109,14 @@ class Documents:
         trust: Trust | None = None,
         *,
         routes: Routes | None = None,
+        signers: Signers | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.limits = limits or Limits()
         self._routes = routes or Routes.of_environment()
         self._trust = trust or Trust()
+        self._signers = signers or {}
+        self._signing = trio.CapacityLimiter(SIGNING)
         self._draw = draw
         self._shares = Shares(self.limits)
         self._clients: dict[tuple[bool, Url | None], httpcore.AsyncConnectionPool] = {}
@@ -145,7 +153,7 @@ class Documents:
             UnavailableError: no usable answer after all retries.
             DeadlineError: too little progress within the deadline.
         """
-        target = target_of(url)
+        target, signer = target_of(url), signer_of(self._signers, url)
         # Header values must be ASCII, so an ETag of other characters cannot be sent.
         condition = {"If-None-Match": etag} if etag and etag.isascii() else {}
         failure: AxonError | None = None
@@ -154,7 +162,7 @@ class Documents:
                 secrets = {**target.credentials, **(headers or {})}
                 until = trio.current_time() + DEADLINES_MAX * self.limits.deadline
                 sent = {**HEADERS, **condition}
-                call = _Call(target, sent, secrets, limit, scope, until, visit)
+                call = _Call(url, signer, target, sent, secrets, limit, scope, until, visit)
                 for attempt in range(1, self.limits.attempts + 1):
                     try:
                         return await self._attempt(call)
@@ -179,21 +187,48 @@ class Documents:
         return pause
 
     async def _attempt(self, call: _Call) -> Fetched | None:
-        url, secrets = call.url, call.secrets
+        started = await self._start(call)
+        url, secrets = started
         for _ in range(MAX_REDIRECTS + 1):
             slots, sent = call.visit.enter(url.origin), {**call.headers, **secrets}
             async with slots, self._response(url, sent, call.visit) as response:
-                answer = _answer(url, response)
+                answer = _answer(call.asked if call.signer else str(url), response)
                 if answer.status == 200:
                     return await self._body(answer, response, call)
                 call.visit.progressed()
-                await _drain(response)
+                said = await _drain(response)
+            if await self._refused(call, started, answer, said):
+                started = await self._start(call)
+                url, secrets = started
+                continue
             if answer.status not in REDIRECTS:
                 check_status(answer, call.expected, NotFoundError)
                 return None
             following = follow(url, answer.headers.get("location"))
             secrets, url = carried(secrets, url, following), following
         raise endless(str(call.url))
+
+    async def _start(self, call: _Call) -> Signed:
+        """The URL and the credentials of the first request, or of one that is signed again."""
+        if call.signer is None:
+            return Signed(call.url, call.secrets)
+        return await trio.to_thread.run_sync(
+            call.signer.sign, call.asked, abandon_on_cancel=True, limiter=self._signing
+        )
+
+    async def _refused(self, call: _Call, started: Signed, answer: Answer, said: bytes) -> bool:
+        """Whether to send a signed request again, with new credentials."""
+        if call.signer is None or answer.status in call.expected:
+            return False
+        return await trio.to_thread.run_sync(
+            call.signer.refused,
+            call.asked,
+            started,
+            answer,
+            said,
+            abandon_on_cancel=True,
+            limiter=self._signing,
+        )
 
     @contextlib.asynccontextmanager
     async def _response(
@@ -255,8 +290,8 @@ class Documents:
             call.scope.deadline = min(later, call.until)
 
 
-def _answer(url: Url, response: httpcore.Response) -> Answer:
-    answer = Answer(str(url), response.status, fields(response.headers))
+def _answer(url: str, response: httpcore.Response) -> Answer:
+    answer = Answer(url, response.status, fields(response.headers))
     check_framing(answer)
     return answer
 
@@ -275,18 +310,20 @@ def _decoded(body: bytes, answer: Answer, limit: int) -> bytes:
     return bytes(plain)
 
 
-async def _drain(response: httpcore.Response) -> None:
-    """Read an unused body if it is short and has arrived, so that its connection can be reused.
+async def _drain(response: httpcore.Response) -> bytes:
+    """Read an unused body if it is short and has arrived, so that its connection can be reused;
+    return its start.
 
     Programs look up missing names often, and each of these answers has such a body.
     """
-    received = 0
+    said = bytearray()
     with contextlib.suppress(*_LOST), trio.move_on_after(DRAIN_SECONDS):
         pieces = response.aiter_stream()
         async for piece in pieces:
-            received += len(piece)
-            if received > DRAIN_BYTES:
+            said += piece
+            if len(said) > DRAIN_BYTES:
                 await _abandon(pieces)
+    return bytes(said)
 
 
 async def _abandon(pieces: AsyncIterator[bytes]) -> None:

@@ -1,7 +1,8 @@
 """URLs split into origin and target, and the rules for redirects.
 
-Pure. Allowed are http and https; redirects from https to http are refused; credentials go only to
-the origin (scheme, host, port) that they were given for.
+Pure. Requests go to http and https only; for URLs of other schemes signing.py says where. Redirects
+from https to http are refused; credentials go only to the origin (scheme, host, port) that they
+were given for.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from axonfs.names import printable
 MAX_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORTS = {"http": 80, "https": 443}
+SIGNED = {"s3": 0}  # a signer knows the server of their URLs; the host is the bucket
 # RFC 3986's reserved characters and `%` stay as they are; other special characters are encoded.
 _KEPT = "%/:=&?~+!$,;'@()*[]"
 
@@ -38,7 +40,7 @@ class Origin(NamedTuple):
     def authority(self) -> str:
         """The value of a Host header: the port is left out if it is the scheme's default."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+        return host if self.port == _PORTS.get(self.scheme, 0) else f"{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +63,25 @@ class Url:
         return {"Authorization": f"Basic {token}"}
 
 
-def split_url(text: str) -> Url:
+def split_url(text: str, *, signed: bool = False) -> Url:
     """Split `text` into a `Url`, without its fragment.
+
+    Args:
+        signed: whether schemes with a signer are allowed, too.
 
     Raises:
         ValueError: it is not an absolute http or https URL; the message is for the user.
     """
+    ports = _PORTS | SIGNED if signed else _PORTS
     parts = urlsplit(text)
     scheme = parts.scheme.lower()
     if not scheme:
         raise ValueError("the scheme (http or https) is missing")
-    if scheme not in _PORTS:
+    if scheme not in ports:
         raise ValueError(f"scheme {scheme} is not supported, only http and https")
     if not parts.hostname:
         raise ValueError("the host is missing")
-    port = parts.port if parts.port is not None else _PORTS[scheme]
+    port = parts.port if parts.port is not None else ports[scheme]
     target = quote(parts.path, safe=_KEPT) or "/"
     if parts.query:
         target += "?" + quote(parts.query, safe=_KEPT)
@@ -92,13 +98,13 @@ def _ascii_host(host: str) -> str:
 
 
 def target_of(text: str) -> Url:
-    """`split_url` for a URL from the settings or from a document.
+    """`split_url` for a URL from the settings or from a document; signed schemes are allowed.
 
     Raises:
-        UnavailableError: it is not an absolute http or https URL.
+        UnavailableError: it is not an absolute URL of these schemes.
     """
     try:
-        return split_url(text)
+        return split_url(text, signed=True)
     except ValueError as exc:
         raise fault(UnavailableError, f"invalid URL: {printable(str(exc))}", shown(text)) from exc
 

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import stat
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -61,14 +62,19 @@ class Copier:
             fd = _open(file)
             stack.callback(os.close, fd)
             if expected and self._registry.has_object(expected.digest, expected.size):
-                digest, table = self._read(file, fd, None, expected.chunks)
+                digest, table = self._read(file, fd, self._compared(file), expected.chunks)
                 if digest == expected.digest:
                     return Stored(self._entry(file, digest, table), 0)
                 return Stored(FileEntry(file.path, table.size, digest, table.ref), 0)
-            new = stack.enter_context(self._registry.storage.upload(fd))
+            sent = _Sent(file.path, self._moved)
+            new = stack.enter_context(self._registry.storage.upload(fd, sent))
             digest, table = self._read(file, fd, new.write, expected.chunks if expected else None)
             new_bytes = self._registry.settle_object(new, digest, table)
+            sent(table.size - sent.count)  # what the registry had already
             return Stored(self._entry(file, digest, table), new_bytes)
+
+    def _compared(self, file: SourceFile) -> Callable[[memoryview], None]:
+        return lambda piece: self._moved(file.path, len(piece))
 
     def _entry(self, file: SourceFile, digest: str, table: ChunkTable) -> FileEntry:
         chunks = self._registry.settle_table(digest, table) if table.size else None
@@ -78,18 +84,16 @@ class Copier:
         self,
         file: SourceFile,
         fd: int,
-        write: Callable[[memoryview], None] | None,
+        write: Callable[[memoryview], None],
         chunks: ChunkRef | None,
     ) -> tuple[str, ChunkTable]:
-        """The digest and chunk table of the file `fd`, whose pieces `write` gets, if given."""
+        """The digest and chunk table of the file `fd`, whose pieces `write` gets."""
         before = os.fstat(fd)
         digests = _Digests(chunks.size if chunks else self._chunk_size)
         while count := os.readv(fd, [self._buffer[: digests.room]]):
             piece = self._buffer[:count]
             digests.add(piece)
-            if write:
-                write(piece)
-            self._moved(file.path, count)
+            write(piece)
         after = os.fstat(fd)
         if digests.size != before.st_size or after.st_mtime_ns != before.st_mtime_ns:
             raise AxonError(
@@ -97,6 +101,21 @@ class Copier:
                 hint="publish again once nothing writes to it",
             )
         return digests.finish()
+
+
+class _Sent:
+    """Counts the bytes of one file that are in the registry, and passes them on; any thread."""
+
+    def __init__(self, path: str, moved: Callable[[str, int], None]) -> None:
+        self.count = 0
+        self._path = path
+        self._moved = moved
+        self._lock = threading.Lock()
+
+    def __call__(self, count: int) -> None:
+        with self._lock:
+            self.count += count
+        self._moved(self._path, count)
 
 
 class _Digests:

@@ -81,8 +81,8 @@ def publish(
     Args:
         description, license, framework: by default from README.md and config.json.
         tags: added to the tags from README.md and config.json.
-        progress: called about once per megabyte, in one thread at a time. An exception from it
-            ends the publish.
+        progress: called for each piece that was read or sent, in one thread at a time. An
+            exception from it ends the publish.
 
     Raises:
         AxonError: the directory has no files, a file cannot be read, the version is published with

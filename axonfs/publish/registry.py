@@ -50,6 +50,7 @@ from axonfs.storage import Storage, Upload
 # Seconds. How long a publisher tries to write a list that others write at the same time.
 CONTEST_TIMEOUT = 120.0
 CONTEST_PAUSE = 1.0  # the longest pause between two tries
+ENTER_ATTEMPTS = 3  # a manifest may be deleted between two requests
 
 
 class Registry:
@@ -129,10 +130,13 @@ class Registry:
         """Make `manifest` a published version, unless the version is published already; return the
         earlier manifest then. In both cases `mend_lists` has to follow."""
         key = manifest_key(manifest.spec)
-        while not self.storage.replace(key, manifest.raw, None):
+        for _ in range(ENTER_ATTEMPTS):
+            if self.storage.replace(key, manifest.raw, None):
+                return None
             if earlier := self.manifest(manifest.spec):
                 return earlier
-        return None
+        what = "the registry has a manifest of it that cannot be read"
+        raise AxonError(what, source=f"{self.storage.name}/{key}")
 
     def mend_lists(self, spec: Spec) -> None:
         """Update the model's versions.json and its entries in index.json from the manifests.

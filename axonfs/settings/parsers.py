@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from axonfs.names import HUBS, printable
 
@@ -28,6 +28,19 @@ _WORDS = {"1": True, "true": True, "yes": True, "on": True} | {
     "off": False,
 }
 
+
+# What an s3 URL may say of how to reach its bucket, by the names in the config file of AWS's tools.
+# Those with words take one of them.
+S3_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "profile": (),
+    "region": (),
+    "endpoint_url": (),
+    "addressing_style": ("path", "virtual", "auto"),
+    "request_payer": ("requester",),
+    "sse": ("AES256", "aws:kms", "aws:kms:dsse"),
+    "sse_kms_key_id": (),
+}
+_BUCKET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,254}")
 
 # One slash is enough: pathlib makes `http:/host` of `http://host`.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
@@ -58,6 +71,8 @@ def as_written(value: object) -> str:
 def parse_registry_url(value: object) -> str:
     """A registry's URL without its trailing slash. URLs with credentials are refused."""
     text = str(value).strip()
+    if text.startswith("s3://"):
+        return _s3_url(text)
     if text.startswith(("/", "./", "../", "~", "file:")):
         raise ValueError("is a directory; `axonfs registry serve DIR` gives it a URL")
     try:
@@ -66,7 +81,7 @@ def parse_registry_url(value: object) -> str:
     except ValueError:
         host, port = None, None
     if host is None or parts.scheme not in ("http", "https") or port == 0:
-        raise ValueError("is not an http:// or https:// URL")
+        raise ValueError("is not an http://, https:// or s3:// URL")
     if not _plain(text):
         raise ValueError("has spaces or other characters that a URL must percent-encode")
     if parts.username is not None or parts.password is not None:
@@ -74,6 +89,30 @@ def parse_registry_url(value: object) -> str:
     if parts.query or parts.fragment:
         raise ValueError("has a query or a fragment; a registry is a plain directory URL")
     return text.rstrip("/")
+
+
+def _s3_url(text: str) -> str:
+    parts = urlsplit(text)
+    if not _plain(text) or parts.fragment:
+        raise ValueError("has spaces, a fragment, or characters that must be percent-encoded")
+    if not _BUCKET.fullmatch(parts.netloc):
+        raise ValueError("has no valid bucket; write s3://bucket/prefix")
+    s3_options(parts.query)
+    return f"s3://{parts.netloc}{parts.path}".rstrip("/") + (f"?{parts.query}" * bool(parts.query))
+
+
+def s3_options(query: str) -> dict[str, str]:
+    """The options in the query of an s3 URL."""
+    try:
+        found = dict(parse_qsl(query, strict_parsing=True)) if query else {}
+    except ValueError as exc:
+        raise ValueError("has a malformed query; write ?name=value&name=value") from exc
+    for name, text in found.items():
+        if name not in S3_OPTIONS:
+            raise ValueError(f"has an unknown option; options: {', '.join(S3_OPTIONS)}")
+        if (words := S3_OPTIONS[name]) and text not in words:
+            raise ValueError(f"has an invalid {name}; allowed: {', '.join(words)}")
+    return found
 
 
 def _plain(text: str) -> bool:

@@ -25,10 +25,12 @@ class Access:
 
     Args:
         has_token: whether requests carry credentials.
+        signed: whether a signer adds them, which also says what to do about a refusal.
     """
 
-    def __init__(self, *, has_token: bool) -> None:
-        self._has_token = has_token
+    def __init__(self, *, has_token: bool, signed: bool = False) -> None:
+        self._has_token = has_token or signed
+        self._signed = signed
         self._readable = False
         self.denial: AccessDeniedError | None = None
 
@@ -38,7 +40,8 @@ class Access:
             answer = await request
         except AccessDeniedError as exc:
             exc.what = f"access denied: {exc.what}"
-            exc.hint = _BAD_TOKEN if self._has_token else _NO_TOKEN
+            if not self._signed:
+                exc.hint = _BAD_TOKEN if self._has_token else _NO_TOKEN
             if not self._readable:
                 self.denial = exc
             raise

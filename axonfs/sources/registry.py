@@ -42,7 +42,7 @@ from axonfs.formats.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest, par
 from axonfs.formats.package import Package
 from axonfs.http_client.bodies import Location
 from axonfs.http_client.documents import Documents
-from axonfs.http_client.urls import shown, split_url, target_of
+from axonfs.http_client.urls import SIGNED, shown, split_url, target_of
 from axonfs.names import LATEST, Spec
 from axonfs.sources.access import Access
 from axonfs.sources.kept import KeptDocuments
@@ -76,9 +76,11 @@ class RegistrySource:
         cache: DocumentCache | None = None,
         allow_unverified: bool = False,
     ) -> None:
-        root = target_of(url)
+        root = target_of(url.partition("?")[0])
         self.url = str(root).rstrip("/") + "/"
-        self.name = root.origin.authority + root.target.rstrip("/")
+        signed = root.origin.scheme in SIGNED
+        self.name = ("s3://" if signed else "") + root.origin.authority + root.target.rstrip("/")
+        self._searchable = not signed
         self._origin = root.origin
         self._secrets = {**root.credentials, **_bearer(token)}
         self._documents = documents
@@ -87,7 +89,7 @@ class RegistrySource:
         self._no_index_until = float("-inf")
         self._indexed = True  # False once the registry was found to have no index
         self._specs: frozenset[Spec] = frozenset()  # of the last index
-        self._access = Access(has_token=bool(self._secrets))
+        self._access = Access(has_token=bool(self._secrets), signed=signed)
 
     def __repr__(self) -> str:
         return f"<RegistrySource {self.url}>"
@@ -193,6 +195,8 @@ class RegistrySource:
 
     async def _request_search(self, query: str) -> list[Listing] | None:
         """The results of the registry's own search; None if it has no search."""
+        if not self._searchable:
+            return None
         url = f"{self.url}{_API}search?q={quote(query, safe='')}"
         try:
             fetched = await self._access.optional(
@@ -289,17 +293,26 @@ def _content_url(base: str, kind: str, digest: str) -> str:
 def _rebased(listed: str, registry: str, base: str) -> str | None:
     """A package's absolute URL, moved to `base` if needed; None if it is invalid."""
     try:
-        url = split_url(urljoin(base, listed))
+        url = split_url(_joined(base, listed), signed=base.startswith("s3:"))
     except ValueError:
         return None
+    if url.origin.scheme in SIGNED and url.origin != target_of(base).origin:
+        return None  # no manifest may have this user sign a request for another bucket
     try:
-        old = split_url(registry)
+        old = split_url(registry, signed=True)
     except ValueError:
         return str(url)
     if url.origin != old.origin:
         return str(url)
     root = old.target.rstrip("/") + "/"
     return base.rstrip("/") + "/" + url.target.removeprefix(root).lstrip("/")
+
+
+def _joined(base: str, listed: str) -> str:
+    """`urljoin`, which knows no s3 URLs."""
+    scheme, _, rest = base.partition("://")
+    joined = urljoin(f"https://{rest}", listed)
+    return joined if urlsplit(listed).scheme else f"{scheme}{joined.removeprefix('https')}"
 
 
 def _listings(body: bytes, url: str) -> list[Listing]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from axonfs.errors import MalformedError
@@ -65,9 +65,9 @@ class Directory:
                     yield Listed(key, status.st_size, status.st_mtime)
 
     @contextlib.contextmanager
-    def upload(self, fd: int) -> Iterator[DirectoryUpload]:
+    def upload(self, fd: int, sent: Callable[[int], object]) -> Iterator[DirectoryUpload]:
         with draft(self._drafts) as new:
-            yield DirectoryUpload(self.root, new)
+            yield DirectoryUpload(self.root, new, sent)
 
     def put(self, key: str, body: bytes) -> bool:
         with draft(self._drafts) as new:
@@ -100,12 +100,14 @@ class Directory:
 class DirectoryUpload:
     """An object that is written as a draft while it is read."""
 
-    def __init__(self, root: Path, new: Draft) -> None:
+    def __init__(self, root: Path, new: Draft, sent: Callable[[int], object]) -> None:
         self._root = root
         self._new = new
+        self._sent = sent
 
     def write(self, piece: memoryview) -> None:
         write_all(self._new.fd, piece)
+        self._sent(len(piece))
 
     def settle(self, key: str, digest: str, table: ChunkTable) -> None:
         self._new.move_to(self._root / key)

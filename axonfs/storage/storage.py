@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
@@ -86,10 +86,14 @@ class Storage(Protocol):
         """
         ...
 
-    def upload(self, fd: int) -> AbstractContextManager[Upload]:
+    def upload(self, fd: int, sent: Callable[[int], object]) -> AbstractContextManager[Upload]:
         """Begin the upload of an object, whose bytes are those of the open file `fd`.
 
         The end of the block gives up an upload that was not settled.
+
+        Args:
+            sent: called in any thread with the number of bytes of each piece that was written. An
+                exception from it ends the upload.
         """
         ...
 

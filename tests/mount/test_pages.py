@@ -15,11 +15,12 @@ from tests.support.core import Core
 from tests.support.hub import TOKEN, HubServer, Repo, git_oid, sha256
 from tests.support.modelscope import ModelScopeServer
 from tests.support.packages import add_package
+from tests.support.seaweed import Seaweed
 from tests.support.transcript import Examples, Meanwhile, Step, Terminal, steps
 
 pytestmark = pytest.mark.mount
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ("axon.md", "versions.md", "huggingface.md", "python.md", "kernels.md")
+PAGES = ("axon.md", "versions.md", "huggingface.md", "python.md", "kernels.md", "s3.md")
 MIB = 1 << 20
 WEIGHTS = bytes(range(256)) * (25 << 12)
 STORY = {
@@ -97,8 +98,21 @@ def events(hub: HubServer, tmp_path: Path) -> Mapping[str, Callable[[], object]]
 
 
 @pytest.fixture
+def store(request: pytest.FixtureRequest) -> Mapping[str, str]:
+    """How the page about object stores reaches its bucket `models`."""
+    if request.node.callspec.params["name"] != "s3.md":
+        return {}
+    seaweed: Seaweed = request.getfixturevalue("seaweed")
+    return seaweed.environment()
+
+
+@pytest.fixture
 def terminal(
-    registry: AxonRegistry, hub: HubServer, modelscope: ModelScopeServer, tmp_path: Path
+    registry: AxonRegistry,
+    hub: HubServer,
+    modelscope: ModelScopeServer,
+    store: Mapping[str, str],
+    tmp_path: Path,
 ) -> Iterator[Terminal]:
     home = tmp_path / "home"
     home.mkdir()
@@ -113,6 +127,7 @@ def terminal(
             "MLOS_CORE_ENDPOINT": core.url,
             "HF_ENDPOINT": hub.url,
             "MODELSCOPE_ENDPOINT": modelscope.url,
+            **store,
         }
         names = {
             "http://models.example.org": registry.url,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from trio.testing import MockClock
 
 from tests.support.faulty import FaultyOrigin
 from tests.support.registry import RegistryServer
+from tests.support.seaweed import BUCKET, Seaweed, seaweedfs
 from tests.support.wiring import Authority
 
 
@@ -50,6 +52,21 @@ def clock() -> MockClock:
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority.make(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """An object store; `bucket_url` is a prefix in it."""
+    with seaweedfs(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket_url(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The s3 URL of an empty registry, which this process and its children may write."""
+    for name, text in seaweed.environment().items():
+        monkeypatch.setenv(name, text)
+    return f"s3://{BUCKET}/{secrets.token_hex(4)}/reg"
 
 
 @pytest.fixture

@@ -80,9 +80,12 @@ class RegistryServer:
         with self._lock:
             self.bytes_sent += count
 
+    def handler(self) -> type[RegistryHandler]:
+        return _handler(self)
+
     def __enter__(self) -> Self:
         self._server = axonfs.serve.RegistryServer(
-            self._directory, "127.0.0.1", self._port, _handler(self)
+            self._directory, "127.0.0.1", self._port, self.handler()
         )
         self._port = self._server.server_address[1]  # the same one, if it is entered again
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))

@@ -10,15 +10,17 @@ import pytest
 from axonfs.errors import MalformedError
 from axonfs.formats.chunktable import ChunkTable, chunk_digest
 from axonfs.formats.layout import object_key
-from axonfs.storage import Content, Directory, Storage
+from axonfs.storage import Content, Directory, S3Storage, Storage
 
 KEY = "api/v1/index.json"
 CHUNK = 64 << 10
 
 
-@pytest.fixture
-def storage(tmp_path: Path) -> Storage:
-    made = Directory(tmp_path / "registry")
+@pytest.fixture(params=["directory", "s3"])
+def storage(tmp_path: Path, request: pytest.FixtureRequest) -> Storage:
+    made: Storage = Directory(tmp_path / "registry")
+    if request.param == "s3":
+        made = S3Storage(request.getfixturevalue("bucket_url"))
     made.prepare()
     return made
 
@@ -33,7 +35,7 @@ def upload(storage: Storage, path: Path, *, settled: bool = True) -> str:
     """Upload the file, whose size is at most a chunk's; return its key."""
     data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
-    with path.open("rb") as file, storage.upload(file.fileno()) as new:
+    with path.open("rb") as file, storage.upload(file.fileno(), bool) as new:
         new.write(memoryview(data))
         if settled:
             table = ChunkTable(len(data), CHUNK, chunk_digest(data))

