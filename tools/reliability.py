@@ -49,6 +49,13 @@ ROWS: Mapping[str, tuple[str, Callable[[Figures], str]]] = {
             " the registry was sound each time"
         ),
     ),
+    "kill_publisher_s3": (
+        "Publishers to an object store killed",
+        lambda f: (
+            f"{f['steps']:,.0f} times, once before each request that writes;"
+            " the registry was sound each time"
+        ),
+    ),
     "kill_publisher_anytime": (
         "Publishers killed at any moment",
         lambda f: f"{f['rounds']:,.0f} rounds; the registry was sound each time",
