@@ -60,10 +60,13 @@ class Readahead:
             )
         }
 
-    def on_read(self, offset: int, length: int, *, absent: bool = False) -> Range | None:
+    def on_read(
+        self, offset: int, length: int, *, reads: int = 1, absent: bool = False
+    ) -> Range | None:
         """The byte range to fetch ahead after a read of `[offset, offset + length)`.
 
         Args:
+            reads: how many reads in a row it was; two already are a stream.
             absent: the read's own bytes are neither local nor on their way, so what was asked
                 for ahead of them has been evicted and is asked for again.
         """
@@ -71,8 +74,7 @@ class Readahead:
         end = min(offset + length, self._size)
         cursor = self._follow(offset)
         if cursor is None:
-            self._start(end)
-            return None
+            cursor = self._start(end if reads == 1 else offset)
         cursor.used = self._clock
         if end <= cursor.position:
             return None  # several readers of one place are no stream
@@ -98,10 +100,11 @@ class Readahead:
         ]
         return min(near, key=lambda cursor: abs(offset - cursor.position), default=None)
 
-    def _start(self, end: int) -> None:
+    def _start(self, position: int) -> Cursor:
         if len(self.cursors) >= MAX_CURSORS:
             self.cursors.remove(min(self.cursors, key=lambda cursor: cursor.used))
-        self.cursors.append(Cursor(end, end, used=self._clock))
+        self.cursors.append(Cursor(position, position, used=self._clock))
+        return self.cursors[-1]
 
     def _advance(self, cursor: Cursor) -> Range | None:
         cursor.window = min(cursor.window or self._first_window(), self._share())

@@ -242,7 +242,10 @@ class Files:
     async def _read(self, feed: Feed, place: File, offset: int, size: int) -> memoryview:
         stored = feed.object
         chunks = chunk_span(offset, size, stored.chunk_size)
-        ahead = None if feed.complete else self._ahead(feed, place, chunks, offset, size)
+        ahead = None
+        if not feed.complete:
+            absent = feed.absent(chunks.start)
+            ahead = self._ahead(feed, place, Range(offset, offset + size), 1, absent=absent)
         stored.touch()
         with self._buffers.borrowed(size) as view:
             while True:
@@ -307,16 +310,13 @@ class Files:
         if feed is None or feed.complete or not isinstance(handle.place, File):
             return None
         feed.object.touch()
-        if count > 1:  # so that two reads in a row begin a window, as they do one by one
-            feed.readahead.on_read(span.start, 1, absent=absent)
-        chunks = chunk_span(span.start, span.size, feed.object.chunk_size)
-        return self._ahead(feed, handle.place, chunks, span.start, span.size)
+        return self._ahead(feed, handle.place, span, count, absent=absent)
 
     def _ahead(
-        self, feed: Feed, place: File, chunks: Range, offset: int, size: int
+        self, feed: Feed, place: File, span: Range, count: int, *, absent: bool
     ) -> Range | None:
-        """The chunks to fetch ahead after a read of `chunks`, if any."""
-        ahead = feed.readahead.on_read(offset, size, absent=feed.absent(chunks.start))
+        """The chunks to fetch ahead after `count` reads in a row of the bytes `span`, if any."""
+        ahead = feed.readahead.on_read(span.start, span.size, reads=count, absent=absent)
         if ahead is None:
             return None
         if self._prefetcher and ahead.stop == feed.entry.size:

@@ -145,3 +145,8 @@ def test_what_is_near_a_reader() -> None:
     near = readahead.near(MIB, 2 * MIB)
     assert {9, 10, 11, 50, 51, 52, 53} <= near
     assert near.isdisjoint({0, 7, 13, 40, 49, 90})
+
+
+def test_reads_told_together_are_a_stream_from_the_first_time_on() -> None:
+    readahead = Readahead(1 << 30)
+    assert readahead.on_read(0, 4 * MIB, reads=4) == Range(4 * MIB, 4 * MIB + FIRST_WINDOW)
