@@ -23,7 +23,7 @@ from typing import Any
 import trio
 
 from axonfs.ahead.bulk import Bulk
-from axonfs.ahead.plan import CONFIG, Plan, plan, starts_load
+from axonfs.ahead.plan import CONFIG, Plan, plan, reads_back, starts_load
 from axonfs.catalog.tree import Version
 from axonfs.errors import AxonError, fault_of
 from axonfs.fetch import Feed, Fetcher
@@ -32,6 +32,18 @@ from axonfs.store import Store
 from axonfs.units import size
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """An open or a read that begins a stage.
+
+    `most` is the most bytes to fetch; `back` means that the shards before it are read next.
+    """
+
+    path: str
+    most: float = math.inf
+    back: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -79,7 +91,7 @@ class Load:
         self.version = version
         self.state = "waiting"
         self.ended = math.inf  # when, in trio's time
-        self.triggers: list[str] = []
+        self.triggers: list[Trigger] = []
         self._before = before.triggers if before else []
         self._fetcher = fetcher
         self._everything = everything
@@ -105,17 +117,23 @@ class Load:
         """Bytes that are still missing."""
         return sum(stage.left for stage in self._stages)
 
-    def foresee(self, path: str) -> None:
-        """Add a trigger: the program also opened the file at `path`.
+    @property
+    def paths(self) -> list[str]:
+        """The files that programs opened or read, of an earlier load too."""
+        return [one.path for one in (*self._before, *self.triggers)]
+
+    def foresee(self, path: str, most: float = math.inf) -> None:
+        """Add a trigger: the program also opened or reads the file at `path`.
 
         Every loader reads config.json, so it adds nothing to a trigger that tells the format.
         """
         folder, _, name = path.rpartition("/")
         if name == CONFIG:
-            known = filter(starts_load, [*self._before, *self.triggers])
+            known = filter(starts_load, self.paths)
             path = next((one for one in known if one.rpartition("/")[0] == folder), path)
-        if path not in self.triggers:
-            self.triggers.append(path)
+        if all((path, most) != (one.path, one.most) for one in self.triggers):
+            back = reads_back(self.version.manifest.files, path, self.paths)
+            self.triggers.append(Trigger(path, most, back))
             self._changed.set()
 
     def stop(self) -> None:
@@ -129,7 +147,7 @@ class Load:
         stage = self._stages[-1] if self._stages else None
         return {
             "spec": str(self.version.spec),
-            "trigger": stage.trigger if stage else self.triggers[0],
+            "trigger": stage.trigger if stage else self.triggers[0].path,
             "state": self.state,
             "files": len(stage.entries) if stage else 0,
             "size": stage.size if stage else 0,
@@ -168,25 +186,31 @@ class Load:
         self.ended = trio.current_time()  # no checkpoint since then: no trigger can be lost
         return False
 
-    async def _follow(self, trigger: str, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _follow(self, trigger: Trigger, *, task_status: trio.TaskStatus[None]) -> None:
         """Fetch the files of one trigger; started when the last request is in flight."""
-        chosen = await self._plan(trigger, {})
+        path, chosen = trigger.path, await self._plan(trigger, {})
         if chosen.guides:
-            async with self._stage(trigger, chosen) as stage:
+            async with self._stage(path, chosen) as stage:
                 first = set(chosen.small)
                 await self._fetch(stage, [entry for entry in stage.missing if entry in first])
             chosen = await self._plan(trigger, await self._texts(chosen.guides))
-        async with self._stage(trigger, chosen) as stage:
+        async with self._stage(path, chosen) as stage:
             if stage.missing and self.state != "no room":
-                what = self.version.spec, trigger, size(stage.left)
+                what = self.version.spec, path, size(int(min(stage.left, trigger.most)))
                 log.info("%s: %s was opened, fetching %s", *what)
-                await self._fetch(stage, stage.missing, task_status)
+                await self._fetch(stage, stage.missing, trigger.most, task_status)
             else:
                 task_status.started()
 
-    async def _plan(self, trigger: str, texts: dict[str, str]) -> Plan:
-        files = self.version.manifest.files
-        make = partial(plan, files, trigger, everything=self._everything, texts=texts)
+    async def _plan(self, trigger: Trigger, texts: dict[str, str]) -> Plan:
+        make = partial(
+            plan,
+            self.version.manifest.files,
+            trigger.path,
+            everything=self._everything,
+            texts=texts,
+            back=trigger.back,
+        )
         return await trio.to_thread.run_sync(make)
 
     @asynccontextmanager
@@ -227,10 +251,11 @@ class Load:
         self,
         stage: _Stage,
         missing: Sequence[FileEntry],
+        most: float = math.inf,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Fetch the entries in their order, as far as they fit."""
-        wanted = stage.bulk.missing(missing)
+        """Fetch the entries in their order, at most `most` bytes, as far as they fit."""
+        wanted = min(stage.bulk.missing(missing), most)
         room = await self._room(self)
         if room < wanted:
             self.state = "no room"
@@ -238,9 +263,11 @@ class Load:
                 "%s: prefetch fetches only the first %s of %s: more does not fit into the cache",
                 self.version.spec,
                 size(max(room, 0)),
-                size(wanted),
+                size(int(wanted)),
             )
-        await stage.bulk.fetch(missing, width=self._width, room=room, task_status=task_status)
+        await stage.bulk.fetch(
+            missing, width=self._width, room=min(room, most), task_status=task_status
+        )
 
     def _go_without(self, entry: FileEntry, exc: AxonError | OSError) -> None:
         self.state = "incomplete"

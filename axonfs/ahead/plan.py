@@ -47,7 +47,11 @@ _ALTERNATIVES = (".gguf", ".onnx")
 _SUFFIX = re.compile(r"\.(safetensors|bin|pt|pth|gguf|h5|msgpack|onnx)$")
 _TRAINING = re.compile(r"training_args|optimizer|scheduler|scaler|rng_state|random_states")
 _SHARD = re.compile(r"-[0-9]+-of-[0-9]+")
-_NUMBER = re.compile(r"[-_.][0-9]{3,}(?=-of-|\.)")  # fewer digits are a size or a quantisation
+# The numbers of a shard. Others of less than three digits are a size or a quantisation.
+_NUMBER = re.compile(
+    r"[-_.][0-9]+(?=-of-)|(?<!-of)[-_.](?:[0-9]{3,}|0[0-9])(?=\.)"
+    r"|(?<=part|rank)[-_.]?[0-9]+(?=[-_.])|(?<=shard|layer)[-_.]?[0-9]+(?=[-_.])"
+)
 _MODULE = re.compile(r"[0-9]+_\w+")  # sentence-transformers: 1_Pooling, 2_Dense
 
 
@@ -78,21 +82,24 @@ def plan(
     *,
     everything: bool = False,
     texts: Mapping[str, str] | None = None,
+    back: bool = False,
 ) -> Plan:
-    """The files of a load that begins by opening `trigger`; for a shard, it and the next ones.
+    """The files of a load that begins by opening `trigger`; for weights, they and the next shards.
 
     Args:
-        trigger: a path for which `starts_load` is true, or one that has `following` files.
+        trigger: a path for which `starts_load` or `is_weights` is true.
         everything: plan every file of the version, in all formats.
         texts: the texts of the guides, by path.
+        back: the loader reads the shards in reverse order.
     """
     if everything:
         small = [entry for entry in files if _is_small(entry)]
         rest = [entry for entry in files if not _is_small(entry)]
         return Plan(_natural(small), _natural(rest))
-    if shards := following(files, trigger):
+    if not starts_load(trigger):
         # The rest of this one first: a reader that jumps leaves holes, and comes back to them.
-        return Plan(weights=(*(entry for entry in files if entry.path == trigger), *shards))
+        own = (entry for entry in files if entry.path == trigger)
+        return Plan(weights=(*own, *following(files, trigger, back=back)))
     folders = _by_folder(files)
     home, _, opened = trigger.rpartition("/")
     texts = texts or {}
@@ -107,26 +114,53 @@ def plan(
     )
 
 
-def following(files: Sequence[FileEntry], path: str) -> tuple[FileEntry, ...]:
+def is_weights(path: str) -> bool:
+    """Whether the file at `path` has weights, by its name."""
+    return _format(path.rpartition("/")[2]) is not None or _series(path) is not None
+
+
+def following(
+    files: Sequence[FileEntry], path: str, *, back: bool = False
+) -> tuple[FileEntry, ...]:
     """The shards that a loader reads after the one at `path`: the next one, and more while they are
     less than `AHEAD` together. Empty for other files and for the last shard."""
-    series, folder = _series(path), path.rpartition("/")[0]
-    if series is None:
+    if (series := _series(path)) is None:
         return ()
-    shards = [
-        entry
-        for entry in files
-        if entry.path.rpartition("/")[0] == folder and _series(entry.path) == series
-    ]
-    later = _natural(entry for entry in shards if _order(entry.path) > _order(path))
+    shards = _natural(entry for entry in files if _series(entry.path) == series)
+    at = [entry.path for entry in shards].index(path)
+    later = shards[:at][::-1] if back else shards[at + 1 :]
     before = itertools.accumulate((entry.size for entry in later), initial=0)
     return tuple(entry for entry, size in zip(later, before, strict=False) if size < AHEAD)
 
 
+def comes_before(first: str, second: str) -> bool:
+    """Whether both files are shards of one series, in this order."""
+    series = _series(first)
+    return series is not None and series == _series(second) and _order(first) < _order(second)
+
+
+def reads_back(files: Sequence[FileEntry], path: str, before: Iterable[str]) -> bool:
+    """Whether a loader reads its shards in reverse order.
+
+    Args:
+        path: the shard that it reads.
+        before: the files that it read before, the last one at the end. If none is a shard of the
+            same series, it reads in reverse if it begins with the last shard.
+    """
+    series = _series(path)
+    others = [other for other in before if other != path and _series(other) == series]
+    if others:
+        return _order(path) < _order(others[-1])
+    return not following(files, path)
+
+
 def _series(path: str) -> str | None:
-    """The path of a shard without its number; None if it is not a shard."""
-    numbered = _NUMBER.search(path) and _format(path.rpartition("/")[2]) is not None
-    return _NUMBER.sub("", path, count=1) if numbered else None
+    """The path of a shard without its numbers; None if it is not a shard."""
+    folder, slash, name = path.rpartition("/")
+    series = _NUMBER.sub("", name)
+    if series == name or ("-of-" not in name and _format(name) is None):
+        return None
+    return f"{folder}{slash}{series}"
 
 
 _Folder = Mapping[str, FileEntry]

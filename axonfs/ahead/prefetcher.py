@@ -2,20 +2,24 @@
 
 Sits above load and evictor, below vfs. A loader opens `config.json` long before the first weight
 (vLLM: 20 s). A walk through the versions opens it too, but reads no weights; walks.py distinguishes
-the two. A program that streams a shard is loading in any case. plan.py says what to fetch, and
-load.py fetches it. Trio thread only.
+the two. A program that streams a shard is loading in any case. One that opens weights after another
+file of the version probably is, and so is one that reads weights here and there: for these, only
+some bytes are fetched at a time. plan.py says what to fetch, and load.py fetches it. Trio thread
+only.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import trio
 
 from axonfs.ahead.load import Load
-from axonfs.ahead.plan import following, starts_load
+from axonfs.ahead.pairs import Pairs
+from axonfs.ahead.plan import AHEAD, following, is_weights, reads_back, starts_load
 from axonfs.ahead.walks import Opens
 from axonfs.catalog.tree import Version
 from axonfs.fetch import Fetcher
@@ -57,29 +61,36 @@ class Prefetcher:
         self._width = width
         self._slots: dict[Source | None, trio.CapacityLimiter] = {}
         self._opens = Opens()
+        self._pairs = Pairs()
         self._loads: dict[Spec, Load] = {}
 
-    def opened(self, version: Version, path: str, program: int = 0) -> None:
+    def opened(self, version: Version, path: str, program: int = 0, *, whole: bool = False) -> None:
         """Note that a program opened a file in the way of a loader. No checkpoint; raises nothing.
 
         Args:
             program: the id of its thread, 0 if it is not known.
+            whole: the file is local, so that its reads may not be seen.
         """
-        if self._mode == "off" or self._fetcher.offline or version.source is None:
+        if not self._may_fetch(version):
             return
-        if not starts_load(path):
+        first = self._pairs.opened(version.spec, path, program, trio.current_time())
+        if starts_load(path):
+            if not self._opens:
+                self._nursery.start_soon(self._judge)
+            self._opens.add(version, path, program, trio.current_time())
+        elif whole:
             self._go_on(version, path)
-            return
-        if not self._opens:
-            self._nursery.start_soon(self._judge)
-        self._opens.add(version, path, program, trio.current_time())
+        elif first:
+            self.scattered(version, first)
+
+    def _may_fetch(self, version: Version) -> bool:
+        online = not self._fetcher.offline and version.source is not None
+        return self._mode != "off" and online
 
     def _go_on(self, version: Version, path: str) -> None:
         """If the open file is one of the shards that were prefetched last, prefetch the next."""
-        load, files = self._loads.get(version.spec), version.manifest.files
-        before = load.triggers[-1] if load else path
-        shards = () if starts_load(before) else following(files, before)
-        if any(shard.path == path for shard in shards):
+        load = self._loads.get(version.spec)
+        if load and not starts_load(load.paths[-1]) and self._digest(version, path) in load.digests:
             self.streamed(version, path)
 
     def streamed(self, version: Version, path: str) -> None:
@@ -87,12 +98,29 @@ class Prefetcher:
 
         No checkpoint; raises nothing.
         """
-        if self._mode == "off" or self._fetcher.offline or version.source is None:
+        if not self._may_fetch(version):
             return
-        digests = {shard.digest for shard in following(version.manifest.files, path)}
-        load = self._loads.get(version.spec)
+        load, files = self._loads.get(version.spec), version.manifest.files
+        back = reads_back(files, path, load.paths if load else ())
+        digests = {shard.digest for shard in following(files, path, back=back)}
         if not (load and load.active and digests <= load.digests) and digests:
             self._begin(version, [path])
+
+    def scattered(self, version: Version, path: str) -> None:
+        """Note that programs read weights in an order of their own, and prefetch some of the file.
+
+        To be called again as they go on. No checkpoint; raises nothing.
+        """
+        load = self._loads.get(version.spec)
+        if not self._may_fetch(version) or not is_weights(path):
+            return
+        if not (load and load.active and self._digest(version, path) in load.digests):
+            self._begin(version, [path], AHEAD)
+
+    @staticmethod
+    def _digest(version: Version, path: str) -> str | None:
+        entry = version.manifest.file(path)
+        return entry.digest if entry else None
 
     def evicted(self, digests: Iterable[str]) -> None:
         """Note that objects lost local bytes, and stop the loads that fetched them."""
@@ -114,7 +142,7 @@ class Prefetcher:
             for opened in self._opens.judge(trio.current_time()):
                 self._begin(opened.version, opened.paths)
 
-    def _begin(self, version: Version, paths: list[str]) -> None:
+    def _begin(self, version: Version, paths: list[str], most: float = math.inf) -> None:
         load = self._loads.get(version.spec)
         if load is None or not load.active:
             self._loads.pop(version.spec, None)  # keep the order by start
@@ -128,7 +156,7 @@ class Prefetcher:
             )
             self._nursery.start_soon(self._run, load, version.source)
         for path in paths:
-            load.foresee(path)
+            load.foresee(path, most)
         self._forget()
 
     def _forget(self) -> None:

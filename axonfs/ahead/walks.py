@@ -93,7 +93,7 @@ class Opens:
         loads = {number: one for number, one in ready.items() if not one.walks}
         if self._walk or len(_specs(rest)) > MOST_AT_ONCE:
             self._walk = bool(self._programs)
-            loads = {number: one for number, one in loads.items() if _is_there(number)}
+            loads = {number: one for number, one in loads.items() if is_there(number)}
         if len(_specs(loads.values())) > MOST_AT_ONCE:
             return []
         return [opened for one in loads.values() for opened in one.opened.values()]
@@ -103,6 +103,6 @@ def _specs(programs: Iterable[_Program]) -> set[Spec]:
     return {spec for one in programs for spec in one.opened}
 
 
-def _is_there(program: int) -> bool:
+def is_there(program: int) -> bool:
     """Whether the thread still runs. A walk by a shell's loop has a new one for each file."""
     return program > 0 and os.path.exists(f"/proc/{program}")

@@ -98,6 +98,11 @@ class Feed:
         return self.object.present_bytes
 
     @property
+    def unread(self) -> int:
+        """About how many bytes are local that no reader has read since the object is in use."""
+        return max(self.local_bytes - self.readahead.read, 0)
+
+    @property
     def copied(self) -> bool:
         """Whether its bytes come from a copy on this machine."""
         return self.download.blob is not None

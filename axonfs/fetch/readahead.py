@@ -46,6 +46,7 @@ class Readahead:
     def __init__(self, size: int) -> None:
         self._size = size
         self._clock = 0
+        self.read = 0  # bytes; what several readers or one again reads counts each time
         self.cursors: list[Cursor] = []
 
     def near(self, unit: int, behind: int) -> set[int]:
@@ -78,10 +79,16 @@ class Readahead:
         cursor.used = self._clock
         if end <= cursor.position:
             return None  # several readers of one place are no stream
+        self.read += end - max(cursor.position, offset)
         cursor.position = end
         if absent or cursor.issued < end:
             cursor.issued = end
         return self._advance(cursor)
+
+    @property
+    def scattered(self) -> bool:
+        """Whether readers stream the object at more than one place, so that they leave holes."""
+        return sum(cursor.window > 0 for cursor in self.cursors) > 1
 
     def due(self, offset: int) -> int:
         """How far a reader at `offset` has to come for `on_read` to ask for more, in bytes."""

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import trio
 
+from axonfs.ahead.plan import AHEAD
 from axonfs.ahead.prefetcher import Prefetcher
 from axonfs.errors import BadHandleError, CorruptError
 from axonfs.fetch import Feed, Fetcher
@@ -310,7 +311,10 @@ class Files:
         if feed is None or feed.complete or not isinstance(handle.place, File):
             return None
         feed.object.touch()
-        return self._ahead(feed, handle.place, span, count, absent=absent)
+        ahead = self._ahead(feed, handle.place, span, count, absent=absent)
+        if ahead is not None:
+            feed.want(ahead)  # at once: the caller keeps one range for each object
+        return ahead
 
     def _ahead(
         self, feed: Feed, place: File, span: Range, count: int, *, absent: bool
@@ -321,6 +325,8 @@ class Files:
             return None
         if self._prefetcher and ahead.stop == feed.entry.size:
             self._prefetcher.streamed(place.version, place.entry.path)
+        elif self._prefetcher and feed.readahead.scattered and feed.unread < AHEAD // 2:
+            self._prefetcher.scattered(place.version, place.entry.path)
         return chunk_span(ahead.start, ahead.size, feed.object.chunk_size)
 
     def release(self, number: int) -> bool:

@@ -221,8 +221,9 @@ class Vfs:
 
     def foresee(self, handle: Handle, thread: int = 0) -> None:
         """Notify the prefetcher of a file that a thread opened in the way of a loader."""
-        if self._prefetcher and isinstance(place := handle.place, File):
-            self._prefetcher.opened(place.version, place.entry.path, thread)
+        if self._prefetcher and handle.feed and isinstance(place := handle.place, File):
+            whole = handle.feed.complete
+            self._prefetcher.opened(place.version, place.entry.path, thread, whole=whole)
 
     async def restore(self) -> None:
         """Take over the handles that an earlier worker gave the kernel. Sends nothing.

@@ -101,10 +101,9 @@ def test_shards(start_mount: MountFactory, tmp_path: Path) -> None:
     """While a program streams a shard of a model the rest of it and the next one are fetched,
     behind all readers, and more of them while they are less than 256 MiB together."""
     shards = {f"weights-0000{number}-of-00003.bin": 4 << 20 for number in (1, 2, 3)}
-    model = make_model(tmp_path / "sharded", shards)
-    publish(model, parse_spec("nlp/sharded@1.0.0"), tmp_path / "shards", chunk_size=64 << 10)
+    registry, model = publish_shards(tmp_path, shards), tmp_path / "sharded"
     first, second, third = shards
-    with RegistryServer(tmp_path / "shards") as server:
+    with RegistryServer(registry) as server:
         mount = start_mount(server.url)
         version = mount.path / "nlp/sharded/1.0.0"
         with (version / second).open("rb") as header:
@@ -113,6 +112,45 @@ def test_shards(start_mount: MountFactory, tmp_path: Path) -> None:
         until(lambda: local(version / second) == shards[second])
         until(lambda: local(version / third) == shards[third])
         assert loads(mount)["nlp/sharded@1.0.0"]["trigger"] == first
+
+
+def publish_shards(tmp_path: Path, sizes: dict[str, int]) -> Path:
+    """A registry with one model of shards."""
+    model = make_model(tmp_path / "sharded", sizes)
+    publish(model, parse_spec("nlp/sharded@1.0.0"), tmp_path / "shards", chunk_size=64 << 10)
+    return tmp_path / "shards"
+
+
+def test_a_second_file(start_mount: MountFactory, tmp_path: Path) -> None:
+    """If a program opens weights within ten seconds after another file of the version, such as
+    `config.json` or another shard, some 256 MiB of them and of the next shards are fetched at once,
+    behind all readers."""
+    shards = {f"weights-0000{number}-of-00003.gguf": 4 << 20 for number in (1, 2, 3)}
+    with RegistryServer(publish_shards(tmp_path, shards)) as server:
+        mount = start_mount(server.url)
+        version = mount.path / "nlp/sharded/1.0.0"
+        first, second, _ = (version / name for name in shards)
+        with first.open("rb", buffering=0) as head:
+            head.read(100)
+        assert loads(mount) == {}
+        with second.open("rb", buffering=0) as head:
+            head.read(100)
+        until(lambda: all(local(version / name) == size for name, size in shards.items()))
+        assert loads(mount)["nlp/sharded@1.0.0"]["trigger"] == first.name
+
+
+def test_two_places(start_mount: MountFactory, tmp_path: Path) -> None:
+    """While programs stream weights at two places of a file, its missing parts are fetched, behind
+    all readers and some 256 MiB at a time."""
+    size = 96 << 20
+    with RegistryServer(publish_shards(tmp_path, {"weights.gguf": size})) as server:
+        mount = start_mount(server.url)
+        weights = mount.path / "nlp/sharded/1.0.0/weights.gguf"
+        with weights.open("rb", buffering=0) as file:
+            for place in (64 << 20, 32 << 20):
+                for offset in range(place, place + (4 << 20), 1 << 20):
+                    os.pread(file.fileno(), 1 << 20, offset)
+        until(lambda: local(weights) == size)
 
 
 def test_modes(start_mount: MountFactory, registry: RegistryServer, tmp_path: Path) -> None:

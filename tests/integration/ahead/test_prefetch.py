@@ -14,6 +14,7 @@ import pytest
 import trio
 
 import axonfs.ahead.plan
+import axonfs.ahead.prefetcher
 import axonfs.ahead.walks
 from axonfs.ahead.prefetcher import Prefetcher
 from axonfs.engine import Engine, open_engine
@@ -352,3 +353,27 @@ async def _whole(engine: Engine, spec: str) -> bool:
     entry = version.manifest.file("model.safetensors")
     info = engine.store.peek(entry.digest) if entry else None
     return info is not None and info.complete
+
+
+async def test_a_guess_fetches_no_more_than_some_bytes_of_a_shard_and_the_next_one(
+    tmp_path: Path, origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(axonfs.ahead.prefetcher, "AHEAD", 3 * CHUNK)
+    async with foreseeing(tmp_path, origin) as it:
+        version = await it.parts.tree.version(parse_spec(SPEC))
+        it.prefetcher.scattered(version, PARTS[1])
+        assert await it.ended() == "done"
+        assert [it.local(path) for path in PARTS] == [0, 2 * CHUNK, 0]  # whole requests
+        it.prefetcher.scattered(version, PARTS[2])
+        assert await it.ended() == "done"
+        assert [it.local(path) for path in PARTS] == [0, 2 * CHUNK, 2 * CHUNK]
+
+
+async def test_shards_are_fetched_in_the_order_of_their_reader(
+    tmp_path: Path, origin: FaultyOrigin
+) -> None:
+    async with foreseeing(tmp_path, origin) as it:
+        version = await it.parts.tree.version(parse_spec(SPEC))
+        it.prefetcher.streamed(version, PARTS[2])
+        assert await it.ended() == "done"
+        assert it.asked(origin) == [PARTS[2], PARTS[1], PARTS[0]]

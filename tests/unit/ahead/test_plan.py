@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axonfs.ahead.plan import AHEAD, SMALL, Plan, following, plan, starts_load
+from axonfs.ahead.plan import AHEAD, SMALL, Plan, following, plan, reads_back, starts_load
 from axonfs.formats.manifest import FileEntry
 
 BIG = 4 << 30
@@ -319,6 +319,47 @@ def test_the_shard_after_a_shard(path: str, expected: str | None) -> None:
     assert next((entry.path for entry in following(version, path)), None) == expected
     if expected:
         assert weights(plan(version, path))[:2] == [path, expected]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("consolidated.00.pth", "consolidated.01.pth"),
+        ("model-rank-0-part-0.safetensors", "model-rank-0-part-1.safetensors"),
+        ("params_shard_9.bin", "params_shard_10.bin"),
+        ("layer_01-model_states.pt", "layer_02-model_states.pt"),
+        ("model-1-of-2.gguf", "model-2-of-2.gguf"),
+        ("variables.data-00000-of-00002", "variables.data-00001-of-00002"),
+    ],
+)
+def test_other_names_of_shards(first: str, second: str) -> None:
+    version = files(second, first)
+    assert [entry.path for entry in following(version, first)] == [second]
+    assert following(version, second) == ()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("model-7b.safetensors", "model-13b.safetensors"),
+        ("model.Q4_0.gguf", "model.Q8_0.gguf"),
+        ("a-00001-of-00002.bin", "a-00001-of-00003.bin"),
+        ("log-001.txt", "log-002.txt"),
+        ("sub/m-00001-of-00002.bin", "m-00002-of-00002.bin"),
+    ],
+)
+def test_what_are_no_shards_of_one_model(one: str, other: str) -> None:
+    assert following(files(one, other), one) == following(files(one, other), other) == ()
+
+
+def test_shards_that_are_read_in_reverse_order() -> None:
+    paths = [f"model-0000{number}-of-00004.bin" for number in (1, 2, 3, 4)]
+    version = files(*paths)
+    assert reads_back(version, paths[3], [])  # begins with the last one
+    assert reads_back(version, paths[2], ["config.json", paths[0], paths[3], paths[2]])
+    assert not reads_back(version, paths[0], [])
+    assert not reads_back(version, paths[3], ["config.json", paths[2]])
+    assert weights(plan(version, paths[2], back=True)) == [paths[2], paths[1]]
 
 
 @pytest.mark.parametrize(

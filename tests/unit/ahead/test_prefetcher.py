@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ import trio
 from trio.testing import MockClock
 
 import axonfs.ahead.prefetcher
+from axonfs.ahead.plan import AHEAD
 from axonfs.ahead.prefetcher import RUNNING_LOADS, SHOWN_LOADS, Prefetcher
 from axonfs.ahead.walks import QUIET_SECONDS
 from axonfs.catalog.tree import Version
@@ -28,6 +30,7 @@ class FakeLoad:
     def __init__(self, version: Version, *_: Any, before: FakeLoad | None, **__: Any) -> None:
         self.version, self.before = version, before
         self.triggers: list[str] = []
+        self.most: list[float] = []
         self.digests = {entry.digest for entry in version.manifest.files}
         self.ended, self.stopped = math.inf, False
         self.running, self.finish = False, trio.Event()
@@ -37,8 +40,13 @@ class FakeLoad:
     def active(self) -> bool:
         return self.ended == math.inf
 
-    def foresee(self, path: str) -> None:
+    @property
+    def paths(self) -> list[str]:
+        return self.triggers
+
+    def foresee(self, path: str, most: float = math.inf) -> None:
         self.triggers.append(path)
+        self.most.append(most)
 
     def stop(self) -> None:
         self.stopped = True
@@ -76,25 +84,57 @@ async def later(seconds: float = 2 * QUIET_SECONDS) -> None:
     await trio.testing.wait_all_tasks_blocked()
 
 
+def sharded(name: str = "one") -> Version:
+    """A version of a model of three shards."""
+    paths = [f"m-0000{number}-of-00003.bin" for number in (1, 2, 3)]
+    entries = tuple(FileEntry(path, 5, f"{name}{path[6]}".ljust(64, "0")) for path in paths)
+    manifest = Manifest(parse_spec(f"nlp/{name}@1"), entries, raw=name.encode())
+    return Version(manifest, "http://x", cast(Any, object()))
+
+
 async def test_a_streamed_shard_has_the_next_one_fetched_at_once(
     nursery: trio.Nursery, autojump_clock: MockClock, loads: list[FakeLoad]
 ) -> None:
-    entries = [FileEntry(f"m-0000{n}-of-00003.bin", 5, str(n).ljust(64, "0")) for n in (1, 2, 3)]
-    manifest = Manifest(parse_spec("nlp/one@1"), tuple(entries), raw=b"")
-    one, foreseen = Version(manifest, "http://x", cast(Any, object())), prefetcher(nursery)
-    paths = [entry.path for entry in entries]
-    foreseen.streamed(one, paths[2])
-    foreseen.opened(one, paths[1])
+    one, foreseen = sharded(), prefetcher(nursery)
+    paths = [entry.path for entry in one.manifest.files]
+    foreseen.opened(one, paths[1], whole=True)
     assert loads == []
     foreseen.streamed(one, paths[0])
     foreseen.streamed(one, paths[0])  # a second reader
     assert [load.triggers for load in loads] == [[paths[0]]]
-    foreseen.opened(one, paths[2])
+    loads[0].digests = {one.manifest.files[1].digest}
+    foreseen.opened(one, paths[1])  # its reads will tell
+    foreseen.opened(one, paths[2], whole=True)  # was not prefetched
     assert loads[-1].triggers == [paths[0]]
-    loads[0].digests = {entries[1].digest}
-    foreseen.opened(one, paths[1])  # it is local by now, so its reads are not seen
+    foreseen.opened(one, paths[1], whole=True)
     assert loads[-1].triggers == paths[:2]
     loads[0].finish.set()
+
+
+async def test_a_program_that_opens_a_second_shard_has_some_of_both_fetched_at_once(
+    nursery: trio.Nursery, autojump_clock: MockClock, loads: list[FakeLoad]
+) -> None:
+    one, foreseen, program = sharded(), prefetcher(nursery), os.getpid()
+    paths = [entry.path for entry in one.manifest.files]
+    foreseen.opened(one, paths[0], program)
+    assert loads == []
+    foreseen.opened(one, paths[1], program)
+    foreseen.opened(one, paths[2], program)
+    assert [(load.triggers, load.most) for load in loads] == [([paths[0]], [AHEAD])]
+
+
+async def test_weights_that_are_read_here_and_there_are_fetched_some_at_a_time(
+    nursery: trio.Nursery, autojump_clock: MockClock, loads: list[FakeLoad]
+) -> None:
+    one, foreseen = sharded(), prefetcher(nursery)
+    path = one.manifest.files[2].path
+    for _ in range(2):
+        foreseen.scattered(one, path)
+        foreseen.scattered(one, path)  # it is on its way
+        loads[-1].finish.set()
+        await later()
+    foreseen.scattered(version("other"), CONFIG)  # no weights
+    assert [(load.triggers, load.most) for load in loads] == 2 * [([path], [AHEAD])]
 
 
 async def test_a_load_begins_a_moment_after_the_open(

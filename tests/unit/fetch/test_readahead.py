@@ -150,3 +150,12 @@ def test_what_is_near_a_reader() -> None:
 def test_reads_told_together_are_a_stream_from_the_first_time_on() -> None:
     readahead = Readahead(1 << 30)
     assert readahead.on_read(0, 4 * MIB, reads=4) == Range(4 * MIB, 4 * MIB + FIRST_WINDOW)
+
+
+def test_reads_at_two_places_are_scattered_and_counted() -> None:
+    readahead, scattered = Readahead(1 << 30), []
+    for start, count in ((0, 4), (500, 1), (501, 1)):  # the second one may be random
+        readahead.on_read(start * MIB, count * MIB, reads=count)
+        scattered.append(readahead.scattered)
+    assert scattered == [False, False, True]
+    assert readahead.read == 5 * MIB
