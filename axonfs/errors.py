@@ -201,6 +201,7 @@ class BusyError(AxonError):
     """Another process uses the cache or the mountpoint; the message names its pid."""
 
     errno = errno.EBUSY
+    transient = True
 
 
 class UnsupportedError(AxonError):

@@ -94,4 +94,6 @@ def _text(key: str, value: Any) -> str:
     shown = plain(key, value)
     if isinstance(shown, dict):
         return " ".join(f"{url} ({word})" for url, word in shown.items())
-    return " ".join(shown) if isinstance(shown, list) else f"{shown}"
+    if isinstance(shown, list):
+        return " ".join(shown) or ("none" if key == "sources" else "")
+    return f"{shown}"

@@ -159,11 +159,13 @@ def close_all() -> None:
 
 
 def _forked_too_late(cache: Path) -> BusyError:
-    return BusyError(
+    error = BusyError(
         "this process was forked while its parent had files of the cache open",
         source=str(cache),
         hint="fork before files are opened, start the process with spawn, or mount the models",
     )
+    error.transient = False
+    return error
 
 
 def _before_fork() -> None:

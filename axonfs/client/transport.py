@@ -157,8 +157,8 @@ def in_turn(ask: Callable[[], Event]) -> Event:
     while True:
         try:
             return ask()
-        except BusyError:
-            if time.monotonic() >= until:
+        except BusyError as exc:
+            if not exc.transient or time.monotonic() >= until:
                 raise
         time.sleep(pause)
         pause = min(2 * pause, 1.0)  # each question costs the owner some time of a processor

@@ -17,7 +17,7 @@ from axonfs.errors import AxonError, BusyError, NotFoundError, UnsupportedError
 from axonfs.formats.entries import MANIFEST_NAME
 from axonfs.formats.manifest import Manifest
 from axonfs.names import Spec
-from axonfs.rundir import owner_of
+from axonfs.rundir import PINNED, owner_of
 from axonfs.service.context import Context, Event
 from axonfs.service.pins import check_pin, pinned_version
 from axonfs.store import Pin, Store, StoredObject
@@ -79,17 +79,27 @@ def _link(context: Context, pin: Pin) -> tuple[Path, int]:
     except AxonError as exc:
         raise exc.located(spec=str(spec)) from exc
     except OSError as exc:
-        what = f"cannot make its directory of hard links: {exc.strerror}"
-        hint = f"read it in the mount: axonfs path --mounted {spec}"
-        path = exc.filename2 or exc.filename
-        raise UnsupportedError(what, spec=str(spec), path=path, hint=hint) from exc
-    if place is not None:
-        return place, len(stored.manifest.files)
-    if store.writable:
-        raise NotFoundError("was unpinned meanwhile", spec=str(spec), hint=_hint(spec))
+        raise _failed(context, spec, exc) from exc
+    if place is None:
+        raise _not_there(context, spec)
+    return place, len(stored.manifest.files)
+
+
+def _failed(context: Context, spec: Spec, exc: OSError) -> UnsupportedError:
+    what = f"cannot make its directory of hard links: {exc.strerror}"
+    hint = f"read it in the mount: axonfs path --mounted {spec}"
+    path = str(exc.filename2 or exc.filename or "")
+    if not path.startswith("/"):  # shutil.rmtree names what is in a directory without it
+        path = str(context.settings.cache / PINNED / str(spec))
+    return UnsupportedError(what, spec=str(spec), path=path, hint=hint)
+
+
+def _not_there(context: Context, spec: Spec) -> AxonError:
+    if context.store.writable:
+        return NotFoundError("was unpinned meanwhile", spec=str(spec), hint=_hint(spec))
     owner = owner_of(context.settings.cache) or "unknown"
     what = f"its directory is not up to date, and the cache is in use by process {owner}"
-    raise BusyError(what, spec=str(spec), hint="wait until that process is done")
+    return BusyError(what, spec=str(spec), hint="wait until that process is done")
 
 
 @contextmanager

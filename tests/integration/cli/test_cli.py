@@ -211,6 +211,7 @@ def test_settings_are_typed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AXONFS_CACHE_SIZE")
     assert run("config", "set", "cache_size", "200G").out == f"cache_size is {200 << 30}\n"
     assert load().cache_size == 200 << 30
+    assert run("config", "set", "sources", "none").out == "sources is none\n"
     run("config", "set", "offline", "yes")
     assert run("config", "get", "offline").out == "true\n"
     run("config", "set", "offline", "default")
