@@ -17,11 +17,19 @@ from axonfs.ahead.prefetcher import Prefetcher
 from axonfs.catalog.tree import HEAD_START, Tree
 from axonfs.errors import AxonError
 from axonfs.fetch import Bandwidth, Fetcher
-from axonfs.http_client import Bodies, Documents, Limits, Trust
+from axonfs.http_client import Bodies, Documents, Files, Limits, Signer, Trust
 from axonfs.names import Spec
 from axonfs.s3 import S3Signer
 from axonfs.settings.settings import Settings
-from axonfs.sources import Hub, HubCache, RegistrySource, Source, configured_hubs, hub_tokens
+from axonfs.sources import (
+    Copies,
+    Hub,
+    HubCache,
+    RegistrySource,
+    Source,
+    configured_hubs,
+    hub_tokens,
+)
 from axonfs.store import DISK_FAULTS, Store
 from axonfs.upkeep.evictor import Evictor
 from axonfs.upkeep.scrub import Scrub
@@ -87,6 +95,7 @@ class Engine:
     scrub: Scrub
     documents: Documents
     signer: S3Signer
+    copies: Copies
     nursery: trio.Nursery
     hub_tokens: Mapping[str, str] = field(repr=False)
     changes: Changes
@@ -109,7 +118,9 @@ class Engine:
         )
         if same and registries == self.settings.registries:
             return self.tree
-        sources = _sources(settings, registries, self.documents, self.store, self.signer)
+        self.signer.learn(registries)
+        self.copies.learn(registries)
+        sources = _sources(settings, registries, self.documents, self.store)
         hubs = configured_hubs(settings, self.documents, self.store, now)
         return _tree(settings, sources, self.store, self.nursery, hubs, self._found_elsewhere)
 
@@ -144,7 +155,7 @@ async def open_engine(
         limits = Limits.within(settings.deadline, settings.retries)
         trust = Trust(settings.ca_bundle)
         signer = S3Signer(settings.ca_bundle)
-        signers = {"s3": signer}
+        signers: dict[str, Signer] = {"s3": signer, "file": Files()}
         documents = await stack.enter_async_context(Documents(limits, trust, signers=signers))
         bodies = stack.enter_context(Bodies(limits, trust, signers=signers))
         nursery = await stack.enter_async_context(trio.open_nursery())
@@ -174,7 +185,10 @@ def _compose(
     nursery: trio.Nursery,
 ) -> Engine:
     changes = Changes()
-    sources = _sources(settings, settings.registries, documents, store, signer)
+    signer.learn(settings.registries)
+    copies = Copies(HubCache.configured() if "hf" in settings.sources else None)
+    copies.learn(settings.registries)
+    sources = _sources(settings, settings.registries, documents, store)
     evictor = Evictor(store, settings.cache, settings.cache_size)
     tokens = hub_tokens(settings)
     hubs = configured_hubs(settings, documents, store, tokens)
@@ -189,7 +203,7 @@ def _compose(
         offline=settings.offline,
         landed=evictor.landed,
         began=changes.objects,
-        blobs=HubCache.configured() if "hf" in settings.sources else None,
+        blobs=copies,
     )
     prefetcher = Prefetcher(
         fetcher, evictor, nursery, mode=settings.prefetch, width=settings.streams
@@ -205,6 +219,7 @@ def _compose(
         scrub=scrub,
         documents=documents,
         signer=signer,
+        copies=copies,
         nursery=nursery,
         hub_tokens=tokens,
         changes=changes,
@@ -232,13 +247,8 @@ def _tree(
 
 
 def _sources(
-    settings: Settings,
-    registries: tuple[str, ...],
-    documents: Documents,
-    store: Store,
-    signer: S3Signer,
+    settings: Settings, registries: tuple[str, ...], documents: Documents, store: Store
 ) -> list[Source]:
-    signer.learn(registries)
     return [
         RegistrySource(
             url,

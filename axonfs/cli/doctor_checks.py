@@ -36,7 +36,7 @@ from axonfs.errors import (
     NotFoundError,
     UnsupportedError,
 )
-from axonfs.http_client import Documents, Limits, Trust, why_no_records
+from axonfs.http_client import Documents, Files, Limits, Trust, why_no_records
 from axonfs.rundir import guard
 from axonfs.s3 import S3Signer
 from axonfs.settings.settings import Settings
@@ -284,7 +284,9 @@ async def _ask_all(settings: Settings) -> list[Check]:
     signer = S3Signer(settings.ca_bundle)
     signer.learn(settings.registries)
     async with (
-        Documents(_LIMITS, Trust(settings.ca_bundle), signers={"s3": signer}) as documents,
+        Documents(
+            _LIMITS, Trust(settings.ca_bundle), signers={"s3": signer, "file": Files()}
+        ) as documents,
         trio.open_nursery() as nursery,
     ):
         for url in settings.registries:

@@ -129,7 +129,11 @@ _unverified_option = click.option(
 @_token_option
 @_unverified_option
 def add(url: str, with_token: bool, unverified: bool | None) -> None:
-    """Add a registry after the others."""
+    """Add a registry after the others.
+
+    URL is http://… or https://…, s3://BUCKET/PREFIX for one in an object store, or the path of a
+    registry directory.
+    """
     _edit(url, with_token, unverified, first=False)
 
 

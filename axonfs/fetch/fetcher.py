@@ -26,7 +26,7 @@ from axonfs.fetch.runner import Runner
 from axonfs.formats.manifest import ChunkRef, FileEntry
 from axonfs.http_client import Bodies, Limits
 from axonfs.ranges import Range
-from axonfs.sources import HubCache
+from axonfs.sources import Copies, HubCache
 from axonfs.store import Store, StoredObject
 
 _Key = tuple[str, int, ChunkRef | None, str | None, bool]
@@ -42,7 +42,7 @@ class Fetcher:
         landed: called in the trio thread after each landed chunk, and when an object is no
             longer in use (the evictor listens).
         began: called in the trio thread with objects that are in use from now on, and not whole.
-        blobs: a place on this machine that is looked into before anything is sent.
+        blobs: places on this machine that are looked into before anything is sent.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Fetcher:
         offline: bool = False,
         landed: Callable[[], None] = lambda: None,
         began: Callable[[list[str]], None] = lambda digests: None,
-        blobs: HubCache | None = None,
+        blobs: Copies | HubCache | None = None,
     ) -> None:
         self.store = store
         self.offline = offline

@@ -15,7 +15,7 @@ from axonfs.catalog.tree import Version
 from axonfs.errors import OfflineError
 from axonfs.formats.chunktable import ChunkTable, single_table
 from axonfs.formats.manifest import FileEntry
-from axonfs.sources import Blob, HubCache
+from axonfs.sources import Blob, Copies, HubCache
 from axonfs.store import Store, StoredObject
 
 
@@ -23,12 +23,12 @@ class Lookups:
     """Finds chunk tables and copies for all objects.
 
     Args:
-        blobs: a place on this machine that is searched for copies before anything is sent.
+        blobs: places on this machine that are searched before anything is sent.
         offline: send nothing.
     """
 
     def __init__(
-        self, store: Store, flights: Flights, blobs: HubCache | None, *, offline: bool
+        self, store: Store, flights: Flights, blobs: Copies | HubCache | None, *, offline: bool
     ) -> None:
         self._store = store
         self._flights = flights
@@ -37,8 +37,8 @@ class Lookups:
 
     @property
     def searches_here(self) -> bool:
-        """Whether there is a place on this machine that may have copies."""
-        return self._blobs is not None
+        """Whether a place on this machine may have copies."""
+        return bool(self._blobs)
 
     async def own_table(self, stored: StoredObject) -> ChunkTable | None:
         """The object's own table, which it has once it was verified as a whole."""

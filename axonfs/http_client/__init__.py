@@ -10,6 +10,7 @@ from axonfs.http_client.channel import why_no_records
 from axonfs.http_client.documents import Documents
 from axonfs.http_client.faults import UP
 from axonfs.http_client.limits import Limits
+from axonfs.http_client.local import Files, path_of
 from axonfs.http_client.reading import Reading
 from axonfs.http_client.routes import Routes, Trust
 from axonfs.http_client.signing import Signed, Signer, Signers
@@ -24,6 +25,7 @@ __all__ = [
     "Bodies",
     "CancelledReadError",
     "Documents",
+    "Files",
     "Limits",
     "Location",
     "Origin",
@@ -34,6 +36,7 @@ __all__ = [
     "Signers",
     "Stall",
     "Trust",
+    "path_of",
     "shown",
     "split_url",
     "why_no_records",

@@ -254,7 +254,8 @@ class Bodies:
 
     def first_origin(self, location: Location) -> Origin:
         """The origin that gets the first request for the bytes at `location`."""
-        return (self._signed.get(location.url) or target_of(location.url)).origin
+        signed = signer_of(self._signers, location.url) is not None
+        return (self._signed.get(location.url) or target_of(location.url, signed=signed)).origin
 
     def _request(self, location: Location, requested: Range, options: _Options) -> Exchange:
         """The answer with the body, after redirects."""

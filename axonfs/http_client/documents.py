@@ -18,6 +18,7 @@ import httpcore
 import trio
 
 from axonfs.errors import AxonError, DeadlineError, MalformedError, NotFoundError, UnavailableError
+from axonfs.http_client import local
 from axonfs.http_client.answers import (
     HEADERS,
     Answer,
@@ -153,7 +154,10 @@ class Documents:
             UnavailableError: no usable answer after all retries.
             DeadlineError: too little progress within the deadline.
         """
-        target, signer = target_of(url), signer_of(self._signers, url)
+        signer = signer_of(self._signers, url)
+        if signer and url.startswith("file:"):
+            return await self._from_file(url, limit, etag)
+        target = target_of(url, signed=signer is not None)
         # Header values must be ASCII, so an ETag of other characters cannot be sent.
         condition = {"If-None-Match": etag} if etag and etag.isascii() else {}
         failure: AxonError | None = None
@@ -171,6 +175,14 @@ class Documents:
                         await trio.sleep(self._pause(exc, attempt, call))
             late = deadline_passed(self.limits.deadline, shown(url), failure)
             raise visit.failed(late) from failure
+
+    async def _from_file(self, url: str, limit: int, etag: str | None) -> Fetched | None:
+        with trio.move_on_after(self.limits.deadline):
+            found = await trio.to_thread.run_sync(
+                local.read, url, limit, etag, abandon_on_cancel=True, limiter=self._signing
+            )
+            return Fetched(found[0], found[1], url) if found else None
+        raise deadline_passed(self.limits.deadline, shown(url))
 
     def _pause(self, exc: AxonError, attempt: int, call: _Call) -> float:
         """How long to wait before the next attempt.

@@ -20,7 +20,8 @@ from axonfs.names import printable
 MAX_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORTS = {"http": 80, "https": 443}
-SIGNED = {"s3": 0}  # a signer knows the server of their URLs; the host is the bucket
+# A signer knows the server of s3 URLs, whose host is the bucket; file URLs have no server.
+SIGNED = {"s3": 0, "file": 0}
 # RFC 3986's reserved characters and `%` stay as they are; other special characters are encoded.
 _KEPT = "%/:=&?~+!$,;'@()*[]"
 
@@ -67,7 +68,7 @@ def split_url(text: str, *, signed: bool = False) -> Url:
     """Split `text` into a `Url`, without its fragment.
 
     Args:
-        signed: whether schemes with a signer are allowed, too.
+        signed: whether other schemes than http and https are allowed, too (SIGNED).
 
     Raises:
         ValueError: it is not an absolute http or https URL; the message is for the user.
@@ -79,13 +80,13 @@ def split_url(text: str, *, signed: bool = False) -> Url:
         raise ValueError("the scheme (http or https) is missing")
     if scheme not in ports:
         raise ValueError(f"scheme {scheme} is not supported, only http and https")
-    if not parts.hostname:
+    if not parts.hostname and scheme != "file":
         raise ValueError("the host is missing")
     port = parts.port if parts.port is not None else ports[scheme]
     target = quote(parts.path, safe=_KEPT) or "/"
     if parts.query:
         target += "?" + quote(parts.query, safe=_KEPT)
-    origin = Origin(scheme, _ascii_host(parts.hostname), port)
+    origin = Origin(scheme, _ascii_host(parts.hostname or ""), port)
     return Url(origin, target, parts.netloc.rpartition("@")[0])
 
 
@@ -97,14 +98,14 @@ def _ascii_host(host: str) -> str:
     return host
 
 
-def target_of(text: str) -> Url:
-    """`split_url` for a URL from the settings or from a document; signed schemes are allowed.
+def target_of(text: str, *, signed: bool = False) -> Url:
+    """`split_url` for a URL from the settings or from a document.
 
     Raises:
-        UnavailableError: it is not an absolute URL of these schemes.
+        UnavailableError: it is not an absolute http or https URL.
     """
     try:
-        return split_url(text, signed=True)
+        return split_url(text, signed=signed)
     except ValueError as exc:
         raise fault(UnavailableError, f"invalid URL: {printable(str(exc))}", shown(text)) from exc
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from axonfs.names import HUBS, printable
 
@@ -69,19 +69,35 @@ def as_written(value: object) -> str:
 
 
 def parse_registry_url(value: object) -> str:
-    """A registry's URL without its trailing slash. URLs with credentials are refused."""
+    """A registry's URL without its trailing slash, a file URL for a path. URLs with credentials are
+    refused."""
     text = str(value).strip()
     if text.startswith("s3://"):
         return _s3_url(text)
-    if text.startswith(("/", "./", "../", "~", "file:")):
-        raise ValueError("is a directory; `axonfs registry serve DIR` gives it a URL")
+    if text.startswith(("/", "./", "../", "~", "file:")) or text in (".", ".."):
+        return "file://" + quote(os.fsencode(parse_path(text)), safe="/+")
+    try:
+        return parse_web_url(text)
+    except NotWebError:
+        raise ValueError(
+            "is not an http://, https:// or s3:// URL, nor a path like /srv/registry"
+        ) from None
+
+
+class NotWebError(ValueError):
+    """It is not an http or https URL at all."""
+
+
+def parse_web_url(value: object) -> str:
+    """An http or https URL of a directory, without its trailing slash."""
+    text = str(value).strip()
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
     if host is None or parts.scheme not in ("http", "https") or port == 0:
-        raise ValueError("is not an http://, https:// or s3:// URL")
+        raise NotWebError("is not an http:// or https:// URL")
     if not _plain(text):
         raise ValueError("has spaces or other characters that a URL must percent-encode")
     if parts.username is not None or parts.password is not None:

@@ -1,11 +1,13 @@
-"""Sources of models: registries, hubs, and Hugging Face's own cache on this machine.
+"""Sources of models: registries, hubs, and copies on this machine.
 
 A source knows its models and where their bytes are. Imports http_client, formats and settings.
-Sources run on the trio thread; only `HubCache` is for worker threads.
+Sources run on the trio thread; only `Copies` and `HubCache` are for worker threads.
 """
 
+from axonfs.sources.blob import Blob
+from axonfs.sources.copies import Copies
 from axonfs.sources.hub import HubSource
-from axonfs.sources.hubcache import Blob, HubCache
+from axonfs.sources.hubcache import HubCache
 from axonfs.sources.hubs import configured as configured_hubs
 from axonfs.sources.hubs import hub_tokens
 from axonfs.sources.registry import RegistrySource
@@ -13,6 +15,7 @@ from axonfs.sources.source import Hub, Source
 
 __all__ = [
     "Blob",
+    "Copies",
     "Hub",
     "HubCache",
     "HubSource",

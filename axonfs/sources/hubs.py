@@ -11,7 +11,7 @@ from typing import NamedTuple
 from axonfs.errors import UsageError
 from axonfs.http_client.documents import Documents
 from axonfs.names import HUBS
-from axonfs.settings.parsers import parse_registry_url
+from axonfs.settings.parsers import parse_web_url
 from axonfs.settings.settings import Settings
 from axonfs.sources import huggingface, modelscope
 from axonfs.sources.hub import HubSource
@@ -73,7 +73,7 @@ def configured(
     for name in settings.sources:
         known = _KNOWN[name]
         try:
-            endpoint = parse_registry_url(known.endpoint())
+            endpoint = parse_web_url(known.endpoint())
         except ValueError as exc:
             raise UsageError(f"{known.variable} {exc}") from exc
         token, silenced = tokens.get(name), known.silenced()

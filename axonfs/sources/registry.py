@@ -76,10 +76,12 @@ class RegistrySource:
         cache: DocumentCache | None = None,
         allow_unverified: bool = False,
     ) -> None:
-        root = target_of(url.partition("?")[0])
+        root = target_of(url.partition("?")[0], signed=True)
         self.url = str(root).rstrip("/") + "/"
         signed = root.origin.scheme in SIGNED
-        self.name = ("s3://" if signed else "") + root.origin.authority + root.target.rstrip("/")
+        self.name = root.origin.authority + root.target.rstrip("/")
+        if root.origin.scheme == "s3":
+            self.name = f"s3://{self.name}"
         self._searchable = not signed
         self._origin = root.origin
         self._secrets = {**root.credentials, **_bearer(token)}
@@ -265,7 +267,7 @@ class RegistrySource:
 
     def _headers(self, base: str) -> dict[str, str]:
         """The token, if `base` has this registry's origin."""
-        return self._secrets if target_of(base).origin == self._origin else {}
+        return self._secrets if target_of(base, signed=True).origin == self._origin else {}
 
     def _model_url(self, model: str) -> str:
         return f"{self.url}{_path(model)}"
@@ -293,10 +295,12 @@ def _content_url(base: str, kind: str, digest: str) -> str:
 def _rebased(listed: str, registry: str, base: str) -> str | None:
     """A package's absolute URL, moved to `base` if needed; None if it is invalid."""
     try:
-        url = split_url(_joined(base, listed), signed=base.startswith("s3:"))
+        url = split_url(
+            _joined(base, listed), signed=target_of(base, signed=True).origin.scheme in SIGNED
+        )
     except ValueError:
         return None
-    if url.origin.scheme in SIGNED and url.origin != target_of(base).origin:
+    if url.origin.scheme in SIGNED and url.origin != target_of(base, signed=True).origin:
         return None  # no manifest may have this user sign a request for another bucket
     try:
         old = split_url(registry, signed=True)

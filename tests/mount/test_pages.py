@@ -20,7 +20,15 @@ from tests.support.transcript import Examples, Meanwhile, Step, Terminal, steps
 
 pytestmark = pytest.mark.mount
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ("axon.md", "versions.md", "huggingface.md", "python.md", "kernels.md", "s3.md")
+PAGES = (
+    "axon.md",
+    "versions.md",
+    "huggingface.md",
+    "python.md",
+    "kernels.md",
+    "s3.md",
+    "directories.md",
+)
 MIB = 1 << 20
 WEIGHTS = bytes(range(256)) * (25 << 12)
 STORY = {

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 UP_SECONDS = 30.0
+ATTEMPTS = 3
 BUCKET = "models"
 WRITER = ("writer", "writer-secret")
 READER = ("reader", "reader-secret")  # may read files of the bucket, and not list them
@@ -58,17 +59,23 @@ def seaweedfs(home: Path) -> Iterator[Seaweed]:
     Raises:
         RuntimeError: it did not start; the message has the last line of its log.
     """
+    for attempt in range(ATTEMPTS):
+        with contextlib.ExitStack() as stack:
+            try:
+                made = stack.enter_context(_started(home / str(attempt)))
+            except RuntimeError:  # another program took one of its ports meanwhile
+                if attempt == ATTEMPTS - 1:
+                    raise
+                continue
+            yield made
+            return
+
+
+@contextlib.contextmanager
+def _started(home: Path) -> Iterator[Seaweed]:
     master, volume, filer, gateway, spare = _free_ports(5)
-    identities = [
-        {
-            "name": key,
-            "credentials": [{"accessKey": key, "secretKey": secret}],
-            "actions": actions,
-        }
-        for (key, secret), actions in _ACTIONS.items()
-    ]
     (home / "data").mkdir(parents=True)
-    (home / "s3.json").write_text(json.dumps({"identities": identities}))
+    (home / "s3.json").write_text(json.dumps({"identities": _identities()}))
     command = [_executable(), "server", f"-dir={home}/data", "-ip=127.0.0.1", "-volume.max=100"]
     command += ["-master.telemetry=false", "-s3", f"-s3.config={home}/s3.json"]
     command += [f"-master.port={master}", f"-volume.port={volume}"]
@@ -90,18 +97,33 @@ def seaweedfs(home: Path) -> Iterator[Seaweed]:
                 left.unlink(missing_ok=True)
 
 
+def _identities() -> list[dict[str, object]]:
+    return [
+        {
+            "name": key,
+            "credentials": [{"accessKey": key, "secretKey": secret}],
+            "actions": actions,
+        }
+        for (key, secret), actions in _ACTIONS.items()
+    ]
+
+
 def _executable() -> str:
     beside = Path(sys.executable).parent / "weed"
     return str(beside) if beside.exists() else shutil.which("weed") or "weed"
 
 
 def _make_bucket(server: Seaweed) -> None:
+    from botocore.exceptions import BotoCoreError, ClientError
     from botocore.session import Session
 
     session = Session()
     session.set_credentials(*WRITER)
     client = session.create_client("s3", endpoint_url=server.endpoint, region_name="us-east-1")
-    client.create_bucket(Bucket=BUCKET)
+    try:
+        client.create_bucket(Bucket=BUCKET)
+    except (BotoCoreError, ClientError) as exc:
+        raise RuntimeError(f"SeaweedFS did not start: {exc}") from exc
 
 
 def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -114,14 +136,26 @@ def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> No
 
 
 def _free_ports(count: int) -> list[int]:
-    """Free ports whose number plus 10000 is also free, where SeaweedFS listens for gRPC."""
+    """Free ports whose number plus 10000 is also free, where SeaweedFS listens for gRPC.
+
+    Both are below those that the kernel gives to connections.
+    """
     found: list[int] = []
-    for port in range(20000 + os.getpid() % 1000 * 10, 32000):
-        if not _listens(port) and not _listens(port + 10000):
+    for port in range(20000 + os.getpid() % 200 * 10, 22700):
+        if _is_free(port) and _is_free(port + 10000):
             found.append(port)
         if len(found) == count:
             return found
     raise RuntimeError("no free ports for SeaweedFS")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _listens(port: int) -> bool:
