@@ -6,6 +6,7 @@ import base64
 import hashlib
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from axonfs.formats.listing import parse_index
 from axonfs.names import Spec, parse_spec
 from axonfs.publish import PublishProgress, publish
 from axonfs.s3 import Account, place_of
-from axonfs.storage import S3Storage
+from axonfs.storage import Listed, S3Storage
 from axonfs.storage.multipart import PART_BYTES
 from tests.support.registry import make_model
 from tests.support.seaweed import READER, Seaweed
@@ -153,6 +154,53 @@ def test_a_file_that_changes_between_its_two_reads_is_not_uploaded(
     with pytest.raises(AxonError, match="changed while it was read"):
         publish(model, SPEC, Late(bucket_url))
     assert list(S3Storage(bucket_url).list("api/")) == []
+
+
+def test_a_long_listing_comes_in_pages(bucket_url: str) -> None:
+    """A store lists at most 1000 keys at a time; buckets have many more."""
+
+    class ShortPages(S3Storage):
+        def _call(self, operation: str, key: str | None, **arguments: Any) -> dict[str, Any]:
+            if operation == "list_objects_v2":
+                arguments["MaxKeys"] = 2
+            return super()._call(operation, key, **arguments)
+
+    storage = ShortPages(bucket_url)
+    keys = [f"api/v1/models/a/b/{number}/manifest.yaml" for number in range(5)]
+    for key in keys:
+        storage.put(key, b"x")
+    assert [listed.key for listed in storage.list("api/v1/models/")] == keys
+
+
+def test_a_size_is_known_where_only_get_is_allowed(tmp_path: Path, bucket_url: str) -> None:
+    """Some gateways and policies answer 403 to each HEAD."""
+
+    class NoHead(S3Storage):
+        def _call(self, operation: str, key: str | None, **arguments: Any) -> dict[str, Any]:
+            if operation == "head_object":
+                denied = AccessDeniedError("the store answered 403")
+                denied.status = 403
+                raise denied
+            return super()._call(operation, key, **arguments)
+
+    model = make_model(tmp_path / "model", {"a": 1000, "empty": 0})
+    assert not publish(model, SPEC, NoHead(bucket_url)).already
+    assert publish(model, SPEC, NoHead(bucket_url)).new_bytes == 0
+
+
+def test_a_new_version_that_is_listed_late_stays_in_the_lists(
+    tmp_path: Path, bucket_url: str
+) -> None:
+    """Some stores list a new file only after a while, and some users may not list at all."""
+
+    class Forgetful(S3Storage):
+        def list(self, prefix: str) -> Iterator[Listed]:
+            return iter(())
+
+    model = make_model(tmp_path / "model", {"a": 1000})
+    for number in range(3):
+        publish(model, parse_spec(f"nlp/tiny@1.{number}"), Forgetful(bucket_url))
+    assert indexed(S3Storage(bucket_url)) == [f"nlp/tiny@1.{number}" for number in range(3)]
 
 
 def test_what_a_store_refuses_is_said(
