@@ -39,6 +39,7 @@ class Handle:
     place: File | Text
     feed: Feed | None
     text: bytes = b""
+    resumed: bool = False  # its reader may have the beginning of another worker's `text`
     frozen: bool = False
     fresh: bool = False  # the kernel has to drop its cached pages of the file
     uncompared: int | None = None  # the feed's restarts when unverified bytes were read
@@ -53,6 +54,12 @@ class Handle:
     def keeps_pages(self) -> bool:
         """Whether the kernel may keep its cached pages of the file."""
         return not (self.live or self.fresh)
+
+    def read_text(self, offset: int, size: int) -> bytes:
+        """Bytes of a generated file. What two workers made of a live one must not be joined, so a
+        reader that had begun is told that it ends here."""
+        self.resumed = self.resumed and offset > 0
+        return b"" if self.resumed and self.live else self.text[offset : offset + size]
 
     def served(self) -> None:
         """Check, before bytes go to the reader, that the bytes it got earlier were right.
@@ -172,7 +179,7 @@ class Files:
             BadHandleError: there is no file at its path any more.
         """
         if isinstance(place, Text):
-            self._take_over(handles, lambda number, _: Handle(number, place, None, place.render()))
+            self._take_over(handles, partial(_resumed, place))
         elif isinstance(place, File):
             with closing(await self._fetcher.open(place.version, place.entry)) as feed:
                 self._take_over(handles, partial(_restored, place, feed))
@@ -226,7 +233,7 @@ class Files:
         """
         handle = await self._handle(number)
         if handle.feed is None or isinstance(handle.place, Text):
-            return handle.text[offset : offset + size]
+            return handle.read_text(offset, size)
         size = min(size, handle.feed.entry.size - offset)
         if size <= 0:
             return b""
@@ -363,6 +370,10 @@ class Files:
             )
             row["handles"] += 1
         return list(files.values())
+
+
+def _resumed(place: Text, number: int, known: KnownHandle) -> Handle:
+    return Handle(number, place, None, place.render(), resumed=True)
 
 
 def _restored(place: File, feed: Feed, number: int, known: KnownHandle) -> Handle:

@@ -80,6 +80,16 @@ def test_a_read_that_is_under_way_is_answered_by_the_next_worker(
         assert found == [want]
 
 
+def test_the_state_as_a_file_is_never_that_of_two_workers(mount: Mount) -> None:
+    """A reader of status.json that has begun finds its end; from the beginning it reads anew."""
+    with (mount.path / ".axonfs/status.json").open("rb", buffering=0) as file:
+        assert file.read(10)
+        old = mount.kill_worker()
+        assert file.read() == b""
+        file.seek(0)
+        assert json.loads(file.read())["worker"]["pid"] != old
+
+
 def test_passed_through_files_outlive_the_worker(mount: Mount, tmp_path: Path) -> None:
     """Reads of a file with passthrough continue while there is no worker, and with the next one."""
     want = source_bytes(tmp_path, 0, NAME)
