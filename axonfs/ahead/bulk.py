@@ -143,7 +143,7 @@ class Bulk:
         async for file, part in parts:
             try:
                 if not file.failed:
-                    await file.feed.need(part, Priority.BACKGROUND)
+                    await file.feed.need(part, Priority.BACKGROUND, urgent=False)
             except (AxonError, OSError) as exc:
                 if not file.failed:
                     self._failed(file.entry, exc)

@@ -76,13 +76,29 @@ class Job:
         return max(chunk - self.next, 0) * self.download.object.chunk_size
 
 
-class _Landing:
-    """What waiters of one chunk wait for; `data` has its bytes where the disk did not take them."""
+class _Wait:
+    """A task that waits for chunks on their way.
 
-    def __init__(self) -> None:
-        self.event = trio.Event()
+    Args:
+        passed: gets the bytes of those that the disk does not take.
+        urgent: whether it must learn at once that they landed.
+    """
+
+    def __init__(self, chunks: int, passed: dict[int, bytes], *, urgent: bool) -> None:
+        self.urgent = urgent
+        self.over = trio.Event()
         self.error: AxonError | None = None
-        self.data: bytes | None = None
+        self._left = chunks
+        self._passed = passed
+
+    def settle(self, chunk: int, data: bytes | None, error: AxonError | None) -> None:
+        """`chunk` landed, or `data` has its bytes, or its job ended, maybe with `error`."""
+        self._left -= 1
+        self.error = self.error or error
+        if data is not None:
+            self._passed[chunk] = data
+        if error or not self._left:
+            self.over.set()
 
 
 class Download:
@@ -120,7 +136,7 @@ class Download:
         self._unused = unused
         self._blob_sought = not lookups.searches_here
         self._flying: dict[int, Job] = {}
-        self._landings: dict[int, _Landing] = {}
+        self._waits: dict[int, tuple[_Wait, ...]] = {}
 
     def enter(self, version: Version | None = None) -> None:
         """Count one more user, whose version also says where the bytes are."""
@@ -208,6 +224,16 @@ class Download:
         job.chunks = Range(job.chunks.start, chunk)
         return self.begin(tail, job.priority)
 
+    def started(self, job: Job) -> None:
+        """`job` is under way from here on."""
+        job.running = True
+        self.object.presence.watcher.coming(job.chunks)
+
+    @property
+    def coming(self) -> list[Range]:
+        """The chunks of the jobs under way."""
+        return [job.chunks for job in self.jobs if job.running]
+
     def hedge(self, job: Job) -> Job:
         """A new job for what a running one has yet to bring, from another connection."""
         job.remaining()
@@ -253,34 +279,48 @@ class Download:
                 passed[chunk] = data
         return runs(absent)
 
-    async def landed(self, absent: Sequence[Range], passed: dict[int, bytes]) -> None:
+    async def landed(
+        self,
+        absent: Sequence[Range],
+        passed: dict[int, bytes],
+        catch_up: Callable[[], None],
+        *,
+        urgent: bool,
+    ) -> None:
         """Wait for chunks on their way; those that the disk does not take go to `passed`.
+
+        Args:
+            catch_up: has `arrived` called for what landed until now.
+            urgent: whether to return as soon as they landed, and not a moment later.
 
         Raises:
             AxonError: a job that was to bring one of them failed.
         """
-        awaited = {
-            chunk: self._landings.setdefault(chunk, _Landing())
-            for run in absent
-            for chunk in range(*run)
-            if chunk in self._flying  # else it landed, or its job failed: the caller looks again
-        }
-        for chunk, landing in awaited.items():
-            await landing.event.wait()
-            if landing.error is not None:
-                raise landing.error
-            if landing.data is not None:
-                passed[chunk] = landing.data
+        # Others landed, or their job failed: the caller looks again.
+        chunks = [chunk for run in absent for chunk in range(*run) if chunk in self._flying]
+        wait = _Wait(len(chunks), passed, urgent=urgent)
+        for chunk in chunks:
+            self._waits[chunk] = (*self._waits.get(chunk, ()), wait)
+        catch_up()
+        if chunks:
+            await wait.over.wait()
+        if wait.error is not None:
+            raise wait.error
 
     def awaited(self, job: Job) -> bool:
         """Whether a reader waits for a chunk of `job`."""
         return job.priority is Priority.DEMAND or any(
-            chunk in self._landings for chunk in range(*job.chunks)
+            chunk in self._waits for chunk in range(*job.chunks)
         )
 
     def awaits(self, chunk: int) -> bool:
         """Whether a reader waits for `chunk`, which is on its way."""
-        return chunk in self._landings
+        return chunk in self._waits
+
+    def urgent(self, chunks: Range) -> bool:
+        """Whether someone must learn at once that the chunks landed; any thread may ask."""
+        waits = self._waits
+        return any(wait.urgent for chunk in range(*chunks) for wait in waits.get(chunk, ()))
 
     def may_start(self, job: Job) -> bool:
         """Whether `job` may run now: an object without ranges has one job at a time."""
@@ -302,20 +342,19 @@ class Download:
             if piece is not None:
                 self._overflow.put(self, chunk, piece)
             self._flying.pop(chunk, None)
-            if landing := self._landings.pop(chunk, None):
-                landing.data = piece
-                landing.event.set()
+            self._settle(chunk, piece, None)
 
     def ended(self, job: Job, error: AxonError | None) -> None:
         """`job` is over: settle every reader that it leaves."""
-        for chunk in range(*job.chunks):
-            if self._flying.get(chunk) is job:
-                del self._flying[chunk]
-                self._settle_waiters(chunk, error)
+        left = [chunk for chunk in range(*job.chunks) if self._flying.get(chunk) is job]
+        for chunk in left:
+            del self._flying[chunk]
+            self._settle(chunk, None, error)
+        for run in runs(left):
+            self.object.presence.watcher.given_up(run)
         self.jobs.remove(job)
         self._let_go()
 
-    def _settle_waiters(self, chunk: int, error: AxonError | None) -> None:
-        if landing := self._landings.pop(chunk, None):
-            landing.error = error
-            landing.event.set()
+    def _settle(self, chunk: int, data: bytes | None, error: AxonError | None) -> None:
+        for wait in self._waits.pop(chunk, ()):
+            wait.settle(chunk, data, error)

@@ -23,6 +23,8 @@ from axonfs.ranges import Range, runs, split
 
 # One ranged GET. Larger spares round trips, smaller lets demand in sooner and spreads streams.
 JOB_BYTES = 16 << 20
+# A fast source brings so many times that in one: each costs as much processor time as 1 MiB.
+FAST_FACTOR = 2
 # A chunk that a running job brings only after more bytes than this is requested on its own:
 # less than that is mostly there sooner than an answer to another request.
 FAR_BYTES = 8 << 20
@@ -150,6 +152,11 @@ class Feed:
         return self.entry.chunks is not None
 
     @property
+    def coming(self) -> list[Range]:
+        """The chunks that requests under way bring."""
+        return self.download.coming
+
+    @property
     def allowed(self) -> bool:
         """Whether the object may be read: its digest will tell, or its registry may do without."""
         return not self.entry.unverified or any(
@@ -197,25 +204,37 @@ class Feed:
         """Undo one `freeze` that was granted."""
         self.object.thaw()
 
-    def parts(self, size: int = JOB_BYTES) -> list[Range]:
+    def parts(self, size: int | None = None) -> list[Range]:
         """All chunks, in runs of at most `size` bytes: by default what one request brings."""
-        return split(Range(0, self.object.count), self._chunks_in(size))
+        per_part = self._per_job if size is None else self._chunks_in(size)
+        return split(Range(0, self.object.count), per_part)
 
     def absent_parts(self) -> list[Range]:
         """The chunks that are not local, in runs that one request brings."""
         absent = self.object.missing(0, self.object.count)
-        return [part for run in absent for part in split(run, self._chunks_in(JOB_BYTES))]
+        return [part for run in absent for part in split(run, self._per_job)]
+
+    @property
+    def _per_job(self) -> int:
+        """How many chunks one request brings."""
+        return self._chunks_in(JOB_BYTES * (FAST_FACTOR if self._runner.fast(self.download) else 1))
 
     def _chunks_in(self, size: int) -> int:
         return max(1, size // max(self.object.chunk_size, 1))
 
     async def need(
-        self, chunks: Range, priority: Priority = Priority.DEMAND, *, ahead: Range | None = None
+        self,
+        chunks: Range,
+        priority: Priority = Priority.DEMAND,
+        *,
+        ahead: Range | None = None,
+        urgent: bool = True,
     ) -> Mapping[int, bytes]:
         """Return when the chunks `[start, stop)` are local and verified.
 
         Args:
             ahead: the chunks to fetch behind these, which are not waited for.
+            urgent: whether a moment more would keep a reader waiting.
 
         Returns:
             Those of them that the disk did not take, by number: nearly always none.
@@ -245,7 +264,7 @@ class Feed:
             if ahead is not None:
                 self.want(ahead)
                 ahead = None
-            await self.download.landed(absent, passed)
+            await self.download.landed(absent, passed, self._runner.arrivals.take, urgent=urgent)
             if passed and self._answers.differ:
                 raise self._answers.undecided(self.object.health.fault)
         if ahead is not None:
@@ -325,7 +344,7 @@ class Feed:
         if not self.versions:
             raise AxonError("no source is known to have this object", hint="check the registry")
         fresh = [chunk for chunk in range(*run) if not self._brought(chunk, run.start, priority)]
-        per_job = self.object.count if self._answers.one else self._chunks_in(JOB_BYTES)
+        per_job = self.object.count if self._answers.one else self._per_job
         for part in (part for piece in runs(fresh) for part in split(piece, per_job)):
             self._runner.submit(self.download.begin(part, priority))
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import trio
 
+from axonfs.fetch.arrivals import Arrivals
 from axonfs.fetch.download import Job, Priority
 from axonfs.fetch.lane import Lane
 from axonfs.fetch.network import Network
@@ -39,6 +40,7 @@ class Hedges:
     Args:
         first_lane: returns where a new job would ask first, which may redirect it.
         submit: starts a job.
+        arrivals: what landed and is not known yet.
     """
 
     def __init__(
@@ -47,11 +49,13 @@ class Hedges:
         nursery: trio.Nursery,
         first_lane: Callable[[Job], Lane],
         submit: Callable[[Job], None],
+        arrivals: Arrivals,
     ) -> None:
         self._network = network
         self._nursery = nursery
         self._first_lane = first_lane
         self._submit = submit
+        self._arrivals = arrivals
         self._watching = False
 
     def watch(self) -> None:
@@ -64,6 +68,7 @@ class Hedges:
         while self._network.running:
             before = trio.current_time()
             await trio.sleep(LOOK)
+            self._arrivals.take()
             now = trio.current_time()
             for lane in self._network.lanes():
                 if now - before > LOOK + LATE:

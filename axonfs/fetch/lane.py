@@ -19,6 +19,8 @@ EXTRA, FREE_EXTRA = 0.02, 8 << 20
 MOST_EXTRA = 64 << 20
 # Seconds at least without hedges after an answer that the origin is overloaded.
 OVERLOADED_SECONDS = 10.0
+# A source is fast if a job of so many bytes came at this rate, in bytes per second.
+FAST_SAMPLE, FAST_RATE = 8 << 20, 128 << 20
 
 
 class Lane:
@@ -35,6 +37,7 @@ class Lane:
         self.stall = Stall(deadline)
         self.passes = trio.CapacityLimiter(streams)  # threads that read packages
         self.ended: deque[Sample] = deque(maxlen=SAMPLES)  # the paces of the last jobs
+        self.fast = False  # so that requests may be larger: they take no longer than elsewhere
         self._extra = float(FREE_EXTRA)
         self._hedges_from = 0.0
 
@@ -50,6 +53,8 @@ class Lane:
         sample = pace.sample(now)
         if sample and pace.size >= SAMPLE_BYTES:
             self.ended.append(sample)
+        if sample and pace.size >= FAST_SAMPLE:
+            self.fast = sample.rate >= FAST_RATE
 
     def overloaded(self, now: float, retry_after: float | None) -> None:
         """Note that the origin asked for fewer requests."""

@@ -27,6 +27,7 @@ from axonfs.errors import (
     UnavailableError,
     VanishedError,
 )
+from axonfs.fetch.arrivals import Arrivals
 from axonfs.fetch.download import Download, Job, Priority
 from axonfs.fetch.hedges import Hedges
 from axonfs.fetch.lane import Lane
@@ -66,7 +67,8 @@ class Runner:
         self._nursery = nursery
         self._landed = landed
         self._limits = network.limits
-        self._hedges = Hedges(network, nursery, self._first_lane, self.submit)
+        self.arrivals = Arrivals(self._arrived)
+        self._hedges = Hedges(network, nursery, self._first_lane, self.submit, self.arrivals)
         self._threads = trio.CapacityLimiter(math.inf)  # the lanes bound them
 
     def submit(self, job: Job) -> None:
@@ -96,12 +98,8 @@ class Runner:
         """Look once for a copy of an object on this machine."""
         await download.find_blob(lambda: self._network.closing)
 
-    def arrived(self, job: Job, chunks: Range, size: int, data: bytes | None = None) -> None:
-        """Chunks of `job` are in the store; called by its transfer, maybe after the job is over.
-
-        Args:
-            data: their bytes, where the disk did not take them.
-        """
+    def _arrived(self, job: Job, chunks: Range, size: int, data: bytes | None) -> None:
+        """Chunks of `job`, which may be over, are in the store, or `data` has their bytes."""
         count = self._network.copied if job.download.blob else self._network.received
         count(size)
         job.progress = now = trio.current_time()
@@ -115,6 +113,10 @@ class Runner:
             self._settle(job)
         job.download.arrived(chunks, data)
         self._landed()
+
+    def fast(self, download: Download) -> bool:
+        """Whether the first source of the object has been fast."""
+        return any(self._lane_for(download, version).fast for version in download.versions[:1])
 
     def held_back(self, job: Job, seconds: float) -> None:
         """The mount's bandwidth kept `job` waiting, and not its source; called by its transfer."""
@@ -147,11 +149,11 @@ class Runner:
         version = self._version(job)
         if job.download.may_have_blob or self._packed(job, version):
             return self._network.lane(None)
-        return self._lane_for(job, version)
+        return self._lane_for(job.download, version)
 
-    def _lane_for(self, job: Job, version: Version) -> Lane:
+    def _lane_for(self, download: Download, version: Version) -> Lane:
         try:
-            return self._network.lane_at(_location(job, version))
+            return self._network.lane_at(_location(download, version))
         except AxonError:
             return self._network.lane(None)  # nothing can be asked there; the attempt says so
 
@@ -160,7 +162,7 @@ class Runner:
         versions = job.download.versions
         turn = job.attempts % len(versions)
         ordered = versions[turn:] + versions[:turn]
-        well = (one for one in ordered if not self._lane_for(job, one).stall.open)
+        well = (one for one in ordered if not self._lane_for(job.download, one).stall.open)
         return ordered[0] if len(ordered) == 1 else next(well, ordered[0])
 
     def _packed(self, job: Job, version: Version) -> bool:
@@ -170,7 +172,7 @@ class Runner:
     def _dispatch(self, lane: Lane) -> None:
         """Start queued jobs while streams are free."""
         while job := lane.schedule.take():
-            job.running = True
+            job.download.started(job)
             self._nursery.start_soon(self._run, job)
             self._hedges.watch()
 
@@ -298,8 +300,8 @@ class Runner:
             self._nursery.start_soon(_find_table, download, version)
         if download.blob is None:
             self._network.asked()
-        location = _location(job, version)
-        reports = self.arrived, self.redirected, self.held_back
+        location = _location(job.download, version)
+        reports = self.arrivals, self.redirected, self.held_back
         transfer = Transfer(job, version, location, self._network, patience, *reports)
         pace = job.pace = Pace(transfer.unit, trio.current_time()) if not download.blob else None
         try:
@@ -313,6 +315,7 @@ class Runner:
             download.refuse_blob()  # the next attempt asks the source
             raise
         finally:
+            self.arrivals.take()
             job.pace = None
         if pace is not None and not job.superfluous:
             self._network.lane_of(job).note(pace, trio.current_time())
@@ -369,9 +372,9 @@ async def _find_table(download: Download, version: Version) -> None:
         await download.find_table(version)
 
 
-def _location(job: Job, version: Version) -> Location:
+def _location(download: Download, version: Version) -> Location:
     assert version.source is not None  # Download.enter keeps only versions that have one
-    return version.source.locate(version.base, version.holding(job.download.entry))
+    return version.source.locate(version.base, version.holding(download.entry))
 
 
 def _causes(exc: BaseException | None) -> Iterator[BaseException]:

@@ -17,6 +17,7 @@ import trio
 from axonfs.catalog.tree import Version
 from axonfs.descriptors import is_shortage
 from axonfs.errors import CorruptError, refused
+from axonfs.fetch.arrivals import Arrivals
 from axonfs.fetch.download import Job, Priority
 from axonfs.fetch.network import Network
 from axonfs.formats.chunktable import ChunkTable
@@ -47,8 +48,7 @@ class Transfer:
 
     Args:
         patience: seconds to wait for the source, where that is less than the usual.
-        arrived: called in the trio thread with the job, the chunks that landed, their size, and
-            their bytes where the disk did not take them.
+        arrivals: gets what landed.
         redirected: called in the trio thread; whether the job may go on at another origin.
         held_back: called in the trio thread after the mount's bandwidth kept the job waiting, with
             the seconds.
@@ -61,7 +61,7 @@ class Transfer:
         location: Location,
         network: Network,
         patience: float | None,
-        arrived: Callable[[Job, Range, int, bytes | None], object],
+        arrivals: Arrivals,
         redirected: Callable[[Job, Origin], bool],
         held_back: Callable[[Job, float], object],
     ) -> None:
@@ -70,7 +70,7 @@ class Transfer:
         self._version = version
         self._location = location
         self._network = network
-        self._arrived = arrived
+        self._arrivals = arrivals
         self._may_go_on = redirected
         self._held_back = held_back
         self._blob = job.download.blob
@@ -163,7 +163,7 @@ class Transfer:
             for number in range(*run):
                 self._verify(table, number, part[(number - run.start) * size :][:size])
             data = self._land(run, part, table)
-            self._token.run_sync_soon(self._arrived, self._job, run, len(part), data)
+            self._arrivals.put(self._job, run, len(part), data)
 
     def _land(self, run: Range, view: memoryview, table: ChunkTable | None) -> bytes | None:
         """Write chunks; their bytes for the readers where the disk does not take them."""

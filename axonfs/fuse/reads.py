@@ -69,6 +69,8 @@ class _Object:
         stored.presence.watcher = self
         for run in stored.presence.usable.extents(0, stored.count):
             self.serve(run)
+        for run in feed.coming:
+            self.coming(run)
 
     def landed(self, chunks: Range) -> None:
         """The store has the chunks. If only the digest of the whole can tell now, serve nothing."""
@@ -83,6 +85,14 @@ class _Object:
             self._extension.cleared(self.number, *chunks)
         else:  # what the readers have may be wrong, and Python compares that
             self._shut()
+
+    def coming(self, chunks: Range) -> None:
+        """A request brings the chunks: a read that waits for them is no news for a while."""
+        self._extension.coming(self.number, *chunks)
+
+    def given_up(self, chunks: Range) -> None:
+        """The request ended without the chunks."""
+        self._extension.given_up(self.number, *chunks)
 
     def _shut(self) -> None:
         self.shut = True
@@ -261,7 +271,8 @@ class NativeReads:
         with attached.feed.in_use():
             try:
                 with naming_place(attached.place):
-                    await attached.feed.need(chunks, ahead=ahead)
+                    # The threads learn of landings from the store.
+                    await attached.feed.need(chunks, ahead=ahead, urgent=False)
             except Exception as exc:
                 await self._fail(attached, chunks, self._failures.errno_of(exc, "read"))
             else:

@@ -19,12 +19,24 @@ class Watcher(Protocol):
     def cleared(self, chunks: Range) -> None:
         """The chunks must not be served any more; their bytes may change once this returns."""
 
+    def coming(self, chunks: Range) -> None:
+        """A request under way brings the chunks."""
+
+    def given_up(self, chunks: Range) -> None:
+        """It does not bring these."""
+
 
 class _Unwatched:
     def landed(self, chunks: Range) -> None:
         pass
 
     def cleared(self, chunks: Range) -> None:
+        pass
+
+    def coming(self, chunks: Range) -> None:
+        pass
+
+    def given_up(self, chunks: Range) -> None:
         pass
 
 

@@ -221,6 +221,15 @@ class World:
             file = rng.choice(self.files)
             file.land(*self._run(file, rng))
 
+    def foresee(self, rng: random.Random) -> None:
+        """Say that chunks are coming, or no longer; it need not be true."""
+        if self.calm:
+            return
+        file = rng.choice(self.files)
+        # Rarely given up: that has all reads told anew, which would hide that they were not.
+        tell = self.core.given_up if rng.random() < 0.02 else self.core.coming
+        tell(file.number, *self._run(file, rng))
+
     def clear(self, rng: random.Random) -> None:
         if not self.calm:
             file = rng.choice(self.files)
@@ -264,6 +273,7 @@ class World:
             (self.bring, 0.001),
             (self.bring, 0.003),
             (self.land, 0.02),
+            (self.foresee, 0.002),
             (self.clear, 0.002),
             (self.clear, 0.002),
             (self.interrupt, 0.01),

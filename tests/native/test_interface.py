@@ -20,6 +20,7 @@ from tests.native.kernel import GETATTR, Connection, header, read_request
 HANDLE, OTHER = 2, 4
 MIB = 1 << 20
 SLACK = 2 * MIB  # of objects.c
+LATER = 0.015  # likewise
 
 
 class Core:
@@ -158,6 +159,48 @@ def test_wanted_chunks_are_told_once_and_as_runs(core: Core) -> None:
     core.read(0, 1)
     core.parked(1)
     assert core.core.news()[1] == [(core.number, 0, 1, 0)]
+
+
+def test_chunks_that_are_coming_are_wanted_only_after_a_while(core: Core) -> None:
+    core.core.mark(HANDLE, 1 << 62)
+    began = time.monotonic()
+    core.core.coming(core.number, 0, 8)
+    core.read(MIB, MIB)
+    core.parked(1)
+    early = core.has_news() or core.core.news()[1]
+    assert not early or time.monotonic() - began >= LATER
+    until(core.has_news)
+    assert time.monotonic() - began >= LATER
+    assert core.core.news()[1] == [(core.number, 1, 2, 0)]
+
+
+def test_chunks_that_came_are_no_news_and_wanted_at_once_the_next_time(core: Core) -> None:
+    core.core.mark(HANDLE, 1 << 62)
+    core.core.coming(core.number, 0, 8)
+    number = core.read(MIB, 10)
+    core.parked(1)
+    core.core.landed(core.number, 0, 2)
+    core.answered(number)
+    core.core.cleared(core.number, 1, 2)
+    number = core.read(MIB, 10)
+    core.parked(1)
+    assert core.has_news()
+    assert core.core.news()[1] == [(core.number, 1, 2, 0)]
+    time.sleep(2 * LATER)
+    core.core.news()
+    assert not core.has_news()
+
+
+def test_chunks_that_do_not_come_after_all_are_wanted_at_once(core: Core) -> None:
+    core.core.coming(core.number, 0, 8)
+    core.core.given_up(core.number, 2, 4)
+    core.read(2 * MIB, MIB)
+    core.parked(1)
+    assert core.core.news()[1] == [(core.number, 2, 3, 0)]
+    core.read(5 * MIB, 10)
+    core.parked(2)
+    core.core.given_up(core.number, 4, 6)
+    assert core.core.news()[1] == [(core.number, 5, 6, 0)]
 
 
 def test_more_runs_of_wanted_chunks_than_fit_are_told_next_time() -> None:

@@ -48,9 +48,16 @@ _FAULTS = (
     Fault(
         "not told",
         "reads.c",
-        "    object_want(object, read->request.read.offset, read->size);\n",
+        "    object_want(object, read, read->since);\n",
         "",
     ),
+    Fault(
+        "never late",
+        "objects.c",
+        "    late_at = now + later;\n",
+        "    late_at = now + later * later;\n",
+    ),
+    Fault("not wanted late", "objects.c", " && now - read->since < later", ""),
     Fault("others fail", "reads.c", "read->size <= first * object->chunk", "0 * first > 1 << 30"),
     Fault(
         "answered twice",

@@ -5,7 +5,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
@@ -155,7 +155,7 @@ const char *device_start(int device, int readers, int answerers)
         return "too many or too few threads";
     atomic_store(&stopping, false);
     device_fd = fcntl(device, F_DUPFD_CLOEXEC, 0);
-    news_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    news_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     if (device_fd >= 0 && news_fd >= 0 && queue_open(device) && threads_start(readers, answerers))
         return NULL;
     device_end();

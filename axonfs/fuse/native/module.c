@@ -228,6 +228,32 @@ static PyObject *cleared(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
+static PyObject *expect(PyObject *args, bool coming)
+{
+    unsigned long long number, first, stop;
+    struct object *object;
+
+    if (!PyArg_ParseTuple(args, "KKK", &number, &first, &stop))
+        return NULL;
+    pthread_mutex_lock(&lock);
+    if ((object = object_with(number, first, stop)))
+        object_expect(object, first, stop, coming);
+    pthread_mutex_unlock(&lock);
+    Py_RETURN_NONE;
+}
+
+static PyObject *coming(PyObject *module, PyObject *args)
+{
+    (void)module;
+    return expect(args, true);
+}
+
+static PyObject *given_up(PyObject *module, PyObject *args)
+{
+    (void)module;
+    return expect(args, false);
+}
+
 /* Take the reads that wait for these chunks. */
 static struct read *give_up(unsigned long long number, unsigned long long first, unsigned long long stop)
 {
@@ -345,6 +371,8 @@ static PyMethodDef methods[] = {
     {"epoch", epoch, METH_VARARGS, "epoch(object): changes whenever chunks are cleared."},
     {"landed", landed, METH_VARARGS, "landed(object, first, stop[, epoch]): they may be served; false if it changed."},
     {"cleared", cleared, METH_VARARGS, "cleared(object, first, stop): they may not, and their bytes change next."},
+    {"coming", coming, METH_VARARGS, "coming(object, first, stop): a request brings them; a read wants them only later."},
+    {"given_up", given_up, METH_VARARGS, "given_up(object, first, stop): none does; reads that wait for them want them now."},
     {"declined", declined, METH_VARARGS, "declined(object, first, stop): hand reads that wait for them to Python."},
     {"failed", failed, METH_VARARGS, "failed(object, first, stop, errno): answer those reads with an error."},
     {"news", news, METH_NOARGS, "news(): (handle, start, stop, reads)…, and wanted (object, first, stop, 0)…"},

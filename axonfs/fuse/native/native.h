@@ -13,7 +13,7 @@
  *   module.c   the interface for Python
  *
  * Locks: `lock` guards all that the comments do not exclude. It is a leaf: a thread that holds it
- * takes no other lock, never waits for the GIL, and does no I/O but the write to an eventfd. Python
+ * takes no other lock, never waits for the GIL, and does no I/O but to set an eventfd or a timer. Python
  * takes it with the GIL held, so nothing may release the GIL while it holds `lock`.
  *
  * Right bytes: a chunk's bit is cleared, and the epoch of its object raised, before its bytes may
@@ -64,6 +64,7 @@ struct interrupt_request { /* says which request is interrupted */
 struct read { /* a READ that is parked or ready */
     struct read_request request;
     uint32_t size; /* bytes to answer; those behind the end of the object are cut off */
+    uint64_t since; /* when it was parked, by clock_now */
     struct object *object; /* holds a reference */
     struct read *next, **back; /* back: only while it is parked */
 };
@@ -79,6 +80,7 @@ struct object { /* a backing file, and which of its chunks may be served */
     _Atomic uint64_t *bits; /* read without the lock */
     uint64_t *wanted; /* chunks that parked reads wait for */
     uint64_t *untold; /* those of them of which Python was not told yet */
+    uint64_t *coming; /* chunks that a request of Python brings; reads want them only after LATER */
     bool has_untold;
     struct read *parked;
 };
@@ -109,7 +111,7 @@ struct statistics {
 extern pthread_mutex_t lock;
 extern struct statistics statistics;
 extern _Atomic bool stopping;
-extern int news_fd; /* an eventfd: Python has news to take; -1 while no thread runs */
+extern int news_fd; /* a timerfd: Python has news to take; -1 while no thread runs */
 extern int queue_fd; /* an eventfd: requests are queued for Python; -1 likewise */
 extern int device_fd; /* a duplicate: a thread that does not end must not write to another file */
 extern struct object *objects[MAX_OBJECTS]; /* at their numbers, modulo; NULL where there is none */
@@ -122,18 +124,22 @@ void object_put(struct object *object);
 bool object_whole(const struct object *object, uint64_t offset, uint64_t size);
 void object_set(struct object *object, uint64_t first, uint64_t stop);
 void object_clear(struct object *object, uint64_t first, uint64_t stop);
-void object_want(struct object *object, uint64_t offset, uint64_t size);
+void object_want(struct object *object, const struct read *read, uint64_t now);
+void object_expect(struct object *object, uint64_t first, uint64_t stop, bool coming);
 void object_unwant(struct object *object, uint64_t first, uint64_t stop);
 struct handle **handle_find(uint64_t fh);
 void handle_note(struct handle *handle, uint64_t offset, uint64_t size);
 void objects_forget(void);
 PyObject *objects_news(void); /* takes the lock itself */
 
+uint64_t clock_now(void); /* nanoseconds */
+
 /* reads.c. Those marked so are called under lock. */
 bool read_take(struct thread *thread, const void *bytes, size_t size);
 bool read_answer_ready(struct thread *thread); /* under lock at the call and at the return */
 struct read *reads_release(struct object *object, uint64_t first, uint64_t stop); /* under lock */
 void reads_ready(struct read *list); /* under lock */
+void reads_want(struct object *object, uint64_t now); /* under lock */
 void reads_hand_over(struct read *list);
 void reads_fail(struct read *list, int error);
 bool read_interrupt(uint64_t unique, int error);

@@ -2,6 +2,8 @@
  * Python sets and clears bits; see native.h for the rule that makes the bytes right. */
 #include "native.h"
 #include <fcntl.h>
+#include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { BUCKETS = 4096, LOGGED = 1024 };
@@ -10,12 +12,17 @@ enum { BUCKETS = 4096, LOGGED = 1024 };
  * the kernel's readahead slightly out of order. As SLACK in fetch/readahead.py. */
 static const uint64_t slack = 2 << 20;
 
+/* Nanoseconds until a read wants what is coming anyway. Most of it lands before, and Python is
+ * spared the news; else Python makes the request more urgent. */
+static const uint64_t later = 15 * 1000 * 1000;
+
 struct object *objects[MAX_OBJECTS];
 static uint64_t numbers;
 static struct handle *handles[BUCKETS];
 static struct run logged[LOGGED];
 static size_t logged_count;
 static bool news_raised;
+static uint64_t late_at; /* when parked reads are looked at anew; 0: none waits for what is coming */
 
 static uint64_t words(uint64_t count) { return (count + 63) / 64; }
 
@@ -32,7 +39,8 @@ struct object *object_new(int fd, uint64_t size, uint64_t chunk, bool never_wait
     object->bits = calloc(words(object->count) + 1, sizeof *object->bits);
     object->wanted = calloc(words(object->count) + 1, sizeof *object->wanted);
     object->untold = calloc(words(object->count) + 1, sizeof *object->untold);
-    if (object->bits && object->wanted && object->untold)
+    object->coming = calloc(words(object->count) + 1, sizeof *object->coming);
+    if (object->bits && object->wanted && object->untold && object->coming)
         object->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (object->fd < 0) {
         object_put(object);
@@ -73,6 +81,7 @@ void object_put(struct object *object)
     free((void *)object->bits);
     free(object->wanted);
     free(object->untold);
+    free(object->coming);
     free(object);
 }
 
@@ -111,23 +120,56 @@ void object_clear(struct object *object, uint64_t first, uint64_t stop)
     atomic_fetch_add(&object->epoch, 1);
 }
 
-static void raise_news(void)
+uint64_t clock_now(void)
 {
-    if (!news_raised && news_fd >= 0) {
-        news_raised = true;
-        raise_event(news_fd);
-    }
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000ULL + now.tv_nsec;
 }
 
-void object_want(struct object *object, uint64_t offset, uint64_t size)
+/* Have `news_fd` readable from then on, and not before; 0 is never. */
+static void set_timer(uint64_t then)
 {
-    for (uint64_t chunk = offset / object->chunk; chunk * object->chunk < offset + size; chunk++) {
-        uint64_t bit = 1ULL << chunk % 64;
+    struct itimerspec value = {.it_value = {then / 1000000000, then % 1000000000}};
 
-        if (has(object, chunk) || object->wanted[chunk / 64] & bit)
+    if (news_fd >= 0)
+        timerfd_settime(news_fd, TFD_TIMER_ABSTIME, &value, NULL);
+}
+
+static void raise_news(void)
+{
+    if (!news_raised)
+        set_timer(1);
+    news_raised = true;
+}
+
+static void raise_later(uint64_t now)
+{
+    if (late_at)
+        return;
+    late_at = now + later;
+    if (!news_raised)
+        set_timer(late_at);
+}
+
+/* Have Python told of the chunks that a parked read waits for: later, of those that are coming. */
+void object_want(struct object *object, const struct read *read, uint64_t now)
+{
+    uint64_t chunk = read->request.read.offset / object->chunk;
+    uint64_t stop = (read->request.read.offset + read->size - 1) / object->chunk + 1;
+
+    for (; chunk < stop; chunk++) {
+        uint64_t at = chunk / 64, bit = 1ULL << chunk % 64;
+
+        if (has(object, chunk) || object->wanted[at] & bit)
             continue;
-        object->wanted[chunk / 64] |= bit;
-        object->untold[chunk / 64] |= bit;
+        if (object->coming[at] & bit && now - read->since < later) {
+            raise_later(now);
+            continue;
+        }
+        object->wanted[at] |= bit;
+        object->untold[at] |= bit;
         object->has_untold = true;
         raise_news();
     }
@@ -136,9 +178,27 @@ void object_want(struct object *object, uint64_t offset, uint64_t size)
 void object_unwant(struct object *object, uint64_t first, uint64_t stop)
 {
     for (uint64_t chunk = first; chunk < stop; chunk++) {
-        object->wanted[chunk / 64] &= ~(1ULL << chunk % 64);
-        object->untold[chunk / 64] &= ~(1ULL << chunk % 64);
+        uint64_t mask = ~(1ULL << chunk % 64);
+
+        object->wanted[chunk / 64] &= mask;
+        object->untold[chunk / 64] &= mask;
+        object->coming[chunk / 64] &= mask;
     }
+}
+
+/* Note that absent chunks are coming, or no longer. */
+void object_expect(struct object *object, uint64_t first, uint64_t stop, bool coming)
+{
+    for (uint64_t chunk = first; chunk < stop; chunk++) {
+        uint64_t bit = 1ULL << chunk % 64;
+
+        if (coming && !has(object, chunk))
+            object->coming[chunk / 64] |= bit;
+        else
+            object->coming[chunk / 64] &= ~bit;
+    }
+    if (!coming)
+        reads_want(object, clock_now());
 }
 
 struct handle **handle_find(uint64_t fh)
@@ -224,9 +284,13 @@ PyObject *objects_news(void)
     PyObject *first, *second;
 
     pthread_mutex_lock(&lock);
-    if (news_fd >= 0)
-        clear_event(news_fd);
-    news_raised = false;
+    news_raised = true; /* what comes up here is told now */
+    if (late_at && clock_now() >= late_at) {
+        late_at = 0;
+        for (unsigned at = 0; at < MAX_OBJECTS; at++)
+            if (objects[at])
+                reads_want(objects[at], clock_now());
+    }
     for (unsigned at = 0; at < BUCKETS; at++)
         for (struct handle *handle = handles[at]; handle; handle = handle->next)
             log_run(handle);
@@ -235,6 +299,8 @@ PyObject *objects_news(void)
     for (unsigned at = 0; at < MAX_OBJECTS && want_count < LOGGED; at++)
         while (objects[at] && want_count < LOGGED && next_untold(objects[at], &wants[want_count]))
             want_count++;
+    news_raised = false;
+    set_timer(late_at);
     if (want_count == LOGGED)
         raise_news();
     pthread_mutex_unlock(&lock);
@@ -262,4 +328,5 @@ void objects_forget(void)
         }
     logged_count = 0;
     news_raised = false;
+    late_at = 0;
 }

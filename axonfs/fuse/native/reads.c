@@ -60,7 +60,8 @@ static void park(struct read *read)
     object->parked = read;
     atomic_fetch_add(&statistics.parked, 1);
     interrupt_again(read->request.header.unique);
-    object_want(object, read->request.read.offset, read->size);
+    read->since = clock_now();
+    object_want(object, read, read->since);
 }
 
 static void unlink_parked(struct read *read)
@@ -209,6 +210,13 @@ struct read *reads_release(struct object *object, uint64_t first, uint64_t stop)
         released = read;
     }
     return released;
+}
+
+/* Have the chunks wanted that the parked reads of an object wait for. */
+void reads_want(struct object *object, uint64_t now)
+{
+    for (const struct read *read = object->parked; read; read = read->next)
+        object_want(object, read, now);
 }
 
 /* Have the answering threads look at these reads: they answer them, or park them again. */
