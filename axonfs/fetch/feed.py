@@ -344,6 +344,8 @@ class Feed:
         if not self.versions:
             raise AxonError("no source is known to have this object", hint="check the registry")
         fresh = [chunk for chunk in range(*run) if not self._brought(chunk, run.start, priority)]
+        if not fresh:
+            return
         per_job = self.object.count if self._answers.one else self._per_job
         for part in (part for piece in runs(fresh) for part in split(piece, per_job)):
             self._runner.submit(self.download.begin(part, priority))

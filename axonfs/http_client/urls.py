@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
@@ -19,6 +20,8 @@ from axonfs.names import printable
 
 MAX_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# Each request for an object splits its URL some times, which takes as long as to send it.
+REMEMBERED = 1024
 _PORTS = {"http": 80, "https": 443}
 # A signer knows the server of s3 URLs, whose host is the bucket; file URLs have no server.
 SIGNED = {"s3": 0, "file": 0}
@@ -64,6 +67,7 @@ class Url:
         return {"Authorization": f"Basic {token}"}
 
 
+@lru_cache(maxsize=REMEMBERED)
 def split_url(text: str, *, signed: bool = False) -> Url:
     """Split `text` into a `Url`, without its fragment.
 
