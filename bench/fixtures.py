@@ -23,6 +23,7 @@ from typing import Any
 from axonfs.daemon.holders import workers_of
 from axonfs.names import parse_spec
 from axonfs.publish import publish
+from axonfs.storage import Storage
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -53,7 +54,7 @@ def write_model(folder: Path, files: int, size: int) -> Path:
     return folder
 
 
-def publish_model(folder: Path, spec: str, root: Path) -> None:
+def publish_model(folder: Path, spec: str, root: Path | Storage) -> None:
     """Publish the model in `folder`, and remove `folder`."""
     publish(folder, parse_spec(spec), root)
     shutil.rmtree(folder)

@@ -20,10 +20,15 @@ from bench.downloads import program
 from bench.experiment import NotRunError
 from bench.fixtures import unmount
 from bench.origin import Origin
-from tests.support.seaweed import BUCKET, WRITER, seaweedfs
+from tests.support.seaweed import BUCKET, WRITER, Seaweed, seaweedfs
 
 UP_SECONDS = 30.0
 _numbers = itertools.count()
+_RCLONE = (
+    *("--config", "/dev/null", "--cache-dir", "CACHE", "--read-only"),
+    *("--vfs-cache-mode", "full", "--vfs-read-chunk-streams", "16"),
+    *("--vfs-read-chunk-size", "4M", "--dir-cache-time", "1h"),
+)
 
 Peer = Callable[[], AbstractContextManager[Path]]
 
@@ -59,9 +64,7 @@ def _wait_for(done: Callable[[], bool], process: subprocess.Popen[bytes], log: P
 def rclone(origin: Origin, work: Path, file: str) -> Peer:
     """rclone mount with a full cache, 16 streams of 4 MiB."""
     command = [program("rclone"), "mount", ":http:", "MOUNT", "--http-url", f"{origin.url}/"]
-    command += ["--config", "/dev/null", "--cache-dir", "CACHE", "--read-only"]
-    command += ["--vfs-cache-mode", "full", "--vfs-read-chunk-streams", "16"]
-    command += ["--vfs-read-chunk-size", "4M", "--dir-cache-time", "1h"]
+    command += _RCLONE
     return lambda: _mounted("rclone", work, command, file)
 
 
@@ -78,17 +81,40 @@ def juicefs(source: Path, work: Path) -> Iterator[Peer]:
     """JuiceFS with its data in SeaweedFS, both on loopback, holding a copy of `source`."""
     home = work / "juicefs"
     home.mkdir()
-    with seaweedfs(home) as store:
-        meta, bucket = f"sqlite3://{home}/meta.db", f"{store.endpoint}/{BUCKET}"
-        keys = ["--access-key", WRITER[0], "--secret-key", WRITER[1]]
-        form = [program("juicefs"), "format", "--storage", "s3", "--bucket", bucket, *keys]
-        _checked([*form, meta, "bench"])
-        command = [program("juicefs"), "mount", "--foreground", meta, "MOUNT"]
-        command += ["--cache-dir", "CACHE", "--no-usage-report", "--backup-meta", "0"]
-        command += ["--metrics", f"127.0.0.1:{store.spare_port}"]
-        with _mounted("juicefs", home, command, "") as mount:
-            shutil.copyfile(source, mount / source.name)
-        yield lambda: _mounted("juicefs", home, command, source.name)
+    with object_store(home / "seaweed") as store, juicefs_on(store, source, home) as peer:
+        yield peer
+
+
+@contextlib.contextmanager
+def object_store(home: Path) -> Iterator[Seaweed]:
+    try:
+        with seaweedfs(home) as store:
+            yield store
+    except RuntimeError as exc:
+        raise NotRunError(str(exc)) from exc
+
+
+@contextlib.contextmanager
+def juicefs_on(store: Seaweed, source: Path, home: Path) -> Iterator[Peer]:
+    """JuiceFS with its data in a bucket, holding a copy of `source`."""
+    meta, bucket = f"sqlite3://{home}/meta.db", f"{store.endpoint}/{BUCKET}"
+    keys = ["--access-key", WRITER[0], "--secret-key", WRITER[1]]
+    form = [program("juicefs"), "format", "--storage", "s3", "--bucket", bucket, *keys]
+    _checked([*form, meta, "bench"])
+    command = [program("juicefs"), "mount", "--foreground", meta, "MOUNT"]
+    command += ["--cache-dir", "CACHE", "--no-usage-report", "--backup-meta", "0"]
+    command += ["--metrics", f"127.0.0.1:{store.spare_port}"]
+    with _mounted("juicefs", home, command, "") as mount:
+        shutil.copyfile(source, mount / source.name)
+    yield lambda: _mounted("juicefs", home, command, source.name)
+
+
+def rclone_on(store: Seaweed, work: Path, key: str) -> Peer:
+    """rclone mount of a bucket, with the options of `rclone`."""
+    where = f":s3,provider=SeaweedFS,endpoint='{store.endpoint}'"
+    where += f",access_key_id={WRITER[0]},secret_access_key={WRITER[1]}:{BUCKET}"
+    command = [program("rclone"), "mount", where, "MOUNT", *_RCLONE]
+    return lambda: _mounted("rclone", work, command, key)
 
 
 def _checked(command: list[str]) -> None:
