@@ -35,6 +35,8 @@ SHOWN_LOADS = 8
 # Seconds for which other prefetches do not evict the files of a finished prefetch: the program may
 # not have read them yet.
 SETTLED_SECONDS = 600.0
+# Seconds after a prefetch that did not fit into the cache until reads at several places begin one.
+NO_ROOM_SECONDS = 10.0
 
 
 class Prefetcher:
@@ -114,7 +116,9 @@ class Prefetcher:
         load = self._loads.get(version.spec)
         if not self._may_fetch(version) or not is_weights(path):
             return
-        if not (load and load.active and self._digest(version, path) in load.digests):
+        going_on = load and load.active and self._digest(version, path) in load.digests
+        until = load.ended + NO_ROOM_SECONDS if load and load.state == "no room" else 0.0
+        if not going_on and trio.current_time() >= until:
             self._begin(version, [path], AHEAD)
 
     @staticmethod

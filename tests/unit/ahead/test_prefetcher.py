@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 import axonfs.ahead.prefetcher
 from axonfs.ahead.plan import AHEAD
-from axonfs.ahead.prefetcher import RUNNING_LOADS, SHOWN_LOADS, Prefetcher
+from axonfs.ahead.prefetcher import NO_ROOM_SECONDS, RUNNING_LOADS, SHOWN_LOADS, Prefetcher
 from axonfs.ahead.walks import QUIET_SECONDS
 from axonfs.catalog.tree import Version
 from axonfs.formats.manifest import FileEntry, Manifest
@@ -32,7 +32,7 @@ class FakeLoad:
         self.triggers: list[str] = []
         self.most: list[float] = []
         self.digests = {entry.digest for entry in version.manifest.files}
-        self.ended, self.stopped = math.inf, False
+        self.ended, self.stopped, self.state = math.inf, False, "running"
         self.running, self.finish = False, trio.Event()
         self.made.append(self)
 
@@ -133,8 +133,13 @@ async def test_weights_that_are_read_here_and_there_are_fetched_some_at_a_time(
         foreseen.scattered(one, path)  # it is on its way
         loads[-1].finish.set()
         await later()
+    loads[-1].state = "no room"
+    foreseen.scattered(one, path)
     foreseen.scattered(version("other"), CONFIG)  # no weights
     assert [(load.triggers, load.most) for load in loads] == 2 * [([path], [AHEAD])]
+    await later(NO_ROOM_SECONDS)
+    foreseen.scattered(one, path)
+    assert len(loads) == 3
 
 
 async def test_a_load_begins_a_moment_after_the_open(
