@@ -21,7 +21,7 @@ from axonfs.fetch.arrivals import Arrivals
 from axonfs.fetch.download import Job, Priority
 from axonfs.fetch.network import Network
 from axonfs.formats.chunktable import ChunkTable
-from axonfs.http_client import Location, Origin
+from axonfs.http_client import MOMENT, Location, Origin
 from axonfs.memory import LARGE_PAGE
 from axonfs.ranges import Range
 from axonfs.store import DISK_FAULTS
@@ -33,6 +33,8 @@ LONG_WAIT = 0.05
 # with one entry, and is read 12 times as fast as that of a file written by 256 KiB.
 SMALLEST_PIECE = LARGE_PAGE
 LARGEST_PIECE = 8 << 20
+# Where a reader waits, it is at least one chunk, and the moment is so many seconds.
+SHORT_MOMENT = 0.01
 
 
 class ElsewhereError(Exception):
@@ -106,7 +108,8 @@ class Transfer:
             self._take,
             unit=self.unit,
             grain=stored.chunk_size,
-            most=LARGEST_PIECE if self._job.priority is not Priority.DEMAND else 0,
+            most=LARGEST_PIECE,
+            moment=SHORT_MOMENT if self._job.priority is Priority.DEMAND else MOMENT,
             cancelled=self._superfluous,
             validated=self._note_etag,
             patience=self._patience,

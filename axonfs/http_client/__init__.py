@@ -11,7 +11,7 @@ from axonfs.http_client.documents import Documents
 from axonfs.http_client.faults import UP
 from axonfs.http_client.limits import Limits
 from axonfs.http_client.local import Files, path_of
-from axonfs.http_client.reading import Reading
+from axonfs.http_client.reading import MOMENT, Reading
 from axonfs.http_client.routes import Routes, Trust
 from axonfs.http_client.signing import Signed, Signer, Signers
 from axonfs.http_client.stalls import LEAST, Stall
@@ -20,6 +20,7 @@ from axonfs.http_client.wire import CancelledReadError
 
 __all__ = [
     "LEAST",
+    "MOMENT",
     "UP",
     "Answer",
     "Bodies",

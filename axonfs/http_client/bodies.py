@@ -32,7 +32,7 @@ from axonfs.http_client.dial import Dialer
 from axonfs.http_client.faults import fault
 from axonfs.http_client.limits import DRAIN_BYTES, DRAIN_SECONDS, Limits
 from axonfs.http_client.pool import Pool, ReceiveBuffers
-from axonfs.http_client.reading import Body, Exchange, Reading, mapped
+from axonfs.http_client.reading import MOMENT, Body, Exchange, Reading, mapped
 from axonfs.http_client.routes import Routes, Trust
 from axonfs.http_client.signing import Signed, Signers, signer_of
 from axonfs.http_client.urls import (
@@ -131,6 +131,7 @@ class Bodies:
         *,
         unit: int,
         most: int = 0,
+        moment: float = MOMENT,
         grain: int | None = None,
         cancelled: Callable[[], bool] = bool,
         validated: Callable[[str], str | None] | None = None,
@@ -145,9 +146,9 @@ class Bodies:
                 multiple of `unit` or at the end of the answer. The view is valid until `sink`
                 returns. If the server ignores ranges, `sink` gets the whole object, from 0 to
                 `size`.
-            most: a piece has as many units as arrive within a moment, up to `most` bytes.
-            grain: of a piece that a fault cuts off, `sink` gets what there is up to a multiple of
-                `grain`; by default of `unit`.
+            most: a piece has as many units as arrive within `moment` seconds, up to `most` bytes.
+            grain: at a fault `sink` gets what there is up to a multiple of `grain`; by default of
+                `unit`.
             cancelled: polled between receives, a few times a second. Once it returns true, the
                 read ends early without an error. Connecting is not interrupted.
             validated: called with the ETag of the first answer, if it has one, before any of its
@@ -171,7 +172,7 @@ class Bodies:
         ):
             wanted = Range(0, size) if reading.whole else requested
             most = max(unit, most - most % unit)
-            self._stream(reading, wanted, sink, unit, most, grain or unit)
+            self._stream(reading, wanted, sink, most, (unit, grain or unit), moment)
 
     def open(
         self,
@@ -227,17 +228,29 @@ class Bodies:
         return reading
 
     def _stream(
-        self, reading: Reading, wanted: Range, sink: Sink, unit: int, most: int, grain: int
+        self,
+        reading: Reading,
+        wanted: Range,
+        sink: Sink,
+        most: int,
+        units: tuple[int, int],
+        moment: float,
     ) -> None:
+        """Give `sink` the bytes, in pieces that end at multiples of the first of `units`; of the
+        second one at a fault."""
+        unit, grain = units
         # Of few sizes, so that it was mostly used before; what is never filled takes no memory.
         buffer = self._buffers.take(most if wanted.size > unit else wanted.size)
-        start = wanted.start
+        base = start = at = wanted.start  # what the buffer begins with, is next, was received
         try:
             while start < wanted.stop:
-                piece = buffer[: min(most - start % unit, wanted.stop - start)]
-                piece = piece[: reading.fill(piece, start, unit, grain)]
-                sink(start, piece)
-                start += len(piece)
+                stop = min(base - base % unit + most, wanted.stop)
+                at += reading.fill(buffer[at - base : stop - base], at, unit, moment)
+                end = at if at == stop else at - at % (grain if reading.broken else unit)
+                if end > start:
+                    sink(start, buffer[start - base : end - base])
+                    start = end
+                base = start if start == stop else base
         finally:
             self._buffers.put(buffer)
 

@@ -28,8 +28,8 @@ from axonfs.http_client.urls import Url, shown
 from axonfs.http_client.wire import TICK, SlowError, StallError, Wire
 from axonfs.ranges import Range
 
-# Seconds after which a piece ends early. The larger pieces are, the less Python costs: the threads
-# that receive took 0.25 s of processor time per GiB for it in pieces of 1 MiB, and 0.13 in 8.
+# Seconds after which a piece ends, by default. The larger pieces are, the less Python costs: the
+# threads that receive took 0.25 s of processor time per GiB for it in pieces of 1 MiB, 0.13 in 8.
 MOMENT = TICK
 # The most answers of one read, from a server that sends less than the requested range.
 MAX_ANSWERS = 64
@@ -179,34 +179,39 @@ class Reading:
         return self._body.whole
 
     def fill(
-        self, view: memoryview, start: int, unit: int | None = None, grain: int | None = None
+        self, view: memoryview, start: int, unit: int | None = None, moment: float = MOMENT
     ) -> int:
-        """Fill `view` with the object's bytes from `start` on; the deadline starts anew.
+        """Receive the object's bytes from `start` on into `view`; the deadline starts anew.
 
         Args:
-            unit: after a moment the next multiple of `unit` ends the view early, if given.
-            grain: a fault ends it at the last multiple of `grain`, if given and any was read: else
-                a server that cuts off every answer would bring nothing. The next call raises it.
+            unit: if given, it returns after `moment` seconds as soon as a multiple of `unit` behind
+                `start` was reached, and at a fault, which the next call raises.
 
         Returns:
-            How many bytes were read.
+            How many bytes: all of the view without `unit`.
         """
         if self._fault is not None:
             raise self._fault
         self._body.exchange.wire.progressed()  # the caller's time is not the server's
-        at, stop, ends = start, start + len(view), time.monotonic() + MOMENT
+        at, stop, ends = start, start + len(view), time.monotonic() + moment
         while at < stop:
+            # A receive may take a tick, so that of a shorter moment is of one unit.
+            end = min(at - at % unit + unit, stop) if unit and moment < TICK else stop
             try:
-                at += self._some(view[at - start : stop - start], at)
+                at += self._some(view[at - start : end - start], at)
             except AxonError as exc:
-                stop = at - at % grain if grain else start
-                if stop <= start:
+                if not unit:
                     raise
                 self._fault = exc
                 break
-            if unit and time.monotonic() >= ends:
-                stop = min(stop, at + -at % unit)
-        return stop - start
+            if unit and at // unit > start // unit and time.monotonic() >= ends:
+                break
+        return at - start
+
+    @property
+    def broken(self) -> bool:
+        """Whether a fault ended it, which the next `fill` raises."""
+        return self._fault is not None
 
     def _some(self, view: memoryview, at: int) -> int:
         if at >= self._body.held.stop:

@@ -85,9 +85,12 @@ class Reading:
         """Punch any chunks of any object in use, also where readers are, until cancelled."""
         while True:
             for feed in self.engine.fetcher.feeds():
+                if self.engine.fetcher.feed(feed.entry) is not feed:
+                    continue  # its readers left while another one was punched
                 start = chance.randrange(feed.object.count)
                 stop = min(feed.object.count, start + chance.randrange(1, 40))
-                await trio.to_thread.run_sync(feed.object.punch, start, stop)
+                with feed.in_use():
+                    await trio.to_thread.run_sync(feed.object.punch, start, stop)
             await trio.sleep(0.004 * chance.random())
 
 

@@ -97,10 +97,8 @@ def test_a_piece_does_not_wait_for_more_than_its_units(
 
     def fault(exchange: faulty.Exchange) -> None:
         exchange.head()
-        exchange.write(DATA[: 3 * UNIT])
+        exchange.write(DATA[: 3 * UNIT + 10])
         assert stopped.wait(5)
-        exchange.write(DATA[3 * UNIT : 3 * UNIT + 10])
-        time.sleep(0.1)
         exchange.write(DATA[3 * UNIT + 10 :])
         exchange.answered = True
 
