@@ -76,20 +76,25 @@ class Account:
                 return False
             else:
                 self._renewed = time.monotonic()
-                before, (_, self._keys) = self._keys, self._made(None)
-                changed = before != self._keys
+                changed = self._session()[1] != self._keys
             if changed:
                 self._clients.clear()
             return changed
 
-    def _made(self, tap: Callable[..., Any] | None) -> tuple[Any, tuple[str, ...]]:
+    def _session(self) -> tuple[Any, tuple[str, ...]]:
+        """What AWS's settings say now, and the credentials in them; without any, no request is
+        signed."""
         _require()
         from botocore.session import Session
 
         with translating(self._place.url):
             session = Session(profile=self._place.profile or None)
             found = session.get_credentials()
-            keys = tuple(filter(None, found.get_frozen_credentials())) if found else ()
+            return session, tuple(filter(None, found.get_frozen_credentials())) if found else ()
+
+    def _made(self, tap: Callable[..., Any] | None) -> tuple[Any, tuple[str, ...]]:
+        session, keys = self._session()
+        with translating(self._place.url):
             client = session.create_client(
                 "s3",
                 region_name=self._region or _region(session),
@@ -97,9 +102,9 @@ class Account:
                 verify=self._verify,
                 config=self._config(session, bool(keys)),
             )
-            if tap:
-                client.meta.events.register("before-send.s3.GetObject", tap)
-            return client, keys
+        if tap:
+            client.meta.events.register("before-send.s3.GetObject", tap)
+        return client, keys
 
     def _config(self, session: Any, has_keys: bool) -> Any:
         from botocore import UNSIGNED

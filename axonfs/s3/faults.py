@@ -176,6 +176,7 @@ def translating(source: str, *, anonymous: bool = False, bucket: bool = False) -
         if error is None:
             kind = NotFoundError if refusal.absent else UnavailableError
             error = _made(kind, f"the store answered {refusal.status}", source)
+            error.status = refusal.status
         raise error from exc
     except (BotoCoreError, ValueError) as exc:
         raise unsent(exc, source) from exc

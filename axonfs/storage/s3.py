@@ -71,12 +71,15 @@ class S3Storage:
             return int(self._call("head_object", key)["ContentLength"])
         except NotFoundError:
             return None
-        except AccessDeniedError:  # a proxy or a policy may allow GET alone
-            found = self._get(key)
-            if found is None:
-                return None
-            found["Body"].close()
-            return int(found["ContentLength"])
+        except AxonError as exc:
+            # A proxy or a policy may allow GET alone; and only an answer to GET says why not.
+            if exc.status not in (400, 403):
+                raise
+        found = self._get(key)
+        if found is None:
+            return None
+        found["Body"].close()
+        return int(found["ContentLength"])
 
     def read(self, key: str, limit: int) -> Content | None:
         found = self._get(key)

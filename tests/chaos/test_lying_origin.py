@@ -22,6 +22,7 @@ from tests.support.faulty import Exchange, Fault, FaultyOrigin
 from tests.support.profile import SEED, report, scaled
 from tests.support.readers import Readers
 from tests.support.registry import published
+from tests.support.seaweed import BUCKET, NO_AWS
 from tests.support.wiring import Authority
 
 pytestmark = [
@@ -98,6 +99,28 @@ FAULTS: dict[str, Fault] = {
 }
 
 
+def refusal(status: int, code: str) -> Fault:
+    """What an object store answers."""
+
+    def fault(exchange: Exchange) -> None:
+        faulty.status(status)(exchange)
+        exchange.body = f"<Error><Code>{code}</Code></Error>".encode()
+        exchange.headers = {"Content-Length": str(len(exchange.body))}
+
+    return fault
+
+
+STORE_FAULTS: dict[str, Fault] = {
+    "SlowDown": refusal(503, "SlowDown"),
+    "InternalError": refusal(500, "InternalError"),
+    "ExpiredToken": refusal(400, "ExpiredToken"),
+    "RequestTimeTooSkewed": refusal(403, "RequestTimeTooSkewed"),
+    "403": refusal(403, "AccessDenied"),
+    "PermanentRedirect": refusal(301, "PermanentRedirect"),
+    "NoSuchBucket": refusal(404, "NoSuchBucket"),
+}
+
+
 class Liar:
     """Gives each request a fault that its path, its range and how often it came decide."""
 
@@ -131,7 +154,7 @@ class Liar:
         draw = random.Random(seed)
         name = draw.choice(list(self._faults)) if draw.random() < RATE else None
         # A manifest that is gone is no fault: the version then does not exist.
-        return None if name == "404" and "/objects/" not in path else name
+        return None if name in ("403", "404") and "/objects/" not in path else name
 
 
 @pytest.fixture
@@ -140,6 +163,7 @@ def origins(tmp_path: Path) -> Iterator[tuple[FaultyOrigin, FaultyOrigin]]:
     for number in range(MODELS):
         spec = f"nlp/m{number}@1.0.0"
         registry = published(tmp_path, SIZES, spec=spec, seed=number, chunk_size=CHUNK)
+    (registry / BUCKET).symlink_to(".")
     (tmp_path / "ca").mkdir()
     authority = Authority.make(tmp_path / "ca")
     with FaultyOrigin(registry) as origin, FaultyOrigin(registry, authority) as untrusted:
@@ -163,7 +187,9 @@ def held_after_deletion(disk: Path) -> int:
     return usage.f_files - usage.f_ffree - named
 
 
+@pytest.mark.parametrize("scheme", ["http", "s3"])
 def test_right_bytes_or_a_documented_errno(
+    scheme: str,
     tmp_path: Path,
     disk: Path,
     origins: tuple[FaultyOrigin, FaultyOrigin],
@@ -175,17 +201,19 @@ def test_right_bytes_or_a_documented_errno(
     liar = Liar(
         {
             **FAULTS,
+            **(STORE_FAULTS if scheme == "s3" else {}),
             "503": faulty.status(503, Retry_After="0"),
             "redirect to an untrusted host": faulty.redirect(untrusted.url),
         }
     )
     config = tmp_path / "config.yaml"
     config.write_text(f"deadline: {DEADLINE}\nstreams: {STREAMS}\n")
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", **NO_AWS}
     mount = start_mount(
-        origin.url,
+        origin.url if scheme == "http" else f"s3://{BUCKET}?endpoint_url={origin.url}",
         cache=disk / "cache",
         options=("--cache-size", str(sum(SIZES.values()))),
-        env={"AXONFS_CONFIG": str(config)},
+        env={"AXONFS_CONFIG": str(config), **keys},
     )
     plain = tmp_path / "models"
     paths = [f"nlp/m{number}/1.0.0/{name}" for number in range(MODELS) for name in SIZES]

@@ -22,6 +22,7 @@ from axonfs.storage import Listed, S3Storage
 from axonfs.storage.multipart import PART_BYTES
 from tests.support.registry import make_model
 from tests.support.seaweed import READER, Seaweed
+from tests.support.tinys3 import Refusal, TinyS3
 
 SPEC = parse_spec("nlp/tiny@1.0.0")
 PARTS = 4
@@ -186,6 +187,17 @@ def test_a_size_is_known_where_only_get_is_allowed(tmp_path: Path, bucket_url: s
     model = make_model(tmp_path / "model", {"a": 1000, "empty": 0})
     assert not publish(model, SPEC, NoHead(bucket_url)).already
     assert publish(model, SPEC, NoHead(bucket_url)).new_bytes == 0
+
+
+def test_credentials_that_expire_while_one_publishes_are_named(
+    tmp_path: Path, bucket_url: str
+) -> None:
+    """The first answer is one to HEAD, which has no code; the one to GET has it."""
+    with TinyS3(tmp_path) as tiny:
+        tiny.refusal = lambda key, path: Refusal(400, "ExpiredToken")
+        storage = S3Storage(f"s3://models/reg?endpoint_url={tiny.url}")
+        with pytest.raises(AccessDeniedError, match=r"credentials have expired.*; renew them"):
+            publish(make_model(tmp_path / "model"), SPEC, storage)
 
 
 def test_a_new_version_that_is_listed_late_stays_in_the_lists(
