@@ -56,7 +56,8 @@ def started(extension: Extension, monkeypatch: pytest.MonkeyPatch) -> NativeRead
     stored = SimpleNamespace(
         opened=lambda: 0, fd=0, size=10, chunk_size=10, count=1, presence=extension.presence
     )
-    feed = SimpleNamespace(object=stored, direct=True, tabled=True, compared=True, restarts=0)
+    facts = {"direct": True, "tabled": True, "compared": True, "restarts": 0, "coming": []}
+    feed = SimpleNamespace(object=stored, **facts)
     files: Any = SimpleNamespace(native=None, attach_all=lambda: None)
     native = NativeReads(files, SimpleNamespace(), in_memory=False)  # type: ignore[arg-type]
     native.start(0)
