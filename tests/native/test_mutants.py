@@ -44,7 +44,7 @@ _FAULTS = (
         "bits stay", "objects.c", "(atomic_fetch_and(&object->bits[chunk / 64], ~bit) & bit)", "bit"
     ),
     Fault("another bit", "objects.c", _BIT, _BIT.replace("chunk", "(chunk ^ 1)", 1)),
-    Fault("not woken", "reads.c", "    pthread_cond_signal(&ready_condition);\n", ""),
+    Fault("not woken", "reads.c", "        pthread_cond_signal(&ready_condition);\n", ";"),
     Fault(
         "not told",
         "reads.c",

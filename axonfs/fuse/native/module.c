@@ -197,6 +197,7 @@ static PyObject *landed(PyObject *module, PyObject *args)
     unsigned long long number, first, stop;
     long long seen = -1;
     struct object *object;
+    size_t count = 0;
     bool set;
 
     (void)module;
@@ -207,9 +208,10 @@ static PyObject *landed(PyObject *module, PyObject *args)
     set = object && !object->closed && (seen < 0 || (uint64_t)seen == atomic_load(&object->epoch));
     if (set) {
         object_set(object, first, stop);
-        reads_ready(reads_release(object, first, stop));
+        count = reads_ready(reads_release(object, first, stop));
     }
     pthread_mutex_unlock(&lock);
+    reads_wake(count);
     return PyBool_FromLong(set);
 }
 

@@ -138,7 +138,8 @@ uint64_t clock_now(void); /* nanoseconds */
 bool read_take(struct thread *thread, const void *bytes, size_t size);
 bool read_answer_ready(struct thread *thread); /* under lock at the call and at the return */
 struct read *reads_release(struct object *object, uint64_t first, uint64_t stop); /* under lock */
-void reads_ready(struct read *list); /* under lock */
+size_t reads_ready(struct read *list); /* under lock */
+void reads_wake(size_t count);
 void reads_want(struct object *object, uint64_t now); /* under lock */
 void reads_hand_over(struct read *list);
 void reads_fail(struct read *list, int error);

@@ -76,7 +76,13 @@ static void push_ready(struct read *read)
     read->next = NULL;
     *ready_end = read;
     ready_end = &read->next;
-    pthread_cond_signal(&ready_condition);
+}
+
+/* Wake a thread for each read that became ready. Not under lock, which it would wait for. */
+void reads_wake(size_t count)
+{
+    while (count--)
+        pthread_cond_signal(&ready_condition);
 }
 
 /* A read that waits outlives the thread's copy of it. */
@@ -138,6 +144,7 @@ static void answer(struct read *read, struct read *own, char *data, bool may_wai
         else
             park(own);
         pthread_mutex_unlock(&lock);
+        reads_wake(whole);
         return;
     }
     pthread_mutex_unlock(&lock);
@@ -219,13 +226,17 @@ void reads_want(struct object *object, uint64_t now)
         object_want(object, read, now);
 }
 
-/* Have the answering threads look at these reads: they answer them, or park them again. */
-void reads_ready(struct read *list)
+/* Have the answering threads look at these reads: they answer them, or park them again. Returns how
+ * many they are, for reads_wake. */
+size_t reads_ready(struct read *list)
 {
-    for (struct read *next; list; list = next) {
+    size_t count = 0;
+
+    for (struct read *next; list; list = next, count++) {
         next = list->next;
         push_ready(list);
     }
+    return count;
 }
 
 void reads_hand_over(struct read *list)
