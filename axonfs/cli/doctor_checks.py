@@ -352,7 +352,7 @@ async def _ask(source: RegistrySource, url: str, has_token: bool, checks: dict[s
     except AxonError as exc:
         refused = has_token and isinstance(exc, AccessDeniedError)
         what = f"its token is refused: {exc.what}" if refused else exc.what
-        checks[url] = Check(name, FAIL, what, _hint(exc))
+        checks[url] = Check(name, FAIL, what, _hint(exc) if _is_web(url) else exc.hint or "")
         return
     took = f"answers in {(time.monotonic() - started) * 1000:.0f} ms"
     if searches:
@@ -378,6 +378,10 @@ async def _searches(source: RegistrySource) -> bool:
     return True
 
 
+def _is_web(url: str) -> bool:
+    return url.startswith(("http:", "https:"))
+
+
 def _is_open(url: str) -> bool:
     parts = urlsplit(url)
     return parts.scheme == "http" and parts.hostname not in _LOCAL
@@ -387,8 +391,6 @@ _CHECK_URL = "check the URL, the network and the proxy (HTTPS_PROXY)"
 
 
 def _hint(exc: AxonError) -> str:
-    if exc.source and exc.source.startswith("s3:") and exc.hint:
-        return exc.hint
     if isinstance(exc, AccessDeniedError):
         return "set its token: axonfs registry add URL --with-token"
     if "certificate" in exc.what.lower():

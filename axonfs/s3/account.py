@@ -84,7 +84,7 @@ class Account:
     def _session(self) -> tuple[Any, tuple[str, ...]]:
         """What AWS's settings say now, and the credentials in them; without any, no request is
         signed."""
-        _require()
+        _require(self._place.url)
         from botocore.session import Session
 
         with translating(self._place.url):
@@ -131,7 +131,7 @@ def _region(session: Any) -> str:
     return str(found or "us-east-1")
 
 
-def _require() -> None:
+def _require(url: str) -> None:
     if find_spec("botocore") is None:
         what = "registries in object stores need botocore, which is not installed"
-        raise UnsupportedError(what, hint="install it with: pip install 'axonfs[s3]'")
+        raise UnsupportedError(what, source=url, hint="install it with: pip install 'axonfs[s3]'")

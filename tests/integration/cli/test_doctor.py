@@ -16,6 +16,7 @@ from tests.support.commands import Run
 from tests.support.hub import HubServer, Repo
 from tests.support.modelscope import ModelScopeServer
 from tests.support.registry import RegistryServer, published
+from tests.support.seaweed import NO_AWS
 
 HUB_VARIABLES = ("HF_ENDPOINT", "HF_TOKEN", "HF_HOME", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN",
                  "MODELSCOPE_ENDPOINT", "MODELSCOPE_API_TOKEN", "MODELSCOPE_DOMAIN")  # fmt: skip
@@ -152,6 +153,20 @@ def test_no_registry_is_said_of_a_search(run: Run) -> None:
     assert done.code == 0
     assert "no registry is configured; axonfs registry add URL adds one" in done.err
     assert "nothing matches" not in done.err
+
+
+def test_registries_without_a_web_server_have_advice_of_their_own(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in {**NO_AWS, "AWS_PROFILE": "none"}.items():
+        monkeypatch.setenv(name, text)
+    published(tmp_path)
+    for url in ("s3://models/prod", tmp_path / "gone", tmp_path / "registry"):
+        run("registry", "add", url)
+    _, found = doctor(run)
+    assert "AWS_PROFILE" in found["registry s3://models/prod"]["hint"]
+    assert "disk is mounted" in found[f"registry file://{tmp_path}/gone"]["hint"]
+    assert found[f"registry file://{tmp_path}/registry"]["text"].endswith("1 version")
 
 
 def test_no_registry_in_doctor(run: Run) -> None:

@@ -12,6 +12,7 @@ import yaml
 from axonfs.errors import UsageError
 from axonfs.settings import settings
 from axonfs.settings.editing import edit_config
+from axonfs.settings.parsers import parse_registry_url
 from axonfs.settings.settings import Settings, config_path, load, read_config
 
 
@@ -127,6 +128,49 @@ def test_registries_are_separated_by_blanks_and_named_once(
 ) -> None:
     monkeypatch.setenv("AXONFS_REGISTRY", "http://a/  https://b/x/ http://a")
     assert load().registries == ("http://a", "https://b/x")
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("s3://models", "s3://models"),
+        ("s3://models/prod/", "s3://models/prod"),
+        (
+            "s3://models/prod/?region=eu-west-1&endpoint_url=http://h:9",
+            "s3://models/prod?region=eu-west-1&endpoint_url=http://h:9",
+        ),
+        ("/srv/reg/", "file:///srv/reg"),
+        ("/srv/a b%ü", "file:///srv/a%20b%25%C3%BC"),
+        ("file:///srv/a%20b", "file:///srv/a%20b"),
+        ("./reg", "file:///work/reg"),
+        ("~/reg", "file:///home/ada/reg"),
+    ],
+)
+def test_a_registry_is_a_bucket_or_a_directory_too(
+    text: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setattr("os.getcwd", lambda: "/work")
+    assert parse_registry_url(text) == url
+    assert parse_registry_url(url) == url
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("s3://", "no valid bucket"),
+        ("s3://key:secret@models/x", "no valid bucket"),
+        ("s3://models/a b", "percent-encoded"),
+        ("s3://models?sse=rot13", "invalid sse; allowed: AES256, aws:kms"),
+        ("s3://models?region", "malformed query"),
+        ("s3://models?color=red", "unknown option; options: profile, region"),
+        ("file://server/share", "not a file URL of this machine"),
+        ("models", "nor a path like /srv/registry"),
+    ],
+)
+def test_a_url_that_no_registry_can_have_says_why(url: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        parse_registry_url(url)
 
 
 @pytest.mark.parametrize(
