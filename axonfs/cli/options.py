@@ -69,6 +69,19 @@ class RegistryStorage(click.ParamType[Any]):
         return Directory(_REGISTRY_DIRECTORY.convert(value, param, ctx))
 
 
+class RegistryUrl(click.ParamType[str]):
+    """The URL of any registry; a path of this machine becomes a file URL."""
+
+    name = "registry"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if "://" not in value:
+            value = str(_ANY_DIRECTORY.convert(value, param, ctx).absolute())
+        (url,) = convert("registries", [value], "the command line")
+        return str(url)
+
+
+_ANY_DIRECTORY = LocalPath("the registry's directory", file_okay=False)
 _REGISTRY_DIRECTORY = LocalPath(
     "the registry's directory",
     "publish into the directory that its web server serves, or copy it there afterwards",

@@ -12,6 +12,7 @@ import click
 
 from axonfs.cli.options import LocalPath, json_option, resolved
 from axonfs.cli.output import echo, echo_json, note, prompted, table
+from axonfs.cli.registries import check
 from axonfs.cli.reload import apply_to_mounts
 from axonfs.cli.suggestions import Group
 from axonfs.errors import UsageError
@@ -25,7 +26,10 @@ _served_directory = LocalPath("the registry's directory", exists=True, file_okay
 
 @click.group(cls=Group)
 def registry() -> None:
-    """Configure registries, or serve one."""
+    """Configure registries, serve one, or look after one."""
+
+
+registry.add_command(check)
 
 
 @registry.command

@@ -89,7 +89,7 @@ class Copier:
     ) -> tuple[str, ChunkTable]:
         """The digest and chunk table of the file `fd`, whose pieces `write` gets."""
         before = os.fstat(fd)
-        digests = _Digests(chunks.size if chunks else self._chunk_size)
+        digests = Digests(chunks.size if chunks else self._chunk_size)
         while count := os.readv(fd, [self._buffer[: digests.room]]):
             piece = self._buffer[:count]
             digests.add(piece)
@@ -118,7 +118,7 @@ class _Sent:
         self._moved(self._path, count)
 
 
-class _Digests:
+class Digests:
     """The sha256 of a file and the digest of each chunk. A piece must not cross a chunk's end."""
 
     def __init__(self, chunk_size: int) -> None:

@@ -5,18 +5,16 @@ Only this module knows the order of the steps. Blocking; it starts a few threads
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from axonfs.errors import AxonError, NoSpaceError
+from axonfs.errors import AxonError
 from axonfs.formats.manifest import (
     DEFAULT_CHUNK_SIZE,
     FileEntry,
@@ -26,6 +24,7 @@ from axonfs.formats.manifest import (
 )
 from axonfs.names import Spec, printable
 from axonfs.publish.copying import Copier, Stored
+from axonfs.publish.faults import disk_faults
 from axonfs.publish.metadata import MAX_DESCRIBING_BYTES, Description, describe
 from axonfs.publish.registry import Registry
 from axonfs.publish.scan import Scan, SourceFile, scan
@@ -94,7 +93,7 @@ def publish(
     storage = Directory(registry) if isinstance(registry, Path) else registry
     target = Registry(storage)
     try:
-        with _registry_faults(storage.name):
+        with disk_faults(storage.name):
             target.check_spec(spec)
             found = _scanned(directory, storage)
             storage.prepare()
@@ -111,22 +110,6 @@ def publish(
         raise exc.located(spec=str(spec)) from exc
     new_bytes = sum(item.new_bytes for item in stored)
     return Published(spec, len(entries), manifest.size, new_bytes, already, tuple(found.left_out))
-
-
-@contextlib.contextmanager
-def _registry_faults(registry: str) -> Iterator[None]:
-    """Turn each OSError into an AxonError that names the file and says what to do."""
-    try:
-        yield
-    except OSError as exc:
-        shown = printable(str(exc.filename or registry))
-        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpaceError(
-                "the registry is full", source=shown, hint="make room and publish again"
-            ) from exc
-        raise AxonError(
-            f"{shown}: {exc.strerror or exc}", hint="publish again once this is repaired"
-        ) from exc
 
 
 def _scanned(directory: Path, storage: Storage) -> Scan:

@@ -63,6 +63,15 @@ class Registry:
         found = self.storage.read(manifest_key(spec), MAX_MANIFEST_BYTES)
         return parse_manifest(found.body, spec) if found else None
 
+    def specs(self) -> set[Spec]:
+        """The published versions: those that have a manifest.
+
+        Raises:
+            AccessDeniedError: the storage does not let this user list its files.
+        """
+        keys = (listed.key for listed in self.storage.list(MODELS))
+        return {spec for spec in map(spec_of_manifest, keys) if spec}
+
     def has_object(self, digest: str, size: int) -> bool:
         return self.storage.size(object_key(digest)) == size
 

@@ -13,7 +13,7 @@ import pytest
 from axonfs.errors import AxonError, MalformedError
 from axonfs.names import parse_spec
 from axonfs.publish import PublishProgress, publish
-from axonfs.publish.publisher import _registry_faults
+from axonfs.publish.faults import disk_faults
 from tests.integration.publish.conftest import CHUNK, SPEC, contents
 from tests.support.registry import make_model
 
@@ -135,7 +135,7 @@ def test_a_full_disk_says_so_and_leaves_no_draft(tmp_path: Path, registry: Path)
     """RLIMIT_FSIZE would kill, a quota needs root: /dev/full gives the same errno for real."""
     with (
         pytest.raises(AxonError, match="full") as refusal,
-        _registry_faults(str(registry)),
+        disk_faults(str(registry)),
         open("/dev/full", "wb", buffering=0) as full,
     ):
         full.write(b"x")

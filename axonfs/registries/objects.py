@@ -1,0 +1,119 @@
+"""Objects and chunk tables that are compared with a manifest, and brought from another registry.
+
+manifest → sha256 of the chunk table → digest of each chunk; and the sha256 of the whole, which is
+the name that other versions find the object by. Blocking; any thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+
+from axonfs.errors import AxonError, CorruptError, UnverifiedError, naming
+from axonfs.formats.chunktable import ChunkTable, table_bytes
+from axonfs.formats.layout import object_key, table_key
+from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE, FileEntry
+from axonfs.publish.copying import Digests
+from axonfs.publish.registry import Registry
+from axonfs.registries.reader import Reader, Sink
+from axonfs.storage import Directory, Storage
+
+Moved = Callable[[int], object]  # called with the bytes that came; an exception from it ends all
+
+
+def check_named(entry: FileEntry) -> None:
+    """
+    Raises:
+        UnverifiedError: the manifest has no sha256 of the file.
+    """
+    if entry.named or entry.git:
+        what = "the manifest has no sha256 of this file, so its bytes cannot be verified"
+        raise UnverifiedError(what, hint="publish the model anew")
+
+
+def verify(
+    reader: Reader, base: str, entry: FileEntry, table: ChunkTable | None, sink: Sink
+) -> ChunkTable:
+    """Read an object, compare it, and pass it to `sink`; return its chunk table.
+
+    Args:
+        table: the table that the manifest names, if it names one.
+
+    Raises:
+        CorruptError: the bytes do not match. `sink` has had those before.
+    """
+    digests = Digests(table.chunk_size if table else DEFAULT_CHUNK_SIZE)
+
+    def take(piece: memoryview) -> None:
+        number = digests.size // (table.chunk_size if table else DEFAULT_CHUNK_SIZE)
+        if table and not table.right(number, piece):
+            raise CorruptError(f"chunk {number} of the object does not match the chunk table")
+        digests.add(piece)
+        sink(piece)
+
+    with naming(source=f"{reader.name}/{object_key(entry.digest)}"):
+        reader.read(base, entry, take)
+        digest, made = digests.finish()
+        if digest != entry.digest:
+            raise CorruptError("the object does not match its sha256")
+    return table or made
+
+
+def bring(reader: Reader, base: str, entry: FileEntry, target: Registry, moved: Moved) -> None:
+    """Copy an object from `reader` into `target`, in place of any other with its name."""
+    table = reader.table(base, entry)
+    with _spool(target.storage) as spool, target.storage.upload(spool, bool) as new:
+
+        def take(piece: memoryview) -> None:
+            if spool >= 0:
+                _write(spool, piece)
+            new.write(piece)
+            moved(len(piece))
+
+        made = verify(reader, base, entry, table, take)
+        new.settle(object_key(entry.digest), entry.digest, made)
+
+
+def bring_table(reader: Reader, base: str, entry: FileEntry, target: Registry) -> None:
+    """Copy the chunk table that the manifest names into `target`, in place of any other."""
+    table = reader.table(base, entry)
+    if table is None:
+        return
+    key, body = table_key(entry.digest), table.encode()
+    if not target.storage.put(key, body):
+        target.storage.delete(key)
+        target.storage.put(key, body)
+
+
+def has_table(registry: Registry, entry: FileEntry) -> bool:
+    """Whether `registry` has the chunk table that the manifest names, if it names one."""
+    if entry.chunks is None:
+        return True
+    size = table_bytes(entry.size, entry.chunks.size)
+    return registry.storage.size(table_key(entry.digest)) == size
+
+
+@contextlib.contextmanager
+def _spool(storage: Storage) -> Iterator[int]:
+    """A temporary file with the object, for a storage that reads what it uploads; else -1."""
+    if isinstance(storage, Directory):
+        yield -1
+        return
+    with tempfile.TemporaryFile(prefix="axonfs-", dir=_spools()) as file:
+        yield file.fileno()
+
+
+def _spools() -> str:
+    return os.environ.get("TMPDIR") or "/var/tmp"
+
+
+def _write(fd: int, piece: memoryview) -> None:
+    try:
+        while piece:
+            piece = piece[os.write(fd, piece) :]
+    except OSError as exc:
+        what = f"the object cannot be kept in {_spools()} on its way: {exc.strerror}"
+        hint = "set TMPDIR to a directory with room for the largest file"
+        raise AxonError(what, hint=hint) from exc

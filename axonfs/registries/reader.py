@@ -1,0 +1,169 @@
+"""A registry of any kind, read from threads: its versions, manifests, chunk tables and objects.
+
+The documents come through `RegistrySource`, like those of a mount, on a trio loop in a thread of
+its own. The bytes of objects are read by the calling thread. Every method blocks; any thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import trio
+
+from axonfs.errors import AxonError, CorruptError, NotFoundError, VanishedError, naming
+from axonfs.formats.chunktable import ChunkTable
+from axonfs.formats.listing import Versions
+from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE, FileEntry, Manifest
+from axonfs.http_client import Bodies, Documents, Files, Limits, Location, Signer, Trust, path_of
+from axonfs.names import Spec
+from axonfs.s3 import S3Signer
+from axonfs.settings.settings import Settings
+from axonfs.sources import RegistrySource
+from axonfs.sources.blob import Blob, size_of
+
+T = TypeVar("T")
+Sink = Callable[[memoryview], object]
+
+
+class Call(Protocol):
+    """Runs an async function on the trio loop, and returns its result."""
+
+    def __call__(self, ask: Callable[[], Awaitable[T]], /) -> T: ...
+
+
+class Reader:
+    """The registry of `source`."""
+
+    def __init__(self, source: RegistrySource, bodies: Bodies, call: Call) -> None:
+        self._source = source
+        self._bodies = bodies
+        self._call = call
+
+    def __repr__(self) -> str:
+        return f"<Reader {self.url}>"
+
+    @property
+    def name(self) -> str:
+        return self._source.name
+
+    @property
+    def url(self) -> str:
+        return self._source.url
+
+    def specs(self) -> set[Spec]:
+        """The versions that the registry's index names.
+
+        Raises:
+            NotFoundError: it has no index.
+        """
+        found = self._call(self._source.listings)
+        if found is None:
+            if self._source.denial:
+                raise self._source.denial
+            what = "the registry has no index.json, so its versions are not known"
+            raise NotFoundError(what, source=self.name, hint="check the URL")
+        return {listing.spec for listing in found}
+
+    def versions(self, model: str) -> Versions | None:
+        """The versions in the model's versions.json; None if there is none."""
+        return self._call(lambda: self._source.versions(model))
+
+    def manifest(self, spec: Spec) -> tuple[Manifest, str] | None:
+        """The manifest, and the URL that its objects are below; None if there is none."""
+        return self._call(lambda: self._source.manifest(spec))
+
+    def table(self, base: str, entry: FileEntry) -> ChunkTable | None:
+        """The chunk table of a file, compared with the manifest; None if it has none."""
+        return self._call(lambda: self._source.table(base, entry))
+
+    def read(self, base: str, entry: FileEntry, sink: Sink) -> None:
+        """Pass the bytes of a file's object to `sink`, in order and chunk by chunk; they are not
+        compared with anything. Transient faults are retried.
+
+        Raises:
+            AxonError: the registry does not have the object, or does not send all of it.
+        """
+        if not entry.size:
+            return
+        location = self._source.locate(base, entry)
+        unit = entry.chunks.size if entry.chunks else DEFAULT_CHUNK_SIZE
+        if location.url.startswith("file:"):
+            _read_file(Path(path_of(location.url)), entry.size, sink, unit)
+        else:
+            self._read_body(location, entry.size, sink, unit)
+
+    def _read_body(self, location: Location, size: int, sink: Sink, unit: int) -> None:
+        done = failures = 0
+
+        def take(offset: int, piece: memoryview) -> None:
+            nonlocal done, failures
+            if offset < done:  # a server without ranges sends all of it again
+                return
+            sink(piece)
+            done, failures = offset + len(piece), 0
+
+        while done < size:
+            try:
+                self._bodies.read(location, done, size, size, take, unit=unit)
+            except AxonError as exc:
+                failures += 1
+                if not exc.transient or failures >= self._bodies.limits.attempts:
+                    raise
+                time.sleep(self._bodies.limits.pause(failures, exc.retry_after))
+
+
+def _read_file(path: Path, size: int, sink: Sink, unit: int) -> None:
+    with naming(source=str(path)):
+        try:
+            found = size_of(path)
+        except FileNotFoundError as exc:
+            raise VanishedError("the registry does not have the object") from exc
+        if found != size:
+            raise CorruptError(f"the object has {found or 0:,} bytes instead of {size:,}")
+        Blob(path).read(0, size, lambda _, piece: sink(piece), unit=unit)
+
+
+@contextlib.contextmanager
+def readers(settings: Settings, *urls: str) -> Iterator[list[Reader]]:
+    """Readers of the registries at `urls`, until the end of the block."""
+    limits = Limits.within(settings.deadline, settings.retries)
+    trust, signer = Trust(settings.ca_bundle), S3Signer(settings.ca_bundle)
+    signer.learn(urls)
+    signers: dict[str, Signer] = {"s3": signer, "file": Files()}
+    documents = Documents(limits, trust, signers=signers)
+    with Bodies(limits, trust, signers=signers) as bodies, _loop(documents) as call:
+        yield [
+            Reader(RegistrySource(url, documents, token=settings.token(url)), bodies, call)
+            for url in urls
+        ]
+
+
+@contextlib.contextmanager
+def _loop(documents: Documents) -> Iterator[Call]:
+    """Run trio with `documents` in a thread until the end of the block; yield how to call it."""
+    ready: Future[trio.lowlevel.TrioToken] = Future()
+    stopping = trio.Event()
+
+    async def serve() -> None:
+        async with documents:
+            ready.set_result(trio.lowlevel.current_trio_token())
+            await stopping.wait()
+
+    thread = threading.Thread(target=trio.run, args=(serve,), name="documents", daemon=True)
+    thread.start()
+    token = ready.result()
+
+    def call(ask: Callable[[], Awaitable[T]]) -> T:
+        return trio.from_thread.run(ask, trio_token=token)
+
+    try:
+        yield call
+    finally:
+        trio.from_thread.run_sync(stopping.set, trio_token=token)
+        thread.join()
