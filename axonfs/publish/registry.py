@@ -50,7 +50,7 @@ from axonfs.storage import Storage, Upload
 # Seconds. How long a publisher tries to write a list that others write at the same time.
 CONTEST_TIMEOUT = 120.0
 CONTEST_PAUSE = 1.0  # the longest pause between two tries
-ENTER_ATTEMPTS = 3  # a manifest may be deleted between two requests
+ENTER_ATTEMPTS = 3  # another publisher's manifest may be on its way, or be deleted
 
 
 class Registry:
@@ -144,8 +144,8 @@ class Registry:
                 return None
             if earlier := self.manifest(manifest.spec):
                 return earlier
-        what = "the registry has a manifest of it that cannot be read"
-        raise AxonError(what, source=f"{self.storage.name}/{key}")
+            time.sleep(CONTEST_PAUSE)
+        raise self._unreadable(key)
 
     def mend_lists(self, spec: Spec) -> None:
         """Update the model's versions.json and its entries in index.json from the manifests.
@@ -169,7 +169,7 @@ class Registry:
         replacement is refused.
         """
         deadline = time.monotonic() + CONTEST_TIMEOUT
-        pause = 0.05
+        pause, unread = 0.05, 0
         while True:
             before = self.storage.read(key, limit)
             body = make(before.body if before else b"")
@@ -177,11 +177,18 @@ class Registry:
                 return
             if self.storage.replace(key, body, before):
                 return
+            unread = 0 if before else unread + 1
+            if unread == ENTER_ATTEMPTS:
+                raise self._unreadable(key)
             if time.monotonic() > deadline:
                 what = f"other publishers replaced {key} again and again"
                 raise BusyError(what, source=self.storage.name, hint="publish again later")
             time.sleep(random.uniform(0, pause))
             pause = min(2 * pause, CONTEST_PAUSE)
+
+    def _unreadable(self, key: str) -> AxonError:
+        what = "the file exists, and this account may not read it"
+        return AxonError(what, source=f"{self.storage.name}/{key}")
 
     def _index(self, spec: Spec, body: bytes) -> bytes:
         """The index of content `body` with the right entries for the model of `spec`."""

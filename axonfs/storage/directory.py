@@ -59,10 +59,11 @@ class Directory:
     def list(self, prefix: str) -> Iterator[Listed]:
         for folder, _, names in os.walk(self._path(prefix)):
             for path in (Path(folder, name) for name in names if Path(folder) != self._drafts):
+                key = path.relative_to(self.root).as_posix()
                 with contextlib.suppress(FileNotFoundError):
                     status = path.stat()
-                    key = path.relative_to(self.root).as_posix()
-                    yield Listed(key, status.st_size, status.st_mtime)
+                    if key != LOCK_NAME:
+                        yield Listed(key, status.st_size, status.st_mtime)
 
     @contextlib.contextmanager
     def upload(self, fd: int, sent: Callable[[int], object]) -> Iterator[DirectoryUpload]:

@@ -93,6 +93,7 @@ def test_files_are_listed_by_prefix(storage: Storage) -> None:
     assert keys(storage, "api/v1/models/a/b/") == ["api/v1/models/a/b/1/manifest.yaml"]
     assert len(keys(storage, "api/v1/models/")) == 2
     assert keys(storage, "nothing/") == []
+    assert len(keys(storage, "")) == 2
 
 
 def test_deleting_what_is_not_there_does_nothing(storage: Storage) -> None:

@@ -18,7 +18,7 @@ from axonfs.formats.listing import parse_index
 from axonfs.names import Spec, parse_spec
 from axonfs.publish import PublishProgress, publish
 from axonfs.s3 import Account, place_of
-from axonfs.storage import Listed, S3Storage
+from axonfs.storage import Content, Listed, S3Storage
 from axonfs.storage.multipart import PART_BYTES
 from tests.support.registry import make_model
 from tests.support.seaweed import READER, Seaweed
@@ -213,6 +213,25 @@ def test_a_new_version_that_is_listed_late_stays_in_the_lists(
     for number in range(3):
         publish(model, parse_spec(f"nlp/tiny@1.{number}"), Forgetful(bucket_url))
     assert indexed(S3Storage(bucket_url)) == [f"nlp/tiny@1.{number}" for number in range(3)]
+
+
+def test_a_publisher_who_may_not_read_is_told(
+    tmp_path: Path, bucket_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("axonfs.publish.registry.CONTEST_PAUSE", 0.01)
+
+    class WriteOnly(S3Storage):
+        def read(self, key: str, limit: int) -> Content | None:
+            return None
+
+    model = make_model(tmp_path / "model", {"a": 1000})
+    publish(model, SPEC, S3Storage(bucket_url))
+    with pytest.raises(AxonError, match="may not read it") as caught:
+        publish(model, SPEC, WriteOnly(bucket_url))
+    assert caught.value.source == f"{bucket_url}/api/v1/models/nlp/tiny/1.0.0/manifest.yaml"
+    with pytest.raises(AxonError, match="may not read it") as caught:
+        publish(model, parse_spec("nlp/tiny@2.0.0"), WriteOnly(bucket_url))
+    assert caught.value.source == f"{bucket_url}/api/v1/models/nlp/tiny/versions.json"
 
 
 def test_what_a_store_refuses_is_said(
