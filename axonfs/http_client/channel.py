@@ -41,8 +41,9 @@ class Channel(Protocol):
             TimeoutError: nothing arrived within a tick.
         """
 
-    def surplus(self) -> bool:
-        """Whether the server sent bytes that no one received yet, or closed the connection."""
+    def surplus(self, seconds: float = 0.0) -> bool:
+        """Whether there are bytes that no one received yet, or the server closed the connection;
+        waits so long for them."""
 
     def close(self) -> None: ...
 
@@ -74,8 +75,8 @@ class Plain:
         except BlockingIOError as exc:
             raise TimeoutError from exc
 
-    def surplus(self) -> bool:
-        return _readable(self._sock)
+    def surplus(self, seconds: float = 0.0) -> bool:
+        return _readable(self._sock, seconds)
 
     def close(self) -> None:
         _close(self._sock)
@@ -132,12 +133,12 @@ class Secure:
             received += count
         return received
 
-    def surplus(self) -> bool:
+    def surplus(self, seconds: float = 0.0) -> bool:
         if _extension is not None and self._records is not None:
             decrypted = _extension.pending(self._records)
         else:
             decrypted = self._sock.pending()
-        return bool(decrypted) or _readable(self._sock)
+        return bool(decrypted) or _readable(self._sock, seconds)
 
     def close(self) -> None:
         _close(self._sock)
@@ -161,10 +162,10 @@ def secured(sock: socket.socket, context: ssl.SSLContext, host: str) -> Secure:
     return Secure(wrapped, records)
 
 
-def _readable(sock: socket.socket) -> bool:
+def _readable(sock: socket.socket, seconds: float) -> bool:
     poll = select.poll()
     poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(seconds * 1000))
 
 
 def _close(sock: socket.socket) -> None:

@@ -84,6 +84,11 @@ class Body:
         """Whether the server ignored the range and sent the whole object."""
         return self.exchange.answer.status == 200
 
+    @property
+    def coded(self) -> bool:
+        """Whether it is decoded, so that bytes may be left that no receive brings."""
+        return self._read is not None
+
     def readinto(self, view: memoryview) -> int:
         """Read into `view`, which must not be longer than the rest of this answer.
 
@@ -184,8 +189,9 @@ class Reading:
         """Receive the object's bytes from `start` on into `view`; the deadline starts anew.
 
         Args:
-            unit: if given, it returns after `moment` seconds as soon as a multiple of `unit` behind
-                `start` was reached, and at a fault, which the next call raises.
+            unit: if given, it returns as soon as a multiple of `unit` behind `start` was reached
+                and `moment` seconds passed, or nothing more comes within them; and at a fault,
+                which the next call raises.
 
         Returns:
             How many bytes: all of the view without `unit`.
@@ -195,6 +201,9 @@ class Reading:
         self._body.exchange.wire.progressed()  # the caller's time is not the server's
         at, stop, ends = start, start + len(view), time.monotonic() + moment
         while at < stop:
+            reached = unit and at // unit > start // unit
+            if reached and not self._comes(at, ends - time.monotonic()):
+                break
             # A receive may take a tick, so that of a shorter moment is of one unit.
             end = min(at - at % unit + unit, stop) if unit and moment < TICK else stop
             try:
@@ -204,14 +213,19 @@ class Reading:
                     raise
                 self._fault = exc
                 break
-            if unit and at // unit > start // unit and time.monotonic() >= ends:
-                break
         return at - start
 
     @property
     def broken(self) -> bool:
         """Whether a fault ended it, which the next `fill` raises."""
         return self._fault is not None
+
+    def _comes(self, at: int, seconds: float) -> bool:
+        """Whether more of the answer comes within `seconds`. Without a byte, a receive waits far
+        longer than that."""
+        if seconds <= 0 or at >= self._body.held.stop:
+            return False
+        return self._body.coded or self._body.exchange.wire.comes(seconds)
 
     def _some(self, view: memoryview, at: int) -> int:
         if at >= self._body.held.stop:

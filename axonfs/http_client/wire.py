@@ -116,7 +116,11 @@ class Wire:
     def spent(self) -> bool:
         """Whether the wire cannot carry another request: the server closed it, or surplus bytes
         arrived."""
-        return self._inlet.leftover(self._reader) or self._channel.surplus()
+        return self.comes(0.0)
+
+    def comes(self, seconds: float) -> bool:
+        """Whether bytes, or the end of the connection, are there within `seconds`."""
+        return self._inlet.leftover(self._reader) or self._channel.surplus(seconds)
 
     def hang_up(self) -> None:
         self._channel.close()

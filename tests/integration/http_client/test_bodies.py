@@ -84,8 +84,9 @@ def test_a_piece_has_the_units_that_arrive_at_once(bodies: Bodies, origin: Fault
     assert pieces == [(UNIT, 4 * UNIT), (5 * UNIT, 4 * UNIT), (9 * UNIT, SIZE - 9 * UNIT)]
 
 
+@pytest.mark.parametrize(("more", "moment"), [(10, 0.05), (10, 0.01), (0, 0.01)])
 def test_a_piece_does_not_wait_for_more_than_its_units(
-    bodies: Bodies, origin: FaultyOrigin
+    bodies: Bodies, origin: FaultyOrigin, more: int, moment: float
 ) -> None:
     taken, stopped = bytearray(), threading.Event()
 
@@ -97,14 +98,14 @@ def test_a_piece_does_not_wait_for_more_than_its_units(
 
     def fault(exchange: faulty.Exchange) -> None:
         exchange.head()
-        exchange.write(DATA[: 3 * UNIT + 10])
+        exchange.write(DATA[: 3 * UNIT + more])
         assert stopped.wait(5)
-        exchange.write(DATA[3 * UNIT + 10 :])
+        exchange.write(DATA[3 * UNIT + more :])
         exchange.answered = True
 
     origin.plan(fault)
     location = Location(origin.url + "object")
-    bodies.read(location, 0, SIZE, SIZE, sink, unit=UNIT, most=SIZE)
+    bodies.read(location, 0, SIZE, SIZE, sink, unit=UNIT, most=SIZE, moment=moment)
     assert taken == DATA
 
 
