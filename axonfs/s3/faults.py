@@ -185,6 +185,9 @@ def translating(source: str, *, anonymous: bool = False, bucket: bool = False) -
 def unsent(exc: Exception, source: str) -> AxonError:
     """The error for a request that botocore could not make, or that got no answer."""
     name, text = type(exc).__name__, printable(" ".join(str(exc).split()))
+    if name == "SSLError":
+        hint = "for a private certificate authority: axonfs config set ca_bundle PEM"
+        return _made(UnavailableError, f"no connection over TLS: {text}", source, hint)
     if "Timeout" in name:
         return _made(DeadlineError, text, source, "check that the store answers")
     if "Connection" in name:

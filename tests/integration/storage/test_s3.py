@@ -20,9 +20,11 @@ from axonfs.publish import PublishProgress, publish
 from axonfs.s3 import Account, place_of
 from axonfs.storage import Content, Listed, S3Storage
 from axonfs.storage.multipart import PART_BYTES
-from tests.support.registry import make_model
+from tests.support.faulty import FaultyOrigin
+from tests.support.registry import make_model, published
 from tests.support.seaweed import READER, Seaweed
 from tests.support.tinys3 import Refusal, TinyS3
+from tests.support.wiring import Authority
 
 SPEC = parse_spec("nlp/tiny@1.0.0")
 PARTS = 4
@@ -232,6 +234,20 @@ def test_a_publisher_who_may_not_read_is_told(
     with pytest.raises(AxonError, match="may not read it") as caught:
         publish(model, parse_spec("nlp/tiny@2.0.0"), WriteOnly(bucket_url))
     assert caught.value.source == f"{bucket_url}/api/v1/models/nlp/tiny/versions.json"
+
+
+def test_a_store_with_a_private_authority_is_trusted_by_its_bundle(
+    tmp_path: Path, bucket_url: str, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("axonfs.s3.account.ATTEMPTS", 1)
+    published(tmp_path)
+    (tmp_path / "registry/models").symlink_to(".")
+    with FaultyOrigin(tmp_path / "registry", authority) as origin:
+        url = f"s3://models?endpoint_url={origin.url}"
+        found = S3Storage(url, authority.bundle).read(INDEX, 1 << 20)
+        assert found is not None
+        with pytest.raises(UnavailableError, match=r"over TLS.*axonfs config set ca_bundle"):
+            S3Storage(url).read(INDEX, 1 << 20)
 
 
 def test_what_a_store_refuses_is_said(
