@@ -15,7 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from axonfs.errors import UsageError
 from axonfs.http_client import Answer, Signed, split_url
+from axonfs.names import printable
 from axonfs.s3.account import Account
 from axonfs.s3.faults import ELSEWHERE, Refusal, translating
 from axonfs.s3.place import Place, bucket_and_key, place_of
@@ -41,11 +43,16 @@ class S3Signer:
 
     def learn(self, registries: Iterable[str]) -> None:
         """Use the options in these URLs for the files below them. Buckets that no registry names
-        are reached by AWS's own settings."""
-        for url in registries:
-            if url.startswith("s3:"):
-                place = place_of(url)
-                self._places[place.url] = place
+        are reached by AWS's own settings.
+
+        Raises:
+            UsageError: two of them differ in their options alone, so they have the same name.
+        """
+        for place in (place_of(url) for url in registries if url.startswith("s3:")):
+            if self._places.setdefault(place.url, place) != place:
+                what = f"{printable(place.url)} is used with other options already"
+                hint = "two registries need different buckets or prefixes"
+                raise UsageError(what, hint=hint)
 
     def sign(self, url: str) -> Signed:
         return self._reach(url).sign(url)

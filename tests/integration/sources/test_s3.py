@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import pytest
 
-from axonfs.errors import AccessDeniedError, AxonError, UnavailableError
+from axonfs.errors import AccessDeniedError, AxonError, UnavailableError, UsageError
 from axonfs.http_client import Bodies, Documents, Limits, Location, Routes
 from axonfs.names import parse_spec
 from axonfs.publish import publish
@@ -246,6 +246,15 @@ async def test_without_botocore_the_extra_is_named(
     monkeypatch.setattr("axonfs.s3.account.find_spec", lambda name: None)
     with pytest.raises(AxonError, match=r"need botocore.*pip install 'axonfs\[s3\]'"):
         await opened(url_of(tiny)).source.listings()
+
+
+def test_two_registries_do_not_differ_in_their_options_alone() -> None:
+    """Manifests and lists are kept by the name, which has no options."""
+    signer = S3Signer()
+    signer.learn(["s3://models/a?region=eu-1", "s3://models/b?region=eu-2", "http://h"])
+    signer.learn(["s3://models/a/?region=eu-1"])
+    with pytest.raises(UsageError, match="s3://models/a is used with other options already"):
+        signer.learn(["s3://models/a"])
 
 
 def test_no_manifest_has_a_request_for_another_bucket_signed() -> None:
