@@ -277,6 +277,7 @@ class Tree:
         with naming(spec=model):
             directory = (await self.catalog()).directory(tuple(model.split("/")))
         names, latest, failure = set(directory.versions), None, None
+        yanked = set[str]()
         left = len(self.registries)
 
         async def ask(source: Source) -> Versions | None:
@@ -295,12 +296,13 @@ class Tree:
                     answer = await kept(source.versions(model, offline=True))
                 if answer is not None:
                     names.update(answer.versions)
+                    yanked.update(answer.yanked)
                     latest = latest or answer.latest
                 if names and left <= 0:
                     break  # each registry has answered or is late
         if not names and (failure or self.offline):
             raise failure.located(spec=model) if failure else self.outages.not_found(model)
-        return Versions.of(names, latest)
+        return Versions.of(names, latest, yanked)
 
     async def target(self, spec: Spec) -> str | None:
         """The commit of a branch or tag of a hub's model; None if it does not exist.

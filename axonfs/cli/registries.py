@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from axonfs.cli.options import RegistryUrl, json_option, resolved
-from axonfs.cli.output import echo, echo_json
+from axonfs.cli.output import echo, echo_json, facts, note, prompted
 from axonfs.cli.progress import ProgressDisplay
+from axonfs.errors import AxonError, NotFoundError, UsageError
+from axonfs.names import LATEST, parse_spec, printable
 from axonfs.settings.settings import Settings, settings_of
 from axonfs.units import counted, size
 
 if TYPE_CHECKING:
+    from axonfs.names import Spec
     from axonfs.publish.registry import Registry
-    from axonfs.registries import Checked, Fault
+    from axonfs.registries import Checked, Fault, Removal
+
+_from_option = click.option(
+    "--from",
+    "url",
+    metavar="REGISTRY",
+    required=True,
+    type=RegistryUrl(),
+    help="The registry's directory, or s3://BUCKET/PREFIX.",
+)
 
 
 def _settings() -> Settings:
@@ -101,5 +114,148 @@ def _show_checked(done: Checked, as_json: bool) -> None:
     echo(f"{what}, {size(done.bytes)}: {counted(len(done.faults), 'fault')}")
 
 
+@click.command
+@click.argument("url", metavar="REGISTRY", type=RegistryUrl())
+@json_option
+def stats(url: str, as_json: bool) -> None:
+    """Show how much is in a registry, and how much of it versions share.
+
+    Reads every manifest of REGISTRY, which is a directory, s3://BUCKET/PREFIX, http://… or
+    https://….
+    """
+    from axonfs import registries
+
+    settings = _settings()
+    storage = None if url.startswith("http") else _writable(url, settings)
+    with registries.readers(settings, url) as (reader,):
+        found = registries.stats(reader, storage)
+    if as_json:
+        unreadable = [str(spec) for spec in found.unreadable]
+        echo_json({**dataclasses.asdict(found), "unreadable": unreadable})
+        return
+    unnamed = ""
+    if found.unnamed:
+        unnamed = f"{counted(found.unnamed, 'file')}, {size(found.unnamed_bytes or 0)}"
+    facts(
+        [
+            ("models", str(found.models)),
+            ("versions", f"{found.versions}" + f", {found.yanked} yanked" * bool(found.yanked)),
+            ("files", f"{found.files}, {size(found.bytes)}"),
+            ("objects", f"{found.objects}, {size(found.stored)}"),
+            ("in no version", unnamed),
+            ("unreadable", ", ".join(map(str, found.unreadable))),
+        ]
+    )
+
+
+@click.command("remove-version")
+@click.argument("spec")
+@_from_option
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
+@click.option("--yes", "-y", is_flag=True, help="Remove it without asking.")
+def remove_version(spec: str, url: str, dry_run: bool, yes: bool) -> None:
+    """Remove a version from a registry.
+
+    SPEC must name the version. Its files stay in the registry until axonfs registry gc. Mounts
+    that know the version keep it. Without a terminal it requires --yes.
+    """
+    from axonfs import registries
+    from axonfs.publish.faults import disk_faults
+
+    registry, version = _writable(url, _settings()), _exact(spec)
+    with disk_faults(registry.storage.name, "run the command"):
+        try:
+            plan = registries.removal(registry, version)
+        except NotFoundError:
+            if not dry_run:
+                registries.remove(registry, version)
+            raise
+        if dry_run:
+            echo(f"would be removed: {_told(plan)}")
+            return
+        if not yes:
+            _confirm(plan)
+        registries.remove(registry, version)
+    echo(f"removed: {_told(plan)}")
+    if plan.freed:
+        note(f"axonfs registry gc frees {size(plan.freed)} once it is a day old")
+
+
+def _exact(text: str) -> Spec:
+    spec = parse_spec(text)
+    if "@" not in text or spec.version == LATEST:
+        raise UsageError(f"{printable(text)} names no version", hint="add @VERSION")
+    return spec
+
+
+def _told(plan: Removal) -> str:
+    return (
+        f"{plan.spec}, {counted(plan.files, 'file')} of {size(plan.bytes)};"
+        f" no other version has {size(plan.freed)} of it"
+    )
+
+
+def _confirm(plan: Removal) -> None:
+    """
+    Raises:
+        UsageError: standard input is not a terminal.
+        AxonError, click.Abort: the user declined.
+    """
+    what = f"would be removed: {_told(plan)}"
+    if not sys.stdin.isatty():
+        raise UsageError(what, hint="add --yes to remove it")
+    note(what)
+    if not prompted(lambda: click.confirm("remove it?", err=True)):
+        raise AxonError("nothing was removed")
+
+
+@click.command
+@click.argument("spec")
+@_from_option
+@click.option("--undo", is_flag=True, help="Have the version chosen again.")
+def yank(spec: str, url: str, undo: bool) -> None:
+    """Yank a version, so that only its exact name finds it.
+
+    The version stays readable, so what names it (a lock file, a pin, a path) goes on working. It is
+    no longer `latest`, no constraint chooses it, and no search or listing of the registry shows it.
+    """
+    from axonfs.publish.faults import disk_faults
+
+    registry, version = _writable(url, _settings()), _exact(spec)
+    with disk_faults(registry.storage.name, "run the command"):
+        new = registry.yank(version, undo=undo)
+    what = "no longer yanked" if undo else "yanked"
+    echo(f"{version} {'is' if new else 'was already'} {what}")
+
+
+@click.command
+@click.argument("url", metavar="REGISTRY", type=RegistryUrl())
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
+@json_option
+def gc(url: str, dry_run: bool, as_json: bool) -> None:
+    """Remove the files of a registry that no version has any more.
+
+    These are objects and chunk tables that no manifest names, and that were written more than a day
+    ago. It may run while others publish. REGISTRY is a directory or s3://BUCKET/PREFIX.
+    """
+    from axonfs import registries
+    from axonfs.publish.faults import disk_faults
+
+    registry = _writable(url, _settings())
+    with disk_faults(registry.storage.name, "run the command"):
+        found = registries.gc(registry, dry_run=dry_run)
+    if as_json:
+        echo_json({**dataclasses.asdict(found), "dry_run": dry_run})
+        return
+    would = "would be " if dry_run else ""
+    objects, tables = counted(found.objects, "object"), counted(found.tables, "chunk table")
+    echo(f"{size(found.bytes)} {would}freed, {objects} and {tables} {would}removed")
+    if found.young:
+        note(f"{counted(found.young, 'file')} kept: written less than a day ago")
+
+
 def _event(name: str, done: int, total: int) -> dict[str, Any]:
     return {"event": "progress", "spec": name, "done": done, "total": total}
+
+
+COMMANDS = (check, stats, remove_version, yank, gc)

@@ -12,7 +12,7 @@ import click
 
 from axonfs.cli.options import LocalPath, json_option, resolved
 from axonfs.cli.output import echo, echo_json, note, prompted, table
-from axonfs.cli.registries import check
+from axonfs.cli.registries import COMMANDS
 from axonfs.cli.reload import apply_to_mounts
 from axonfs.cli.suggestions import Group
 from axonfs.errors import UsageError
@@ -29,7 +29,8 @@ def registry() -> None:
     """Configure registries, serve one, or look after one."""
 
 
-registry.add_command(check)
+for _command in COMMANDS:
+    registry.add_command(_command)
 
 
 @registry.command

@@ -3,6 +3,7 @@
     api/v1/index.json                             every version
     api/v1/models/<model>/versions.json           the model's versions, and what `latest` is
     api/v1/models/<model>/<version>/manifest.yaml
+    api/v1/models/<model>/<version>/yanked        an empty file, if the version is yanked
     objects/sha256/ab/<digest>                    a file's bytes
     chunks/sha256/ab/<digest>                     the chunk table of that object
 
@@ -17,6 +18,7 @@ from axonfs.names import LATEST, Spec, spec_of
 INDEX = "api/v1/index.json"
 MODELS = "api/v1/models/"
 VERSIONS_NAME = "versions.json"
+YANKED_NAME = "yanked"
 # Names of the layout: no segment of a spec may be one of them.
 RESERVED = frozenset({LATEST, MANIFEST_NAME, VERSIONS_NAME})
 
@@ -27,6 +29,12 @@ def object_key(digest: str) -> str:
 
 def table_key(digest: str) -> str:
     return f"chunks/sha256/{digest[:2]}/{digest}"
+
+
+def digest_of(key: str) -> str | None:
+    """The digest whose object or chunk table has this key; None if it is another file's key."""
+    digest = key.rpartition("/")[2]
+    return digest if key in (object_key(digest), table_key(digest)) else None
 
 
 def versions_key(model: str) -> str:
@@ -40,6 +48,10 @@ def version_home(spec: Spec) -> str:
 
 def manifest_key(spec: Spec) -> str:
     return version_home(spec) + MANIFEST_NAME
+
+
+def yanked_key(spec: Spec) -> str:
+    return version_home(spec) + YANKED_NAME
 
 
 def spec_of_manifest(key: str) -> Spec | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from axonfs.errors import MalformedError
@@ -41,18 +41,31 @@ class Listing:
 class Versions:
     """A model's versions, oldest first, and the version that `latest` means.
 
-    `aliases` maps names that may move, the branches and tags of a hub, to versions.
+    `aliases` maps names that may move, the branches and tags of a hub, to versions. `yanked` are
+    versions that only their own names mean. A registry does not list them among `versions`; a
+    mount does if they are local.
     """
 
     versions: tuple[str, ...]
     latest: str | None
     aliases: Mapping[str, str] = field(default_factory=dict)
+    yanked: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, versions: Iterable[str], latest: str | None = None) -> Self:
-        """`versions` in order. `latest` is the newest unless it is given and in `versions`."""
-        ordered = tuple(sorted(set(versions), key=version_key))
-        return cls(ordered, latest if latest in ordered else newest(ordered))
+    def of(
+        cls, versions: Iterable[str], latest: str | None = None, yanked: Iterable[str] = ()
+    ) -> Self:
+        """`versions` in order. `latest` is the newest that is not yanked, unless it is given and
+        one of these."""
+        hidden = frozenset(yanked)
+        made = cls(tuple(sorted(set(versions), key=version_key)), None, yanked=hidden)
+        usable = made.usable
+        return replace(made, latest=latest if latest in usable else newest(usable))
+
+    @property
+    def usable(self) -> tuple[str, ...]:
+        """The versions that a constraint may choose from."""
+        return tuple(version for version in self.versions if version not in self.yanked)
 
 
 def parse_index(raw: bytes) -> tuple[list[Listing], int]:
@@ -73,19 +86,39 @@ def parse_index(raw: bytes) -> tuple[list[Listing], int]:
     return list(found.values()), len(models) - len(found)
 
 
-def render_index(listings: Iterable[Listing]) -> bytes:
+def parse_yanked(raw: bytes) -> set[Spec]:
+    """The yanked versions that index.json names beside its models; malformed ones are skipped.
+
+    Raises:
+        MalformedError: the document is too large, or not JSON.
+    """
+    items = _object(raw, MAX_INDEX_BYTES, "index").get("yanked")
+    if not isinstance(items, list):
+        return set()
+    found = map(_spec, (item for item in items if isinstance(item, dict)))
+    return set(filter(None, found))
+
+
+def render_index(listings: Iterable[Listing], yanked: Iterable[Spec] = ()) -> bytes:
     """index.json, sorted by model and version: the same listings give the same bytes."""
     ordered = sorted(listings, key=lambda listing: _order(listing.spec))
-    models = [listing_json(listing) for listing in ordered]
-    return _json({"apiVersion": API_VERSION, "models": models})
+    root: dict[str, object] = {
+        "apiVersion": API_VERSION,
+        "models": [listing_json(listing) for listing in ordered],
+    }
+    if hidden := [_spec_json(spec) for spec in sorted(yanked, key=_order)]:
+        root["yanked"] = hidden
+    return _json(root)
+
+
+def _spec_json(spec: Spec) -> dict[str, object]:
+    return {"namespace": spec.namespace, "name": spec.name, "version": spec.version}
 
 
 def listing_json(listing: Listing) -> dict[str, object]:
     """One entry of index.json."""
     return {
-        "namespace": listing.spec.namespace,
-        "name": listing.spec.name,
-        "version": listing.spec.version,
+        **_spec_json(listing.spec),
         "description": plain(listing.description, MAX_TEXT),
         "framework": plain(listing.framework, MAX_TEXT),
         "license": plain(listing.license, MAX_TEXT),
@@ -107,13 +140,19 @@ def parse_versions(raw: bytes) -> Versions:
         raise MalformedError("the list of versions has no versions")
     if len(items) > MAX_VERSIONS:
         raise MalformedError(f"it has {len(items):,} versions, more than {MAX_VERSIONS:,}")
-    latest = root.get("latest")
-    return Versions.of(filter(_is_version, items), latest if isinstance(latest, str) else None)
+    latest, yanked = root.get("latest"), root.get("yanked")
+    return Versions.of(
+        filter(_is_version, items),
+        latest if isinstance(latest, str) else None,
+        filter(_is_version, yanked[:MAX_VERSIONS]) if isinstance(yanked, list) else (),
+    )
 
 
 def render_versions(versions: Versions) -> bytes:
     ordered = sorted(versions.versions, key=version_key)
-    return _json({"versions": ordered, "latest": versions.latest})
+    yanked = sorted(versions.yanked, key=version_key)
+    hidden = {"yanked": yanked} if yanked else {}
+    return _json({"versions": ordered, "latest": versions.latest, **hidden})
 
 
 def search(listings: Iterable[Listing], query: str) -> list[Listing]:

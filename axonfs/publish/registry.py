@@ -11,9 +11,16 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from axonfs.errors import AccessDeniedError, AxonError, BusyError, MalformedError, UsageError
+from axonfs.errors import (
+    AccessDeniedError,
+    AxonError,
+    BusyError,
+    MalformedError,
+    NotFoundError,
+    UsageError,
+)
 from axonfs.formats.chunktable import ChunkTable, decode_table, table_bytes
 from axonfs.formats.layout import (
     INDEX,
@@ -25,6 +32,7 @@ from axonfs.formats.layout import (
     table_key,
     version_home,
     versions_key,
+    yanked_key,
 )
 from axonfs.formats.listing import (
     MAX_INDEX_BYTES,
@@ -33,6 +41,7 @@ from axonfs.formats.listing import (
     Versions,
     parse_index,
     parse_versions,
+    parse_yanked,
     render_index,
     render_versions,
 )
@@ -41,10 +50,11 @@ from axonfs.formats.manifest import (
     MAX_MANIFEST_BYTES,
     MIN_CHUNK_SIZE,
     ChunkRef,
+    FileEntry,
     Manifest,
     parse_manifest,
 )
-from axonfs.names import HUBS, Spec, newest
+from axonfs.names import HUBS, Spec
 from axonfs.storage import Storage, Upload
 
 # Seconds. How long a publisher tries to write a list that others write at the same time.
@@ -63,17 +73,28 @@ class Registry:
         found = self.storage.read(manifest_key(spec), MAX_MANIFEST_BYTES)
         return parse_manifest(found.body, spec) if found else None
 
-    def specs(self) -> set[Spec]:
-        """The published versions: those that have a manifest.
+    def specs(self) -> dict[Spec, bool]:
+        """The published versions, those that have a manifest, and whether each is yanked.
 
         Raises:
             AccessDeniedError: the storage does not let this user list its files.
         """
-        keys = (listed.key for listed in self.storage.list(MODELS))
-        return {spec for spec in map(spec_of_manifest, keys) if spec}
+        keys = {listed.key for listed in self.storage.list(MODELS)}
+        specs = filter(None, map(spec_of_manifest, keys))
+        return {spec: yanked_key(spec) in keys for spec in specs}
 
     def has_object(self, digest: str, size: int) -> bool:
         return self.storage.size(object_key(digest)) == size
+
+    def has(self, entry: FileEntry) -> bool:
+        """Whether the object of a file is there, and the chunk table that the manifest names."""
+        if not self.has_object(entry.digest, entry.size):
+            return False
+        if not (entry.size and entry.chunks):
+            return True
+        return self.storage.size(table_key(entry.digest)) == table_bytes(
+            entry.size, entry.chunks.size
+        )
 
     def object(self, digest: str, size: int) -> bytes:
         """The bytes of a small object."""
@@ -147,6 +168,35 @@ class Registry:
             time.sleep(CONTEST_PAUSE)
         raise self._unreadable(key)
 
+    def yank(self, spec: Spec, *, undo: bool = False) -> bool:
+        """Have the lists name this version no longer, or again; return whether that is new.
+
+        Raises:
+            NotFoundError: the registry does not have this version.
+        """
+        self._check_published(spec)
+        self.storage.prepare()
+        key = yanked_key(spec)
+        before = self.storage.size(key) is not None
+        if undo:
+            self.storage.delete(key)
+        else:
+            self.storage.put(key, b"")
+        self.mend_lists(spec)
+        return before == undo
+
+    def remove(self, spec: Spec) -> None:
+        """Remove a version. Its objects stay until `gc`."""
+        self.storage.prepare()
+        self.storage.delete(manifest_key(spec))
+        self.storage.delete(yanked_key(spec))
+        self.mend_lists(spec)
+
+    def _check_published(self, spec: Spec) -> None:
+        if self.storage.size(manifest_key(spec)) is None:
+            what = "the registry does not have this version"
+            raise NotFoundError(what, spec=str(spec), source=self.storage.name)
+
     def mend_lists(self, spec: Spec) -> None:
         """Update the model's versions.json and its entries in index.json from the manifests.
 
@@ -155,8 +205,7 @@ class Registry:
         """
 
         def versions(body: bytes) -> bytes:
-            found = self._versions(spec, _listed_versions(body))
-            return render_versions(Versions(tuple(found), newest(found)))
+            return render_versions(self._versions(spec, _listed_versions(body)))
 
         self._update(versions_key(spec.model), MAX_VERSIONS_BYTES, versions)
         self._update(INDEX, MAX_INDEX_BYTES, lambda body: self._index(spec, body))
@@ -192,39 +241,45 @@ class Registry:
 
     def _index(self, spec: Spec, body: bytes) -> bytes:
         """The index of content `body` with the right entries for the model of `spec`."""
-        listings = self._listings(body)
-        listed = [one.version for one in listings if one.model == spec.model]
-        of_model = {
-            Spec(spec.namespace, spec.name, version) for version in self._versions(spec, listed)
-        }
-        for known in [*listings]:
-            if known == spec or (known.model == spec.model and known not in of_model):
-                del listings[known]
-        for published in of_model:
-            self._list(published, listings)
-        return render_index(listings.values())
+        listings, yanked = self._listings(body)
+        known = {one.version for one in (*listings, *yanked) if one.model == spec.model}
+        found = self._versions(spec, known)
+        for one in [*listings]:
+            if one.model == spec.model and one.version not in found.versions:
+                del listings[one]
+        for version in found.versions:
+            self._list(Spec(spec.namespace, spec.name, version), listings)
+        hidden = {one for one in yanked if one.model != spec.model}
+        hidden |= {Spec(spec.namespace, spec.name, version) for version in found.yanked}
+        return render_index(listings.values(), hidden)
 
-    def _versions(self, spec: Spec, listed: list[str]) -> list[str]:
-        """The versions of the model that have manifests, among them `spec`.
+    def _versions(self, spec: Spec, listed: Iterable[str]) -> Versions:
+        """The versions of the model that have manifests.
 
-        Some storages list a new file late, and some do not list files at all. So each version in
-        `listed` that the storage does not list is looked up by its name.
+        Some storages list a new file late, and some do not list files at all. So `spec`, and each
+        version in `listed` that the storage does not list, is looked up by its name.
         """
-        home = version_home(spec).removesuffix(f"{spec.version}/")
-        specs = map(spec_of_manifest, self._manifests(home))
-        found = {one.version for one in specs if one and one.model == spec.model}
-        for version in {*listed, spec.version} - found:
-            one = Spec(spec.namespace, spec.name, version)
-            if self.storage.size(manifest_key(one)) is not None:
-                found.add(version)
-        return sorted(found)
+        keys = set(self._keys(f"{MODELS}{spec.model}/"))
+        specs = filter(None, map(spec_of_manifest, keys))
+        seen = {one.version for one in specs if one.model == spec.model}
+        unsure = {spec.version} | (set(listed) - seen)
+
+        def has(version: str, key_of: Callable[[Spec], str]) -> bool:
+            key = key_of(Spec(spec.namespace, spec.name, version))
+            return self.storage.size(key) is not None if version in unsure else key in keys
+
+        found = {version for version in seen | unsure if has(version, manifest_key)}
+        yanked = {version for version in found if has(version, yanked_key)}
+        return Versions.of(found - yanked, None, yanked)
 
     def _manifests(self, prefix: str) -> Iterator[str]:
-        """The keys of the manifests below `prefix`; none where this user may not list files."""
+        """The keys of the manifests below `prefix`."""
+        return (key for key in self._keys(prefix) if key.endswith(f"/{MANIFEST_NAME}"))
+
+    def _keys(self, prefix: str) -> Iterator[str]:
+        """The keys below `prefix`; none where this user may not list files."""
         with contextlib.suppress(AccessDeniedError):
-            for listed in self.storage.list(prefix):
-                if listed.key.endswith(f"/{MANIFEST_NAME}"):
-                    yield listed.key
+            yield from (listed.key for listed in self.storage.list(prefix))
 
     def _list(self, spec: Spec, listings: dict[Spec, Listing]) -> None:
         if spec in listings:
@@ -234,20 +289,24 @@ class Registry:
             if manifest := self.manifest(spec):
                 listings[spec] = listing_of(manifest)
 
-    def _listings(self, body: bytes) -> dict[Spec, Listing]:
-        """The entries of the index, made anew from all manifests if it is missing or damaged."""
+    def _listings(self, body: bytes) -> tuple[dict[Spec, Listing], set[Spec]]:
+        """The entries of the index and the yanked versions that it names; made anew from all
+        manifests if the index is missing or damaged."""
         try:
             listings, _ = parse_index(body)
-            return {listing.spec: listing for listing in listings}
+            return {listing.spec: listing for listing in listings}, parse_yanked(body)
         except MalformedError:
             return self._rebuilt()
 
-    def _rebuilt(self) -> dict[Spec, Listing]:
+    def _rebuilt(self) -> tuple[dict[Spec, Listing], set[Spec]]:
         listings: dict[Spec, Listing] = {}
-        for spec in map(spec_of_manifest, self._manifests(MODELS)):
-            if spec:
-                self._list(spec, listings)
-        return listings
+        specs: dict[Spec, bool] = {}
+        with contextlib.suppress(AccessDeniedError):
+            specs = self.specs()
+        yanked = {spec for spec, hidden in specs.items() if hidden}
+        for spec in specs.keys() - yanked:
+            self._list(spec, listings)
+        return listings, yanked
 
 
 def listing_of(manifest: Manifest) -> Listing:
@@ -263,8 +322,9 @@ def listing_of(manifest: Manifest) -> Listing:
     )
 
 
-def _listed_versions(body: bytes) -> list[str]:
+def _listed_versions(body: bytes) -> set[str]:
     try:
-        return list(parse_versions(body).versions)
+        found = parse_versions(body)
     except MalformedError:
-        return []
+        return set()
+    return {*found.versions, *found.yanked}

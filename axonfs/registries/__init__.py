@@ -1,11 +1,27 @@
-"""What is done with a whole registry: it is checked and repaired.
+"""What is done with a whole registry: it is checked, repaired, counted and cleaned.
 
 Above `publish`, which writes into a registry, and `sources`, which read one; below the commands.
 Trio runs in a thread of its own, for the documents of registries that are read. All else blocks.
 """
 
 from axonfs.registries.check import Checked, Fault, check
+from axonfs.registries.collect import Collected, Removal, gc, removal, remove
 from axonfs.registries.places import storage_of
 from axonfs.registries.reader import Reader, readers
+from axonfs.registries.stats import Stats, stats
 
-__all__ = ["Checked", "Fault", "Reader", "check", "readers", "storage_of"]
+__all__ = [
+    "Checked",
+    "Collected",
+    "Fault",
+    "Reader",
+    "Removal",
+    "Stats",
+    "check",
+    "gc",
+    "readers",
+    "removal",
+    "remove",
+    "stats",
+    "storage_of",
+]

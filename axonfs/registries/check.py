@@ -22,6 +22,7 @@ from axonfs.errors import (
     VanishedError,
 )
 from axonfs.formats.layout import INDEX, manifest_key, versions_key
+from axonfs.formats.listing import Versions
 from axonfs.formats.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest
 from axonfs.names import Spec
 from axonfs.publish.registry import Registry
@@ -144,16 +145,16 @@ class _Check:
             self._repair.registry.storage.prepare()
         indexed, published = self._indexed(), self._published()
         items: dict[object, _Item] = {}
-        for spec in sorted(indexed | published):
+        for spec in sorted({**indexed, **published}):
             for item in self._items(spec):
                 items.setdefault((item.entry.digest, item.entry.size, item.entry.chunks), item)
         self._check_lists(indexed, published)
         total = sum(item.entry.size for item in items.values())
         work = Transfer(total, progress)
         work.run([partial(self._check_object, item, work) for item in items.values()])
-        return Checked(tuple(self._faults), len(indexed | published), len(items), total)
+        return Checked(tuple(self._faults), len({**indexed, **published}), len(items), total)
 
-    def _indexed(self) -> set[Spec]:
+    def _indexed(self) -> dict[Spec, bool]:
         try:
             return self._reader.specs()
         except WRONG as exc:
@@ -161,14 +162,14 @@ class _Check:
                 raise
             first = min(self._published(), default=None)
             self._add(exc, (lambda repair: repair.lists(first)) if first else None)
-            return set()
+            return {}
 
-    def _published(self) -> set[Spec]:
+    def _published(self) -> dict[Spec, bool]:
         """The versions whose manifests the storage lists."""
         try:
-            return self._registry.specs() if self._registry else set()
+            return self._registry.specs() if self._registry else {}
         except AccessDeniedError:
-            return set()
+            return {}
 
     def _items(self, spec: Spec) -> Iterator[_Item]:
         found = self._manifest(spec)
@@ -189,16 +190,22 @@ class _Check:
             mended = self._add(exc.located(spec=str(spec)), lambda repair: repair.manifest(spec))
             return self._reader.manifest(spec) if mended else None
 
-    def _check_lists(self, indexed: set[Spec], published: set[Spec]) -> None:
-        for spec in sorted(published - indexed):
-            what = AxonError(f"{INDEX} does not name this version", spec=str(spec))
-            self._add(what, lambda repair, spec=spec: repair.lists(spec))  # type: ignore[misc]
-        for model, spec in {spec.model: spec for spec in published}.items():
-            listed = self._reader.versions(model)
-            named = set(listed.versions) if listed else set()
-            if named != {one.version for one in published if one.model == model}:
-                what = AxonError(f"{versions_key(model)} does not name its versions", spec=model)
-                self._add(what, lambda repair, spec=spec: repair.lists(spec))  # type: ignore[misc]
+    def _check_lists(self, indexed: dict[Spec, bool], published: dict[Spec, bool]) -> None:
+        models: dict[str, dict[str, bool]] = {}
+        for spec, yanked in sorted(published.items()):
+            models.setdefault(spec.model, {})[spec.version] = yanked
+            if indexed.get(spec) != yanked:
+                self._add_list(INDEX, spec)
+        for spec in {spec.model: spec for spec in published}.values():
+            listed = self._reader.versions(spec.model) or Versions((), None)
+            named = dict.fromkeys(listed.versions, False) | dict.fromkeys(listed.yanked, True)
+            if named != models[spec.model]:
+                self._add_list(versions_key(spec.model), spec)
+
+    def _add_list(self, key: str, spec: Spec) -> None:
+        what = f"{key} does not say of it what the manifests say"
+        error = AxonError(what, spec=spec.model if key != INDEX else str(spec))
+        self._add(error, lambda repair: repair.lists(spec))
 
     def _check_object(self, item: _Item, work: Transfer) -> None:
         spec, entry = str(item.spec), item.entry

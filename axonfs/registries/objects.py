@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from axonfs.errors import AxonError, CorruptError, UnverifiedError, naming
-from axonfs.formats.chunktable import ChunkTable, table_bytes
+from axonfs.formats.chunktable import ChunkTable
 from axonfs.formats.layout import object_key, table_key
 from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE, FileEntry
 from axonfs.publish.copying import Digests
@@ -85,14 +85,6 @@ def bring_table(reader: Reader, base: str, entry: FileEntry, target: Registry) -
     if not target.storage.put(key, body):
         target.storage.delete(key)
         target.storage.put(key, body)
-
-
-def has_table(registry: Registry, entry: FileEntry) -> bool:
-    """Whether `registry` has the chunk table that the manifest names, if it names one."""
-    if entry.chunks is None:
-        return True
-    size = table_bytes(entry.size, entry.chunks.size)
-    return registry.storage.size(table_key(entry.digest)) == size
 
 
 @contextlib.contextmanager

@@ -56,8 +56,8 @@ class Reader:
     def url(self) -> str:
         return self._source.url
 
-    def specs(self) -> set[Spec]:
-        """The versions that the registry's index names.
+    def specs(self) -> dict[Spec, bool]:
+        """The versions that the registry's index names, and whether each is yanked.
 
         Raises:
             NotFoundError: it has no index.
@@ -68,7 +68,10 @@ class Reader:
                 raise self._source.denial
             what = "the registry has no index.json, so its versions are not known"
             raise NotFoundError(what, source=self.name, hint="check the URL")
-        return {listing.spec for listing in found}
+        yanked = self._call(self._source.yanked)
+        return dict.fromkeys((listing.spec for listing in found), False) | dict.fromkeys(
+            yanked, True
+        )
 
     def versions(self, model: str) -> Versions | None:
         """The versions in the model's versions.json; None if there is none."""

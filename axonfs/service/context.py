@@ -98,12 +98,12 @@ async def resolve(context: Context, wanted: Wanted, *, fresh: bool = False) -> S
     found = await versions_of(context, wanted.spec.model, fresh=fresh)
     if wanted.constraint is None:
         return replace(wanted.spec, version=found.latest or LATEST)
-    if wanted.constraint.highest(found.versions) is None and context.tree.outages.listing_pending():
+    if wanted.constraint.highest(found.usable) is None and context.tree.outages.listing_pending():
         await context.tree.wait_for_listings(wanted.spec.model)
         found = await versions_of(context, wanted.spec.model)
     if not found.versions:
         raise context.tree.outages.not_found(wanted.spec.model)
-    return await _chosen(context, wanted, wanted.constraint, found.versions)
+    return await _chosen(context, wanted, wanted.constraint, found.usable)
 
 
 async def resolve_local(context: Context, wanted: Wanted, versions: Iterable[str]) -> Spec:

@@ -35,6 +35,7 @@ from axonfs.formats.listing import (
     Versions,
     parse_index,
     parse_versions,
+    parse_yanked,
     ranked,
     search,
 )
@@ -121,6 +122,18 @@ class RegistrySource:
             if listings is None:
                 self._no_index_until = trio.current_time() + NO_INDEX_TTL
         return listings
+
+    async def yanked(self) -> set[Spec]:
+        """The yanked versions, which `listings` leaves out.
+
+        Raises:
+            NotFoundError: the registry has no index.
+        """
+        url = f"{self.url}{_API}index.json"
+        fetched = await self._documents.get(url, limit=MAX_INDEX_BYTES, headers=self._secrets)
+        assert fetched is not None  # no ETag was sent
+        with naming(source=shown(url)):
+            return await trio.to_thread.run_sync(parse_yanked, fetched.body)
 
     async def versions(
         self, model: str, *, offline: bool = False, allow_stale: bool = False

@@ -28,6 +28,7 @@ PAGES = (
     "kernels.md",
     "s3.md",
     "directories.md",
+    "registries.md",
 )
 MIB = 1 << 20
 WEIGHTS = bytes(range(256)) * (25 << 12)

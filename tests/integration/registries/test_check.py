@@ -115,8 +115,8 @@ def test_lists_that_lag_are_faults(run: Run, registry: Path, other: Path) -> Non
     (registry / INDEX).write_bytes(before[0])
     (registry / versions_key("nlp/tiny")).write_bytes(before[1])
     done = run("registry", "check", registry)
-    assert f"nlp/tiny@2.0.0: {INDEX} does not name this version" in done.out
-    assert f"nlp/tiny: {versions_key('nlp/tiny')} does not name its versions" in done.out
+    assert f"nlp/tiny@2.0.0: {INDEX} does not say of it" in done.out
+    assert f"nlp/tiny: {versions_key('nlp/tiny')} does not say of it" in done.out
     assert run("registry", "check", registry, "--repair", other).code == 0
     assert "2 versions" in run("registry", "check", registry).out
 

@@ -1,0 +1,147 @@
+"""What no manifest of a registry names: it is counted, and `gc` removes it.
+
+A publisher stores objects and chunk tables first, and the manifest that names them last. So a file
+that no manifest names may belong to a publish that is under way:
+
+* `gc` keeps files that were written less than MIN_AGE ago.
+* It looks for new manifests right before it removes a file.
+* A publisher that has found an older object in the registry, and so not stored it again, looks
+  right before it enters its manifest whether the object is still there.
+
+Blocking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from axonfs.errors import MalformedError, NotFoundError
+from axonfs.formats.layout import MODELS, digest_of, spec_of_manifest, versions_key
+from axonfs.formats.manifest import FileEntry
+from axonfs.names import Spec
+from axonfs.publish.registry import Registry
+from axonfs.storage import Listed
+
+MIN_AGE = 24 * 3600.0  # seconds
+
+
+@dataclass(slots=True)
+class Collected:
+    """What `gc` removed, or would remove; `young` files are too new to be removed."""
+
+    objects: int = 0
+    tables: int = 0
+    bytes: int = 0
+    young: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What the removal of a version means; `freed` are the bytes that no other version has."""
+
+    spec: Spec
+    files: int
+    bytes: int
+    freed: int
+
+
+class Names:
+    """What the manifests of a registry name, by digest; `but` leaves one version out."""
+
+    def __init__(self, registry: Registry, but: Spec | None = None) -> None:
+        self._registry = registry
+        self._but = but
+        self._read: set[Listed] = set()
+        self.digests: set[str] = set()
+
+    def look(self) -> None:
+        """Read the manifests that are new since the last look.
+
+        Raises:
+            AxonError: a manifest cannot be read, so what it names is not known.
+        """
+        for listed in list(self._registry.storage.list(MODELS)):
+            spec = spec_of_manifest(listed.key)
+            if spec is None or spec == self._but or listed in self._read:
+                continue
+            if manifest := self._manifest(spec):
+                self.digests.update(entry.digest for entry in manifest)
+            self._read.add(listed)
+
+    def _manifest(self, spec: Spec) -> tuple[FileEntry, ...]:
+        try:
+            found = self._registry.manifest(spec)
+        except MalformedError as exc:
+            exc.hint = "repair or remove this version first (axonfs registry check, remove-version)"
+            raise
+        return found.files if found else ()
+
+
+def gc(
+    registry: Registry,
+    *,
+    dry_run: bool = False,
+    removed: Callable[[Listed], object] = bool,
+) -> Collected:
+    """Remove the objects and chunk tables that no manifest names.
+
+    Args:
+        dry_run: only count them.
+        removed: called with each file that is, or would be, removed.
+    """
+    names, found = Names(registry), Collected()
+    files = unnamed(registry, names)
+    for listed in files:
+        if listed.age < MIN_AGE:
+            found.young += 1
+            continue
+        if not dry_run:
+            names.look()
+            if digest_of(listed.key) in names.digests:
+                continue
+            registry.storage.delete(listed.key)
+        is_table = listed.key.startswith("chunks/")
+        found.tables += is_table
+        found.objects += not is_table
+        found.bytes += listed.size
+        removed(listed)
+    return found
+
+
+def unnamed(registry: Registry, names: Names) -> list[Listed]:
+    """The objects and chunk tables that no manifest names, whatever their age."""
+    storage = registry.storage
+    files = [*storage.list("objects/"), *storage.list("chunks/")]
+    names.look()
+    return [
+        listed
+        for listed in files
+        if (digest := digest_of(listed.key)) and digest not in names.digests
+    ]
+
+
+def removal(registry: Registry, spec: Spec) -> Removal:
+    """What the removal of `spec` means; nothing is known of the files of a malformed manifest.
+
+    Raises:
+        NotFoundError: the registry does not have this version.
+    """
+    try:
+        manifest = registry.manifest(spec)
+    except MalformedError:
+        return Removal(spec, 0, 0, 0)
+    if manifest is None:
+        what = "the registry does not have this version"
+        raise NotFoundError(what, spec=str(spec), source=registry.storage.name)
+    others = Names(registry, but=spec)
+    others.look()
+    own = {entry.digest: entry.size for entry in manifest.files}
+    freed = sum(size for digest, size in own.items() if digest not in others.digests)
+    return Removal(spec, len(manifest.files), manifest.size, freed)
+
+
+def remove(registry: Registry, spec: Spec) -> None:
+    """Remove a version; its objects stay until `gc`. Completes a removal that was interrupted."""
+    if registry.storage.size(versions_key(spec.model)) is not None or registry.manifest(spec):
+        registry.remove(spec)
