@@ -123,14 +123,17 @@ def following(
     files: Sequence[FileEntry], path: str, *, back: bool = False
 ) -> tuple[FileEntry, ...]:
     """The shards that a loader reads after the one at `path`: the next one, and more while they are
-    less than `AHEAD` together. Empty for other files and for the last shard."""
+    less than `AHEAD` together. Empty for other files and for the last shard.
+
+    The file at `path` may be of another manifest of the version than `files`: branches move.
+    """
     if (series := _series(path)) is None:
         return ()
-    shards = _natural(entry for entry in files if _series(entry.path) == series)
-    at = [entry.path for entry in shards].index(path)
-    later = shards[:at][::-1] if back else shards[at + 1 :]
-    before = itertools.accumulate((entry.size for entry in later), initial=0)
-    return tuple(entry for entry, size in zip(later, before, strict=False) if size < AHEAD)
+    shards, at = _natural(entry for entry in files if _series(entry.path) == series), _order(path)
+    before = [entry for entry in shards if _order(entry.path) < at]
+    later = before[::-1] if back else [entry for entry in shards if _order(entry.path) > at]
+    starts = itertools.accumulate((entry.size for entry in later), initial=0)
+    return tuple(entry for entry, start in zip(later, starts, strict=False) if start < AHEAD)
 
 
 def comes_before(first: str, second: str) -> bool:

@@ -362,6 +362,15 @@ def test_shards_that_are_read_in_reverse_order() -> None:
     assert weights(plan(version, paths[2], back=True)) == [paths[2], paths[1]]
 
 
+def test_a_shard_that_another_manifest_of_the_version_has() -> None:
+    version = files("model-001.safetensors", "model-003.safetensors")
+    assert [one.path for one in following(version, "model-002.safetensors")] == [version[1].path]
+    for other in ("model-004.safetensors", "model-00001-of-00005.safetensors"):
+        assert following(version, other) == ()
+        assert reads_back(version, other, [])
+        assert plan(version, other) == Plan()
+
+
 @pytest.mark.parametrize(
     ("size", "count"),
     [(AHEAD, 1), (AHEAD - 1, 2), (AHEAD // 4, 4), (AHEAD // 4 - 1, 5), (1, 9), (100 * AHEAD, 1)],
