@@ -312,6 +312,7 @@ class Runner:
             job.redirected = True
             return True
         except AxonError:
+            self.arrivals.take()  # which counts what the copy has given
             download.refuse_blob()  # the next attempt asks the source
             raise
         finally:

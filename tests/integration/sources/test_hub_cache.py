@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from axonfs.fetch import arrivals
 from axonfs.names import parse_spec
+from axonfs.ranges import Range
 from axonfs.sources import HubCache
 from tests.support.fetching import CHUNK, rig, settled, without_tables
 from tests.support.hub import HubServer, Repo, git_oid, sha256
@@ -119,6 +121,23 @@ async def test_a_registry_s_objects_too(tmp_path: Path, blobs: Path) -> None:
                 assert await parts.content("model.safetensors", SPEC) == body
                 await settled(parts.idle)
                 assert bool(server.paths("/objects/")) == tables
+
+
+async def test_what_a_blob_gave_before_it_lied_came_from_this_machine(
+    tmp_path: Path, blobs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "MOMENT", 3600.0)  # the trio thread learns of all at the end
+    registry = published(tmp_path / "www", {"model.safetensors": 5 * CHUNK}, chunk_size=CHUNK)
+    with RegistryServer(registry) as server:
+        async with rig(tmp_path / "c", server.url, blobs=HubCache(tmp_path / "hub")) as parts:
+            feed = await parts.open()
+            digest = feed.entry.digest
+            body = next((registry / "objects").rglob(digest)).read_bytes()
+            (blobs / digest).write_bytes(body[: 4 * CHUNK] + bytes(CHUNK))
+            await feed.need(Range(0, 5), urgent=False)
+            feed.close()
+            figures = parts.fetcher.statistics()
+    assert (figures["copied"], figures["bytes"]) == (4 * CHUNK, CHUNK)
 
 
 def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
