@@ -102,6 +102,15 @@ def safe_traceback(text: str) -> str:
     return "\n".join(f"  {printable(line, 1000)}" for line in text.splitlines())
 
 
+def show_lines(logger: logging.Logger) -> None:
+    """Write the lines of `logger` to standard error as they are."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+
+
 def _install(handler: logging.Handler, form: logging.Formatter, level: int) -> None:
     handler.setFormatter(form)
     logger = logging.getLogger("axonfs")

@@ -53,9 +53,13 @@ for _command in COMMANDS:
 def serve(directory: Path, host: str, port: int) -> None:
     """Serve a registry directory over HTTP until interrupted.
 
-    Prints the URL once the server answers. It has no TLS and no authentication: on a shared
-    network, put a web server in front, or have a web server serve the directory instead.
+    Prints the URL once the server answers, and a line for each request on standard error. A browser
+    shows the models at this URL, and /healthz answers whether the directory can be read. The server
+    has no TLS and no authentication: on a shared network, put a web server in front, or have a web
+    server serve the directory instead.
     """
+    from axonfs.cli.logs import show_lines
+    from axonfs.serve import access_log
     from axonfs.serve import serve as serve_directory
 
     if not (directory / "api/v1").is_dir():
@@ -69,6 +73,7 @@ def serve(directory: Path, host: str, port: int) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)
+    show_lines(access_log)
     serve_directory(directory, host, port, ready=_announce, stop=stop)
     if interrupted.is_set():
         raise KeyboardInterrupt

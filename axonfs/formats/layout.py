@@ -6,6 +6,7 @@
     api/v1/models/<model>/<version>/yanked        an empty file, if the version is yanked
     objects/sha256/ab/<digest>                    a file's bytes
     chunks/sha256/ab/<digest>                     the chunk table of that object
+    index.html                                    a web page of all this, for people
 
 Pure. The same for a directory, a bucket and a web server.
 """
@@ -19,6 +20,7 @@ INDEX = "api/v1/index.json"
 MODELS = "api/v1/models/"
 VERSIONS_NAME = "versions.json"
 YANKED_NAME = "yanked"
+PAGE = "index.html"
 # Names of the layout: no segment of a spec may be one of them.
 RESERVED = frozenset({LATEST, MANIFEST_NAME, VERSIONS_NAME})
 

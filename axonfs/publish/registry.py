@@ -9,6 +9,7 @@ meanwhile. Blocking.
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +26,7 @@ from axonfs.formats.chunktable import ChunkTable, decode_table, table_bytes
 from axonfs.formats.layout import (
     INDEX,
     MODELS,
+    PAGE,
     RESERVED,
     manifest_key,
     object_key,
@@ -55,7 +57,10 @@ from axonfs.formats.manifest import (
     parse_manifest,
 )
 from axonfs.names import HUBS, Spec
+from axonfs.page import MAX_PAGE_BYTES, may_replace, page
 from axonfs.storage import Storage, Upload
+
+log = logging.getLogger(__name__)
 
 # Seconds. How long a publisher tries to write a list that others write at the same time.
 CONTEST_TIMEOUT = 120.0
@@ -198,7 +203,8 @@ class Registry:
             raise NotFoundError(what, spec=str(spec), source=self.storage.name)
 
     def mend_lists(self, spec: Spec) -> None:
-        """Update the model's versions.json and its entries in index.json from the manifests.
+        """Update the model's versions.json and its entries in index.json from the manifests, and
+        the web page.
 
         Raises:
             BusyError: other publishers were faster for CONTEST_TIMEOUT.
@@ -209,6 +215,19 @@ class Registry:
 
         self._update(versions_key(spec.model), MAX_VERSIONS_BYTES, versions)
         self._update(INDEX, MAX_INDEX_BYTES, lambda body: self._index(spec, body))
+        self._write_page()
+
+    def _write_page(self) -> None:
+        """Write the web page, unless there is one of a newer axonfs or one that others wrote.
+
+        Without it a registry is as good for every reader but a browser, so a fault fails nothing.
+        """
+        try:
+            before = self.storage.read(PAGE, MAX_PAGE_BYTES)
+            if before is None or (before.body != page() and may_replace(before.body)):
+                self.storage.replace(PAGE, page(), before)
+        except (AxonError, OSError) as exc:
+            log.warning("the registry's web page %s is not up to date: %s", PAGE, exc)
 
     def _update(self, key: str, limit: int, make: Callable[[bytes], bytes]) -> None:
         """Replace a list by what `make` returns for its content.

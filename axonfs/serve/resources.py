@@ -109,6 +109,11 @@ class Resources:
             cache_control=IMMUTABLE if kind else REVALIDATE,
         )
 
+    @property
+    def present(self) -> bool:
+        """Whether the registry's directory can be read now."""
+        return os.access(self._root or "/", os.R_OK | os.X_OK)
+
     def search(self, query: str) -> bytes:
         """Axon's search: a JSON array of the versions that match `query`, the best first."""
         found = search(self.listings(), query)[:MAX_RESULTS]

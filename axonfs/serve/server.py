@@ -27,19 +27,23 @@ from urllib.parse import parse_qs, unquote
 from axonfs import descriptors
 from axonfs._version import __version__
 from axonfs.errors import AxonError, UnavailableError
+from axonfs.formats.layout import PAGE
 from axonfs.names import printable
+from axonfs.page import CONTENT_TYPE, page
 from axonfs.ranges import Range
 from axonfs.serve.conditions import holds_etag, range_holds, wanted_range
 from axonfs.serve.resources import REVALIDATE, Resource, Resources
-from axonfs.units import counted
 
 log = logging.getLogger(__name__)
+# One line per answer, in the common log format of web servers.
+access_log = logging.getLogger(f"{__name__}.access")
 
 MAX_CONNECTIONS = 256
 REQUEST_SECONDS = 60.0  # from the end of one answer to the end of the next request's headers
 STALL_SECONDS = 60.0  # a client that receives nothing for this time loses its connection
 CLOSE_SECONDS = 5.0
 POLL_SECONDS = 0.25
+MAX_LOGGED = 2000  # characters of a request's first line
 _ABSOLUTE = re.compile(r"\Ahttps?://[^/]*", re.IGNORECASE)  # clients of proxies send it
 _PLAIN = "text/plain; charset=utf-8"
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -61,7 +65,18 @@ class RegistryHandler(BaseHTTPRequestHandler):
 
     def handle_one_request(self) -> None:
         self.server.expect(self.connection)
-        super().handle_one_request()
+        self._status = self._sent = 0
+        try:
+            super().handle_one_request()
+        finally:
+            if self._status and access_log.isEnabledFor(logging.INFO):
+                self._log_answer()
+
+    def _log_answer(self) -> None:
+        request = printable(self.requestline, MAX_LOGGED).replace('"', "%22")
+        moment = self.log_date_time_string()
+        client, status, sent = self.client_address[0], self._status, self._sent
+        access_log.info('%s - - [%s] "%s" %d %d', client, moment, request, status, sent)
 
     def do_GET(self) -> None:
         self.server.settle(self.connection)
@@ -78,8 +93,10 @@ class RegistryHandler(BaseHTTPRequestHandler):
             self.answer(status, b"503 cannot read the file now\n", more={"Retry-After": "1"})
 
     def _answer_path(self, path: str, query: str) -> None:
-        if path == "/":
-            self.answer(HTTPStatus.OK, self.server.greeting())
+        if path in ("/", f"/{PAGE}"):
+            self.answer(HTTPStatus.OK, page(), CONTENT_TYPE)
+        elif path == "/healthz":
+            self._answer_health()
         elif path == "/api/v1/search":
             words = parse_qs(query, errors="replace", max_num_fields=10).get("q", [""])[0]
             self.answer(HTTPStatus.OK, self.server.resources.search(words), "application/json")
@@ -89,6 +106,13 @@ class RegistryHandler(BaseHTTPRequestHandler):
                     self.answer_resource(resource)
                 else:
                     self.answer(HTTPStatus.NOT_FOUND, b"404 not found\n")
+
+    def _answer_health(self) -> None:
+        if self.server.resources.present:
+            self.answer(HTTPStatus.OK, b"ok\n")
+        else:
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+            self.answer(status, b"503 the registry's directory cannot be read now\n")
 
     do_HEAD = do_GET  # noqa: N815 - the base class looks for this name
 
@@ -115,6 +139,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.connection.sendall(body)
+            self._sent = len(body)
 
     def answer_resource(self, resource: Resource) -> None:
         """Send the bytes that the request's conditional headers select."""
@@ -144,8 +169,10 @@ class RegistryHandler(BaseHTTPRequestHandler):
             self.send_body(resource, start, stop)
 
     def send_body(self, resource: Resource, start: int, stop: int) -> None:
-        sent = self.connection.sendfile(resource.file, start, stop - start)
-        if sent != stop - start:  # the file shrank; closing tells the client that no more comes
+        self._sent = self.connection.sendfile(resource.file, start, stop - start)
+        if (
+            self._sent != stop - start
+        ):  # the file shrank; closing tells the client that no more comes
             self.close_connection = True
 
     def _wanted(self, resource: Resource) -> Range | None:
@@ -170,8 +197,15 @@ class RegistryHandler(BaseHTTPRequestHandler):
         self.send_header("ETag", resource.etag)
         self.send_header("Cache-Control", resource.cache_control)
 
+    def log_request(self, code: int | str = 0, size: int | str = 0) -> None:
+        """Keep the status for the line that follows the answer."""
+        self._status = int(code)
+
+    def log_date_time_string(self) -> str:
+        return time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime())
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Log no requests: a web server in front does that. `handle_error` logs faults."""
+        """Log nothing else. `handle_error` logs faults."""
 
 
 class RegistryServer(ThreadingHTTPServer):
@@ -214,14 +248,6 @@ class RegistryServer(ThreadingHTTPServer):
     def crowded(self) -> bool:
         """Whether few connections are left, so each answer closes its connection."""
         return len(self._due) > self._max_connections * 3 // 4
-
-    def greeting(self) -> bytes:
-        count = len(self.resources.listings())
-        return (
-            f"A model registry with {counted(count, 'version')} in its index, served by"
-            f" axonfs {__version__}.\n"
-            f"Mount it with: axonfs mount MOUNTPOINT --registry URL\n"
-        ).encode()
 
     def expect(self, connection: socket.socket) -> None:
         """Start the deadline of the next request. In the connection's thread."""

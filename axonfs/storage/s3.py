@@ -25,7 +25,11 @@ log = logging.getLogger(__name__)
 
 PROBE = ".axonfs.probe"
 _FOREVER, _REVALIDATED = "public, max-age=31536000, immutable", "no-cache"
-_TYPES = {"yaml": "application/yaml", "json": "application/json"}
+_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "json": "application/json",
+    "yaml": "application/yaml",
+}
 
 
 class S3Storage:

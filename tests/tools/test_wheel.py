@@ -106,10 +106,12 @@ def mypy(python: Path, script: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_wheel_has_its_types_its_schema_and_its_file_system(wheel: Path) -> None:
+def test_the_wheel_has_its_types_its_schema_its_page_and_its_file_system(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         assert {"axonfs/py.typed", "axonfs/formats/manifest.schema.json"} <= set(names)
+        page = {path.name for path in (ROOT / "axonfs/page").iterdir() if path.is_file()}
+        assert {f"axonfs/page/{name}" for name in page} <= set(names)
         assert not [name for name in names if name.startswith(("tests/", "tools/", "bench/"))]
         (points,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
         text = archive.read(points).decode()

@@ -8,7 +8,9 @@ import http.client
 import json
 import logging
 import os
+import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,6 +20,8 @@ import pytest
 from axonfs.formats.listing import parse_index, parse_versions
 from axonfs.formats.manifest import parse_manifest
 from axonfs.names import parse_spec
+from axonfs.page import page
+from axonfs.serve import access_log
 from tests.support.nginx import nginx
 from tests.support.registry import SPEC, NoRangeServer, RegistryServer, published
 
@@ -241,10 +245,43 @@ def test_search_answers_as_axon_did(client: Client, tmp_path: Path) -> None:
     assert len(json.loads(client.ask("/api/v1/search")[2])) == 2
 
 
-def test_the_root_is_a_word_in_plain_text(client: Client) -> None:
-    status, headers, body = client.ask("/")
-    assert (status, headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
-    assert b"axonfs mount" in body
+def test_the_root_is_the_page_of_this_axonfs(client: Client, registry: Path) -> None:
+    (registry / "index.html").write_text("of another version")
+    for path in ("/", "/index.html"):
+        status, headers, body = client.ask(path)
+        assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+        assert body == page()
+
+
+def test_the_health_is_that_of_the_directory(client: Client, registry: Path) -> None:
+    assert client.ask("/healthz")[::2] == (200, b"ok\n")
+    registry.rename(registry.parent / "gone")
+    status, _, body = client.ask("/healthz")
+    assert (status, body) == (503, b"503 the registry's directory cannot be read now\n")
+
+
+def test_each_answer_is_a_line_of_the_access_log(
+    server: RegistryServer, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger=access_log.name)
+    client.ask(MANIFEST, Range="bytes=0-9")
+    sock = client.connection.sock
+    sock.sendall('GET /none%0A\x1b[2J"b\u202e HTTP/1.1\r\nHost: x\r\n\r\n'.encode())
+    assert sock.recv(12) == b"HTTP/1.1 404"
+    client.connection.close()
+    with client_of(server.url) as other:
+        other.ask("/", "POST")
+    while len(caplog.records) < 3:
+        time.sleep(0.01)  # a line is written after its answer
+    lines = [record.getMessage() for record in caplog.records if record.name == access_log.name]
+    moment = r"127\.0\.0\.1 - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000\] "
+    expected = (
+        rf'"GET {re.escape(MANIFEST)} HTTP/1\.1" 206 10',
+        r'"GET /none%0A\?\[2J%22b[^"\u202e\x80]* HTTP/1\.1" 404 14',
+        r'"POST / HTTP/1\.1" 405 \d+',
+    )
+    for line, pattern in zip(lines, expected, strict=True):
+        assert re.fullmatch(moment + pattern, line), line
 
 
 def test_an_empty_directory_is_a_registry_to_come(tmp_path: Path) -> None:
