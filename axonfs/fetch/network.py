@@ -84,9 +84,9 @@ class Network:
         return list(self._lanes.values())
 
     @property
-    def running(self) -> bool:
-        """Whether jobs are under way."""
-        return any(lane.schedule.running for lane in self._lanes.values())
+    def running(self) -> int:
+        """How many jobs are under way."""
+        return sum(lane.schedule.running for lane in self._lanes.values())
 
     def asked(self) -> None:
         """Count a request."""

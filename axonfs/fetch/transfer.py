@@ -33,6 +33,8 @@ LONG_WAIT = 0.05
 # with one entry, and is read 12 times as fast as that of a file written by 256 KiB.
 SMALLEST_PIECE = LARGE_PAGE
 LARGEST_PIECE = 8 << 20
+# Of all jobs together, since each has a buffer for one: more take smaller ones.
+PIECES_BYTES = 64 << 20
 # Where a reader waits, it is at least one chunk, and the moment is so many seconds.
 SHORT_MOMENT = 0.01
 
@@ -43,6 +45,14 @@ class ElsewhereError(Exception):
     def __init__(self, origin: Origin) -> None:
         super().__init__(origin)
         self.origin = origin
+
+
+def largest_piece(running: int) -> int:
+    """What each of so many jobs may store at a time, in bytes. Of few sizes: buffers are reused."""
+    most = LARGEST_PIECE
+    while most > SMALLEST_PIECE and most * running > PIECES_BYTES:
+        most //= 2
+    return most
 
 
 class Transfer:
@@ -82,6 +92,7 @@ class Transfer:
         self._patience = patience
         self._etag: str | None = None
         self._taken = False
+        self._most = largest_piece(network.running)
         self._waited = 0.0  # for bandwidth, and not reported yet
 
     def run(self) -> None:
@@ -108,7 +119,7 @@ class Transfer:
             self._take,
             unit=self.unit,
             grain=stored.chunk_size,
-            most=LARGEST_PIECE,
+            most=self._most,
             moment=SHORT_MOMENT if self._job.priority is Priority.DEMAND else MOMENT,
             cancelled=self._superfluous,
             validated=self._note_etag,
@@ -158,15 +169,19 @@ class Transfer:
             self._download.answers.took(self._location.url, self._etag)
         size = self._object.chunk_size
         chunk = offset // size
-        if not self._first <= chunk < self._job.chunks.stop:
+        came = Range(chunk, chunk + -(-len(view) // size))
+        if came.start < self._first or came.stop > self._job.chunks.stop:
             self._token.run_sync_soon(self._download.without_ranges, self._job)
         table = self._table()
-        for run in self._download.local.missing(chunk, chunk + -(-len(view) // size)):
+        for run in self._download.local.missing(*came):
             part = view[run.start * size - offset : run.stop * size - offset]
-            for number in range(*run):
-                self._verify(table, number, part[(number - run.start) * size :][:size])
-            data = self._land(run, part, table)
-            self._arrivals.put(self._job, run, len(part), data)
+            right = Range(run.start, self._wrong(table, run, part))
+            if right.size:
+                part = part[: right.size * size]
+                data = self._land(right, part, table)
+                self._arrivals.put(self._job, right, len(part), data)
+            if right != run:
+                raise self._corrupt(right.stop)
 
     def _land(self, run: Range, view: memoryview, table: ChunkTable | None) -> bytes | None:
         """Write chunks; their bytes for the readers where the disk does not take them."""
@@ -184,15 +199,24 @@ class Transfer:
             return bytes(view)
         return None
 
-    def _verify(self, table: ChunkTable | None, chunk: int, view: memoryview) -> None:
+    def _wrong(self, table: ChunkTable | None, run: Range, view: memoryview) -> int:
+        """The first chunk of the run with the wrong digest, else the end of the run."""
         if table is None:
-            return  # judged as a whole, when a reader wants the complete object
-        if not table.right(chunk, view):
-            raise CorruptError(
-                f"chunk {chunk} of object {self._object.digest[:12]} has the wrong digest",
-                source=self._location.url,
-                hint="the source or something on the way altered it",
-            )
+            return run.stop  # judged as a whole, when a reader wants the complete object
+        size = self._object.chunk_size
+        wrong = (
+            chunk
+            for chunk in range(*run)
+            if not table.right(chunk, view[(chunk - run.start) * size :][:size])
+        )
+        return next(wrong, run.stop)
+
+    def _corrupt(self, chunk: int) -> CorruptError:
+        return CorruptError(
+            f"chunk {chunk} of object {self._object.digest[:12]} has the wrong digest",
+            source=self._location.url,
+            hint="the source or something on the way altered it",
+        )
 
     def _table(self) -> ChunkTable | None:
         """The table, waited for if it is still on its way: it is asked for beside the bytes."""

@@ -15,6 +15,9 @@ from types import ModuleType
 
 log = logging.getLogger(__name__)
 
+# Of the extension that fits this code; see native/module.c.
+INTERFACE = 2
+
 
 def _load() -> tuple[ModuleType | None, str | None]:
     """The extension, or why it is missing."""
@@ -29,6 +32,8 @@ def _load() -> tuple[ModuleType | None, str | None]:
         return None, "the extension is not built (install a C compiler and libfuse3-dev)"
     finally:
         sys.setdlopenflags(flags)
+    if getattr(_native, "INTERFACE", 1) != INTERFACE:
+        return None, "the extension is of another version of AxonFS (install axonfs again)"
     return _native, None
 
 

@@ -5,12 +5,13 @@ The only package that sends HTTP requests. Imports the modules at the root and n
 """
 
 from axonfs.http_client.answers import Answer
-from axonfs.http_client.bodies import Bodies, Location
+from axonfs.http_client.bodies import Bodies
 from axonfs.http_client.channel import why_no_records
 from axonfs.http_client.documents import Documents
 from axonfs.http_client.faults import UP
 from axonfs.http_client.limits import Limits
 from axonfs.http_client.local import Files, path_of
+from axonfs.http_client.location import Location
 from axonfs.http_client.reading import MOMENT, Reading
 from axonfs.http_client.routes import Routes, Trust
 from axonfs.http_client.signing import Signed, Signer, Signers

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import h11
@@ -31,6 +31,7 @@ from axonfs.http_client.answers import (
 from axonfs.http_client.dial import Dialer
 from axonfs.http_client.faults import fault
 from axonfs.http_client.limits import DRAIN_BYTES, DRAIN_SECONDS, Limits
+from axonfs.http_client.location import Location
 from axonfs.http_client.pool import Pool, ReceiveBuffers
 from axonfs.http_client.reading import MOMENT, Body, Exchange, Reading, mapped
 from axonfs.http_client.routes import Routes, Trust
@@ -52,28 +53,6 @@ from axonfs.ranges import Range
 Sink = Callable[[int, memoryview], object]
 _EXPECTED = frozenset({200, 206})
 SIGNED_URLS = 4096  # that are remembered, of about 1000 characters each
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """Where an object's bytes are.
-
-    Args:
-        headers: credentials, sent to this URL's origin only.
-        etag: the ETag that every answer must have, if any.
-        signed: `url` redirects to a signed URL on another host, as on hubs. The signed URL is used
-            until its host refuses it; then `url` is requested again. ETags are ignored.
-        access: the hint for the user where access is denied.
-        spread: whether any address of the host will do. False where nothing but the ETag ties the
-            answers together: each server of the host may have another one.
-    """
-
-    url: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    etag: str | None = None
-    signed: bool = False
-    access: str | None = None
-    spread: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +229,7 @@ class Bodies:
                 if end > start:
                     sink(start, buffer[start - base : end - base])
                     start = end
-                base = start if start == stop else base
+                base = start if start in (at, stop) else base
         finally:
             self._buffers.put(buffer)
 

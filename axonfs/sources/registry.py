@@ -41,8 +41,8 @@ from axonfs.formats.listing import (
 )
 from axonfs.formats.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest, parse_manifest
 from axonfs.formats.package import Package
-from axonfs.http_client.bodies import Location
 from axonfs.http_client.documents import Documents
+from axonfs.http_client.location import Location
 from axonfs.http_client.urls import SIGNED, shown, split_url, target_of
 from axonfs.names import LATEST, Spec
 from axonfs.sources.access import Access

@@ -16,7 +16,7 @@ from axonfs.formats.document import Document
 from axonfs.formats.listing import Listing, Versions
 from axonfs.formats.manifest import FileEntry, Manifest
 from axonfs.formats.package import Package
-from axonfs.http_client.bodies import Location
+from axonfs.http_client.location import Location
 from axonfs.names import Spec
 
 

@@ -389,11 +389,15 @@ static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, "_native", NULL, -1, methods, NULL, NULL, NULL, NULL,
 };
 
+/* Grows whenever the functions change; see openreply.py, which may be newer or older than this. */
+enum { INTERFACE = 2 };
+
 PyMODINIT_FUNC PyInit__native(void)
 {
     PyObject *module = PyModule_Create(&definition);
 
-    if (module && PyModule_AddFunctions(module, open_methods))
+    if (module && (PyModule_AddFunctions(module, open_methods)
+                      || PyModule_AddIntConstant(module, "INTERFACE", INTERFACE)))
         Py_CLEAR(module);
     return module;
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -113,6 +114,29 @@ async def test_what_landed_before_a_fault_is_not_asked_for_again(
     assert starts == sorted(starts)
     assert starts[0] == 0
     assert len(set(starts)) == 3
+
+
+async def test_a_chunk_that_a_reader_waits_for_lands_while_the_next_one_is_on_its_way(
+    tmp_path: Path, origin: FaultyOrigin
+) -> None:
+    came = threading.Event()
+
+    def halting(exchange: Exchange) -> None:
+        exchange.answered = True
+        exchange.head()
+        exchange.write(exchange.body[: CHUNK + 10])
+        assert came.wait(5)
+        exchange.write(exchange.body[CHUNK + 10 :])
+
+    origin.plan(halting, of="/objects/")
+    async with rig(tmp_path / "cache", origin.url) as parts:
+        feed = await parts.open()
+        feed.want(Range(0, 6), Priority.DEMAND)
+        await feed.need(chunks_of(0))
+        came.set()
+        await feed.need(Range(0, 6))
+        feed.close()
+        await settled(parts.idle)
 
 
 async def test_a_source_that_cuts_every_answer_off_is_pinned_from(

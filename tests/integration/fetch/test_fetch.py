@@ -234,15 +234,15 @@ async def test_a_reader_with_many_reads_in_flight_has_nothing_fetched_twice(
 
 
 @pytest.mark.parametrize(
-    ("priority", "largest", "sizes"),
+    ("priority", "largest", "sizes"),  # all of it arrives within a moment
     [
-        (Priority.DEMAND, 8 * CHUNK, [CHUNK] * 6),
+        (Priority.DEMAND, 4 * CHUNK, [4 * CHUNK, 2 * CHUNK]),
         (Priority.READAHEAD, 4 * CHUNK, [2 * CHUNK, 4 * CHUNK]),
         (Priority.BACKGROUND, 4 * CHUNK, [2 * CHUNK, 4 * CHUNK]),
         (Priority.BACKGROUND, 8 * CHUNK, [6 * CHUNK]),
     ],
 )
-async def test_chunks_land_one_by_one_where_a_reader_waits_and_else_in_aligned_pieces(
+async def test_chunks_that_arrive_together_land_together_and_aligned_unless_a_reader_waits(
     tmp_path: Path,
     server: RegistryServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -252,6 +252,7 @@ async def test_chunks_land_one_by_one_where_a_reader_waits_and_else_in_aligned_p
 ) -> None:
     monkeypatch.setattr("axonfs.fetch.transfer.SMALLEST_PIECE", 4 * CHUNK)
     monkeypatch.setattr("axonfs.fetch.transfer.LARGEST_PIECE", largest)
+    monkeypatch.setattr("axonfs.fetch.transfer.SHORT_MOMENT", 0.04)
     landed: list[int] = []
     land = StoredObject.land
 
