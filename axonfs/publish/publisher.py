@@ -105,7 +105,7 @@ def publish(
             if earlier:
                 _refuse_changes(_digests(earlier.files), _digests(entries))
             manifest = earlier or _manifest(spec, entries, _described(target, entries, given, tags))
-            _check_kept(target, stored)
+            target.check_kept(item.entry for item in stored if not item.new_bytes)
             already = _enter(target, manifest)
     except AxonError as exc:
         raise exc.located(spec=str(spec)) from exc
@@ -215,18 +215,6 @@ def _manifest(spec: Spec, entries: tuple[FileEntry, ...], metadata: Description)
         created=float(int(time.time())),
     )
     return dataclasses.replace(bare, raw=render_manifest(bare))
-
-
-def _check_kept(registry: Registry, stored: Iterable[Stored]) -> None:
-    """Check that the registry still has the objects that it had before; see registries/collect.py.
-
-    Raises:
-        AxonError: `gc` has removed one of them.
-    """
-    for entry in (item.entry for item in stored if not item.new_bytes):
-        if not registry.has(entry):
-            what = f"the registry no longer has the object of '{printable(entry.path)}'"
-            raise AxonError(what, hint="publish again")
 
 
 def _enter(registry: Registry, manifest: Manifest) -> bool:

@@ -56,7 +56,7 @@ from axonfs.formats.manifest import (
     Manifest,
     parse_manifest,
 )
-from axonfs.names import HUBS, Spec
+from axonfs.names import HUBS, Spec, printable
 from axonfs.page import MAX_PAGE_BYTES, may_replace, page
 from axonfs.storage import Storage, Upload
 
@@ -101,6 +101,17 @@ class Registry:
             entry.size, entry.chunks.size
         )
 
+    def check_kept(self, entries: Iterable[FileEntry]) -> None:
+        """Check that the objects are still there, right before `enter`; see registries/collect.py.
+
+        Raises:
+            AxonError: `gc` has removed one of them meanwhile.
+        """
+        for entry in entries:
+            if not self.has(entry):
+                what = f"the registry no longer has the object of '{printable(entry.path)}'"
+                raise AxonError(what, source=self.storage.name, hint="run the command again")
+
     def object(self, digest: str, size: int) -> bytes:
         """The bytes of a small object."""
         found = self.storage.read(object_key(digest), size)
@@ -120,17 +131,18 @@ class Registry:
         published with another chunk size, this version uses that table as well.
         """
         key, body = table_key(digest), table.encode()
-        if kept := self._kept_table(digest, table.size):
+        if kept := self.kept_table(digest, table.size):
             return kept
         if self.storage.put(key, body):
             return table.ref
-        if kept := self._kept_table(digest, table.size):
+        if kept := self.kept_table(digest, table.size):
             return kept
         self.storage.delete(key)  # the existing file is not a table of this object
         self.storage.put(key, body)
         return table.ref
 
-    def _kept_table(self, digest: str, size: int) -> ChunkRef | None:
+    def kept_table(self, digest: str, size: int) -> ChunkRef | None:
+        """The table that the registry has of an object; None if it has no valid one."""
         with contextlib.suppress(MalformedError):
             found = self.storage.read(table_key(digest), table_bytes(size, MIN_CHUNK_SIZE))
             table = decode_table(found.body) if found else None

@@ -26,7 +26,7 @@ from axonfs.formats.listing import Versions
 from axonfs.formats.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest
 from axonfs.names import Spec
 from axonfs.publish.registry import Registry
-from axonfs.registries.objects import bring, bring_table, check_named, verify
+from axonfs.registries.objects import bring, check_named, put_table, verify
 from axonfs.registries.reader import Reader
 from axonfs.registries.transfer import Progress, Transfer
 
@@ -84,10 +84,13 @@ class Repair:
         self.registry.mend_lists(spec)
 
     def table(self, entry: FileEntry) -> None:
-        bring_table(self.origin, self.origin.url, entry, self.registry)
+        if table := self.origin.table(self.origin.url, entry):
+            put_table(self.registry, entry.digest, table)
 
     def object(self, entry: FileEntry) -> None:
-        bring(self.origin, self.origin.url, entry, self.registry, bool)
+        url = self.origin.url
+        table = self.origin.table(url, entry) if entry.size else None
+        bring(self.origin, url, entry, table, self.registry, bool)
 
 
 Remedy = Callable[[Repair], None]

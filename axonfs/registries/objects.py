@@ -61,9 +61,15 @@ def verify(
     return table or made
 
 
-def bring(reader: Reader, base: str, entry: FileEntry, target: Registry, moved: Moved) -> None:
+def bring(
+    reader: Reader,
+    base: str,
+    entry: FileEntry,
+    table: ChunkTable | None,
+    target: Registry,
+    moved: Moved,
+) -> None:
     """Copy an object from `reader` into `target`, in place of any other with its name."""
-    table = reader.table(base, entry)
     with _spool(target.storage) as spool, target.storage.upload(spool, bool) as new:
 
         def take(piece: memoryview) -> None:
@@ -76,13 +82,13 @@ def bring(reader: Reader, base: str, entry: FileEntry, target: Registry, moved: 
         new.settle(object_key(entry.digest), entry.digest, made)
 
 
-def bring_table(reader: Reader, base: str, entry: FileEntry, target: Registry) -> None:
-    """Copy the chunk table that the manifest names into `target`, in place of any other."""
-    table = reader.table(base, entry)
-    if table is None:
-        return
-    key, body = table_key(entry.digest), table.encode()
+def put_table(target: Registry, digest: str, table: ChunkTable) -> None:
+    """Store the chunk table of an object in `target`, in place of any other."""
+    key, body = table_key(digest), table.encode()
     if not target.storage.put(key, body):
+        found = target.storage.read(key, max(len(body), target.storage.size(key) or 0))
+        if found and found.body == body:
+            return
         target.storage.delete(key)
         target.storage.put(key, body)
 

@@ -121,7 +121,10 @@ def test_lists_that_lag_are_faults(run: Run, registry: Path, other: Path) -> Non
     assert "2 versions" in run("registry", "check", registry).out
 
 
-def test_a_registry_on_http_is_checked_and_not_repaired(run: Run, registry: Path) -> None:
+def test_a_registry_on_http_is_checked_and_not_repaired(
+    run: Run, registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AXONFS_RETRIES", "0")
     (registry / object_key(entry(registry, "b.txt").digest)).unlink()
     with RegistryServer(registry) as server:
         done = run("registry", "check", server.url)
