@@ -72,7 +72,7 @@ class _Waiting:
             gone = not self.direct and signals.is_gone(self.thread)
         else:
             mine = found.own | (found.shared if found.first else 0)
-            gone = found.asleep and bool(mine & (signals.FATAL if self.insists else -1))
+            gone = found.asleep and bool(mine and mine & (signals.FATAL if self.insists else -1))
         if gone:
             self.cancel()
 
