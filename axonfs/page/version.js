@@ -105,7 +105,9 @@ function quoted(text) {
 }
 
 function command(name, line) {
-  const code = element("code", {}, line);
+  // Lines break between words, not within an option.
+  const words = line.split(" ").flatMap((word) => [" ", element("span", {}, word)]);
+  const code = element("code", {}, ...words.slice(1));
   const button = element(
     "button",
     { type: "button", "aria-label": "Copy: " + name, onclick: () => copy(code, button) },

@@ -90,7 +90,7 @@ def test_texts_stay_texts(tab: Page, tmp_path: Path) -> None:
 
 
 def test_a_long_hostile_readme_is_no_work(tab: Page) -> None:
-    """Texts that make careless patterns slow: each is read in seconds on a busy machine."""
+    """Texts that make careless patterns slow. `run` fails if the browser is busy for a minute."""
     tab.run(scripts("text.js", "markdown.js"))
     for piece in (
         "[",
@@ -110,11 +110,7 @@ def test_a_long_hostile_readme_is_no_work(tab: Page) -> None:
     ):
         for separator in ("", "\n"):
             text = json.dumps((piece + separator) * (200_000 // len(piece + separator)))
-            spent = tab.run(
-                f"(() => {{ const start = performance.now(); renderMarkdown({text});"
-                " return performance.now() - start; })()"
-            )
-            assert spent < 10_000, (piece, separator)
+            tab.run(f"renderMarkdown({text}).childElementCount")
 
 
 def scripts(*names: str) -> str:

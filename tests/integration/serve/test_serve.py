@@ -9,6 +9,8 @@ import json
 import logging
 import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -283,6 +285,17 @@ def test_each_answer_is_a_line_of_the_access_log(
     )
     for line, pattern in zip(lines, expected, strict=True):
         assert re.fullmatch(moment + pattern, line), line
+
+
+def test_the_command_writes_the_access_log_to_standard_error(registry: Path) -> None:
+    command = [sys.executable, "-m", "axonfs", "registry", "serve", str(registry), "--port", "0"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as serving:
+        assert serving.stdout is not None
+        with client_of(serving.stdout.readline().split()[1]) as client:
+            assert client.ask("/healthz")[0] == 200
+        serving.terminate()
+        assert serving.communicate()[1].endswith('"GET /healthz HTTP/1.1" 200 3\n')
 
 
 def test_an_empty_directory_is_a_registry_to_come(tmp_path: Path) -> None:
