@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import signal
 from collections.abc import Iterator
@@ -14,6 +15,16 @@ from tests.support.faulty import FaultyOrigin
 from tests.support.registry import RegistryServer
 from tests.support.seaweed import BUCKET, Seaweed, seaweedfs
 from tests.support.wiring import Authority
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """A command of ours that a test runs in this process changes how the package logs."""
+    logger = logging.getLogger("axonfs")
+    level, handlers = logger.level, list(logger.handlers)
+    yield
+    logger.setLevel(level)
+    logger.handlers[:] = handlers
 
 
 @pytest.fixture
