@@ -90,7 +90,7 @@ class Repair:
     def object(self, entry: FileEntry) -> None:
         url = self.origin.url
         table = self.origin.table(url, entry) if entry.size else None
-        bring(self.origin, url, entry, table, self.registry, bool)
+        bring(self.origin, url, entry, table, self.registry, Transfer())
 
 
 Remedy = Callable[[Repair], None]
@@ -219,7 +219,7 @@ class _Check:
             where = exc.located(spec=spec, path=entry.path)
             self._add(where, lambda repair: repair.table(entry))
         try:
-            verify(self._reader, item.base, entry, table, lambda piece: work.moved(len(piece)))
+            verify(self._reader, item.base, entry, table, work)
         except WRONG as exc:
             where = exc.located(spec=spec, path=entry.path)
             self._add(where, lambda repair: repair.object(entry))

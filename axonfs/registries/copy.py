@@ -193,7 +193,7 @@ class _Copy:
             if self._target.has_object(entry.digest, entry.size):
                 work.moved(entry.size)
             else:
-                bring(self._reader, base, entry, table, self._target, work.moved)
+                bring(self._reader, base, entry, table, self._target, work)
             if table:
                 put_table(self._target, entry.digest, table)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from axonfs.errors import AxonError, CorruptError, UnverifiedError, naming
 from axonfs.formats.chunktable import ChunkTable
@@ -18,9 +18,8 @@ from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE, FileEntry
 from axonfs.publish.copying import Digests
 from axonfs.publish.registry import Registry
 from axonfs.registries.reader import Reader, Sink
+from axonfs.registries.transfer import Transfer
 from axonfs.storage import Directory, Storage
-
-Moved = Callable[[int], object]  # called with the bytes that came; an exception from it ends all
 
 
 def check_named(entry: FileEntry) -> None:
@@ -34,7 +33,12 @@ def check_named(entry: FileEntry) -> None:
 
 
 def verify(
-    reader: Reader, base: str, entry: FileEntry, table: ChunkTable | None, sink: Sink
+    reader: Reader,
+    base: str,
+    entry: FileEntry,
+    table: ChunkTable | None,
+    work: Transfer,
+    sink: Sink = bool,
 ) -> ChunkTable:
     """Read an object, compare it, and pass it to `sink`; return its chunk table.
 
@@ -52,9 +56,10 @@ def verify(
             raise CorruptError(f"chunk {number} of the object does not match the chunk table")
         digests.add(piece)
         sink(piece)
+        work.moved(len(piece))
 
     with naming(source=f"{reader.name}/{object_key(entry.digest)}"):
-        reader.read(base, entry, take)
+        reader.read(base, entry, take, lambda: work.stopped)
         digest, made = digests.finish()
         if digest != entry.digest:
             raise CorruptError("the object does not match its sha256")
@@ -67,7 +72,7 @@ def bring(
     entry: FileEntry,
     table: ChunkTable | None,
     target: Registry,
-    moved: Moved,
+    work: Transfer,
 ) -> None:
     """Copy an object from `reader` into `target`, in place of any other with its name."""
     with _spool(target.storage) as spool, target.storage.upload(spool, bool) as new:
@@ -76,9 +81,8 @@ def bring(
             if spool >= 0:
                 _write(spool, piece)
             new.write(piece)
-            moved(len(piece))
 
-        made = verify(reader, base, entry, table, take)
+        made = verify(reader, base, entry, table, work, take)
         new.settle(object_key(entry.digest), entry.digest, made)
 
 

@@ -16,7 +16,14 @@ from typing import Protocol, TypeVar
 
 import trio
 
-from axonfs.errors import AxonError, CorruptError, NotFoundError, VanishedError, naming
+from axonfs.errors import (
+    AxonError,
+    CorruptError,
+    NotFoundError,
+    StoppedError,
+    VanishedError,
+    naming,
+)
 from axonfs.formats.chunktable import ChunkTable
 from axonfs.formats.listing import Versions
 from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE, FileEntry, Manifest
@@ -85,11 +92,17 @@ class Reader:
         """The chunk table of a file, compared with the manifest; None if it has none."""
         return self._call(lambda: self._source.table(base, entry))
 
-    def read(self, base: str, entry: FileEntry, sink: Sink) -> None:
+    def read(
+        self, base: str, entry: FileEntry, sink: Sink, stopped: Callable[[], bool] = bool
+    ) -> None:
         """Pass the bytes of a file's object to `sink`, in order and chunk by chunk; they are not
         compared with anything. Transient faults are retried.
 
+        Args:
+            stopped: polled several times a second.
+
         Raises:
+            StoppedError: `stopped` returned true.
             AxonError: the registry does not have the object, or does not send all of it.
         """
         if not entry.size:
@@ -99,9 +112,11 @@ class Reader:
         if location.url.startswith("file:"):
             _read_file(Path(path_of(location.url)), entry.size, sink, unit)
         else:
-            self._read_body(location, entry.size, sink, unit)
+            self._read_body(location, entry.size, sink, unit, stopped)
 
-    def _read_body(self, location: Location, size: int, sink: Sink, unit: int) -> None:
+    def _read_body(
+        self, location: Location, size: int, sink: Sink, unit: int, stopped: Callable[[], bool]
+    ) -> None:
         done = failures = 0
 
         def take(offset: int, piece: memoryview) -> None:
@@ -112,8 +127,10 @@ class Reader:
             done, failures = offset + len(piece), 0
 
         while done < size:
+            if stopped():
+                raise StoppedError("stopped")
             try:
-                self._bodies.read(location, done, size, size, take, unit=unit)
+                self._bodies.read(location, done, size, size, take, unit=unit, cancelled=stopped)
             except AxonError as exc:
                 failures += 1
                 if not exc.transient or failures >= self._bodies.limits.attempts:

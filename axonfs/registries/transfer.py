@@ -13,13 +13,16 @@ Progress = Callable[[int, int], object]  # called with the bytes that are done, 
 
 
 class Transfer:
-    """Reads `total` bytes in all; `progress` is called in one thread at a time."""
+    """Reads `total` bytes in all; `progress` is called in one thread at a time.
 
-    def __init__(self, total: int, progress: Progress) -> None:
+    Once `stopped`, jobs read no more.
+    """
+
+    def __init__(self, total: int = 0, progress: Progress = lambda done, total: None) -> None:
         self._total = total
         self._progress = progress
         self._done = 0
-        self._stopped = False
+        self.stopped = False
         self._lock = threading.Lock()
 
     def moved(self, count: int) -> None:
@@ -28,22 +31,24 @@ class Transfer:
         Raises:
             StoppedError: another job failed, or the user interrupted the command.
         """
-        if self._stopped:
+        if self.stopped:
             raise StoppedError("stopped")
         with self._lock:
             self._done += count
             self._progress(self._done, self._total)
 
     def run(self, jobs: Sequence[Callable[[], object]]) -> None:
-        """Run the jobs. The first exception is raised; the others end at their next piece."""
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="object") as pool:
+        """Run the jobs. The first exception is raised; the other jobs end within a moment."""
+        pool = ThreadPoolExecutor(THREADS, thread_name_prefix="object")
+        try:
             futures = [pool.submit(job) for job in jobs]
-            try:
-                wait(futures, return_when=FIRST_EXCEPTION)
-                failed = [one for one in futures if one.done() and one.exception()]
-                for one in failed or futures:
-                    one.result()
-            except BaseException:
-                self._stopped = True
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            wait(futures, return_when=FIRST_EXCEPTION)
+            failed = [one for one in futures if one.done() and one.exception()]
+            for one in failed or futures:
+                one.result()
+        except BaseException as exc:
+            self.stopped = True
+            # After Ctrl-C a job may wait for a document, until the reader that it asks is closed.
+            pool.shutdown(wait=isinstance(exc, Exception), cancel_futures=True)
+            raise
+        pool.shutdown()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +26,7 @@ from axonfs.settings.settings import Settings
 from axonfs.storage import Content, Directory
 from tests.support.axon import AxonRegistry
 from tests.support.commands import Run
+from tests.support.faulty import FaultyOrigin, reset_within, short, stall_before, status
 from tests.support.registry import NoRangeServer, RegistryServer, make_model, published
 
 OLD, NEW, OTHER = "nlp/tiny@1.0.0", "nlp/tiny@1.1.0", "cv/net@0.1"
@@ -132,6 +137,45 @@ def test_an_interrupted_copy_goes_on(registry: Path, tmp_path: Path) -> None:
         assert len(asked) < 2 * len(set(asked)), "an object that had come is not sent again"
     with readers(Settings(), f"file://{tmp_path}/mirror") as (written,):
         assert check(written, target).faults == ()
+
+
+def test_a_file_goes_on_where_its_connection_broke(
+    run: Run, registry: Path, tmp_path: Path
+) -> None:
+    mirror, key = tmp_path / "mirror", object_key(entry(registry, "a.safetensors").digest)
+    with FaultyOrigin(registry) as origin:
+        origin.plan(reset_within, short, status(503), of=key)
+        assert run("registry", "copy", origin.url, mirror, OLD).code == 0
+        asked = [seen.headers.get("range") for seen in origin.requests if key in seen.path]
+    assert len(asked) == 4
+    assert asked[-1] != asked[0], "what had come is not requested again"
+    assert run("registry", "check", mirror).code == 0
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("part", ["objects/", "chunks/"])
+def test_ctrl_c_ends_a_copy_at_once(registry: Path, tmp_path: Path, part: str) -> None:
+    """Also from a registry that is silent."""
+    with FaultyOrigin(registry) as origin:
+        origin.plan(*[stall_before] * 20, of=part)
+        command = [sys.executable, "-m", "axonfs", "registry", "copy", origin.url]
+        process = subprocess.Popen(
+            [*command, tmp_path / "mirror"], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        deadline = time.monotonic() + 30
+        while not any(part in seen.path for seen in origin.requests):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        try:
+            out, err = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert process.returncode == 130, err
+    assert b"interrupted after 0 versions copied" in err
+    assert b"run the same command again to resume" in err
+    assert b"Traceback" not in err
+    assert out == b""
 
 
 def never(error: AxonError) -> None:
