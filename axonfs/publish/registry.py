@@ -238,6 +238,8 @@ class Registry:
             before = self.storage.read(PAGE, MAX_PAGE_BYTES)
             if before is None or (before.body != page() and may_replace(before.body)):
                 self.storage.replace(PAGE, page(), before)
+        except MalformedError:
+            return  # of others: it is larger than any page of axonfs
         except (AxonError, OSError) as exc:
             log.warning("the registry's web page %s is not up to date: %s", PAGE, exc)
 

@@ -52,15 +52,17 @@ def test_the_page_is_written_last_and_once(model: Path, registry: Path) -> None:
         (OURS.format("999.0.0").encode(), False),
         (b"<title>Our models</title>", False),
         (b"", False),
+        (b"x" * (2 << 20), False),
     ],
 )
 def test_an_older_page_is_replaced_and_one_of_others_stays(
-    model: Path, registry: Path, before: bytes, replaced: bool
+    model: Path, registry: Path, caplog: pytest.LogCaptureFixture, before: bytes, replaced: bool
 ) -> None:
     registry.mkdir()
     (registry / PAGE).write_bytes(before)
     publish(model, SPEC, registry)
     assert (registry / PAGE).read_bytes() == (page() if replaced else before)
+    assert caplog.records == []
 
 
 def test_a_bucket_has_it_as_a_page(model: Path, bucket_url: str) -> None:
