@@ -55,7 +55,8 @@ def publish(
     Writes the files of DIR as version SPEC into a registry: a directory, which any web server can
     serve, or a prefix in a bucket of an object store. Metadata that is not given comes from the
     model's README.md and config.json. A published version never changes: publishing the same files
-    again does nothing, and different files are refused.
+    again does nothing, and different files are refused. If DIR is that of SPEC in a mount, or a
+    copy of it, its manifest is published as well, so that the digest of the version stays.
     """
     from axonfs import publish as publishing
 

@@ -14,12 +14,15 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from axonfs.errors import AxonError
+from axonfs.errors import AxonError, MalformedError
 from axonfs.formats.manifest import (
     DEFAULT_CHUNK_SIZE,
+    MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
     FileEntry,
     Manifest,
     check_chunk_size,
+    parse_manifest,
     render_manifest,
 )
 from axonfs.names import Spec, printable
@@ -75,7 +78,8 @@ def publish(
 ) -> Published:
     """Publish the files below `directory` as `spec` into `registry`, a directory or any storage.
 
-    To finish a publish that died, run it again.
+    To finish a publish that died, run it again. If `directory` is that of this version in a mount,
+    or a copy of it, and no metadata is given, the registry gets the manifest of that version.
 
     Args:
         description, license, framework: by default from README.md and config.json.
@@ -92,6 +96,9 @@ def publish(
     given = {"description": description, "license": license, "framework": framework}
     storage = Directory(registry) if isinstance(registry, Path) else registry
     target = Registry(storage)
+    own = (
+        None if tags or any(text is not None for text in given.values()) else _own(directory, spec)
+    )
     try:
         with disk_faults(storage.name):
             target.check_spec(spec)
@@ -100,17 +107,40 @@ def publish(
             earlier = target.manifest(spec)
             if earlier:  # sizes reveal most changes before any byte is read
                 _refuse_changes(_sizes(earlier.files), _sizes(found.files))
-            stored = _Copies(target, chunk_size, found, progress).run(earlier)
+            chunks = _chunk_size(own) or chunk_size
+            stored = _Copies(target, chunks, found, progress).run(earlier)
             entries = tuple(item.entry for item in stored)
             if earlier:
                 _refuse_changes(_digests(earlier.files), _digests(entries))
-            manifest = earlier or _manifest(spec, entries, _described(target, entries, given, tags))
+            own = own if own and own.files == entries else None
+            manifest = (
+                earlier or own or _manifest(spec, entries, _described(target, entries, given, tags))
+            )
             target.check_kept(item.entry for item in stored if not item.new_bytes)
             already = _enter(target, manifest)
     except AxonError as exc:
         raise exc.located(spec=str(spec)) from exc
     new_bytes = sum(item.new_bytes for item in stored)
-    return Published(spec, len(entries), manifest.size, new_bytes, already, tuple(found.left_out))
+    left_out = tuple(path for path in found.left_out if not (own and path == MANIFEST_NAME))
+    return Published(spec, len(entries), manifest.size, new_bytes, already, left_out)
+
+
+def _own(directory: Path, spec: Spec) -> Manifest | None:
+    """The manifest in `directory`, if it is of `spec`."""
+    path = directory / MANIFEST_NAME
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                return parse_manifest(file.read(MAX_MANIFEST_BYTES + 1), spec)
+    except (OSError, MalformedError):
+        pass  # then it is a file like others, which no version has
+    return None
+
+
+def _chunk_size(manifest: Manifest | None) -> int | None:
+    """The chunk size of all files of a manifest; None if they have several."""
+    sizes = {entry.chunks.size for entry in manifest.files if entry.chunks} if manifest else set()
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 def _scanned(directory: Path, storage: Storage) -> Scan:

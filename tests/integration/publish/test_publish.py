@@ -14,6 +14,7 @@ import pytest
 
 from axonfs.errors import BusyError
 from axonfs.formats.chunktable import parse_table
+from axonfs.formats.layout import manifest_key, object_key
 from axonfs.formats.listing import parse_index, parse_versions
 from axonfs.formats.manifest import Manifest, parse_manifest
 from axonfs.names import Spec, parse_spec
@@ -257,3 +258,26 @@ def test_eight_publishers_at_once_lose_nothing(model: Path, registry: Path) -> N
     assert document == {"versions": ["1.0", "1.3", "1.6"], "latest": "1.6"}
     for spec in specs:
         check_bytes(registry, model, spec)
+
+
+def test_the_manifest_of_the_version_is_kept(model: Path, registry: Path, tmp_path: Path) -> None:
+    """If the directory is one from a mount, and nothing in it changed."""
+    publish(model, SPEC, registry, description="a model", chunk_size=CHUNK)
+    own = (registry / manifest_key(SPEC)).read_bytes()
+    (model / "manifest.yaml").write_bytes(own)
+    done = publish(model, SPEC, tmp_path / "second")
+    assert done.left_out == ()
+    assert (tmp_path / "second" / manifest_key(SPEC)).read_bytes() == own
+    publish(model, SPEC, tmp_path / "described", description="another")
+    assert b"another" in (tmp_path / "described" / manifest_key(SPEC)).read_bytes()
+    other = parse_spec("nlp/tiny@2.0.0")
+    assert publish(model, other, registry).left_out == ("manifest.yaml",)
+    changed = model / "a.safetensors"
+    changed.write_bytes(changed.read_bytes()[::-1])
+    assert publish(model, SPEC, tmp_path / "changed").left_out == ("manifest.yaml",)
+    entry = parse_manifest((tmp_path / "changed" / manifest_key(SPEC)).read_bytes()).file(
+        "a.safetensors"
+    )
+    assert entry is not None
+    body = (tmp_path / "changed" / object_key(entry.digest)).read_bytes()
+    assert body == changed.read_bytes()

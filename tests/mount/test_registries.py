@@ -1,4 +1,4 @@
-"""docs/semantics.md, versions that a registry yanks or removes, on a real mount."""
+"""Versions that a registry yanks or removes, and one that is published from a mount."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from axonfs.formats.layout import manifest_key
 from axonfs.names import parse_spec
+from axonfs.publish import publish
 from axonfs.publish.registry import Registry
 from axonfs.registries import collect, gc, remove
 from axonfs.storage import Directory
@@ -62,3 +64,14 @@ def test_removed(
         (model / "1.1.0/model.safetensors").read_bytes()
     assert caught.value.errno == errno.EIO
     assert not (model.parent / "org/deep/0.1.0").exists()
+
+
+def test_published_from_a_mount(
+    start_mount: MountFactory, registry: RegistryServer, registry_dir: Path, tmp_path: Path
+) -> None:
+    """The manifest stays, byte for byte, so the version is the same one."""
+    version = start_mount(registry.url).path.joinpath(*NEW.segments)
+    done = publish(version, NEW, tmp_path / "second")
+    assert done.left_out == ()
+    key = manifest_key(NEW)
+    assert (tmp_path / "second" / key).read_bytes() == (registry_dir / key).read_bytes()
