@@ -88,6 +88,12 @@ class Registry:
         specs = filter(None, map(spec_of_manifest, keys))
         return {spec: yanked_key(spec) in keys for spec in specs}
 
+    def indexed(self) -> set[Spec]:
+        """The versions that the index names."""
+        found = self.storage.read(INDEX, MAX_INDEX_BYTES)
+        listings, yanked = self._listings(found.body) if found else ({}, set[Spec]())
+        return listings.keys() | yanked
+
     def has_object(self, digest: str, size: int) -> bool:
         return self.storage.size(object_key(digest)) == size
 

@@ -61,15 +61,17 @@ class Names:
         Raises:
             AxonError: a manifest cannot be read, so what it names is not known.
         """
+        first, specs = not self._read, set[Spec]()
         for listed in list(self._registry.storage.list(MODELS)):
-            spec = spec_of_manifest(listed.key)
-            if spec is None or spec == self._but or listed in self._read:
-                continue
-            if manifest := self._manifest(spec):
-                self.digests.update(entry.digest for entry in manifest)
-            self._read.add(listed)
+            if (spec := spec_of_manifest(listed.key)) and listed not in self._read:
+                specs.add(spec)
+                self._read.add(listed)
+        if first:  # some storages list a new file late
+            specs |= self._registry.indexed()
+        for spec in specs - {self._but}:
+            self.digests.update(entry.digest for entry in self._files(spec))
 
-    def _manifest(self, spec: Spec) -> tuple[FileEntry, ...]:
+    def _files(self, spec: Spec) -> tuple[FileEntry, ...]:
         try:
             found = self._registry.manifest(spec)
         except MalformedError as exc:

@@ -199,6 +199,15 @@ def test_gc_sees_a_version_that_was_published_meanwhile(registry: Path, tmp_path
     assert collect.gc(Registry(Meanwhile(registry))).objects == 0
 
 
+def test_gc_knows_a_version_that_the_storage_does_not_list_yet(registry: Path) -> None:
+    class Late(Directory):
+        def list(self, prefix: str) -> Iterator[Listed]:
+            return (one for one in super().list(prefix) if "2.0.0" not in one.key)
+
+    age(registry)
+    assert collect.gc(Registry(Late(registry))).objects == 0
+
+
 def test_a_publisher_notices_that_gc_removed_what_it_found(
     registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
