@@ -31,6 +31,8 @@ from axonfs.ranges import Range
 # Seconds after which a piece ends, by default. The larger pieces are, the less Python costs: the
 # threads that receive took 0.25 s of processor time per GiB for it in pieces of 1 MiB, 0.13 in 8.
 MOMENT = TICK
+# Seconds: a share that took longer was waited for.
+LIMITED = 0.001
 # The most answers of one read, from a server that sends less than the requested range.
 MAX_ANSWERS = 64
 _SKIP_BYTES = 64 << 10
@@ -160,6 +162,7 @@ class Reading:
         self._limits = limits
         self._share = share
         self._granted = 0  # bytes of the last share that were not received yet
+        self._limited = False  # the last share was waited for, so that the next one will be
         self._answers = 1
         self._ended = False
         self._fault: AxonError | None = None  # which the next `fill` raises
@@ -222,8 +225,8 @@ class Reading:
 
     def _comes(self, at: int, seconds: float) -> bool:
         """Whether more of the answer comes within `seconds`. Without a byte, a receive waits far
-        longer than that."""
-        if seconds <= 0 or at >= self._body.held.stop:
+        longer than that, and so does a share of a low limit."""
+        if seconds <= 0 or at >= self._body.held.stop or (self._limited and not self._granted):
             return False
         return self._body.coded or self._body.exchange.wire.comes(seconds)
 
@@ -244,7 +247,9 @@ class Reading:
         if not self._granted:
             asked = time.monotonic()
             self._granted = self._share(count)
-            self._body.exchange.wire.waited(time.monotonic() - asked)
+            waited = time.monotonic() - asked
+            self._limited = waited > LIMITED
+            self._body.exchange.wire.waited(waited)
         return min(count, self._granted)
 
     def end(self) -> None:

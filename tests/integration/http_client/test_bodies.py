@@ -109,6 +109,24 @@ def test_a_piece_does_not_wait_for_more_than_its_units(
     assert taken == DATA
 
 
+def test_a_complete_unit_does_not_wait_for_the_next_share(
+    bodies: Bodies, origin: FaultyOrigin
+) -> None:
+    taken, shares = bytearray(), list[int]()
+
+    def share(most: int) -> int:
+        assert len(taken) == sum(shares)
+        time.sleep(0.005)  # as with a low limit
+        shares.append(most)
+        return most
+
+    bodies.read(
+        Location(origin.url + "object"), 0, SIZE, SIZE, lambda _, view: taken.extend(view),
+        unit=UNIT, most=SIZE, moment=0.04, share=share,
+    )  # fmt: skip
+    assert taken == DATA
+
+
 def test_a_flipped_bit_is_the_caller_s_to_find(bodies: Bodies, origin: FaultyOrigin) -> None:
     origin.plan(faulty.flip)
     taken = read(bodies, origin)
