@@ -24,7 +24,8 @@ from axonfs.formats.manifest import MANIFEST_NAME
 from axonfs.service import Service
 from axonfs.store import Descriptor, StoredObject
 from axonfs.vfs.buffers import BUFFER_SIZE
-from axonfs.vfs.files import Files, Handle
+from axonfs.vfs.files import Files
+from axonfs.vfs.handle import Handle
 from axonfs.vfs.journal import Journal
 from axonfs.vfs.paths import File, Text, manifest_file
 

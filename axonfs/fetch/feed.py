@@ -13,7 +13,7 @@ import trio
 
 from axonfs.catalog.tree import Version
 from axonfs.errors import AxonError, BusyError, CorruptError, OfflineError, UnverifiedError
-from axonfs.fetch.download import Download, Job, Priority
+from axonfs.fetch.download import Download, Priority
 from axonfs.fetch.judge import Judge
 from axonfs.fetch.package import Packages
 from axonfs.fetch.readahead import Readahead
@@ -150,11 +150,6 @@ class Feed:
     def tabled(self) -> bool:
         """Whether each chunk is compared on its own."""
         return self.entry.chunks is not None
-
-    @property
-    def coming(self) -> list[Range]:
-        """The chunks that requests under way bring."""
-        return self.download.coming
 
     @property
     def allowed(self) -> bool:
@@ -385,15 +380,12 @@ class Feed:
             for run in self._behind_readers(goal):
                 self._answers.punched |= not self.compared
                 job = self.download.begin(run, Priority.DEMAND)
-                freed += await self._punch(job)
+                job.running = True
+                try:
+                    freed += await trio.to_thread.run_sync(self.object.punch, *job.chunks)
+                finally:
+                    self.download.ended(job, None)
         return freed
-
-    async def _punch(self, job: Job) -> int:
-        job.running = True
-        try:
-            return await trio.to_thread.run_sync(self.object.punch, *job.chunks)
-        finally:
-            self.download.ended(job, None)
 
     def _behind_readers(self, goal: int) -> list[Range]:
         """Runs of local chunks that no reader is at or will come to soon, first ones first."""

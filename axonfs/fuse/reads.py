@@ -27,7 +27,8 @@ from axonfs.ranges import Range
 from axonfs.store import DISK_FAULTS
 from axonfs.store.watcher import UNWATCHED
 from axonfs.vfs.error_context import naming_place
-from axonfs.vfs.files import Files, Handle
+from axonfs.vfs.files import Files
+from axonfs.vfs.handle import Handle
 from axonfs.vfs.paths import File
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class _Object:
         stored.presence.watcher = self
         for run in stored.presence.usable.extents(0, stored.count):
             self.serve(run)
-        for run in feed.coming:
+        for run in feed.download.coming:
             self.coming(run)
 
     def landed(self, chunks: Range) -> None:

@@ -21,7 +21,8 @@ from axonfs.errors import AxonError, NotFoundError
 from axonfs.fetch import Fetcher
 from axonfs.names import Spec
 from axonfs.vfs.error_context import naming_place
-from axonfs.vfs.files import Files, Handle
+from axonfs.vfs.files import Files
+from axonfs.vfs.handle import Handle
 from axonfs.vfs.inodes import Inodes
 from axonfs.vfs.journal import Journal
 from axonfs.vfs.paths import (

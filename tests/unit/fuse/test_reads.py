@@ -56,8 +56,8 @@ def started(extension: Extension, monkeypatch: pytest.MonkeyPatch) -> NativeRead
     stored = SimpleNamespace(
         opened=lambda: 0, fd=0, size=10, chunk_size=10, count=1, presence=extension.presence
     )
-    facts = {"direct": True, "tabled": True, "compared": True, "restarts": 0, "coming": []}
-    feed = SimpleNamespace(object=stored, **facts)
+    facts = {"direct": True, "tabled": True, "compared": True, "restarts": 0}
+    feed = SimpleNamespace(object=stored, download=SimpleNamespace(coming=[]), **facts)
     files: Any = SimpleNamespace(native=None, attach_all=lambda: None)
     native = NativeReads(files, SimpleNamespace(), in_memory=False)  # type: ignore[arg-type]
     native.start(0)

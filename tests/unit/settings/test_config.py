@@ -142,7 +142,7 @@ def test_registries_are_separated_by_blanks_and_named_once(
         ("/srv/reg/", "file:///srv/reg"),
         ("/srv/a b%ü", "file:///srv/a%20b%25%C3%BC"),
         ("file:///srv/a%20b", "file:///srv/a%20b"),
-        ("./reg", "file:///work/reg"),
+        ("./reg", "file:///srv/reg"),
         ("~/reg", "file:///home/ada/reg"),
     ],
 )
@@ -150,7 +150,7 @@ def test_a_registry_is_a_bucket_or_a_directory_too(
     text: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
-    monkeypatch.setattr("os.getcwd", lambda: "/work")
+    monkeypatch.setattr("os.getcwd", lambda: "/srv")
     assert parse_registry_url(text) == url
     assert parse_registry_url(url) == url
 

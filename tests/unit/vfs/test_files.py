@@ -11,7 +11,8 @@ from axonfs.fetch.readahead import Readahead
 from axonfs.formats.manifest import FileEntry, Manifest
 from axonfs.names import parse_spec
 from axonfs.ranges import Range
-from axonfs.vfs.files import Files, Handle
+from axonfs.vfs.files import Files
+from axonfs.vfs.handle import Handle
 from axonfs.vfs.paths import File
 
 MIB = 1 << 20
