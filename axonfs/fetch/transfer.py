@@ -34,7 +34,7 @@ LONG_WAIT = 0.05
 SMALLEST_PIECE = LARGE_PAGE
 LARGEST_PIECE = 8 << 20
 # Of all jobs together, since each has a buffer for one: more take smaller ones.
-PIECES_BYTES = 64 << 20
+PIECES_BYTES = 48 << 20
 # Where a reader waits, it is at least one chunk, and the moment is so many seconds.
 SHORT_MOMENT = 0.01
 

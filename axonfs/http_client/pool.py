@@ -16,7 +16,9 @@ from axonfs.http_client.wire import Wire
 # just closed costs one round trip, a new connection costs one to three.
 IDLE_SECONDS = 30.0
 IDLE_WIRES = 16
-IDLE_BYTES = 48 << 20  # what all streams of a fast source fill: four, and two for readers
+# Idle buffers go beyond so many bytes, with those in use. Four streams of a fast source and two for
+# readers fill them.
+BUFFER_BYTES = 48 << 20
 
 
 class Pool:
@@ -87,17 +89,20 @@ class ReceiveBuffers:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._idle: list[memoryview] = []
+        self._used = 0  # bytes of those that are in use
 
     def take(self, size: int) -> memoryview:
         with self._lock:
+            self._used += size
             for number, buffer in enumerate(self._idle):
                 if len(buffer) == size:
                     return self._idle.pop(number)
         return memory.buffer(size)
 
     def put(self, buffer: memoryview) -> None:
-        """Keep `buffer`, and drop those that were idle for longest beyond IDLE_BYTES."""
+        """Keep `buffer`, and drop those that were idle for longest beyond BUFFER_BYTES."""
         with self._lock:
+            self._used -= len(buffer)
             self._idle.insert(0, buffer)
-            while sum(map(len, self._idle)) > IDLE_BYTES:
+            while self._idle and self._used + sum(map(len, self._idle)) > BUFFER_BYTES:
                 self._idle.pop()

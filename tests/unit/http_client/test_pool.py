@@ -1,0 +1,28 @@
+"""Buffers for bodies are used again, and take little memory."""
+
+from __future__ import annotations
+
+from axonfs.http_client.pool import BUFFER_BYTES, ReceiveBuffers
+
+PIECE = BUFFER_BYTES // 4
+
+
+def test_a_buffer_of_the_size_is_used_again() -> None:
+    buffers = ReceiveBuffers()
+    first = buffers.take(PIECE)
+    first[:4] = b"mark"
+    buffers.put(first)
+    assert bytes(buffers.take(PIECE // 2)[:4]) != b"mark"
+    assert bytes(buffers.take(PIECE)[:4]) == b"mark"
+
+
+def test_idle_buffers_go_where_those_in_use_take_their_room() -> None:
+    buffers = ReceiveBuffers()
+    old, new = buffers.take(PIECE), buffers.take(PIECE)
+    old[:3], new[:3] = b"old", b"new"
+    in_use = buffers.take(3 * PIECE)
+    buffers.put(old)
+    buffers.put(new)
+    buffers.put(in_use)
+    assert bytes(buffers.take(PIECE)[:3]) == b"new"
+    assert bytes(buffers.take(PIECE)[:3]) != b"old"
