@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from axonfs import memory
 
 BUFFER_SIZE = 1 << 20
-KEPT = 32
+KEPT = 16
 
 
 class ReplyBuffers:
