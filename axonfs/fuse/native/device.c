@@ -25,9 +25,10 @@ enum { PATIENCE = 2000 };
 
 static void woken(int number) { (void)number; }
 
-/* BUFFER_BYTES, aligned to them, that a fork does not copy; NULL if memory is short. One that is
- * filled is a huge page; of one for requests, which are small, most is never touched. */
-static char *buffer_new(bool filled)
+/* BUFFER_BYTES, aligned to them, that a fork does not copy; NULL if memory is short. A busy one is a
+ * huge page. Of one for requests, which are small, most is never touched, and of the many for
+ * answers of what had to wait half. */
+static char *buffer_new(bool busy)
 {
     const size_t size = BUFFER_BYTES;
     char *start = mmap(NULL, 2 * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -38,7 +39,7 @@ static char *buffer_new(bool filled)
     if (aligned != start)
         munmap(start, aligned - start);
     munmap(aligned + size, start + size - aligned);
-    madvise(aligned, size, filled ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    madvise(aligned, size, busy ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
     madvise(aligned, size, MADV_DONTFORK);
     return aligned;
 }
@@ -113,7 +114,7 @@ static bool thread_start(void *(*run)(void *), const char *name, bool reads)
 {
     struct thread *thread = &threads[thread_count];
 
-    *thread = (struct thread){.buffer = buffer_new(true)};
+    *thread = (struct thread){.buffer = buffer_new(reads)};
     if (reads)
         thread->request = buffer_new(false);
     if (thread->buffer && (!reads || thread->request) && !pthread_create(&thread->id, NULL, run, thread)) {

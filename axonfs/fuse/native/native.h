@@ -21,8 +21,8 @@
  * it is the same, these are the bytes.
  *
  * Memory: an object lives until it is dropped and no handle, parked read or thread refers to it. A
- * read that waits is one `struct read`. Each thread has one buffer of a huge page, which a fork does
- * not copy. If memory is short the read fails with ENOMEM. */
+ * read that waits is one `struct read`. Each thread has a buffer for answers, which a fork does not
+ * copy. If memory is short the read fails with ENOMEM. */
 #ifndef AXONFS_NATIVE_H
 #define AXONFS_NATIVE_H
 #define PY_SSIZE_T_CLEAN
