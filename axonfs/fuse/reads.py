@@ -233,18 +233,13 @@ class NativeReads:
         wanted: dict[int, list[Range]] = {}
         for number, first, stop, _ in wants:
             wanted.setdefault(number, []).append(Range(first, stop))
-        ahead: dict[int, Range | None] = {}
         for number, start, stop, count in reads:
             if (known := self._handles.get(number)) is not None:
-                found = self._read(*known, Range(start, stop), count, wanted)
-                ahead[known[0].number] = found or ahead.get(known[0].number)
+                self._read(*known, Range(start, stop), count, wanted)
         for number, runs in wanted.items():
             if (attached := self._objects.get(number)) is not None:
                 for run in runs:
-                    nursery.start_soon(self._bring, attached, run, ahead.pop(number, None))
-        for number, chunks in ahead.items():
-            if chunks is not None:
-                self._objects[number].feed.want(chunks)
+                    nursery.start_soon(self._bring, attached, run)
 
     def _read(
         self,
@@ -253,27 +248,26 @@ class NativeReads:
         span: Range,
         count: int,
         wanted: dict[int, list[Range]],
-    ) -> Range | None:
-        """Note a run of reads; returns the chunks to fetch ahead of it, if any."""
+    ) -> None:
+        """Note a run of reads, which has more fetched ahead of it."""
         feed, unit = attached.feed, attached.feed.object.chunk_size
         absent = any(
             feed.absent(run.start)
             for run in wanted.get(attached.number, ())
             if span.start < run.stop * unit and run.start * unit < span.stop
         )
-        ahead = self._files.noted_reads(handle, span, count, absent=absent)
+        self._files.note_reads(handle, span, count, absent=absent)
         assert self._extension is not None
         self._extension.mark(handle.number, feed.readahead.due(span.stop))
-        return ahead
 
-    async def _bring(self, attached: _Object, chunks: Range, ahead: Range | None) -> None:
+    async def _bring(self, attached: _Object, chunks: Range) -> None:
         """Have chunks fetched that parked reads want, and the reads answered."""
         assert self._extension is not None
         with attached.feed.in_use():
             try:
                 with naming_place(attached.place):
                     # The threads learn of landings from the store.
-                    await attached.feed.need(chunks, ahead=ahead, urgent=False)
+                    await attached.feed.need(chunks, urgent=False)
             except Exception as exc:
                 await self._fail(attached, chunks, self._failures.errno_of(exc, "read"))
             else:
@@ -287,7 +281,7 @@ class NativeReads:
             if chunks.size == 1 or attached.feed.absent(chunk):
                 self._extension.failed(attached.number, *one, error)
             else:
-                await self._bring(attached, one, None)
+                await self._bring(attached, one)
 
     def parked(self) -> list[ParkedRead]:
         """The reads that wait for chunks."""

@@ -258,8 +258,8 @@ class Files:
             if self.native is not None:
                 self.native.attach(handle)
 
-    def noted_reads(self, handle: Handle, span: Range, count: int, *, absent: bool) -> Range | None:
-        """The chunks to fetch ahead after the native threads got `count` reads in a row.
+    def note_reads(self, handle: Handle, span: Range, count: int, *, absent: bool) -> None:
+        """Have chunks fetched ahead after the native threads got `count` reads in a row.
 
         Args:
             span: the bytes that they asked for.
@@ -267,12 +267,10 @@ class Files:
         """
         feed = handle.feed
         if feed is None or feed.complete or not isinstance(handle.place, File):
-            return None
+            return
         feed.object.touch()
-        ahead = self._ahead(feed, handle.place, span, count, absent=absent)
-        if ahead is not None:
-            feed.want(ahead)  # at once: the caller keeps one range for each object
-        return ahead
+        if (ahead := self._ahead(feed, handle.place, span, count, absent=absent)) is not None:
+            feed.want(ahead)
 
     def _ahead(
         self, feed: Feed, place: File, span: Range, count: int, *, absent: bool
