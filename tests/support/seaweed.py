@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-UP_SECONDS = 30.0
+from tests.support.programs import executable, until_listening
+
 ATTEMPTS = 3
 BUCKET = "models"
 WRITER = ("writer", "writer-secret")
@@ -76,7 +74,13 @@ def _started(home: Path) -> Iterator[Seaweed]:
     master, volume, filer, gateway, spare = _free_ports(5)
     (home / "data").mkdir(parents=True)
     (home / "s3.json").write_text(json.dumps({"identities": _identities()}))
-    command = [_executable(), "server", f"-dir={home}/data", "-ip=127.0.0.1", "-volume.max=100"]
+    command = [
+        executable("weed"),
+        "server",
+        f"-dir={home}/data",
+        "-ip=127.0.0.1",
+        "-volume.max=100",
+    ]
     command += ["-master.telemetry=false", "-s3", f"-s3.config={home}/s3.json"]
     command += [f"-master.port={master}", f"-volume.port={volume}"]
     command += [f"-filer.port={filer}", f"-s3.port={gateway}"]
@@ -85,7 +89,7 @@ def _started(home: Path) -> Iterator[Seaweed]:
         environment = {**os.environ, "TMPDIR": str(home)}
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     try:
-        _wait_for_port(gateway, process, home / "weed.log")
+        until_listening(gateway, process, home / "weed.log")
         made = Seaweed(f"http://127.0.0.1:{gateway}", spare)
         _make_bucket(made)
         yield made
@@ -108,11 +112,6 @@ def _identities() -> list[dict[str, object]]:
     ]
 
 
-def _executable() -> str:
-    beside = Path(sys.executable).parent / "weed"
-    return str(beside) if beside.exists() else shutil.which("weed") or "weed"
-
-
 def _make_bucket(server: Seaweed) -> None:
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.session import Session
@@ -124,15 +123,6 @@ def _make_bucket(server: Seaweed) -> None:
         client.create_bucket(Bucket=BUCKET)
     except (BotoCoreError, ClientError) as exc:
         raise RuntimeError(f"SeaweedFS did not start: {exc}") from exc
-
-
-def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + UP_SECONDS
-    while not _listens(port):
-        if process.poll() is not None or time.monotonic() > deadline:
-            last = log.read_text(errors="replace").splitlines()[-1:]
-            raise RuntimeError(f"SeaweedFS did not start: {''.join(last)}")
-        time.sleep(0.05)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -156,8 +146,3 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

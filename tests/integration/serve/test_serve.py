@@ -274,8 +274,10 @@ def test_each_answer_is_a_line_of_the_access_log(
     client.connection.close()
     with client_of(server.url) as other:
         other.ask("/", "POST")
-    while len(caplog.records) < 3:
-        time.sleep(0.01)  # a line is written after its answer
+    deadline = time.monotonic() + 10
+    while len(caplog.records) < 3:  # a line is written after its answer
+        assert time.monotonic() < deadline, caplog.text
+        time.sleep(0.01)
     lines = [record.getMessage() for record in caplog.records if record.name == access_log.name]
     moment = r"127\.0\.0\.1 - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000\] "
     expected = (
