@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
 import axonfs.serve
 from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE
-from axonfs.names import parse_spec
+from axonfs.names import Spec, parse_spec
 from axonfs.publish import publish
 from axonfs.serve import RegistryHandler
 from axonfs.serve.resources import Resource
@@ -127,3 +128,9 @@ def _handler(log: RegistryServer) -> type[RegistryHandler]:
                 log.sent(resource.file.tell() - stop)
 
     return Recorder
+
+
+def at_once(publish: Callable[[Spec], object], specs: Sequence[Spec]) -> None:
+    """Publish each of `specs` in a thread of its own; the first error of any is raised."""
+    with ThreadPoolExecutor(len(specs)) as threads:
+        list(threads.map(publish, specs))

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import stat
-import threading
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from axonfs.names import Spec, parse_spec
 from axonfs.publish import Published, PublishProgress, publish
 from axonfs.storage.files import locked
 from tests.integration.publish.conftest import CHUNK, SPEC, contents
-from tests.support.registry import make_model
+from tests.support.registry import at_once, make_model
 
 
 def manifest_of(registry: Path, spec: Spec = SPEC) -> Manifest:
@@ -237,20 +236,7 @@ def test_a_lock_that_is_never_let_go_ends_the_wait(
 
 def test_eight_publishers_at_once_lose_nothing(model: Path, registry: Path) -> None:
     specs = [parse_spec(f"nlp/m{number % 3}@1.{number}") for number in range(8)]
-    failures: list[BaseException] = []
-
-    def one(spec: Spec) -> None:
-        try:
-            publish(model, spec, registry, chunk_size=CHUNK)
-        except BaseException as exc:
-            failures.append(exc)
-
-    threads = [threading.Thread(target=one, args=(spec,)) for spec in specs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    at_once(lambda spec: publish(model, spec, registry, chunk_size=CHUNK), specs)
     assert sorted(indexed(registry)) == sorted(map(str, specs))
     assert len(list(registry.glob("objects/sha256/*/*"))) == 4
     assert list((registry / "objects/tmp").iterdir()) == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +14,13 @@ import pytest
 from axonfs.errors import AccessDeniedError, AxonError, UnavailableError
 from axonfs.formats.layout import INDEX, object_key
 from axonfs.formats.listing import parse_index
-from axonfs.names import Spec, parse_spec
+from axonfs.names import parse_spec
 from axonfs.publish import PublishProgress, publish
 from axonfs.s3 import Account, place_of
 from axonfs.storage import Content, Listed, S3Storage
 from axonfs.storage.multipart import PART_BYTES
 from tests.support.faulty import FaultyOrigin
-from tests.support.registry import make_model, published
+from tests.support.registry import at_once, make_model, published
 from tests.support.seaweed import READER, Seaweed
 from tests.support.tinys3 import Refusal, TinyS3
 from tests.support.wiring import Authority
@@ -101,20 +100,7 @@ def test_a_small_object_has_its_digest_as_its_checksum(tmp_path: Path, bucket_ur
 def test_publishers_at_once_lose_nothing(tmp_path: Path, bucket_url: str) -> None:
     model = make_model(tmp_path / "model", {"a": 1000})
     specs = [parse_spec(f"nlp/m{number % 2}@1.{number}") for number in range(6)]
-    failures: list[BaseException] = []
-
-    def one(spec: Spec) -> None:
-        try:
-            publish(model, spec, S3Storage(bucket_url))
-        except BaseException as exc:
-            failures.append(exc)
-
-    threads = [threading.Thread(target=one, args=(spec,)) for spec in specs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    at_once(lambda spec: publish(model, spec, S3Storage(bucket_url)), specs)
     assert sorted(indexed(S3Storage(bucket_url))) == sorted(map(str, specs))
 
 
