@@ -151,7 +151,7 @@ class Bodies:
         ):
             wanted = Range(0, size) if reading.whole else requested
             most = max(unit, most - most % unit)
-            self._stream(reading, wanted, sink, most, (unit, grain or unit), moment)
+            self._stream(reading, wanted, sink, most, unit, grain or unit, moment)
 
     def open(
         self,
@@ -212,15 +212,17 @@ class Bodies:
         wanted: Range,
         sink: Sink,
         most: int,
-        units: tuple[int, int],
+        unit: int,
+        grain: int,
         moment: float,
     ) -> None:
-        """Give `sink` the bytes, in pieces that end at multiples of the first of `units`; of the
-        second one at a fault."""
-        unit, grain = units
+        """Give `sink` the bytes, in pieces that end at a multiple of `unit`, or of `grain` where a
+        fault ends them."""
         # Of few sizes, so that it was mostly used before; what is never filled takes no memory.
         buffer = self._buffers.take(most if wanted.size > unit else wanted.size)
-        base = start = at = wanted.start  # what the buffer begins with, is next, was received
+        # The buffer begins with the byte `base`; `sink` had those before `start`, and those before
+        # `at` were received.
+        base = start = at = wanted.start
         try:
             while start < wanted.stop:
                 stop = min(base - base % unit + most, wanted.stop)
