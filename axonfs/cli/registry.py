@@ -1,19 +1,17 @@
-"""`axonfs registry …`: lists, adds and removes registries, and serves a registry directory."""
+"""`axonfs registry …`: lists, adds and removes registries."""
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
-from pathlib import Path
 from typing import Any
 
 import click
 
-from axonfs.cli.options import LocalPath, json_option, resolved
+from axonfs.cli.options import json_option, resolved
 from axonfs.cli.output import echo, echo_json, note, prompted, table
 from axonfs.cli.registries import COMMANDS
 from axonfs.cli.reload import apply_to_mounts
+from axonfs.cli.serve import serve
 from axonfs.cli.suggestions import Group
 from axonfs.errors import UsageError
 from axonfs.names import printable
@@ -21,67 +19,14 @@ from axonfs.settings.editing import edit_config
 from axonfs.settings.parsers import parse_registry_url, parse_registry_urls, parse_token
 from axonfs.settings.settings import convert, resolve
 
-_served_directory = LocalPath("the registry's directory", exists=True, file_okay=False)
-
 
 @click.group(cls=Group)
 def registry() -> None:
     """Configure registries, serve one, or look after one."""
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, serve):
     registry.add_command(_command)
-
-
-@registry.command
-@click.argument("directory", metavar="DIR", type=_served_directory)
-@click.option(
-    "--host",
-    metavar="ADDRESS",
-    default="127.0.0.1",
-    show_default=True,
-    help="Address to listen on.",
-)
-@click.option(
-    "--port",
-    metavar="PORT",
-    default=8080,
-    show_default=True,
-    type=click.IntRange(0, 65535),
-    help="Port to listen on; 0 takes a free one.",
-)
-def serve(directory: Path, host: str, port: int) -> None:
-    """Serve a registry directory over HTTP until interrupted.
-
-    Prints the URL once the server answers, and a line for each request on standard error. A browser
-    shows the models at this URL, and /healthz answers whether the directory can be read. The server
-    has no TLS and no authentication: on a shared network, put a web server in front, or have a web
-    server serve the directory instead.
-    """
-    from axonfs.cli.logs import show_lines
-    from axonfs.serve import access_log
-    from axonfs.serve import serve as serve_directory
-
-    if not (directory / "api/v1").is_dir():
-        note(f"{directory} has no models yet; axonfs publish DIR SPEC --to {directory} adds one")
-    stop, interrupted = threading.Event(), threading.Event()
-
-    def leave(number: int, frame: object) -> None:
-        if number == signal.SIGINT:
-            interrupted.set()
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, leave)
-    show_lines(access_log)
-    serve_directory(directory, host, port, ready=_announce, stop=stop)
-    if interrupted.is_set():
-        raise KeyboardInterrupt
-
-
-def _announce(url: str) -> None:
-    click.echo(f"serving {url}")
-    sys.stdout.flush()
 
 
 @registry.command("list")

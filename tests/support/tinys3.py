@@ -49,7 +49,6 @@ class TinyS3(RegistryServer):
                 if refused is None:
                     super().do_GET()
                     return
-                self.server.settle(self.connection)
                 body = f"<Error><Code>{refused.code}</Code></Error>".encode()
                 status = HTTPStatus(refused.status)
                 self.answer(status, body, "application/xml", more=refused.more)

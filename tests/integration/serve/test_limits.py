@@ -14,6 +14,7 @@ import pytest
 import axonfs.serve
 from axonfs.errors import AxonError
 from axonfs.formats.manifest import parse_manifest
+from axonfs.serve import serving
 from tests.integration.serve.test_serve import MANIFEST, client_of, no_warnings, registry
 from tests.support.registry import published
 
@@ -22,7 +23,13 @@ __all__ = ["no_warnings", "registry"]
 
 @contextlib.contextmanager
 def running(registry: Path, **limits: float) -> Iterator[axonfs.serve.RegistryServer]:
-    server = axonfs.serve.RegistryServer(registry, "127.0.0.1", 0, **limits)  # type: ignore[arg-type]
+    server = axonfs.serve.RegistryServer(
+        registry,
+        "127.0.0.1",
+        0,
+        axonfs.serve.RegistryHandler,
+        **limits,  # type: ignore[arg-type]
+    )
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
@@ -72,17 +79,59 @@ def test_a_slow_answer_is_no_idle_connection(tmp_path: Path) -> None:
             assert len(file.read()) > entry.size
 
 
-def test_a_client_over_the_limit_waits_for_its_turn(registry: Path) -> None:
+def answered(sock: socket.socket) -> bytes:
+    """Send a request, and read the head of its answer."""
+    sock.sendall(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += sock.recv(1) or b"ended\r\n\r\n"
+    return head
+
+
+def test_a_client_over_the_limit_gets_a_503_at_once(registry: Path) -> None:
     with running(registry, max_connections=2) as server:
-        first, second, third = (connect(server) for _ in range(3))
-        with first, second, third:
-            third.sendall(b"GET / HTTP/1.0\r\n\r\n")
-            third.settimeout(0.5)
-            with pytest.raises(TimeoutError):
-                third.recv(1)
-            first.close()
-            third.settimeout(10)
-            assert third.recv(8) == b"HTTP/1.1"
+        busy = [connect(server) for _ in range(2)]
+        for sock in busy:
+            sock.sendall(b"GET / HTTP/1.1\r\n")  # has begun, so it is not idle
+        time.sleep(0.2)
+        with connect(server) as third:
+            head = answered(third)
+            assert head.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nRetry-After: 1\r\n" in head
+            assert third.recv(1) == b""
+        for sock in busy:
+            sock.sendall(b"Host: x\r\n\r\n")
+            assert sock.recv(12) == b"HTTP/1.1 200"
+            sock.close()
+
+
+def test_the_connection_that_is_idle_for_longest_gives_way(registry: Path) -> None:
+    with running(registry, max_connections=2) as server:
+        first, second = connect(server), connect(server)
+        with first, second:
+            for sock in (first, second, first):
+                assert answered(sock).startswith(b"HTTP/1.1 200")
+            with connect(server) as third:
+                assert answered(third).startswith(b"HTTP/1.1 200")
+                assert second.recv(1) == b""
+                assert answered(first).startswith(b"HTTP/1.1 200")
+
+
+def test_answers_may_end_when_the_server_stops(tmp_path: Path) -> None:
+    registry = published(tmp_path, {"big.safetensors": 24 << 20})
+    entry = parse_manifest((registry / MANIFEST[1:]).read_bytes()).file("big.safetensors")
+    assert entry
+    request = f"GET /objects/sha256/{entry.digest[:2]}/{entry.digest} HTTP/1.1\r\nHost: x\r\n\r\n"
+    with running(registry) as server, connect(server) as sock, connect(server) as idle:
+        sock.sendall(request.encode())
+        assert sock.recv(12) == b"HTTP/1.1 200"
+        assert answered(idle).startswith(b"HTTP/1.1 200")
+        closing = threading.Thread(target=server.close, args=(20.0,))
+        closing.start()
+        assert idle.recv(1) == b""
+        with sock.makefile("rb") as file:
+            assert len(file.read()) > entry.size
+        closing.join()
 
 
 def test_close_ends_connections_and_threads(registry: Path) -> None:
@@ -99,40 +148,26 @@ def test_close_ends_connections_and_threads(registry: Path) -> None:
         assert not thread.is_alive()
 
 
-def test_serve_says_when_it_is_ready_and_stops_when_told(registry: Path) -> None:
-    stop, urls = threading.Event(), []
-
-    def ready(url: str) -> None:
-        urls.append(url)
-        with client_of(url) as client:
-            assert client.ask(MANIFEST)[0] == 200
-        stop.set()
-
-    axonfs.serve.serve(registry, "127.0.0.1", 0, ready=ready, stop=stop)
-    with pytest.raises(ConnectionRefusedError), client_of(urls[0]) as client:
+def test_it_serves_until_the_end_of_the_block(registry: Path) -> None:
+    with serving(registry, "127.0.0.1", 0) as server, client_of(server.url) as client:
+        assert client.ask(MANIFEST)[0] == 200
+    with pytest.raises(ConnectionRefusedError), client_of(server.url) as client:
         client.ask("/")
 
 
 @pytest.mark.parametrize("host", ["::1", "::", "0.0.0.0", "localhost"])
 def test_any_kind_of_host_will_do(registry: Path, host: str) -> None:
-    stop = threading.Event()
-
-    def ready(url: str) -> None:
-        with client_of(url) as client:
-            assert client.ask(MANIFEST)[0] == 200
-        stop.set()
-
-    axonfs.serve.serve(registry, host, 0, ready=ready, stop=stop)
-    assert stop.is_set()
+    with serving(registry, host, 0) as server, client_of(server.url) as client:
+        assert client.ask(MANIFEST)[0] == 200
 
 
 def test_an_address_that_cannot_be_had_is_named(registry: Path, tmp_path: Path) -> None:
-    stop = threading.Event()
+    def check(directory: Path, host: str, port: int, said: str) -> None:
+        with pytest.raises(AxonError, match=said), serving(directory, host, port):
+            pass
+
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(AxonError, match=f"port {port}"):
-            axonfs.serve.serve(registry, "127.0.0.1", port, stop=stop)
-    with pytest.raises(AxonError, match=r"cannot listen on 'no\.such\.host\.invalid'"):
-        axonfs.serve.serve(registry, "no.such.host.invalid", 0, stop=stop)
-    with pytest.raises(AxonError, match="not a directory"):
-        axonfs.serve.serve(tmp_path / "none", "127.0.0.1", 0, stop=stop)
+        check(registry, "127.0.0.1", port, f"port {port}")
+    check(registry, "no.such.host.invalid", 0, r"cannot listen on 'no\.such\.host\.invalid'")
+    check(tmp_path / "none", "127.0.0.1", 0, "not a directory")

@@ -1,0 +1,239 @@
+"""HTTP/1.1 over `Resources`: the requests of one connection, answered in its thread.
+
+Bodies go by sendfile; with TLS through a buffer. Every wait has a limit: connections.py has the
+deadlines, and a client that does not read runs into the socket's timeout.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from io import BufferedReader
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+from axonfs._version import __version__
+from axonfs.errors import UnavailableError
+from axonfs.formats.layout import PAGE
+from axonfs.names import printable
+from axonfs.page import CONTENT_TYPE, page
+from axonfs.ranges import Range
+from axonfs.serve.conditions import holds_etag, range_holds, wanted_range
+from axonfs.serve.resources import REVALIDATE, Resource
+from axonfs.serve.server import RegistryServer
+
+log = logging.getLogger(__name__)
+# One line per answer, in the common log format of web servers.
+access_log = logging.getLogger(f"{__name__}.access")
+
+STALL_SECONDS = 60.0  # a client that receives nothing for this time loses its connection
+MAX_LOGGED = 2000  # characters of a request's first line
+TLS_BUFFER = 256 << 10
+_ABSOLUTE = re.compile(r"\Ahttps?://[^/]*", re.IGNORECASE)  # clients of proxies send it
+_PLAIN = "text/plain; charset=utf-8"
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+_threads = threading.local()
+
+
+class RegistryHandler(BaseHTTPRequestHandler):
+    """Answers the requests of one connection."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = f"axonfs/{__version__}"
+    sys_version = ""
+    timeout = STALL_SECONDS
+    disable_nagle_algorithm = True
+    error_content_type = _PLAIN
+    error_message_format = "%(code)d %(message)s\n"
+    server: RegistryServer
+    rfile: BufferedReader
+
+    def setup(self) -> None:
+        super().setup()
+        if isinstance(self.connection, ssl.SSLSocket):
+            self.connection.do_handshake()
+
+    def handle_one_request(self) -> None:
+        self._status = self._sent = 0
+        try:
+            if self.rfile.peek(1):
+                self.server.connections.begin(self.connection)
+            super().handle_one_request()
+        finally:
+            if self._status and access_log.isEnabledFor(logging.INFO):
+                self._log_answer()
+        if not self.close_connection:
+            self.server.connections.wait(self.connection)
+
+    def parse_request(self) -> bool:
+        """Read the head of a request, and answer a client that is over the limit."""
+        if not super().parse_request():
+            return False
+        self.server.connections.answer(self.connection)
+        if self._has_body():
+            self.close_connection = True  # or the body would be taken for the next request
+        if not self.server.connections.refused(self.connection):
+            return True
+        self.close_connection = True
+        body = f"503 all {self.server.connections.most} connections are in use\n".encode()
+        self.answer(HTTPStatus.SERVICE_UNAVAILABLE, body, more={"Retry-After": "1"})
+        return False
+
+    def _has_body(self) -> bool:
+        length = self.headers.get("Content-Length", "0")
+        return length != "0" or "Transfer-Encoding" in self.headers
+
+    def _log_answer(self) -> None:
+        request = printable(self.requestline, MAX_LOGGED).replace('"', "%22")
+        moment = self.log_date_time_string()
+        client, status, sent = self.client_address[0], self._status, self._sent
+        access_log.info('%s - - [%s] "%s" %d %d', client, moment, request, status, sent)
+
+    def do_GET(self) -> None:
+        target, _, query = self.path.partition("?")
+        path = unquote(_ABSOLUTE.sub("", target), errors="replace")
+        try:
+            self._answer_path(path, query)
+        except UnavailableError as exc:  # raised before the first byte of the answer
+            self.close_connection = True
+            log.debug("%s", exc)
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+            self.answer(status, b"503 cannot read the file now\n", more={"Retry-After": "1"})
+
+    def _answer_path(self, path: str, query: str) -> None:
+        if path in ("/", f"/{PAGE}"):
+            self.answer(HTTPStatus.OK, page(), CONTENT_TYPE)
+        elif path == "/healthz":
+            self._answer_health()
+        elif path == "/api/v1/search":
+            words = parse_qs(query, errors="replace", max_num_fields=10).get("q", [""])[0]
+            self.answer(HTTPStatus.OK, self.server.resources.search(words), "application/json")
+        else:
+            with self.server.resources.open(path) as resource:
+                if resource:
+                    self.answer_resource(resource)
+                else:
+                    self.answer(HTTPStatus.NOT_FOUND, b"404 not found\n")
+
+    def _answer_health(self) -> None:
+        if self.server.resources.present:
+            self.answer(HTTPStatus.OK, b"ok\n")
+        else:
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+            self.answer(status, b"503 the registry's directory cannot be read now\n")
+
+    do_HEAD = do_GET  # noqa: N815 - the base class looks for this name
+
+    def refuse(self) -> None:
+        self.close_connection = True  # a request body may follow, which is not read
+        more = {"Allow": "GET, HEAD"}
+        self.answer(HTTPStatus.METHOD_NOT_ALLOWED, b"405 read only\n", more=more)
+
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = refuse  # noqa: N815
+
+    def answer(
+        self,
+        status: HTTPStatus,
+        body: bytes,
+        content_type: str = _PLAIN,
+        *,
+        more: Mapping[str, str] = _NO_HEADERS,
+    ) -> None:
+        """Send a short body from memory, with `more` headers."""
+        self._head(status, len(body), content_type, REVALIDATE)
+        for name, text in more.items():
+            self.send_header(name, text)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.connection.sendall(body)
+            self._sent = len(body)
+
+    def answer_resource(self, resource: Resource) -> None:
+        """Send the bytes that the request's conditional headers select."""
+        if holds_etag(self.headers.get("If-None-Match"), resource.etag):
+            self.send_response(HTTPStatus.NOT_MODIFIED)
+            self._validators(resource)
+            self.end_headers()
+            return
+        wanted = self._wanted(resource)
+        if wanted is not None and not wanted.size:
+            self._head(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, 0, _PLAIN, REVALIDATE)
+            self.send_header("Content-Range", f"bytes */{resource.size}")
+            self.end_headers()
+            return
+        self._answer_range(resource, wanted)
+
+    def _answer_range(self, resource: Resource, wanted: Range | None) -> None:
+        start, stop = wanted or Range(0, resource.size)
+        status = HTTPStatus.OK if wanted is None else HTTPStatus.PARTIAL_CONTENT
+        self._head(status, stop - start, resource.content_type)
+        if wanted is not None:
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{resource.size}")
+        self.send_header("Accept-Ranges", "bytes")
+        self._validators(resource)
+        self.end_headers()
+        if self.command != "HEAD" and stop > start:
+            self.send_body(resource, start, stop)
+
+    def send_body(self, resource: Resource, start: int, stop: int) -> None:
+        self.server.connections.answer(self.connection, stop - start)
+        if isinstance(self.connection, ssl.SSLSocket):
+            self._sent = _send(self.connection, resource.file.fileno(), Range(start, stop))
+        else:
+            self._sent = self.connection.sendfile(resource.file, start, stop - start)
+        if self._sent != stop - start:
+            # The file shrank; closing tells the client that no more comes.
+            self.close_connection = True
+
+    def _wanted(self, resource: Resource) -> Range | None:
+        # HTTP defines ranges for GET only.
+        if self.command != "GET" or not range_holds(self.headers.get("If-Range"), resource.etag):
+            return None
+        return wanted_range(self.headers.get("Range"), resource.size)
+
+    def _head(
+        self, status: HTTPStatus, length: int, content_type: str, cache_control: str = ""
+    ) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(length))
+        self.send_header("X-Content-Type-Options", "nosniff")
+        if cache_control:
+            self.send_header("Cache-Control", cache_control)
+        if self.close_connection:
+            self.send_header("Connection", "close")
+
+    def _validators(self, resource: Resource) -> None:
+        self.send_header("ETag", resource.etag)
+        self.send_header("Cache-Control", resource.cache_control)
+
+    def log_request(self, code: int | str = 0, size: int | str = 0) -> None:
+        """Keep the status for the line that follows the answer."""
+        self._status = int(code)
+
+    def log_date_time_string(self) -> str:
+        return time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime())
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Log nothing else. `handle_error` logs faults."""
+
+
+def _send(sock: ssl.SSLSocket, fd: int, wanted: Range) -> int:
+    """Send a range of a file; return how many bytes it had."""
+    # A buffer for each thread: a new one costs a page fault per 4 KiB.
+    buffer = getattr(_threads, "buffer", None)
+    if buffer is None:
+        buffer = _threads.buffer = memoryview(bytearray(TLS_BUFFER))
+    at = wanted.start
+    while at < wanted.stop and (count := os.preadv(fd, [buffer[: wanted.stop - at]], at)):
+        sock.sendall(buffer[:count])
+        at += count
+    return at - wanted.start

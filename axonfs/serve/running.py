@@ -1,0 +1,58 @@
+"""Runs the server of a registry directory."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from axonfs.errors import AxonError
+from axonfs.names import printable
+from axonfs.serve.connections import MAX_CONNECTIONS
+from axonfs.serve.handler import RegistryHandler
+from axonfs.serve.server import POLL_SECONDS, RegistryServer
+from axonfs.serve.tls import Certificate
+
+GRACE_SECONDS = 10.0  # in which answers may end when the server stops
+
+
+@contextlib.contextmanager
+def serving(
+    directory: Path,
+    host: str,
+    port: int,
+    *,
+    certificate: Certificate | None = None,
+    max_connections: int = MAX_CONNECTIONS,
+) -> Iterator[RegistryServer]:
+    """Serve the registry in `directory` until the end of the block.
+
+    Raises:
+        AxonError: the directory does not exist, or the address is in use or unknown.
+    """
+    if not directory.is_dir():
+        raise AxonError(f"{printable(str(directory))} is not a directory")
+    try:
+        server = RegistryServer(
+            directory,
+            host,
+            port,
+            RegistryHandler,
+            certificate=certificate,
+            max_connections=max_connections,
+        )
+    except OSError as exc:
+        raise AxonError(
+            f"cannot listen on {printable(host)} port {port}: {exc.strerror}",
+            hint="choose another --port",
+        ) from exc
+    accepting = threading.Thread(
+        target=server.serve_forever, args=(POLL_SECONDS,), name="serve", daemon=True
+    )
+    accepting.start()
+    try:
+        yield server
+    finally:
+        server.close(GRACE_SECONDS)
+        accepting.join()
