@@ -13,6 +13,7 @@ from axonfs.cli.registries import COMMANDS
 from axonfs.cli.reload import apply_to_mounts
 from axonfs.cli.serve import serve
 from axonfs.cli.suggestions import Group
+from axonfs.cli.tokens import token
 from axonfs.errors import UsageError
 from axonfs.names import printable
 from axonfs.settings.editing import edit_config
@@ -25,7 +26,7 @@ def registry() -> None:
     """Configure registries, serve one, or look after one."""
 
 
-for _command in (*COMMANDS, serve):
+for _command in (*COMMANDS, serve, token):
     registry.add_command(_command)
 
 

@@ -16,10 +16,11 @@ from axonfs.cli.output import note
 from axonfs.errors import UsageError
 
 if TYPE_CHECKING:
-    from axonfs.serve import Certificate
+    from axonfs.serve import Access, Certificate
 
 _directory = LocalPath("the registry's directory", exists=True, file_okay=False)
 _pem = LocalPath("the PEM file", dir_okay=False)
+_tokens = LocalPath("the tokens file", dir_okay=False)
 
 
 @click.command
@@ -47,6 +48,14 @@ _pem = LocalPath("the PEM file", dir_okay=False)
 )
 @click.option("--key", metavar="FILE", type=_pem, help="PEM file of the certificate's key.")
 @click.option(
+    "--tokens",
+    "tokens_file",
+    metavar="FILE",
+    type=_tokens,
+    help="Tokens of axonfs registry token create; those that may publish can upload here.",
+)
+@click.option("--private", is_flag=True, help="Only tokens may read.")
+@click.option(
     "--max-connections",
     metavar="NUMBER",
     default=256,
@@ -60,6 +69,8 @@ def serve(
     port: int,
     cert: Path | None,
     key: Path | None,
+    tokens_file: Path | None,
+    private: bool,
     max_connections: int,
 ) -> None:
     """Serve a registry directory over HTTP until interrupted.
@@ -74,7 +85,7 @@ def serve(
 
     if not (directory / "api/v1").is_dir():
         note(f"{directory} has no models yet; axonfs publish DIR SPEC --to {directory} adds one")
-    certificate = _certificate(cert, key)
+    certificate, access = _certificate(cert, key), _access(directory, tokens_file, private)
     stop, interrupted = threading.Event(), threading.Event()
 
     def leave(number: int, frame: object) -> None:
@@ -86,8 +97,14 @@ def serve(
         signal.signal(number, leave)
     logging.getLogger("axonfs.serve").setLevel(logging.INFO)
     show_lines(access_log)
-    limits = {"max_connections": max_connections}
-    with serving(directory, host, port, certificate=certificate, **limits) as server:
+    with serving(
+        directory,
+        host,
+        port,
+        access=access,
+        certificate=certificate,
+        max_connections=max_connections,
+    ) as server:
         signal.signal(signal.SIGHUP, lambda number, frame: server.reload())
         click.echo(f"serving {server.url}")
         sys.stdout.flush()
@@ -106,3 +123,16 @@ def _certificate(cert: Path | None, key: Path | None) -> Certificate | None:
     if cert is None or key is None:
         raise UsageError("--cert and --key belong together", hint="give both, or neither")
     return Certificate(cert, key)
+
+
+def _access(directory: Path, tokens: Path | None, private: bool) -> Access:
+    from axonfs.serve import Access, Tokens
+
+    if tokens is None:
+        if private:
+            raise UsageError("--private needs tokens", hint="add --tokens FILE")
+        return Access()
+    if tokens.resolve().is_relative_to(directory.resolve()):
+        what = "the tokens file is in the directory that is served"
+        raise UsageError(what, source=str(tokens), hint="keep it elsewhere")
+    return Access(Tokens(tokens), private=private)

@@ -5,17 +5,26 @@ would serve, the registry's web page, `api/v1/search` and `/healthz`. One thread
 docs/development.md has the reasons for a server of our own.
 """
 
+from axonfs.serve.access import Access
 from axonfs.serve.connections import MAX_CONNECTIONS
 from axonfs.serve.handler import RegistryHandler, access_log
 from axonfs.serve.running import serving
 from axonfs.serve.server import RegistryServer
 from axonfs.serve.tls import Certificate
+from axonfs.serve.tokens import RIGHTS, Grant, Tokens, create_token, read_tokens, revoke_token
 
 __all__ = [
     "MAX_CONNECTIONS",
+    "RIGHTS",
+    "Access",
     "Certificate",
+    "Grant",
     "RegistryHandler",
     "RegistryServer",
+    "Tokens",
     "access_log",
+    "create_token",
+    "read_tokens",
+    "revoke_token",
     "serving",
 ]

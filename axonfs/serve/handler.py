@@ -26,9 +26,11 @@ from axonfs.formats.layout import PAGE
 from axonfs.names import printable
 from axonfs.page import CONTENT_TYPE, page
 from axonfs.ranges import Range
+from axonfs.serve.access import filtered, may_read
 from axonfs.serve.conditions import holds_etag, range_holds, wanted_range
 from axonfs.serve.resources import REVALIDATE, Resource
 from axonfs.serve.server import RegistryServer
+from axonfs.serve.tokens import ANYONE
 
 log = logging.getLogger(__name__)
 # One line per answer, in the common log format of web servers.
@@ -63,6 +65,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
 
     def handle_one_request(self) -> None:
         self._status = self._sent = 0
+        self._grant = ANYONE
         try:
             if self.rfile.peek(1):
                 self.server.connections.begin(self.connection)
@@ -94,8 +97,9 @@ class RegistryHandler(BaseHTTPRequestHandler):
     def _log_answer(self) -> None:
         request = printable(self.requestline, MAX_LOGGED).replace('"', "%22")
         moment = self.log_date_time_string()
-        client, status, sent = self.client_address[0], self._status, self._sent
-        access_log.info('%s - - [%s] "%s" %d %d', client, moment, request, status, sent)
+        client, who = self.client_address[0], self._grant.name
+        answer = f"{self._status} {self._sent}"
+        access_log.info('%s - %s [%s] "%s" %s', client, who, moment, request, answer)
 
     def do_GET(self) -> None:
         target, _, query = self.path.partition("?")
@@ -113,15 +117,51 @@ class RegistryHandler(BaseHTTPRequestHandler):
             self.answer(HTTPStatus.OK, page(), CONTENT_TYPE)
         elif path == "/healthz":
             self._answer_health()
+        elif not self._admitted():
+            pass
         elif path == "/api/v1/search":
             words = parse_qs(query, errors="replace", max_num_fields=10).get("q", [""])[0]
-            self.answer(HTTPStatus.OK, self.server.resources.search(words), "application/json")
+            found = self.server.resources.search(words, self._readable)
+            self.answer(HTTPStatus.OK, found, "application/json")
+        elif not may_read(self._grant, path):
+            self.answer(HTTPStatus.FORBIDDEN, f"403 {self._who} may not read this\n".encode())
+        elif filtered(self._grant, path):
+            self._answer_found(self.server.resources.index(self._readable))
         else:
             with self.server.resources.open(path) as resource:
                 if resource:
                     self.answer_resource(resource)
                 else:
-                    self.answer(HTTPStatus.NOT_FOUND, b"404 not found\n")
+                    self._answer_found(None)
+
+    def _answer_found(self, document: bytes | None) -> None:
+        if document is None:
+            self.answer(HTTPStatus.NOT_FOUND, b"404 not found\n")
+        else:
+            self.answer(HTTPStatus.OK, document, "application/json")
+
+    @property
+    def _who(self) -> str:
+        return f"the token '{self._grant.name}'"
+
+    def _readable(self, namespace: str) -> bool:
+        return self._grant.may("read", namespace)
+
+    def _admitted(self, *, writes: bool = False) -> bool:
+        """Find out who sends the request; answer it if that is nobody the server knows."""
+        header = self.headers.get("Authorization")
+        grant = self.server.access.grant(header, writes=writes)
+        if grant is None:
+            what = "needs a token" if header is None else "has a token that is not valid here"
+            body = f"401 the request {what}\n".encode()
+            # Two fields: browsers look at the first challenge of each only.
+            self._head(HTTPStatus.UNAUTHORIZED, len(body), _PLAIN, REVALIDATE)
+            for scheme in ("Bearer",) if writes else ("Bearer", "Basic"):
+                self.send_header("WWW-Authenticate", f'{scheme} realm="axonfs"')
+            self._end(body)
+            return False
+        self._grant = grant
+        return True
 
     def _answer_health(self) -> None:
         if self.server.resources.present:
@@ -151,6 +191,9 @@ class RegistryHandler(BaseHTTPRequestHandler):
         self._head(status, len(body), content_type, REVALIDATE)
         for name, text in more.items():
             self.send_header(name, text)
+        self._end(body)
+
+    def _end(self, body: bytes) -> None:
         self.end_headers()
         if self.command != "HEAD":
             self.connection.sendall(body)
@@ -213,7 +256,10 @@ class RegistryHandler(BaseHTTPRequestHandler):
 
     def _validators(self, resource: Resource) -> None:
         self.send_header("ETag", resource.etag)
-        self.send_header("Cache-Control", resource.cache_control)
+        policy = resource.cache_control
+        if self._grant is not ANYONE:  # no shared cache may give it to others
+            policy = policy.replace("public", "private")
+        self.send_header("Cache-Control", policy)
 
     def log_request(self, code: int | str = 0, size: int | str = 0) -> None:
         """Keep the status for the line that follows the answer."""

@@ -13,13 +13,21 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from axonfs.errors import MalformedError, UnavailableError
-from axonfs.formats.listing import Listing, listing_json, parse_index, search
+from axonfs.formats.layout import INDEX
+from axonfs.formats.listing import (
+    Listing,
+    listing_json,
+    parse_index,
+    parse_yanked,
+    render_index,
+    search,
+)
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 REVALIDATE = "no-cache"
@@ -114,14 +122,31 @@ class Resources:
         """Whether the registry's directory can be read now."""
         return os.access(self._root or "/", os.R_OK | os.X_OK)
 
-    def search(self, query: str) -> bytes:
-        """Axon's search: a JSON array of the versions that match `query`, the best first."""
-        found = search(self.listings(), query)[:MAX_RESULTS]
+    def index(self, readable: Callable[[str], bool]) -> bytes | None:
+        """The index with the namespaces that are `readable` only; None if there is no index."""
+        with self.open(f"/{INDEX}") as resource:
+            if resource is None:
+                return None
+            raw = resource.file.read()
+        try:
+            listings, yanked = parse_index(raw)[0], parse_yanked(raw)
+        except MalformedError:
+            return None
+        return render_index(
+            (one for one in listings if readable(one.spec.namespace)),
+            (spec for spec in yanked if readable(spec.namespace)),
+        )
+
+    def search(self, query: str, readable: Callable[[str], bool] = bool) -> bytes:
+        """Axon's search: a JSON array of the versions that match `query`, the best first; of
+        namespaces that are `readable`."""
+        shown = (one for one in self.listings() if readable(one.spec.namespace))
+        found = search(shown, query)[:MAX_RESULTS]
         return json.dumps([listing_json(listing) for listing in found]).encode()
 
     def listings(self) -> list[Listing]:
         """The index, read again when its file changes; empty if it is missing or malformed."""
-        with self.open("/api/v1/index.json") as resource, self._lock:
+        with self.open(f"/{INDEX}") as resource, self._lock:
             if resource is None:
                 return []
             if resource.etag != self._listings[0]:

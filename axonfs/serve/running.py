@@ -9,6 +9,7 @@ from pathlib import Path
 
 from axonfs.errors import AxonError
 from axonfs.names import printable
+from axonfs.serve.access import Access
 from axonfs.serve.connections import MAX_CONNECTIONS
 from axonfs.serve.handler import RegistryHandler
 from axonfs.serve.server import POLL_SECONDS, RegistryServer
@@ -23,6 +24,7 @@ def serving(
     host: str,
     port: int,
     *,
+    access: Access | None = None,
     certificate: Certificate | None = None,
     max_connections: int = MAX_CONNECTIONS,
 ) -> Iterator[RegistryServer]:
@@ -39,6 +41,7 @@ def serving(
             host,
             port,
             RegistryHandler,
+            access=access,
             certificate=certificate,
             max_connections=max_connections,
         )

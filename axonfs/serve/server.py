@@ -20,6 +20,7 @@ from typing import Any
 from axonfs import descriptors
 from axonfs.errors import AxonError
 from axonfs.names import printable
+from axonfs.serve.access import Access
 from axonfs.serve.connections import MAX_CONNECTIONS, REQUEST_SECONDS, Connections
 from axonfs.serve.resources import Resources
 from axonfs.serve.tls import Certificate
@@ -37,6 +38,7 @@ class RegistryServer(ThreadingHTTPServer):
 
     Args:
         handler: answers the requests of a connection.
+        access: who may do what; by default everybody may read.
         certificate: for https; without it the server speaks http.
     """
 
@@ -52,11 +54,13 @@ class RegistryServer(ThreadingHTTPServer):
         port: int,
         handler: type[BaseHTTPRequestHandler],
         *,
+        access: Access | None = None,
         certificate: Certificate | None = None,
         max_connections: int = MAX_CONNECTIONS,
         request_seconds: float = REQUEST_SECONDS,
     ) -> None:
         self.resources = Resources(directory)
+        self.access = access or Access()
         self.connections = Connections(_allowed(max_connections), request_seconds)
         self._certificate = certificate
         self._reloading = threading.Event()
