@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # What AxonFS does on this machine: `scale`, `cold` and `warm` with 1, 4, 8 and 16 readers, and, if the machine has a
-# GPU and vLLM, `vllm serve` from the mount. Under five minutes on 16 cores, and no network.
+# GPU, with torch loads into it, and with vLLM `vllm serve` from the mount. Under five minutes on 16 cores, and no network.
 #
 #   bench/host.sh [NAME]            writes bench/results/hosts/NAME/*.json and bench/details.md; NAME is "16-cores" or so
 #   bench/host.sh --pack FOLDER     on a machine with a network: the wheels for a host without one
 #
-# It needs, and checks first: Linux, root, /dev/fuse, fusermount3, nginx, curl and openssl; 6 GiB free in
-# AXONFS_BENCH_DIR (default /var/tmp) and 3 GiB in /dev/shm; and one of
+# It needs, and checks first: Linux, root, /dev/fuse, fusermount3, nginx, curl and openssl; 12 GiB free in
+# AXONFS_BENCH_DIR (default /var/tmp) and 6 GiB in /dev/shm; and one of
 #   - .venv in this checkout, made by tools/bench or tools/test, or carried here with its Python at the same path;
 #   - PYTHON, a Python in whose environment AxonFS is installed from this checkout;
 #   - wheels/ beside this checkout, or in AXONFS_BENCH_WHEELS, made by --pack for this version of Python.
-# vLLM is `vllm` on the PATH, or AXONFS_BENCH_VLLM.
+# torch is that of `python3` on the PATH, or of AXONFS_BENCH_TORCH; vLLM is `vllm` on the PATH, or AXONFS_BENCH_VLLM.
 
 # shellcheck source=tools/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../tools/lib.sh"
@@ -77,19 +77,24 @@ need_host() {
     ((EUID == 0)) || die "needs root, to sample the processors and for passthrough."
     need_fuse_device
     need_environment
-    need_space "$BENCH_DIR" 6
-    need_space /dev/shm 3
+    need_space "$BENCH_DIR" 12
+    need_space /dev/shm 6
     need_programs
 }
 
 # ask EXPERIMENT ARGUMENT…: a failure does not prevent the others.
 ask() {
-    "$PYTHON" -m "bench.$1" --quick "${@:2}" </dev/null || failed+=("$1")
+    "$PYTHON" -m "bench.$1" "${@:2}" </dev/null || failed+=("$1")
 }
 
 find_vllm() {
     export AXONFS_BENCH_VLLM=${AXONFS_BENCH_VLLM:-$(command -v vllm)}
     has_gpu && [[ -x $AXONFS_BENCH_VLLM ]]
+}
+
+find_torch() {
+    export AXONFS_BENCH_TORCH=${AXONFS_BENCH_TORCH:-$torch}
+    has_gpu && "$AXONFS_BENCH_TORCH" -c "import torch, safetensors" 2>/dev/null
 }
 
 case ${1:-} in
@@ -103,12 +108,18 @@ name=${1:-$(nproc)-cores}
 export AXONFS_BENCH_RESULTS=$ROOT/bench/results/hosts/$name
 failed=()
 step "what this needs" need_host
+torch=$(command -v python3 || true)
 export PATH=$(dirname "$PYTHON"):$PATH:/usr/sbin:/sbin
 step "scale" ask scale --rounds 1 --readers "${READERS[@]}"
-step "cold" ask cold --rounds 2 --readers "${READERS[@]}"
+step "cold" ask cold --rounds 1 --readers "${READERS[@]}"
 step "warm" ask warm --rounds 1 --readers "${READERS[@]}"
+if find_torch; then
+    step "safetensors into the GPU" ask gpu --quick
+else
+    say "==> no load into a GPU: it needs a GPU, and a Python with torch in AXONFS_BENCH_TORCH"
+fi
 if find_vllm; then
-    step "vllm serve" ask ready
+    step "vllm serve" ask ready --quick
 else
     say "==> no vllm serve: it needs a GPU, and vllm on the PATH or in AXONFS_BENCH_VLLM"
 fi

@@ -1,12 +1,13 @@
 """The origin: nginx with a registry's directory, plain or TLS, on loopback or behind a line.
 
-nginx has one worker, because it shares the cores with the measured programs.
+nginx shares the cores with the measured programs, so it has one worker for each four of them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from bench.network import Line
 from tests.support.nginx import free_port, running
 from tests.support.wiring import Authority
 
+WORKERS = max(1, (os.cpu_count() or 1) // 4)
 _numbers = itertools.count()
 
 
@@ -71,12 +73,16 @@ def serving(
     logs = work / f"nginx-{next(_numbers)}"
     port = 8080 if line else free_port()
     listen = f"{'0.0.0.0' if line else '127.0.0.1'}:{port}"
+    if WORKERS > 1:
+        listen += " reuseport"  # the kernel spreads the connections over the workers
     if authority:
         keys = authority.directory
         listen += f" ssl; ssl_certificate {keys}/leaf.pem; ssl_certificate_key {keys}/leaf.key"
     within = line.inside() if line else ()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(running(root, logs, listen, listing=listing, within=within))
+        stack.enter_context(
+            running(root, logs, listen, listing=listing, within=within, workers=WORKERS)
+        )
         reached = stack.enter_context(line.reached(port)) if line else port
         host = line.address if line else "127.0.0.1"
         url = f"{'https' if authority else 'http'}://{host}:{reached}"

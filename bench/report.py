@@ -26,7 +26,7 @@ EXPERIMENTS = (
     "serve", "loaders", "memory", "metadata", "growth",
 )  # fmt: skip
 # Run by host.sh alone.
-HOST_EXPERIMENTS = ("ready",)
+HOST_EXPERIMENTS = ("gpu", "ready")
 
 # The figures that README.md shows.
 DECISIVE = (

@@ -30,6 +30,7 @@ from bench.origin import Origin, serving
 from bench.readers import RANDOM_READS, Reader, direct, sequential, several, together, ways_to_read
 
 SPEC = "bench/warm@1.0.0"
+LEAST = 128 * MIB  # per file of several
 # The states, and their names in the table.
 STATES = {"first": "", "again": ", again"}
 # The option of the mount, and the target as a part of the disk's speed.
@@ -96,7 +97,8 @@ def compare(trial: Experiment, origin: Origin, work: Path, mode: str) -> None:
 
 def main() -> None:
     with experiment("warm", __doc__, readers=(1,)) as trial, scratch() as work:
-        size, files = trial.size(256 * MIB, GIB), max(trial.readers)
+        files = max(trial.readers)
+        size = trial.size(256 * MIB, max(GIB, files * LEAST))  # else each read is mostly an open
         trial.figures |= {"bytes": size, "files": files, "random_reads": RANDOM_READS}
         model = write_model(work / "model", files, size // files)
         publish_model(model, SPEC, work / "registry")

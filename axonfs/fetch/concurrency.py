@@ -14,6 +14,8 @@ from __future__ import annotations
 FIRST = 4
 # Seconds over which a rate is measured; a new connection takes some round trips to its full speed.
 PERIOD = 0.5
+# A period may be so short if so many bytes came in it: a fast host is done with a model in seconds.
+SHORT_PERIOD, PERIOD_BYTES = 0.1, 256 << 20
 # A step pays if it brings at least so much of what the new streams would bring if all were alike.
 GAIN = 0.35
 # Seconds until a step that did not pay is tried again, and the doubling's end.
@@ -50,7 +52,7 @@ class Streams:
             self._before = None
         self._bytes += count
         self._short = self._short or short
-        if now - self._began >= PERIOD:
+        if self._is_over(now):
             self.rate = self._bytes / (now - self._began)
             short_of_streams = self._short
             self._begin(now)
@@ -65,6 +67,10 @@ class Streams:
         self._step = 1
         self._before = None
         self._wait(now)
+
+    def _is_over(self, now: float) -> bool:
+        """Whether the period was long enough for a rate."""
+        return now - self._began >= (SHORT_PERIOD if self._bytes >= PERIOD_BYTES else PERIOD)
 
     def _begin(self, now: float) -> None:
         self._began, self._bytes, self._short = now, 0, False

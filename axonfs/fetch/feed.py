@@ -23,8 +23,6 @@ from axonfs.ranges import Range, runs, split
 
 # One ranged GET. Larger spares round trips, smaller lets demand in sooner and spreads streams.
 JOB_BYTES = 16 << 20
-# A fast source brings so many times that in one: each costs as much processor time as 1 MiB.
-FAST_FACTOR = 2
 # A chunk that a running job brings only after more bytes than this is requested on its own:
 # less than that is mostly there sooner than an answer to another request.
 FAR_BYTES = 8 << 20
@@ -212,7 +210,7 @@ class Feed:
     @property
     def _per_job(self) -> int:
         """How many chunks one request brings."""
-        return self._chunks_in(JOB_BYTES * (FAST_FACTOR if self._runner.fast(self.download) else 1))
+        return self._chunks_in(JOB_BYTES * self._runner.speed(self.download))
 
     def _chunks_in(self, size: int) -> int:
         return max(1, size // max(self.object.chunk_size, 1))

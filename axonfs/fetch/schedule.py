@@ -6,6 +6,7 @@ concurrency.py says how many streams bulk work (readahead and prefetch) may have
 
 from __future__ import annotations
 
+from axonfs import memory
 from axonfs.fetch.concurrency import Streams
 from axonfs.fetch.download import Job, Priority
 
@@ -13,7 +14,7 @@ from axonfs.fetch.download import Job, Priority
 RESERVED_STREAMS = 2
 # What bulk jobs have asked for and not got yet is at most this, and one job, in bytes: streams of
 # large chunks take memory, and what is under way to a reader who leaves is lost.
-IN_FLIGHT_BYTES = 256 << 20
+IN_FLIGHT_BYTES = max(256 << 20, 4 * memory.for_streams())
 
 
 class Schedule:

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import trio
 
+from axonfs import memory
 from axonfs.catalog.tree import Version
 from axonfs.descriptors import is_shortage
 from axonfs.errors import CorruptError, refused
@@ -22,7 +23,6 @@ from axonfs.fetch.download import Job, Priority
 from axonfs.fetch.network import Network
 from axonfs.formats.chunktable import ChunkTable
 from axonfs.http_client import MOMENT, Location, Origin
-from axonfs.memory import LARGE_PAGE
 from axonfs.ranges import Range
 from axonfs.store import DISK_FAULTS
 
@@ -31,10 +31,8 @@ LONG_WAIT = 0.05
 # What a stream stores at a time where no reader waits: as much as arrives within a moment, but at
 # least what gets one folio of the page cache, if written at once and aligned. A mapping enters that
 # with one entry, and is read 12 times as fast as that of a file written by 256 KiB.
-SMALLEST_PIECE = LARGE_PAGE
+SMALLEST_PIECE = memory.LARGE_PAGE
 LARGEST_PIECE = 8 << 20
-# Of all jobs together, since each has a buffer for one: more take smaller ones.
-PIECES_BYTES = 48 << 20
 # Where a reader waits, it is at least one chunk, and the moment is so many seconds.
 SHORT_MOMENT = 0.01
 
@@ -48,9 +46,12 @@ class ElsewhereError(Exception):
 
 
 def largest_piece(running: int) -> int:
-    """What each of so many jobs may store at a time, in bytes. Of few sizes: buffers are reused."""
+    """What each of so many jobs may store at a time, in bytes. Of few sizes: buffers are reused.
+
+    Each has a buffer for one, so more jobs take smaller pieces.
+    """
     most = LARGEST_PIECE
-    while most > SMALLEST_PIECE and most * running > PIECES_BYTES:
+    while most > SMALLEST_PIECE and most * running > memory.for_streams():
         most //= 2
     return most
 

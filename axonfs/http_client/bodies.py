@@ -17,6 +17,7 @@ from typing import Self
 
 import h11
 
+from axonfs import memory
 from axonfs.descriptors import is_shortage
 from axonfs.errors import AccessDeniedError, UnavailableError, VanishedError
 from axonfs.http_client.answers import (
@@ -87,7 +88,7 @@ class Bodies:
         routes = routes or Routes.of_environment()
         self._dialer = Dialer(self.limits, routes, trust or Trust())
         self._pool = Pool()
-        self._buffers = ReceiveBuffers()
+        self._buffers = ReceiveBuffers(memory.for_streams())
         self._signed: dict[str, Url] = {}  # by a signed location's URL: its last redirect
 
     def __enter__(self) -> Self:

@@ -16,9 +16,6 @@ from axonfs.http_client.wire import Wire
 # just closed costs one round trip, a new connection costs one to three.
 IDLE_SECONDS = 30.0
 IDLE_WIRES = 16
-# Idle buffers go beyond so many bytes, with those in use. Four streams of a fast source and two for
-# readers fill them.
-BUFFER_BYTES = 48 << 20
 
 
 class Pool:
@@ -84,9 +81,14 @@ class Pool:
 
 
 class ReceiveBuffers:
-    """Buffers for reuse. A new one costs a page fault per 4 KiB, more than the copy into it."""
+    """Buffers for reuse. A new one costs a page fault per 4 KiB, more than the copy into it.
 
-    def __init__(self) -> None:
+    Args:
+        most: idle buffers go beyond so many bytes, with those in use.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._lock = threading.Lock()
         self._idle: list[memoryview] = []
         self._used = 0  # bytes of those that are in use
@@ -100,9 +102,9 @@ class ReceiveBuffers:
         return memory.buffer(size)
 
     def put(self, buffer: memoryview) -> None:
-        """Keep `buffer`, and drop those that were idle for longest beyond BUFFER_BYTES."""
+        """Keep `buffer`, and drop those that were idle for longest beyond the most."""
         with self._lock:
             self._used -= len(buffer)
             self._idle.insert(0, buffer)
-            while self._idle and self._used + sum(map(len, self._idle)) > BUFFER_BYTES:
+            while self._idle and self._used + sum(map(len, self._idle)) > self._most:
                 self._idle.pop()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 UP_SECONDS = 20.0
 _CONFIG = """
-daemon off; master_process off; worker_processes 1; pid {logs}/pid;
+daemon off; {user} master_process {master}; worker_processes {workers}; pid {logs}/pid;
 error_log {logs}/error.log;
 events {{ worker_connections 1024; }}
 http {{
@@ -35,18 +35,30 @@ def nginx(root: Path, logs: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def running(
-    root: Path, logs: Path, listen: str, *, listing: bool = False, within: Sequence[str] = ()
+    root: Path,
+    logs: Path,
+    listen: str,
+    *,
+    listing: bool = False,
+    within: Sequence[str] = (),
+    workers: int = 1,
 ) -> Iterator[None]:
     """nginx with `listen` as the value of that directive.
 
     Args:
         listing: whether directories are listed.
         within: a command that starts another in a namespace.
+        workers: nginx's processes.
     """
     logs.mkdir(parents=True, exist_ok=True)
     config = logs / "nginx.conf"
-    on = "on" if listing else "off"
-    config.write_text(_CONFIG.format(root=root, logs=logs, listen=listen, listing=on))
+    several = workers > 1
+    # Workers of a master become another user, who cannot read a private directory.
+    user = "user root;" if several and os.geteuid() == 0 else ""
+    switches = {"listing": _switch(listing), "master": _switch(several), "user": user}
+    config.write_text(
+        _CONFIG.format(root=root, logs=logs, listen=listen, workers=workers, **switches)
+    )
     command = [*within, _executable(), "-c", str(config), "-e", str(logs / "error.log")]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
@@ -54,6 +66,10 @@ def running(
             yield
         finally:
             process.terminate()
+
+
+def _switch(on: bool) -> str:
+    return "on" if on else "off"
 
 
 def free_port() -> int:

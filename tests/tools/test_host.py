@@ -46,4 +46,4 @@ def test_python_without_the_bench_is_refused_before_anything_runs() -> None:
 def test_disk_without_space_is_refused() -> None:
     said = host(AXONFS_BENCH_DIR="/proc")
     assert said.returncode == 1
-    assert "needs 6 GiB free in /proc, which has 0" in said.stderr
+    assert "needs 12 GiB free in /proc, which has 0" in said.stderr

@@ -50,6 +50,11 @@ def test_more_streams_while_that_brings_more() -> None:
     assert run(streams, per_stream, 10)[-1] == 16
 
 
+def test_a_fast_source_gets_more_streams_within_a_second() -> None:
+    streams = Streams(16)
+    assert run(streams, lambda limit: limit * 1024.0 * MIB, 1.0)[-1] == 16
+
+
 def test_a_step_that_brings_nothing_is_taken_back_and_rarely_tried_again() -> None:
     streams = Streams(16)
     limits = run(streams, shared, 200)

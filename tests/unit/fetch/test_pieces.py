@@ -1,15 +1,56 @@
-"""How much one job stores at a time."""
+"""How much one job stores at a time, and what that takes of the machine's memory."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import pytest
 
-from axonfs.fetch.transfer import PIECES_BYTES, SMALLEST_PIECE, largest_piece
+from axonfs import memory
+from axonfs.fetch.transfer import SMALLEST_PIECE, largest_piece
 
-MIB = 1 << 20
+MIB, GIB = 1 << 20, 1 << 30
+
+
+@pytest.fixture
+def has(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Says how much memory this machine has."""
+
+    def say(size: int) -> None:
+        memory.for_streams.cache_clear()
+        monkeypatch.setattr(memory, "available", lambda: size)
+
+    yield say
+    memory.for_streams.cache_clear()
 
 
 @pytest.mark.parametrize(("running", "size"), [(1, 8), (6, 8), (7, 4), (12, 4), (13, 2), (999, 2)])
-def test_the_buffers_of_all_jobs_take_little_memory(running: int, size: int) -> None:
+def test_the_buffers_of_all_jobs_take_little_memory(
+    has: Callable[[int], None], running: int, size: int
+) -> None:
+    has(8 * GIB)
     assert largest_piece(running) == size * MIB
-    assert running * size * MIB <= PIECES_BYTES or size * MIB == SMALLEST_PIECE
+    assert running * size * MIB <= memory.for_streams() or size * MIB == SMALLEST_PIECE
+
+
+def test_a_host_with_much_memory_receives_large_pieces_by_many_streams(
+    has: Callable[[int], None],
+) -> None:
+    has(2048 * GIB)
+    assert memory.for_streams() == memory.STREAMS_MOST
+    assert largest_piece(16) == 8 * MIB
+
+
+def test_a_control_group_or_one_above_it_bounds_the_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = tmp_path / "machine" / "own"
+    own.mkdir(parents=True)
+    monkeypatch.setattr(memory, "_own_groups", lambda: [own, own.parent])
+    whole = memory.available()
+    assert whole > GIB
+    (own / "memory.max").write_text("max\n")
+    assert memory.available() == whole
+    (own.parent / "memory.max").write_text(f"{100 * MIB}\n")
+    assert memory.available() == 100 * MIB

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from axonfs.http_client.pool import BUFFER_BYTES, ReceiveBuffers
+from axonfs.http_client.pool import ReceiveBuffers
 
-PIECE = BUFFER_BYTES // 4
+PIECE = 1 << 20
 
 
 def test_a_buffer_of_the_size_is_used_again() -> None:
-    buffers = ReceiveBuffers()
+    buffers = ReceiveBuffers(4 * PIECE)
     first = buffers.take(PIECE)
     first[:4] = b"mark"
     buffers.put(first)
@@ -17,7 +17,7 @@ def test_a_buffer_of_the_size_is_used_again() -> None:
 
 
 def test_idle_buffers_go_where_those_in_use_take_their_room() -> None:
-    buffers = ReceiveBuffers()
+    buffers = ReceiveBuffers(4 * PIECE)
     old, new = buffers.take(PIECE), buffers.take(PIECE)
     old[:3], new[:3] = b"old", b"new"
     in_use = buffers.take(3 * PIECE)
