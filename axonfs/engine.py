@@ -17,18 +17,19 @@ from axonfs.ahead.prefetcher import Prefetcher
 from axonfs.catalog.tree import HEAD_START, Tree
 from axonfs.errors import AxonError
 from axonfs.fetch import Bandwidth, Fetcher
-from axonfs.http_client import Bodies, Documents, Files, Limits, Signer, Trust
+from axonfs.http_client import Bodies, Documents, Limits, Trust
 from axonfs.names import Spec
-from axonfs.s3 import S3Signer
 from axonfs.settings.settings import Settings
 from axonfs.sources import (
     Copies,
     Hub,
     HubCache,
+    RegistrySigners,
     RegistrySource,
     Source,
     configured_hubs,
     hub_tokens,
+    oci_registries,
 )
 from axonfs.store import DISK_FAULTS, Store
 from axonfs.upkeep.evictor import Evictor
@@ -94,7 +95,7 @@ class Engine:
     prefetcher: Prefetcher
     scrub: Scrub
     documents: Documents
-    signer: S3Signer
+    signers: RegistrySigners
     copies: Copies
     nursery: trio.Nursery
     hub_tokens: Mapping[str, str] = field(repr=False)
@@ -118,10 +119,10 @@ class Engine:
         )
         if same and registries == self.settings.registries:
             return self.tree
-        self.signer.learn(registries)
+        self.signers.learn(registries, settings.tokens)
         self.copies.learn(registries)
         sources = _sources(settings, registries, self.documents, self.store)
-        hubs = configured_hubs(settings, self.documents, self.store, now)
+        hubs = _hubs(settings, registries, self.documents, self.store, now)
         return _tree(settings, sources, self.store, self.nursery, hubs, self._found_elsewhere)
 
     def _found_elsewhere(self, spec: Spec) -> None:
@@ -154,12 +155,12 @@ async def open_engine(
         store = stack.enter_context(closing(Store.open(settings.cache, owner=owner, lock=lock)))
         limits = Limits.within(settings.deadline, settings.retries)
         trust = Trust(settings.ca_bundle)
-        signer = S3Signer(settings.ca_bundle)
-        signers: dict[str, Signer] = {"s3": signer, "file": Files()}
-        documents = await stack.enter_async_context(Documents(limits, trust, signers=signers))
-        bodies = stack.enter_context(Bodies(limits, trust, signers=signers))
+        signers = RegistrySigners(settings.ca_bundle)
+        by_scheme = signers.by_scheme
+        documents = await stack.enter_async_context(Documents(limits, trust, signers=by_scheme))
+        bodies = stack.enter_context(Bodies(limits, trust, signers=by_scheme))
         nursery = await stack.enter_async_context(trio.open_nursery())
-        engine = _compose(settings, store, documents, bodies, limits, signer, nursery)
+        engine = _compose(settings, store, documents, bodies, limits, signers, nursery)
         if owner:
             nursery.start_soon(engine.evictor.run, engine.fetcher, engine.evicted)
             nursery.start_soon(_sync_regularly, store)
@@ -181,17 +182,17 @@ def _compose(
     documents: Documents,
     bodies: Bodies,
     limits: Limits,
-    signer: S3Signer,
+    signers: RegistrySigners,
     nursery: trio.Nursery,
 ) -> Engine:
     changes = Changes()
-    signer.learn(settings.registries)
+    signers.learn(settings.registries, settings.tokens)
     copies = Copies(HubCache.configured() if "hf" in settings.sources else None)
     copies.learn(settings.registries)
     sources = _sources(settings, settings.registries, documents, store)
     evictor = Evictor(store, settings.cache, settings.cache_size)
     tokens = hub_tokens(settings)
-    hubs = configured_hubs(settings, documents, store, tokens)
+    hubs = _hubs(settings, settings.registries, documents, store, tokens)
     tree = _tree(settings, sources, store, nursery, hubs, changes.version)
     fetcher = Fetcher(
         store,
@@ -218,7 +219,7 @@ def _compose(
         prefetcher=prefetcher,
         scrub=scrub,
         documents=documents,
-        signer=signer,
+        signers=signers,
         copies=copies,
         nursery=nursery,
         hub_tokens=tokens,
@@ -258,7 +259,22 @@ def _sources(
             allow_unverified=url in settings.allow_unverified,
         )
         for url in registries
+        if not url.startswith("oci:")
     ]
+
+
+def _hubs(
+    settings: Settings,
+    registries: tuple[str, ...],
+    documents: Documents,
+    store: Store,
+    tokens: Mapping[str, str],
+) -> dict[str, Hub]:
+    """The hubs and the OCI registries, by `names.hub_of`."""
+    return {
+        **configured_hubs(settings, documents, store, tokens),
+        **oci_registries(registries, documents, store),
+    }
 
 
 async def _sweep(store: Store) -> None:

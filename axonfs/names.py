@@ -21,6 +21,9 @@ MAX_PATH_BYTES = 3072  # leaves 1 KiB of Linux's PATH_MAX for what is above a ve
 MAX_DEPTH = 16  # of a version's directory
 # Hubs of models. Each serves the namespace with its name, and gets requests for that one only.
 HUBS = ("hf", "modelscope")
+# The namespace of OCI registries: oci/<alias>/<repository>, with the alias of a configured one.
+OCI = "oci"
+HUB_NAMESPACES = (*HUBS, OCI)
 
 # Capitals, `_`, `.` and `+` occur in Hugging Face ids and semver builds.
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
@@ -31,6 +34,7 @@ _VERSION = re.compile(
 )
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _GIT = re.compile(r"[0-9a-f]{40}")
+_OCI_VERSION = re.compile(r"sha256[-:]([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -94,6 +98,8 @@ def version_segment(namespace: str, text: str) -> str | None:
     """The version's segment in a directory of `namespace`, None if `text` cannot be a version."""
     if namespace in HUBS:
         return _hub_version(text)
+    if namespace == OCI and (digest := oci_digest(text)):
+        return oci_version(digest)
     return text if valid_segment(text) else None
 
 
@@ -181,6 +187,31 @@ def vouching_digest(text: object) -> str | None:
 def is_commit(text: object) -> bool:
     """Whether `text` is a full git object id; unlike a branch it always names the same commit."""
     return isinstance(text, str) and bool(_GIT.fullmatch(text))
+
+
+def oci_version(digest: str) -> str:
+    """The version of an OCI manifest with this sha256: `sha256-…`, since no name here has a `:`."""
+    return f"sha256-{digest}"
+
+
+def oci_digest(version: str) -> str | None:
+    """The sha256 that an OCI version, or a digest as in OCI references, names; None for a tag."""
+    match = _OCI_VERSION.fullmatch(version)
+    return match.group(1) if match else None
+
+
+def hub_of(model: str) -> str:
+    """The name of the hub that alone has `model`, if there is such a hub: its namespace, or
+    `oci/<alias>`."""
+    namespace, _, rest = model.partition("/")
+    return f"{OCI}/{rest.partition('/')[0]}" if namespace == OCI else namespace
+
+
+def is_fixed(spec: Spec) -> bool:
+    """Whether the version of a hub's model never names anything else: a commit or a digest."""
+    if spec.namespace == OCI:
+        return oci_digest(spec.version) is not None
+    return is_commit(spec.version)
 
 
 def check_git(text: object) -> str:

@@ -122,6 +122,7 @@ missing_packages() {
         case $part in
         fio) command -v fio >/dev/null || echo fio ;;
         nginx) [[ -x /usr/sbin/nginx ]] || command -v nginx >/dev/null || echo nginx-light ;;
+        oci) command -v docker-registry >/dev/null || echo docker-registry ;;
         bench) missing_bench_packages ;;
         # The CPU build of vLLM is linked with libnuma. /sbin is not on an ordinary user's PATH.
         vllm) /sbin/ldconfig -p | grep -q 'libnuma\.so\.1 ' || echo libnuma1 ;;
@@ -151,7 +152,7 @@ apt_install() {
             install --no-install-recommends "$@" >&2
 }
 
-# need_machine [nginx] [bench] [vllm] [fio]: install missing Debian packages, find Python and /dev/fuse, or say what is missing.
+# need_machine [nginx] [oci] [bench] [vllm] [fio]: install missing Debian packages, find Python and /dev/fuse, or say what is missing.
 need_machine() {
     local missing
     mapfile -t missing < <(missing_packages "$@")

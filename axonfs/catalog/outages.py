@@ -27,6 +27,7 @@ from axonfs.errors import (
     VanishedError,
 )
 from axonfs.formats.listing import Listing
+from axonfs.names import OCI, hub_of
 from axonfs.sources import Hub, Source
 
 log = logging.getLogger(__name__)
@@ -106,13 +107,19 @@ class Outages:
         """The states for `status`."""
         return {
             "registries": [
-                {"url": source.url, **self._report_of(source)} for source in self._registries
+                {"url": source.url, **self._report_of(source)}
+                for source in (*self._registries, *self._oci().values())
             ],
             "hubs": [
                 {"name": name, "url": hub.url, **self._report_of(hub)}
                 for name, hub in self._hubs.items()
+                if name not in self._oci()
             ],
         }
+
+    def _oci(self) -> dict[str, Hub]:
+        """Those hubs that are OCI registries, which users configure like other registries."""
+        return {name: hub for name, hub in self._hubs.items() if hub.namespace == OCI}
 
     def _report_of(self, source: Source) -> dict[str, Any]:
         return self.of(source).report(source.denial)
@@ -214,7 +221,7 @@ class Outages:
 
     def doubt(self, model: str) -> AxonError | None:
         """Why a model that was not found may exist nevertheless; None if it does not exist."""
-        hub = self._hubs.get(model.partition("/")[0])
+        hub = self._hubs.get(hub_of(model))
         if self._offline and (hub or self._registries):
             return OfflineError("not in the cache, and offline", spec=model)
         fault = self.of(hub).fault if hub else self.fault()
@@ -226,7 +233,7 @@ class Outages:
 
     def no_registry(self, model: str) -> AxonError | None:
         """The error if no source is configured that could have `model`, else None."""
-        if self._registries or model.partition("/")[0] in self._hubs:
+        if self._registries or hub_of(model) in self._hubs:
             return None
         hint = ADD_REGISTRY
         if "hf" in self._hubs and "/" in model:

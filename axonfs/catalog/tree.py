@@ -24,7 +24,7 @@ from axonfs.catalog.outages import Outages, kept
 from axonfs.catalog.resolved import Version as Version
 from axonfs.errors import AxonError, NotFoundError, OfflineError, naming
 from axonfs.formats.listing import Listing, Versions
-from axonfs.names import LATEST, Spec, is_commit, parse_spec
+from axonfs.names import LATEST, Spec, hub_of, is_fixed, parse_spec
 from axonfs.sources import Hub, Source
 from axonfs.store import Store
 
@@ -43,7 +43,7 @@ class Tree:
 
     Args:
         registries: in order of preference.
-        hubs: by the namespace that each serves; registries are not asked about those.
+        hubs: by name (`names.hub_of`); registries are not asked about the models of hubs.
         nursery: runs the requests, which outlive the task that needed them.
         head_start: seconds for which a silent registry delays the answer of the next one.
         found: called with a hub's version that is known from then on.
@@ -78,6 +78,10 @@ class Tree:
         """Fetch the catalog in the background unless it is known."""
         if not self.has_catalog():
             self._memo.ask_soon("catalog", self._list_all)
+
+    def hub(self, model: str) -> Hub | None:
+        """The hub that alone has `model`; None if registries are asked about it."""
+        return self.hubs.get(hub_of(model))
 
     def has_catalog(self) -> bool:
         """Whether the catalog is known, so that `catalog` does not wait."""
@@ -149,9 +153,9 @@ class Tree:
                 return catalog
 
     def _listings(self) -> list[Listing]:
-        """The listings of the registries, in their order, without the namespaces of hubs."""
+        """The listings of the registries, in their order, without the models of hubs."""
         listed = [item for source in self.registries for item in self._listed.get(source.url, [])]
-        return [item for item in listed if item.spec.namespace not in self.hubs]
+        return [item for item in listed if not self.hub(item.spec.model)]
 
     async def _list(self, source: Source) -> None:
         listings: list[Listing] | None = None
@@ -176,7 +180,7 @@ class Tree:
             OfflineError: it is not known locally, and requests are forbidden.
             AxonError: a source that might have it did not answer.
         """
-        if spec.namespace in self.hubs:
+        if self.hub(spec.model):
             spec = await self._commit_spec(spec)
         elif spec.version == LATEST:
             spec = await self._latest_spec(spec)
@@ -211,7 +215,7 @@ class Tree:
             return known
         if self.offline:
             raise OfflineError("not in the cache, and offline", spec=str(spec))
-        if hub := self.hubs.get(spec.namespace):
+        if hub := self.hub(spec.model):
             return await self._resolve_in(hub, spec)
         failure: AxonError | None = None
         async with self._in_turn(
@@ -239,8 +243,8 @@ class Tree:
 
     def source_of(self, spec: Spec, base: str) -> Source | None:
         """The source with the objects below `base`; by default the first registry."""
-        if spec.namespace in self.hubs:
-            return self.hubs[spec.namespace]
+        if hub := self.hub(spec.model):
+            return hub
         for source in self.registries:
             if base.rstrip("/") == source.url.rstrip("/"):
                 return source
@@ -269,7 +273,7 @@ class Tree:
         return self._memo.served(("versions", model), partial(self._ask_versions, model, False))
 
     async def _ask_versions(self, model: str, fresh: bool) -> Versions:
-        if hub := self.hubs.get(model.partition("/")[0]):
+        if hub := self.hub(model):
             return await self._hub_versions(hub, model, fresh)
         return await self._all_versions(model, fresh)
 
@@ -312,9 +316,9 @@ class Tree:
         Raises:
             OfflineError: it is not known locally, and requests are forbidden.
         """
-        if is_commit(spec.version):
+        if is_fixed(spec):
             return spec.version
-        hub = self.hubs[spec.namespace]
+        hub = self.hubs[hub_of(spec.model)]
         ask = partial(self.outages.ask_or_kept, hub, partial(hub.alias, spec))
         found = await self._memo.recent(("target", spec), ask)
         if found is None and self.offline:

@@ -12,9 +12,9 @@ from axonfs.cli.doctor_checks import (
     cache_checks,
     machine_checks,
     mount_checks,
-    registry_checks,
 )
 from axonfs.cli.doctor_settings import settings_checks
+from axonfs.cli.doctor_sources import registry_checks
 from axonfs.cli.options import json_option, make_target, source_options
 from axonfs.cli.output import echo_json
 from axonfs.names import printable

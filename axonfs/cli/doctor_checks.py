@@ -1,10 +1,7 @@
-"""The checks of `axonfs doctor`: the machine, the cache, the mounts, the registries and hubs.
+"""The checks of `axonfs doctor` for this machine: the kernel, the cache, the mounts.
 
-The checks change nothing, except for a temporary file in the cache directory. The checks of
-registries and hubs test whether they answer, how fast, over HTTPS, and whether the tokens work.
-
-There is no check of the clock. A wrong clock matters only to TLS, and a TLS error gets a hint here
-that shows the machine's time.
+They change nothing, except for a temporary file in the cache directory. Those of registries and
+hubs are in doctor_sources.py.
 """
 
 from __future__ import annotations
@@ -15,14 +12,10 @@ import re
 import shutil
 import stat
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-
-import trio
 
 from axonfs.cli.extensions import NATIVE, RECORDS, by_whom, why_not_of
 from axonfs.client.health import health
@@ -30,26 +23,17 @@ from axonfs.client.other_users import Other, state_of
 from axonfs.connection.mountinfo import Mount, mounts
 from axonfs.connection.mounting import DEVICE, FUSE_CONFIG, user_allow_other
 from axonfs.errors import (
-    ADD_REGISTRY,
-    AccessDeniedError,
-    AxonError,
-    NotFoundError,
     UnsupportedError,
 )
-from axonfs.http_client import Documents, Files, Limits, Trust, why_no_records
+from axonfs.http_client import why_no_records
 from axonfs.rundir import guard
-from axonfs.s3 import S3Signer
 from axonfs.settings.settings import Settings
-from axonfs.sources import HubSource, RegistrySource, configured_hubs, hub_tokens
-from axonfs.units import counted, size
+from axonfs.units import size
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 OLDEST_KERNEL = (5, 4)
 PASSTHROUGH_KERNEL = (6, 9)
 LITTLE_SPACE = 5 << 30
-PATIENCE = 15.0
-_LIMITS = Limits(connect=5, first_byte=10, stall=10, deadline=PATIENCE, attempts=1)
-_LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,134 +251,3 @@ def mount_check(mount: Mount) -> Check:
 def _see(status: dict[str, Any]) -> str:
     """Where to read more about a mount's failures."""
     return "see axonfs status" + (f", and {status['log']}" if status.get("log") else "")
-
-
-def registry_checks(settings: Settings) -> Iterator[Check]:
-    """Request the index of each registry, and the account of each hub's token."""
-    if settings.offline:
-        yield Check("registries", OK, "not checked: offline")
-        return
-    if not settings.registries:
-        yield Check("registries", WARN, "none is configured", ADD_REGISTRY)
-    yield from trio.run(_ask_all, settings)
-
-
-async def _ask_all(settings: Settings) -> list[Check]:
-    checks: dict[str, Check] = {}
-    signer = S3Signer(settings.ca_bundle)
-    signer.learn(settings.registries)
-    async with (
-        Documents(
-            _LIMITS, Trust(settings.ca_bundle), signers={"s3": signer, "file": Files()}
-        ) as documents,
-        trio.open_nursery() as nursery,
-    ):
-        for url in settings.registries:
-            source = RegistrySource(url, documents, token=settings.token(url))
-            nursery.start_soon(_ask, source, url, bool(settings.token(url)), checks)
-        hubs = configured_hubs(settings, documents, None, hub_tokens(settings))
-        for hub in hubs.values():
-            nursery.start_soon(_ask_hub, hub, checks)
-    return [checks[name] for name in (*settings.registries, *hubs)]
-
-
-async def _ask_hub(hub: HubSource, checks: dict[str, Check]) -> None:
-    started, name = time.monotonic(), f"hub {hub.namespace}"
-    if hub.silenced:
-        text = f"{hub.url} is not checked while {hub.silenced} is set"
-        checks[hub.namespace] = Check(name, OK, text)
-        return
-    without = f"if you do not need it: axonfs config set sources, without {hub.namespace}"
-    try:
-        with trio.fail_after(PATIENCE):
-            text, state, hint = *await _token_of(hub), ""
-    except trio.TooSlowError:
-        text, state, hint = f"no answer within {PATIENCE:.0f} s", WARN, without
-    except AccessDeniedError as exc:
-        hint = f"set {hub.token_variable} to a valid token{hub.log_in}, or unset it"
-        text, state = f"its token is refused: {exc.what}", FAIL
-    except AxonError as exc:
-        text, state, hint = exc.what, WARN, f"{_hint(exc)}; {without}"
-    else:
-        text = f"answers in {(time.monotonic() - started) * 1000:.0f} ms, {text}"
-    checks[hub.namespace] = Check(name, state, f"{hub.url} {text}", hint)
-
-
-async def _token_of(hub: HubSource) -> tuple[str, str]:
-    """What the hub says about its token, as a text and the state of the check.
-
-    Raises:
-        AccessDeniedError: the hub refuses the token.
-        AxonError: the hub does not answer.
-    """
-    try:
-        account = await hub.account()
-    except AccessDeniedError:
-        if hub.has_token:
-            raise
-        return "without a token", OK
-    if not hub.has_token:
-        return "without a token", OK
-    if account is None:
-        return "but it does not say whether the token works", WARN
-    return f"its token is {account}'s", OK
-
-
-async def _ask(source: RegistrySource, url: str, has_token: bool, checks: dict[str, Check]) -> None:
-    started, name = time.monotonic(), f"registry {url}"
-    try:
-        with trio.fail_after(PATIENCE):
-            listings = await source.listings()
-            searches = listings is None and await _searches(source)
-    except trio.TooSlowError:
-        checks[url] = Check(name, FAIL, f"no answer within {PATIENCE:.0f} s", _CHECK_URL)
-        return
-    except AxonError as exc:
-        refused = has_token and isinstance(exc, AccessDeniedError)
-        what = f"its token is refused: {exc.what}" if refused else exc.what
-        checks[url] = Check(name, FAIL, what, _hint(exc) if _is_web(url) else exc.hint or "")
-        return
-    took = f"answers in {(time.monotonic() - started) * 1000:.0f} ms"
-    if searches:
-        checks[url] = Check(name, OK, f"{took}; it has no index but can be searched")
-    elif listings is None:
-        text = f"{took}, but it has no index"
-        hint = "check the URL; without an index, ls and search find nothing, but names resolve"
-        checks[url] = Check(name, WARN, text, hint)
-    elif has_token and _is_open(url):
-        checks[url] = Check(
-            name, WARN, f"{took}, but its token is sent over plain HTTP", "use https"
-        )
-    else:
-        checks[url] = Check(name, OK, f"{took}, {counted(len(listings), 'version')}")
-
-
-async def _searches(source: RegistrySource) -> bool:
-    """Whether a registry without an index answers searches, as those of Axon do."""
-    try:
-        await source.search("model")
-    except NotFoundError:
-        return False
-    return True
-
-
-def _is_web(url: str) -> bool:
-    return url.startswith(("http:", "https:"))
-
-
-def _is_open(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.scheme == "http" and parts.hostname not in _LOCAL
-
-
-_CHECK_URL = "check the URL, the network and the proxy (HTTPS_PROXY)"
-
-
-def _hint(exc: AxonError) -> str:
-    if isinstance(exc, AccessDeniedError):
-        return "set its token: axonfs registry add URL --with-token"
-    if "certificate" in exc.what.lower():
-        clock = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-        private = "for a private certificate authority: axonfs config set ca_bundle PEM"
-        return f"check the clock, which shows {clock}; {private}"
-    return _CHECK_URL

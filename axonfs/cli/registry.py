@@ -87,8 +87,8 @@ _unverified_option = click.option(
 def add(url: str, with_token: bool, unverified: bool | None) -> None:
     """Add a registry after the others.
 
-    URL is http://… or https://…, s3://BUCKET/PREFIX for one in an object store, or the path of a
-    registry directory.
+    URL is http://… or https://…, s3://BUCKET/PREFIX for one in an object store, oci://HOST/PREFIX
+    for an OCI registry, or the path of a registry directory.
     """
     _edit(url, with_token, unverified, first=False)
 

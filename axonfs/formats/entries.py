@@ -50,6 +50,7 @@ class FileEntry:
         git: the git blob id, if the hub has no sha256.
         packed: the sha256 of the package that verifies the file, if the manifest has no sha256.
         unverified: whether not even the package has a sha256.
+        executable: whether those who may read the file may also execute it.
     """
 
     path: str
@@ -59,6 +60,7 @@ class FileEntry:
     git: str | None = None
     packed: str | None = None
     unverified: bool = False
+    executable: bool = False
 
     @property
     def named(self) -> bool:
@@ -165,7 +167,8 @@ def _entry(path: str, item: dict[str, Node], context: ManifestContext) -> FileEn
     chunks = _chunks(item.get("chunks")) if count else None
     _bound_chunks(count, chunks)
     if context.snapshot or chunks:  # made by a program from the bytes, so it has a digest
-        return FileEntry(path, count, _digest(item.get("sha256")), chunks)
+        executable = item.get("executable") == "true"
+        return FileEntry(path, count, _digest(item.get("sha256")), chunks, executable=executable)
     digest = vouching_digest(item.get("sha256"))
     if count == 0:
         return FileEntry(path, count, digest or _EMPTY)

@@ -277,6 +277,7 @@ def _rendered_execution(manifest: Manifest) -> dict[str, object]:
 def _rendered_file(entry: FileEntry) -> dict[str, object]:
     item: dict[str, object] = {"path": entry.path, "size": entry.size}
     item |= {"git": entry.git} if entry.git else {"sha256": entry.digest}
+    item |= {"executable": True} if entry.executable else {}
     if entry.chunks:
         item["chunks"] = {"size": entry.chunks.size, "sha256": entry.chunks.digest}
     return item

@@ -50,10 +50,12 @@ class Access:
     bits: int = 0o444
 
     def mode_of(self, mode: int) -> int:
-        """`mode` with these bits; each read bit also allows to enter a directory."""
-        if stat.S_ISREG(mode):
-            return stat.S_IFREG | self.bits
-        return stat.S_IFDIR | self.bits | (self.bits & 0o444) >> 2 if stat.S_ISDIR(mode) else mode
+        """`mode` with these bits. Each read bit also allows to enter a directory, and to execute a
+        file that is executable."""
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            return mode
+        search = (self.bits & 0o444) >> 2 if mode & 0o111 else 0
+        return stat.S_IFMT(mode) | self.bits | search
 
 
 def answered(

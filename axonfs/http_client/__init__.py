@@ -1,11 +1,13 @@
 """The HTTP client: small documents on the event loop, the bytes of objects in threads.
 
 The only package that sends HTTP requests. Imports the modules at the root and no other package.
-`Documents` runs on the trio thread. `Bodies` blocks; its callers run it in worker threads.
+`Documents` runs on the trio thread. `Bodies` and `Calls` block; their callers run them in worker
+threads.
 """
 
 from axonfs.http_client.answers import Answer
 from axonfs.http_client.bodies import Bodies
+from axonfs.http_client.calls import Calls, Said
 from axonfs.http_client.channel import why_no_records
 from axonfs.http_client.documents import Documents
 from axonfs.http_client.faults import UP
@@ -25,6 +27,7 @@ __all__ = [
     "UP",
     "Answer",
     "Bodies",
+    "Calls",
     "CancelledReadError",
     "Documents",
     "Files",
@@ -33,6 +36,7 @@ __all__ = [
     "Origin",
     "Reading",
     "Routes",
+    "Said",
     "Signed",
     "Signer",
     "Signers",

@@ -264,21 +264,24 @@ class Bodies:
                 return found
         for _ in range(MAX_REDIRECTS + 1):
             found = self._send(url, {**headers, **secrets}, options)
-            if signer and found.answer.status not in _EXPECTED:
+            own = url.origin == started.url.origin  # not yet redirected to another one
+            if signer and own and found.answer.status not in _EXPECTED:
                 said = self._drain(found)
                 if signer.refused(location.url, started, found.answer, said):
                     started = self._start(location)
                     url, secrets = started
                     continue
-                check_status(found.answer, _EXPECTED, VanishedError)
-            if found.answer.status not in REDIRECTS:
-                self._check(found, location)
-                self._remember(location, url)
+                if found.answer.status not in REDIRECTS:
+                    check_status(found.answer, _EXPECTED, VanishedError)
+            elif found.answer.status not in REDIRECTS:
+                self._check(found, location, started.url.origin)
+                self._remember(location, started.url.origin, url)
                 return found
-            self._drain(found)
+            else:
+                self._drain(found)
             following = follow(url, found.answer.headers.get("location"))
             if following.origin != url.origin:
-                self._report_redirect(location, following, options)
+                self._report_redirect(location, started.url.origin, following, options)
             secrets, url = carried(secrets, url, following), following
         raise endless(location.url)
 
@@ -308,28 +311,30 @@ class Bodies:
         self._drain(found)
         return None
 
-    def _report_redirect(self, location: Location, url: Url, options: _Options) -> None:
+    def _report_redirect(
+        self, location: Location, first: Origin, url: Url, options: _Options
+    ) -> None:
         """Call `redirected`. If it raises because the job must wait, remember the redirect."""
         try:
             options.redirected(url.origin)
         except BaseException:
-            self._remember(location, url)
+            self._remember(location, first, url)
             raise
 
-    def _remember(self, location: Location, url: Url) -> None:
+    def _remember(self, location: Location, first: Origin, url: Url) -> None:
         """Remember a signed URL: hubs limit requests, so send one per file, not one per range."""
-        if location.signed and url.origin != target_of(location.url).origin:
+        if location.signed and url.origin != first:
             if len(self._signed) >= SIGNED_URLS:
                 self._signed.clear()
             self._signed[location.url] = url
 
-    def _check(self, found: Exchange, location: Location) -> None:
+    def _check(self, found: Exchange, location: Location, first: Origin) -> None:
         url = found.url
         try:
             check_status(found.answer, _EXPECTED, VanishedError)
         except AccessDeniedError as exc:
             self._drain(found)
-            if location.signed and url.origin != target_of(location.url).origin:
+            if location.signed and url.origin != first:
                 what = f"the signed URL was refused: {exc.what}"
                 raise fault(UnavailableError, what, shown(str(url)), transient=True) from exc
             exc.hint = location.access or exc.hint

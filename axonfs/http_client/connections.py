@@ -1,21 +1,26 @@
-"""httpcore's connection pools and requests, for the clients on the event loop.
+"""httpcore's connection pools, requests and exceptions, for the clients that use httpcore.
 
 httpcore sends URLs and header fields unchanged, and follows no redirects. The modules that make
-requests document their meaning. Trio only.
+requests document their meaning. Pools are for trio, or blocking for any thread.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import h11
 import httpcore
 
+from axonfs.errors import DeadlineError, UnavailableError
 from axonfs.http_client.dial import proxy_authorization
+from axonfs.http_client.faults import UP, fault, network_fault, not_http, not_sent
+from axonfs.http_client.limits import Limits
 from axonfs.http_client.routes import Trust
-from axonfs.http_client.urls import Url
+from axonfs.http_client.urls import Url, shown
+from axonfs.names import printable
 
 _KEPT: dict[str, Any] = {
     "max_connections": None,
@@ -26,14 +31,26 @@ _KEPT: dict[str, Any] = {
 
 def connections(secure: bool, proxy: Url | None, trust: Trust) -> httpcore.AsyncConnectionPool:
     """A pool of connections to origins of one scheme, through `proxy` if there is one."""
-    # Without TLS any context will do, and an empty one costs no time to load.
-    context = trust.context if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if proxy is None:
-        return httpcore.AsyncConnectionPool(ssl_context=context, **_KEPT)
+        return httpcore.AsyncConnectionPool(ssl_context=_context(secure, trust), **_KEPT)
+    return httpcore.AsyncHTTPProxy(**_through(proxy), ssl_context=_context(secure, trust), **_KEPT)
+
+
+def blocking_connections(secure: bool, proxy: Url | None, trust: Trust) -> httpcore.ConnectionPool:
+    """Like `connections`, for threads."""
+    if proxy is None:
+        return httpcore.ConnectionPool(ssl_context=_context(secure, trust), **_KEPT)
+    return httpcore.HTTPProxy(**_through(proxy), ssl_context=_context(secure, trust), **_KEPT)
+
+
+def _context(secure: bool, trust: Trust) -> ssl.SSLContext:
+    # Without TLS any context will do, and an empty one costs no time to load.
+    return trust.context if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _through(proxy: Url) -> dict[str, Any]:
     headers = [(name.encode(), text.encode()) for name, text in proxy_authorization(proxy).items()]
-    return httpcore.AsyncHTTPProxy(
-        proxy_url=_target(proxy), proxy_headers=headers, ssl_context=context, **_KEPT
-    )
+    return {"proxy_url": _target(proxy), "proxy_headers": headers}
 
 
 def check_surplus(response: httpcore.Response) -> None:
@@ -82,3 +99,26 @@ def _target(url: Url) -> httpcore.URL:
     return httpcore.URL(
         scheme=scheme.encode(), host=host.encode(), port=port, target=url.target.encode()
     )
+
+
+@contextlib.contextmanager
+def translating(url: Url, limits: Limits) -> Iterator[None]:
+    """Turn httpcore's exceptions into AxonErrors."""
+    source = shown(str(url))
+    try:
+        yield
+    except httpcore.ConnectTimeout as exc:
+        what = f"no connection within {limits.connect:g} s"
+        raise fault(DeadlineError, what, source, transient=True, hint=UP) from exc
+    except httpcore.TimeoutException as exc:
+        what = f"received nothing for {limits.first_byte:g} s"
+        raise fault(DeadlineError, what, source, transient=True, hint=UP) from exc
+    except httpcore.ProxyError as exc:
+        what = f"the proxy does not connect: {printable(str(exc))}"
+        raise fault(UnavailableError, what, source, hint="check HTTPS_PROXY") from exc
+    except httpcore.RemoteProtocolError as exc:
+        raise not_http(exc, source) from exc
+    except httpcore.LocalProtocolError as exc:
+        raise not_sent(source) from exc
+    except (httpcore.NetworkError, OSError) as exc:  # OSError: unreadable certificates
+        raise network_fault(exc, source) from exc

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -28,8 +28,8 @@ from axonfs.http_client.answers import (
     content_length,
 )
 from axonfs.http_client.coding import CodingError, CutError, decoded
-from axonfs.http_client.connections import check_surplus, connections, request
-from axonfs.http_client.faults import UP, deadline_passed, fault, network_fault, not_http, not_sent
+from axonfs.http_client.connections import check_surplus, connections, request, translating
+from axonfs.http_client.faults import UP, deadline_passed, fault
 from axonfs.http_client.fields import fields, next_page
 from axonfs.http_client.limits import (
     DEADLINES_MAX,
@@ -52,7 +52,6 @@ from axonfs.http_client.urls import (
     shown,
     target_of,
 )
-from axonfs.names import printable
 from axonfs.units import size
 
 DECODED_PIECE = 1 << 20
@@ -209,7 +208,9 @@ class Documents:
                     return await self._body(answer, response, call)
                 call.visit.progressed()
                 said = await _drain(response)
-            if await self._refused(call, started, answer, said):
+            if url.origin == started.url.origin and await self._refused(
+                call, started, answer, said
+            ):
                 started = await self._start(call)
                 url, secrets = started
                 continue
@@ -247,7 +248,7 @@ class Documents:
         self, url: Url, headers: dict[str, str], visit: Visit
     ) -> AsyncIterator[httpcore.Response]:
         limits = visit.begin()
-        with _mapped(url, limits):
+        with translating(url, limits):
             proxy = self._routes.proxy(url.origin)
             parts = request(
                 url,
@@ -352,26 +353,3 @@ async def _abandon(pieces: AsyncIterator[bytes]) -> None:
 
 def _too_large(answer: Answer, limit: int) -> MalformedError:
     return fault(MalformedError, f"the document is larger than {size(limit)}", shown(answer.url))
-
-
-@contextlib.contextmanager
-def _mapped(url: Url, limits: Limits) -> Iterator[None]:
-    """Turn httpcore's exceptions into AxonErrors."""
-    source = shown(str(url))
-    try:
-        yield
-    except httpcore.ConnectTimeout as exc:
-        what = f"no connection within {limits.connect:g} s"
-        raise fault(DeadlineError, what, source, transient=True, hint=UP) from exc
-    except httpcore.TimeoutException as exc:
-        what = f"received nothing for {limits.first_byte:g} s"
-        raise fault(DeadlineError, what, source, transient=True, hint=UP) from exc
-    except httpcore.ProxyError as exc:
-        what = f"the proxy does not connect: {printable(str(exc))}"
-        raise fault(UnavailableError, what, source, hint="check HTTPS_PROXY") from exc
-    except httpcore.RemoteProtocolError as exc:
-        raise not_http(exc, source) from exc
-    except httpcore.LocalProtocolError as exc:
-        raise not_sent(source) from exc
-    except (httpcore.NetworkError, OSError) as exc:  # OSError: unreadable certificates
-        raise network_fault(exc, source) from exc

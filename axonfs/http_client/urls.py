@@ -23,8 +23,9 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Each request for an object splits its URL some times, which takes as long as to send it.
 REMEMBERED = 1024
 _PORTS = {"http": 80, "https": 443}
-# A signer knows the server of s3 URLs, whose host is the bucket; file URLs have no server.
-SIGNED = {"s3": 0, "file": 0}
+# A signer knows the server of s3 URLs, whose host is the bucket, and of oci URLs; file URLs have no
+# server.
+SIGNED = {"s3": 0, "oci": 0, "file": 0}
 # RFC 3986's reserved characters and `%` stay as they are; other special characters are encoded.
 _KEPT = "%/:=&?~+!$,;'@()*[]"
 

@@ -56,7 +56,7 @@ from axonfs.formats.manifest import (
     Manifest,
     parse_manifest,
 )
-from axonfs.names import HUBS, Spec, printable
+from axonfs.names import HUB_NAMESPACES, Spec, printable
 from axonfs.page import MAX_PAGE_BYTES, may_replace, page
 from axonfs.storage import Storage, Upload
 
@@ -161,7 +161,7 @@ class Registry:
             AxonError: a segment is reserved, the namespace belongs to a hub, or the version would
                 be inside another version.
         """
-        if spec.namespace in HUBS:
+        if spec.namespace in HUB_NAMESPACES:
             raise UsageError(
                 f"mounts look for models below {spec.namespace}/ on that hub, not in a registry",
                 spec=str(spec),

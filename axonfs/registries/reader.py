@@ -27,11 +27,10 @@ from axonfs.errors import (
 from axonfs.formats.chunktable import ChunkTable
 from axonfs.formats.listing import Versions
 from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE, FileEntry, Manifest
-from axonfs.http_client import Bodies, Documents, Files, Limits, Location, Signer, Trust, path_of
+from axonfs.http_client import Bodies, Documents, Limits, Location, Trust, path_of
 from axonfs.names import Spec
-from axonfs.s3 import S3Signer
 from axonfs.settings.settings import Settings
-from axonfs.sources import RegistrySource
+from axonfs.sources import RegistrySigners, RegistrySource
 from axonfs.sources.blob import Blob, size_of
 
 T = TypeVar("T")
@@ -153,11 +152,10 @@ def _read_file(path: Path, size: int, sink: Sink, unit: int) -> None:
 def readers(settings: Settings, *urls: str) -> Iterator[list[Reader]]:
     """Readers of the registries at `urls`, until the end of the block."""
     limits = Limits.within(settings.deadline, settings.retries)
-    trust, signer = Trust(settings.ca_bundle), S3Signer(settings.ca_bundle)
-    signer.learn(urls)
-    signers: dict[str, Signer] = {"s3": signer, "file": Files()}
-    documents = Documents(limits, trust, signers=signers)
-    with Bodies(limits, trust, signers=signers) as bodies, _loop(documents) as call:
+    trust, signers = Trust(settings.ca_bundle), RegistrySigners(settings.ca_bundle)
+    signers.learn(urls)
+    documents = Documents(limits, trust, signers=signers.by_scheme)
+    with Bodies(limits, trust, signers=signers.by_scheme) as bodies, _loop(documents) as call:
         yield [
             Reader(RegistrySource(url, documents, token=settings.token(url)), bodies, call)
             for url in urls

@@ -112,7 +112,7 @@ async def resolve_local(context: Context, wanted: Wanted, versions: Iterable[str
     Raises:
         NotFoundError: the constraint allows none of them.
     """
-    if hub := context.tree.hubs.get(wanted.spec.namespace):
+    if hub := context.tree.hub(wanted.spec.model):
         return await _seen(hub, wanted.spec, versions)
     if wanted.exact:
         return wanted.spec

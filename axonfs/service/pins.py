@@ -282,7 +282,7 @@ async def update(context: Context, request: Event) -> Event:
         models = [str(request["spec"])]
     wanted = [parse_wanted(model) for model in models]
     context.tree.invalidate()
-    if any(item.spec.namespace not in context.tree.hubs for item in wanted):
+    if any(not context.tree.hub(item.spec.model) for item in wanted):
         await _ask_again(context)
     changes = [await _update(context, pins, item) for item in wanted]
     return {"changes": changes}
@@ -324,7 +324,7 @@ async def _update(context: Context, pins: list[Pin], wanted: Wanted) -> dict[str
 
 def _before(context: Context, pins: Mapping[Spec, Pin]) -> str | None:
     """The pinned version to update from: the newest, or for commits the one pinned last."""
-    if any(spec.namespace in context.tree.hubs for spec in pins):
+    if any(context.tree.hub(spec.model) for spec in pins):
         return max(pins.values(), key=lambda pin: pin.pinned_at).spec.version
     return newest([spec.version for spec in pins])
 

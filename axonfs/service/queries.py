@@ -19,7 +19,7 @@ from axonfs.errors import AxonError, UnavailableError, UsageError
 from axonfs.formats.listing import Listing
 from axonfs.formats.listing import search as matching
 from axonfs.formats.manifest import Manifest
-from axonfs.names import Spec, parse_spec, printable, version_key
+from axonfs.names import OCI, Spec, parse_spec, printable, version_key
 from axonfs.service.context import Context, Event, resolve, versions_of
 from axonfs.sources import Hub
 from axonfs.store import ObjectInfo, Pin, Store
@@ -78,6 +78,8 @@ async def search(context: Context, request: Event) -> Event:
     query, tree = _sendable(str(request.get("query", ""))), context.tree
     sources = [str(name) for name in request.get("sources") or (REGISTRY,)]
     found = await search_registries(tree, query) if REGISTRY in sources else []
+    if REGISTRY in sources and not tree.offline:
+        found += await _search_oci(context, query)
     found += await _search_hubs(tree, query, [name for name in sources if name != REGISTRY])
     if tree.offline or tree.outages.fault():
         local = await trio.to_thread.run_sync(_local_listings, context.store)
@@ -91,12 +93,28 @@ async def search(context: Context, request: Event) -> Event:
     for error in errors:
         await context.note(error)
     listed = await trio.to_thread.run_sync(_listings, context.store, found)
-    return {"models": listed, "registries": len(tree.registries)}
+    return {"models": listed, "registries": len(tree.registries) + len(oci_of(tree))}
 
 
 def _sendable(query: str) -> str:
     """Replace bytes that are not UTF-8 by `?`, since a URL cannot have them."""
     return query.encode(errors="replace").decode()
+
+
+async def _search_oci(context: Context, query: str) -> list[Listing]:
+    """What OCI registries have; one that does not answer, or lists nothing, leads to a note."""
+    found = []
+    for name in oci_of(context.tree):
+        try:
+            found += await search_hub(context.tree, name, query)
+        except AxonError as exc:
+            await context.note(str(exc))
+    return found
+
+
+def oci_of(tree: Tree) -> list[str]:
+    """The names of the OCI registries."""
+    return [name for name, hub in tree.hubs.items() if hub.namespace == OCI]
 
 
 async def _search_hubs(tree: Tree, query: str, names: list[str]) -> list[Listing]:
@@ -170,7 +188,7 @@ async def info(context: Context, request: Event) -> Event:
     manifest = version.manifest
     files = await trio.to_thread.run_sync(_files, context.store, manifest)
     pin = await trio.to_thread.run_sync(_pin_of, context.store, manifest.spec)
-    hub = context.tree.hubs.get(manifest.spec.namespace)
+    hub = context.tree.hub(manifest.spec.model)
     return {
         "version": {
             **_names(manifest.spec),
@@ -240,7 +258,7 @@ async def versions(context: Context, request: Event) -> Event:
         raise context.tree.outages.not_found(spec.model)
     listed = await _listed_sizes(context)
     named = [Spec(spec.namespace, spec.name, version) for version in found.versions]
-    if spec.namespace not in context.tree.hubs:  # a hub has many commits, and counts requests
+    if not context.tree.hub(spec.model):  # a hub has many commits, and counts requests
         await _fetch_manifests(
             context, [item for item in named if not listed.get(item)][-MOST_MANIFESTS:]
         )

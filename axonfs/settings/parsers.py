@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from axonfs.names import HUBS, printable
+from axonfs.names import HUBS, printable, valid_segment
 
 PREFETCH = ("auto", "off", "all")
 LOG_FORMATS = ("text", "json")
@@ -40,6 +40,15 @@ S3_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "sse": ("AES256", "aws:kms", "aws:kms:dsse"),
     "sse_kms_key_id": (),
 }
+# What an oci URL may say of its registry: the name of its directory below oci/, other registries to
+# read from first, and whether to use http (by default for this machine only).
+OCI_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "alias": (),
+    "mirror": (),
+    "plain_http": ("yes", "no"),
+}
+_OCI_HOST = re.compile(r"(?:[a-zA-Z0-9.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?")
+_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*")
 _BUCKET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,254}")
 
 # One slash is enough: pathlib makes `http:/host` of `http://host`.
@@ -74,13 +83,15 @@ def parse_registry_url(value: object) -> str:
     text = str(value).strip()
     if text.startswith("s3://"):
         return _s3_url(text)
+    if text.startswith("oci://"):
+        return _oci_url(text)
     if text.startswith(("/", "./", "../", "~", "file:")) or text in (".", ".."):
         return "file://" + quote(os.fsencode(parse_path(text)), safe="/+")
     try:
         return parse_web_url(text)
     except NotWebError:
         raise ValueError(
-            "is not an http://, https:// or s3:// URL, nor a path like /srv/registry"
+            "is not an http://, https://, s3:// or oci:// URL, nor a path like /srv/registry"
         ) from None
 
 
@@ -119,15 +130,62 @@ def _s3_url(text: str) -> str:
 
 def s3_options(query: str) -> dict[str, str]:
     """The options in the query of an s3 URL."""
+    return dict(_options(query, S3_OPTIONS))
+
+
+def _options(query: str, known: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:
     try:
-        found = dict(parse_qsl(query, strict_parsing=True)) if query else {}
+        found = parse_qsl(query, strict_parsing=True) if query else []
     except ValueError as exc:
         raise ValueError("has a malformed query; write ?name=value&name=value") from exc
-    for name, text in found.items():
-        if name not in S3_OPTIONS:
-            raise ValueError(f"has an unknown option; options: {', '.join(S3_OPTIONS)}")
-        if (words := S3_OPTIONS[name]) and text not in words:
+    for name, text in found:
+        if name not in known:
+            raise ValueError(f"has an unknown option; options: {', '.join(known)}")
+        if (words := known[name]) and text not in words:
             raise ValueError(f"has an invalid {name}; allowed: {', '.join(words)}")
+    return found
+
+
+def _oci_url(text: str) -> str:
+    parts = urlsplit(text)
+    if not _plain(text) or parts.fragment:
+        raise ValueError("has spaces, a fragment, or characters that must be percent-encoded")
+    host = oci_host(parts.netloc)
+    prefix = oci_repository(parts.path.strip("/"))
+    oci_options(parts.query)
+    url = f"oci://{host}/{prefix}".rstrip("/")
+    return url + (f"?{parts.query}" * bool(parts.query))
+
+
+def oci_host(text: str) -> str:
+    """A registry's host, with its port if it has one."""
+    if "@" in text:
+        raise ValueError("has credentials in it; use `docker login`")
+    if not _OCI_HOST.fullmatch(text):
+        raise ValueError("has no valid host; write oci://host/prefix")
+    return text.lower()
+
+
+def oci_repository(text: str) -> str:
+    """A repository's name, or a prefix of one; may be empty."""
+    if text and not all(map(_REPOSITORY.fullmatch, text.split("/"))):
+        hint = "lower-case letters, digits, and . _ - between them"
+        raise ValueError(f"has '{printable(text)}', which is no name of a repository: {hint}")
+    return text
+
+
+def oci_options(query: str) -> list[tuple[str, str]]:
+    """The options in the query of an oci URL; only `mirror` may be repeated."""
+    found = _options(query, OCI_OPTIONS)
+    for name, text in found:
+        if name == "alias" and not valid_segment(text):
+            raise ValueError(f"has an invalid alias '{printable(text)}'")
+        if name == "mirror":
+            host, _, prefix = text.partition("/")
+            oci_host(host), oci_repository(prefix)
+    single = [name for name, _ in found if name != "mirror"]
+    if len(set(single)) < len(single):
+        raise ValueError("has an option twice")
     return found
 
 

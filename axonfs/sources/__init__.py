@@ -10,7 +10,9 @@ from axonfs.sources.hub import HubSource
 from axonfs.sources.hubcache import HubCache
 from axonfs.sources.hubs import configured as configured_hubs
 from axonfs.sources.hubs import hub_tokens
+from axonfs.sources.oci import OciRegistry, oci_registries
 from axonfs.sources.registry import RegistrySource
+from axonfs.sources.signers import RegistrySigners
 from axonfs.sources.source import Hub, Source
 
 __all__ = [
@@ -19,8 +21,11 @@ __all__ = [
     "Hub",
     "HubCache",
     "HubSource",
+    "OciRegistry",
+    "RegistrySigners",
     "RegistrySource",
     "Source",
     "configured_hubs",
     "hub_tokens",
+    "oci_registries",
 ]

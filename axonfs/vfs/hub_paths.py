@@ -13,13 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from axonfs.catalog.tree import Tree, Version
+from axonfs.catalog.tree import Tree
 from axonfs.errors import AccessDeniedError, AxonError, NotFoundError, OfflineError
-from axonfs.names import LATEST, Spec, is_commit, spec_of, valid_segment
-
-Path = tuple[str, ...]
-# What is at a path: a directory above the versions (None), a version, or the target of a symlink.
-Found = Version | str | None
+from axonfs.names import LATEST, OCI, Spec, is_commit, spec_of, valid_segment
+from axonfs.vfs.oci_paths import Found, OciPaths, Path
 
 MODEL_DEPTH = 3  # of hf/<org>/<name>
 _PROBED = (".json", ".safetensors", ".jinja", ".py", ".txt")
@@ -52,14 +49,18 @@ class HubPaths:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
+        self._oci = OciPaths(tree)
 
     def has(self, path: Path) -> bool:
         """Whether `path` is in the namespace of a hub."""
+        if path[:1] == (OCI,):
+            return bool(self._oci.aliases)
         return bool(path) and path[0] in self._tree.hubs
 
     async def known(self) -> set[str]:
-        """The hubs with local versions."""
-        return (await self._tree.local()).directories[()].children & self._tree.hubs.keys()
+        """The hubs with local versions, and the namespace of the OCI registries."""
+        local = (await self._tree.local()).directories[()].children & self._tree.hubs.keys()
+        return local | ({OCI} if self._oci.aliases else set())
 
     async def lookup(self, path: Path) -> Found:
         """What is at `path`.
@@ -68,6 +69,8 @@ class HubPaths:
             NotFoundError: there is no such model or revision.
             AxonError: the hub did not answer, or refused.
         """
+        if path[0] == OCI and len(path) > 1 and not is_probe(path[-1]):
+            return await self._oci.lookup(path)
         probed = len(path) > MODEL_DEPTH and is_probe(path[-1])
         if probed or (not all(map(valid_segment, path)) and spec_of(path) is None):
             raise NotFoundError("no such model or revision", path="/".join(path))
@@ -85,11 +88,17 @@ class HubPaths:
         """
         directory = (await self._tree.local()).directory(path)
         names: dict[str, Found] = dict.fromkeys(directory.children)
-        if directory.versions or len(path) == MODEL_DEPTH:
-            names |= await self._aliases(path, known=bool(directory.versions))
+        if path == (OCI,):
+            return dict.fromkeys(self._oci.aliases)
+        if directory.versions or self._may_be_model(path):
+            known = bool(directory.versions or directory.children)
+            names |= await self._aliases(path, known=known)
         for version in directory.versions:
             names[version] = await self._revision((*path, version))
         return names
+
+    def _may_be_model(self, path: Path) -> bool:
+        return len(path) >= MODEL_DEPTH if path[0] == OCI else len(path) == MODEL_DEPTH
 
     async def names(self, path: Path) -> set[str]:
         """The names in `listing` that are known; waits for no hub."""

@@ -19,7 +19,8 @@ from axonfs.catalog.tree import Tree, Version
 from axonfs.errors import AxonError, NotFoundError
 from axonfs.formats.manifest import FileEntry
 from axonfs.names import LATEST, Spec, spec_of, valid_segment, version_key
-from axonfs.vfs.hub_paths import Found, HubPaths, is_probe
+from axonfs.vfs.hub_paths import HubPaths, is_probe
+from axonfs.vfs.oci_paths import Found
 
 MANIFEST = "manifest.yaml"
 CONTROL = ".axonfs"

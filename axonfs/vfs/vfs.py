@@ -169,9 +169,11 @@ class Vfs:
             case File(entry=entry, version=version):
                 local, complete = self._local(place)
                 ttl = FOREVER if complete else self._until_it_grows(place)
-                mode, mtime = stat.S_IFREG | 0o444, version.manifest.created
+                mtime, bits = version.manifest.created, 0o555 if entry.executable else 0o444
                 blocks = _blocks(entry.size, local)
-                return Attributes(inode, mode, entry.size, blocks, mtime, 1, ttl, FOREVER)
+                return Attributes(
+                    inode, stat.S_IFREG | bits, entry.size, blocks, mtime, 1, ttl, FOREVER
+                )
             case Text(size=size, mtime=mtime, live=live):
                 ttl, blocks = 0.0 if live else FOREVER, _blocks(size, size)
                 return Attributes(inode, stat.S_IFREG | 0o444, size, blocks, mtime, 1, ttl, ttl)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from trio.testing import MockClock
 
+from tests.support.dockerregistry import DockerRegistry
+from tests.support.dockerregistry import docker_registry as started
 from tests.support.faulty import FaultyOrigin
 from tests.support.registry import RegistryServer
 from tests.support.seaweed import BUCKET, Seaweed, seaweedfs
@@ -78,6 +80,13 @@ def bucket_url(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, text in seaweed.environment().items():
         monkeypatch.setenv(name, text)
     return f"s3://{BUCKET}/{secrets.token_hex(4)}/reg"
+
+
+@pytest.fixture(scope="session")
+def docker_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
+    """An OCI registry that anybody may read and write."""
+    with started(tmp_path_factory.mktemp("docker-registry")) as server:
+        yield server
 
 
 @pytest.fixture

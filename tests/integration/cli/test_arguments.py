@@ -97,7 +97,10 @@ def test_a_hubs_namespace_is_not_published_into(run: Run, tmp_path: Path, hub: s
         ("http://h/?sig=1", "'http://h/?sig=1' has a query"),
         ("http://u:pw@h/", "'http://…@h/' has credentials"),
         ("s3://bucket?x=1", "'s3://bucket?x=1' has an unknown option; options: profile, region"),
-        ("srv/registry", "'srv/registry' is not an http://, https:// or s3:// URL, nor a path"),
+        (
+            "srv/registry",
+            "'srv/registry' is not an http://, https://, s3:// or oci:// URL, nor a path",
+        ),
         ("file://host/srv", "'file://host/srv' is not a file URL of this machine"),
     ],
 )
@@ -116,7 +119,7 @@ def test_a_url_that_no_registry_has_is_shown_as_it_was_typed(
         ("registries: {a: b}", "registries: a mapping is not a list of URLs"),
         (
             "registries: [1, null]",
-            "registries: '1' is not an http://, https:// or s3:// URL, nor a path",
+            "registries: '1' is not an http://, https://, s3:// or oci:// URL, nor a path",
         ),
         ("sources: [hf, moon]", "sources: 'hf moon' is neither 'none' nor a list of"),
         ("offline: null", "offline: 'null' is neither true nor false"),

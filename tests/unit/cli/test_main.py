@@ -193,7 +193,10 @@ def test_a_cancelled_nursery_does_not_hide_the_fault(monkeypatch: pytest.MonkeyP
         (["config", "get", "colour"], "no setting 'colour'"),
         (["config", "set", "streams", "many"], "streams: 'many'"),
         (["config", "set", "tokens", "s3cret"], "does not belong on the command line"),
-        (["registry", "add", "not-a-url"], "is not an http://, https:// or s3:// URL, nor a path"),
+        (
+            ["registry", "add", "not-a-url"],
+            "is not an http://, https://, s3:// or oci:// URL, nor a path",
+        ),
         (["search", "x", "--registry", "nope"], "registries"),
         (["list", "--format", "xml"], "xml"),
     ],

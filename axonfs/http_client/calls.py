@@ -1,0 +1,115 @@
+"""Single requests of any method, whole answers: log-ins, and writes to registries.
+
+Beside documents.py and bodies.py, which read. Follows no redirects and retries nothing. Blocking;
+any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, Self
+
+import httpcore
+
+from axonfs.errors import MalformedError
+from axonfs.http_client.answers import HEADERS, Answer, check_framing
+from axonfs.http_client.connections import blocking_connections, request, translating
+from axonfs.http_client.faults import fault
+from axonfs.http_client.fields import fields
+from axonfs.http_client.limits import Limits
+from axonfs.http_client.routes import Routes, Trust
+from axonfs.http_client.urls import Url, shown
+from axonfs.units import size
+
+MAX_ANSWER = 4 << 20
+
+
+class Said(NamedTuple):
+    """An answer and its body."""
+
+    answer: Answer
+    body: bytes
+
+
+class Calls:
+    """A client for single requests; `with` closes its connections.
+
+    Args:
+        trust: the certificate authorities; by default the system's.
+    """
+
+    def __init__(self, limits: Limits | None = None, trust: Trust | None = None) -> None:
+        self._limits = limits or Limits()
+        self._trust = trust or Trust()
+        self._routes = Routes.of_environment()
+        self._pools: dict[tuple[bool, Url | None], httpcore.ConnectionPool] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        with self._lock:
+            pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            pool.close()
+
+    def send(
+        self,
+        method: str,
+        url: Url,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | Iterator[bytes] = b"",
+        length: int | None = None,
+        limit: int = MAX_ANSWER,
+    ) -> Said:
+        """The answer to one request, whatever its status is.
+
+        Args:
+            length: of `content`, if that is no bytes.
+            limit: the maximum size of the answer's body.
+
+        Raises:
+            AxonError: there is no answer; `transient` says whether to try again.
+            MalformedError: the answer is larger than `limit`.
+        """
+        proxy = self._routes.proxy(url.origin)
+        sent = {**HEADERS, **url.credentials, **(headers or {})}
+        if method not in ("GET", "HEAD"):
+            count = len(content) if isinstance(content, bytes) else length
+            sent["Content-Length"] = str(count)
+        limits = self._limits
+        parts = request(
+            url,
+            sent,
+            connect=limits.connect,
+            wait=limits.stall,
+            forwarded=proxy is not None and not url.origin.secure,
+        )
+        with translating(url, limits):
+            pool = self._pool(url.origin.secure, proxy)
+            with pool.stream(method, content=content, **parts) as response:
+                answer = Answer(str(url), response.status, fields(response.headers))
+                check_framing(answer)
+                return Said(answer, _body(response, url, limit))
+
+    def _pool(self, secure: bool, proxy: Url | None) -> httpcore.ConnectionPool:
+        with self._lock:
+            key = secure, proxy
+            if key not in self._pools:
+                self._pools[key] = blocking_connections(secure, proxy, self._trust)
+            return self._pools[key]
+
+
+def _body(response: httpcore.Response, url: Url, limit: int) -> bytes:
+    body = bytearray()
+    for piece in response.iter_stream():
+        body += piece
+        if len(body) > limit:
+            raise fault(MalformedError, f"the answer is larger than {size(limit)}", shown(str(url)))
+    return bytes(body)

@@ -1,0 +1,47 @@
+"""What a registry's refusal means, as an AxonError that says what to do. Pure."""
+
+from __future__ import annotations
+
+import json
+
+from axonfs.errors import AccessDeniedError, AxonError, UnavailableError
+from axonfs.http_client import Answer
+from axonfs.names import plain
+
+
+def said_of(body: bytes) -> str:
+    """The code and the message of a registry's error, for people; empty if it has none."""
+    try:
+        found = json.loads(body)
+        first = found["errors"][0]
+        return plain(": ".join(filter(None, (str(first.get("code") or ""), _message(first)))))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return ""
+
+
+def _message(item: dict[str, object]) -> str:
+    text = item.get("message")
+    return text if isinstance(text, str) else ""
+
+
+def denied(what: str, source: str, host: str, status: int, *, known: bool) -> AccessDeniedError:
+    """The error for a registry that refuses a request.
+
+    Args:
+        known: whether the request was made with credentials.
+    """
+    hint = f"log in: docker login {host}"
+    if known:
+        hint = f"use an account that may do this: docker login {host}"
+    error = AccessDeniedError(what, source=source, hint=hint)
+    error.status = status
+    return error
+
+
+def refusal(answer: Answer, body: bytes, what: str) -> AxonError:
+    """The error for an answer to a write that is not the expected one."""
+    said = said_of(body)
+    text = f"the registry answered {answer.status} to {what}" + (f" ({said})" if said else "")
+    error = answer.fault(UnavailableError, text, transient=answer.status >= 500)
+    error.transient = error.transient or answer.status in (408, 429)
+    return error

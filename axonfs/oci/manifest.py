@@ -1,0 +1,202 @@
+"""OCI manifests of models: which files they name, and where their bytes are.
+
+Pure. Three layouts are read, in any mixture: the CNCF ModelPack specification
+(application/vnd.cncf.model.*), KitOps (application/vnd.kitops.modelkit.*), and plain ORAS files,
+which have a title. Everything comes from outside and is checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from axonfs.errors import MalformedError
+from axonfs.formats.manifest import MAX_FILES, MAX_SIZE
+from axonfs.names import check_path, plain, printable
+
+MAX_MANIFEST_BYTES = 4 << 20  # as much as registries accept
+MAX_CONFIG_BYTES = 1 << 20
+IMAGE = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+MODELPACK = "application/vnd.cncf.model.manifest.v1+json"
+MODELPACK_CONFIG = "application/vnd.cncf.model.config.v1+json"
+FILEPATH = "org.cncf.model.filepath"
+METADATA = "org.cncf.model.file.metadata+json"
+TITLE = "org.opencontainers.image.title"
+CREATED = "org.opencontainers.image.created"
+_UNPACK = "io.deis.oras.content.unpack"
+_REFERENCE = "vnd.docker.reference.type"
+_LISTS = (INDEX, "application/vnd.docker.distribution.manifest.list.v2+json")
+_CONTAINERS = (
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+)
+_MODELS = ("application/vnd.cncf.model.", "application/vnd.kitops.modelkit.")
+_PACKINGS = re.compile(r"\.(tar(?:[+.](?:gzip|gz|zstd))?|raw)$")
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A blob: `digest` is its sha256 in hex."""
+
+    media_type: str
+    digest: str
+    size: int
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of a model.
+
+    Args:
+        packing: `raw`: its bytes are those of the file at `path`; `tar` or `tar+gzip`: an archive,
+            whose files lie below the directory of the version.
+        executable: whether the owner may execute the file.
+    """
+
+    blob: Descriptor
+    path: str
+    packing: str
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model's manifest."""
+
+    config: Descriptor
+    layers: tuple[Layer, ...]
+    annotations: Mapping[str, str]
+
+
+def digest_of(raw: bytes) -> str:
+    """The sha256 that names a manifest."""
+    return hashlib.sha256(raw).hexdigest()
+
+
+def parse(raw: bytes) -> Model | str:
+    """The model in a manifest, or the digest of the one manifest that an index has.
+
+    Raises:
+        MalformedError: it is no model, or breaks a rule.
+    """
+    root = _document(raw)
+    kind = root.get("mediaType")
+    if kind in _LISTS or ("manifests" in root and "layers" not in root):
+        return _only(root)
+    layers = root.get("layers")
+    if not isinstance(layers, list):
+        raise MalformedError(f"it is no manifest of a model: its media type is {_shown(kind)}")
+    if len(layers) > MAX_FILES:
+        raise MalformedError(f"the manifest has {len(layers):,} layers, more than {MAX_FILES:,}")
+    config = _descriptor(root.get("config"), "the config")
+    found = tuple(_layer(number, item, config) for number, item in enumerate(layers, 1))
+    _refuse_repeated(found)
+    return Model(config, found, _annotations(root.get("annotations")))
+
+
+def _refuse_repeated(layers: Iterable[Layer]) -> None:
+    blobs: dict[str, str] = {}
+    for layer in layers:
+        if layer.packing == "raw" and blobs.setdefault(layer.path, layer.blob.digest) != (
+            layer.blob.digest
+        ):
+            raise MalformedError(f"two layers have the path '{printable(layer.path)}'")
+
+
+def _document(raw: bytes) -> dict[str, Any]:
+    try:
+        root = json.loads(raw)
+    except (ValueError, RecursionError) as exc:
+        page = raw.lstrip()[:1] == b"<"
+        what = "the registry answered with a web page" if page else "the manifest is not JSON"
+        raise MalformedError(what, hint="check the registry's URL") from exc
+    if not isinstance(root, dict):
+        raise MalformedError("the manifest is not a JSON object")
+    if root.get("schemaVersion") == 1:
+        raise MalformedError("it is a manifest of Docker's schema 1, which has no sizes")
+    return root
+
+
+def _only(root: Mapping[str, Any]) -> str:
+    """The digest of the only manifest of an index; attestations do not count."""
+    items = root.get("manifests")
+    listed = items if isinstance(items, list) else []
+    found = [
+        _descriptor(item, "a manifest of the index")
+        for item in listed
+        if isinstance(item, dict) and _REFERENCE not in _annotations(item.get("annotations"))
+    ]
+    if len(found) == 1:
+        return found[0].digest
+    what = f"it is an index of {len(found)} manifests, such as one per platform, and no model"
+    names = ", ".join(f"@sha256:{item.digest}" for item in found[:3])
+    raise MalformedError(what, hint=f"name one of them: {names}" if names else None)
+
+
+def _layer(number: int, item: object, config: Descriptor) -> Layer:
+    blob = _descriptor(item, f"layer {number}")
+    named = blob.annotations.get(FILEPATH) or blob.annotations.get(TITLE) or ""
+    packing = _packing(blob)
+    if packing == "raw" and not named:
+        if config.media_type in _CONTAINERS:
+            raise MalformedError("it is a container image and no model")
+        what = f"layer {number} of media type {_shown(blob.media_type)} names no file"
+        raise MalformedError(what, hint="models have layers with a file path or a title")
+    path = named.removeprefix("./").rstrip("/")
+    if packing != "raw" and path in ("", "."):
+        return Layer(blob, "", packing)
+    return Layer(blob, check_path(path), packing, executable=_executable(blob))
+
+
+def _packing(blob: Descriptor) -> str:
+    """How the bytes of a layer are packed."""
+    match = _PACKINGS.search(blob.media_type)
+    if blob.media_type.startswith(_MODELS) and match:
+        return match.group(1).replace(".", "+").replace("+gz", "+gzip").replace("ipip", "ip")
+    if blob.annotations.get(_UNPACK) == "true":
+        return "tar+gzip"
+    return "raw"
+
+
+def _executable(blob: Descriptor) -> bool:
+    """Whether the layer's file metadata has the bit for the owner."""
+    try:
+        mode = json.loads(blob.annotations.get(METADATA, "null"))["mode"]
+        return isinstance(mode, int) and bool(mode & 0o100)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False
+
+
+def _descriptor(item: object, what: str) -> Descriptor:
+    if not isinstance(item, dict):
+        raise MalformedError(f"{what} is not a descriptor")
+    size, text = item.get("size"), str(item.get("digest"))
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= MAX_SIZE:
+        raise MalformedError(f"{what} has no valid size")
+    match = _DIGEST.fullmatch(text)
+    if match is None:
+        raise MalformedError(f"{what} has '{printable(text, 80)}', which is no sha256 digest")
+    kind = item.get("mediaType")
+    return Descriptor(
+        kind if isinstance(kind, str) else "",
+        match.group(1),
+        size,
+        _annotations(item.get("annotations")),
+    )
+
+
+def _annotations(node: object) -> dict[str, str]:
+    if not isinstance(node, dict):
+        return {}
+    return {key: text for key, text in node.items() if isinstance(text, str)}
+
+
+def _shown(kind: object) -> str:
+    return f"'{plain(kind, 80)}'" if isinstance(kind, str) and kind else "not given"

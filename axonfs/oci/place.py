@@ -1,0 +1,110 @@
+"""The URL of an OCI registry: `oci://host/repository-prefix?option=value&…`.
+
+The options say how to reach the registry and what its directory is called; they are no part of its
+name. URLs of what it has are `oci://host/v2/…`, with the path that the registry itself uses. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from axonfs.errors import UsageError
+from axonfs.names import printable
+from axonfs.settings.parsers import oci_host, oci_options, oci_repository
+
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_FORM = "write oci://host/repository:tag"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A registry, and how to reach it.
+
+    Args:
+        prefix: of the names of its repositories; empty, or ends with a slash.
+        alias: the name of its directory below oci/.
+        mirrors: `host/prefix` of registries to ask first.
+    """
+
+    host: str
+    prefix: str
+    alias: str
+    mirrors: tuple[str, ...] = ()
+    plain_http: bool = False
+
+    @property
+    def url(self) -> str:
+        """The URL without options."""
+        return f"oci://{self.host}/{self.prefix}".rstrip("/")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One tag of a repository."""
+
+    place: Place
+    repository: str
+    tag: str
+
+    def __str__(self) -> str:
+        return f"oci://{self.place.host}/{self.repository}:{self.tag}"
+
+
+def place_of(url: str) -> Place:
+    """
+    Raises:
+        ValueError: it is not the URL of an OCI registry.
+    """
+    parts = urlsplit(url)
+    options = oci_options(parts.query)
+    host, prefix = oci_host(parts.netloc), oci_repository(parts.path.strip("/"))
+    named = dict(options)
+    return Place(
+        host,
+        f"{prefix}/" if prefix else "",
+        named.get("alias") or default_alias(host),
+        tuple(text for name, text in options if name == "mirror"),
+        named["plain_http"] == "yes" if "plain_http" in named else is_local(host),
+    )
+
+
+def reference_of(url: str) -> Reference:
+    """
+    Raises:
+        UsageError: it is not `oci://host/repository:tag`.
+    """
+    bare, _, query = url.partition("?")
+    name, colon, tag = bare.rpartition(":")
+    try:
+        if not colon or "/" in tag or not _TAG.fullmatch(tag):
+            raise ValueError("names no tag")
+        place = place_of(f"{name}?{query}" if query else name)
+    except ValueError as exc:
+        raise UsageError(f"'{printable(url)}' {exc}", hint=_FORM) from exc
+    if not place.prefix:
+        raise UsageError(f"'{printable(url)}' names no repository", hint=_FORM)
+    return Reference(place, place.prefix.rstrip("/"), tag)
+
+
+def default_alias(host: str) -> str:
+    """The alias of a registry that is given none: its host, as a name of a directory."""
+    return host.replace("[", "").replace("]", "").replace(":", "-").lstrip("-") or "local"
+
+
+def is_local(host: str) -> bool:
+    """Whether `host`, which may have a port, is this machine. Then http is used, as docker does."""
+    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+def repository_of(url: str) -> str:
+    """The repository in the URL of a document or a blob; empty if it is of none."""
+    path = urlsplit(url).path.removeprefix("/v2/")
+    match = re.fullmatch(r"(.+?)/(?:manifests|blobs|tags|referrers)/.*", path)
+    return match.group(1) if match else ""

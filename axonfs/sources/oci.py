@@ -1,0 +1,356 @@
+"""An OCI registry as a source: models/oci/<alias>/<repository>/<tag or digest>.
+
+A repository is a model, and a manifest with its digest is a version, which never changes. Tags are
+names for versions, and may move. As of a hub's commit, the files that an OCI manifest names become
+a manifest of kind Snapshot, which is kept like any other one. Trio only.
+
+    version   sha256-<digest of the OCI manifest>
+    base      oci://<host>/<repository>@sha256:<digest>/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable, Mapping
+
+import trio
+
+from axonfs.errors import (
+    AccessDeniedError,
+    AxonError,
+    DeadlineError,
+    MalformedError,
+    NotFoundError,
+    UnavailableError,
+    UsageError,
+    VanishedError,
+    naming,
+)
+from axonfs.formats import leftout
+from axonfs.formats.chunktable import ChunkTable
+from axonfs.formats.listing import Listing, Versions, ranked
+from axonfs.formats.manifest import SNAPSHOT, FileEntry, Manifest, parse_manifest, render_manifest
+from axonfs.formats.package import Package
+from axonfs.http_client.documents import Documents
+from axonfs.http_client.location import Location
+from axonfs.names import (
+    LATEST,
+    OCI,
+    Spec,
+    newest,
+    oci_digest,
+    oci_version,
+    version_key,
+)
+from axonfs.oci import Place, place_of
+from axonfs.oci.config import About, about
+from axonfs.oci.credentials import credentials_of
+from axonfs.oci.manifest import MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Model, digest_of, parse
+from axonfs.sources.kept import KeptDocuments
+from axonfs.sources.oci_lists import OciLists
+from axonfs.sources.source import DocumentCache
+
+log = logging.getLogger(__name__)
+
+MAX_PAGE_BYTES = 4 << 20
+# Tags of one repository that are listed with their digests, the newest by name; each is a request.
+MAX_TAGS = 200
+AT_ONCE = 16
+FOUND = 50
+
+
+class OciRegistry:
+    """The registry at `place`; implements `axonfs.sources.source.Hub`.
+
+    Args:
+        documents: with a signer for oci URLs.
+        cache: answers of earlier runs, for use while the registry is down.
+    """
+
+    namespace = OCI
+
+    def __init__(
+        self, place: Place, documents: Documents, *, cache: DocumentCache | None = None
+    ) -> None:
+        self.url = place.url + "/"
+        self.name = place.url
+        self._place = place
+        self._root = f"oci://{place.host}/v2/"
+        self._documents = documents
+        self._lists = OciLists(place.host, documents, cache)
+        self._kept = KeptDocuments(documents, cache, {})
+
+    def __repr__(self) -> str:
+        return f"<OciRegistry {self.url}>"
+
+    @property
+    def denial(self) -> AccessDeniedError | None:
+        """None: a registry refuses single repositories, not all requests."""
+        return None
+
+    async def listings(
+        self, *, offline: bool = False, allow_stale: bool = False
+    ) -> list[Listing] | None:
+        """None: most registries do not list what they have."""
+        return None
+
+    def repository(self, model: str) -> str | None:
+        """The repository of a model; None if the name has none."""
+        rest = model.split("/")[2:]
+        return self._place.prefix + "/".join(rest) if rest else None
+
+    async def alias(
+        self, spec: Spec, *, offline: bool = False, allow_stale: bool = False
+    ) -> str | None:
+        """The version that a tag names now; None if the tag or the repository does not exist."""
+        if oci_digest(spec.version):
+            return spec.version
+        repository = self.repository(spec.model)
+        if repository is None:
+            return None
+        found = await self._tagged(
+            repository, spec.version, offline=offline, allow_stale=allow_stale
+        )
+        if found is None and spec.version == LATEST:
+            tags = await self._tags(repository, offline=offline, allow_stale=allow_stale)
+            named = newest(tags or [])
+            found = named and await self._tagged(
+                repository, named, offline=offline, allow_stale=allow_stale
+            )
+        return found or None
+
+    async def _tagged(
+        self, repository: str, tag: str, *, offline: bool = False, allow_stale: bool = False
+    ) -> str | None:
+        """The version that a tag names; that of the only manifest if it names an index of one."""
+        url = f"{self._root}{repository}/manifests/{tag}"
+        with naming(source=self._named(repository, f":{tag}")):
+            return await self._kept.get(
+                url, MAX_MANIFEST_BYTES, _version, offline=offline, allow_stale=allow_stale
+            )
+
+    async def versions(
+        self, model: str, *, offline: bool = False, allow_stale: bool = False
+    ) -> Versions | None:
+        """The tags, and the versions that they name."""
+        repository = self.repository(model)
+        if repository is None:
+            return None
+        tags = await self._tags(repository, offline=offline, allow_stale=allow_stale)
+        if tags is None:
+            return None
+        listed = sorted(tags, key=version_key)[-MAX_TAGS:]
+        if len(listed) < len(tags):
+            log.info("%s has %d tags; %d are listed", self._named(repository), len(tags), MAX_TAGS)
+        named = await self._versions_of(repository, listed, offline=offline)
+        latest = named.get(LATEST) or named.get(newest(list(named)) or "")
+        return Versions(tuple(sorted(set(named.values()))), latest, named)
+
+    async def _versions_of(
+        self, repository: str, tags: Iterable[str], *, offline: bool
+    ) -> dict[str, str]:
+        """The versions by tag; what cannot be read is left out."""
+        found: dict[str, str] = {}
+        limiter = trio.CapacityLimiter(AT_ONCE)
+
+        async def ask(tag: str) -> None:
+            async with limiter:
+                try:
+                    version = await self._tagged(repository, tag, offline=offline, allow_stale=True)
+                except AxonError as exc:
+                    log.info("the tag is not listed: %s", exc)
+                    return
+            if version:
+                found[tag] = version
+
+        async with trio.open_nursery() as nursery:
+            for tag in tags:
+                nursery.start_soon(ask, tag)
+        return found
+
+    async def _tags(self, repository: str, *, offline: bool, allow_stale: bool) -> list[str] | None:
+        """All tags; None if the repository does not exist."""
+        path = f"{repository}/tags/list"
+        with naming(source=self._named(repository)):
+            if offline:
+                return await self._lists.stored(path)
+            try:
+                return await self._lists.names(path, "tags")
+            except NotFoundError:
+                return None
+            except (UnavailableError, DeadlineError):
+                stored = await self._lists.stored(path) if allow_stale else None
+                if stored is None:
+                    raise
+                return stored
+
+    async def facts(self, spec: Spec, *, offline: bool = False) -> Mapping[str, str | int]:
+        """Empty: a registry knows nothing of a model beside its versions."""
+        return {}
+
+    async def manifest(self, spec: Spec) -> tuple[Manifest, str] | None:
+        """A snapshot of the version in `spec`; None if the registry does not have it."""
+        repository, digest = self.repository(spec.model), oci_digest(spec.version)
+        if repository is None or digest is None:
+            return None
+        with naming(source=self._named(repository, f"@sha256:{digest}")):
+            model = await self._model(repository, digest)
+            if model is None:
+                return None
+            told = about(await self._config(repository, model), model.annotations)
+            manifest = await trio.to_thread.run_sync(_snapshot, spec, model, told)
+        leftout.warn(spec, manifest.left_out)
+        return manifest, f"{self._named(repository)}@sha256:{digest}/"
+
+    async def _model(self, repository: str, digest: str) -> Model | None:
+        """The model's manifest with this digest, or the only one of the index with it."""
+        for _ in range(2):
+            url = f"{self._root}{repository}/manifests/sha256:{digest}"
+            try:
+                raw = await self._proven(url, digest, MAX_MANIFEST_BYTES)
+            except NotFoundError:
+                return None
+            found = await trio.to_thread.run_sync(parse, raw)
+            if isinstance(found, Model):
+                return found
+            digest = found
+        raise MalformedError("it is an index of an index, and no model")
+
+    async def _config(self, repository: str, model: Model) -> bytes:
+        """The bytes of a model's config; empty if it is no document."""
+        blob = model.config
+        if not 2 < blob.size <= MAX_CONFIG_BYTES or "json" not in blob.media_type:
+            return b""
+        try:
+            url = f"{self._root}{repository}/blobs/sha256:{blob.digest}"
+            return await self._proven(url, blob.digest, blob.size)
+        except NotFoundError as exc:
+            raise VanishedError("the registry does not have the config of the manifest") from exc
+
+    async def _proven(self, url: str, digest: str, limit: int) -> bytes:
+        fetched = await self._documents.get(url, limit=limit)
+        assert fetched is not None  # no ETag was sent
+        found = digest_of(fetched.body)
+        if found != digest:
+            if fetched.body.lstrip()[:1] == b"<":
+                what = "the registry answered with a web page"
+                raise MalformedError(what, hint="check the registry's URL")
+            what = f"the registry sent other bytes: their sha256 is {found}, not {digest}"
+            raise MalformedError(what)
+        return fetched.body
+
+    async def table(self, base: str, entry: FileEntry) -> ChunkTable | None:
+        """None: OCI has no chunk tables."""
+        return None
+
+    def allows_unverified(self, base: str) -> bool:
+        """False: every layer has a digest."""
+        return False
+
+    def locate(self, base: str, entry: FileEntry) -> Location:
+        """The blob with a file's bytes. It may lead to a signed URL of the registry's storage."""
+        host, _, rest = base.removeprefix("oci://").partition("/")
+        repository = rest.rpartition("@")[0]
+        url = f"oci://{host}/v2/{repository}/blobs/sha256:{entry.digest}"
+        return Location(url, signed=True)
+
+    def locate_package(self, base: str, package: Package) -> list[Location]:
+        """Empty: no version has a package."""
+        return []
+
+    async def search(self, query: str) -> list[Listing]:
+        """The repositories whose names have every word of `query`, each with its newest tag.
+
+        Raises:
+            NotFoundError: the registry does not list its repositories.
+        """
+        words = query.casefold().split()
+        names = await self._repositories(query)
+        found = [name for name in map(self._own, names) if name and all(w in name for w in words)]
+        listed = [Listing(Spec(OCI, f"{self._place.alias}/{name}", LATEST)) for name in found]
+        return ranked(listed, query)[:FOUND]
+
+    async def _repositories(self, query: str) -> list[str]:
+        """The repositories that the registry lists; else the one whose name is `query`."""
+        try:
+            return await self._lists.names("_catalog", "repositories")
+        except (AccessDeniedError, NotFoundError, UnavailableError) as exc:
+            if isinstance(exc, UnavailableError) and exc.status is None:
+                raise
+            one = self._place.prefix + query
+            with contextlib.suppress(AxonError):
+                if await self._tags(one, offline=False, allow_stale=False):
+                    return [one]
+            what = "the registry does not list its repositories"
+            hint = f"give the full name of one, as {OCI}/{self._place.alias}/REPOSITORY"
+            raise NotFoundError(what, source=self.name, hint=hint) from exc
+
+    async def ping(self) -> None:
+        """Return if the registry answers and accepts the log-in.
+
+        Raises:
+            AxonError: it does not.
+        """
+        fetched = await self._documents.get(self._root, limit=MAX_PAGE_BYTES)
+        if fetched and fetched.body.lstrip()[:1] == b"<":
+            what = "it answers with a web page, so it is no OCI registry"
+            raise MalformedError(what, source=self.name, hint="check the URL")
+
+    def logged_in(self) -> bool:
+        """Whether docker has credentials for this registry. Blocking."""
+        return credentials_of(self._place.host) is not None
+
+    def _own(self, repository: str) -> str | None:
+        """The name of a repository below the prefix; None for others."""
+        name = repository.removeprefix(self._place.prefix)
+        ours = repository.startswith(self._place.prefix)
+        return name if ours else None
+
+    def _named(self, repository: str, reference: str = "") -> str:
+        return f"oci://{self._place.host}/{repository}{reference}"
+
+
+def oci_registries(
+    urls: Iterable[str], documents: Documents, cache: DocumentCache | None
+) -> dict[str, OciRegistry]:
+    """Those of the registries at `urls` that are OCI registries, by `names.hub_of`. Sends nothing.
+
+    Raises:
+        UsageError: two of them have the same alias.
+    """
+    found: dict[str, OciRegistry] = {}
+    for place in (place_of(url) for url in urls if url.startswith("oci:")):
+        name = f"{OCI}/{place.alias}"
+        if name in found:
+            what = f"two registries would both be {name}: {found[name].name} and {place.url}"
+            raise UsageError(what, hint="give one another name: oci://…?alias=NAME")
+        found[name] = OciRegistry(place, documents, cache=cache)
+    return found
+
+
+def _version(raw: bytes) -> str:
+    """The version of a manifest: its digest, or that of the only manifest of an index."""
+    found = parse(raw)
+    return oci_version(found if isinstance(found, str) else digest_of(raw))
+
+
+def _snapshot(spec: Spec, model: Model, told: About) -> Manifest:
+    files = [
+        FileEntry(layer.path, layer.blob.size, layer.blob.digest, executable=layer.executable)
+        for layer in model.layers
+        if layer.packing == "raw"
+    ]
+    usable, left_out = leftout.usable_files(files)
+    made = Manifest(
+        spec,
+        tuple(usable),
+        description=told.description,
+        license=told.license,
+        framework=told.framework,
+        format=told.format,
+        created=told.created,
+        kind=SNAPSHOT,
+        left_out=leftout.printable_paths(left_out),
+    )
+    return parse_manifest(render_manifest(made), spec)

@@ -1,0 +1,361 @@
+"""Reading OCI registries: log-ins and tokens, redirects, mirrors, lists, and odd answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from axonfs.errors import (
+    AccessDeniedError,
+    ChangedError,
+    MalformedError,
+    NotFoundError,
+    UsageError,
+)
+from axonfs.http_client import Bodies, Documents, Limits, Location, Routes
+from axonfs.names import Spec, oci_version, parse_spec
+from axonfs.oci import OciSigner, place_of
+from axonfs.sources import OciRegistry, oci_registries
+from tests.support.dockerregistry import DockerRegistry, Packed, sha256
+from tests.support.faulty import Exchange
+from tests.support.tinyoci import PASSWORD, USER, TinyOci, lay_out, put_blob, put_manifest
+
+BODY = bytes(range(256)) * 400
+REPOSITORY = "nlp/tiny"
+SPEC = parse_spec("oci/team/nlp/tiny@1.0")
+LIMITS = Limits(attempts=1)
+DIRECT = Routes({})
+
+
+def model() -> Packed:
+    return Packed().add("config.json", b"{}").add("model.bin", BODY)
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Docker's config file, without credentials."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    (tmp_path / "docker").mkdir()
+    return tmp_path / "docker/config.json"
+
+
+def log_in(docker: Path, host: str, password: str = PASSWORD) -> None:
+    entry = {"username": USER, "password": password}
+    docker.write_text(json.dumps({"auths": {host: entry}}))
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, docker: Path) -> Iterator[TinyOci]:
+    lay_out(tmp_path / "site", REPOSITORY, "1.0", model())
+    with TinyOci(tmp_path / "site") as server:
+        yield server
+
+
+class Reader:
+    """A source, and what its bytes are read with."""
+
+    def __init__(self, url: str, signer: OciSigner, documents: Documents, bodies: Bodies) -> None:
+        signer.learn([url])
+        self.source = OciRegistry(place_of(url), documents)
+        self.bodies = bodies
+
+    async def version(self) -> Spec:
+        found = await self.source.alias(SPEC)
+        assert found is not None
+        return Spec(SPEC.namespace, SPEC.name, found)
+
+    async def location(self) -> Location:
+        found = await self.source.manifest(await self.version())
+        assert found is not None
+        manifest, base = found
+        entry = manifest.file("model.bin")
+        assert entry is not None
+        return self.source.locate(base, entry)
+
+    def read(self, location: Location, start: int, stop: int, size: int = len(BODY)) -> bytes:
+        taken = bytearray()
+        self.bodies.read(
+            location, start, stop, size, lambda _, piece: taken.extend(piece), unit=1 << 16
+        )
+        return bytes(taken)
+
+
+Opened: TypeAlias = Callable[[str], Reader]
+
+
+@pytest.fixture
+async def opened() -> AsyncIterator[Opened]:
+    async with AsyncExitStack() as stack:
+        signer = OciSigner()
+        signers = {"oci": signer}
+        documents = Documents(LIMITS, routes=DIRECT, signers=signers)
+        await stack.enter_async_context(documents)
+        bodies = stack.enter_context(Bodies(LIMITS, routes=DIRECT, signers=signers))
+        yield lambda url: Reader(url, signer, documents, bodies)
+
+
+def url_of(tiny: TinyOci, more: str = "") -> str:
+    return f"oci://{tiny.host}?alias=team{more}"
+
+
+async def test_a_token_is_requested_for_the_repository_and_used_until_it_expires(
+    tiny: TinyOci, opened: Opened
+) -> None:
+    tiny.wants = "bearer"
+    reader = opened(url_of(tiny))
+    location = await reader.location()
+    assert reader.read(location, 0, 50) == BODY[:50]
+    asked = {"service": ["tiny"], "scope": [f"repository:{REPOSITORY}:pull"]}
+    assert tiny.queries == [asked]
+    tiny.token = "second"  # the first one is no longer accepted
+    assert reader.read(location, 50, len(BODY)) == BODY[50:]
+    assert tiny.queries == [asked, asked]
+
+
+async def test_a_token_is_renewed_before_its_end(tiny: TinyOci, opened: Opened) -> None:
+    tiny.wants, tiny.lifetime = "bearer", 0.001  # type: ignore[assignment]
+    reader = opened(url_of(tiny))
+    location = await reader.location()
+    refused = len(tiny.origin.requests) - len(tiny.seen("/token"))
+    reader.read(location, 0, 50)
+    reader.read(location, 50, 60)
+    requests = len(tiny.origin.requests) - len(tiny.seen("/token")) - refused
+    assert requests == 2  # neither was refused first
+
+
+@pytest.mark.parametrize("wants", ["bearer", "basic"])
+async def test_the_users_log_in_is_used(
+    tiny: TinyOci, opened: Opened, docker: Path, wants: str
+) -> None:
+    log_in(docker, tiny.host)
+    tiny.wants, tiny.open_to_all = wants, False
+    reader = opened(url_of(tiny))
+    assert reader.read(await reader.location(), 0, 50) == BODY[:50]
+
+
+@pytest.mark.parametrize("wants", ["bearer", "basic"])
+async def test_a_wrong_log_in_says_what_to_do(
+    tiny: TinyOci, opened: Opened, docker: Path, wants: str
+) -> None:
+    tiny.wants, tiny.open_to_all = wants, False
+    reader = opened(url_of(tiny))
+    with pytest.raises(AccessDeniedError, match=rf"log in: docker login {tiny.host}"):
+        await reader.location()
+    log_in(docker, tiny.host, "wrong")
+    with pytest.raises(AccessDeniedError, match=r"use an account that may .*: docker login"):
+        await reader.location()
+    log_in(docker, tiny.host)  # a mount goes on once the user has logged in again
+    assert reader.read(await reader.location(), 0, 50) == BODY[:50]
+
+
+async def test_blobs_may_be_behind_signed_urls_which_expire_and_get_no_token(
+    tiny: TinyOci, opened: Opened, docker: Path
+) -> None:
+    log_in(docker, tiny.host)
+    tiny.wants, tiny.signature = "bearer", "one"
+    reader = opened(url_of(tiny))
+    location = await reader.location()
+    before = len(tiny.seen("/blobs/"))
+    for start in range(0, 3000, 1000):
+        assert reader.read(location, start, start + 1000) == BODY[start : start + 1000]
+    assert len(tiny.seen("/blobs/")) == before + 1
+    tiny.signature = "two"
+    assert reader.read(location, 3000, len(BODY)) == BODY[3000:]
+    assert len(tiny.seen("/blobs/")) == before + 2
+    assert tiny.storage.requests
+    assert all("authorization" not in seen.headers for seen in tiny.storage.requests)
+
+
+async def test_a_registry_that_names_a_server_of_tokens_without_tls_gets_no_password(
+    tiny: TinyOci, opened: Opened, docker: Path
+) -> None:
+    log_in(docker, tiny.host)
+
+    def elsewhere(exchange: Exchange) -> None:
+        exchange.status = 401
+        exchange.headers["WWW-Authenticate"] = 'Bearer realm="ftp://evil.example.com/"'
+
+    tiny.fault = elsewhere
+    with pytest.raises(MalformedError, match="no usable server of tokens"):
+        await opened(url_of(tiny)).location()
+
+
+def page(exchange: Exchange) -> None:
+    exchange.status, exchange.body = 200, b"<html>Log in</html>"
+    exchange.headers = {"Content-Length": str(len(exchange.body))}
+
+
+async def test_a_web_page_is_no_registry(tiny: TinyOci, opened: Opened) -> None:
+    tiny.fault = page
+    reader = opened(url_of(tiny))
+    for failing in (
+        lambda: reader.source.alias(SPEC),
+        lambda: reader.source.manifest(Spec("oci", "team/nlp/tiny", oci_version("a" * 64))),
+        reader.source.ping,
+    ):
+        with pytest.raises(MalformedError, match=r"web page.*oci://.*; check the"):
+            await failing()
+    with pytest.raises(MalformedError, match=r"list is not JSON.*; check its URL"):
+        await reader.source.versions(SPEC.model)
+
+
+async def test_a_manifest_with_other_bytes_than_its_digest_says_is_refused(
+    tiny: TinyOci, opened: Opened, tmp_path: Path
+) -> None:
+    reader = opened(url_of(tiny))
+    spec = await reader.version()
+    manifests = tmp_path / "site/v2" / REPOSITORY / "manifests"
+    digest = spec.version.replace("-", ":")
+    (manifests / digest).write_bytes(json.dumps(Packed().add("x", b"y").manifest).encode())
+    with pytest.raises(MalformedError, match=rf"sent other bytes.*@{digest}"):
+        await reader.source.manifest(spec)
+
+
+async def test_a_manifest_that_is_huge_is_refused(
+    tiny: TinyOci, opened: Opened, tmp_path: Path
+) -> None:
+    put_manifest(tmp_path / "site", REPOSITORY, "huge", b" " * (4 << 20) + b"{}")
+    with pytest.raises(MalformedError, match=r"larger than 4\.0 MiB"):
+        await opened(url_of(tiny)).source.alias(parse_spec("oci/team/nlp/tiny@huge"))
+
+
+async def test_a_layer_with_another_size_than_its_manifest_says_is_refused(
+    tiny: TinyOci, opened: Opened, tmp_path: Path
+) -> None:
+    reader = opened(url_of(tiny))
+    location = await reader.location()
+    put_blob(tmp_path / "site", REPOSITORY, sha256(BODY), BODY + b"!")
+    with pytest.raises(ChangedError, match="bytes now"):
+        reader.read(location, 0, 50)
+
+
+async def test_a_mirror_is_read_first_and_the_registry_where_it_does_not_answer(
+    tiny: TinyOci, opened: Opened, tmp_path: Path
+) -> None:
+    lay_out(tmp_path / "other", f"proxy/{REPOSITORY}", "1.0", model())
+    with TinyOci(tmp_path / "other") as mirror:
+        reader = opened(url_of(tiny, f"&mirror={mirror.host}/proxy"))
+        location = await reader.location()
+        assert reader.read(location, 0, 50) == BODY[:50]
+        assert tiny.origin.requests == []
+        blob = tmp_path / "other/v2/proxy" / REPOSITORY / "blobs" / sha256(BODY)
+        blob.unlink()
+        assert reader.read(location, 50, 99) == BODY[50:99]
+        assert len(tiny.origin.requests) == 1
+    with pytest.raises(UsageError, match="used with other options"):
+        opened(url_of(tiny))
+    assert reader.read(location, 99, 199) == BODY[99:199]  # the mirror is gone
+
+
+async def test_a_list_in_pages_is_read_to_its_end(tiny: TinyOci, opened: Opened) -> None:
+    def pages(exchange: Exchange) -> None:
+        if "/tags/list" not in exchange.seen.path:
+            return
+        last = "last=a" in exchange.seen.path
+        exchange.body = json.dumps({"tags": ["1.0"] if last else ["a", "-bad", 3]}).encode()
+        exchange.headers["Content-Length"] = str(len(exchange.body))
+        if not last:
+            exchange.headers["Link"] = f'</v2/{REPOSITORY}/tags/list?last=a&n=2>; rel="next"'
+
+    tiny.fault = pages
+    found = await opened(url_of(tiny)).source.versions(SPEC.model)
+    assert found is not None
+    assert list(found.aliases) == ["1.0"]  # nothing is behind the tag `a`
+    assert tiny.seen("last=a")
+
+
+async def test_a_list_that_does_not_end_is_refused(tiny: TinyOci, opened: Opened) -> None:
+    def endless(exchange: Exchange) -> None:
+        exchange.headers["Link"] = '<?last=a>; rel="next"'
+
+    tiny.fault = endless
+    with pytest.raises(MalformedError, match="does not end"):
+        await opened(url_of(tiny)).source.versions(SPEC.model)
+
+
+async def test_latest_is_the_tag_else_the_newest_release(
+    docker_registry: DockerRegistry, opened: Opened, docker: Path
+) -> None:
+    tags = {name: docker_registry.push("pick/one", name, named(name)) for name in ("1.9", "1.10")}
+    source = opened(f"oci://{docker_registry.host}?alias=team").source
+    spec = parse_spec("oci/team/pick/one")
+    assert await source.alias(spec) == oci_version(tags["1.10"].removeprefix("sha256:"))
+    digest = docker_registry.push("pick/one", "latest", named("latest"))
+    assert await source.alias(spec) == oci_version(digest.removeprefix("sha256:"))
+    assert await source.alias(parse_spec("oci/team/pick/none")) is None
+    found = await source.versions(spec.model)
+    assert found is not None
+    assert (len(found.versions), found.latest) == (3, oci_version(digest.removeprefix("sha256:")))
+
+
+def named(name: str) -> Packed:
+    return Packed().add("name", name.encode())
+
+
+async def test_a_search_lists_repositories_where_the_registry_allows_it(
+    docker_registry: DockerRegistry, tiny: TinyOci, opened: Opened
+) -> None:
+    docker_registry.push("find/alpha-model", "1", named("1"))
+    docker_registry.push("find/beta-model", "1", named("1"))
+    source = opened(f"oci://{docker_registry.host}/find?alias=team").source
+    assert [str(hit.spec) for hit in await source.search("model beta")] == [
+        "oci/team/beta-model@latest"
+    ]
+    assert len(await source.search("model")) == 2
+    other = opened(url_of(tiny)).source  # it has no list, so only a whole name is found
+    assert [str(hit.spec) for hit in await other.search(REPOSITORY)] == ["oci/team/nlp/tiny@latest"]
+    with pytest.raises(NotFoundError, match=r"does not list .* oci/team/REPOSITORY"):
+        await other.search("tin")
+
+
+async def test_the_config_of_a_model_says_what_it_is(
+    tiny: TinyOci, opened: Opened, tmp_path: Path
+) -> None:
+    told = {
+        "descriptor": {
+            "description": "a  test",
+            "licenses": ["MIT"],
+            "createdAt": "2026-01-02T03:04:05Z",
+        },
+        "config": {"format": "safetensors"},
+    }
+    packed = Packed(config=json.dumps(told).encode()).add("a", b"b")
+    lay_out(tmp_path / "site", REPOSITORY, "told", packed)
+    source = opened(url_of(tiny)).source
+    version = await source.alias(parse_spec("oci/team/nlp/tiny@told"))
+    found = await source.manifest(Spec(SPEC.namespace, SPEC.name, str(version)))
+    assert found is not None
+    made = found[0]
+    assert (made.description, made.license, made.format) == ("a test", "MIT", "safetensors")
+    assert made.created == 1767323045.0
+
+
+async def test_two_registries_with_one_alias_are_refused(opened: Opened, tiny: TinyOci) -> None:
+    urls = ["oci://a.example.com?alias=x", "oci://b.example.com?alias=x"]
+    with pytest.raises(UsageError, match=r"would both be oci/x.*alias=NAME"):
+        oci_registries(urls, opened(url_of(tiny)).source._documents, None)
+
+
+async def test_the_digest_of_a_version_is_that_of_its_manifest(
+    docker_registry: DockerRegistry, opened: Opened
+) -> None:
+    digest = docker_registry.push("a/b/c", "v1", model())
+    source = opened(f"oci://{docker_registry.host}/a?alias=team").source
+    version = await source.alias(parse_spec("oci/team/b/c@v1"))
+    assert version == digest.replace(":", "-")
+    spec = parse_spec(f"oci/team/b/c@{digest}")
+    found = await source.manifest(spec)
+    assert found is not None
+    assert [(entry.path, entry.digest) for entry in found[0].files] == [
+        ("config.json", hashlib.sha256(b"{}").hexdigest()),
+        ("model.bin", hashlib.sha256(BODY).hexdigest()),
+    ]
+    assert found[1] == f"oci://{docker_registry.host}/a/b/c@{digest}/"
+    absent = parse_spec(f"oci/team/b/c@sha256:{'0' * 64}")
+    assert await source.manifest(absent) is None

@@ -1,0 +1,133 @@
+"""A mount of OCI registries."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.mount.conftest import CHUNK, MountFactory, run_axonfs, settled
+from tests.support import faulty
+from tests.support.dockerregistry import DockerRegistry, Packed, sha256
+from tests.support.tinyoci import TinyOci, lay_out, put_blob
+
+pytestmark = pytest.mark.mount
+BODY = secrets.token_bytes(3 * CHUNK + 1)
+
+
+def model(note: bytes = b"{}") -> Packed:
+    executable = {"org.cncf.model.filepath": "run.sh", MODE: '{"name": "run.sh", "mode": 493}'}
+    return (
+        Packed()
+        .add("config.json", note)
+        .add("weights/model.bin", BODY)
+        .add("run.sh", b"#!/bin/sh\n", annotations=executable)
+    )
+
+
+MODE = "org.cncf.model.file.metadata+json"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TinyOci]:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    with TinyOci(tmp_path / "site") as server:
+        yield server
+
+
+def test_tags_are_symlinks_to_versions_and_files_come_from_layers(
+    docker_registry: DockerRegistry, start_mount: MountFactory
+) -> None:
+    digest = docker_registry.push("mount/a/tiny", "1.0", model()).replace(":", "-")
+    mount = start_mount(f"oci://{docker_registry.host}/mount?alias=team")
+    assert os.listdir(mount.path / "oci") == ["team"]
+    home = mount.path / "oci/team/a/tiny"
+    assert os.readlink(home / "1.0") == digest
+    assert os.readlink(home / "latest") == digest
+    assert (home / "1.0/weights/model.bin").read_bytes() == BODY
+    assert (home / digest / "config.json").read_bytes() == b"{}"
+    assert sorted(os.listdir(home)) == ["1.0", "latest", digest]
+    assert set(os.listdir(home / "1.0")) == {"config.json", "manifest.yaml", "run.sh", "weights"}
+    assert [oct((home / "1.0" / name).stat().st_mode) for name in ("run.sh", "config.json")] == [
+        "0o100555",
+        "0o100444",
+    ]
+    for name in ("2.0", "config.json", "1.0/none"):
+        assert not (home / name).exists()
+    with pytest.raises(FileNotFoundError):
+        os.stat(mount.path / "oci/other")
+
+
+def test_a_tag_that_moves_leads_to_another_version_and_the_old_one_stays(
+    docker_registry: DockerRegistry, start_mount: MountFactory
+) -> None:
+    first = docker_registry.push("moves", "main", model(b"1")).replace(":", "-")
+    mount = start_mount(f"oci://{docker_registry.host}?alias=team")
+    home = mount.path / "oci/team/moves"
+    assert (home / "main/config.json").read_bytes() == b"1"
+    second = docker_registry.push("moves", "main", model(b"2")).replace(":", "-")
+    run_axonfs("versions", "oci/team/moves", "--cache", mount.cache)
+    run_axonfs("update", "oci/team/moves@main", "--cache", mount.cache, check=False)
+    settled(lambda: os.readlink(home / "main") == second)
+    assert (home / "main/config.json").read_bytes() == b"2"
+    assert (home / first / "config.json").read_bytes() == b"1"
+
+
+@pytest.mark.complains
+def test_a_layer_with_other_bytes_than_its_digest_says_is_never_served(
+    tiny: TinyOci, tmp_path: Path, start_mount: MountFactory
+) -> None:
+    lay_out(tmp_path / "site", "liar", "1", model())
+    wrong = BODY[:-1] + bytes([BODY[-1] ^ 1])
+    put_blob(tmp_path / "site", "liar", sha256(BODY), wrong)
+    mount = start_mount(f"oci://{tiny.host}?alias=team")
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        (mount.path / "oci/team/liar/1/weights/model.bin").read_bytes()
+    assert caught.value.errno == errno.EIO
+    assert hashlib.sha256(BODY).hexdigest()[:12] in "\n".join(mount.complaints())
+
+
+@pytest.mark.complains
+def test_a_refused_repository_is_a_denied_permission(
+    tiny: TinyOci, tmp_path: Path, start_mount: MountFactory
+) -> None:
+    lay_out(tmp_path / "site", "org/secret", "1", model())
+    tiny.wants, tiny.open_to_all = "bearer", False
+    mount = start_mount(f"oci://{tiny.host}?alias=team")
+    with pytest.raises(PermissionError):
+        (mount.path / "oci/team/org/secret/1/config.json").read_bytes()
+
+
+def test_a_token_that_expires_during_a_read_is_renewed_and_no_reader_notices(
+    tiny: TinyOci, tmp_path: Path, start_mount: MountFactory
+) -> None:
+    lay_out(tmp_path / "site", "tiny", "1", model())
+    tiny.wants, tiny.lifetime = "bearer", 1
+    mount = start_mount(f"oci://{tiny.host}?alias=team", env={"AXONFS_PREFETCH": "off"})
+    with open(mount.path / "oci/team/tiny/1/weights/model.bin", "rb") as file:
+        start = file.read(CHUNK)
+        tiny.token = "second"
+        assert start + file.read() == BODY
+    assert len(tiny.queries) > 1
+
+
+@pytest.mark.complains
+def test_what_was_read_stays_readable_without_the_registry(
+    tiny: TinyOci, tmp_path: Path, start_mount: MountFactory
+) -> None:
+    lay_out(tmp_path / "site", "tiny", "1", model())
+    mount = start_mount(f"oci://{tiny.host}?alias=team")
+    path = mount.path / "oci/team/tiny/1/weights/model.bin"
+    assert path.read_bytes() == BODY
+    assert len(os.listdir(path.parents[2])) == 3
+    mount.stop()
+    tiny.fault = faulty.reset_before
+    again = start_mount(f"oci://{tiny.host}?alias=team")
+    home = again.path / "oci/team/tiny"
+    assert (home / "1/weights/model.bin").read_bytes() == BODY
+    assert {"1", "latest"} < set(os.listdir(home))
