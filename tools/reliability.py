@@ -56,6 +56,13 @@ ROWS: Mapping[str, tuple[str, Callable[[Figures], str]]] = {
             " the registry was sound each time"
         ),
     ),
+    "kill_publisher_oci": (
+        "Publishers to an OCI registry killed",
+        lambda f: (
+            f"{f['steps']:,.0f} times, once before each request that writes;"
+            " the tag named whole files each time"
+        ),
+    ),
     "kill_publisher_anytime": (
         "Publishers killed at any moment",
         lambda f: f"{f['rounds']:,.0f} rounds; the registry was sound each time",

@@ -63,10 +63,22 @@ class RegistryStorage(click.ParamType[Any]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from axonfs.storage import Directory, S3Storage
 
+        if str(value).startswith("oci://"):
+            what = f"'{printable(str(value))}' is an OCI registry, which has tools of its own"
+            raise UsageError(what, hint="give a directory or an s3:// URL")
         if str(value).startswith("s3://"):
             (url,) = convert("registries", [value], "--to")
             return S3Storage(url, resolved({})["ca_bundle"][0])
         return Directory(_REGISTRY_DIRECTORY.convert(value, param, ctx))
+
+
+class PublishTarget(RegistryStorage):
+    """Where a model is published: a registry that can be written, or an oci URL."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if str(value).startswith("oci://"):
+            return str(value)
+        return super().convert(value, param, ctx)
 
 
 class RegistryUrl(click.ParamType[str]):

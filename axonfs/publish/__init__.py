@@ -5,6 +5,8 @@ chunk tables, the manifest, the lists of versions. So a publisher may die at any
 reader still never finds a name whose bytes are missing. Blocking.
 """
 
-from axonfs.publish.publisher import Published, PublishProgress, publish
+from axonfs.publish.oci import Pushed, publish_oci
+from axonfs.publish.publisher import Published, publish
+from axonfs.publish.together import PublishProgress
 
-__all__ = ["PublishProgress", "Published", "publish"]
+__all__ = ["PublishProgress", "Published", "Pushed", "publish", "publish_oci"]

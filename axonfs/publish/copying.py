@@ -59,14 +59,14 @@ class Copier:
             AxonError: the file cannot be read, or it changed during the copy.
         """
         with contextlib.ExitStack() as stack:
-            fd = _open(file)
+            fd = opened(file)
             stack.callback(os.close, fd)
             if expected and self._registry.has_object(expected.digest, expected.size):
                 digest, table = self._read(file, fd, self._compared(file), expected.chunks)
                 if digest == expected.digest:
                     return Stored(self._entry(file, digest, table), 0)
                 return Stored(FileEntry(file.path, table.size, digest, table.ref), 0)
-            sent = _Sent(file.path, self._moved)
+            sent = Sent(file.path, self._moved)
             new = stack.enter_context(self._registry.storage.upload(fd, sent))
             digest, table = self._read(file, fd, new.write, expected.chunks if expected else None)
             new_bytes = self._registry.settle_object(new, digest, table)
@@ -103,7 +103,7 @@ class Copier:
         return digests.finish()
 
 
-class _Sent:
+class Sent:
     """Counts the bytes of one file that are in the registry, and passes them on; any thread."""
 
     def __init__(self, path: str, moved: Callable[[str, int], None]) -> None:
@@ -150,7 +150,8 @@ class Digests:
         self._chunk = Hash.BLAKE3.hasher()
 
 
-def _open(file: SourceFile) -> int:
+def opened(file: SourceFile) -> int:
+    """The descriptor of a regular file, which the caller closes."""
     try:
         # O_NONBLOCK: a pipe may have replaced the file since the scan, and its open would wait.
         fd = os.open(file.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

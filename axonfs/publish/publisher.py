@@ -6,11 +6,9 @@ Only this module knows the order of the steps. Blocking; it starts a few threads
 from __future__ import annotations
 
 import dataclasses
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,19 +29,8 @@ from axonfs.publish.faults import disk_faults
 from axonfs.publish.metadata import MAX_DESCRIBING_BYTES, Description, describe
 from axonfs.publish.registry import Registry
 from axonfs.publish.scan import Scan, SourceFile, scan
+from axonfs.publish.together import PublishProgress, Together
 from axonfs.storage import Directory, Storage
-
-# A copy is limited by its digests; more than four copies compete for the disk.
-MAX_THREADS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class PublishProgress:
-    """How far a publish has come; `path` is the file of the last piece."""
-
-    bytes_done: int
-    bytes: int
-    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +142,7 @@ def _scanned(directory: Path, storage: Storage) -> Scan:
 
 
 class _Copies:
-    """Copies all files in a few threads, the largest first, so the threads end together."""
+    """Copies all files, in a few threads."""
 
     def __init__(
         self,
@@ -166,49 +153,22 @@ class _Copies:
     ) -> None:
         self._registry = registry
         self._chunk_size = chunk_size
-        self._found = found
-        self._progress = progress
-        self._lock = threading.Lock()
+        self._together = Together(found.files, progress)
         self._local = threading.local()
-        self._stopped = False
-        self._bytes_done = 0
 
     def run(self, earlier: Manifest | None) -> list[Stored]:
         """Copy every file; return the results in the order of their paths."""
-        files = sorted(self._found.files, key=lambda file: file.size, reverse=True)
-        threads = min(MAX_THREADS, os.cpu_count() or 1, len(files))
-        with ThreadPoolExecutor(threads, thread_name_prefix="publish") as pool:
-            try:
-                jobs = [
-                    pool.submit(self._one, file, earlier.file(file.path) if earlier else None)
-                    for file in files
-                ]
-                wait(jobs, return_when=FIRST_EXCEPTION)
-                failed = [job for job in jobs if job.done() and job.exception()]
-                results = [job.result() for job in failed or jobs]
-            except BaseException:
-                # Also after an interrupt: running copies end at their next piece, queued copies
-                # never start.
-                self._stopped = True
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        return sorted(results, key=lambda stored: stored.entry.path)
+        return self._together.run(
+            lambda file: self._one(file, earlier.file(file.path) if earlier else None)
+        )
 
     def _one(self, file: SourceFile, expected: FileEntry | None) -> Stored:
         copier = getattr(self._local, "copier", None)
         if copier is None:
-            copier = Copier(self._registry, self._chunk_size, self._moved)
+            copier = Copier(self._registry, self._chunk_size, self._together.moved)
             self._local.copier = copier
         stored: Stored = copier.store(file, expected)
         return stored
-
-    def _moved(self, path: str, count: int) -> None:
-        if self._stopped:
-            raise AxonError("stopped")
-        with self._lock:
-            self._bytes_done += count
-            if self._progress:
-                self._progress(PublishProgress(self._bytes_done, self._found.size, path))
 
 
 def _described(

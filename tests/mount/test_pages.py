@@ -12,6 +12,7 @@ import pytest
 from tests.mount.conftest import run_axonfs
 from tests.support.axon import AxonRegistry
 from tests.support.core import Core
+from tests.support.dockerregistry import DockerRegistry
 from tests.support.hub import TOKEN, HubServer, Repo, git_oid, sha256
 from tests.support.modelscope import ModelScopeServer
 from tests.support.packages import add_package
@@ -27,6 +28,7 @@ PAGES = (
     "python.md",
     "kernels.md",
     "s3.md",
+    "oci.md",
     "directories.md",
     "registries.md",
 )
@@ -121,6 +123,7 @@ def terminal(
     hub: HubServer,
     modelscope: ModelScopeServer,
     store: Mapping[str, str],
+    docker_registry: DockerRegistry,
     tmp_path: Path,
 ) -> Iterator[Terminal]:
     home = tmp_path / "home"
@@ -138,7 +141,10 @@ def terminal(
             "MODELSCOPE_ENDPOINT": modelscope.url,
             **store,
         }
+        port = docker_registry.host.rpartition(":")[2]
         names = {
+            "localhost:5000": f"localhost:{port}",
+            "localhost-5000": f"localhost-{port}",
             "http://models.example.org": registry.url,
             "https://huggingface.co": hub.url,
             "https://modelscope.cn": modelscope.url,

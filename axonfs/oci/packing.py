@@ -1,0 +1,140 @@
+"""A model as ModelPack describes it: a raw layer for each file, a config, a manifest. Pure.
+
+Each layer has the file's path both as ModelPack and as ORAS write it, so that tools for either can
+pull it. Source: the CNCF ModelPack specification, version 1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from axonfs.errors import AxonError
+from axonfs.oci.config import About
+from axonfs.oci.manifest import (
+    CREATED,
+    FILEPATH,
+    IMAGE,
+    MAX_MANIFEST_BYTES,
+    METADATA,
+    MODELPACK,
+    MODELPACK_CONFIG,
+    TITLE,
+    Descriptor,
+    Layer,
+    Model,
+)
+
+_WEIGHTS = frozenset(
+    "bin ckpt gguf h5 msgpack npz onnx ot pb pt pth safetensors tflite".split()  # noqa: SIM905
+)
+_DOCUMENTS = frozenset(("md", "pdf", "rst"))
+_CODE = frozenset(("c", "cpp", "cu", "ipynb", "js", "py", "sh"))
+
+
+@dataclass(frozen=True, slots=True)
+class PackedFile:
+    """A file of a model; `modified` in unix seconds."""
+
+    path: str
+    size: int
+    digest: str
+    executable: bool
+    modified: float
+
+
+def config_of(name: str, about: About, files: Sequence[PackedFile]) -> bytes:
+    """The config blob, which says of the model `name` what ModelPack has a place for."""
+    told = {
+        "name": name,
+        "description": about.description,
+        "createdAt": _time(about.created),
+        **({"licenses": [about.license]} if about.license else {}),
+    }
+    kept = {key: value for key, value in told.items() if value}
+    root = {
+        "descriptor": kept,
+        "config": {"format": about.format} if about.format else {},
+        "modelfs": {"type": "layers", "diffIds": [f"sha256:{file.digest}" for file in files]},
+    }
+    return json.dumps(root, separators=(",", ":")).encode()
+
+
+def manifest_of(config: Descriptor, files: Sequence[PackedFile], created: float) -> bytes:
+    """The manifest.
+
+    Raises:
+        AxonError: it would be larger than registries accept.
+    """
+    root = {
+        "schemaVersion": 2,
+        "mediaType": IMAGE,
+        "artifactType": MODELPACK,
+        "config": _rendered(MODELPACK_CONFIG, config.digest, config.size),
+        "layers": [_layer(file) for file in files],
+        "annotations": {CREATED: _time(created)},
+    }
+    raw = json.dumps(root, separators=(",", ":")).encode()
+    if len(raw) > MAX_MANIFEST_BYTES:
+        what = f"the manifest of {len(files):,} files is larger than registries accept (4 MiB)"
+        raise AxonError(what, hint="publish them in several models")
+    return raw
+
+
+def same_files(model: Model, files: Sequence[PackedFile]) -> str | None:
+    """The path of a file that differs; None if the model has exactly these files."""
+    theirs = {layer.path: _kind(layer) for layer in model.layers}
+    ours: dict[str, object] = {file.path: (file.digest, file.executable) for file in files}
+    changed = [path for path in theirs.keys() | ours.keys() if theirs.get(path) != ours.get(path)]
+    return min(changed, default=None)
+
+
+def _kind(layer: Layer) -> object:
+    return (layer.blob.digest, layer.executable) if layer.packing == "raw" else layer.packing
+
+
+def _layer(file: PackedFile) -> dict[str, Any]:
+    notes = {FILEPATH: file.path, METADATA: _metadata(file), TITLE: file.path}
+    return _rendered(_media_type(file.path), file.digest, file.size, notes)
+
+
+def _rendered(
+    kind: str, digest: str, size: int, notes: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    item: dict[str, Any] = {"mediaType": kind, "digest": f"sha256:{digest}", "size": size}
+    return {**item, "annotations": dict(notes)} if notes else item
+
+
+def _metadata(file: PackedFile) -> str:
+    return json.dumps(
+        {
+            "name": file.path.rpartition("/")[2],
+            "mode": 0o755 if file.executable else 0o644,
+            "uid": 0,
+            "gid": 0,
+            "size": file.size,
+            "mtime": _time(file.modified),
+            "typeflag": 48,  # '0', a regular file, as in tar
+        }
+    )
+
+
+def _media_type(path: str) -> str:
+    name = path.rpartition("/")[2]
+    ending = name.rpartition(".")[2].lower()
+    if ending in _WEIGHTS:
+        kind = "weight"
+    elif ending in _CODE:
+        kind = "code"
+    elif ending in _DOCUMENTS or name.upper() in ("LICENSE", "NOTICE", "README"):
+        kind = "doc"
+    else:
+        kind = "weight.config"
+    return f"application/vnd.cncf.model.{kind}.v1.raw"
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")

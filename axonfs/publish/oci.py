@@ -1,0 +1,207 @@
+"""`publish` into an OCI registry: the layers, the config, and the manifest under its tag, last.
+
+Beside publisher.py, for registries of files. A layer is one file as it is. So a registry that has a
+file does not get it again, and every client for OCI artifacts can pull the model. Blocking.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from axonfs.errors import AxonError, MalformedError, naming
+from axonfs.http_client import Calls, Limits, Trust
+from axonfs.names import printable
+from axonfs.oci import Reference
+from axonfs.oci.config import About
+from axonfs.oci.manifest import MODELPACK_CONFIG, Descriptor, Model, digest_of, parse
+from axonfs.oci.packing import PackedFile, config_of, manifest_of, same_files
+from axonfs.oci.tokens import Host
+from axonfs.oci.uploads import Repository
+from axonfs.publish.copying import BUFFER_BYTES, Sent, opened
+from axonfs.publish.metadata import MAX_DESCRIBING_BYTES, describe
+from axonfs.publish.scan import Scan, SourceFile, scan
+from axonfs.publish.together import PublishProgress, Together
+
+DESCRIBING = ("README.md", "config.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """The result of `publish_oci`.
+
+    Args:
+        digest: the sha256 of the manifest.
+        new_bytes: how much was sent.
+        already: whether the tag named these files before.
+        left_out: paths below the directory that are not part of the model.
+    """
+
+    reference: str
+    digest: str
+    files: int
+    bytes: int
+    new_bytes: int
+    already: bool
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    file: PackedFile
+    new_bytes: int
+    content: bytes  # of a small file that describes the model
+
+
+def publish_oci(
+    directory: Path,
+    reference: Reference,
+    *,
+    description: str | None = None,
+    license: str | None = None,  # noqa: A002 - as the manifest and the option call it
+    framework: str | None = None,
+    move: bool = False,
+    ca_bundle: Path | None = None,
+    progress: Callable[[PublishProgress], None] | None = None,
+) -> Pushed:
+    """Publish the files below `directory` under a tag of an OCI registry.
+
+    To finish a publish that died, run it again.
+
+    Args:
+        description, license, framework: by default from README.md and config.json.
+        move: whether the tag may have named other files before.
+        ca_bundle: PEM file of the certificate authorities.
+        progress: as for `publish`.
+
+    Raises:
+        AxonError: the directory has no files, a file cannot be read, the tag names other files, or
+            the registry refuses.
+    """
+    found = scan(directory)
+    given = {"description": description, "license": license, "framework": framework}
+    with _target(reference, ca_bundle) as target:
+        before = _tagged(target, reference.tag)
+        stored = _stored(target, found, progress)
+        files = [item.file for item in stored]
+        changed = same_files(before.model, files) if before else None
+        if before and changed is None:
+            digest, sent = before.digest, 0
+        elif before and not move:
+            what = f"the tag names other files ('{printable(str(changed))}' differs)"
+            hint = "choose another tag, or let this one move: --move-tag"
+            raise AxonError(what, hint=hint)
+        else:
+            digest, sent = _enter(target, reference, files, _described(stored, given))
+    return Pushed(
+        str(reference),
+        digest,
+        len(files),
+        found.size,
+        sent + sum(item.new_bytes for item in stored),
+        before is not None and changed is None,
+        tuple(found.left_out),
+    )
+
+
+@contextlib.contextmanager
+def _target(reference: Reference, ca_bundle: Path | None) -> Iterator[Repository]:
+    """The repository; faults name the reference."""
+    trust, place = Trust(ca_bundle), reference.place
+    host = Host(place.host, trust, plain_http=place.plain_http)
+    with naming(source=str(reference)), Calls(Limits(), trust) as calls:
+        yield Repository(host, reference.repository, calls)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tagged:
+    """What a tag names."""
+
+    digest: str
+    model: Model
+
+
+def _tagged(target: Repository, tag: str) -> _Tagged | None:
+    """What the tag names now; None if it does not exist.
+
+    Raises:
+        AxonError: it names something that is no model.
+    """
+    raw = target.manifest(tag)
+    if raw is None:
+        return None
+    try:
+        found = parse(raw)
+    except MalformedError as exc:
+        raise AxonError(f"the tag names something else: {exc.what}", hint=_OTHER_TAG) from exc
+    if isinstance(found, str):
+        raise AxonError("the tag names an index of manifests", hint=_OTHER_TAG)
+    return _Tagged(digest_of(raw), found)
+
+
+_OTHER_TAG = "choose another tag"
+
+
+def _stored(
+    target: Repository, found: Scan, progress: Callable[[PublishProgress], None] | None
+) -> list[_Stored]:
+    """Store every file that the registry does not have."""
+    together = Together(found.files, progress)
+    return together.run(lambda file: _store(target, file, together.moved))
+
+
+def _store(target: Repository, file: SourceFile, moved: Callable[[str, int], None]) -> _Stored:
+    fd = opened(file)
+    try:
+        status, sent = os.fstat(fd), Sent(file.path, moved)
+        digest, content = _digest(file, fd, sent)
+        new = not target.has_blob(digest, status.st_size)
+        if new:
+            target.put_blob(digest, status.st_size, fd, sent)
+        sent(status.st_size - sent.count)
+    finally:
+        os.close(fd)
+    executable = bool(status.st_mode & 0o100)
+    packed = PackedFile(file.path, status.st_size, digest, executable, status.st_mtime)
+    return _Stored(packed, status.st_size if new else 0, content)
+
+
+def _digest(file: SourceFile, fd: int, sent: Sent) -> tuple[str, bytes]:
+    """The sha256 of a file, and its bytes if they describe the model."""
+    whole, size, at = hashlib.sha256(), os.fstat(fd).st_size, 0
+    describes = file.path in DESCRIBING and size <= MAX_DESCRIBING_BYTES
+    content = bytearray()
+    while piece := os.pread(fd, BUFFER_BYTES, at):
+        whole.update(piece)
+        at += len(piece)
+        content += piece if describes else b""
+        sent(0)  # raises if the publish was stopped
+    if at != size:
+        what = f"'{printable(file.path)}' changed while it was read"
+        raise AxonError(what, hint="publish again once nothing writes to it")
+    return whole.hexdigest(), bytes(content)
+
+
+def _described(stored: Sequence[_Stored], given: Mapping[str, str | None]) -> About:
+    content = {item.file.path: item.content for item in stored}
+    readme, config = (content.get(name, b"") for name in DESCRIBING)
+    own = describe(content, readme, config)
+    told = {key: getattr(own, key) if text is None else text for key, text in given.items()}
+    return About(**told, format=own.format, created=time.time())
+
+
+def _enter(
+    target: Repository, reference: Reference, files: Sequence[PackedFile], about: About
+) -> tuple[str, int]:
+    """Store the config, and then the manifest; return its digest, and how much was sent."""
+    config = config_of(reference.repository.rpartition("/")[2], about, files)
+    blob = Descriptor(MODELPACK_CONFIG, digest_of(config), len(config))
+    raw = manifest_of(blob, files, about.created)
+    target.put_bytes(blob.digest, config)
+    target.put_manifest(reference.tag, raw)
+    return digest_of(raw), len(config) + len(raw)

@@ -1,0 +1,248 @@
+"""Publishing into an OCI registry, which is read back by plain requests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from axonfs.errors import AccessDeniedError, AxonError
+from axonfs.http_client import Answer, Calls, Said
+from axonfs.oci import reference_of, uploads
+from axonfs.publish import PublishProgress, Pushed, publish_oci
+from tests.support.dockerregistry import (
+    FILEPATH,
+    HTPASSWD,
+    IMAGE,
+    TITLE,
+    DockerRegistry,
+    Packed,
+)
+from tests.support.dockerregistry import docker_registry as docker_registry_of
+from tests.support.registry import make_model
+
+KIB = 1 << 10
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No log-ins, and no uploads that were interrupted."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    made = make_model(tmp_path / "model", {"model.safetensors": 300 * KIB + 1, "empty": 0})
+    (made / "README.md").write_text("---\nlicense: mit\n---\n# A test\n")
+    (made / "run.sh").write_text("#!/bin/sh\n")
+    (made / "run.sh").chmod(0o755)
+    return made
+
+
+def push(model: Path, server: DockerRegistry, name: str, **more: Any) -> Pushed:
+    return publish_oci(model, reference_of(f"oci://{server.host}/{name}"), **more)
+
+
+def pulled(server: DockerRegistry, name: str, tag: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The manifest and the files, as another client reads them."""
+    _, raw = server.request("GET", f"/v2/{name}/manifests/{tag}", headers={"Accept": IMAGE})
+    manifest = json.loads(raw)
+    files = {}
+    for layer in (manifest["config"], *manifest["layers"]):
+        _, body = server.request("GET", f"/v2/{name}/blobs/{layer['digest']}")
+        assert "sha256:" + hashlib.sha256(body).hexdigest() == layer["digest"]
+        assert len(body) == layer["size"]
+        files[layer.get("annotations", {}).get(TITLE, "")] = body
+    return manifest, files
+
+
+def test_other_clients_find_a_modelpack_model_with_raw_layers(
+    docker_registry: DockerRegistry, model: Path
+) -> None:
+    done = push(model, docker_registry, "team/one:1.0")
+    manifest, files = pulled(docker_registry, "team/one", "1.0")
+    config = json.loads(files.pop(""))
+    assert files == {
+        str(path.relative_to(model)): path.read_bytes()
+        for path in model.rglob("*")
+        if path.is_file()
+    }
+    assert manifest["artifactType"] == "application/vnd.cncf.model.manifest.v1+json"
+    kinds = {layer["annotations"][FILEPATH]: layer["mediaType"] for layer in manifest["layers"]}
+    assert kinds["model.safetensors"] == "application/vnd.cncf.model.weight.v1.raw"
+    assert kinds["README.md"] == "application/vnd.cncf.model.doc.v1.raw"
+    modes = {
+        layer["annotations"][FILEPATH]: json.loads(
+            layer["annotations"]["org.cncf.model.file.metadata+json"]
+        )["mode"]
+        for layer in manifest["layers"]
+    }
+    assert (modes["run.sh"], modes["README.md"]) == (0o755, 0o644)
+    assert config["descriptor"]["description"] == "A test"
+    assert config["descriptor"]["licenses"] == ["mit"]
+    assert config["modelfs"]["diffIds"] == [layer["digest"] for layer in manifest["layers"]]
+    assert pulled(docker_registry, "team/one", f"sha256:{done.digest}")[0] == manifest
+    assert done.bytes == sum(map(len, files.values()))
+
+
+def test_files_that_the_registry_has_are_not_sent_again(
+    docker_registry: DockerRegistry, model: Path
+) -> None:
+    first = push(model, docker_registry, "team/two:1.0")
+    again = push(model, docker_registry, "team/two:1.0")
+    assert (again.digest, again.already, again.new_bytes) == (first.digest, True, 0)
+    other = push(model, docker_registry, "team/two:1.1")
+    assert not other.already
+    assert other.new_bytes < 4 * KIB
+
+
+def test_a_tag_moves_only_when_it_is_told_to(docker_registry: DockerRegistry, model: Path) -> None:
+    first = push(model, docker_registry, "team/three:1.0")
+    (model / "new").write_text("x")
+    with pytest.raises(AxonError, match=r"'new' differs.*--move-tag"):
+        push(model, docker_registry, "team/three:1.0")
+    assert push(model, docker_registry, "team/three:1.0", move=True).digest != first.digest
+    (model / "run.sh").chmod(0o644)
+    with pytest.raises(AxonError, match=r"'run\.sh' differs"):
+        push(model, docker_registry, "team/three:1.0")
+    docker_registry.push("team/three", "packed", Packed().add("d", b"x", "a/b", {TITLE: "d"}))
+    with pytest.raises(AxonError, match="names other files"):
+        push(model, docker_registry, "team/three:packed")
+
+
+class Line:
+    """Sees the requests of publishers, and lets a test answer them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sent: list[tuple[str, str]] = []
+        self.stop_before = "", 0
+        self.answers: dict[str, int] = {}  # the status of the next answer, by method
+        real = Calls.send
+
+        def send(calls: Calls, method: str, url: Any, *more: Any, **named: Any) -> Said:
+            self.sent.append((method, str(url)))
+            if (method, self.count(method)) == self.stop_before:
+                raise KeyboardInterrupt
+            if status := self.answers.pop(method, 0):
+                return Said(Answer(str(url), status, {}), b"")
+            return real(calls, method, url, *more, **named)
+
+        monkeypatch.setattr(Calls, "send", send)
+
+    def count(self, method: str) -> int:
+        return sum(one == method for one, _ in self.sent)
+
+
+@pytest.fixture
+def line(monkeypatch: pytest.MonkeyPatch) -> Line:
+    monkeypatch.setattr(uploads, "PIECE", 64 * KIB)
+    return Line(monkeypatch)
+
+
+def test_a_large_file_goes_in_pieces_and_continues_where_it_was_interrupted(
+    docker_registry: DockerRegistry, model: Path, line: Line
+) -> None:
+    line.stop_before = "PATCH", 4
+    with pytest.raises(KeyboardInterrupt):
+        push(model, docker_registry, "team/four:1.0")
+    line.sent.clear()
+    shown: list[int] = []
+    again = push(
+        model,
+        docker_registry,
+        "team/four:1.0",
+        progress=lambda state: shown.append(state.bytes_done),
+    )
+    assert line.count("PATCH") == 2  # all of it takes five
+    assert (again.bytes, max(shown)) == (shown[-1], again.bytes)
+    assert (
+        pulled(docker_registry, "team/four", "1.0")[1]["model.safetensors"]
+        == (model / "model.safetensors").read_bytes()
+    )
+    assert not list((Path(os.environ["XDG_CACHE_HOME"]) / "axonfs/uploads").iterdir())
+
+
+def test_an_upload_that_is_interrupted_within_a_piece_is_completed(
+    docker_registry: DockerRegistry, model: Path, line: Line
+) -> None:
+    """Docker's registry ends such an upload, so that it begins anew."""
+
+    def stop_late(state: PublishProgress) -> None:
+        if state.bytes_done > 200 * KIB:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        push(model, docker_registry, "team/eight:1.0", progress=stop_late)
+    shown: list[int] = []
+    done = push(
+        model,
+        docker_registry,
+        "team/eight:1.0",
+        progress=lambda state: shown.append(state.bytes_done),
+    )
+    assert shown[-1] == done.bytes
+    assert (
+        pulled(docker_registry, "team/eight", "1.0")[1]["model.safetensors"]
+        == (model / "model.safetensors").read_bytes()
+    )
+
+
+def test_a_piece_that_fails_is_sent_again(
+    docker_registry: DockerRegistry, model: Path, line: Line
+) -> None:
+    line.answers = {"PATCH": 503, "POST": 500, "PUT": 502}
+    push(model, docker_registry, "team/five:1.0")
+    files = pulled(docker_registry, "team/five", "1.0")[1]
+    assert files["model.safetensors"] == (model / "model.safetensors").read_bytes()
+
+
+def test_a_registry_without_pieces_gets_files_whole(
+    docker_registry: DockerRegistry, model: Path, line: Line
+) -> None:
+    line.answers = {"PATCH": 405}
+    push(model, docker_registry, "team/six:1.0")
+    assert line.count("PATCH") == 1
+    files = pulled(docker_registry, "team/six", "1.0")[1]
+    assert files["model.safetensors"] == (model / "model.safetensors").read_bytes()
+
+
+def test_a_file_that_changes_is_not_published(
+    docker_registry: DockerRegistry, model: Path, line: Line
+) -> None:
+    path = model / "model.safetensors"
+
+    def change(state: Any) -> None:
+        if state.bytes_done:
+            path.write_bytes(b"!" * path.stat().st_size)
+
+    with pytest.raises(AxonError, match=r"DIGEST_INVALID|changed while"):
+        push(model, docker_registry, "team/seven:1.0", progress=change)
+    with pytest.raises(Exception, match="404"):
+        docker_registry.request("GET", "/v2/team/seven/manifests/1.0")
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[DockerRegistry]:
+    """A registry that wants a user and a password."""
+    (tmp_path / "htpasswd").write_text(HTPASSWD)
+    auth = f"auth: {{htpasswd: {{realm: tests, path: {tmp_path}/htpasswd}}}}\n"
+    with docker_registry_of(tmp_path / "closed", auth) as server:
+        yield server
+
+
+def test_a_log_in_is_needed_where_the_registry_asks_for_one(
+    closed: DockerRegistry, model: Path, home: Path
+) -> None:
+    with pytest.raises(AccessDeniedError, match=rf"from oci://.*docker login {closed.host}"):
+        push(model, closed, "team/one:1.0")
+    (home / "docker").mkdir()
+    entry = {"username": "reader", "password": "secret"}
+    (home / "docker/config.json").write_text(json.dumps({"auths": {closed.host: entry}}))
+    assert push(model, closed, "team/one:1.0").files == 5
