@@ -20,6 +20,7 @@ from axonfs.fetch import Bandwidth, Fetcher
 from axonfs.http_client import Bodies, Documents, Limits, Trust
 from axonfs.names import Spec
 from axonfs.settings.settings import Settings
+from axonfs.settings.signers import SignatureRules
 from axonfs.sources import (
     Copies,
     Hub,
@@ -244,6 +245,7 @@ def _tree(
         # With a short deadline the next registry must be asked long before its end.
         head_start=min(HEAD_START, settings.deadline / 4),
         found=found,
+        rules=SignatureRules.of(settings.require_signature),
     )
 
 

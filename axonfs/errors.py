@@ -143,6 +143,18 @@ class UnverifiedError(AxonError):
     """A file has no digest to verify it with, and the user did not allow unverified reads."""
 
 
+class UntrustedError(AxonError):
+    """A version is not signed by anybody whom the setting `require_signature` names."""
+
+    errno = errno.EPERM
+
+    def located(
+        self, *, spec: str | None = None, path: str | None = None, source: str | None = None
+    ) -> Self:
+        """As `AxonError.located`, without the path: it is no fault of a file."""
+        return super().located(spec=spec, source=source)
+
+
 class MalformedError(AxonError):
     """A manifest, index or chunk table is malformed; no part of it is used."""
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import trio
 
+from axonfs.catalog.admission import Admission
 from axonfs.catalog.catalog import Catalog
 from axonfs.catalog.flights import Flights, LateError
 from axonfs.catalog.memo import MIN_AGE, Memo
@@ -25,6 +26,7 @@ from axonfs.catalog.resolved import Version as Version
 from axonfs.errors import AxonError, NotFoundError, OfflineError, naming
 from axonfs.formats.listing import Listing, Versions
 from axonfs.names import LATEST, Spec, hub_of, is_fixed, parse_spec
+from axonfs.settings.signers import SignatureRules
 from axonfs.sources import Hub, Source
 from axonfs.store import Store
 
@@ -47,6 +49,7 @@ class Tree:
         nursery: runs the requests, which outlive the task that needed them.
         head_start: seconds for which a silent registry delays the answer of the next one.
         found: called with a hub's version that is known from then on.
+        rules: who has to have signed which versions.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Tree:
         hubs: Mapping[str, Hub] | None = None,
         head_start: float = HEAD_START,
         found: Callable[[Spec], None] = lambda spec: None,
+        rules: SignatureRules | None = None,
     ) -> None:
         self.registries = tuple(registries)
         self.hubs = hubs or {}
@@ -69,6 +73,14 @@ class Tree:
         self._found = found
         self._flights = Flights(nursery)
         self._memo = Memo(nursery, self._flights, lambda: self.outages.fault() is not None)
+        self.admission = Admission(
+            rules or SignatureRules(),
+            self.registries,
+            store,
+            self._flights,
+            self.outages,
+            offline=offline,
+        )
         self._dropped = -math.inf  # when the catalog was dropped last
         self._patience = PATIENCE
         self._listed: dict[str, list[Listing]] = {}
@@ -173,7 +185,17 @@ class Tree:
                 self._listed[source.url] = listings or []
 
     async def version(self, spec: Spec) -> Version:
-        """The version that `spec` names; `latest` is resolved.
+        """As `unchecked`, if the version may be read.
+
+        Raises:
+            UntrustedError: it is not signed by whom it has to be.
+        """
+        found = await self.unchecked(spec)
+        await self.admission.admit(found)
+        return found
+
+    async def unchecked(self, spec: Spec) -> Version:
+        """The version that `spec` names, whoever signed it; `latest` is resolved.
 
         Raises:
             NotFoundError: no source has it, and all of them answered.
@@ -191,7 +213,7 @@ class Tree:
         return known
 
     async def known(self, spec: Spec) -> Version | None:
-        """The version if its manifest is local; sends nothing."""
+        """The version if its manifest is local, whoever signed it; sends nothing."""
         found = self._versions.get(spec)
         if found is None:
             stored = await trio.to_thread.run_sync(self.store.manifest, spec)

@@ -66,6 +66,8 @@ def set_setting(key: str, values: tuple[str, ...]) -> None:
         )
     text = " ".join(values)
     value = None if text == DEFAULT_WORD else convert(key, text, "the command line")
+    if key == "require_signature" and value:
+        _check_signers(value)
     with edit_config() as document:
         document.pop(key, None)
         if text != DEFAULT_WORD:
@@ -75,6 +77,18 @@ def set_setting(key: str, values: tuple[str, ...]) -> None:
     if provenance.startswith("AXONFS_"):
         note(f"{provenance} is set and overrides the file")
     apply_to_mounts((key,))
+
+
+def _check_signers(rules: tuple[str, ...]) -> None:
+    """Refuse signers whose signatures cannot be verified: a mount would refuse every version."""
+    from axonfs.settings.signers import SignatureRules
+    from axonfs.signatures import require
+
+    require()
+    from axonfs.signatures.verifying import check_signer
+
+    for signer in SignatureRules.of(rules).signers:
+        check_signer(signer)
 
 
 def _stored(key: str, text: str, value: Any) -> Any:

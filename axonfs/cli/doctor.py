@@ -14,6 +14,7 @@ from axonfs.cli.doctor_checks import (
     mount_checks,
 )
 from axonfs.cli.doctor_settings import settings_checks
+from axonfs.cli.doctor_signatures import signature_checks
 from axonfs.cli.doctor_sources import registry_checks
 from axonfs.cli.options import json_option, make_target, source_options
 from axonfs.cli.output import echo_json
@@ -30,7 +31,8 @@ def doctor(registries: tuple[str, ...], cache: str | None, as_json: bool) -> Non
     """Check the machine and the configuration.
 
     Checks the device, the helper programs, the cache, the registries and hubs with their tokens,
-    and the mounts with their settings. Exit 1 if a check fails.
+    the mounts with their settings, and the signers whom require_signature names. Exit 1 if a check
+    fails.
     """
     settings = make_target(registries, cache).settings
     checks = []
@@ -56,6 +58,7 @@ def _all_checks(settings: Settings) -> Iterator[Check]:
         registry_checks,
         mount_checks,
         settings_checks,
+        signature_checks,
     ]
     for part in parts:
         yield from part(settings)

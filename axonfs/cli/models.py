@@ -147,9 +147,27 @@ def _facts(found: dict[str, object]) -> list[tuple[str, str]]:
         ("pinned", _pin_word(found)),
         ("verified", _verified(found)),
         ("manifest", f"sha256:{found['digest']}"),
+        *(("signed", text) for text in _signed(found)),
         ("from", str(found["source"])),
         ("path", str(found["path"] or "")),
     ]
+
+
+def _signed(found: dict[str, object]) -> list[str]:
+    """By whom it is signed, and whether the user trusts each of them."""
+    signatures = found["signatures"]
+    assert isinstance(signatures, list)
+    if not signatures and found["signature_required"]:
+        return ["by nobody, so it may not be read (require_signature)"]
+    return [_signature(item) for item in signatures]
+
+
+def _signature(item: dict[str, Any]) -> str:
+    if item["trusted"] is None:
+        return f"by {item['by']}, not verified" if item["by"] else f"not verified: {item['why']}"
+    if item["trusted"]:
+        return f"by {item['by']}, trusted"
+    return f"not trusted: {item['why']}"
 
 
 def _left_out(paths: object) -> str:

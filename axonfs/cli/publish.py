@@ -11,12 +11,14 @@ import click
 from axonfs.cli.options import LocalPath, PublishTarget, json_option, resolved
 from axonfs.cli.output import echo, echo_json, note
 from axonfs.cli.progress import ProgressDisplay
+from axonfs.cli.signing import signer_of, signing_options
 from axonfs.errors import StoppedError, UsageError
 from axonfs.names import parse_spec, printable
 from axonfs.units import counted, size
 
 if TYPE_CHECKING:
     from axonfs.publish import PublishProgress
+    from axonfs.signatures.signing import Signer
     from axonfs.storage import Storage
 
 _model_directory = LocalPath("the model's directory", exists=True, file_okay=False)
@@ -43,6 +45,7 @@ _model_directory = LocalPath("the model's directory", exists=True, file_okay=Fal
 @click.option(
     "--move-tag", is_flag=True, help="Let the tag of an OCI registry name these files from now on."
 )
+@signing_options
 @json_option
 def publish(
     directory: Path,
@@ -54,6 +57,7 @@ def publish(
     tags: tuple[str, ...],
     move_tag: bool,
     as_json: bool,
+    **signing: Any,
 ) -> None:
     """Publish a model directory.
 
@@ -61,16 +65,20 @@ def publish(
     serve, or a prefix in a bucket of an object store. Metadata that is not given comes from the
     model's README.md and config.json. A published version never changes: publishing the same files
     again does nothing, and different files are refused. If DIR is that of SPEC in a mount, or a
-    copy of it, its manifest is published as well, so that the digest of the version stays.
+    copy of it, its manifest is published as well, so that the digest of the version stays. With
+    --sign-key or --sign-keyless the version is signed, also one that is published already.
 
     In an OCI registry the files become the layers of a model of the CNCF ModelPack specification,
     which other tools can pull. A tag that names other files stays, unless --move-tag is given.
     """
     given = {"description": description, "license": license_, "framework": framework}
+    signer = signer_of(**signing)
     if isinstance(registry, str):
+        if signer:
+            raise UsageError("a model in an OCI registry cannot be signed")
         _publish_oci(directory, spec, registry, given, tags, move_tag, as_json)
     else:
-        _publish(directory, spec, registry, given, tags, move_tag, as_json)
+        _publish(directory, spec, registry, given, tags, move_tag, signer, as_json)
 
 
 def _publish(
@@ -80,6 +88,7 @@ def _publish(
     given: dict[str, str | None],
     tags: tuple[str, ...],
     move_tag: bool,
+    signer: Signer | None,
     as_json: bool,
 ) -> None:
     from axonfs import publish as publishing
@@ -101,6 +110,7 @@ def _publish(
                 license=given["license"],
                 framework=given["framework"],
                 tags=tags,
+                signer=signer,
                 progress=lambda state: display(_event(str(parsed), state)),
             )
     except KeyboardInterrupt as exc:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from axonfs.cli.options import RegistryUrl, json_option, resolved
+from axonfs.cli.options import LocalPath, RegistryUrl, json_option, resolved
 from axonfs.cli.output import echo, echo_json, facts, note, prompted, report
 from axonfs.cli.progress import ProgressDisplay
+from axonfs.cli.signing import signer_of, signing_options
 from axonfs.errors import AxonError, NotFoundError, StoppedError, UsageError
 from axonfs.names import LATEST, parse_spec, printable
 from axonfs.settings.settings import Settings, settings_of
@@ -230,6 +232,46 @@ def yank(spec: str, url: str, undo: bool) -> None:
 
 
 @click.command
+@click.argument("spec")
+@click.option(
+    "--to",
+    "url",
+    metavar="REGISTRY",
+    required=True,
+    type=RegistryUrl(),
+    help="The registry's directory, or s3://BUCKET/PREFIX.",
+)
+@signing_options
+@click.option(
+    "--signature",
+    metavar="FILE",
+    type=LocalPath("the signature", exists=True, dir_okay=False),
+    help="Add the signature that model_signing has made of the version's directory in a mount.",
+)
+def sign(spec: str, url: str, signature: Path | None, **signing: Any) -> None:
+    """Sign a version in a registry.
+
+    This signs the digests that the registry has, which `axonfs registry check` compares with the
+    files. A new signature replaces the one by the same key; those by others stay.
+    """
+    from axonfs.publish import signatures
+    from axonfs.publish.faults import disk_faults
+
+    registry, version = _writable(url, _settings()), _exact(spec)
+    signer = signer_of(**signing)
+    if (signer is None) == (signature is None):
+        raise UsageError("give --sign-key, --sign-keyless or --signature")
+    with disk_faults(registry.storage.name, "run the command"):
+        manifest = registry.published(version)
+        registry.storage.prepare()
+        if signer:
+            signatures.sign(registry, manifest, signer)
+        elif signature:
+            signatures.attach(registry, manifest, signature)
+    echo(f"{version} is signed: manifest sha256:{manifest.digest}")
+
+
+@click.command
 @click.argument("url", metavar="REGISTRY", type=RegistryUrl())
 @click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
 @json_option
@@ -250,6 +292,8 @@ def gc(url: str, dry_run: bool, as_json: bool) -> None:
         return
     would = "would be " if dry_run else ""
     objects, tables = counted(found.objects, "object"), counted(found.tables, "chunk table")
+    if found.signatures:
+        objects = f"{counted(found.signatures, 'signature file')}, {objects}"
     echo(f"{size(found.bytes)} {would}freed, {objects} and {tables} {would}removed")
     if found.young:
         note(f"{counted(found.young, 'file')} kept: written less than a day ago")
@@ -323,4 +367,4 @@ def _echo_copied(done: list[Copied], failures: list[AxonError]) -> None:
     echo_json({"versions": versions, "failed": [failure.facts() for failure in failures]})
 
 
-COMMANDS = (check, copy, stats, remove_version, yank, gc)
+COMMANDS = (check, copy, stats, remove_version, sign, yank, gc)

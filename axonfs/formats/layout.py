@@ -1,12 +1,13 @@
 """The keys of a registry's files: their paths below the registry's root.
 
-    api/v1/index.json                             every version
-    api/v1/models/<model>/versions.json           the model's versions, and what `latest` is
+    api/v1/index.json                                 every version
+    api/v1/models/<model>/versions.json               the model's versions, and what `latest` is
     api/v1/models/<model>/<version>/manifest.yaml
-    api/v1/models/<model>/<version>/yanked        an empty file, if the version is yanked
-    objects/sha256/ab/<digest>                    a file's bytes
-    chunks/sha256/ab/<digest>                     the chunk table of that object
-    index.html                                    a web page of all this, for people
+    api/v1/models/<model>/<version>/signatures.jsonl  its signatures, if it has any
+    api/v1/models/<model>/<version>/yanked            an empty file, if the version is yanked
+    objects/sha256/ab/<digest>                        a file's bytes
+    chunks/sha256/ab/<digest>                         the chunk table of that object
+    index.html                                        a web page of all this, for people
 
 Pure. The same for a directory, a bucket and a web server.
 """
@@ -20,9 +21,10 @@ INDEX = "api/v1/index.json"
 MODELS = "api/v1/models/"
 VERSIONS_NAME = "versions.json"
 YANKED_NAME = "yanked"
+SIGNATURES_NAME = "signatures.jsonl"
 PAGE = "index.html"
 # Names of the layout: no segment of a spec may be one of them.
-RESERVED = frozenset({LATEST, MANIFEST_NAME, VERSIONS_NAME})
+RESERVED = frozenset({LATEST, MANIFEST_NAME, VERSIONS_NAME, SIGNATURES_NAME})
 
 
 def object_key(digest: str) -> str:
@@ -56,9 +58,14 @@ def yanked_key(spec: Spec) -> str:
     return version_home(spec) + YANKED_NAME
 
 
-def spec_of_manifest(key: str) -> Spec | None:
-    """The version whose manifest has this key; None if it is another file's key."""
+def signatures_key(spec: Spec) -> str:
+    return version_home(spec) + SIGNATURES_NAME
+
+
+def spec_of_manifest(key: str, of: str = MANIFEST_NAME) -> Spec | None:
+    """The version whose manifest, or whose file `of`, has this key; None if it is another file's
+    key."""
     home, slash, name = key.rpartition("/")
-    if not slash or name != MANIFEST_NAME or not home.startswith(MODELS):
+    if not slash or name != of or not home.startswith(MODELS):
         return None
     return spec_of(tuple(home.removeprefix(MODELS).split("/")))

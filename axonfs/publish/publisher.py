@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from axonfs.errors import AxonError, MalformedError
 from axonfs.formats.manifest import (
@@ -29,8 +30,12 @@ from axonfs.publish.faults import disk_faults
 from axonfs.publish.metadata import MAX_DESCRIBING_BYTES, Description, describe
 from axonfs.publish.registry import Registry
 from axonfs.publish.scan import Scan, SourceFile, scan
+from axonfs.publish.signatures import sign
 from axonfs.publish.together import PublishProgress, Together
 from axonfs.storage import Directory, Storage
+
+if TYPE_CHECKING:
+    from axonfs.signatures.signing import Signer
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ def publish(
     framework: str | None = None,
     tags: Sequence[str] = (),
     chunk_size: int = DEFAULT_CHUNK_SIZE,
+    signer: Signer | None = None,
     progress: Callable[[PublishProgress], None] | None = None,
 ) -> Published:
     """Publish the files below `directory` as `spec` into `registry`, a directory or any storage.
@@ -71,6 +77,7 @@ def publish(
     Args:
         description, license, framework: by default from README.md and config.json.
         tags: added to the tags from README.md and config.json.
+        signer: signs the version, also one that is published already.
         progress: called for each piece that was read or sent, in one thread at a time. An
             exception from it ends the publish.
 
@@ -104,7 +111,7 @@ def publish(
                 earlier or own or _manifest(spec, entries, _described(target, entries, given, tags))
             )
             target.check_kept(item.entry for item in stored if not item.new_bytes)
-            already = _enter(target, manifest)
+            already = _enter(target, manifest, signer)
     except AxonError as exc:
         raise exc.located(spec=str(spec)) from exc
     new_bytes = sum(item.new_bytes for item in stored)
@@ -207,12 +214,19 @@ def _manifest(spec: Spec, entries: tuple[FileEntry, ...], metadata: Description)
     return dataclasses.replace(bare, raw=render_manifest(bare))
 
 
-def _enter(registry: Registry, manifest: Manifest) -> bool:
-    """Publish `manifest`; return True if the version was published before with the same files."""
+def _enter(registry: Registry, manifest: Manifest, signer: Signer | None) -> bool:
+    """Publish `manifest`; return True if the version was published before with the same files.
+
+    Its signature is there before it is: no reader sees the version without.
+    """
+    if signer:
+        sign(registry, manifest, signer)
     # Another publisher may have been faster since the first look.
     earlier = registry.enter(manifest)
     if earlier:
         _refuse_changes(_digests(earlier.files), _digests(manifest.files))
+        if signer and earlier.digest != manifest.digest:
+            sign(registry, earlier, signer)
     registry.mend_lists(manifest.spec)
     return earlier is not None
 

@@ -30,6 +30,7 @@ from axonfs.formats.layout import (
     RESERVED,
     manifest_key,
     object_key,
+    signatures_key,
     spec_of_manifest,
     table_key,
     version_home,
@@ -213,12 +214,26 @@ class Registry:
         self.storage.prepare()
         self.storage.delete(manifest_key(spec))
         self.storage.delete(yanked_key(spec))
+        self.storage.delete(signatures_key(spec))
         self.mend_lists(spec)
+
+    def published(self, spec: Spec) -> Manifest:
+        """The manifest of a version.
+
+        Raises:
+            NotFoundError: the registry does not have this version.
+        """
+        if found := self.manifest(spec):
+            return found
+        raise self._lacks(spec)
 
     def _check_published(self, spec: Spec) -> None:
         if self.storage.size(manifest_key(spec)) is None:
-            what = "the registry does not have this version"
-            raise NotFoundError(what, spec=str(spec), source=self.storage.name)
+            raise self._lacks(spec)
+
+    def _lacks(self, spec: Spec) -> NotFoundError:
+        what = "the registry does not have this version"
+        return NotFoundError(what, spec=str(spec), source=self.storage.name)
 
     def mend_lists(self, spec: Spec) -> None:
         """Update the model's versions.json and its entries in index.json from the manifests, and
@@ -231,8 +246,8 @@ class Registry:
         def versions(body: bytes) -> bytes:
             return render_versions(self._versions(spec, _listed_versions(body)))
 
-        self._update(versions_key(spec.model), MAX_VERSIONS_BYTES, versions)
-        self._update(INDEX, MAX_INDEX_BYTES, lambda body: self._index(spec, body))
+        self.update(versions_key(spec.model), MAX_VERSIONS_BYTES, versions)
+        self.update(INDEX, MAX_INDEX_BYTES, lambda body: self._index(spec, body))
         self._write_page()
 
     def _write_page(self) -> None:
@@ -249,8 +264,8 @@ class Registry:
         except (AxonError, OSError) as exc:
             log.warning("the registry's web page %s is not up to date: %s", PAGE, exc)
 
-    def _update(self, key: str, limit: int, make: Callable[[bytes], bytes]) -> None:
-        """Replace a list by what `make` returns for its content.
+    def update(self, key: str, limit: int, make: Callable[[bytes], bytes]) -> None:
+        """Replace a list, or the signatures of a version, by what `make` returns for its content.
 
         The list is read before `make` looks for manifests. So if another publisher enters a version
         that `make` does not see, that publisher replaces the list later, or it has done so and this

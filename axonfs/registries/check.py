@@ -21,11 +21,12 @@ from axonfs.errors import (
     UnverifiedError,
     VanishedError,
 )
-from axonfs.formats.layout import INDEX, manifest_key, versions_key
+from axonfs.formats.layout import INDEX, manifest_key, signatures_key, versions_key
 from axonfs.formats.listing import Versions
 from axonfs.formats.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest
 from axonfs.names import Spec
 from axonfs.publish.registry import Registry
+from axonfs.publish.signatures import add, checked
 from axonfs.registries.objects import bring, check_named, put_table, verify
 from axonfs.registries.reader import Reader
 from axonfs.registries.transfer import Progress, Transfer
@@ -82,6 +83,17 @@ class Repair:
 
     def lists(self, spec: Spec) -> None:
         self.registry.mend_lists(spec)
+
+    def signatures(self, manifest: Manifest) -> None:
+        """Keep the signatures that are of this manifest, and add those of `origin`."""
+        found = self.origin.manifest(manifest.spec)
+        body = self.origin.signatures(found[1], manifest) if found else None
+        signatures = checked(body, manifest) if body else []
+        try:
+            add(self.registry, manifest, signatures)
+        except MalformedError:  # the file is larger than any that is read
+            self.registry.storage.delete(signatures_key(manifest.spec))
+            add(self.registry, manifest, signatures)
 
     def table(self, entry: FileEntry) -> None:
         if table := self.origin.table(self.origin.url, entry):
@@ -176,6 +188,8 @@ class _Check:
 
     def _items(self, spec: Spec) -> Iterator[_Item]:
         found = self._manifest(spec)
+        if found:
+            self._check_signatures(*found)
         for entry in found[0].files if found else ():
             try:
                 check_named(entry)
@@ -192,6 +206,14 @@ class _Check:
         except WRONG as exc:
             mended = self._add(exc.located(spec=str(spec)), lambda repair: repair.manifest(spec))
             return self._reader.manifest(spec) if mended else None
+
+    def _check_signatures(self, manifest: Manifest, base: str) -> None:
+        try:
+            if body := self._reader.signatures(base, manifest):
+                checked(body, manifest)
+        except WRONG as exc:
+            where = exc.located(spec=str(manifest.spec))
+            self._add(where, lambda repair: repair.signatures(manifest))
 
     def _check_lists(self, indexed: dict[Spec, bool], published: dict[Spec, bool]) -> None:
         models: dict[str, dict[str, bool]] = {}

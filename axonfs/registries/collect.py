@@ -1,7 +1,7 @@
 """What no manifest of a registry names: it is counted, and `gc` removes it.
 
-A publisher stores objects and chunk tables first, and the manifest that names them last. So a file
-that no manifest names may belong to a publish that is under way:
+A publisher stores objects, chunk tables and signatures first, and the manifest that they belong to
+last. So a file that no manifest names may belong to a publish that is under way:
 
 * `gc` keeps files that were written less than MIN_AGE ago.
 * It looks for new manifests right before it removes a file.
@@ -17,7 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from axonfs.errors import MalformedError, NotFoundError
-from axonfs.formats.layout import MODELS, digest_of, spec_of_manifest, versions_key
+from axonfs.formats.layout import (
+    MODELS,
+    SIGNATURES_NAME,
+    digest_of,
+    spec_of_manifest,
+    versions_key,
+)
 from axonfs.formats.manifest import FileEntry
 from axonfs.names import Spec
 from axonfs.publish.registry import Registry
@@ -28,10 +34,12 @@ MIN_AGE = 24 * 3600.0  # seconds
 
 @dataclass(slots=True)
 class Collected:
-    """What `gc` removed, or would remove; `young` files are too new to be removed."""
+    """What `gc` removed, or would remove: files by their kind, and all their bytes. `young` files
+    are too new to be removed."""
 
     objects: int = 0
     tables: int = 0
+    signatures: int = 0
     bytes: int = 0
     young: int = 0
 
@@ -54,6 +62,13 @@ class Names:
         self._but = but
         self._read: set[Listed] = set()
         self.digests: set[str] = set()
+        self._versions: set[Spec] = set()
+
+    def has(self, key: str) -> bool:
+        """Whether the file belongs to a version: its object, chunk table, or signatures."""
+        if signed := spec_of_manifest(key, SIGNATURES_NAME):
+            return signed in self._versions
+        return digest_of(key) in self.digests
 
     def look(self) -> None:
         """Read the manifests that are new since the last look.
@@ -68,6 +83,7 @@ class Names:
                 self._read.add(listed)
         if first:  # some storages list a new file late
             specs |= self._registry.indexed()
+        self._versions |= specs
         for spec in specs - {self._but}:
             self.digests.update(entry.digest for entry in self._files(spec))
 
@@ -86,7 +102,7 @@ def gc(
     dry_run: bool = False,
     removed: Callable[[Listed], object] = bool,
 ) -> Collected:
-    """Remove the objects and chunk tables that no manifest names.
+    """Remove the objects and chunk tables that no manifest names, and signatures without one.
 
     Args:
         dry_run: only count them.
@@ -100,27 +116,29 @@ def gc(
             continue
         if not dry_run:
             names.look()
-            if digest_of(listed.key) in names.digests:
+            if names.has(listed.key):
                 continue
             registry.storage.delete(listed.key)
-        is_table = listed.key.startswith("chunks/")
-        found.tables += is_table
-        found.objects += not is_table
+        found.tables += listed.key.startswith("chunks/")
+        found.objects += listed.key.startswith("objects/")
+        found.signatures += listed.key.startswith(MODELS)
         found.bytes += listed.size
         removed(listed)
     return found
 
 
 def unnamed(registry: Registry, names: Names) -> list[Listed]:
-    """The objects and chunk tables that no manifest names, whatever their age."""
+    """The objects and chunk tables that no manifest names, and the signatures of versions that have
+    none, whatever their age."""
     storage = registry.storage
-    files = [*storage.list("objects/"), *storage.list("chunks/")]
-    names.look()
-    return [
+    files = [
         listed
-        for listed in files
-        if (digest := digest_of(listed.key)) and digest not in names.digests
+        for prefix in ("objects/", "chunks/", MODELS)
+        for listed in storage.list(prefix)
+        if digest_of(listed.key) or spec_of_manifest(listed.key, SIGNATURES_NAME)
     ]
+    names.look()
+    return [listed for listed in files if not names.has(listed.key)]
 
 
 def removal(registry: Registry, spec: Spec) -> Removal:

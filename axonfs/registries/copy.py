@@ -1,9 +1,9 @@
 """`copy`: bring versions from one registry into another, of any kinds.
 
-A version is copied like one is published: its objects and chunk tables first, then its manifest,
-byte for byte, then the lists. So its digest stays, and a reader of the target sees whole versions
-only. What the target has is not sent again; so a copy that was interrupted goes on where it was,
-file by file. Blocking; a few threads read the objects.
+A version is copied like one is published: its objects, chunk tables and signatures first, then its
+manifest, byte for byte, then the lists. So its digest stays, and a reader of the target sees whole
+versions only. What the target has is not sent again; so a copy that was interrupted goes on where
+it was, file by file. Blocking; a few threads read the objects.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from axonfs.formats.layout import table_key
 from axonfs.formats.manifest import MIN_CHUNK_SIZE, FileEntry, Manifest
 from axonfs.names import LATEST, Spec
 from axonfs.publish.registry import Registry
+from axonfs.publish.signatures import add, checked
 from axonfs.registries.objects import bring, check_named, put_table
 from axonfs.registries.reader import Reader
 from axonfs.registries.transfer import Transfer
@@ -142,6 +143,7 @@ class _Copy:
         total = sum(entry.size for entry in lacking)
         work = Transfer(total, partial(self._progress, self._spec))
         work.run([partial(self._bring, base, entry, work) for entry in lacking])
+        self._sign(manifest, base)
         self._enter(manifest, yanked=yanked)
         return Copied(self._spec, new, len(lacking), total)
 
@@ -196,6 +198,12 @@ class _Copy:
                 bring(self._reader, base, entry, table, self._target, work)
             if table:
                 put_table(self._target, entry.digest, table)
+
+    def _sign(self, manifest: Manifest, base: str) -> None:
+        """Bring the signatures that the target does not have."""
+        body = self._reader.signatures(base, manifest)
+        if signatures := checked(body, manifest) if body else []:
+            add(self._target, manifest, signatures)
 
     def _enter(self, manifest: Manifest, *, yanked: bool) -> None:
         self._target.check_kept(manifest.files)

@@ -30,6 +30,7 @@ from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE, FileEntry, Manifest
 from axonfs.http_client import Bodies, Documents, Limits, Location, Trust, path_of
 from axonfs.names import Spec
 from axonfs.settings.settings import Settings
+from axonfs.signatures import limit_of
 from axonfs.sources import RegistrySigners, RegistrySource
 from axonfs.sources.blob import Blob, size_of
 
@@ -86,6 +87,15 @@ class Reader:
     def manifest(self, spec: Spec) -> tuple[Manifest, str] | None:
         """The manifest, and the URL that its objects are below; None if there is none."""
         return self._call(lambda: self._source.manifest(spec))
+
+    def signatures(self, base: str, manifest: Manifest) -> bytes | None:
+        """The file of a version's signatures; None if there is none.
+
+        Raises:
+            MalformedError: it is larger than signatures of this manifest can be.
+        """
+        limit = limit_of(manifest)
+        return self._call(lambda: self._source.signatures(base, manifest.spec, limit))
 
     def table(self, base: str, entry: FileEntry) -> ChunkTable | None:
         """The chunk table of a file, compared with the manifest; None if it has none."""

@@ -45,7 +45,11 @@ _MISSING = {
 }
 
 _BYTES = "application/octet-stream"
-_TYPES = {".yaml": "application/yaml", ".json": "application/json"}
+_TYPES = {
+    ".yaml": "application/yaml",
+    ".json": "application/json",
+    ".jsonl": "application/jsonl",
+}
 _LAYOUT = re.compile(r"/(?:api/v1|(objects|chunks)/sha256)(?:/[A-Za-z0-9_][A-Za-z0-9._+-]*)+")
 
 

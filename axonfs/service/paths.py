@@ -13,6 +13,7 @@ from pathlib import Path
 
 import trio
 
+from axonfs.catalog.tree import Version
 from axonfs.errors import AxonError, BusyError, NotFoundError, UnsupportedError
 from axonfs.formats.entries import MANIFEST_NAME
 from axonfs.formats.manifest import Manifest
@@ -31,6 +32,7 @@ async def path(context: Context, request: Event) -> Event:
     Raises:
         NotFoundError: it is not pinned.
         BusyError: the directory is not there yet, and another process owns the cache.
+        UntrustedError: it is not signed by whom it has to be.
         AxonError: it is not complete.
     """
     store = context.store
@@ -42,6 +44,9 @@ async def path(context: Context, request: Event) -> Event:
     if not store.writable:  # it has to be there, and the check may take long
         await trio.to_thread.run_sync(_link, context, pin)
     checked = await check_pin(context, spec, pin, [], [])
+    if stored := await trio.to_thread.run_sync(store.manifest, spec):
+        source = context.tree.source_of(spec, stored.base)
+        await context.tree.admission.admit(Version(stored.manifest, stored.base, source))
     if checked["missing"]:
         raise _incomplete(spec, checked["missing"])
     place, files = await trio.to_thread.run_sync(_link, context, pin)

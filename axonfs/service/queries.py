@@ -183,8 +183,9 @@ async def version_of(context: Context, request: Event) -> Version:
 
 
 async def info(context: Context, request: Event) -> Event:
-    """Everything about the version `spec`."""
-    version = await version_of(context, request)
+    """Everything about the version `spec`, whoever signed it."""
+    wanted = parse_wanted(str(request.get("spec")))
+    version = await context.tree.unchecked(await resolve(context, wanted))
     manifest = version.manifest
     files = await trio.to_thread.run_sync(_files, context.store, manifest)
     pin = await trio.to_thread.run_sync(_pin_of, context.store, manifest.spec)
@@ -210,6 +211,8 @@ async def info(context: Context, request: Event) -> Event:
             "unverified_allowed": bool(
                 version.source and version.source.allows_unverified(version.base)
             ),
+            "signatures": await context.tree.admission.describe(version),
+            "signature_required": bool(context.tree.admission.required(version)),
             "files": files,
             "left_out": list(manifest.left_out),
         }
@@ -278,7 +281,7 @@ async def _fetch_manifests(context: Context, specs: Iterable[Spec]) -> None:
 
 async def _fetch_manifest(context: Context, spec: Spec) -> None:
     try:
-        await context.tree.version(spec)
+        await context.tree.unchecked(spec)
     except AxonError as exc:
         log.info("the size of a version is unknown: %s", exc)
 

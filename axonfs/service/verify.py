@@ -9,7 +9,7 @@ import trio
 
 from axonfs.catalog.tree import Version
 from axonfs.errors import AxonError, NotFoundError
-from axonfs.formats.manifest import FileEntry
+from axonfs.formats.manifest import MANIFEST_NAME, FileEntry
 from axonfs.names import Spec
 from axonfs.ranges import Range, runs
 from axonfs.service.context import Context, Event, resolve_local, wanted_of
@@ -30,6 +30,8 @@ async def verify(context: Context, request: Event) -> Event:
     targets = await trio.to_thread.run_sync(_local_files, context.store, specs)
     repair = bool(request.get("repair"))
     check = _Check(context, sum(local for _, _, local in targets), repair)
+    for spec in dict.fromkeys(specs or [spec for spec, _, _ in targets]):
+        await check.signature(spec)
     for spec, entry, local in targets:
         await check.file(spec, entry, local)
     await context.events.send(check.event("", ""))
@@ -89,10 +91,16 @@ class _Check:
             "total": self._total,
         }
 
+    async def signature(self, spec: Spec) -> None:
+        """Check that the version is signed by whom it has to be."""
+        version = await self._context.tree.unchecked(spec)
+        if refusal := await self._context.tree.admission.refusal(version):
+            self._add(version, MANIFEST_NAME, version.manifest.digest, 0, refusal.what)
+
     async def file(self, spec: Spec, entry: FileEntry, local: int) -> None:
         """Check one object and record its bad chunks."""
         context = self._context
-        version = await context.tree.version(spec)
+        version = await context.tree.unchecked(spec)
         info = await trio.to_thread.run_sync(context.store.peek, entry.digest)
         if info is not None and info.quarantined:
             await self._quarantined(version, entry, info.quarantined)
@@ -140,15 +148,20 @@ class _Check:
     async def _note_bad(
         self, version: Version, entry: FileEntry, chunks: int, error: str | None
     ) -> None:
+        self._add(version, entry.path, entry.digest, chunks, error)
+        if error is not None:
+            await trio.to_thread.run_sync(self._context.store.unprove, entry.digest)
+
+    def _add(
+        self, version: Version, path: str, digest: str, chunks: int, error: str | None
+    ) -> None:
         self.bad.append(
             {
                 "spec": str(version.spec),
-                "path": entry.path,
-                "sha256": entry.digest,
+                "path": path,
+                "sha256": digest,
                 "chunks": chunks,
                 "repaired": error is None,
                 "error": error,
             }
         )
-        if error is not None:
-            await trio.to_thread.run_sync(self._context.store.unprove, entry.digest)

@@ -49,6 +49,8 @@ OCI_OPTIONS: Mapping[str, tuple[str, ...]] = {
 }
 _OCI_HOST = re.compile(r"(?:[a-zA-Z0-9.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?")
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*")
+# What an item of `registries` in the config file may say.
+REGISTRY_KEYS = ("url", "token", "allow_unverified", "require_signature")
 _BUCKET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,254}")
 
 # One slash is enough: pathlib makes `http:/host` of `http://host`.
@@ -211,17 +213,17 @@ def _listed_url(word: object) -> str:
 def separated(document: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a config file in which `registries` is a plain list of URLs.
 
-    In the file an item of `registries` may be a mapping {url, token, allow_unverified}. Its token
-    and `allow_unverified` move to the settings `tokens` and `allow_unverified`.
+    In the file an item of `registries` may be a mapping with the keys REGISTRY_KEYS. What it says
+    moves to the settings `tokens`, `allow_unverified` and `require_signature`.
     """
     items = document.get("registries")
     if not isinstance(items, list) or not any(isinstance(item, dict) for item in items):
         return dict(document)
     rows = [item if isinstance(item, dict) else {"url": item} for item in items]
     for row in rows:
-        if unknown := row.keys() - {"url", "token", "allow_unverified"}:
+        if unknown := row.keys() - set(REGISTRY_KEYS):
             name = printable(min(map(str, unknown)))
-            raise ValueError(f"'{name}' is not a key of a registry: url, token, allow_unverified")
+            raise ValueError(f"'{name}' is not a key of a registry: {', '.join(REGISTRY_KEYS)}")
     urls = [_listed_url(row.get("url", "")) for row in rows]
     tokens = {url: row["token"] for url, row in zip(urls, rows, strict=True) if row.get("token")}
     allowed = [
@@ -238,7 +240,21 @@ def separated(document: Mapping[str, Any]) -> dict[str, Any]:
             *parse_registry_urls(document.get("allow_unverified") or []),
             *allowed,
         ]
+    rules = [rule for url, row in zip(urls, rows, strict=True) for rule in _scoped(url, row)]
+    if rules:
+        found["require_signature"] = [*_listed(document.get("require_signature")), *rules]
     return found
+
+
+def _scoped(url: str, row: Mapping[str, Any]) -> list[str]:
+    """The rules of `require_signature` that an item of `registries` has for its own versions."""
+    scope = url.partition("?")[0]
+    return [f"{scope}={signer}" for signer in _listed(row.get("require_signature"))]
+
+
+def _listed(value: Any) -> list[Any]:
+    """The items of a list in the config file, which may be written as one text."""
+    return value.split() if isinstance(value, str) else list(value or ())
 
 
 def parse_path(value: object) -> Path:

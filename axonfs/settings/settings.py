@@ -8,13 +8,12 @@ Axon's config file is read instead. Any thread; nothing here is kept between cal
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from axonfs.errors import ClosedFileError, UsageError
+from axonfs.errors import UsageError
 from axonfs.names import HUBS, printable
 from axonfs.settings.axon import RENAMED, axon_config_path, translated
 from axonfs.settings.homes import below_home, default_cache, default_mountpoint
@@ -36,13 +35,12 @@ from axonfs.settings.parsers import (
     separated,
     whole,
 )
+from axonfs.settings.reading import read_mapping
+from axonfs.settings.signers import parse_signature_rules
 from axonfs.settings.tokens import check_private, with_tokens
 from axonfs.units import parse_bandwidth, parse_rate, parse_size
 
-MAX_CONFIG_BYTES = 1 << 20
 SYSTEM_CONFIG = Path("/etc/axonfs/config.yaml")
-# PyYAML raises these, beside its own errors, for an invalid date, number or tag.
-_SCALAR_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 # `config set KEY default` removes KEY from the file.
 DEFAULT_WORD = "default"
 
@@ -56,7 +54,8 @@ class Settings:
 
     `cache_size` None means: leave 10 % of the disk free. `prefetch` is one of PREFETCH. `bandwidth`
     and `scrub` are in bytes per second; 0 is no limit, and no scrub. `allow_unverified` holds URLs
-    of registries. `tokens` maps a registry's URL to a token, which is sent to that registry only.
+    of registries, `require_signature` the rules of signers.py. `tokens` maps a registry's URL to a
+    token, which is sent to that registry only.
     The repr leaves tokens out, so no log can show them.
     """
 
@@ -81,6 +80,7 @@ class Settings:
     ca_bundle: Path | None = None
     sources: tuple[str, ...] = HUBS
     allow_unverified: tuple[str, ...] = ()
+    require_signature: tuple[str, ...] = ()
     tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def token(self, registry: str) -> str | None:
@@ -160,6 +160,11 @@ KEYS: Mapping[str, Key] = {
         "AXONFS_ALLOW_UNVERIFIED",
         parse_registry_urls,
         "URLs of registries whose files may be read even without a sha256.",
+    ),
+    "require_signature": Key(
+        "AXONFS_REQUIRE_SIGNATURE",
+        parse_signature_rules,
+        "Who has to have signed a version before it is read, as [SCOPE=]SIGNER (signatures.md).",
     ),
     "tokens": Key(
         None,
@@ -342,49 +347,6 @@ def read_config(path: Path) -> dict[str, Any]:
     for name in document:
         check_key(str(name), str(path))
     return document
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; {} if the file is missing or empty."""
-    import yaml
-
-    try:
-        raw = _content(path)
-    except FileNotFoundError:
-        return {}
-    except PermissionError as exc:
-        raise ClosedFileError("this user may not read the config file", source=str(path)) from exc
-    except OSError as exc:
-        raise UsageError(f"cannot read the config file: {exc.strerror}", source=str(path)) from exc
-    try:
-        document = yaml.safe_load(raw)
-    except (yaml.YAMLError, *_SCALAR_ERRORS) as exc:
-        raise UsageError("the config file is not YAML", source=str(path)) from exc
-    if document is None:
-        return {}
-    if not isinstance(document, dict):
-        raise UsageError("the config file is not a mapping of keys", source=str(path))
-    return document
-
-
-def _content(path: Path) -> bytes:
-    """
-    Raises:
-        UsageError: it is too large, or a pipe, which may block and cannot be read twice.
-    """
-    with open(path, "rb", opener=_at_once) as file:
-        if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
-            what = "the config file is a pipe, which cannot be read more than once"
-            raise UsageError(what, source=str(path))
-        raw = file.read(MAX_CONFIG_BYTES + 1) or b""
-    if len(raw) > MAX_CONFIG_BYTES:
-        what = f"the config file has more than {MAX_CONFIG_BYTES >> 20} MiB"
-        raise UsageError(what, source=str(path))
-    return raw
-
-
-def _at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # otherwise opening a pipe waits for its writer
 
 
 def check_key(name: str, where: str | None = None) -> str:

@@ -224,6 +224,10 @@ class HubSource(ABC):
             return None
         return name and plain(name)
 
+    async def signatures(self, base: str, spec: Spec, limit: int) -> bytes | None:
+        """None: hubs have no signatures."""
+        return None
+
     async def table(self, base: str, entry: FileEntry) -> ChunkTable | None:
         """None: hubs have no chunk tables."""
         return None

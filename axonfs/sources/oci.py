@@ -240,6 +240,10 @@ class OciRegistry:
             raise MalformedError(what)
         return fetched.body
 
+    async def signatures(self, base: str, spec: Spec, limit: int) -> bytes | None:
+        """None: signatures in OCI registries are of their manifests, which is another statement."""
+        return None
+
     async def table(self, base: str, entry: FileEntry) -> ChunkTable | None:
         """None: OCI has no chunk tables."""
         return None

@@ -27,6 +27,7 @@ from axonfs.errors import (
 )
 from axonfs.formats import leftout
 from axonfs.formats.chunktable import ChunkTable, parse_table, table_bytes
+from axonfs.formats.layout import signatures_key
 from axonfs.formats.listing import (
     API_VERSION,
     MAX_INDEX_BYTES,
@@ -251,6 +252,15 @@ class RegistrySource:
 
     def allows_unverified(self, base: str) -> bool:
         return self._allow_unverified and base.rstrip("/") == self.url.rstrip("/")
+
+    async def signatures(self, base: str, spec: Spec, limit: int) -> bytes | None:
+        url = f"{base.rstrip('/')}/{quote(signatures_key(spec), safe='/+')}"
+        request = self._documents.get(url, limit=limit, headers=self._headers(base))
+        try:
+            fetched = await self._access.optional(request)
+        except NotFoundError:
+            return None
+        return fetched.body if fetched else None
 
     async def table(self, base: str, entry: FileEntry) -> ChunkTable | None:
         if entry.chunks is None:

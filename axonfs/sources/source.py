@@ -59,6 +59,14 @@ class Source(Protocol):
         have the version."""
         ...
 
+    async def signatures(self, base: str, spec: Spec, limit: int) -> bytes | None:
+        """The file of a version's signatures; None if it has none.
+
+        Raises:
+            MalformedError: it has more than `limit` bytes.
+        """
+        ...
+
     async def table(self, base: str, entry: FileEntry) -> ChunkTable | None:
         """The chunk table of a file's object; None if its manifest names none."""
         ...

@@ -28,6 +28,7 @@ _FOREVER, _REVALIDATED = "public, max-age=31536000, immutable", "no-cache"
 _TYPES = {
     "html": "text/html; charset=utf-8",
     "json": "application/json",
+    "jsonl": "application/jsonl",
     "yaml": "application/yaml",
 }
 

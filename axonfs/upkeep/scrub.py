@@ -206,7 +206,7 @@ class Scrub:
                 return await self._fetcher.open(feed.versions[0], feed.entry)
         for pin in await trio.to_thread.run_sync(self._store.pins):
             if digest in pin.files:
-                version = await self._tree.version(pin.spec)
+                version = await self._tree.unchecked(pin.spec)
                 for entry in version.manifest.files:
                     if entry.digest == digest:
                         return await self._fetcher.open(version, entry)

@@ -149,4 +149,4 @@ class HubPaths:
         target = await self._tree.target(spec)
         if target is None:
             raise NotFoundError("no such revision", spec=str(spec))
-        return target if target != spec.version else await self._tree.version(spec)
+        return target if target != spec.version else await self._tree.unchecked(spec)

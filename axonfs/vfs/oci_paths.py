@@ -59,7 +59,7 @@ class OciPaths:
         except AccessDeniedError as exc:
             target, refused = None, exc
         if target is not None:
-            return target if target != spec.version else await self._tree.version(spec)
+            return target if target != spec.version else await self._tree.unchecked(spec)
         if await self._is_repository(path):
             return None
         if refused and len(path) > REFUSED_DEPTH:

@@ -150,11 +150,13 @@ class Paths:
         """The place with `name` in `parent`, None if it does not exist.
 
         Raises:
+            UntrustedError: it is in a version that nobody whom one trusts has signed.
             AxonError: a source that might have the name did not answer.
         """
         if parent == Directory((CONTROL,)):
             return self._status_file() if name == STATUS else None
         parent = await self._with_manifest(parent)
+        await self.admit(parent)
         if isinstance(parent, Folder):
             return self._in_folder(parent, name)
         if isinstance(parent, Directory):
@@ -166,10 +168,12 @@ class Paths:
 
         Raises:
             NotFoundError: no index lists the directory; it exists only for lookups below it.
+            UntrustedError: nobody whom one trusts has signed the version.
         """
         if place == Directory((CONTROL,)):
             return [Entry(1, STATUS, self._status_file())]
         place = await self._with_manifest(place)
+        await self.admit(place)
         if isinstance(place, Folder):
             children = self._children(place)
             return [
@@ -203,6 +207,15 @@ class Paths:
             return names_fraction(versions.versions), LISTING_TTL
         return 0.0, LISTING_TTL
 
+    async def admit(self, place: Place) -> None:
+        """Return if what is in the version of a place may be read.
+
+        Raises:
+            UntrustedError: nobody whom one trusts has signed the version.
+        """
+        if version := getattr(place, "version", None):
+            await self._tree.admission.admit(version)
+
     async def _with_manifest(self, place: Place) -> Place:
         """`place` with its manifest, if it is a version whose manifest was not loaded yet."""
         if not isinstance(place, Directory) or len(place.path) < 3:
@@ -216,7 +229,7 @@ class Paths:
             return place
         catalog = await self._tree.catalog()
         if spec and place.path[-1] in catalog.directory(place.path[:-1]).versions:
-            return Folder(place.path, await self._tree.version(spec), "")
+            return Folder(place.path, await self._tree.unchecked(spec), "")
         if place.path in catalog.directories:
             return place
         return await self._unlisted(place.path) or place
@@ -274,7 +287,7 @@ class Paths:
         """A name that no index lists: a new one, a version or model that resolves, or None."""
         if spec := spec_of(path):
             try:
-                return Folder(path, await self._tree.version(spec), "")
+                return Folder(path, await self._tree.unchecked(spec), "")
             except NotFoundError:
                 pass
         if (await self._tree.versions("/".join(path))).versions:

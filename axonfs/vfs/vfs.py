@@ -212,15 +212,20 @@ class Vfs:
         return {XATTR_PREFIX + key: value for key, value in found.items()}
 
     async def open(self, inode: int, request: int = 0) -> Handle:
-        """Open a file; the caller calls `opened` next. Sends nothing.
+        """Open a file; the caller calls `opened` next. Sends nothing, unless its version has to be
+        signed and no signature is known.
 
         Args:
             request: the number of the kernel's request, 0 if it is not known.
 
         Raises:
             CorruptError: the file is quarantined.
+            UntrustedError: nobody whom one trusts has signed its version.
         """
-        return await self.files.open(self._number(request), await self._at(inode))
+        place = await self._at(inode)
+        with naming_place(place):
+            await self._paths.admit(place)
+        return await self.files.open(self._number(request), place)
 
     def foresee(self, handle: Handle, thread: int = 0) -> None:
         """Notify the prefetcher of a file that a thread opened in the way of a loader."""

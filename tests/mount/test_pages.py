@@ -31,6 +31,7 @@ PAGES = (
     "oci.md",
     "directories.md",
     "registries.md",
+    "signatures.md",
 )
 MIB = 1 << 20
 WEIGHTS = bytes(range(256)) * (25 << 12)

@@ -1,0 +1,113 @@
+"""Whether somebody whom the user trusts has signed a version, as the result of all its signatures.
+
+The library is imported here, when a signature has to be verified. Blocking; any thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from axonfs.errors import AxonError, MalformedError, UntrustedError
+from axonfs.formats.manifest import Manifest
+from axonfs.settings.signers import Signers
+from axonfs.signatures.bundles import Signature, parse_signatures
+from axonfs.signatures.extra import require
+
+# Seconds. After that a version that is refused is looked at again: it may be signed by now.
+REFUSED_FOR = 10.0
+_HINT = "axonfs info shows its signatures, axonfs config get require_signature who has to sign"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a version may be read.
+
+    Args:
+        refusal: why it may not; None if it may.
+        by: who signed it.
+        until: for how long this holds, in unix seconds.
+    """
+
+    refusal: UntrustedError | None
+    by: str = ""
+    until: float = 0.0
+
+
+def judge(body: bytes | None, manifest: Manifest, groups: Sequence[Signers]) -> Verdict:
+    """Whether one of each group of signers has signed `manifest`.
+
+    Args:
+        body: the file of its signatures, from anywhere; None if there is none.
+    """
+    try:
+        require()
+        found = parse_signatures(body) if body else []
+        accepted = [_accepted(found, manifest, group) for group in groups]
+    except AxonError as exc:
+        return refused(f"it has to be signed, and {exc.what}", exc)
+    by, ends = (values for values in zip(*accepted, strict=True))
+    return Verdict(None, ", ".join(dict.fromkeys(by)), min(ends))
+
+
+def refused(what: str, cause: AxonError | None = None) -> Verdict:
+    """The verdict that a version may not be read."""
+    refusal = UntrustedError(what, hint=(cause and cause.hint) or _HINT)
+    refusal.source = cause.source if cause else None
+    refusal.__cause__ = cause
+    return Verdict(refusal, until=time.time() + REFUSED_FOR)
+
+
+def _accepted(found: Sequence[Signature], manifest: Manifest, group: Signers) -> tuple[str, float]:
+    """By whom of the group, and until when that holds.
+
+    Raises:
+        AxonError: by nobody. It says what is wrong with the signature of one of them, if there is
+            such a one.
+    """
+    from axonfs.signatures.verifying import AnotherError, verify
+
+    failure: AxonError | None = None
+    for signature in found:
+        for signer in group:
+            try:
+                verified = verify(signature, manifest, signer)
+                return verified.by, verified.until
+            except AxonError as exc:
+                if failure is None or isinstance(failure, AnotherError):
+                    failure = exc
+    raise failure or UntrustedError("it has no signature")
+
+
+def described(
+    body: bytes | None, manifest: Manifest, groups: Sequence[Signers]
+) -> list[dict[str, object]]:
+    """Each signature of a version: `by` whom it says it is, and whether that one is `trusted`.
+
+    Where no signer is required, nothing is verified, and `trusted` is None.
+    """
+    try:
+        require()
+        found = parse_signatures(body) if body else []
+    except MalformedError as exc:
+        return [{"by": "", "trusted": False, "why": exc.what}]
+    except AxonError as exc:
+        return [{"by": "", "trusted": None, "why": str(exc)}] if body else []
+    return [_description(signature, manifest, groups) for signature in found]
+
+
+def _description(
+    signature: Signature, manifest: Manifest, groups: Sequence[Signers]
+) -> dict[str, object]:
+    from axonfs.signatures.verifying import claimed
+
+    try:
+        by = claimed(signature)
+        if not groups:
+            return {"by": by, "trusted": None, "why": ""}
+        anyone = tuple(signer for group in groups for signer in group)
+        by, _ = _accepted([signature], manifest, anyone)
+        return {"by": by, "trusted": True, "why": ""}
+    except AxonError as exc:
+        return {"by": by, "trusted": False, "why": exc.what}
