@@ -13,7 +13,7 @@ from axonfs.client.target import Target, resolve_with_notes
 from axonfs.errors import UsageError
 from axonfs.names import printable
 from axonfs.settings.parsers import local_path
-from axonfs.settings.settings import convert
+from axonfs.settings.settings import convert, settings_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,20 +56,22 @@ class LocalPath(click.Path):
 
 
 class RegistryStorage(click.ParamType[Any]):
-    """A registry that can be written: a directory of this machine, or an s3 URL."""
+    """A registry that can be written: a directory of this machine, an s3 URL, or that of a server
+    that takes uploads."""
 
     name = "registry"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from axonfs.storage import Directory, S3Storage
+        from axonfs.registries import storage_of
+        from axonfs.storage import Directory
 
         if str(value).startswith("oci://"):
             what = f"'{printable(str(value))}' is an OCI registry, which has tools of its own"
-            raise UsageError(what, hint="give a directory or an s3:// URL")
-        if str(value).startswith("s3://"):
-            (url,) = convert("registries", [value], "--to")
-            return S3Storage(url, resolved({})["ca_bundle"][0])
-        return Directory(_REGISTRY_DIRECTORY.convert(value, param, ctx))
+            raise UsageError(what, hint="give a directory, an s3:// URL or an https:// URL")
+        if not str(value).startswith(("s3://", "http://", "https://")):
+            return Directory(_REGISTRY_DIRECTORY.convert(value, param, ctx))
+        (url,) = convert("registries", [value], "--to")
+        return storage_of(url, settings_of(resolved({"registries": (url,)})))
 
 
 class PublishTarget(RegistryStorage):
@@ -96,7 +98,7 @@ class RegistryUrl(click.ParamType[str]):
 _ANY_DIRECTORY = LocalPath("the registry's directory", file_okay=False)
 _REGISTRY_DIRECTORY = LocalPath(
     "the registry's directory",
-    "publish into the directory that its web server serves, or copy it there afterwards",
+    "give a path, s3://BUCKET/PREFIX, or the https:// URL of axonfs registry serve",
     file_okay=False,
 )
 

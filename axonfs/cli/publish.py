@@ -33,8 +33,8 @@ _model_directory = LocalPath("the model's directory", exists=True, file_okay=Fal
     metavar="REGISTRY",
     required=True,
     type=PublishTarget(),
-    help="The registry's directory, which is created if it is missing, s3://BUCKET/PREFIX, or"
-    " oci://HOST/REPOSITORY:TAG, which takes no SPEC.",
+    help="The registry's directory, which is created if it is missing, s3://BUCKET/PREFIX, the URL"
+    " of axonfs registry serve, or oci://HOST/REPOSITORY:TAG, which takes no SPEC.",
 )
 @click.option("--description", help="What the model is, in one line.")
 @click.option(
@@ -62,11 +62,14 @@ def publish(
     """Publish a model directory.
 
     Writes the files of DIR as version SPEC into a registry: a directory, which any web server can
-    serve, or a prefix in a bucket of an object store. Metadata that is not given comes from the
-    model's README.md and config.json. A published version never changes: publishing the same files
-    again does nothing, and different files are refused. If DIR is that of SPEC in a mount, or a
-    copy of it, its manifest is published as well, so that the digest of the version stays. With
-    --sign-key or --sign-keyless the version is signed, also one that is published already.
+    serve, a prefix in a bucket of an object store, or a server that takes uploads. Metadata that is
+    not given comes from the model's README.md and config.json. A published version never changes:
+    publishing the same files again does nothing, and different files are refused. If DIR is that of
+    SPEC in a mount, or a copy of it, its manifest is published as well, so that the digest of the
+    version stays. With --sign-key or --sign-keyless the version is signed, also one that is
+    published already.
+
+    The token for a server comes from axonfs registry add URL --with-token, or from AXONFS_TOKEN.
 
     In an OCI registry the files become the layers of a model of the CNCF ModelPack specification,
     which other tools can pull. A tag that names other files stays, unless --move-tag is given.

@@ -31,12 +31,13 @@ _from_option = click.option(
     metavar="REGISTRY",
     required=True,
     type=RegistryUrl(),
-    help="The registry's directory, or s3://BUCKET/PREFIX.",
+    help="The registry's directory, s3://BUCKET/PREFIX, or the URL of axonfs registry serve.",
 )
 
 
-def _settings() -> Settings:
-    return settings_of(resolved({}))
+def _settings(url: str) -> Settings:
+    """The settings, with AXONFS_TOKEN as the token of the registry at `url`."""
+    return settings_of(resolved({"registries": (url,)}))
 
 
 def _writable(url: str, settings: Settings) -> Registry:
@@ -44,6 +45,19 @@ def _writable(url: str, settings: Settings) -> Registry:
     from axonfs.registries import storage_of
 
     return Registry(storage_of(url, settings))
+
+
+def _listable(url: str, settings: Settings) -> Registry:
+    """A registry whose files can be listed and replaced.
+
+    Raises:
+        UsageError: it is reached by HTTP.
+    """
+    if url.startswith("http"):
+        what = "this command does not work over HTTP"
+        hint = "run it on the server, with the registry's directory or s3:// URL"
+        raise UsageError(what, source=url, hint=hint)
+    return _writable(url, settings)
 
 
 @click.command
@@ -66,10 +80,10 @@ def check(ctx: click.Context, url: str, origin: str | None, as_json: bool) -> No
     """
     from axonfs import registries
 
-    settings = _settings()
+    settings = _settings(url)
     storage = None
     if origin is not None or not url.startswith("http"):
-        storage = _writable(url, settings)
+        storage = _listable(url, settings)
     show = _ignore if as_json else _show_fault
     with contextlib.ExitStack() as stack:
         reader, *others = stack.enter_context(
@@ -128,8 +142,8 @@ def stats(url: str, as_json: bool) -> None:
     """
     from axonfs import registries
 
-    settings = _settings()
-    storage = None if url.startswith("http") else _writable(url, settings)
+    settings = _settings(url)
+    storage = None if url.startswith("http") else _listable(url, settings)
     with registries.readers(settings, url) as (reader,):
         found = registries.stats(reader, storage)
     if as_json:
@@ -165,7 +179,7 @@ def remove_version(spec: str, url: str, dry_run: bool, yes: bool) -> None:
     from axonfs import registries
     from axonfs.publish.faults import disk_faults
 
-    registry, version = _writable(url, _settings()), _exact(spec)
+    registry, version = _writable(url, _settings(url)), _exact(spec)
     with disk_faults(registry.storage.name, "run the command"):
         try:
             plan = registries.removal(registry, version)
@@ -224,7 +238,7 @@ def yank(spec: str, url: str, undo: bool) -> None:
     """
     from axonfs.publish.faults import disk_faults
 
-    registry, version = _writable(url, _settings()), _exact(spec)
+    registry, version = _writable(url, _settings(url)), _exact(spec)
     with disk_faults(registry.storage.name, "run the command"):
         new = registry.yank(version, undo=undo)
     what = "no longer yanked" if undo else "yanked"
@@ -284,7 +298,7 @@ def gc(url: str, dry_run: bool, as_json: bool) -> None:
     from axonfs import registries
     from axonfs.publish.faults import disk_faults
 
-    registry = _writable(url, _settings())
+    registry = _listable(url, _settings(url))
     with disk_faults(registry.storage.name, "run the command"):
         found = registries.gc(registry, dry_run=dry_run)
     if as_json:
@@ -315,15 +329,15 @@ def copy(
     """Copy versions from one registry into another.
 
     Without SPEC, all versions. FROM is a directory, s3://BUCKET/PREFIX, http://… or https://…; TO
-    is a directory, which is created if it is missing, or s3://BUCKET/PREFIX. Only what TO lacks
-    travels, and is verified on its way. Manifests keep their digests, so lock files stay valid. A
-    version that is yanked in FROM is yanked in TO. To resume an interrupted copy, run it again.
-    Exit 1 if a version could not be copied.
+    is a directory, which is created if it is missing, s3://BUCKET/PREFIX, or a server that takes
+    uploads. Only what TO lacks travels, and is verified on its way. Manifests keep their digests,
+    so lock files stay valid. A version that is yanked in FROM is yanked in TO. To resume an
+    interrupted copy, run it again. Exit 1 if a version could not be copied.
     """
     from axonfs import registries
     from axonfs.publish.faults import disk_faults
 
-    settings = _settings()
+    settings = _settings(target if target.startswith("http") else source)
     registry, wanted = _writable(target, settings), [parse_wanted(spec) for spec in specs]
     done: list[Copied] = []
     failures: list[AxonError] = []

@@ -12,7 +12,7 @@ from axonfs.cli.options import LocalPath, json_option
 from axonfs.cli.output import echo, echo_json, note, table
 from axonfs.cli.suggestions import Group
 from axonfs.errors import UsageError
-from axonfs.names import HUBS, printable
+from axonfs.names import HUB_NAMESPACES, printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,7 +58,7 @@ def create(
     if not (read or publish or remove):
         raise UsageError("the token has no right", hint="add --read, --publish or --remove")
     for namespace in (*publish, *remove):
-        if namespace in HUBS:
+        if namespace in HUB_NAMESPACES:
             raise UsageError(f"{printable(namespace)} is a hub's namespace, and in no registry")
     grant = Grant(name, frozenset(read), frozenset(publish), frozenset(remove))
     secret = create_token(file, grant)

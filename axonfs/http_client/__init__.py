@@ -20,6 +20,7 @@ from axonfs.http_client.signing import Signed, Signer, Signers
 from axonfs.http_client.stalls import LEAST, Stall
 from axonfs.http_client.urls import Origin, shown, split_url
 from axonfs.http_client.wire import CancelledReadError
+from axonfs.http_client.writes import Writer, Written
 
 __all__ = [
     "LEAST",
@@ -42,6 +43,8 @@ __all__ = [
     "Signers",
     "Stall",
     "Trust",
+    "Writer",
+    "Written",
     "path_of",
     "shown",
     "split_url",

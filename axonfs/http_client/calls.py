@@ -14,7 +14,12 @@ import httpcore
 
 from axonfs.errors import MalformedError
 from axonfs.http_client.answers import HEADERS, Answer, check_framing
-from axonfs.http_client.connections import blocking_connections, request, translating
+from axonfs.http_client.connections import (
+    blocking_connections,
+    check_surplus,
+    request,
+    translating,
+)
 from axonfs.http_client.faults import fault
 from axonfs.http_client.fields import fields
 from axonfs.http_client.limits import Limits
@@ -96,7 +101,9 @@ class Calls:
             with pool.stream(method, content=content, **parts) as response:
                 answer = Answer(str(url), response.status, fields(response.headers))
                 check_framing(answer)
-                return Said(answer, _body(response, url, limit))
+                said = Said(answer, _body(response, url, limit))
+                check_surplus(response)
+                return said
 
     def _pool(self, secure: bool, proxy: Url | None) -> httpcore.ConnectionPool:
         with self._lock:

@@ -66,7 +66,9 @@ def check_surplus(response: httpcore.Response) -> None:
         parser.send_failed()
 
 
-def _decrypts_more(layer: ssl.SSLObject) -> bool:
+def _decrypts_more(layer: ssl.SSLObject | ssl.SSLSocket) -> bool:
+    if isinstance(layer, ssl.SSLSocket):  # its `read` would wait
+        return layer.pending() > 0
     try:
         layer.read(1)
     except ssl.SSLWantReadError:

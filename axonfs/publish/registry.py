@@ -159,8 +159,8 @@ class Registry:
     def check_spec(self, spec: Spec) -> None:
         """
         Raises:
-            AxonError: a segment is reserved, the namespace belongs to a hub, or the version would
-                be inside another version.
+            AxonError: a segment is reserved, the namespace belongs to a hub, the version would be
+                inside another version, or this user may not publish into the namespace.
         """
         if spec.namespace in HUB_NAMESPACES:
             raise UsageError(
@@ -170,6 +170,7 @@ class Registry:
             )
         if taken := RESERVED.intersection(spec.segments):
             raise UsageError(f"a model or version may not be called {min(taken)}", spec=str(spec))
+        self.storage.check_namespace(spec.namespace)
         for depth in range(1, len(spec.segments)):
             above = "/".join(spec.segments[:depth])
             if self.storage.size(f"{MODELS}{above}/{MANIFEST_NAME}") is not None:
@@ -242,6 +243,8 @@ class Registry:
         Raises:
             BusyError: other publishers were faster for CONTEST_TIMEOUT.
         """
+        if self.storage.keeps_lists:
+            return
 
         def versions(body: bytes) -> bytes:
             return render_versions(self._versions(spec, _listed_versions(body)))

@@ -13,10 +13,11 @@ Blocking.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from axonfs.errors import MalformedError, NotFoundError
+from axonfs.errors import AccessDeniedError, MalformedError, NotFoundError
 from axonfs.formats.layout import (
     MODELS,
     SIGNATURES_NAME,
@@ -77,10 +78,11 @@ class Names:
             AxonError: a manifest cannot be read, so what it names is not known.
         """
         first, specs = not self._read, set[Spec]()
-        for listed in list(self._registry.storage.list(MODELS)):
-            if (spec := spec_of_manifest(listed.key)) and listed not in self._read:
-                specs.add(spec)
-                self._read.add(listed)
+        with contextlib.suppress(AccessDeniedError):  # then only those of the index are known
+            for listed in list(self._registry.storage.list(MODELS)):
+                if (spec := spec_of_manifest(listed.key)) and listed not in self._read:
+                    specs.add(spec)
+                    self._read.add(listed)
         if first:  # some storages list a new file late
             specs |= self._registry.indexed()
         self._versions |= specs

@@ -5,21 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from axonfs.errors import UsageError
-from axonfs.http_client import path_of, shown
+from axonfs.http_client import Limits, Trust, path_of, shown
 from axonfs.settings.settings import Settings
-from axonfs.storage import Directory, S3Storage, Storage
+from axonfs.storage import Directory, HttpStorage, S3Storage, Storage
 
 
 def storage_of(url: str, settings: Settings) -> Storage:
     """The storage of the registry at `url`.
 
     Raises:
-        UsageError: it is reached by HTTP, which only reads.
+        UsageError: it is an OCI registry, which has other files.
     """
+    if url.startswith("oci:"):
+        what = "this command does not work on an OCI registry"
+        hint = "axonfs publish DIR --to oci://HOST/REPOSITORY:TAG writes into one"
+        raise UsageError(what, source=shown(url), hint=hint)
     if url.startswith("file:"):
         return Directory(Path(path_of(url)))
     if url.startswith("s3:"):
         return S3Storage(url, settings.ca_bundle)
-    what = "a registry cannot be changed over HTTP"
-    hint = "give the directory or the s3:// URL that its web server serves"
-    raise UsageError(what, source=shown(url), hint=hint)
+    limits = Limits.within(settings.deadline, settings.retries)
+    return HttpStorage(url, settings.token(url), limits, Trust(settings.ca_bundle))

@@ -12,6 +12,7 @@ from axonfs.serve.running import serving
 from axonfs.serve.server import RegistryServer
 from axonfs.serve.tls import Certificate
 from axonfs.serve.tokens import RIGHTS, Grant, Tokens, create_token, read_tokens, revoke_token
+from axonfs.serve.writes import WritingHandler
 
 __all__ = [
     "MAX_CONNECTIONS",
@@ -22,6 +23,7 @@ __all__ = [
     "RegistryHandler",
     "RegistryServer",
     "Tokens",
+    "WritingHandler",
     "access_log",
     "create_token",
     "read_tokens",

@@ -103,10 +103,12 @@ class Connections:
         with self._changed:
             self._open[sock].idle_from = math.inf
 
-    def answer(self, sock: socket.socket, size: int = 0) -> None:
-        """Start the deadline of an answer or of a request's body of `size` bytes."""
+    def answer(self, sock: socket.socket, size: int = 0, *, seconds: float = 0.0) -> None:
+        """Start the deadline of an answer or of a request's body of `size` bytes; `seconds` are
+        added to it."""
         with self._changed:
-            self._open[sock].due = self._deadline(self._request_seconds + size / SLOWEST)
+            needed = self._request_seconds + size / SLOWEST
+            self._open[sock].due = self._deadline(needed + seconds)
 
     def ended(self, sock: socket.socket) -> None:
         """Forget a connection that is closed."""

@@ -39,7 +39,7 @@ access_log = logging.getLogger(f"{__name__}.access")
 STALL_SECONDS = 60.0  # a client that receives nothing for this time loses its connection
 MAX_LOGGED = 2000  # characters of a request's first line
 TLS_BUFFER = 256 << 10
-_ABSOLUTE = re.compile(r"\Ahttps?://[^/]*", re.IGNORECASE)  # clients of proxies send it
+ABSOLUTE = re.compile(r"\Ahttps?://[^/]*", re.IGNORECASE)  # clients of proxies send it
 _PLAIN = "text/plain; charset=utf-8"
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _threads = threading.local()
@@ -81,6 +81,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
         if not super().parse_request():
             return False
         self.server.connections.answer(self.connection)
+        self.reusable = not self.close_connection
         if self._has_body():
             self.close_connection = True  # or the body would be taken for the next request
         if not self.server.connections.refused(self.connection):
@@ -91,8 +92,8 @@ class RegistryHandler(BaseHTTPRequestHandler):
         return False
 
     def _has_body(self) -> bool:
-        length = self.headers.get("Content-Length", "0")
-        return length != "0" or "Transfer-Encoding" in self.headers
+        lengths = self.headers.get_all("Content-Length", ["0"])
+        return lengths != ["0"] or "Transfer-Encoding" in self.headers
 
     def _log_answer(self) -> None:
         request = printable(self.requestline, MAX_LOGGED).replace('"', "%22")
@@ -103,7 +104,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         target, _, query = self.path.partition("?")
-        path = unquote(_ABSOLUTE.sub("", target), errors="replace")
+        path = unquote(ABSOLUTE.sub("", target), errors="replace")
         try:
             self._answer_path(path, query)
         except UnavailableError as exc:  # raised before the first byte of the answer

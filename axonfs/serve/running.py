@@ -11,9 +11,9 @@ from axonfs.errors import AxonError
 from axonfs.names import printable
 from axonfs.serve.access import Access
 from axonfs.serve.connections import MAX_CONNECTIONS
-from axonfs.serve.handler import RegistryHandler
 from axonfs.serve.server import POLL_SECONDS, RegistryServer
 from axonfs.serve.tls import Certificate
+from axonfs.serve.writes import WritingHandler
 
 GRACE_SECONDS = 10.0  # in which answers may end when the server stops
 
@@ -40,7 +40,7 @@ def serving(
             directory,
             host,
             port,
-            RegistryHandler,
+            WritingHandler,
             access=access,
             certificate=certificate,
             max_connections=max_connections,

@@ -7,6 +7,7 @@ Between handler.py, which answers requests, and connections.py, which limits the
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import ssl
 import sys
@@ -22,12 +23,14 @@ from axonfs.errors import AxonError
 from axonfs.names import printable
 from axonfs.serve.access import Access
 from axonfs.serve.connections import MAX_CONNECTIONS, REQUEST_SECONDS, Connections
+from axonfs.serve.publishing import Publishing
 from axonfs.serve.resources import Resources
 from axonfs.serve.tls import Certificate
 
 log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 5.0
+EXPIRY_LOOK_SECONDS = 3600.0
 POLL_SECONDS = 0.25
 _OTHER_DESCRIPTORS = 32  # of this process, apart from connections
 _PER_CONNECTION = 2  # descriptors: the socket and the file that is sent
@@ -61,6 +64,8 @@ class RegistryServer(ThreadingHTTPServer):
     ) -> None:
         self.resources = Resources(directory)
         self.access = access or Access()
+        self.publishing = Publishing(directory)
+        self._expired = -math.inf  # when unfinished uploads were looked at
         self.connections = Connections(_allowed(max_connections), request_seconds)
         self._certificate = certificate
         self._reloading = threading.Event()
@@ -127,6 +132,9 @@ class RegistryServer(ThreadingHTTPServer):
         if self._certificate:
             self._certificate.refresh(force=self._reloading.is_set())
         self._reloading.clear()
+        if self.access.writable and time.monotonic() - self._expired > EXPIRY_LOOK_SECONDS:
+            self._expired = time.monotonic()
+            self.publishing.expire()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exception()
@@ -141,6 +149,7 @@ class RegistryServer(ThreadingHTTPServer):
         """
         self.shutdown()
         self.server_close()
+        self.publishing.close()
         self.connections.close_all(grace, CLOSE_SECONDS)
 
 

@@ -8,7 +8,8 @@ any thread.
 """
 
 from axonfs.storage.directory import Directory
+from axonfs.storage.http import HttpStorage
 from axonfs.storage.s3 import S3Storage
 from axonfs.storage.storage import Content, Listed, Storage, Upload
 
-__all__ = ["Content", "Directory", "Listed", "S3Storage", "Storage", "Upload"]
+__all__ = ["Content", "Directory", "HttpStorage", "Listed", "S3Storage", "Storage", "Upload"]

@@ -24,6 +24,8 @@ LOCK_NAME = ".axonfs.lock"
 class Directory:
     """The storage in the directory `root`; it may not exist yet."""
 
+    keeps_lists = False
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self._drafts = root / "objects/tmp"
@@ -38,6 +40,9 @@ class Directory:
     def prepare(self) -> None:
         self._drafts.mkdir(parents=True, exist_ok=True)
         sweep(self._drafts)
+
+    def check_namespace(self, namespace: str) -> None:
+        """Do nothing: who may write may write everything."""
 
     def size(self, key: str) -> int | None:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -58,12 +63,15 @@ class Directory:
 
     def list(self, prefix: str) -> Iterator[Listed]:
         for folder, _, names in os.walk(self._path(prefix)):
-            for path in (Path(folder, name) for name in names if Path(folder) != self._drafts):
+            for path in (Path(folder, name) for name in names if not self._is_draft(folder)):
                 key = path.relative_to(self.root).as_posix()
                 with contextlib.suppress(FileNotFoundError):
                     status = path.stat()
                     if key != LOCK_NAME:
                         yield Listed(key, status.st_size, status.st_mtime)
+
+    def _is_draft(self, folder: str) -> bool:
+        return Path(folder).is_relative_to(self._drafts)
 
     @contextlib.contextmanager
     def upload(self, fd: int, sent: Callable[[int], object]) -> Iterator[DirectoryUpload]:

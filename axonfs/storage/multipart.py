@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import zlib
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from axonfs.errors import AxonError, NotFoundError
+from axonfs.errors import NotFoundError
 from axonfs.formats.chunktable import ChunkTable
 from axonfs.ranges import Range
+from axonfs.storage.parts import parts_of, read_part, results
 
-PART_BYTES = 16 << 20  # at least; more for objects of more than MAX_PARTS such parts
 MAX_PARTS = 10_000
-AT_ONCE = 8  # parts of all uploads that are sent at the same time; each takes its size in memory
 
 
 class Bucket(Protocol):
@@ -59,11 +57,11 @@ class S3Upload:
         self._sent(0)  # raises if the publish was stopped
 
     def settle(self, key: str, digest: str, table: ChunkTable) -> None:
-        parts = parts_of(table)
+        parts = parts_of(table, MAX_PARTS)
         if len(parts) > 1:
             self._settle_parts(key, table, parts)
             return
-        body = self._read(Range(0, table.size), table)
+        body = read_part(self._fd, Range(0, table.size), table)
         sha256 = b64encode(bytes.fromhex(digest)).decode()
         self._bucket.request("put_object", key, Body=body, ChecksumSHA256=sha256)
         self._sent(table.size)
@@ -72,13 +70,13 @@ class S3Upload:
         upload, known = self._begun(key)
 
         def send(number: int) -> dict[str, object]:
-            body = self._read(parts[number - 1], table)
+            body = read_part(self._fd, parts[number - 1], table)
             tags = self._send_part(key, upload, number, body, known.get(number, {}))
             self._sent(len(body))
             return tags
 
         jobs = [self._threads.submit(send, number) for number in range(1, len(parts) + 1)]
-        done = {"Parts": _results(jobs)}
+        done = {"Parts": results(jobs)}
         try:
             self._bucket.request(
                 "complete_multipart_upload", key, UploadId=upload, MultipartUpload=done
@@ -114,47 +112,6 @@ class S3Upload:
             if not page.get("IsTruncated"):
                 return
             marker = int(page["NextPartNumberMarker"])
-
-    def _read(self, part: Range, table: ChunkTable) -> bytes:
-        """The bytes of a part.
-
-        Raises:
-            AxonError: they are not those of the table.
-        """
-        body = os.pread(self._fd, part.size, part.start)
-        while len(body) < part.size and (more := self._more(part, len(body))):
-            body += more
-        view, chunk = memoryview(body), table.chunk_size
-        if len(body) < part.size or not all(
-            table.right((part.start + at) // chunk, view[at : at + chunk])
-            for at in range(0, part.size, chunk)
-        ):
-            hint = "publish again once nothing writes to it"
-            raise AxonError("the file changed while it was read", hint=hint)
-        return body
-
-    def _more(self, part: Range, filled: int) -> bytes:
-        return os.pread(self._fd, part.size - filled, part.start + filled)
-
-
-def parts_of(table: ChunkTable) -> list[Range]:
-    """The parts of an object; each begins at a chunk."""
-    size = max(PART_BYTES, table.chunk_size)  # both are powers of two
-    while table.size > size * MAX_PARTS:
-        size *= 2
-    return [Range(at, min(at + size, table.size)) for at in range(0, table.size, size)]
-
-
-def _results(jobs: list[Future[dict[str, object]]]) -> list[dict[str, object]]:
-    """The results of all jobs; after the first exception no other job begins."""
-    try:
-        wait(jobs, return_when=FIRST_EXCEPTION)
-        failed = [job for job in jobs if job.done() and job.exception()]
-        return [job.result() for job in failed or jobs]
-    finally:
-        for job in jobs:
-            job.cancel()
-        wait(jobs)  # they use the file
 
 
 def _md5(body: bytes) -> str:

@@ -17,7 +17,8 @@ from typing import Any
 
 from axonfs.errors import AccessDeniedError, AxonError, MalformedError, NotFoundError
 from axonfs.s3 import Account, RefusedError, place_of, translating
-from axonfs.storage.multipart import AT_ONCE, S3Upload
+from axonfs.storage.multipart import S3Upload
+from axonfs.storage.parts import AT_ONCE
 from axonfs.storage.storage import Content, Listed
 from axonfs.units import size as shown_size
 
@@ -39,6 +40,8 @@ class S3Storage:
     Args:
         ca_bundle: PEM file of the certificate authorities.
     """
+
+    keeps_lists = False
 
     def __init__(self, url: str, ca_bundle: Path | None = None) -> None:
         self._place = place_of(url)
@@ -72,6 +75,9 @@ class S3Storage:
         log.warning(
             "%s has no conditional writes: let only one program publish at a time", self.name
         )
+
+    def check_namespace(self, namespace: str) -> None:
+        """Do nothing: who may write may write everything."""
 
     def size(self, key: str) -> int | None:
         try:

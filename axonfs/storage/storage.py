@@ -57,6 +57,12 @@ class Storage(Protocol):
     """
 
     @property
+    def keeps_lists(self) -> bool:
+        """Whether it makes versions.json, index.json and the web page itself, from the manifests,
+        before `replace`, `put` and `delete` of a version's file return."""
+        ...
+
+    @property
     def name(self) -> str:
         """Its path or URL for messages, without credentials."""
         ...
@@ -64,6 +70,13 @@ class Storage(Protocol):
     def prepare(self) -> None:
         """Get it ready for a publisher: create what is missing, and remove what publishers that
         died have left."""
+        ...
+
+    def check_namespace(self, namespace: str) -> None:
+        """
+        Raises:
+            AccessDeniedError: this user may not publish into the namespace.
+        """
         ...
 
     def size(self, key: str) -> int | None:

@@ -19,10 +19,11 @@ from typing import Any
 from axonfs.names import parse_spec
 from axonfs.publish import publish
 
-CHANGES = frozenset({"os.rename", "os.link", "os.remove", "os.mkdir"})
+CHANGES = frozenset({"os.rename", "os.link", "os.remove", "os.mkdir", "os.truncate"})
 
 
-def main(model: str, spec: str, registry: str, number: str) -> None:
+def watch(registry: str, number: int) -> None:
+    """Have this process kill itself before its change of the file system with this number."""
     counter = itertools.count()
     private = (f"{registry}/objects/tmp/", f"{registry}/.axonfs.lock")
 
@@ -31,10 +32,14 @@ def main(model: str, spec: str, registry: str, number: str) -> None:
             path = str(args[0])
             if path.startswith(registry) and not path.startswith(private):
                 os._exit(3)
-        if event in CHANGES and next(counter) == int(number):
+        if event in CHANGES and next(counter) == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(audit)
+
+
+def main(model: str, spec: str, registry: str, number: str) -> None:
+    watch(registry, int(number))
     print("begins", flush=True)
     publish(Path(model), parse_spec(spec), Path(registry), chunk_size=64 << 10)
 

@@ -17,7 +17,7 @@ from axonfs.formats.manifest import parse_manifest
 from axonfs.names import parse_spec
 from axonfs.publish import publish
 from axonfs.storage import S3Storage
-from axonfs.storage.multipart import PART_BYTES
+from axonfs.storage.parts import PART_BYTES
 from tests.support.profile import report
 from tests.support.registry import make_model
 

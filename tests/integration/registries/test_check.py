@@ -133,7 +133,7 @@ def test_a_registry_on_http_is_checked_and_not_repaired(
         assert "3 objects" in done.out
         refused = run("registry", "check", server.url, "--repair", registry)
         assert refused.code == 2
-        assert "cannot be changed over HTTP" in refused.err
+        assert "this command does not work over HTTP" in refused.err
     down = run("registry", "check", server.url)
     assert down.code == 1
     assert "Connection refused" in down.err

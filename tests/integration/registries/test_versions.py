@@ -256,4 +256,4 @@ def test_stats_of_a_registry_on_http(run: Run, registry: Path) -> None:
         ]
         refused = run("registry", "gc", server.url)
         assert refused.code == 2
-        assert "cannot be changed over HTTP" in refused.err
+        assert "this command does not work over HTTP" in refused.err

@@ -21,6 +21,7 @@ from axonfs.serve import (
     RegistryHandler,
     RegistryServer,
     Tokens,
+    WritingHandler,
     access_log,
     create_token,
     read_tokens,
@@ -43,7 +44,7 @@ def registry(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tokens(tmp_path: Path) -> Path:
-    return tmp_path / "tokens.yaml"
+    return tmp_path / "server-tokens.yaml"
 
 
 def token(file: Path, name: str, **rights: str) -> str:
@@ -57,12 +58,19 @@ def bearer(secret: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def served(registry: Path, access: Access) -> Iterator[Client]:
-    server = RegistryServer(registry, "127.0.0.1", 0, RegistryHandler, access=access)
+    with running_with(registry, access) as server, client_of(server.url) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def running_with(
+    registry: Path, access: Access, handler: type[RegistryHandler] = WritingHandler
+) -> Iterator[RegistryServer]:
+    server = RegistryServer(registry, "127.0.0.1", 0, handler, access=access)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
-        with client_of(server.url) as client:
-            yield client
+        yield server
     finally:
         server.close()
         thread.join()

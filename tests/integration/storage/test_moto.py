@@ -15,7 +15,7 @@ from axonfs.names import parse_spec
 from axonfs.publish import PublishProgress, publish
 from axonfs.s3 import Account, S3Signer, place_of
 from axonfs.storage import S3Storage
-from axonfs.storage.multipart import PART_BYTES
+from axonfs.storage.parts import PART_BYTES
 from tests.support.moto import moto
 from tests.support.registry import make_model
 from tests.support.seaweed import NO_AWS

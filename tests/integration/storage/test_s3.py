@@ -18,7 +18,7 @@ from axonfs.names import parse_spec
 from axonfs.publish import PublishProgress, publish
 from axonfs.s3 import Account, place_of
 from axonfs.storage import Content, Listed, S3Storage
-from axonfs.storage.multipart import PART_BYTES
+from axonfs.storage.parts import PART_BYTES
 from tests.support.faulty import FaultyOrigin
 from tests.support.registry import at_once, make_model, published
 from tests.support.seaweed import READER, Seaweed
