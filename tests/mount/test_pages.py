@@ -12,7 +12,7 @@ import pytest
 from tests.mount.conftest import run_axonfs
 from tests.support.axon import AxonRegistry
 from tests.support.core import Core
-from tests.support.dockerregistry import DockerRegistry
+from tests.support.dockerregistry import docker_registry
 from tests.support.hub import TOKEN, HubServer, Repo, git_oid, sha256
 from tests.support.modelscope import ModelScopeServer
 from tests.support.packages import add_package
@@ -119,12 +119,23 @@ def store(request: pytest.FixtureRequest) -> Mapping[str, str]:
 
 
 @pytest.fixture
+def oci(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mapping[str, str]]:
+    """What the page about OCI calls its registry, which is empty, and what it is here."""
+    if request.node.callspec.params["name"] != "oci.md":
+        yield {}
+        return
+    with docker_registry(tmp_path / "docker-registry") as server:
+        port = server.host.rpartition(":")[2]
+        yield {f"localhost{sign}5000": f"localhost{sign}{port}" for sign in ":-"}
+
+
+@pytest.fixture
 def terminal(
     registry: AxonRegistry,
     hub: HubServer,
     modelscope: ModelScopeServer,
     store: Mapping[str, str],
-    docker_registry: DockerRegistry,
+    oci: Mapping[str, str],
     tmp_path: Path,
 ) -> Iterator[Terminal]:
     home = tmp_path / "home"
@@ -142,10 +153,8 @@ def terminal(
             "MODELSCOPE_ENDPOINT": modelscope.url,
             **store,
         }
-        port = docker_registry.host.rpartition(":")[2]
         names = {
-            "localhost:5000": f"localhost:{port}",
-            "localhost-5000": f"localhost-{port}",
+            **oci,
             "http://models.example.org": registry.url,
             "https://huggingface.co": hub.url,
             "https://modelscope.cn": modelscope.url,
