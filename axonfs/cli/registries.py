@@ -253,7 +253,7 @@ def yank(spec: str, url: str, undo: bool) -> None:
     metavar="REGISTRY",
     required=True,
     type=RegistryUrl(),
-    help="The registry's directory, or s3://BUCKET/PREFIX.",
+    help="The registry's directory, s3://BUCKET/PREFIX, or the URL of axonfs registry serve.",
 )
 @signing_options
 @click.option(
@@ -271,7 +271,7 @@ def sign(spec: str, url: str, signature: Path | None, **signing: Any) -> None:
     from axonfs.publish import signatures
     from axonfs.publish.faults import disk_faults
 
-    registry, version = _writable(url, _settings()), _exact(spec)
+    registry, version = _writable(url, _settings(url)), _exact(spec)
     signer = signer_of(**signing)
     if (signer is None) == (signature is None):
         raise UsageError("give --sign-key, --sign-keyless or --signature")

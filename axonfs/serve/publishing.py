@@ -21,6 +21,7 @@ from pathlib import Path
 from axonfs.errors import (
     AxonError,
     BusyError,
+    ChangedError,
     CorruptError,
     MalformedError,
     NoSpaceError,
@@ -28,7 +29,14 @@ from axonfs.errors import (
     UsageError,
 )
 from axonfs.formats.chunktable import decode_table, parse_table, table_bytes
-from axonfs.formats.layout import MODELS, YANKED_NAME, table_key, version_home
+from axonfs.formats.layout import (
+    MODELS,
+    SIGNATURES_NAME,
+    YANKED_NAME,
+    signatures_key,
+    table_key,
+    version_home,
+)
 from axonfs.formats.manifest import (
     MANIFEST_NAME,
     MAX_SIZE,
@@ -39,10 +47,12 @@ from axonfs.formats.manifest import (
 )
 from axonfs.names import Spec, printable, spec_of
 from axonfs.publish.registry import Registry
+from axonfs.publish.signatures import checked
 from axonfs.serve.refused import RefusedError
 from axonfs.serve.tokens import Grant
 from axonfs.serve.uploads import MAX_PART, MAX_PARTS, MIN_PART, Upload, Uploads
-from axonfs.storage import Directory
+from axonfs.signatures import parse_signatures
+from axonfs.storage import Content, Directory
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +69,7 @@ _STATUSES: tuple[tuple[type[AxonError], HTTPStatus], ...] = (
     (NotFoundError, HTTPStatus.NOT_FOUND),
     (MalformedError, HTTPStatus.BAD_REQUEST),
     (CorruptError, HTTPStatus.BAD_REQUEST),
+    (ChangedError, HTTPStatus.BAD_REQUEST),
     (UsageError, HTTPStatus.FORBIDDEN),  # a name that nobody may use
 )
 
@@ -82,7 +93,7 @@ def change_of(path: str) -> Change | None:
             raise RefusedError(HTTPStatus.BAD_REQUEST, "the object has no such part")
         return Change(upload=upload, part=number)
     home, _, name = path.rpartition("/")
-    if home.startswith(f"/{MODELS}") and name in (MANIFEST_NAME, YANKED_NAME):
+    if home.startswith(f"/{MODELS}") and name in (MANIFEST_NAME, YANKED_NAME, SIGNATURES_NAME):
         spec = spec_of(tuple(home.removeprefix(f"/{MODELS}").split("/")))
         if spec and f"/{version_home(spec)}" == f"{home}/":
             return Change(spec=spec, name=name)
@@ -191,6 +202,23 @@ class Publishing:
         """Yank a version, or undo that."""
         with _faults(), self._entering:
             self._registry.yank(spec, undo=undo)
+
+    def sign(self, spec: Spec, raw: bytes, before: Content | None) -> bool:
+        """Replace the signatures of a version, which may not be published yet; return False if they
+        are not `before`."""
+        with _faults():
+            self._registry.check_spec(spec)
+            manifest = self._registry.manifest(spec)
+            if manifest:
+                checked(raw, manifest)
+            else:
+                parse_signatures(raw)
+            return self._registry.storage.replace(signatures_key(spec), raw, before)
+
+    def unsign(self, spec: Spec) -> None:
+        """Remove the signatures of a version."""
+        with _faults():
+            self._registry.storage.delete(signatures_key(spec))
 
     def remove(self, spec: Spec) -> None:
         """Remove a version."""

@@ -8,6 +8,9 @@
     PUT     …/<version>/manifest.yaml                 publishes a version; 412 if it is published
                                                       with another manifest, 204 with the same
     DELETE  …/<version>/manifest.yaml                 removes it
+    PUT     …/<version>/signatures.jsonl              replaces its signatures, with If-Match, or
+                                                      If-None-Match: * if it has none
+    DELETE  …/<version>/signatures.jsonl              removes them
     PUT, DELETE  …/<version>/yanked                   yanks it, and undoes that
 
 Every one may be repeated. The connection's thread answers.
@@ -16,6 +19,7 @@ Every one may be repeated. The connection's thread answers.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
 import time
@@ -23,12 +27,15 @@ from http import HTTPStatus
 from urllib.parse import unquote
 
 from axonfs.formats.chunktable import table_bytes
-from axonfs.formats.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, MIN_CHUNK_SIZE
+from axonfs.formats.layout import YANKED_NAME, signatures_key
+from axonfs.formats.manifest import MAX_MANIFEST_BYTES, MIN_CHUNK_SIZE
 from axonfs.names import Spec
 from axonfs.serve.handler import ABSOLUTE, RegistryHandler
-from axonfs.serve.publishing import UPLOADS, Change, change_of
+from axonfs.serve.publishing import UPLOADS, change_of
 from axonfs.serve.refused import RefusedError
 from axonfs.serve.uploads import Upload
+from axonfs.signatures.bundles import MAX_BYTES
+from axonfs.storage import Content
 
 WORK_SECONDS = 300.0  # more for an answer that waits for other publishers
 LINGER_SECONDS, LINGER_BYTES = 2.0, 64 << 20
@@ -112,7 +119,7 @@ class WritingHandler(RegistryHandler):
         if change.upload:
             self._change_upload(change.upload, change.part)
         elif change.spec:
-            self._change_version(change.spec, change)
+            self._change_version(change.spec, change.name)
 
     def _answer_account(self) -> None:
         rights = {right: sorted(getattr(self._grant, right)) for right in ("publish", "remove")}
@@ -141,29 +148,50 @@ class WritingHandler(RegistryHandler):
             case _:
                 self._refuse_method()
 
-    def _change_version(self, spec: Spec, change: Change) -> None:
-        publishing, is_manifest = self.server.publishing, change.name == MANIFEST_NAME
-        right = "remove" if self.command == "DELETE" and is_manifest else "publish"
+    def _change_version(self, spec: Spec, name: str) -> None:
+        removes = self.command == "DELETE" and name != YANKED_NAME
+        right, what = ("remove", "remove versions from") if removes else ("publish", "publish into")
         if not self._grant.may(right, spec.namespace):
-            what = {"publish": "publish into", "remove": "remove versions from"}[right]
             said = f"{self._who} may not {what} {spec.namespace}"
             raise RefusedError(HTTPStatus.FORBIDDEN, said)
-        match self.command, is_manifest:
-            case "PUT", True:
-                raw = self._body(MAX_MANIFEST_BYTES)
-                earlier = publishing.enter(spec, raw)
-                same = HTTPStatus.NO_CONTENT
-                other = same if earlier and earlier.raw == raw else HTTPStatus.PRECONDITION_FAILED
-                self._done(other if earlier else HTTPStatus.CREATED)
-            case "DELETE", True:
-                publishing.remove(spec)
+        match self.command, name:
+            case "PUT", "manifest.yaml":
+                self._enter(spec)
+            case "PUT", "signatures.jsonl":
+                self._sign(spec)
+            case "DELETE", "manifest.yaml":
+                self.server.publishing.remove(spec)
                 self._done(HTTPStatus.NO_CONTENT)
-            case "PUT" | "DELETE", False:
+            case "DELETE", "signatures.jsonl":
+                self.server.publishing.unsign(spec)
+                self._done(HTTPStatus.NO_CONTENT)
+            case "PUT" | "DELETE", "yanked":
                 self._body(0)
-                publishing.yank(spec, undo=self.command == "DELETE")
+                self.server.publishing.yank(spec, undo=self.command == "DELETE")
                 self._done(HTTPStatus.NO_CONTENT)
             case _:
                 self._refuse_method()
+
+    def _enter(self, spec: Spec) -> None:
+        raw = self._body(MAX_MANIFEST_BYTES)
+        earlier = self.server.publishing.enter(spec, raw)
+        if earlier is None:
+            self._done(HTTPStatus.CREATED)
+        else:
+            same = earlier.raw == raw
+            self._done(HTTPStatus.NO_CONTENT if same else HTTPStatus.PRECONDITION_FAILED)
+
+    def _sign(self, spec: Spec) -> None:
+        raw, before = self._body(MAX_BYTES), None
+        if "If-None-Match" not in self.headers:
+            with self.server.resources.open(f"/{signatures_key(spec)}") as resource:
+                if resource is None or self.headers.get("If-Match") != resource.etag:
+                    self._done(HTTPStatus.PRECONDITION_FAILED)
+                    return
+                body = resource.file.read()
+                before = Content(body, hashlib.sha256(body).hexdigest())
+        signed = self.server.publishing.sign(spec, raw, before)
+        self._done(HTTPStatus.CREATED if signed else HTTPStatus.PRECONDITION_FAILED)
 
     def _refuse_method(self) -> None:
         raise RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, f"{self.command} means nothing here")

@@ -20,7 +20,7 @@ import pytest
 import axonfs.serve.uploads
 from axonfs.errors import AccessDeniedError, AxonError, NoSpaceError, UnsupportedError, UsageError
 from axonfs.formats.chunktable import ChunkTable, chunk_digest
-from axonfs.formats.layout import manifest_key, object_key, table_key
+from axonfs.formats.layout import manifest_key, object_key, signatures_key, table_key
 from axonfs.formats.listing import parse_index
 from axonfs.formats.manifest import parse_manifest
 from axonfs.http_client import Limits
@@ -37,6 +37,7 @@ from tests.support.disks import Disk
 from tests.support.nginx import nginx
 from tests.support.registry import SPEC, at_once, make_model
 from tests.support.serving import QuietHandler, Served
+from tests.support.signing import key_pair
 
 LIMITS = Limits(attempts=3, backoff_min=0.01, backoff_max=0.02)
 CHUNK = 64 << 10
@@ -490,6 +491,41 @@ def test_the_life_of_a_registry_over_http(
     done = run("registry", "remove-version", "nlp/tiny@1.0.0", "--from", server.url, "--yes")
     assert done.out.startswith("removed: nlp/tiny@1.0.0, 2 files")
     assert run("registry", "check", registry).out == "1 version, 2 objects, 1.0 KiB: 0 faults\n"
+
+
+def test_signatures_travel_too(
+    run: Run,
+    client: Client,
+    server: RegistryServer,
+    registry: Path,
+    secret: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before the manifest, and each in place of what was read."""
+    monkeypatch.setenv("AXONFS_TOKEN", secret)
+    for name in ("team", "other"):
+        key_pair(tmp_path / "keys", name)
+    model = make_model(tmp_path / "model", {"a": 1000})
+    key = ["--sign-key", tmp_path / "keys/team.key"]
+    assert run("publish", model, SPEC, "--to", server.url, *key).code == 0
+    file = registry / signatures_key(parse_spec(SPEC))
+    assert len(file.read_bytes().splitlines()) == 1
+    other = ["--sign-key", tmp_path / "keys/other.key"]
+    assert run("registry", "sign", SPEC, "--to", server.url, *other).code == 0
+    both = file.read_bytes()
+    assert len(both.splitlines()) == 2
+    for headers, body, status in (
+        ({}, both, 412),
+        ({"If-Match": '"x"'}, both, 412),
+        ({"If-None-Match": "*"}, both, 412),
+        ({"If-None-Match": "*"}, b"no signature", 400),
+    ):
+        path = f"/{signatures_key(parse_spec(SPEC))}"
+        client.connection.request("PUT", path, body, {**bearer(secret), **headers})
+        response = client.connection.getresponse()
+        assert (response.status, response.read()[:4]) == (status, f"{status} ".encode())
+    assert file.read_bytes() == both
 
 
 def test_registries_lists_are_made_by_the_server(server: RegistryServer, secret: str) -> None:
