@@ -66,9 +66,9 @@ def check_surplus(response: httpcore.Response) -> None:
         parser.send_failed()
 
 
-def _decrypts_more(layer: ssl.SSLObject | ssl.SSLSocket) -> bool:
-    if isinstance(layer, ssl.SSLSocket):  # its `read` would wait
-        return layer.pending() > 0
+def _decrypts_more(layer: Any) -> bool:
+    if not isinstance(layer, ssl.SSLObject):  # of a blocking socket: its `read` would wait
+        return bool(layer.pending())
     try:
         layer.read(1)
     except ssl.SSLWantReadError:

@@ -205,6 +205,8 @@ def _document(path: Path) -> dict[object, object]:
         found = yaml.safe_load(raw) if len(raw) <= MAX_FILE_BYTES else None
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
         raise UsageError("the tokens file is not YAML", source=str(path)) from exc
+    if raw.strip() == b"":
+        return {}
     if not isinstance(found, dict):
         raise UsageError("the tokens file is not a mapping of tokens", source=str(path))
     return found

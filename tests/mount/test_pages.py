@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +17,7 @@ from tests.support.core import Core
 from tests.support.dockerregistry import docker_registry
 from tests.support.hub import TOKEN, HubServer, Repo, git_oid, sha256
 from tests.support.modelscope import ModelScopeServer
+from tests.support.nginx import free_port
 from tests.support.packages import add_package
 from tests.support.seaweed import Seaweed
 from tests.support.transcript import Examples, Meanwhile, Step, Terminal, steps
@@ -32,6 +35,7 @@ PAGES = (
     "directories.md",
     "registries.md",
     "signatures.md",
+    "server.md",
 )
 MIB = 1 << 20
 WEIGHTS = bytes(range(256)) * (25 << 12)
@@ -155,6 +159,7 @@ def terminal(
         }
         names = {
             **oci,
+            "8443": str(free_port()),
             "http://models.example.org": registry.url,
             "https://huggingface.co": hub.url,
             "https://modelscope.cn": modelscope.url,
@@ -163,8 +168,15 @@ def terminal(
             "/home/you": str(home),
         }
         yield Terminal(home, environment, names)
+    end_server(home / "pid")
     if os.path.ismount(home / "models"):
         run_axonfs("umount", home / "models", "--force", check=False)
+
+
+def end_server(pid: Path) -> None:
+    """End the server that a page has started, if the page did not come to that."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        os.kill(int(pid.read_text()), signal.SIGTERM)
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 UP_SECONDS = 20.0
-_CONFIG = """
+_MAIN = """
 daemon off; {user} master_process {master}; worker_processes {workers}; pid {logs}/pid;
 error_log {logs}/error.log;
 events {{ worker_connections 1024; }}
@@ -20,9 +20,10 @@ http {{
     access_log {logs}/access.log; sendfile on; tcp_nopush on; keepalive_requests 1000000;
     client_body_temp_path {logs}/b; proxy_temp_path {logs}/p; fastcgi_temp_path {logs}/f;
     uwsgi_temp_path {logs}/u; scgi_temp_path {logs}/s;
-    server {{ listen {listen}; root {root}; autoindex {listing}; }}
+    {servers}
 }}
 """
+_SERVER = "server {{ listen {listen}; root {root}; autoindex {listing}; }}"
 
 
 @contextlib.contextmanager
@@ -50,16 +51,30 @@ def running(
         within: a command that starts another in a namespace.
         workers: nginx's processes.
     """
+    server = _SERVER.format(root=root, listen=listen, listing=_switch(listing))
+    with configured(server, logs, within=within, workers=workers):
+        yield
+
+
+@contextlib.contextmanager
+def configured(
+    servers: str, logs: Path, *, within: Sequence[str] = (), workers: int = 1
+) -> Iterator[None]:
+    """nginx with `servers` in its http block; the other arguments as for `running`."""
     logs.mkdir(parents=True, exist_ok=True)
     config = logs / "nginx.conf"
     several = workers > 1
     # Workers of a master become another user, who cannot read a private directory.
     user = "user root;" if several and os.geteuid() == 0 else ""
-    switches = {"listing": _switch(listing), "master": _switch(several), "user": user}
-    config.write_text(
-        _CONFIG.format(root=root, logs=logs, listen=listen, workers=workers, **switches)
-    )
-    command = [*within, _executable(), "-c", str(config), "-e", str(logs / "error.log")]
+    switches = {"master": _switch(several), "user": user}
+    config.write_text(_MAIN.format(servers=servers, logs=logs, workers=workers, **switches))
+    with _started([*within, _executable(), "-c", str(config)], logs):
+        yield
+
+
+@contextlib.contextmanager
+def _started(command: list[str], logs: Path) -> Iterator[None]:
+    command = [*command, "-e", str(logs / "error.log")]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
             _wait_until_up(process, logs)

@@ -14,6 +14,7 @@ import click
 import pytest
 
 from axonfs.cli.main import cli
+from axonfs.cli.serve import serve
 
 UNITS = sorted((Path(__file__).parents[2] / "packaging").glob("*.service"))
 
@@ -30,11 +31,24 @@ def test_the_command_of_a_unit_parses(path: Path) -> None:
     program, *arguments = shlex.split(unit(path)["Service"]["ExecStart"])
     assert Path(program).name == "axonfs"
     assert isinstance(cli, click.Group)
+    if arguments[0] == "registry":
+        check_served(arguments)
+        return
     name, command, rest = cli.resolve_command(click.Context(cli), arguments)
     assert name == "mount"
     assert command is not None
     context = command.make_context(name, rest)
     assert context.params["foreground"] is True
+
+
+def check_served(arguments: list[str]) -> None:
+    """The directory is the unit's own, and each other file is in the directory of its secrets."""
+    assert arguments[:3] == ["registry", "serve", "/var/lib/axonfs-registry"]
+    given = dict(zip(arguments[3::2], arguments[4::2], strict=True))
+    options = {name for parameter in serve.params for name in parameter.opts}
+    assert given.keys() <= options
+    files = [given[name] for name in ("--cert", "--key", "--tokens")]
+    assert {str(Path(file).parent) for file in files} == {"/etc/axonfs-registry"}
 
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
