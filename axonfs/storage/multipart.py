@@ -2,8 +2,9 @@
 
 The file was read before, for its digests; each part is read again, compared with the chunk table,
 and sent. A publisher that dies leaves an unfinished upload, and the next one that uploads the same
-object continues it: parts that the store has are compared with the file and not sent again.
-Blocking.
+object continues it: parts that the store has are compared with the file and not sent again. So two
+publishers of the same object may send the parts of one upload, and one of them completes it for
+both. Blocking.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from axonfs.errors import NotFoundError
+from axonfs.errors import AxonError, NotFoundError
 from axonfs.formats.chunktable import ChunkTable
 from axonfs.ranges import Range
 from axonfs.storage.parts import parts_of, read_part, results
 
 MAX_PARTS = 10_000
+ATTEMPTS = 3  # another publisher may complete or replace an upload before this one does
 
 
 class Bucket(Protocol):
@@ -33,6 +35,10 @@ class Bucket(Protocol):
 
     def unfinished(self, key: str) -> Iterable[str]:
         """The ids of the unfinished uploads of this key."""
+        ...
+
+    def size(self, key: str) -> int | None:
+        """The size of the file with this key; None if it does not exist."""
         ...
 
 
@@ -52,6 +58,7 @@ class S3Upload:
         self._bucket = bucket
         self._threads = threads
         self._sent = sent
+        self._counted: set[int] = set()  # the parts that `sent` knows
 
     def write(self, piece: memoryview) -> None:
         self._sent(0)  # raises if the publish was stopped
@@ -67,23 +74,41 @@ class S3Upload:
         self._sent(table.size)
 
     def _settle_parts(self, key: str, table: ChunkTable, parts: list[Range]) -> None:
-        upload, known = self._begun(key)
+        for attempt in range(1, ATTEMPTS + 1):
+            upload, known = self._begun(key) if attempt == 1 else (self._new(key), {})
+            try:
+                self._send_parts(key, table, parts, upload, known)
+                return
+            except AxonError as exc:
+                # 404: another publisher has completed the same upload. 400: it has sent a part of
+                # it again, and its ETag is another one if the store encrypts.
+                if exc.status not in (400, 404):
+                    raise
+                if self._bucket.size(key) == table.size:
+                    return
+                if attempt == ATTEMPTS:
+                    raise
 
+    def _send_parts(
+        self,
+        key: str,
+        table: ChunkTable,
+        parts: list[Range],
+        upload: str,
+        known: dict[int, dict[str, Any]],
+    ) -> None:
         def send(number: int) -> dict[str, object]:
             body = read_part(self._fd, parts[number - 1], table)
             tags = self._send_part(key, upload, number, body, known.get(number, {}))
-            self._sent(len(body))
+            self._sent(0 if number in self._counted else len(body))
+            self._counted.add(number)
             return tags
 
         jobs = [self._threads.submit(send, number) for number in range(1, len(parts) + 1)]
         done = {"Parts": results(jobs)}
-        try:
-            self._bucket.request(
-                "complete_multipart_upload", key, UploadId=upload, MultipartUpload=done
-            )
-        except NotFoundError:  # another publisher has completed the same upload
-            if self._bucket.request("head_object", key)["ContentLength"] != table.size:
-                raise
+        self._bucket.request(
+            "complete_multipart_upload", key, UploadId=upload, MultipartUpload=done
+        )
 
     def _send_part(
         self, key: str, upload: str, number: int, body: bytes, known: Mapping[str, Any]
@@ -101,8 +126,11 @@ class S3Upload:
         for upload in self._bucket.unfinished(key):
             with contextlib.suppress(NotFoundError):
                 return upload, {part["PartNumber"]: part for part in self._listed(key, upload)}
+        return self._new(key), {}
+
+    def _new(self, key: str) -> str:
         made = self._bucket.request("create_multipart_upload", key, ChecksumAlgorithm="CRC32")
-        return str(made["UploadId"]), {}
+        return str(made["UploadId"])
 
     def _listed(self, key: str, upload: str) -> Iterator[dict[str, Any]]:
         marker = 0

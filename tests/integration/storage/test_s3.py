@@ -104,6 +104,36 @@ def test_publishers_at_once_lose_nothing(tmp_path: Path, bucket_url: str) -> Non
     assert sorted(indexed(S3Storage(bucket_url))) == sorted(map(str, specs))
 
 
+@pytest.mark.parametrize("refusal", ["completed", "replaced"])
+def test_publishers_of_one_large_object_at_once(
+    tmp_path: Path, bucket_url: str, refusal: str
+) -> None:
+    """They send the parts of one upload. One completes it before the other one has sent all; or
+    the other one has sent a part again, which gets another ETag where the store encrypts."""
+    model = make_model(tmp_path / "model", {"a": PART_BYTES + 1})
+
+    class Slower(Counted):
+        def request(self, operation: str, key: str, **arguments: Any) -> dict[str, Any]:
+            first = not self.asked[operation]
+            if operation == "upload_part" and first and refusal == "completed":
+                faster = parse_spec("nlp/tiny@2.0.0")
+                assert not publish(model, faster, S3Storage(bucket_url)).already
+            if operation == "complete_multipart_upload" and first and refusal == "replaced":
+                arguments["MultipartUpload"]["Parts"][0]["ETag"] = '"' + "0" * 32 + '"'
+            return super().request(operation, key, **arguments)
+
+    slower = Slower(bucket_url)
+    done = publish(model, SPEC, slower)
+    assert (done.already, done.bytes) == (False, sum(one.stat().st_size for one in model.iterdir()))
+    expected = {"nlp/tiny@1.0.0", "nlp/tiny@2.0.0"} if refusal == "completed" else {str(SPEC)}
+    assert set(indexed(slower)) == expected
+    assert slower.asked["create_multipart_upload"] == 1 + (refusal == "replaced")
+    (large,) = [one for one in slower.list("objects/") if one.size > PART_BYTES]
+    found = slower.read(large.key, large.size)
+    assert found is not None
+    assert found.body == (model / "a").read_bytes()
+
+
 def test_other_files_under_a_published_version_are_refused(tmp_path: Path, bucket_url: str) -> None:
     model = make_model(tmp_path / "model", {"a": 1000})
     publish(model, SPEC, S3Storage(bucket_url))
