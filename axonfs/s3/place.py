@@ -7,9 +7,11 @@ bucket and are no part of the registry's name: URLs of its files have none. Pure
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from axonfs.settings.parsers import s3_options
+
+_PLAIN = "/:=&~+!$,;'@()*"  # special characters that need no percent-encoding in a path
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Place:
     @property
     def url(self) -> str:
         """The URL without options."""
-        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+        return f"s3://{self.bucket}/{quote(self.prefix, safe=_PLAIN)}".rstrip("/")
 
 
 def place_of(url: str) -> Place:

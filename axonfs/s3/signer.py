@@ -37,7 +37,7 @@ class S3Signer:
 
     def __init__(self, ca_bundle: Path | None = None) -> None:
         self._ca_bundle = ca_bundle
-        self._places: dict[str, Place] = {}  # by URL without options
+        self._places: dict[str, Place] = {}  # by URL without options, as `Place.url` writes it
         self._reaches: dict[Place, _Reach] = {}  # by a place without its prefix
         self._lock = threading.Lock()
 
@@ -61,9 +61,13 @@ class S3Signer:
         return self._reach(url).refused(url, signed, answer, said)
 
     def _reach(self, url: str) -> _Reach:
-        known = [root for root in list(self._places) if f"{url}/".startswith(f"{root}/")]
-        bucket, _ = bucket_and_key(url)
-        place = self._places[max(known, key=len)] if known else Place(bucket)
+        bucket, key = bucket_and_key(url)
+        above = [
+            place
+            for place in list(self._places.values())
+            if place.bucket == bucket and f"{key}/".startswith(place.prefix)
+        ]
+        place = max(above, key=lambda place: len(place.prefix), default=Place(bucket))
         way = replace(place, prefix="")
         with self._lock:
             if way not in self._reaches:

@@ -126,6 +126,8 @@ def _s3_url(text: str) -> str:
         raise ValueError("has spaces, a fragment, or characters that must be percent-encoded")
     if not _BUCKET.fullmatch(parts.netloc):
         raise ValueError("has no valid bucket; write s3://bucket/prefix")
+    if {".", ".."}.intersection(unquote(parts.path).split("/")):
+        raise ValueError("has . or .. in its path, which HTTP clients resolve")
     s3_options(parts.query)
     return f"s3://{parts.netloc}{parts.path}".rstrip("/") + (f"?{parts.query}" * bool(parts.query))
 

@@ -14,7 +14,7 @@ from axonfs.errors import AccessDeniedError, AxonError, UnavailableError, UsageE
 from axonfs.http_client import Bodies, Documents, Limits, Location, Routes
 from axonfs.names import parse_spec
 from axonfs.publish import publish
-from axonfs.s3 import S3Signer
+from axonfs.s3 import S3Signer, place_of
 from axonfs.sources import RegistrySource
 from axonfs.sources.registry import _rebased
 from axonfs.storage import S3Storage
@@ -172,6 +172,25 @@ async def test_the_options_of_a_url_are_signed(tiny: TinyS3, opened: Opened) -> 
     assert "x-amz-request-payer" in head["authorization"].partition("SignedHeaders=")[2]
     assert "/eu-west-1/s3/" in head["authorization"]
     assert head["range"] == "bytes=10-19"
+
+
+@pytest.mark.parametrize("prefix", ["a%20b", "a%2Bb+c", "100%25", "x%3Fy%23z", "%c3%a9", "a//b"])
+async def test_the_options_of_a_url_count_for_every_prefix(
+    model: Path,
+    bucket_url: str,
+    seaweed: Seaweed,
+    monkeypatch: pytest.MonkeyPatch,
+    opened: Opened,
+    prefix: str,
+) -> None:
+    """Also where the prefix has characters that a URL must percent-encode."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
+    url = f"{bucket_url}/{prefix}?endpoint_url={seaweed.endpoint}"
+    storage = S3Storage(url)
+    publish(model, SPEC, storage)
+    assert place_of(storage.name) == place_of(f"{bucket_url}/{prefix}")
+    reader = opened(url)
+    assert reader.read(await reader.location(), 0, SIZE) == (model / "a").read_bytes()
 
 
 async def test_a_signature_serves_all_ranges_of_an_object(tiny: TinyS3, opened: Opened) -> None:

@@ -161,6 +161,7 @@ def test_a_registry_is_a_bucket_or_a_directory_too(
         ("s3://", "no valid bucket"),
         ("s3://key:secret@models/x", "no valid bucket"),
         ("s3://models/a b", "percent-encoded"),
+        ("s3://models/a/%2e%2e/b", "has . or .. in its path"),
         ("s3://models?sse=rot13", "invalid sse; allowed: AES256, aws:kms"),
         ("s3://models?region", "malformed query"),
         ("s3://models?color=red", "unknown option; options: profile, region"),
