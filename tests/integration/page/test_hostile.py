@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from axonfs.formats.layout import INDEX
-from axonfs.formats.manifest import FileEntry, Manifest, render_manifest
+from axonfs.formats.manifest import MANIFEST_NAME, FileEntry, Manifest, render_manifest
 from axonfs.formats.safe_yaml import parse_yaml
 from axonfs.names import parse_spec
 from axonfs.publish import publish
@@ -127,8 +127,16 @@ def reader(browser: Browser) -> Page:
 
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
+
+
+def _fits(path: str) -> bool:
+    """Whether a manifest may list the path."""
+    parts = path.split("/")
+    return not {"", ".", ".."} & set(parts) and parts[0] != MANIFEST_NAME and len(path) < 60
+
+
 PATHS = st.lists(
-    TEXTS.filter(lambda text: not {"", ".", ".."} & set(text.split("/")) and len(text) < 60),
+    TEXTS.filter(lambda text: _fits(text)),
     min_size=1,
     max_size=8,
     unique_by=lambda path: path.partition("/")[0],

@@ -123,9 +123,14 @@ def test_wrong_bytes_are_not_taken(run: Run, registry: Path, tmp_path: Path) -> 
 def test_an_interrupted_copy_goes_on(registry: Path, tmp_path: Path) -> None:
     target = Registry(Directory(tmp_path / "mirror"))
     specs = [parse_spec(OLD)]
+    stored = tmp_path / "mirror/objects/sha256"
 
     def interrupt(spec: Spec, done: int, total: int) -> None:
         if done == total:
+            deadline = time.monotonic() + 30
+            while not any(stored.glob("*/*")):  # the other objects are complete
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
             raise KeyboardInterrupt
 
     with RegistryServer(registry) as origin, readers(Settings(), origin.url) as (reader,):

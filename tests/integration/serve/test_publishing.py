@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -536,5 +535,3 @@ def test_registries_lists_are_made_by_the_server(server: RegistryServer, secret:
     with pytest.raises(AxonError, match="nothing can be written there"):
         made.put("api/v1/index.json", b"{}")
     assert Registry(made).manifest(parse_spec(SPEC)) is None
-    threads = [thread for thread in threading.enumerate() if thread.name.startswith("part")]
-    assert threads == []
