@@ -108,8 +108,8 @@ class Registry:
             entry.size, entry.chunks.size
         )
 
-    def check_kept(self, entries: Iterable[FileEntry]) -> None:
-        """Check that the objects are still there, right before `enter`; see registries/collect.py.
+    def _check_kept(self, entries: Iterable[FileEntry]) -> None:
+        """Check that the objects are still there; see registries/collect.py.
 
         Raises:
             AxonError: `gc` has removed one of them meanwhile.
@@ -181,12 +181,25 @@ class Registry:
         if any(found != manifest_key(spec) for found in self._manifests(version_home(spec))):
             raise AxonError("the registry has models below this name already", spec=str(spec))
 
-    def enter(self, manifest: Manifest) -> Manifest | None:
+    def enter(self, manifest: Manifest, found: Iterable[FileEntry] = ()) -> Manifest | None:
         """Make `manifest` a published version, unless the version is published already; return the
-        earlier manifest then. In both cases `mend_lists` has to follow."""
-        key = manifest_key(manifest.spec)
+        earlier manifest then. In both cases `mend_lists` has to follow.
+
+        Args:
+            found: the files whose objects were in the registry before.
+
+        Raises:
+            AxonError: `gc` has removed one of them meanwhile; the version is not published.
+        """
+        key, kept = manifest_key(manifest.spec), tuple(found)
+        self._check_kept(kept)
         for _ in range(ENTER_ATTEMPTS):
             if self.storage.replace(key, manifest.raw, None):
+                try:  # gc may have looked for manifests before this one was there
+                    self._check_kept(kept)
+                except AxonError:
+                    self.remove(manifest.spec)
+                    raise
                 return None
             if earlier := self.manifest(manifest.spec):
                 return earlier

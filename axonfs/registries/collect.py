@@ -4,16 +4,16 @@ A publisher stores objects, chunk tables and signatures first, and the manifest 
 last. So a file that no manifest names may belong to a publish that is under way:
 
 * `gc` keeps files that were written less than MIN_AGE ago.
-* It looks for new manifests right before it removes a file.
+* It looks for new manifests right before it removes files.
 * A publisher that has found an older object in the registry, and so not stored it again, looks
-  right before it enters its manifest whether the object is still there.
+  right before and right after it enters its manifest whether the object is still there.
 
 Blocking.
 """
 
 from __future__ import annotations
 
-import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,10 +22,12 @@ from axonfs.formats.layout import (
     MODELS,
     SIGNATURES_NAME,
     digest_of,
+    manifest_key,
     spec_of_manifest,
+    version_home,
     versions_key,
 )
-from axonfs.formats.manifest import FileEntry
+from axonfs.formats.manifest import Manifest
 from axonfs.names import Spec
 from axonfs.publish.registry import Registry
 from axonfs.storage import Listed
@@ -64,6 +66,7 @@ class Names:
         self._read: set[Listed] = set()
         self.digests: set[str] = set()
         self._versions: set[Spec] = set()
+        self._due = 0.0  # on the monotonic clock: when to look again
 
     def has(self, key: str) -> bool:
         """Whether the file belongs to a version: its object, chunk table, or signatures."""
@@ -78,24 +81,49 @@ class Names:
             AxonError: a manifest cannot be read, so what it names is not known.
         """
         first, specs = not self._read, set[Spec]()
-        with contextlib.suppress(AccessDeniedError):  # then only those of the index are known
-            for listed in list(self._registry.storage.list(MODELS)):
-                if (spec := spec_of_manifest(listed.key)) and listed not in self._read:
-                    specs.add(spec)
-                    self._read.add(listed)
+        for listed in list(self._registry.storage.list(MODELS)):
+            if (spec := spec_of_manifest(listed.key)) and listed not in self._read:
+                specs.add(spec)
+                self._read.add(listed)
         if first:  # some storages list a new file late
-            specs |= self._registry.indexed()
+            self.look_in_index()
+        self._take(specs, listed=True)
+
+    def look_again(self) -> None:
+        """Look, unless less time than a look takes has passed since the last one: to look before
+        each of thousands of files would take hours in a large registry."""
+        started = time.monotonic()
+        if started >= self._due:
+            self.look()
+            ended = time.monotonic()
+            self._due = ended + (ended - started)
+
+    def look_in_index(self) -> None:
+        """Read the manifests of the versions in the index."""
+        self._take(self._registry.indexed())
+
+    def _take(self, specs: set[Spec], *, listed: bool = False) -> None:
         self._versions |= specs
         for spec in specs - {self._but}:
-            self.digests.update(entry.digest for entry in self._files(spec))
+            found = self._manifest(spec)
+            if found:
+                self.digests.update(entry.digest for entry in found.files)
+            elif listed:
+                self._check_removed(spec)
 
-    def _files(self, spec: Spec) -> tuple[FileEntry, ...]:
+    def _manifest(self, spec: Spec) -> Manifest | None:
         try:
-            found = self._registry.manifest(spec)
+            return self._registry.manifest(spec)
         except MalformedError as exc:
             exc.hint = "repair or remove this version first (axonfs registry check, remove-version)"
             raise
-        return found.files if found else ()
+
+    def _check_removed(self, spec: Spec) -> None:
+        """A store may refuse to read a file in the way that it says that there is none."""
+        storage, key = self._registry.storage, manifest_key(spec)
+        if any(listed.key == key for listed in storage.list(version_home(spec))):
+            what = "its manifest is there, and this account may not read it"
+            raise AccessDeniedError(what, spec=str(spec), source=storage.name)
 
 
 def gc(
@@ -117,7 +145,7 @@ def gc(
             found.young += 1
             continue
         if not dry_run:
-            names.look()
+            names.look_again()
             if names.has(listed.key):
                 continue
             registry.storage.delete(listed.key)
@@ -157,7 +185,10 @@ def removal(registry: Registry, spec: Spec) -> Removal:
         what = "the registry does not have this version"
         raise NotFoundError(what, spec=str(spec), source=registry.storage.name)
     others = Names(registry, but=spec)
-    others.look()
+    try:
+        others.look()
+    except AccessDeniedError:  # this user may not list files
+        others.look_in_index()
     own = {entry.digest: entry.size for entry in manifest.files}
     freed = sum(size for digest, size in own.items() if digest not in others.digests)
     return Removal(spec, len(manifest.files), manifest.size, freed)

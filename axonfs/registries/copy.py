@@ -206,8 +206,7 @@ class _Copy:
             add(self._target, manifest, signatures)
 
     def _enter(self, manifest: Manifest, *, yanked: bool) -> None:
-        self._target.check_kept(manifest.files)
-        if earlier := self._target.enter(manifest):
+        if earlier := self._target.enter(manifest, manifest.files):
             self._check_same(manifest, earlier)
         if yanked:
             self._target.yank(self._spec)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -51,7 +52,9 @@ class Directory:
 
     def read(self, key: str, limit: int) -> Content | None:
         try:
-            with self._path(key).open("rb") as file:
+            with open(self._path(key), "rb", opener=_at_once) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise MalformedError("it is not a file", source=str(self._path(key)))
                 body = file.read(limit + 1)
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -62,7 +65,7 @@ class Directory:
         return Content(body, hashlib.sha256(body).hexdigest())
 
     def list(self, prefix: str) -> Iterator[Listed]:
-        for folder, _, names in os.walk(self._path(prefix)):
+        for folder, _, names in os.walk(self._path(prefix), onerror=_raise_unless_absent):
             for path in (Path(folder, name) for name in names if not self._is_draft(folder)):
                 key = path.relative_to(self.root).as_posix()
                 with contextlib.suppress(FileNotFoundError):
@@ -104,6 +107,16 @@ class Directory:
 
     def _path(self, key: str) -> Path:
         return self.root / key
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # otherwise opening a pipe waits for its writer
+
+
+def _raise_unless_absent(exc: OSError) -> None:
+    """Files below a directory that cannot be read must not look as if they were not there."""
+    if not isinstance(exc, FileNotFoundError | NotADirectoryError):
+        raise exc
 
 
 class DirectoryUpload:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from axonfs.errors import AxonError
+from axonfs.errors import AccessDeniedError, AxonError
 from axonfs.formats.layout import INDEX, MODELS, manifest_key, object_key, table_key, versions_key
 from axonfs.formats.listing import parse_index, parse_versions, parse_yanked
 from axonfs.formats.manifest import Manifest, parse_manifest
@@ -21,7 +21,7 @@ from axonfs.names import parse_spec
 from axonfs.publish import publish
 from axonfs.publish.registry import Registry
 from axonfs.registries import collect
-from axonfs.storage import Directory, Listed, S3Storage
+from axonfs.storage import Content, Directory, Listed, S3Storage
 from tests.support.commands import Run
 from tests.support.registry import RegistryServer, published
 
@@ -197,6 +197,69 @@ def test_gc_sees_a_version_that_was_published_meanwhile(registry: Path, tmp_path
             return super().list(prefix)
 
     assert collect.gc(Registry(Meanwhile(registry))).objects == 0
+
+
+def test_a_publisher_notices_that_gc_removed_what_it_named_just_now(
+    registry: Path, tmp_path: Path
+) -> None:
+    """gc looked for manifests before the new one was there; so the version must not be, either."""
+    gone = object_key(manifest(registry, NEW).file("a.bin").digest)  # type: ignore[union-attr]
+    collect.remove(Registry(Directory(registry)), parse_spec(NEW))
+
+    class Late(Directory):
+        def replace(self, key: str, body: bytes, before: Content | None) -> bool:
+            if key.endswith("manifest.yaml"):
+                self.delete(gone)
+            return super().replace(key, body, before)
+
+    again, model = parse_spec("nlp/tiny@3.0.0"), tmp_path / "models/nlp/tiny/2.0.0"
+    with pytest.raises(AxonError, match=r"no longer has the object of 'a\.bin'"):
+        publish(model, again, Late(registry))
+    assert listed(registry) == [OLD]
+    assert not (registry / manifest_key(again)).exists()
+    assert not publish(model, again, registry).already
+
+
+def test_gc_removes_nothing_where_it_may_not_read_or_list_manifests(registry: Path) -> None:
+    """A store that refuses to read a file may say that there is none; lists may lag as well."""
+
+    class Unreadable(Directory):
+        def read(self, key: str, limit: int) -> Content | None:
+            return None if key.endswith("manifest.yaml") else super().read(key, limit)
+
+    class Unlisted(Directory):
+        def list(self, prefix: str) -> Iterator[Listed]:
+            if prefix.startswith(MODELS):
+                raise AccessDeniedError("the store answered 403", source=self.name)
+            return super().list(prefix)
+
+    (registry / INDEX).unlink()
+    age(registry)
+    for storage, what in ((Unreadable(registry), "may not read it"), (Unlisted(registry), "403")):
+        with pytest.raises(AccessDeniedError, match=what):
+            collect.gc(Registry(storage))
+    assert len(list((registry / "objects").rglob("*/??/*"))) == 5
+
+
+def test_a_directory_that_cannot_be_read_is_a_fault_and_not_empty(
+    run: Run, registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (registry / INDEX).unlink()
+    age(registry)
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("/nlp"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    before = len(list((registry / "objects").rglob("*")))
+    done = run("registry", "gc", registry)
+    assert done.code == 1
+    assert f"{registry}/api/v1/models/nlp: Permission denied" in done.err
+    monkeypatch.undo()
+    assert len(list((registry / "objects").rglob("*"))) == before
 
 
 def test_gc_knows_a_version_that_the_storage_does_not_list_yet(registry: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,10 @@ def test_deleting_what_is_not_there_does_nothing(storage: Storage) -> None:
     storage.replace(KEY, b"x", None)
     storage.delete(KEY)
     assert storage.size(KEY) is None
+
+
+def test_a_pipe_in_a_directory_is_no_file_and_nobody_waits_for_its_writer(tmp_path: Path) -> None:
+    (tmp_path / "api/v1").mkdir(parents=True)
+    os.mkfifo(tmp_path / KEY)
+    with pytest.raises(MalformedError, match="it is not a file"):
+        Directory(tmp_path).read(KEY, 1000)
