@@ -12,7 +12,7 @@ from axonfs.http_client.channel import why_no_records
 from axonfs.http_client.documents import Documents
 from axonfs.http_client.faults import UP
 from axonfs.http_client.limits import Limits
-from axonfs.http_client.local import Files, path_of
+from axonfs.http_client.local import Files, check_registry, path_of
 from axonfs.http_client.location import Location
 from axonfs.http_client.reading import MOMENT, Reading
 from axonfs.http_client.routes import Routes, Trust
@@ -45,6 +45,7 @@ __all__ = [
     "Trust",
     "Writer",
     "Written",
+    "check_registry",
     "path_of",
     "shown",
     "split_url",

@@ -25,6 +25,7 @@ from axonfs.formats.layout import INDEX, manifest_key, signatures_key, versions_
 from axonfs.formats.listing import Versions
 from axonfs.formats.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest
 from axonfs.names import Spec
+from axonfs.publish.faults import disk_faults
 from axonfs.publish.registry import Registry
 from axonfs.publish.signatures import add, checked
 from axonfs.registries.objects import bring, check_named, put_table, verify
@@ -251,7 +252,8 @@ class _Check:
         fault = Fault(error)
         if self._repair and remedy:
             try:
-                remedy(self._repair)
+                with disk_faults(self._repair.registry.storage.name, "run the command"):
+                    remedy(self._repair)
                 fault = Fault(error, repaired=True)
             except AxonError as exc:
                 fault = Fault(error, unrepaired=exc)

@@ -21,13 +21,22 @@ from axonfs.errors import (
     CorruptError,
     NotFoundError,
     StoppedError,
+    UnavailableError,
     VanishedError,
     naming,
 )
 from axonfs.formats.chunktable import ChunkTable
 from axonfs.formats.listing import Versions
 from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE, FileEntry, Manifest
-from axonfs.http_client import Bodies, Documents, Limits, Location, Trust, path_of
+from axonfs.http_client import (
+    Bodies,
+    Documents,
+    Limits,
+    Location,
+    Trust,
+    check_registry,
+    path_of,
+)
 from axonfs.names import Spec
 from axonfs.settings.settings import Settings
 from axonfs.signatures import limit_of
@@ -151,11 +160,26 @@ def _read_file(path: Path, size: int, sink: Sink, unit: int) -> None:
     with naming(source=str(path)):
         try:
             found = size_of(path)
-        except FileNotFoundError as exc:
-            raise VanishedError("the registry does not have the object") from exc
+        except OSError as exc:
+            raise _lacking(path, exc, str(exc.strerror)) from exc
         if found != size:
             raise CorruptError(f"the object has {found or 0:,} bytes instead of {size:,}")
-        Blob(path).read(0, size, lambda _, piece: sink(piece), unit=unit)
+        try:
+            Blob(path).read(0, size, lambda _, piece: sink(piece), unit=unit)
+        except UnavailableError as exc:
+            raise _lacking(path, exc, exc.what) from exc
+
+
+def _lacking(path: Path, exc: Exception, why: str) -> VanishedError:
+    """The error for one object that cannot be read.
+
+    Raises:
+        UnavailableError: the registry itself is not there any more.
+    """
+    check_registry(str(path))
+    if isinstance(exc, FileNotFoundError):
+        return VanishedError("the registry does not have the object")
+    return VanishedError(f"the object cannot be read: {why}")
 
 
 @contextlib.contextmanager

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from axonfs.errors import UnavailableError
 from axonfs.formats.layout import INDEX, manifest_key, object_key, table_key, versions_key
 from axonfs.formats.manifest import FileEntry, parse_manifest
 from axonfs.names import parse_spec
 from axonfs.publish import publish
+from axonfs.sources.blob import Blob
 from axonfs.storage import S3Storage
 from tests.support.commands import Run
 from tests.support.registry import SPEC, RegistryServer, published
@@ -93,6 +96,35 @@ def test_what_the_other_registry_has_wrong_is_not_taken(
     assert done.code == 1
     assert " - not repaired: chunk 2 of the object does not match" in done.out
     assert not (registry / key).exists()
+
+
+def test_what_cannot_be_read_is_a_fault_like_others(
+    run: Run, registry: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link that loops, a directory in an object's place, and a sector that the disk has lost."""
+    loop, place, sector = (
+        registry / object_key(entry(registry, path).digest)
+        for path in ("a.safetensors", "b.txt", "config.json")
+    )
+    for path in (loop, place):
+        path.unlink()
+    loop.symlink_to(loop.name)
+    place.mkdir()
+    read = Blob.read
+
+    def lost(self: Blob, *args: Any, **options: Any) -> None:
+        if self.path == sector:
+            raise UnavailableError("the file can no longer be read: Input/output error")
+        read(self, *args, **options)
+
+    monkeypatch.setattr(Blob, "read", lost)
+    done = run("registry", "check", registry, "--repair", other)
+    assert done.code == 1
+    assert "a.safetensors: the object cannot be read: Too many levels of symbolic" in done.out
+    assert "config.json: the object cannot be read: the file can no longer be read: In" in done.out
+    assert done.out.count(" - repaired\n") == 2
+    (line,) = [line for line in done.out.splitlines() if "b.txt" in line]
+    assert "Is a directory" in line.partition(" - not repaired: ")[2]
 
 
 def test_a_manifest_is_repaired_and_then_its_files(run: Run, registry: Path, other: Path) -> None:
