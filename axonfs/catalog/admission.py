@@ -18,6 +18,7 @@ from axonfs.catalog.resolved import Version
 from axonfs.errors import AxonError, DeadlineError, MalformedError
 from axonfs.formats.document import Document
 from axonfs.formats.layout import signatures_key
+from axonfs.http_client.urls import target_of
 from axonfs.settings.signers import SignatureRules, Signers
 from axonfs.signatures import limit_of
 from axonfs.signatures.verdict import Verdict, described, judge, refused
@@ -48,7 +49,7 @@ class Admission:
         *,
         offline: bool,
     ) -> None:
-        self._rules = rules
+        self._rules = rules.spelled(lambda url: str(target_of(url, signed=True)))
         self._registries = [source.url for source in registries]
         self._store = store
         self._flights = flights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from axonfs.cli.doctor_checks import FAIL, OK, Check
+from axonfs.cli.doctor_checks import FAIL, OK, WARN, Check
 from axonfs.errors import AxonError
 from axonfs.settings.settings import Settings
 from axonfs.settings.signers import SignatureRules, TrustedSigner
@@ -13,7 +13,12 @@ from axonfs.signatures import require
 
 def signature_checks(settings: Settings) -> Iterator[Check]:
     """Check that the signatures of everybody whom the setting names can be verified."""
-    signers = SignatureRules.of(settings.require_signature).signers
+    rules = SignatureRules.of(settings.require_signature)
+    signers = rules.signers
+    for url in rules.registries:
+        if url not in {registry.partition("?")[0] for registry in settings.registries}:
+            text, hint = f"a rule is for {url}, which is not configured", "axonfs registry list"
+            yield Check("signatures", WARN, text, hint)
     if signers:
         try:
             require()

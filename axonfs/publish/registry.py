@@ -227,6 +227,8 @@ class Registry:
         """Remove a version. Its objects stay until `gc`."""
         self.storage.prepare()
         self.storage.delete(manifest_key(spec))
+        if self.storage.keeps_lists:
+            return  # with all that belongs to the version
         self.storage.delete(yanked_key(spec))
         self.storage.delete(signatures_key(spec))
         self.mend_lists(spec)

@@ -15,13 +15,14 @@ paths; reads no file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from axonfs.names import Spec, valid_segment
 from axonfs.settings.parsers import InvalidItemError, parse_path, parse_registry_url
 
 NONE = "none"
+_REGISTRIES = ("http://", "https://", "s3://", "file://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,15 @@ class SignatureRules:
         models = {scope: signers for scope, signers in rules.items() if ":" not in scope}
         return cls(models, urls, everywhere)
 
+    def spelled(self, spelling: Callable[[str], str]) -> SignatureRules:
+        """The same rules with the URLs of registries as `spelling` writes them: without the default
+        port, for example. Otherwise a rule would be for no registry."""
+        registries: dict[str, Signers] = {}
+        for url, signers in self.registries.items():
+            key = _plain(spelling(url))
+            registries[key] = (*registries.get(key, ()), *signers)
+        return replace(self, registries=registries)
+
     def __bool__(self) -> bool:
         return bool(self.models or self.registries or self.everywhere)
 
@@ -78,6 +88,7 @@ class SignatureRules:
         """The groups of signers; one of each group has to have signed `spec`.
 
         The rule with the longest model applies, else that of the registry, else the one for all.
+        What a hub or an OCI registry has needs a rule for its models, or the one for all.
 
         Args:
             base: the URL below which the version was found. A registry may redirect to any other
@@ -88,7 +99,9 @@ class SignatureRules:
             if (group := self.models.get("/".join(segments[:depth]))) is not None:
                 return [group] if group else []
         urls = [_plain(registry) for registry in registries]
-        if base.rstrip("/") in urls:
+        if not base.startswith(_REGISTRIES):
+            urls = [""]  # of a hub
+        elif base.rstrip("/") in urls:
             urls = [base.rstrip("/")]
         else:
             urls += [*self.registries, ""]

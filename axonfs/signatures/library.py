@@ -21,7 +21,8 @@ from model_signing._hashing.hashing import Digest
 from model_signing.manifest import Manifest as Statement
 from model_signing.manifest import SerializationType
 
-from axonfs.errors import AxonError
+from axonfs.descriptors import is_shortage
+from axonfs.errors import AxonError, refused
 from axonfs.formats.manifest import Manifest
 from axonfs.names import plain
 from axonfs.signatures.bundles import resources
@@ -72,7 +73,10 @@ def verifying_config() -> verifying.Config:
 @contextmanager
 def in_memory(content: bytes = b"") -> Iterator[Path]:
     """A file in memory with this content, which no other user can read."""
-    descriptor = os.memfd_create("axonfs-signature", os.MFD_CLOEXEC)
+    try:
+        descriptor = os.memfd_create("axonfs-signature", os.MFD_CLOEXEC)
+    except OSError as exc:
+        raise refused(exc) from exc
     try:
         with open(descriptor, "wb", closefd=False) as file:
             file.write(content)
@@ -91,6 +95,8 @@ def read_pem(path: Path) -> bytes:
         with open(path, "rb", opener=_at_once) as file:
             return file.read(MAX_PEM_BYTES) or b""
     except OSError as exc:
+        if is_shortage(exc):
+            raise refused(exc) from exc
         raise AxonError(f"the file cannot be read: {exc.strerror}", source=str(path)) from exc
 
 

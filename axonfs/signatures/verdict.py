@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from axonfs.errors import AxonError, MalformedError, UntrustedError
+from axonfs.errors import AxonError, MalformedError, ShortageError, UntrustedError
 from axonfs.formats.manifest import Manifest
 from axonfs.settings.signers import Signers
 from axonfs.signatures.bundles import Signature, parse_signatures
@@ -40,11 +40,16 @@ def judge(body: bytes | None, manifest: Manifest, groups: Sequence[Signers]) -> 
 
     Args:
         body: the file of its signatures, from anywhere; None if there is none.
+
+    Raises:
+        ShortageError: this process ran out of descriptors or memory.
     """
     try:
         require()
         found = parse_signatures(body) if body else []
         accepted = [_accepted(found, manifest, group) for group in groups]
+    except ShortageError:
+        raise  # that is no fault of the version
     except AxonError as exc:
         return refused(f"it has to be signed, and {exc.what}", exc)
     by, ends = (values for values in zip(*accepted, strict=True))
@@ -74,6 +79,8 @@ def _accepted(found: Sequence[Signature], manifest: Manifest, group: Signers) ->
             try:
                 verified = verify(signature, manifest, signer)
                 return verified.by, verified.until
+            except ShortageError:
+                raise
             except AxonError as exc:
                 if failure is None or isinstance(failure, AnotherError):
                     failure = exc

@@ -141,15 +141,15 @@ def _verify(config: verifying.Config, signature: Signature, manifest: Manifest) 
         UntrustedError: the signature is wrong, or of something else.
     """
     known = Known(manifest)
-    try:
-        with in_memory(signature.line) as path:
+    with in_memory(signature.line) as path:
+        try:
             config.set_hashing_config(known).verify(".", path)
-    except Exception as exc:  # the library, which reads what strangers wrote, raises anything
-        changed = isinstance(exc, InvalidSignature)
-        what = f"its signature is not valid: {'it was changed' if changed else reason(exc)}"
-        if known.asked:
-            what = "its signature is of other files, or of another version or manifest"
-        raise UntrustedError(what) from exc
+        except Exception as exc:  # the library, which reads what strangers wrote, raises anything
+            changed = isinstance(exc, InvalidSignature)
+            what = f"its signature is not valid: {'it was changed' if changed else reason(exc)}"
+            if known.asked:
+                what = "its signature is of other files, or of another version or manifest"
+            raise UntrustedError(what) from exc
 
 
 def _key_of(raw: bytes, signer: TrustedSigner) -> str:

@@ -527,6 +527,16 @@ def test_signatures_travel_too(
     assert file.read_bytes() == both
 
 
+def test_who_may_only_remove_removes_all_of_a_version(
+    server: RegistryServer, registry: Path, tokens: Path, secret: str, tmp_path: Path
+) -> None:
+    spec = parse_spec(SPEC)
+    publish(make_model(tmp_path / "model", {"a": 1000}), spec, storage(server, secret))
+    Registry(storage(server, secret)).yank(spec)
+    Registry(storage(server, token(tokens, "janitor", remove="nlp"))).remove(spec)
+    assert [path for path in written(registry) if "1.0.0" in path] == []
+
+
 def test_registries_lists_are_made_by_the_server(server: RegistryServer, secret: str) -> None:
     """A client that wants to list or to replace them is told so."""
     made = storage(server, secret)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from axonfs.http_client.urls import target_of
 from axonfs.names import parse_spec
 from axonfs.settings.parsers import separated
 from axonfs.settings.signers import SignatureRules, TrustedSigner, parse_signature_rules
@@ -59,6 +60,8 @@ def test_the_rule_with_the_longest_model_applies() -> None:
     assert required(rules, "vision/tiny@1", B) == [["/all.pub"]]
     assert required(rules, "hf/gpt2@main") == []
     assert required("nlp/=/nlp.pub", "vision/x@1") == []
+    assert required(f"{A}=/a.pub", "hf/gpt2@main", "hf://gpt2@abc") == []
+    assert required(f"{A}=/a.pub /all.pub", "oci/x/y@1", "oci://x/y@sha256:1") == [["/all.pub"]]
 
 
 def test_a_registry_that_redirects_elsewhere_escapes_no_rule() -> None:
@@ -67,6 +70,12 @@ def test_a_registry_that_redirects_elsewhere_escapes_no_rule() -> None:
     assert required(rules, "nlp/tiny@1", C) == [["/a.pub"], ["/all.pub"]]
     assert required(f"{A}=/a.pub", "nlp/tiny@1", C, (B,)) == [["/a.pub"]]
     assert required("/all.pub", "nlp/tiny@1", C, ()) == [["/all.pub"]]
+
+
+def test_a_rule_is_for_its_registry_however_the_url_is_written() -> None:
+    rules = SignatureRules.of(parse_signature_rules("https://A.example:443=/a.pub"))
+    spelled = rules.spelled(lambda url: str(target_of(url, signed=True)))
+    assert spelled.required(parse_spec("nlp/tiny@1"), f"{A}/", (A,)) == [(TrustedSigner("/a.pub"),)]
 
 
 def test_options_of_a_bucket_are_no_part_of_its_rule() -> None:
