@@ -197,7 +197,7 @@ class Bodies:
 
         with contextlib.ExitStack() as opened:
             body = ask(requested.start)
-            reading = Reading(body, ask, self._pool, self.limits, options.share)
+            reading = Reading(body, ask, self._pool, self.limits, requested.size, options.share)
             opened.enter_context(reading)
             etag = reading.answer.headers.get("etag")
             if validated and etag and not location.signed and not codings(reading.answer):

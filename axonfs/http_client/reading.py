@@ -33,8 +33,9 @@ from axonfs.ranges import Range
 MOMENT = TICK
 # Seconds: a share that took longer was waited for.
 LIMITED = 0.001
-# The most answers of one read, from a server that sends less than the requested range.
-MAX_ANSWERS = 64
+# The most answers of one read, from a server that sends less than the requested range: so many, or
+# one for so many bytes of the range.
+MAX_ANSWERS, ANSWER_BYTES = 64, 256 << 10
 _SKIP_BYTES = 64 << 10
 _PART_HEAD_LINES, _LINE_BYTES = 32, 8 << 10
 
@@ -145,6 +146,7 @@ class Reading:
     Args:
         body: the first answer.
         more: sends a request for the object's bytes from a position on.
+        asked: how many bytes were requested.
         share: says how many of the next bytes may be received now, and may block until then.
     """
 
@@ -154,6 +156,7 @@ class Reading:
         more: Callable[[int], Body],
         pool: Pool,
         limits: Limits,
+        asked: int,
         share: Callable[[int], int] | None = None,
     ) -> None:
         self._body = body
@@ -164,6 +167,7 @@ class Reading:
         self._granted = 0  # bytes of the last share that were not received yet
         self._limited = False  # the last share was waited for, so that the next one will be
         self._answers = 1
+        self._most = max(MAX_ANSWERS, asked // ANSWER_BYTES)
         self._ended = False
         self._fault: AxonError | None = None  # which the next `fill` raises
 
@@ -276,9 +280,9 @@ class Reading:
     def _ask_for_more(self, start: int) -> None:
         self.end()
         self._answers += 1
-        if self._answers > MAX_ANSWERS:
+        if self._answers > self._most:
             url = shown(self._body.exchange.answer.url)
-            what = f"it sent less than the requested range {MAX_ANSWERS} times in one read"
+            what = f"it sent less than the requested range {self._most} times in one read"
             raise fault(UnavailableError, what, url, transient=True)
         self._body, self._ended = self._more(start), False
 

@@ -18,7 +18,7 @@ import trio
 from axonfs.errors import AxonError, MalformedError, UnavailableError
 from axonfs.formats.listing import parse_index, parse_versions
 from axonfs.formats.safe_yaml import parse_yaml
-from axonfs.http_client import Bodies, Documents, Limits, Location, Routes
+from axonfs.http_client import Bodies, Documents, Limits, Location, Routes, reading
 from axonfs.sources.hub import parse_json
 from tests.support.rawserver import Asked, RawServer
 
@@ -351,6 +351,14 @@ def test_a_server_that_sends_next_to_nothing_of_each_range_is_given_up() -> None
     with RawServer(bounded(10)) as server, pytest.raises(UnavailableError, match=less) as caught:
         read_all(server.url)
     assert caught.value.transient
+
+
+def test_a_server_with_a_limit_per_answer_brings_a_large_range(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reading, "ANSWER_BYTES", 300)
+    with RawServer(bounded(400)) as server:
+        read_all(server.url)
 
 
 @pytest.mark.parametrize(
