@@ -22,8 +22,8 @@ README, DETAILS = (Path(__file__).with_name(name) for name in ("README.md", "det
 HOSTS = RESULTS / "hosts"
 BEGIN, END = "<!-- results: written by bench/report.py -->", "<!-- end of results -->"
 EXPERIMENTS = (
-    "warm", "cold", "tls", "scale", "line", "firstbyte", "pin", "mounts", "objectstore", "tensors",
-    "serve", "loaders", "memory", "metadata", "growth",
+    "warm", "cold", "tls", "scale", "line", "firstbyte", "pin", "mounts", "objectstore", "oci",
+    "tensors", "serve", "loaders", "memory", "metadata", "growth",
 )  # fmt: skip
 # Run by host.sh alone.
 HOST_EXPERIMENTS = ("gpu", "ready")
