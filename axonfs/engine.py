@@ -96,6 +96,7 @@ class Engine:
     prefetcher: Prefetcher
     scrub: Scrub
     documents: Documents
+    bodies: Bodies
     signers: RegistrySigners
     copies: Copies
     nursery: trio.Nursery
@@ -123,7 +124,8 @@ class Engine:
         self.signers.learn(registries, settings.tokens)
         self.copies.learn(registries)
         sources = _sources(settings, registries, self.documents, self.store)
-        hubs = _hubs(settings, registries, self.documents, self.store, now)
+        clients = self.documents, self.bodies
+        hubs = _hubs(settings, registries, clients, self.store, now)
         return _tree(settings, sources, self.store, self.nursery, hubs, self._found_elsewhere)
 
     def _found_elsewhere(self, spec: Spec) -> None:
@@ -193,7 +195,7 @@ def _compose(
     sources = _sources(settings, settings.registries, documents, store)
     evictor = Evictor(store, settings.cache, settings.cache_size)
     tokens = hub_tokens(settings)
-    hubs = _hubs(settings, settings.registries, documents, store, tokens)
+    hubs = _hubs(settings, settings.registries, (documents, bodies), store, tokens)
     tree = _tree(settings, sources, store, nursery, hubs, changes.version)
     fetcher = Fetcher(
         store,
@@ -220,6 +222,7 @@ def _compose(
         prefetcher=prefetcher,
         scrub=scrub,
         documents=documents,
+        bodies=bodies,
         signers=signers,
         copies=copies,
         nursery=nursery,
@@ -268,14 +271,15 @@ def _sources(
 def _hubs(
     settings: Settings,
     registries: tuple[str, ...],
-    documents: Documents,
+    clients: tuple[Documents, Bodies],
     store: Store,
     tokens: Mapping[str, str],
 ) -> dict[str, Hub]:
     """The hubs and the OCI registries, by `names.hub_of`."""
+    documents, bodies = clients
     return {
         **configured_hubs(settings, documents, store, tokens),
-        **oci_registries(registries, documents, store),
+        **oci_registries(registries, documents, store, bodies),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from axonfs.formats.manifest import FileEntry, Manifest
 from axonfs.names import Spec
@@ -21,6 +21,13 @@ class Version:
     def spec(self) -> Spec:
         """The version's own name, never `latest`."""
         return self.manifest.spec
+
+    def part(self, entry: FileEntry) -> Version | None:
+        """This version with only the package that has `entry`, and its files; None without one."""
+        found = self.manifest.part(entry)
+        if found is None or found is self.manifest:
+            return self if found else None
+        return replace(self, manifest=found)
 
     def holding(self, entry: FileEntry) -> FileEntry:
         """The file of this version with the same content as `entry`, which may be of another."""

@@ -65,8 +65,8 @@ class Packages:
 
     def needed(self, version: Version, entry: FileEntry) -> bool:
         """Whether the object of `entry` is known to be nowhere but in the package of `version`."""
-        has_one = version.manifest.package is not None
-        return has_one and entry.chunks is None and self._is_needed(_identity(version))
+        part = version.part(entry) if entry.chunks is None else None
+        return part is not None and self._is_needed(_identity(part))
 
     def _is_needed(self, digest: str) -> bool:
         if digest not in self._needed:
@@ -75,15 +75,16 @@ class Packages:
 
     def need(self, version: Version, entry: FileEntry) -> bool:
         """Take it that `entry` is nowhere but in the package of `version`; False if it has none."""
-        if version.manifest.package is None or entry.chunks is not None:
-            return False
-        self._needed[_identity(version)] = True
-        return True
+        part = version.part(entry) if entry.chunks is None else None
+        if part is not None:
+            self._needed[_identity(part)] = True
+        return part is not None
 
     async def unpack(self, version: Version, patience: float | None = None) -> None:
         """Return when every file of `version` that its package has was unpacked and checked.
 
         Args:
+            version: has one package; `Version.part` makes it of a version with several.
             patience: seconds to wait, where that is less than the usual; asks once then.
 
         Raises:

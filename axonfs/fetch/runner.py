@@ -291,7 +291,7 @@ class Runner:
     async def _unpack(self, job: Job, version: Version, patience: float | None) -> None:
         """Wait for the package without a stream: the pass has one for all files."""
         self._rest(job)
-        await self._packages.unpack(version, patience)
+        await self._packages.unpack(version.part(job.download.entry) or version, patience)
 
     async def _transfer(self, job: Job, version: Version, patience: float | None) -> bool:
         download = job.download

@@ -16,9 +16,10 @@ from typing import Any
 
 from axonfs import memory
 from axonfs.errors import MalformedError
-from axonfs.fetch.archive import Plain, files
 from axonfs.fetch.filling import Filling, is_right, is_whole
+from axonfs.formats.archive import Plain, Unpacked, files
 from axonfs.formats.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, FileEntry, Manifest
+from axonfs.formats.package import TAR_GZIP
 from axonfs.names import printable
 from axonfs.store import Store
 
@@ -73,7 +74,8 @@ class Unpacking:
             Exception: what `readinto` raises.
         """
         try:
-            self._run(io.BufferedReader(Plain(self._next_slice, self._allowed), PIECE))
+            plain = Plain if self._package.packing == TAR_GZIP else Unpacked
+            self._run(io.BufferedReader(plain(self._next_slice, self._allowed), PIECE))
         finally:  # what is not complete; another pass writes its chunks anew
             while self._held:
                 self._held.pop().close()
@@ -84,7 +86,7 @@ class Unpacking:
         while plain.read(PIECE):  # what pads the archive to its last record
             pass
         if self._next_piece():
-            raise MalformedError(f"bytes follow the end of its gzip stream, at {self._taken}")
+            raise MalformedError(f"bytes follow its end, at {self._taken}")
         self._finish()
 
     def _next_slice(self) -> memoryview:

@@ -101,6 +101,7 @@ class ManifestContext:
     base: str
     snapshot: bool
     package: Package | None
+    layers: tuple[Package, ...] = ()
 
     def without_digest(self, path: str, size: int) -> FileEntry:
         """The entry of a file without a sha256: verified by its package, or unverified."""
@@ -119,7 +120,7 @@ def parse_files(node: Node, context: ManifestContext) -> tuple[FileEntry, ...]:
     files = sorted((_file(item, context) for item in node), key=attrgetter("path"))
     _refuse_collisions(files, context.snapshot)
     waiting = sum(min(entry.size, DEFAULT_CHUNK_SIZE) for entry in files if entry.named)
-    if context.package and waiting > MAX_PACKED:
+    if (context.package or context.layers) and waiting > MAX_PACKED:
         raise MalformedError("too many files have no sha256: the limit is 256, or more small files")
     if sum(entry.size for entry in files) > MAX_SIZE:
         raise MalformedError(f"the files have more than {size(MAX_SIZE)} in total")
@@ -164,6 +165,8 @@ def _entry(path: str, item: dict[str, Node], context: ManifestContext) -> FileEn
         git = check_git(item["git"])
         _bound_chunks(count, None)
         return FileEntry(path, count, git_digest(git), git=git)
+    if context.layers and "packed" in item:
+        return _packed(path, count, check_digest(item["packed"]), context.layers)
     chunks = _chunks(item.get("chunks")) if count else None
     _bound_chunks(count, chunks)
     if context.snapshot or chunks:  # made by a program from the bytes, so it has a digest
@@ -175,6 +178,20 @@ def _entry(path: str, item: dict[str, Node], context: ManifestContext) -> FileEn
     if digest is None or digest == _EMPTY:
         return context.without_digest(path, count)
     return FileEntry(path, count, digest)
+
+
+def _packed(path: str, count: int, layer: str, layers: tuple[Package, ...]) -> FileEntry:
+    """The entry of a file in a layer with other files, which the layer's digest verifies."""
+    if layer not in {item.digest for item in layers}:
+        raise MalformedError("no such layer")
+    _bound_chunks(count, None)
+    return packed_entry(path, count, layer)
+
+
+def packed_entry(path: str, count: int, layer: str) -> FileEntry:
+    """The entry of a file of `count` bytes in the layer with the sha256 `layer`."""
+    name = packed_digest(layer, path) if count else _EMPTY
+    return FileEntry(path, count, name, packed=layer)
 
 
 def _size(node: Node, what: str) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from operator import attrgetter
 
@@ -39,7 +39,7 @@ from axonfs.formats.entries import (
     parse_files,
 )
 from axonfs.formats.leftout import printable_paths, usable_nodes
-from axonfs.formats.package import Package, parse_distribution
+from axonfs.formats.package import Package, parse_distribution, parse_layers, render_layer
 from axonfs.formats.safe_yaml import Node, parse_yaml
 from axonfs.names import LATEST, Spec, plain, printable, valid_segment
 
@@ -86,6 +86,7 @@ class Manifest:
         execution_format: the format that a runtime should load.
         raw: the document itself, which readers see as `manifest.yaml`.
         left_out: paths of files that no directory can hold, in printable form.
+        layers: archives that hold files of a snapshot.
     """
 
     spec: Spec
@@ -101,6 +102,7 @@ class Manifest:
     kind: str = MODEL
     package: Package | None = None
     left_out: tuple[str, ...] = ()
+    layers: tuple[Package, ...] = ()
     digest: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -122,6 +124,16 @@ class Manifest:
         at = self._at(folder := f"{MANIFEST_NAME}/")
         inside = at < len(self.files) and self.files[at].path.startswith(folder)
         return not inside and self.file(MANIFEST_NAME) is None
+
+    def part(self, entry: FileEntry) -> Manifest | None:
+        """This manifest with only the package that has `entry`, and its files; None without one."""
+        if self.package is not None:
+            return self
+        layer = next((one for one in self.layers if one.digest == entry.packed), None)
+        if layer is None:
+            return None
+        files = tuple(file for file in self.files if file.packed == entry.packed)
+        return replace(self, files=files, package=layer, raw=b"")
 
     def file(self, path: str) -> FileEntry | None:
         """The file at `path`; None if there is none."""
@@ -164,7 +176,9 @@ def _manifest(raw: bytes, expected: Spec | None, base: str) -> Manifest:
     body = mapping(root.get("spec"), "spec")
     layout = mapping(body.get("format"), "spec.format")
     package = parse_distribution(root.get("distribution")) if kind == MODEL else None
-    context = ManifestContext(hashlib.sha256(raw).hexdigest(), base, kind == SNAPSHOT, package)
+    layers = parse_layers(layout.get("layers")) if kind == SNAPSHOT else ()
+    digest = hashlib.sha256(raw).hexdigest()
+    context = ManifestContext(digest, base, kind == SNAPSHOT, package, layers)
     files, left_out = usable_nodes(layout.get("files"))
     return Manifest(
         spec=_spec(metadata, expected),
@@ -180,6 +194,7 @@ def _manifest(raw: bytes, expected: Spec | None, base: str) -> Manifest:
         kind=str(kind),
         package=package,
         left_out=printable_paths([*_list(layout.get("left_out")), *left_out]),
+        layers=layers,
     )
 
 
@@ -244,6 +259,7 @@ def render_manifest(manifest: Manifest) -> bytes:
                 "type": plain(manifest.format, MAX_TEXT),
                 **_rendered_execution(manifest),
                 **({"left_out": list(manifest.left_out)} if manifest.left_out else {}),
+                **({"layers": list(map(render_layer, manifest.layers))} if manifest.layers else {}),
                 "files": [_rendered_file(entry) for entry in manifest.files],
             },
         },
@@ -276,6 +292,8 @@ def _rendered_execution(manifest: Manifest) -> dict[str, object]:
 
 def _rendered_file(entry: FileEntry) -> dict[str, object]:
     item: dict[str, object] = {"path": entry.path, "size": entry.size}
+    if entry.packed:
+        return item | {"packed": entry.packed}
     item |= {"git": entry.git} if entry.git else {"sha256": entry.digest}
     item |= {"executable": True} if entry.executable else {}
     if entry.chunks:

@@ -29,9 +29,11 @@ from axonfs.errors import (
 )
 from axonfs.formats import leftout
 from axonfs.formats.chunktable import ChunkTable
+from axonfs.formats.entries import packed_entry
 from axonfs.formats.listing import Listing, Versions, ranked
 from axonfs.formats.manifest import SNAPSHOT, FileEntry, Manifest, parse_manifest, render_manifest
 from axonfs.formats.package import Package
+from axonfs.http_client.bodies import Bodies
 from axonfs.http_client.documents import Documents
 from axonfs.http_client.location import Location
 from axonfs.names import (
@@ -48,6 +50,7 @@ from axonfs.oci.config import About, about
 from axonfs.oci.credentials import credentials_of
 from axonfs.oci.manifest import MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Model, digest_of, parse
 from axonfs.sources.kept import KeptDocuments
+from axonfs.sources.oci_layers import files_of
 from axonfs.sources.oci_lists import OciLists
 from axonfs.sources.source import DocumentCache
 
@@ -66,18 +69,25 @@ class OciRegistry:
     Args:
         documents: with a signer for oci URLs.
         cache: answers of earlier runs, for use while the registry is down.
+        bodies: reads layers that are archives, to list their files.
     """
 
     namespace = OCI
 
     def __init__(
-        self, place: Place, documents: Documents, *, cache: DocumentCache | None = None
+        self,
+        place: Place,
+        documents: Documents,
+        *,
+        cache: DocumentCache | None = None,
+        bodies: Bodies | None = None,
     ) -> None:
         self.url = place.url + "/"
         self.name = place.url
         self._place = place
         self._root = f"oci://{place.host}/v2/"
         self._documents = documents
+        self._bodies = bodies
         self._lists = OciLists(place.host, documents, cache)
         self._kept = KeptDocuments(documents, cache, {})
 
@@ -199,9 +209,26 @@ class OciRegistry:
             if model is None:
                 return None
             told = about(await self._config(repository, model), model.annotations)
-            manifest = await trio.to_thread.run_sync(_snapshot, spec, model, told)
+            base = f"{self._named(repository)}@sha256:{digest}/"
+            manifest = await trio.to_thread.run_sync(
+                self._snapshot, spec, model, told, base, abandon_on_cancel=True
+            )
         leftout.warn(spec, manifest.left_out)
-        return manifest, f"{self._named(repository)}@sha256:{digest}/"
+        return manifest, base
+
+    def _snapshot(self, spec: Spec, model: Model, told: About, base: str) -> Manifest:
+        """Blocking: lists the files of layers that are archives."""
+        entries, layers = list[FileEntry](), list[Package]()
+        for layer in model.layers:
+            blob = layer.blob
+            if layer.packing == "raw":
+                entry = FileEntry(layer.path, blob.size, blob.digest, executable=layer.executable)
+                entries.append(entry)
+            elif self._bodies:
+                layers.append(Package((), blob.size, blob.digest, "", layer.packing))
+                listed = files_of(layer, self._blob(base, blob.digest), self._bodies)
+                entries += [packed_entry(path, size, blob.digest) for path, size in listed]
+        return _manifest(spec, entries, tuple(layers), told)
 
     async def _model(self, repository: str, digest: str) -> Model | None:
         """The model's manifest with this digest, or the only one of the index with it."""
@@ -254,14 +281,16 @@ class OciRegistry:
 
     def locate(self, base: str, entry: FileEntry) -> Location:
         """The blob with a file's bytes. It may lead to a signed URL of the registry's storage."""
-        host, _, rest = base.removeprefix("oci://").partition("/")
-        repository = rest.rpartition("@")[0]
-        url = f"oci://{host}/v2/{repository}/blobs/sha256:{entry.digest}"
-        return Location(url, signed=True)
+        return self._blob(base, entry.digest)
 
     def locate_package(self, base: str, package: Package) -> list[Location]:
-        """Empty: no version has a package."""
-        return []
+        """The blob of a layer that is an archive."""
+        return [self._blob(base, package.digest)] if package.digest else []
+
+    def _blob(self, base: str, digest: str) -> Location:
+        host, _, rest = base.removeprefix("oci://").partition("/")
+        repository = rest.rpartition("@")[0]
+        return Location(f"oci://{host}/v2/{repository}/blobs/sha256:{digest}", signed=True)
 
     async def search(self, query: str) -> list[Listing]:
         """The repositories whose names have every word of `query`, each with its newest tag.
@@ -316,7 +345,10 @@ class OciRegistry:
 
 
 def oci_registries(
-    urls: Iterable[str], documents: Documents, cache: DocumentCache | None
+    urls: Iterable[str],
+    documents: Documents,
+    cache: DocumentCache | None,
+    bodies: Bodies | None = None,
 ) -> dict[str, OciRegistry]:
     """Those of the registries at `urls` that are OCI registries, by `names.hub_of`. Sends nothing.
 
@@ -329,7 +361,7 @@ def oci_registries(
         if name in found:
             what = f"two registries would both be {name}: {found[name].name} and {place.url}"
             raise UsageError(what, hint="give one another name: oci://…?alias=NAME")
-        found[name] = OciRegistry(place, documents, cache=cache)
+        found[name] = OciRegistry(place, documents, cache=cache, bodies=bodies)
     return found
 
 
@@ -339,13 +371,10 @@ def _version(raw: bytes) -> str:
     return oci_version(found if isinstance(found, str) else digest_of(raw))
 
 
-def _snapshot(spec: Spec, model: Model, told: About) -> Manifest:
-    files = [
-        FileEntry(layer.path, layer.blob.size, layer.blob.digest, executable=layer.executable)
-        for layer in model.layers
-        if layer.packing == "raw"
-    ]
-    usable, left_out = leftout.usable_files(files)
+def _manifest(
+    spec: Spec, entries: Iterable[FileEntry], layers: tuple[Package, ...], told: About
+) -> Manifest:
+    usable, left_out = leftout.usable_files(entries)
     made = Manifest(
         spec,
         tuple(usable),
@@ -356,5 +385,6 @@ def _snapshot(spec: Spec, model: Model, told: About) -> Manifest:
         created=told.created,
         kind=SNAPSHOT,
         left_out=leftout.printable_paths(left_out),
+        layers=layers,
     )
     return parse_manifest(render_manifest(made), spec)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from axonfs.connection import handshake
 from axonfs.errors import AxonError, CorruptError, MalformedError, UsageError
-from axonfs.fetch.archive import Plain, files
+from axonfs.formats.archive import Plain, files
 from axonfs.formats.chunktable import ChunkTable, decode_table, parse_table
 from axonfs.formats.listing import (
     Listing,

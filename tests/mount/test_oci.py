@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import secrets
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,6 +116,80 @@ def test_a_token_that_expires_during_a_read_is_renewed_and_no_reader_notices(
         tiny.token = "second"
         assert start + file.read() == BODY
     assert len(tiny.queries) > 1
+
+
+def archive(files: dict[str, bytes], *, packed: bool) -> bytes:
+    """A tar as KitOps writes it, with pax headers and directories, gzipped if `packed`."""
+    made = io.BytesIO()
+    with tarfile.open(
+        fileobj=made, mode="w:gz" if packed else "w", format=tarfile.PAX_FORMAT
+    ) as tar:
+        folder = tarfile.TarInfo("model")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        for name, body in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.pax_headers = len(body), {"mtime": "1700000000.25"}
+            tar.addfile(info, io.BytesIO(body))
+    return made.getvalue()
+
+
+INSIDE = {"model/a.bin": BODY, "model/empty": b"", "model/b.bin": BODY[:777]}
+
+
+@pytest.mark.parametrize("packing", ["tar", "tar+gzip"])
+def test_files_of_a_layer_that_is_an_archive_are_files_of_the_version(
+    docker_registry: DockerRegistry, start_mount: MountFactory, packing: str
+) -> None:
+    """Of a plain tar the names cost a few requests; the first read unpacks and verifies it."""
+    kind = f"application/vnd.kitops.modelkit.model.v1.{packing}"
+    body = archive(INSIDE, packed=packing != "tar")
+    kit = b'{"manifestVersion": "1.0", "package": {"description": "a kit"}, "model": {}}'
+    packed = Packed(config=kit, config_type="application/vnd.kitops.modelkit.config.v1+json")
+    packed.add("", body, kind, {}).add("README.md", b"# A kit")
+    repository = f"kits/{packing.replace('+', '-')}"
+    docker_registry.push(repository, "1", packed)
+    mount = start_mount(f"oci://{docker_registry.host}?alias=team", env={"AXONFS_PREFETCH": "off"})
+    home = mount.path / "oci/team" / repository / "1"
+    assert sorted(os.listdir(home)) == ["README.md", "manifest.yaml", "model"]
+    assert {name: (home / name).stat().st_size for name in INSIDE} == {
+        name: len(content) for name, content in INSIDE.items()
+    }
+    assert mount.fetched() == 0
+    assert {name: (home / name).read_bytes() for name in INSIDE} == INSIDE
+    assert (home / "README.md").read_bytes() == b"# A kit"
+    assert b"a kit" in (home / "manifest.yaml").read_bytes()
+
+
+@pytest.mark.complains
+def test_an_archive_with_other_bytes_than_its_digest_says_is_never_served(
+    tiny: TinyOci, tmp_path: Path, start_mount: MountFactory
+) -> None:
+    body = archive(INSIDE, packed=False)
+    kind = "application/vnd.cncf.model.weight.v1.tar"
+    lay_out(tmp_path / "site", "liar", "1", Packed().add("model", body, kind))
+    wrong = body.replace(BODY[:64], b"!" * 64)
+    put_blob(tmp_path / "site", "liar", sha256(body), wrong)
+    mount = start_mount(f"oci://{tiny.host}?alias=team")
+    for name in INSIDE:
+        path = mount.path / "oci/team/liar/1" / name
+        if INSIDE[name]:
+            with pytest.raises(OSError, match="Input/output error"):
+                path.read_bytes()
+    assert "its sha256 is" in "\n".join(mount.complaints())
+
+
+@pytest.mark.complains
+def test_an_archive_that_leads_elsewhere_is_refused(
+    tiny: TinyOci, tmp_path: Path, start_mount: MountFactory
+) -> None:
+    kind = "application/vnd.cncf.model.weight.v1.tar"
+    body = archive({"../../escape": b"x"}, packed=False)
+    lay_out(tmp_path / "site", "bad", "1", Packed().add("model", body, kind))
+    mount = start_mount(f"oci://{tiny.host}?alias=team")
+    with pytest.raises(OSError, match="Input/output error"):
+        os.listdir(mount.path / "oci/team/bad/1")
+    assert "'../../escape' is not a plain relative path" in "\n".join(mount.complaints())
 
 
 @pytest.mark.complains

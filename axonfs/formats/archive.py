@@ -1,4 +1,4 @@
-"""A tar.gz as a stream: its plain bytes, and which files they are.
+"""A tar or tar.gz as a stream: its plain bytes, and which files they are.
 
 Pure: the caller says where the compressed bytes come from, and reads the bytes of the files.
 Plain files and directories are taken, in ustar, pax and GNU headers; links, devices, sparse files
@@ -97,6 +97,33 @@ class Plain(io.RawIOBase):
             what = f"it holds more than the {self._allowed} bytes that its files can take"
             raise MalformedError(what)
         return plain
+
+
+class Unpacked(io.RawIOBase):
+    """The bytes of an archive that is not compressed; takes the same arguments as `Plain`."""
+
+    def __init__(self, more: Callable[[], memoryview], most: int) -> None:
+        self._more = more
+        self._left = most
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """
+        Raises:
+            MalformedError: the archive is longer than its files need.
+        """
+        if not self._rest:
+            self._rest = self._more()
+        view = memoryview(buffer)
+        piece, self._rest = self._rest[: len(view)], self._rest[len(view) :]
+        view[: len(piece)] = piece
+        self._left -= len(piece)
+        if self._left < 0:
+            raise MalformedError("it holds more bytes than its files can take")
+        return len(piece)
 
 
 def files(stream: io.BufferedReader[Any]) -> Iterator[tuple[str, int]]:

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axonfs.errors import MalformedError
-from axonfs.fetch.archive import MAX_EXTENSION_BYTES, Plain, files
+from axonfs.formats.archive import MAX_EXTENSION_BYTES, Plain, files
 
 PATHS = st.lists(st.text("abcdéx", min_size=1, max_size=120), min_size=1, max_size=3).map("/".join)
 FORMATS = st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])

@@ -1,0 +1,128 @@
+"""Which files are in the layers of a model that are archives.
+
+Of a plain tar only the headers are read, by ranges. A tar.gz is read to its end; nothing of it is
+kept, so its files are fetched again when they are read. What is found here is no proof: the layer
+is compared with its digest when it is unpacked. Blocking, for worker threads.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from axonfs.errors import MalformedError, naming
+from axonfs.formats.archive import Plain, files
+from axonfs.formats.manifest import MAX_FILES
+from axonfs.http_client import Bodies, Location, Reading
+from axonfs.oci.manifest import Layer
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+log = logging.getLogger(__name__)
+
+HEADERS_BYTES = 64 << 10  # of a tar that are read at a time
+PIECE = 1 << 20
+# A tar.gz may be a thousandth of what it holds.
+MOST_PLAIN = 1 << 53
+
+
+def files_of(
+    layer: Layer, location: Location, bodies: Bodies, cancelled: Callable[[], bool] = bool
+) -> list[tuple[str, int]]:
+    """Path and size of each file in a layer.
+
+    Raises:
+        MalformedError: it is no archive of plain files.
+        AxonError: the registry does not send it.
+    """
+    if layer.packing not in ("tar", "tar+gzip"):
+        what = f"the layer {layer.path or layer.blob.digest[:12]} is packed as {layer.packing}"
+        raise MalformedError(what, hint="tar, tar+gzip and raw layers can be mounted")
+    log.info("listing the files of layer %s (%s)", layer.path, layer.packing)
+    with naming(path=layer.path or None):
+        if layer.packing == "tar":
+            stream = io.BufferedReader(
+                _Ranges(layer.blob.size, location, bodies, cancelled), HEADERS_BYTES
+            )
+            return list(_listed(stream, lambda size: stream.seek(size, io.SEEK_CUR)))
+        with bodies.open(location, 0, layer.blob.size, cancelled=cancelled) as reading:
+            source = _Slices(reading, layer.blob.size)
+            plain = io.BufferedReader(Plain(source.more, MOST_PLAIN), PIECE)
+            return list(_listed(plain, lambda size: _skip(plain, size)))
+
+
+def _listed(
+    stream: io.BufferedReader[Any], skip: Callable[[int], object]
+) -> Iterator[tuple[str, int]]:
+    for count, (path, size) in enumerate(files(stream)):
+        if count >= MAX_FILES:
+            raise MalformedError(f"the layer has more than {MAX_FILES:,} files")
+        yield path, size
+        skip(size)
+
+
+def _skip(stream: io.BufferedReader[Any], size: int) -> None:
+    while size and (piece := stream.read(min(size, PIECE))):
+        size -= len(piece)
+
+
+class _Ranges(io.RawIOBase):
+    """A blob as a file: each read is a request."""
+
+    def __init__(
+        self, size: int, location: Location, bodies: Bodies, cancelled: Callable[[], bool]
+    ) -> None:
+        self._size = size
+        self._location = location
+        self._bodies = bodies
+        self._cancelled = cancelled
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = base + offset
+        return self._at
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer)
+        stop = min(self._at + len(view), self._size)
+        if stop <= self._at:
+            return 0
+        start = self._at
+
+        def take(offset: int, piece: memoryview) -> None:
+            low, high = max(offset, start), min(offset + len(piece), stop)
+            if low < high:  # a server may send all of the blob
+                view[low - start : high - start] = piece[low - offset : high - offset]
+                self._at = high
+
+        self._bodies.read(
+            self._location, start, stop, self._size, take, unit=PIECE, cancelled=self._cancelled
+        )
+        return self._at - start
+
+
+class _Slices:
+    """The bytes of an answer, for `Plain`."""
+
+    def __init__(self, reading: Reading, size: int) -> None:
+        self._reading = reading
+        self._size = size
+        self._at = 0
+        self._buffer = memoryview(bytearray(64 << 10))
+
+    def more(self) -> memoryview:
+        view = self._buffer[: min(len(self._buffer), self._size - self._at)]
+        if view:
+            self._reading.fill(view, self._at)
+            self._at += len(view)
+        return view
