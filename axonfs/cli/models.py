@@ -145,6 +145,7 @@ def _facts(found: dict[str, object]) -> list[tuple[str, str]]:
         ("size", size(total)),
         ("local", f"{size(local)} ({_local(found)})"),
         ("pinned", _pin_word(found)),
+        ("yanked", "yes, so only its exact name finds it" if found.get("yanked") else ""),
         ("verified", _verified(found)),
         ("manifest", f"sha256:{found['digest']}"),
         *(("signed", text) for text in _signed(found)),
@@ -207,8 +208,9 @@ def versions(model: str, registries: tuple[str, ...], cache: str | None, as_json
 
 def _aliases(item: dict[str, Any], latest: str | None) -> str:
     names = ["latest"] if item["version"] == latest else []
+    yanked = ["yanked"] if item.get("yanked") else []
     unverified = ["cannot be verified"] if item["unverified"] else []
-    return ", ".join([*names, *item["aliases"], *unverified])
+    return ", ".join([*names, *item["aliases"], *yanked, *unverified])
 
 
 @click.command("list")

@@ -125,7 +125,7 @@ def _show_pins(result: Event, mountpoint: Path, as_json: bool) -> None:
         return
     for item in result["pins"]:
         local = item["total"] - item["fetched"] - item["copied"]
-        copied = f" {size(item['copied'])} from Hugging Face's cache," if item["copied"] else ""
+        copied = f" {size(item['copied'])} copied on this machine," if item["copied"] else ""
         echo(
             f"{item['spec']} is pinned: {counted(item['files'], 'file')}, {size(item['total'])}"
             f" ({size(item['fetched'])} fetched,{copied} {size(local)} was local)"

@@ -179,7 +179,7 @@ def _fetched(fetch: dict[str, Any] | None) -> str:
     if not fetch:
         return ""
     copied = fetch.get("copied", 0)
-    copied = f" {size(copied)} copied from Hugging Face's cache," if copied else ""
+    copied = f" {size(copied)} copied on this machine," if copied else ""
     hedged = f" ({fetch['hedged']} for the rest of slow ones)" if fetch.get("hedged") else ""
     limit = f" of {size(fetch['bandwidth'])}/s at the most" if fetch.get("bandwidth") else ""
     return (

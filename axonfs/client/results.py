@@ -87,7 +87,8 @@ class Version:
     """One version of a model; `size` is None where it is not known yet.
 
     `local` bytes of it are in the cache. `pinned` is `complete`, `incomplete` or empty. `aliases`
-    are the branches and tags of a hub that are at this commit.
+    are the branches and tags of a hub that are at this commit. A `yanked` version is chosen by its
+    exact name only.
     """
 
     version: str
@@ -95,6 +96,7 @@ class Version:
     local: int
     pinned: str
     aliases: tuple[str, ...]
+    yanked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +127,10 @@ class Progress:
 class PinResult:
     """A version that is pinned: whole, checked and kept.
 
-    Of its `size`, `fetched` bytes came from a source and `copied` ones from Hugging Face's cache;
-    the others were local. `chunks` were checked. `unverified` counts the files that no digest can
-    tell about. `path` is its directory in the mount, None where nothing is mounted.
+    Of its `size`, `fetched` bytes came from a source and `copied` ones from a place on this
+    machine: Hugging Face's cache, or the directory of a registry; the others were local. `chunks`
+    were checked. `unverified` counts the files that no digest can tell about. `path` is its
+    directory in the mount, None where nothing is mounted.
     """
 
     spec: str
@@ -218,6 +221,7 @@ def versions(answer: Event) -> Versions:
             local=item["local"],
             pinned=item["pinned"],
             aliases=tuple(item["aliases"]),
+            yanked=item["yanked"],
         )
         for item in answer["versions"]
     )

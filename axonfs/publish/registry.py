@@ -13,6 +13,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from axonfs.errors import (
     AccessDeniedError,
@@ -219,9 +220,13 @@ class Registry:
         if undo:
             self.storage.delete(key)
         else:
-            self.storage.put(key, b"")
+            self.mark_yanked(spec)
         self.mend_lists(spec)
         return before == undo
+
+    def mark_yanked(self, spec: Spec) -> None:
+        """Yank a published version; `mend_lists` has to follow."""
+        self.storage.put(yanked_key(spec), b"")
 
     def remove(self, spec: Spec) -> None:
         """Remove a version. Its objects stay until `gc`."""
@@ -251,9 +256,9 @@ class Registry:
         what = "the registry does not have this version"
         return NotFoundError(what, spec=str(spec), source=self.storage.name)
 
-    def mend_lists(self, spec: Spec) -> None:
-        """Update the model's versions.json and its entries in index.json from the manifests, and
-        the web page.
+    def mend_lists(self, *specs: Spec) -> None:
+        """Update the versions.json of these versions' models and their entries in index.json from
+        the manifests, and the web page.
 
         Raises:
             BusyError: other publishers were faster for CONTEST_TIMEOUT.
@@ -261,12 +266,14 @@ class Registry:
         if self.storage.keeps_lists:
             return
 
-        def versions(body: bytes) -> bytes:
-            return render_versions(self._versions(spec, _listed_versions(body)))
-
-        self.update(versions_key(spec.model), MAX_VERSIONS_BYTES, versions)
-        self.update(INDEX, MAX_INDEX_BYTES, lambda body: self._index(spec, body))
+        for spec in specs:
+            make = partial(self._versions_of, spec)
+            self.update(versions_key(spec.model), MAX_VERSIONS_BYTES, make)
+        self.update(INDEX, MAX_INDEX_BYTES, partial(self._index, specs))
         self._write_page()
+
+    def _versions_of(self, spec: Spec, body: bytes) -> bytes:
+        return render_versions(self._versions(spec, _listed_versions(body)))
 
     def _write_page(self) -> None:
         """Write the web page, unless there is one of a newer axonfs or one that others wrote.
@@ -311,9 +318,15 @@ class Registry:
         what = "the file exists, and this account may not read it"
         return AxonError(what, source=f"{self.storage.name}/{key}")
 
-    def _index(self, spec: Spec, body: bytes) -> bytes:
-        """The index of content `body` with the right entries for the model of `spec`."""
+    def _index(self, specs: Iterable[Spec], body: bytes) -> bytes:
+        """The index of content `body` with the right entries for the models of `specs`."""
         listings, yanked = self._listings(body)
+        for spec in specs:
+            yanked = self._relist(spec, listings, yanked)
+        return render_index(listings.values(), yanked)
+
+    def _relist(self, spec: Spec, listings: dict[Spec, Listing], yanked: set[Spec]) -> set[Spec]:
+        """Replace the entries of one model in `listings`; return all yanked versions."""
         known = {one.version for one in (*listings, *yanked) if one.model == spec.model}
         found = self._versions(spec, known)
         for one in [*listings]:
@@ -321,9 +334,8 @@ class Registry:
                 del listings[one]
         for version in found.versions:
             self._list(Spec(spec.namespace, spec.name, version), listings)
-        hidden = {one for one in yanked if one.model != spec.model}
-        hidden |= {Spec(spec.namespace, spec.name, version) for version in found.yanked}
-        return render_index(listings.values(), hidden)
+        others = {one for one in yanked if one.model != spec.model}
+        return others | {Spec(spec.namespace, spec.name, version) for version in found.yanked}
 
     def _versions(self, spec: Spec, listed: Iterable[str]) -> Versions:
         """The versions of the model that have manifests.

@@ -9,6 +9,7 @@ it was, file by file. Blocking; a few threads read the objects.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -47,6 +48,9 @@ ENDS = (
     UnavailableError,
     UnsupportedError,
 )
+
+
+LISTS_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +111,42 @@ def copy(
     """
     yanked = _yanked(reader)
     target.storage.prepare()
-    for spec in specs:
-        try:
-            with naming(spec=str(spec)):
-                copied(_Copy(reader, target, spec, progress).run(yanked=spec in yanked))
-        except ENDS:
-            raise
-        except AxonError as exc:
-            failed(exc)
+    lists = _Lists(target)
+    try:
+        for spec in specs:
+            try:
+                with naming(spec=str(spec)):
+                    copied(_Copy(reader, target, spec, progress).run(yanked=spec in yanked))
+                    lists.entered(spec)
+            except ENDS:
+                raise
+            except AxonError as exc:
+                failed(exc)
+    finally:
+        lists.mend()
+
+
+class _Lists:
+    """Has the lists of `target` name what was copied: once in a while, since the index is rewritten
+    as a whole, and at the end."""
+
+    def __init__(self, target: Registry) -> None:
+        self._target = target
+        self._waiting: list[Spec] = []
+        self._mended = time.monotonic()
+
+    def entered(self, spec: Spec) -> None:
+        """Note that a version is in the target."""
+        self._waiting.append(spec)
+        if time.monotonic() - self._mended > LISTS_SECONDS:
+            self.mend()
+
+    def mend(self) -> None:
+        """Have the lists name all versions of which they do not know."""
+        if self._waiting:
+            self._target.mend_lists(*self._waiting)
+            self._waiting.clear()
+        self._mended = time.monotonic()
 
 
 def _yanked(reader: Reader) -> set[Spec]:
@@ -209,6 +241,4 @@ class _Copy:
         if earlier := self._target.enter(manifest, manifest.files):
             self._check_same(manifest, earlier)
         if yanked:
-            self._target.yank(self._spec)
-        else:
-            self._target.mend_lists(self._spec)
+            self._target.mark_yanked(self._spec)

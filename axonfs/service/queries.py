@@ -204,6 +204,7 @@ async def info(context: Context, request: Event) -> Event:
             "source": version.base,
             "path": context.path_of(manifest.spec),
             "pinned": _pin_state(pin),
+            "yanked": await _is_yanked(context, manifest.spec),
             "size": manifest.size,
             "local": sum(item["local"] for item in files),
             "facts": await _facts(hub, manifest.spec, context.tree.offline) if hub else {},
@@ -217,6 +218,14 @@ async def info(context: Context, request: Event) -> Event:
             "left_out": list(manifest.left_out),
         }
     }
+
+
+async def _is_yanked(context: Context, spec: Spec) -> bool:
+    """Whether a registry has yanked this version; False if none answers."""
+    try:
+        return spec.version in (await context.tree.versions(spec.model)).yanked
+    except AxonError:
+        return False
 
 
 async def _facts(hub: Hub, spec: Spec, offline: bool) -> dict[str, str | int]:
@@ -257,10 +266,11 @@ async def versions(context: Context, request: Event) -> Event:
     """All versions of `model`, oldest first, with sizes where they are known."""
     spec = parse_spec(str(request.get("model")))
     found = await versions_of(context, spec.model)
-    if not found.versions:
+    every = sorted({*found.versions, *found.yanked}, key=version_key)
+    if not every:
         raise context.tree.outages.not_found(spec.model)
     listed = await _listed_sizes(context)
-    named = [Spec(spec.namespace, spec.name, version) for version in found.versions]
+    named = [Spec(spec.namespace, spec.name, version) for version in every]
     if not context.tree.hub(spec.model):  # a hub has many commits, and counts requests
         await _fetch_manifests(
             context, [item for item in named if not listed.get(item)][-MOST_MANIFESTS:]
@@ -269,6 +279,7 @@ async def versions(context: Context, request: Event) -> Event:
     for item in items:
         names = (name for name, version in found.aliases.items() if version == item["version"])
         item["aliases"] = sorted(names)
+        item["yanked"] = item["version"] in found.yanked
     return {"model": spec.model, "latest": found.latest, "versions": items}
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from axonfs.errors import MalformedError
 from axonfs.formats.chunktable import ChunkTable
+from axonfs.formats.layout import MODELS
 from axonfs.storage.files import Draft, draft, locked, sweep, write_all
 from axonfs.storage.storage import Content, Listed
 from axonfs.units import size as shown_size
@@ -102,8 +103,19 @@ class Directory:
             return True
 
     def delete(self, key: str) -> None:
+        path = self._path(key)
         with contextlib.suppress(FileNotFoundError):
-            self._path(key).unlink()
+            path.unlink()
+        if key.startswith(MODELS):
+            with locked(self.root / LOCK_NAME):  # as whoever makes a file below these directories
+                self._prune(path.parent)
+
+    def _prune(self, folder: Path) -> None:
+        """Remove this directory and those above it, as far as they are empty."""
+        with contextlib.suppress(OSError):
+            while folder != self._path(MODELS):
+                folder.rmdir()
+                folder = folder.parent
 
     def _path(self, key: str) -> Path:
         return self.root / key

@@ -75,6 +75,23 @@ def test_a_site_is_mirrored(
         assert origin.bytes_sent - sent < 20_000, "manifests and lists alone"
 
 
+def test_the_index_is_written_once_for_all(registry: Path, tmp_path: Path) -> None:
+    """It has every version of the registry, so it may be large."""
+    written: list[str] = []
+
+    class Watched(Directory):
+        def replace(self, key: str, body: bytes, before: Content | None) -> bool:
+            written.append(key)
+            return super().replace(key, body, before)
+
+    with readers(Settings(), f"file://{registry}") as (reader,):
+        specs = sorted(reader.specs())
+        target = Registry(Watched(tmp_path / "mirror"))
+        copy(reader, target, specs, copied=bool, failed=never)
+    assert len(specs) == 3
+    assert written.count(INDEX) == 1
+
+
 def test_to_an_island_and_back(run: Run, registry: Path, tmp_path: Path, bucket_url: str) -> None:
     """Directory → bucket → directory: what an air-gapped site imports, and exports."""
     assert run("registry", "copy", registry, bucket_url).code == 0

@@ -210,6 +210,8 @@ def test_signatures_of_something_else_are_a_fault_that_is_repaired(
 def test_a_signature_goes_with_its_version(run: Run, registry: Path, tmp_path: Path) -> None:
     run("registry", "remove-version", SPEC, "--from", registry, "--yes")
     assert not file_of(registry).exists()
+    assert not file_of(registry).parent.exists(), "no empty directory stays"
+    file_of(registry).parent.mkdir()
     file_of(registry).write_bytes(b"of a publish that was killed\n")
     assert run("registry", "gc", registry).out.startswith("0 B freed")
     then = time.time() - 25 * 3600
