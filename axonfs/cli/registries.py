@@ -17,6 +17,7 @@ from axonfs.cli.signing import signer_of, signing_options
 from axonfs.errors import AxonError, NotFoundError, StoppedError, UsageError
 from axonfs.names import LATEST, parse_spec, printable
 from axonfs.settings.settings import Settings, settings_of
+from axonfs.settings.signers import SignatureRules
 from axonfs.units import counted, size
 from axonfs.versions import parse_wanted
 
@@ -75,7 +76,8 @@ def check(ctx: click.Context, url: str, origin: str | None, as_json: bool) -> No
     """Check a registry.
 
     Reads every manifest, chunk table and object of REGISTRY, compares them with their digests, and
-    prints one line for each fault. Exit 1 if there were faults that are not repaired. REGISTRY is
+    prints one line for each fault. A version that has to be signed (require_signature) and is not
+    is a fault as well. Exit 1 if there were faults that are not repaired. REGISTRY is
     a directory, s3://BUCKET/PREFIX, http://… or https://…; a registry on HTTP cannot be repaired.
     """
     from axonfs import registries
@@ -94,11 +96,19 @@ def check(ctx: click.Context, url: str, origin: str | None, as_json: bool) -> No
             reader,
             storage,
             *others,
+            rules=_rules(settings),
             found=show,
             progress=lambda count, total: display(_event(reader.name, count, total)),
         )
     _show_checked(done, as_json)
     ctx.exit(int(any(not fault.repaired for fault in done.faults)))
+
+
+def _rules(settings: Settings) -> SignatureRules:
+    from axonfs.http_client.urls import target_of
+
+    rules = SignatureRules.of(settings.require_signature)
+    return rules.spelled(lambda url: str(target_of(url, signed=True)))
 
 
 def _ignore(fault: Fault) -> None:

@@ -18,6 +18,7 @@ from axonfs.errors import (
     CorruptError,
     MalformedError,
     NotFoundError,
+    UntrustedError,
     UnverifiedError,
     VanishedError,
 )
@@ -31,6 +32,8 @@ from axonfs.publish.signatures import add, checked
 from axonfs.registries.objects import bring, check_named, put_table, verify
 from axonfs.registries.reader import Reader
 from axonfs.registries.transfer import Progress, Transfer
+from axonfs.settings.signers import SignatureRules
+from axonfs.signatures.verdict import judge
 
 # Faults of what the registry has. Any other says that it does not answer, and ends the check.
 WRONG = (
@@ -38,6 +41,7 @@ WRONG = (
     CorruptError,
     MalformedError,
     NotFoundError,
+    UntrustedError,
     UnverifiedError,
     VanishedError,
 )
@@ -123,6 +127,7 @@ def check(
     registry: Registry | None = None,
     origin: Reader | None = None,
     *,
+    rules: SignatureRules | None = None,
     found: Callable[[Fault], object] = bool,
     progress: Progress = lambda done, total: None,
 ) -> Checked:
@@ -132,13 +137,14 @@ def check(
         registry: the same registry, if its storage can be reached. Then versions that its lists
             do not name are found as well.
         origin: the registry that replaces what is wrong; needs `registry`.
+        rules: who has to have signed which versions.
         found: called with each fault, as soon as it is known.
 
     Raises:
         AxonError: a registry does not answer.
     """
     repair = Repair(origin, registry) if origin and registry else None
-    return _Check(reader, registry, repair, found).run(progress)
+    return _Check(reader, registry, repair, rules or SignatureRules(), found).run(progress)
 
 
 class _Check:
@@ -147,11 +153,13 @@ class _Check:
         reader: Reader,
         registry: Registry | None,
         repair: Repair | None,
+        rules: SignatureRules,
         found: Callable[[Fault], object],
     ) -> None:
         self._reader = reader
         self._registry = registry
         self._repair = repair
+        self._rules = rules
         self._found = found
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
@@ -210,8 +218,12 @@ class _Check:
 
     def _check_signatures(self, manifest: Manifest, base: str) -> None:
         try:
-            if body := self._reader.signatures(base, manifest):
+            body = self._reader.signatures(base, manifest)
+            if body:
                 checked(body, manifest)
+            groups = self._rules.required(manifest.spec, base, [self._reader.url])
+            if groups and (refusal := judge(body, manifest, groups).refusal):
+                raise refusal
         except WRONG as exc:
             where = exc.located(spec=str(manifest.spec))
             self._add(where, lambda repair: repair.signatures(manifest))

@@ -17,7 +17,13 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from cryptography.x509 import load_pem_x509_certificate
+from cryptography.x509 import (
+    Certificate,
+    ExtendedKeyUsage,
+    KeyUsage,
+    load_pem_x509_certificate,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from model_signing import signing
 
 from axonfs.errors import AxonError, UsageError
@@ -158,4 +164,18 @@ def _certificate(path: Path, key: EllipticCurvePrivateKey) -> bytes:
         raise UsageError("the certificate is not that of the key", source=str(path))
     if why := outdated(found):
         raise UsageError(f"the certificate {why}", source=str(path))
+    if not _may_sign(found):
+        what = "the certificate is not for signatures"
+        hint = "it needs the key usage digitalSignature, or codeSigning"
+        raise UsageError(what, source=str(path), hint=hint)
     return found.public_bytes(Encoding.DER)
+
+
+def _may_sign(certificate: Certificate) -> bool:
+    """Whether the library accepts a signature with it."""
+    uses = [extension.value for extension in certificate.extensions]
+    return any(
+        (isinstance(use, KeyUsage) and use.digital_signature)
+        or (isinstance(use, ExtendedKeyUsage) and ExtendedKeyUsageOID.CODE_SIGNING in use)
+        for use in uses
+    )

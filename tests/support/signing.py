@@ -64,7 +64,9 @@ class Authority:
         builder = builder.public_key(key).serial_number(x509.random_serial_number())
         return builder.not_valid_before(start).not_valid_after(stop)
 
-    def issue(self, directory: Path, who: str, start: float = -1, stop: float = 30) -> Path:
+    def issue(
+        self, directory: Path, who: str, start: float = -1, stop: float = 30, *, signs: bool = True
+    ) -> Path:
         """Write WHO.key and WHO.crt, valid from `start` to `stop` days from now; return the path of
         the certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -73,28 +75,24 @@ class Authority:
         path.with_suffix(".key").write_bytes(plain)
         now = datetime.datetime.now(datetime.UTC)
         made = self._builder(_name(who), key.public_key(), now + start * DAY, now + stop * DAY)
-        for extension in (_SIGNING, x509.SubjectAlternativeName([x509.RFC822Name(who)])):
+        for extension in (_usage(signs), x509.SubjectAlternativeName([x509.RFC822Name(who)])):
             made = made.add_extension(extension, critical=False)
         path.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
         return path
 
 
-_SIGNING = x509.KeyUsage(
-    digital_signature=True,
-    **dict.fromkeys(
-        (
-            "content_commitment",
-            "key_encipherment",
-            "data_encipherment",
-            "key_agreement",
-            "key_cert_sign",
-            "crl_sign",
-            "encipher_only",
-            "decipher_only",
-        ),
-        False,
-    ),
-)
+def _usage(signs: bool) -> x509.KeyUsage:
+    others = (
+        "content_commitment",
+        "data_encipherment",
+        "key_agreement",
+        "key_cert_sign",
+        "crl_sign",
+        "encipher_only",
+        "decipher_only",
+    )
+    usage = dict.fromkeys(others, False)
+    return x509.KeyUsage(digital_signature=signs, key_encipherment=not signs, **usage)
 
 
 def _name(common: str) -> x509.Name:

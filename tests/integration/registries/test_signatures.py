@@ -207,6 +207,20 @@ def test_signatures_of_something_else_are_a_fault_that_is_repaired(
     assert signers(registry, keys / "team.pub") == [True]
 
 
+def test_a_version_that_lacks_the_required_signature_is_a_fault(
+    run: Run, registry: Path, keys: Path, tmp_path: Path
+) -> None:
+    backup = shutil.copytree(registry, tmp_path / "backup")
+    run("config", "set", "require_signature", f"{registry}={keys / 'team.pub'}")
+    assert run("registry", "check", registry).code == 0
+    file_of(registry).unlink()
+    done = run("registry", "check", registry)
+    assert done.code == 1
+    assert done.out.startswith(f"{SPEC}: it has to be signed, and it has no signature")
+    assert run("registry", "check", registry, "--repair", backup).code == 0
+    assert signers(registry, keys / "team.pub") == [True]
+
+
 def test_a_signature_goes_with_its_version(run: Run, registry: Path, tmp_path: Path) -> None:
     run("registry", "remove-version", SPEC, "--from", registry, "--yes")
     assert not file_of(registry).exists()

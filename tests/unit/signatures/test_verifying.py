@@ -141,7 +141,11 @@ def test_files_that_are_no_keys_are_named(tmp_path: Path, key: Path) -> None:
     other = key_pair(tmp_path, "other")
     rubbish = tmp_path / "rubbish"
     rubbish.write_text("hello")
-    certificate = Authority(tmp_path, "authority").issue(tmp_path, ALICE)
+    authority = Authority(tmp_path, "authority")
+    certificate = authority.issue(tmp_path, ALICE)
+    useless = authority.issue(tmp_path, "useless", signs=False)
+    with pytest.raises(UsageError, match=r"not for signatures .*digitalSignature"):
+        key_signer(useless.with_suffix(".key"), no_password, useless)
     with pytest.raises(UsageError, match="not a private key in PEM"):
         key_signer(rubbish, no_password)
     with pytest.raises(UsageError, match="not a private key in PEM"):
