@@ -22,6 +22,7 @@ from axonfs.cli.logfile import LOG, open_log
 from axonfs.connection import clear_dead
 from axonfs.errors import AxonError, NoSpaceError
 from axonfs.rundir import FREE_SPACE
+from axonfs.settings.parsers import parse_registry_urls
 from axonfs.settings.settings import Settings
 
 READY_VARIABLE = "AXONFS_READY_FD"
@@ -29,7 +30,8 @@ READY_TIMEOUT = 60.0
 # Seconds for a holder to unmount and to end its worker after SIGTERM.
 END_TIMEOUT = 45.0
 LITTLE_SPACE = 1 << 20
-# The mount runs in `/`, so a relative path in one of these variables has to be made absolute.
+# The mount runs in `/`, so a relative path in one of these variables has to be made absolute, as
+# those of registries.
 _PATH_VARIABLES = ("AXONFS_CONFIG", "AXONFS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 # The flags of `axonfs mount` beside --cache and --registry.
@@ -104,7 +106,8 @@ def _program(name: str) -> list[str]:
 def _words(flags: Flags, cache: Path) -> list[str]:
     """The flags as command-line words. The cache of a mount never changes."""
     words = ["--cache", str(cache)]
-    words += [part for url in flags.get("registries") or () for part in ("--registry", str(url))]
+    for url in parse_registry_urls(flags.get("registries") or ()):
+        words += ["--registry", url]
     for name, (on, off) in _SWITCHES.items():
         if flags.get(name) is not None:
             words.append(on if flags[name] else off)
@@ -131,6 +134,8 @@ def _environment(ready: int) -> dict[str, str]:
     for name in _PATH_VARIABLES:
         if environment.get(name):
             environment[name] = os.path.abspath(environment[name])
+    if urls := environment.get("AXONFS_REGISTRY"):
+        environment["AXONFS_REGISTRY"] = " ".join(parse_registry_urls(urls))
     return environment
 
 

@@ -68,3 +68,21 @@ def test_a_disk_that_was_removed_is_an_outage_and_no_empty_registry(
     assert "check that its disk is mounted" in mount.log.read_text()
     subprocess.run(["mount", "--bind", tmp_path / "disk", stick], check=True)
     assert (mount.path / MODEL).read_bytes()[:10] == first
+
+
+@pytest.mark.parametrize("given", ["option", "variable"])
+def test_a_relative_path_counts_from_where_the_mount_was_started(
+    stick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    """Not from the root directory, in which a mount in the background runs."""
+    monkeypatch.chdir(tmp_path)
+    place, options = tmp_path / "mount", ["--cache", "cache"]
+    if given == "option":
+        options += ["--registry", f"./{stick.name}"]
+    else:
+        monkeypatch.setenv("AXONFS_REGISTRY", "./disk")
+    run_axonfs("mount", place, *options)
+    try:
+        assert (place / MODEL).read_bytes() == (tmp_path / "model" / NAME).read_bytes()
+    finally:
+        run_axonfs("umount", place)
