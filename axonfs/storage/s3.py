@@ -184,10 +184,25 @@ class S3Storage:
         return self._call(operation, key, **arguments)
 
     def _call(self, operation: str, key: str | None, **arguments: Any) -> dict[str, Any]:
+        """Make a request; if its credentials have expired, once more with those that AWS's settings
+        have now."""
+        client = self._account.client()
+        try:
+            return self._answer(client, operation, key, arguments)
+        except AccessDeniedError as exc:
+            if exc.status != 401:
+                raise
+            renewed = self._account.client()  # maybe by another thread
+            if renewed is client and not self._account.renew():
+                raise
+        return self._answer(self._account.client(), operation, key, arguments)
+
+    def _answer(
+        self, client: Any, operation: str, key: str | None, arguments: dict[str, Any]
+    ) -> dict[str, Any]:
         named = {"Bucket": self._place.bucket} | ({} if key is None else {"Key": self._key(key)})
         if self._place.request_payer:
             named["RequestPayer"] = self._place.request_payer
-        client = self._account.client()
         with self._translating(key or ""):
             found: dict[str, Any] = getattr(client, operation)(**named, **arguments)
         return found

@@ -21,7 +21,7 @@ from axonfs.storage import Content, Listed, S3Storage
 from axonfs.storage.parts import PART_BYTES
 from tests.support.faulty import FaultyOrigin
 from tests.support.registry import at_once, make_model, published
-from tests.support.seaweed import READER, Seaweed
+from tests.support.seaweed import READER, WRITER, Seaweed
 from tests.support.tinys3 import Refusal, TinyS3
 from tests.support.wiring import Authority
 
@@ -216,6 +216,39 @@ def test_credentials_that_expire_while_one_publishes_are_named(
         storage = S3Storage(f"s3://models/reg?endpoint_url={tiny.url}")
         with pytest.raises(AccessDeniedError, match=r"credentials have expired.*; renew them"):
             publish(make_model(tmp_path / "model"), SPEC, storage)
+
+
+def test_credentials_that_are_renewed_while_one_publishes_are_used(
+    tmp_path: Path, bucket_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They expire between two requests of an upload. The user logs in again, which rewrites the
+    profile; the publish goes on."""
+    profile = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(profile))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+
+    def log_in(secret: str) -> None:
+        keys = f"aws_access_key_id = {WRITER[0]}\naws_secret_access_key = {secret}\n"
+        profile.write_text(f"[default]\n{keys}")
+
+    class Expiring(S3Storage):
+        def request(self, operation: str, key: str, **arguments: Any) -> dict[str, Any]:
+            if operation == "create_multipart_upload":
+                found = super().request(operation, key, **arguments)
+                log_in("expired")
+                self._account.renew()
+                self._account._renewed = float("-inf")
+                self._account.client()
+                log_in(WRITER[1])
+                return found
+            return super().request(operation, key, **arguments)
+
+    log_in(WRITER[1])
+    model = make_model(tmp_path / "model", {"a": 2 * PART_BYTES + 1})
+    storage = Expiring(bucket_url)
+    assert publish(model, SPEC, storage).files == 2
+    assert indexed(storage) == [str(SPEC)]
 
 
 def test_a_new_version_that_is_listed_late_stays_in_the_lists(
