@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 import trio
@@ -29,6 +30,8 @@ from axonfs.store import Store
 KEPT = 4096
 # Seconds for which a Sigstore may not answer.
 PATIENCE = 60.0
+# Seconds for which a command waits for signatures that it only shows or keeps.
+SOON = 5.0
 THREADS = 2
 
 
@@ -91,21 +94,20 @@ class Admission:
 
     async def describe(self, version: Version) -> list[dict[str, object]]:
         """The signatures of a version, for people; see `described`."""
-        body = await self._kept(version)
-        try:
-            body = await self._fetched(version) or body
-        except AxonError:
-            if body is None:
-                return []
+        body = await self._fetched_soon(version) or await self._kept(version)
         work = partial(described, body, version.manifest, self.required(version))
-        return await trio.to_thread.run_sync(work, limiter=self._threads)
+        with trio.move_on_after(PATIENCE):
+            return await trio.to_thread.run_sync(
+                work, abandon_on_cancel=True, limiter=self._threads
+            )
+        return []
 
     async def keep(self, version: Version) -> None:
         """Have the store keep the signatures of a version, for a time without its source.
 
         They are not verified: a rule may come later.
         """
-        if await self._kept(version) is None and (body := await self._fetched(version)):
+        if await self._kept(version) is None and (body := await self._fetched_soon(version)):
             await self._store_signatures(version, body)
 
     def _keep(self, key: object, verdict: Verdict) -> None:
@@ -154,6 +156,12 @@ class Admission:
         limit = limit_of(version.manifest)
         ask = partial(source.signatures, version.base, version.spec, limit)
         return await self._outages.send(source, ask)
+
+    async def _fetched_soon(self, version: Version) -> bytes | None:
+        """As `_fetched`, where nothing depends on it: None if the source does not answer soon."""
+        with trio.move_on_after(SOON), suppress(AxonError):
+            return await self._fetched(version)
+        return None
 
     async def _kept(self, version: Version) -> bytes | None:
         found = await trio.to_thread.run_sync(self._store.document, _name(version))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from shutil import disk_usage
 from typing import Any
@@ -65,8 +65,7 @@ async def _check_room(context: Context, selections: Sequence[Selection]) -> None
 
 async def _keep_one(context: Context, selection: Selection) -> dict[str, Any]:
     store, spec = context.store, selection.version.spec
-    with suppress(AxonError):  # a rule that comes later, offline, may need them
-        await context.tree.admission.keep(selection.version)
+    await context.tree.admission.keep(selection.version)  # a later rule, offline, may need them
     receipt = await trio.to_thread.run_sync(_receipt, store, selection)
     bulks = [await _fetch_missing(context, selection, receipt)]
     proof = await _prove(context, selection, receipt)
