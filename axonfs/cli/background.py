@@ -24,6 +24,7 @@ from axonfs.errors import AxonError, NoSpaceError
 from axonfs.rundir import FREE_SPACE
 from axonfs.settings.parsers import parse_registry_urls
 from axonfs.settings.settings import Settings
+from axonfs.settings.signers import NONE, parse_signature_rules
 
 READY_VARIABLE = "AXONFS_READY_FD"
 READY_TIMEOUT = 60.0
@@ -31,7 +32,7 @@ READY_TIMEOUT = 60.0
 END_TIMEOUT = 45.0
 LITTLE_SPACE = 1 << 20
 # The mount runs in `/`, so a relative path in one of these variables has to be made absolute, as
-# those of registries.
+# those of registries and of keys.
 _PATH_VARIABLES = ("AXONFS_CONFIG", "AXONFS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 # The flags of `axonfs mount` beside --cache and --registry.
@@ -136,6 +137,8 @@ def _environment(ready: int) -> dict[str, str]:
             environment[name] = os.path.abspath(environment[name])
     if urls := environment.get("AXONFS_REGISTRY"):
         environment["AXONFS_REGISTRY"] = " ".join(parse_registry_urls(urls))
+    if rules := environment.get("AXONFS_REQUIRE_SIGNATURE"):
+        environment["AXONFS_REQUIRE_SIGNATURE"] = " ".join(parse_signature_rules(rules)) or NONE
     return environment
 
 
