@@ -63,7 +63,7 @@ class Connections:
                 disconnect(idle)
                 self._changed.wait_for(self._room, LEAVE_SECONDS)
             refused = not self._room()
-            if refused and sum(one.refused for one in self._open.values()) >= MAX_REFUSED:
+            if refused and not self._room_to_refuse():
                 return False
             seconds = min(REFUSAL_SECONDS, self._request_seconds) if refused else None
             idle_from = math.inf if refused else self._deadline(SILENT_SECONDS)
@@ -72,6 +72,15 @@ class Connections:
 
     def _room(self) -> bool:
         return sum(not one.refused for one in self._open.values()) < self.most
+
+    def _room_to_refuse(self) -> bool:
+        """Whether one more connection can be refused. The one that was refused first gives way: it
+        has sent nothing, or does not read its 503."""
+        waiting = [sock for sock, one in self._open.items() if one.refused]
+        if len(waiting) >= MAX_REFUSED:
+            disconnect(waiting[0])
+            self._changed.wait_for(lambda: waiting[0] not in self._open, LEAVE_SECONDS)
+        return len(waiting) < MAX_REFUSED or waiting[0] not in self._open
 
     def _longest_idle(self) -> socket.socket | None:
         for sock in sorted(self._idle(), key=lambda sock: self._open[sock].idle_from):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import re
 import threading
@@ -37,6 +38,7 @@ from axonfs.formats.layout import (
     table_key,
     version_home,
 )
+from axonfs.formats.listing import listing_json
 from axonfs.formats.manifest import (
     MANIFEST_NAME,
     MAX_SIZE,
@@ -46,7 +48,7 @@ from axonfs.formats.manifest import (
     parse_manifest,
 )
 from axonfs.names import Spec, printable, spec_of
-from axonfs.publish.registry import Registry
+from axonfs.publish.registry import Registry, listing_of
 from axonfs.publish.signatures import checked
 from axonfs.serve.refused import RefusedError
 from axonfs.serve.tokens import Grant
@@ -57,6 +59,8 @@ from axonfs.storage import Content, Directory
 log = logging.getLogger(__name__)
 
 UPLOADS = "/api/v1/uploads"
+PARSING = 2  # manifests that are parsed at a time; one may take a hundred times its size
+MAX_LISTED = 8 << 10  # bytes of a version in the index, which all namespaces share
 COMPARING = 2  # objects that are compared with their digests at a time
 MAX_SETTLING = 100  # ends of uploads that are remembered; more if they are under way
 PATIENCE = 10.0  # seconds; a client asks again for the end of an upload that takes longer
@@ -118,6 +122,7 @@ class Publishing:
         self._comparing = ThreadPoolExecutor(COMPARING, thread_name_prefix="compare")
         self._settling: dict[tuple[str, Upload, bytes], Future[bool]] = {}
         self._settling_lock = threading.Lock()
+        self._parsing = threading.Semaphore(PARSING)
         self._entering = threading.Lock()  # the lists are made by one thread at a time
 
     def expire(self) -> None:
@@ -165,16 +170,19 @@ class Publishing:
     def _forget_ended(self) -> None:
         """Forget the ends of uploads that no client asked for again."""
         if len(self._settling) > MAX_SETTLING:
-            self._settling = {key: job for key, job in self._settling.items() if not job.done()}
+            jobs = list(self._settling.items())
+            self._settling = {key: job for key, job in jobs if not job.done()}
 
     def enter(self, spec: Spec, raw: bytes) -> Manifest | None:
         """Publish a version, unless it is published already; return the earlier manifest then."""
         with _faults():
             self._registry.check_spec(spec)
-            manifest = parse_manifest(raw, spec)
+            with self._parsing:
+                manifest = parse_manifest(raw, spec)
+            _check_listed(manifest)
+            self._check_complete(manifest)
             with self._entering:
-                self._check_complete(manifest)
-                earlier = self._registry.enter(manifest)
+                earlier = self._registry.enter(manifest, manifest.files)
                 self._registry.mend_lists(spec)
             return earlier
 
@@ -224,6 +232,16 @@ class Publishing:
         """Remove a version."""
         with _faults(), self._entering:
             self._registry.remove(spec)
+
+
+def _check_listed(manifest: Manifest) -> None:
+    """
+    Raises:
+        MalformedError: the index would need too many bytes for this version.
+    """
+    if len(json.dumps(listing_json(listing_of(manifest)))) > MAX_LISTED:
+        what = f"description and tags have more than {MAX_LISTED:,} bytes in the index"
+        raise MalformedError(what)
 
 
 @contextlib.contextmanager

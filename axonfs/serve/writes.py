@@ -28,7 +28,7 @@ from urllib.parse import unquote
 
 from axonfs.formats.chunktable import table_bytes
 from axonfs.formats.layout import YANKED_NAME, signatures_key
-from axonfs.formats.manifest import MAX_MANIFEST_BYTES, MIN_CHUNK_SIZE
+from axonfs.formats.manifest import MAX_CHUNKS, MAX_MANIFEST_BYTES, MIN_CHUNK_SIZE
 from axonfs.names import Spec
 from axonfs.serve.handler import ABSOLUTE, RegistryHandler
 from axonfs.serve.publishing import UPLOADS, change_of
@@ -37,6 +37,7 @@ from axonfs.serve.uploads import Upload
 from axonfs.signatures.bundles import MAX_BYTES
 from axonfs.storage import Content
 
+MAX_TABLE = table_bytes(MAX_CHUNKS, 1)
 WORK_SECONDS = 300.0  # more for an answer that waits for other publishers
 LINGER_SECONDS, LINGER_BYTES = 2.0, 64 << 20
 _JSON = "application/json"
@@ -141,7 +142,7 @@ class WritingHandler(RegistryHandler):
                 publishing.receive(self._grant, upload, number, self._readinto)
                 self._done(HTTPStatus.NO_CONTENT)
             case "POST", None:
-                raw = self._body(table_bytes(upload.size, MIN_CHUNK_SIZE))
+                raw = self._body(min(table_bytes(upload.size, MIN_CHUNK_SIZE), MAX_TABLE))
                 kept = publishing.settle(self._grant, upload, raw)
                 statuses = {True: HTTPStatus.CREATED, False: HTTPStatus.OK}
                 self._done(HTTPStatus.ACCEPTED if kept is None else statuses[kept])
