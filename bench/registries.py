@@ -13,10 +13,9 @@ from pathlib import Path
 
 from axonfs.formats.chunktable import ChunkTable, chunk_digest
 from axonfs.formats.layout import INDEX, manifest_key, object_key, table_key
-from axonfs.formats.listing import Versions, render_index, render_versions
+from axonfs.formats.listing import Versions, listing_of, render_index, render_versions
 from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE, FileEntry, Manifest, render_manifest
 from axonfs.names import Spec, newest, parse_spec
-from axonfs.publish.registry import listing_of
 
 FILES = {"config.json": 700, "generation_config.json": 120, "tokenizer.json": 5_000_000}
 PUBLISHED = 1_700_000_000.0

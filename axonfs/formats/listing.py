@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from axonfs.errors import MalformedError
-from axonfs.formats.manifest import MAX_SIZE, MAX_TAGS, MAX_TEXT
+from axonfs.formats.manifest import MAX_SIZE, MAX_TAGS, MAX_TEXT, Manifest
 from axonfs.names import LATEST, MAX_DEPTH, Spec, newest, plain, valid_segment, version_key
 from axonfs.units import size
 
@@ -35,6 +35,19 @@ class Listing:
     tags: tuple[str, ...] = ()
     size: int = 0
     published: float = 0.0
+
+
+def listing_of(manifest: Manifest) -> Listing:
+    """The entry of index.json for a version."""
+    return Listing(
+        spec=manifest.spec,
+        description=manifest.description,
+        framework=manifest.framework,
+        license=manifest.license,
+        tags=manifest.tags,
+        size=manifest.size,
+        published=manifest.created,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ from axonfs.formats.listing import (
     MAX_VERSIONS_BYTES,
     Listing,
     Versions,
+    listing_of,
     parse_index,
     parse_versions,
     parse_yanked,
@@ -391,19 +392,6 @@ class Registry:
         for spec in specs.keys() - yanked:
             self._list(spec, listings)
         return listings, yanked
-
-
-def listing_of(manifest: Manifest) -> Listing:
-    """The entry of index.json for a version."""
-    return Listing(
-        spec=manifest.spec,
-        description=manifest.description,
-        framework=manifest.framework,
-        license=manifest.license,
-        tags=manifest.tags,
-        size=manifest.size,
-        published=manifest.created,
-    )
 
 
 def _listed_versions(body: bytes) -> set[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 import ssl
 import threading
 import time
@@ -42,6 +43,10 @@ TLS_BUFFER = 256 << 10
 ABSOLUTE = re.compile(r"\Ahttps?://[^/]*", re.IGNORECASE)  # clients of proxies send it
 _PLAIN = "text/plain; charset=utf-8"
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+_HTTPS_ONLY = (
+    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: 32\r\n\r\n400 this port speaks https only\n"
+)
 _threads = threading.local()
 
 
@@ -61,7 +66,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         if isinstance(self.connection, ssl.SSLSocket):
-            self.connection.do_handshake()
+            _shake_hands(self.connection)
 
     def handle_one_request(self) -> None:
         self._status = self._sent = 0
@@ -271,6 +276,16 @@ class RegistryHandler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """Log nothing else. `handle_error` logs faults."""
+
+
+def _shake_hands(sock: ssl.SSLSocket) -> None:
+    try:
+        sock.do_handshake()
+    except ssl.SSLError as exc:
+        if exc.reason == "HTTP_REQUEST":
+            socket.socket.recv(sock, 1 << 16)  # closing with unread bytes could lose the answer
+            socket.socket.sendall(sock, _HTTPS_ONLY)
+        raise
 
 
 def _send(sock: ssl.SSLSocket, fd: int, wanted: Range) -> int:

@@ -38,7 +38,7 @@ from axonfs.formats.layout import (
     table_key,
     version_home,
 )
-from axonfs.formats.listing import listing_json
+from axonfs.formats.listing import listing_json, listing_of
 from axonfs.formats.manifest import (
     MANIFEST_NAME,
     MAX_SIZE,
@@ -48,7 +48,7 @@ from axonfs.formats.manifest import (
     parse_manifest,
 )
 from axonfs.names import Spec, printable, spec_of
-from axonfs.publish.registry import Registry, listing_of
+from axonfs.publish.registry import Registry
 from axonfs.publish.signatures import checked
 from axonfs.serve.refused import RefusedError
 from axonfs.serve.tokens import Grant

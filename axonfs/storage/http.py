@@ -220,6 +220,7 @@ class HttpUpload:
         self._storage = storage
         self._threads = threads
         self._sent = sent
+        self._counted: set[int] = set()
 
     def write(self, piece: memoryview) -> None:
         self._sent(0)  # raises if the publish was stopped
@@ -233,7 +234,6 @@ class HttpUpload:
             except PartsError:
                 if not left:
                     raise
-        self._sent(table.size)
 
     def _send_parts(self, digest: str, table: ChunkTable) -> None:
         parts = parts_of(table, MAX_PARTS)
@@ -241,8 +241,10 @@ class HttpUpload:
 
         def send(number: int, part: Range) -> None:
             self._storage.send_part(digest, table, number, read_part(self._fd, part, table))
-            self._sent(0)
+            self._count(number, part)
 
+        for number in there & frozenset(range(len(parts))):
+            self._count(number, parts[number])
         results(
             [
                 self._threads.submit(send, number, part)
@@ -250,6 +252,12 @@ class HttpUpload:
                 if number not in there
             ]
         )
+
+    def _count(self, number: int, part: Range) -> None:
+        """Report a part that the server has, once."""
+        new = number not in self._counted
+        self._counted.add(number)
+        self._sent(part.size if new else 0)
 
 
 def _upload_key(digest: str, table: ChunkTable) -> str:

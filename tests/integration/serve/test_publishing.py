@@ -122,7 +122,15 @@ def test_a_published_model_is_what_a_directory_has(
 ) -> None:
     sizes = {"a": 2 * PART_BYTES + 1, "sub/b": 1000, "empty": 0}
     model = make_model(tmp_path / "model", sizes)
-    done = publish(model, parse_spec(SPEC), storage(server, secret))
+    seen: list[int] = []
+    done = publish(
+        model,
+        parse_spec(SPEC),
+        storage(server, secret),
+        progress=lambda state: seen.append(state.bytes_done),
+    )
+    assert seen[-1] == done.bytes
+    assert 0 < sorted(seen)[len(seen) // 2] < done.bytes, "it moves with the parts"
     assert done.new_bytes == done.bytes == sum(sizes.values()) + 63
     publish(model, parse_spec(SPEC), tmp_path / "directory")
     same = [
