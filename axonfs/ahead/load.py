@@ -54,6 +54,7 @@ class _Stage:
     entries: list[FileEntry]
     missing: list[FileEntry]
     bulk: Bulk
+    most: float  # bytes to fetch
     running: bool = True
 
     @property
@@ -64,6 +65,11 @@ class _Stage:
     def left(self) -> int:
         """Bytes that are still missing."""
         return self.size - self.bulk.local
+
+    @property
+    def to_come(self) -> float:
+        """Bytes that it will fetch."""
+        return min(self.left, max(self.most - self.bulk.fetched, 0)) if self.running else 0
 
 
 class Load:
@@ -99,6 +105,7 @@ class Load:
         self._room = room
         self._scope = trio.CancelScope()
         self._changed = trio.Event()  # a new trigger, or a stage that ended
+        self._begun = 0  # triggers that have a stage
         self._stages: list[_Stage] = []  # those that run, and the last one
         self._path = ""
 
@@ -118,6 +125,13 @@ class Load:
         return sum(stage.left for stage in self._stages)
 
     @property
+    def to_come(self) -> float:
+        """Bytes that it will fetch, as far as that is known."""
+        if self._begun < len(self.triggers):
+            return math.inf
+        return sum(stage.to_come for stage in self._stages)
+
+    @property
     def paths(self) -> list[str]:
         """The files that programs opened or read, of an earlier load too."""
         return [one.path for one in (*self._before, *self.triggers)]
@@ -125,13 +139,14 @@ class Load:
     def foresee(self, path: str, most: float = math.inf) -> None:
         """Add a trigger: the program also opened or reads the file at `path`.
 
-        Every loader reads config.json, so it adds nothing to a trigger that tells the format.
+        Every loader reads config.json, so it adds nothing to a trigger that tells the format. A
+        trigger with `most` bytes may come again, when most of them were fetched.
         """
         folder, _, name = path.rpartition("/")
         if name == CONFIG:
             known = filter(starts_load, self.paths)
             path = next((one for one in known if one.rpartition("/")[0] == folder), path)
-        if all((path, most) != (one.path, one.most) for one in self.triggers):
+        if most < math.inf or all((path, most) != (one.path, one.most) for one in self.triggers):
             back = reads_back(self.version.manifest.files, path, self.paths)
             self.triggers.append(Trigger(path, most, back))
             self._changed.set()
@@ -160,11 +175,9 @@ class Load:
         try:
             with self._scope:
                 self.state = "running"
-                begun = 0
                 async with trio.open_nursery() as nursery:
-                    while await self._another(begun):
-                        await nursery.start(self._follow, self.triggers[begun])
-                        begun += 1
+                    while await self._another():
+                        await nursery.start(self._follow, self.triggers[self._begun])
                 if self.state == "running":
                     self.state = "done"
         except Exception as exc:
@@ -176,12 +189,12 @@ class Load:
         finally:
             self.ended = trio.current_time()
 
-    async def _another(self, begun: int) -> bool:
-        """Wait for another trigger than the `begun` ones; False, and ended, once no stage runs."""
-        while begun == len(self.triggers) and any(stage.running for stage in self._stages):
+    async def _another(self) -> bool:
+        """Wait for a trigger that has no stage; False, and ended, once no stage runs."""
+        while self._begun == len(self.triggers) and any(stage.running for stage in self._stages):
             self._changed = trio.Event()
             await self._changed.wait()
-        if begun < len(self.triggers):
+        if self._begun < len(self.triggers):
             return True
         self.ended = trio.current_time()  # no checkpoint since then: no trigger can be lost
         return False
@@ -190,11 +203,12 @@ class Load:
         """Fetch the files of one trigger; started when the last request is in flight."""
         path, chosen = trigger.path, await self._plan(trigger, {})
         if chosen.guides:
-            async with self._stage(path, chosen) as stage:
+            async with self._stage(trigger, chosen) as stage:
                 first = set(chosen.small)
                 await self._fetch(stage, [entry for entry in stage.missing if entry in first])
             chosen = await self._plan(trigger, await self._texts(chosen.guides))
-        async with self._stage(path, chosen) as stage:
+        async with self._stage(trigger, chosen) as stage:
+            self._begun += 1
             if stage.missing and self.state != "no room":
                 what = self.version.spec, path, size(int(min(stage.left, trigger.most)))
                 log.info("%s: %s was opened, fetching %s", *what)
@@ -214,11 +228,11 @@ class Load:
         return await trio.to_thread.run_sync(make)
 
     @asynccontextmanager
-    async def _stage(self, trigger: str, chosen: Plan) -> AsyncIterator[_Stage]:
+    async def _stage(self, trigger: Trigger, chosen: Plan) -> AsyncIterator[_Stage]:
         entries = list({entry.digest: entry for entry in chosen.small + chosen.weights}.values())
         local = await trio.to_thread.run_sync(_local, self._fetcher.store, entries)
         missing = [entry for entry in entries if local[entry.digest] < entry.size]
-        stage = _Stage(trigger, entries, missing, self._bulk_of(local))
+        stage = _Stage(trigger.path, entries, missing, self._bulk_of(local), trigger.most)
         self._keep([*self._stages, stage])
         try:
             yield stage

@@ -116,7 +116,8 @@ class Prefetcher:
         load = self._loads.get(version.spec)
         if not self._may_fetch(version) or not is_weights(path):
             return
-        going_on = load and load.active and self._digest(version, path) in load.digests
+        known = load and load.active and self._digest(version, path) in load.digests
+        going_on = known and load and load.to_come > AHEAD // 2
         until = load.ended + NO_ROOM_SECONDS if load and load.state == "no room" else 0.0
         if not going_on and trio.current_time() >= until:
             self._begin(version, [path], AHEAD)

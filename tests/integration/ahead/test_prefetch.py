@@ -369,6 +369,27 @@ async def test_a_guess_fetches_no_more_than_some_bytes_of_a_shard_and_the_next_o
         assert [it.local(path) for path in PARTS] == [0, 2 * CHUNK, 2 * CHUNK]
 
 
+async def test_a_guess_goes_on_before_the_last_bytes_are_there_if_the_program_does(
+    tmp_path: Path, origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(axonfs.ahead.prefetcher, "AHEAD", 4 * CHUNK)
+    gate = Gate()
+    async with foreseeing(tmp_path, origin, streams=6) as it:
+        version = await it.parts.tree.version(parse_spec(SPEC))
+        held = it.manifest.file(PARTS[1])
+        assert held is not None
+        origin.plan(gate, of=held.digest)
+        it.prefetcher.scattered(version, PARTS[0])
+        await gate.reached()
+        await settled(lambda: it.local(PARTS[0]) == 2 * CHUNK)
+        for _ in range(3):
+            it.prefetcher.scattered(version, PARTS[1])
+        await settled(lambda: it.local(PARTS[2]) == 2 * CHUNK)
+        gate.open.set()
+        assert await it.ended() == "done"
+        assert it.local(PARTS[1]) == 2 * CHUNK
+
+
 async def test_shards_are_fetched_in_the_order_of_their_reader(
     tmp_path: Path, origin: FaultyOrigin
 ) -> None:

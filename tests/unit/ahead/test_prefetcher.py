@@ -34,6 +34,7 @@ class FakeLoad:
         self.digests = {entry.digest for entry in version.manifest.files}
         self.ended, self.stopped, self.state = math.inf, False, "running"
         self.running, self.finish = False, trio.Event()
+        self.to_come = math.inf
         self.made.append(self)
 
     @property
@@ -131,12 +132,14 @@ async def test_weights_that_are_read_here_and_there_are_fetched_some_at_a_time(
     for _ in range(2):
         foreseen.scattered(one, path)
         foreseen.scattered(one, path)  # it is on its way
+        loads[-1].to_come = AHEAD // 2
+        foreseen.scattered(one, path)  # the line must not become idle
         loads[-1].finish.set()
         await later()
     loads[-1].state = "no room"
     foreseen.scattered(one, path)
     foreseen.scattered(version("other"), CONFIG)  # no weights
-    assert [(load.triggers, load.most) for load in loads] == 2 * [([path], [AHEAD])]
+    assert [(load.triggers, load.most) for load in loads] == 2 * [(2 * [path], 2 * [AHEAD])]
     await later(NO_ROOM_SECONDS)
     foreseen.scattered(one, path)
     assert len(loads) == 3
