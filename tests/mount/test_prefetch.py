@@ -141,7 +141,8 @@ def test_a_second_file(start_mount: MountFactory, tmp_path: Path) -> None:
 
 def test_two_places(start_mount: MountFactory, tmp_path: Path) -> None:
     """While programs stream weights at two places of a file, its missing parts are fetched, behind
-    all readers and some 256 MiB at a time."""
+    all readers: some 256 MiB at a time, and the next when half of these are there and the programs
+    go on."""
     size = 96 << 20
     with RegistryServer(publish_shards(tmp_path, {"weights.gguf": size})) as server:
         mount = start_mount(server.url)
