@@ -143,7 +143,7 @@ def _private_key(path: Path, password: Callable[[], bytes]) -> EllipticCurvePriv
     except TypeError:  # it is encrypted
         try:
             key = load_pem_private_key(raw, password())
-        except ValueError as exc:
+        except (ValueError, TypeError) as exc:  # TypeError for an empty one
             raise UsageError("the password of the key is wrong", source=str(path)) from exc
     except (ValueError, UnsupportedAlgorithm) as exc:
         raise UsageError("the file is not a private key in PEM", source=str(path)) from exc
@@ -158,9 +158,10 @@ def _certificate(path: Path, key: EllipticCurvePrivateKey) -> bytes:
     """The certificate of `key` in DER."""
     try:
         found = load_pem_x509_certificate(read_pem(path))
-    except ValueError as exc:
+        public = found.public_key()
+    except (ValueError, UnsupportedAlgorithm) as exc:
         raise UsageError("the file is not a certificate in PEM", source=str(path)) from exc
-    if found.public_key() != key.public_key():
+    if public != key.public_key():
         raise UsageError("the certificate is not that of the key", source=str(path))
     if why := outdated(found):
         raise UsageError(f"the certificate {why}", source=str(path))

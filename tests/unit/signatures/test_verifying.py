@@ -6,6 +6,7 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -133,8 +134,9 @@ def test_the_password_of_a_key_is_asked_for(tmp_path: Path) -> None:
     key = key_pair(tmp_path, "secret", "sesame")
     signature = key_signer(key, lambda: b"sesame").sign(manifest())
     assert verify(signature, manifest(), trusted(key.with_suffix(".pub"))).by
-    with pytest.raises(UsageError, match="the password of the key is wrong"):
-        key_signer(key, lambda: b"simsalabim")
+    for wrong in (b"simsalabim", b""):
+        with pytest.raises(UsageError, match="the password of the key is wrong"):
+            key_signer(key, partial(bytes, wrong))
 
 
 def test_files_that_are_no_keys_are_named(tmp_path: Path, key: Path) -> None:
