@@ -110,8 +110,7 @@ def publish(
             manifest = (
                 earlier or own or _manifest(spec, entries, _described(target, entries, given, tags))
             )
-            kept = [item.entry for item in stored if not item.new_bytes]
-            already = _enter(target, manifest, kept, signer)
+            already = _enter(target, manifest, signer)
     except AxonError as exc:
         raise exc.located(spec=str(spec)) from exc
     new_bytes = sum(item.new_bytes for item in stored)
@@ -214,9 +213,7 @@ def _manifest(spec: Spec, entries: tuple[FileEntry, ...], metadata: Description)
     return dataclasses.replace(bare, raw=render_manifest(bare))
 
 
-def _enter(
-    registry: Registry, manifest: Manifest, kept: Iterable[FileEntry], signer: Signer | None
-) -> bool:
+def _enter(registry: Registry, manifest: Manifest, signer: Signer | None) -> bool:
     """Publish `manifest`; return True if the version was published before with the same files.
 
     Its signature is there before it is: no reader sees the version without.
@@ -224,7 +221,7 @@ def _enter(
     if signer:
         sign(registry, manifest, signer)
     # Another publisher may have been faster since the first look.
-    earlier = registry.enter(manifest, kept)
+    earlier = registry.enter(manifest)
     if earlier:
         _refuse_changes(_digests(earlier.files), _digests(manifest.files))
         if signer and earlier.digest != manifest.digest:

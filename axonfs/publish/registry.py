@@ -9,10 +9,10 @@ meanwhile. Blocking.
 from __future__ import annotations
 
 import contextlib
-import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from axonfs.errors import (
@@ -27,7 +27,6 @@ from axonfs.formats.chunktable import ChunkTable, decode_table, table_bytes
 from axonfs.formats.layout import (
     INDEX,
     MODELS,
-    PAGE,
     RESERVED,
     manifest_key,
     object_key,
@@ -60,14 +59,13 @@ from axonfs.formats.manifest import (
     parse_manifest,
 )
 from axonfs.names import HUB_NAMESPACES, Spec, printable
-from axonfs.page import MAX_PAGE_BYTES, may_replace, page
+from axonfs.publish.webpage import write_page
 from axonfs.storage import Storage, Upload
-
-log = logging.getLogger(__name__)
 
 # Seconds. How long a publisher tries to write a list that others write at the same time.
 CONTEST_TIMEOUT = 120.0
 CONTEST_PAUSE = 1.0  # the longest pause between two tries
+CHECKS = 8  # objects that are looked for at the same time
 ENTER_ATTEMPTS = 3  # another publisher's manifest may be on its way, or be deleted
 
 
@@ -110,14 +108,16 @@ class Registry:
             entry.size, entry.chunks.size
         )
 
-    def _check_kept(self, entries: Iterable[FileEntry]) -> None:
+    def _check_kept(self, manifest: Manifest) -> None:
         """Check that the objects are still there; see registries/collect.py.
 
         Raises:
             AxonError: `gc` has removed one of them meanwhile.
         """
-        for entry in entries:
-            if not self.has(entry):
+        with ThreadPoolExecutor(CHECKS) as threads:
+            found = list(threads.map(self.has, manifest.files))
+        for entry, kept in zip(manifest.files, found, strict=True):
+            if not kept:
                 what = f"the registry no longer has the object of '{printable(entry.path)}'"
                 raise AxonError(what, source=self.storage.name, hint="run the command again")
 
@@ -183,30 +183,34 @@ class Registry:
         if any(found != manifest_key(spec) for found in self._manifests(version_home(spec))):
             raise AxonError("the registry has models below this name already", spec=str(spec))
 
-    def enter(self, manifest: Manifest, found: Iterable[FileEntry] = ()) -> Manifest | None:
+    def enter(self, manifest: Manifest) -> Manifest | None:
         """Make `manifest` a published version, unless the version is published already; return the
         earlier manifest then. In both cases `mend_lists` has to follow.
 
-        Args:
-            found: the files whose objects were in the registry before.
-
         Raises:
-            AxonError: `gc` has removed one of them meanwhile; the version is not published.
+            AxonError: `gc` has removed an object meanwhile; the version is not published.
         """
-        key, kept = manifest_key(manifest.spec), tuple(found)
-        self._check_kept(kept)
+        key = manifest_key(manifest.spec)
+        self._check_kept(manifest)
         for _ in range(ENTER_ATTEMPTS):
             if self.storage.replace(key, manifest.raw, None):
-                try:  # gc may have looked for manifests before this one was there
-                    self._check_kept(kept)
-                except AxonError:
-                    self.remove(manifest.spec)
-                    raise
+                self._check_entered(manifest)
                 return None
             if earlier := self.manifest(manifest.spec):
                 return earlier
             time.sleep(CONTEST_PAUSE)
         raise self._unreadable(key)
+
+    def _check_entered(self, manifest: Manifest) -> None:
+        """Take the version back if `gc`, which looked for manifests before this one was there, has
+        removed an object. A storage that keeps lists has checked that itself."""
+        if self.storage.keeps_lists:
+            return
+        try:
+            self._check_kept(manifest)
+        except AxonError:
+            self.remove(manifest.spec)
+            raise
 
     def yank(self, spec: Spec, *, undo: bool = False) -> bool:
         """Have the lists name this version no longer, or again; return whether that is new.
@@ -271,24 +275,10 @@ class Registry:
             make = partial(self._versions_of, spec)
             self.update(versions_key(spec.model), MAX_VERSIONS_BYTES, make)
         self.update(INDEX, MAX_INDEX_BYTES, partial(self._index, specs))
-        self._write_page()
+        write_page(self.storage)
 
     def _versions_of(self, spec: Spec, body: bytes) -> bytes:
         return render_versions(self._versions(spec, _listed_versions(body)))
-
-    def _write_page(self) -> None:
-        """Write the web page, unless there is one of a newer axonfs or one that others wrote.
-
-        Without it a registry is as good for every reader but a browser, so a fault fails nothing.
-        """
-        try:
-            before = self.storage.read(PAGE, MAX_PAGE_BYTES)
-            if before is None or (before.body != page() and may_replace(before.body)):
-                self.storage.replace(PAGE, page(), before)
-        except MalformedError:
-            return  # of others: it is larger than any page of axonfs
-        except (AxonError, OSError) as exc:
-            log.warning("the registry's web page %s is not up to date: %s", PAGE, exc)
 
     def update(self, key: str, limit: int, make: Callable[[bytes], bytes]) -> None:
         """Replace a list, or the signatures of a version, by what `make` returns for its content.

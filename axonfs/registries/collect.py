@@ -5,8 +5,9 @@ last. So a file that no manifest names may belong to a publish that is under way
 
 * `gc` keeps files that were written less than MIN_AGE ago.
 * It looks for new manifests right before it removes files.
-* A publisher that has found an older object in the registry, and so not stored it again, looks
-  right before and right after it enters its manifest whether the object is still there.
+* A publisher may have found an older object in the registry, and so not stored it again, or need
+  longer than MIN_AGE. It looks right before and right after it enters its manifest whether all
+  objects are still there.
 
 Blocking.
 """

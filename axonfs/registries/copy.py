@@ -238,7 +238,7 @@ class _Copy:
             add(self._target, manifest, signatures)
 
     def _enter(self, manifest: Manifest, *, yanked: bool) -> None:
-        if earlier := self._target.enter(manifest, manifest.files):
+        if earlier := self._target.enter(manifest):
             self._check_same(manifest, earlier)
         if yanked:
             self._target.mark_yanked(self._spec)
