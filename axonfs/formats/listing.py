@@ -141,19 +141,6 @@ def listing_json(listing: Listing) -> dict[str, object]:
     }
 
 
-def listing_of(manifest: Manifest) -> Listing:
-    """The entry of index.json for a version."""
-    return Listing(
-        spec=manifest.spec,
-        description=manifest.description,
-        framework=manifest.framework,
-        license=manifest.license,
-        tags=manifest.tags,
-        size=manifest.size,
-        published=manifest.created,
-    )
-
-
 def parse_versions(raw: bytes) -> Versions:
     """Parse versions.json; invalid versions in it are skipped.
 

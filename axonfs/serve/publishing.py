@@ -182,7 +182,7 @@ class Publishing:
             _check_listed(manifest)
             self._check_complete(manifest)
             with self._entering:
-                earlier = self._registry.enter(manifest, manifest.files)
+                earlier = self._registry.enter(manifest)
                 self._registry.mend_lists(spec)
             return earlier
 
