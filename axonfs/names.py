@@ -121,8 +121,16 @@ def parse_spec(text: str) -> Spec:
         or not 2 <= len(segments) < MAX_DEPTH
         or not all(map(valid_segment, segments))
     ):
-        raise UsageError(f"'{printable(text)}' is not a model", hint=_FORM)
+        raise UsageError(f"'{printable(text)}' is not a model", hint=_form(text))
     return Spec(segments[0], "/".join(segments[1:]), segment)
+
+
+def _form(text: str) -> str:
+    """What to write in place of `text`; of an OCI registry users may have a reference in mind."""
+    model, colon, tag = text.rpartition(":")
+    if colon and model.startswith(f"{OCI}/") and "@" not in model:
+        return f"write {printable(model)}@{printable(tag)}"
+    return _FORM
 
 
 _FORM = "write namespace/name or namespace/name@version, such as nlp/llama-2-7b@1.0.0 or hf/gpt2"

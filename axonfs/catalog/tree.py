@@ -347,6 +347,18 @@ class Tree:
             raise OfflineError("not in the cache, and offline", spec=str(spec))
         return found
 
+    async def models_of(self, name: str, *, wait: bool) -> list[str]:
+        """The models that a hub lists, or listed a while ago; empty if it lists none."""
+        key, ask = (
+            ("models", name),
+            partial(self.outages.send, self.hubs[name], self.hubs[name].models),
+        )
+        if self.offline or not wait:
+            return self._memo.served(key, ask) or []
+        with suppress(AxonError):
+            return await self._memo.recent(key, ask) or []
+        return []
+
     async def local(self) -> Catalog:
         """The local versions of hubs and registries; sends nothing."""
         read = partial(trio.to_thread.run_sync, lambda: Catalog((), self.store.specs()))

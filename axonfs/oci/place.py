@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from axonfs.errors import UsageError
 from axonfs.names import printable
-from axonfs.settings.parsers import oci_host, oci_options, oci_repository
+from axonfs.settings.store_urls import oci_alias, oci_host, oci_options, oci_repository
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _FORM = "write oci://host/repository:tag"
@@ -65,7 +65,7 @@ def place_of(url: str) -> Place:
     return Place(
         host,
         f"{prefix}/" if prefix else "",
-        named.get("alias") or default_alias(host),
+        oci_alias(url),
         tuple(text for name, text in options if name == "mirror"),
         named["plain_http"] == "yes" if "plain_http" in named else is_local(host),
     )
@@ -87,11 +87,6 @@ def reference_of(url: str) -> Reference:
     if not place.prefix:
         raise UsageError(f"'{printable(url)}' names no repository", hint=_FORM)
     return Reference(place, place.prefix.rstrip("/"), tag)
-
-
-def default_alias(host: str) -> str:
-    """The alias of a registry that is given none: its host, as a name of a directory."""
-    return host.replace("[", "").replace("]", "").replace(":", "-").lstrip("-") or "local"
 
 
 def is_local(host: str) -> bool:

@@ -16,13 +16,21 @@ def storage_of(url: str, settings: Settings) -> Storage:
     Raises:
         UsageError: it is an OCI registry, which has other files.
     """
-    if url.startswith("oci:"):
-        what = "this command does not work on an OCI registry"
-        hint = "axonfs publish DIR --to oci://HOST/REPOSITORY:TAG writes into one"
-        raise UsageError(what, source=shown(url), hint=hint)
+    refuse_oci(url)
     if url.startswith("file:"):
         return Directory(Path(path_of(url)))
     if url.startswith("s3:"):
         return S3Storage(url, settings.ca_bundle)
     limits = Limits.within(settings.deadline, settings.retries)
     return HttpStorage(url, settings.token(url), limits, Trust(settings.ca_bundle))
+
+
+def refuse_oci(url: str) -> None:
+    """
+    Raises:
+        UsageError: it is the URL of an OCI registry.
+    """
+    if url.startswith("oci:"):
+        what = "this command does not work on an OCI registry"
+        hint = "axonfs publish DIR --to oci://HOST/REPOSITORY:TAG writes into one"
+        raise UsageError(what, source=shown(url), hint=hint)

@@ -38,6 +38,7 @@ from axonfs.http_client import (
     path_of,
 )
 from axonfs.names import Spec
+from axonfs.registries.places import refuse_oci
 from axonfs.settings.settings import Settings
 from axonfs.signatures import limit_of
 from axonfs.sources import RegistrySigners, RegistrySource
@@ -185,6 +186,8 @@ def _lacking(path: Path, exc: Exception, why: str) -> VanishedError:
 @contextlib.contextmanager
 def readers(settings: Settings, *urls: str) -> Iterator[list[Reader]]:
     """Readers of the registries at `urls`, until the end of the block."""
+    for url in urls:
+        refuse_oci(url)
     limits = Limits.within(settings.deadline, settings.retries)
     trust, signers = Trust(settings.ca_bundle), RegistrySigners(settings.ca_bundle)
     signers.learn(urls)

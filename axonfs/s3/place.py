@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
-from axonfs.settings.parsers import s3_options
+from axonfs.settings.store_urls import s3_options
 
 _PLAIN = "/:=&~+!$,;'@()*"  # special characters that need no percent-encoding in a path
 

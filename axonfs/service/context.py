@@ -103,7 +103,8 @@ async def resolve(context: Context, wanted: Wanted, *, fresh: bool = False) -> S
         found = await versions_of(context, wanted.spec.model)
     if not found.versions:
         raise context.tree.outages.not_found(wanted.spec.model)
-    return await _chosen(context, wanted, wanted.constraint, found.usable)
+    # The versions of a hub are commits or digests, so that its tags are meant.
+    return await _chosen(context, wanted, wanted.constraint, [*found.usable, *found.aliases])
 
 
 async def resolve_local(context: Context, wanted: Wanted, versions: Iterable[str]) -> Spec:

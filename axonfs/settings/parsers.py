@@ -13,9 +13,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
-from axonfs.names import HUBS, printable, valid_segment
+from axonfs.names import HUBS, printable
+from axonfs.settings.store_urls import oci_alias, oci_url, plain_url, s3_url
 
 PREFETCH = ("auto", "off", "all")
 LOG_FORMATS = ("text", "json")
@@ -28,30 +29,8 @@ _WORDS = {"1": True, "true": True, "yes": True, "on": True} | {
     "off": False,
 }
 
-
-# What an s3 URL may say of how to reach its bucket, by the names in the config file of AWS's tools.
-# Those with words take one of them.
-S3_OPTIONS: Mapping[str, tuple[str, ...]] = {
-    "profile": (),
-    "region": (),
-    "endpoint_url": (),
-    "addressing_style": ("path", "virtual", "auto"),
-    "request_payer": ("requester",),
-    "sse": ("AES256", "aws:kms", "aws:kms:dsse"),
-    "sse_kms_key_id": (),
-}
-# What an oci URL may say of its registry: the name of its directory below oci/, other registries to
-# read from first, and whether to use http (by default for this machine only).
-OCI_OPTIONS: Mapping[str, tuple[str, ...]] = {
-    "alias": (),
-    "mirror": (),
-    "plain_http": ("yes", "no"),
-}
-_OCI_HOST = re.compile(r"(?:[a-zA-Z0-9.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?")
-_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*")
 # What an item of `registries` in the config file may say.
 REGISTRY_KEYS = ("url", "token", "allow_unverified", "require_signature")
-_BUCKET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,254}")
 
 # One slash is enough: pathlib makes `http:/host` of `http://host`.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
@@ -84,9 +63,9 @@ def parse_registry_url(value: object) -> str:
     refused."""
     text = str(value).strip()
     if text.startswith("s3://"):
-        return _s3_url(text)
+        return s3_url(text)
     if text.startswith("oci://"):
-        return _oci_url(text)
+        return oci_url(text)
     if text.startswith(("/", "./", "../", "~", "file:")) or text in (".", ".."):
         return "file://" + quote(os.fsencode(parse_path(text)), safe="/+")
     try:
@@ -111,7 +90,7 @@ def parse_web_url(value: object) -> str:
         host, port = None, None
     if host is None or parts.scheme not in ("http", "https") or port == 0:
         raise NotWebError("is not an http:// or https:// URL")
-    if not _plain(text):
+    if not plain_url(text):
         raise ValueError("has spaces or other characters that a URL must percent-encode")
     if parts.username is not None or parts.password is not None:
         raise ValueError("has credentials in it; use `axonfs registry add URL --with-token`")
@@ -120,89 +99,22 @@ def parse_web_url(value: object) -> str:
     return text.rstrip("/")
 
 
-def _s3_url(text: str) -> str:
-    parts = urlsplit(text)
-    if not _plain(text) or parts.fragment:
-        raise ValueError("has spaces, a fragment, or characters that must be percent-encoded")
-    if not _BUCKET.fullmatch(parts.netloc):
-        raise ValueError("has no valid bucket; write s3://bucket/prefix")
-    if {".", ".."}.intersection(unquote(parts.path).split("/")):
-        raise ValueError("has . or .. in its path, which HTTP clients resolve")
-    s3_options(parts.query)
-    return f"s3://{parts.netloc}{parts.path}".rstrip("/") + (f"?{parts.query}" * bool(parts.query))
-
-
-def s3_options(query: str) -> dict[str, str]:
-    """The options in the query of an s3 URL."""
-    return dict(_options(query, S3_OPTIONS))
-
-
-def _options(query: str, known: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:
-    try:
-        found = parse_qsl(query, strict_parsing=True) if query else []
-    except ValueError as exc:
-        raise ValueError("has a malformed query; write ?name=value&name=value") from exc
-    for name, text in found:
-        if name not in known:
-            raise ValueError(f"has an unknown option; options: {', '.join(known)}")
-        if (words := known[name]) and text not in words:
-            raise ValueError(f"has an invalid {name}; allowed: {', '.join(words)}")
-    return found
-
-
-def _oci_url(text: str) -> str:
-    parts = urlsplit(text)
-    if not _plain(text) or parts.fragment:
-        raise ValueError("has spaces, a fragment, or characters that must be percent-encoded")
-    host = oci_host(parts.netloc)
-    prefix = oci_repository(parts.path.strip("/"))
-    oci_options(parts.query)
-    url = f"oci://{host}/{prefix}".rstrip("/")
-    return url + (f"?{parts.query}" * bool(parts.query))
-
-
-def oci_host(text: str) -> str:
-    """A registry's host, with its port if it has one."""
-    if "@" in text:
-        raise ValueError("has credentials in it; use `docker login`")
-    if not _OCI_HOST.fullmatch(text):
-        raise ValueError("has no valid host; write oci://host/prefix")
-    return text.lower()
-
-
-def oci_repository(text: str) -> str:
-    """A repository's name, or a prefix of one; may be empty."""
-    if text and not all(map(_REPOSITORY.fullmatch, text.split("/"))):
-        hint = "lower-case letters, digits, and . _ - between them"
-        raise ValueError(f"has '{printable(text)}', which is no name of a repository: {hint}")
-    return text
-
-
-def oci_options(query: str) -> list[tuple[str, str]]:
-    """The options in the query of an oci URL; only `mirror` may be repeated."""
-    found = _options(query, OCI_OPTIONS)
-    for name, text in found:
-        if name == "alias" and not valid_segment(text):
-            raise ValueError(f"has an invalid alias '{printable(text)}'")
-        if name == "mirror":
-            host, _, prefix = text.partition("/")
-            oci_host(host), oci_repository(prefix)
-    single = [name for name, _ in found if name != "mirror"]
-    if len(set(single)) < len(single):
-        raise ValueError("has an option twice")
-    return found
-
-
-def _plain(text: str) -> bool:
-    return text.isascii() and text.isprintable() and " " not in text
-
-
 def parse_registry_urls(value: object) -> tuple[str, ...]:
     words = value.split() if isinstance(value, str) else value
     if not isinstance(words, list | tuple):
         raise ValueError("is not a list of URLs")
-    # Drop repeated URLs.
-    return tuple(dict.fromkeys(map(_listed_url, words)))
+    found = tuple(dict.fromkeys(map(_listed_url, words)))  # without repeated URLs
+    _refuse_shared_aliases(found)
+    return found
+
+
+def _refuse_shared_aliases(urls: Sequence[str]) -> None:
+    """Two registries may not have one directory."""
+    aliases: dict[str, str] = {}
+    for url in urls:
+        if url.startswith("oci://") and (before := aliases.setdefault(oci_alias(url), url)) != url:
+            reason = f"has the alias of {before}; give it another one: oci://…?alias=NAME"
+            raise InvalidItemError(url, reason)
 
 
 def _listed_url(word: object) -> str:
@@ -367,7 +279,7 @@ def parse_mode(value: object) -> int:
 def parse_token(value: object) -> str:
     """A token that is valid in an HTTP header."""
     text = str(value).strip()
-    if not text or not _plain(text) or len(text) > 8192:
+    if not text or not plain_url(text) or len(text) > 8192:
         raise ValueError("is not a token: it is empty, too long, or has spaces or odd characters")
     return text
 

@@ -188,6 +188,10 @@ class HubSource(ABC):
             self._check_silence()
         return found.id if found else None
 
+    async def models(self) -> list[str] | None:
+        """None: a hub has too many models to list."""
+        return None
+
     async def facts(self, spec: Spec, *, offline: bool = False) -> Mapping[str, str | int]:
         """Properties of a model beside its files, like downloads, by label."""
         repo = repo_of(spec.model)

@@ -195,6 +195,14 @@ class OciRegistry:
                     raise
                 return stored
 
+    async def models(self) -> list[str] | None:
+        """The repositories below the prefix; None if the registry does not list them."""
+        try:
+            names = await self._lists.names("_catalog", "repositories")
+        except (AccessDeniedError, NotFoundError):
+            return None
+        return [name for name in map(self._own, names) if name]
+
     async def facts(self, spec: Spec, *, offline: bool = False) -> Mapping[str, str | int]:
         """Empty: a registry knows nothing of a model beside its versions."""
         return {}

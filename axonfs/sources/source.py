@@ -103,6 +103,10 @@ class Hub(Source, Protocol):
         the name does not exist."""
         ...
 
+    async def models(self) -> list[str] | None:
+        """The names of its models, without the namespace and the alias, if it lists them."""
+        ...
+
     async def facts(self, spec: Spec, *, offline: bool = False) -> Mapping[str, str | int]:
         """Properties of a model that are not part of a version, like downloads, by label."""
         ...

@@ -90,8 +90,10 @@ class HubPaths:
         names: dict[str, Found] = dict.fromkeys(directory.children)
         if path == (OCI,):
             return dict.fromkeys(self._oci.aliases)
+        if path[0] == OCI:
+            names |= dict.fromkeys(await self._oci.repositories(path, wait=True))
         if directory.versions or self._may_be_model(path):
-            known = bool(directory.versions or directory.children)
+            known = bool(names or directory.versions)
             names |= await self._aliases(path, known=known)
         for version in directory.versions:
             names[version] = await self._revision((*path, version))
@@ -104,6 +106,9 @@ class HubPaths:
         """The names in `listing` that are known; waits for no hub."""
         directory = (await self._tree.local()).directory(path)
         names = directory.children | directory.versions
+        if path[0] == OCI:
+            names |= self._oci.aliases if path == (OCI,) else set()
+            names |= await self._oci.repositories(path, wait=False)
         if versions := self._tree.cached_versions("/".join(path)):
             names |= versions.aliases.keys()
         return names

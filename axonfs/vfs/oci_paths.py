@@ -50,6 +50,20 @@ class OciPaths:
             return None
         return await self._tag_or_repository(path)
 
+    async def repositories(self, path: Path, *, wait: bool) -> set[str]:
+        """The next segments of listed repositories below `path`.
+
+        Args:
+            wait: for the registry, if its list is not known.
+        """
+        if len(path) < 2 or hub_of("/".join(path)) not in self._tree.hubs:
+            return set()
+        listed = await self._tree.models_of("/".join(path[:2]), wait=wait)
+        inside = path[2:]
+        split = (tuple(name.split("/")) for name in listed)
+        below = (name for name in split if name[: len(inside)] == inside)
+        return {name[len(inside)] for name in below if len(name) > len(inside)}
+
     async def _tag_or_repository(self, path: Path) -> Found:
         spec = spec_of(path)
         assert spec is not None  # the segments are valid, and there are four or more

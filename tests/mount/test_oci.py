@@ -49,6 +49,8 @@ def test_tags_are_symlinks_to_versions_and_files_come_from_layers(
     mount = start_mount(f"oci://{docker_registry.host}/mount?alias=team")
     assert os.listdir(mount.path / "oci") == ["team"]
     home = mount.path / "oci/team/a/tiny"
+    assert os.listdir(mount.path / "oci/team") == ["a"]
+    assert os.listdir(mount.path / "oci/team/a") == ["tiny"]
     assert os.readlink(home / "1.0") == digest
     assert os.readlink(home / "latest") == digest
     assert (home / "1.0/weights/model.bin").read_bytes() == BODY

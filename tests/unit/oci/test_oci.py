@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from axonfs.errors import MalformedError, UsageError
+from axonfs.names import parse_spec
 from axonfs.oci.challenge import Challenge, chosen
 from axonfs.oci.credentials import Credentials, credentials_of
 from axonfs.oci.manifest import Model, parse
 from axonfs.oci.place import place_of, reference_of, repository_of
-from axonfs.settings.parsers import parse_registry_url
+from axonfs.settings.parsers import parse_registry_url, parse_registry_urls
 from tests.support.dockerregistry import TITLE, Packed, sha256
 
 
@@ -66,6 +67,20 @@ def test_only_this_machine_is_reached_without_tls_unless_the_url_says_so(
 def test_other_urls_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"^has "):
         parse_registry_url(url)
+
+
+def test_two_registries_may_not_have_one_alias() -> None:
+    urls = ["oci://h/a", "oci://h/b?alias=b", "oci://h/c"]
+    with pytest.raises(ValueError, match=r"has the alias of oci://h/a; .*\?alias=NAME"):
+        parse_registry_urls(urls)
+    assert len(parse_registry_urls(urls[:2])) == 2
+
+
+def test_what_docker_writes_is_understood_or_corrected() -> None:
+    digest = "0" * 63 + "1"
+    assert parse_spec(f"oci/a/b@sha256:{digest}").version == f"sha256-{digest}"
+    with pytest.raises(UsageError, match=r"write oci/a/b@1\.0$"):
+        parse_spec("oci/a/b:1.0")
 
 
 def test_a_reference_has_a_repository_and_a_tag() -> None:
