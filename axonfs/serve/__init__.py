@@ -1,8 +1,9 @@
 """`axonfs registry serve`: the built-in HTTP server of a registry directory.
 
 Registry side: beside the mount, below the commands. It serves the files that any static web server
-would serve, the registry's web page, `api/v1/search` and `/healthz`. One thread per connection.
-docs/development.md has the reasons for a server of our own.
+would serve, the registry's web page, `api/v1/search` and `/healthz`; and with tokens it takes
+uploads (`publishing`), with which it changes the registry by `axonfs.publish`. One thread per
+connection. docs/development.md has the reasons for a server of our own.
 """
 
 from axonfs.serve.access import Access

@@ -8,7 +8,6 @@ thread.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 
 from axonfs.formats.layout import INDEX, MODELS
@@ -51,7 +50,7 @@ def _secret(header: str, *, browser: bool) -> str | None:
     if scheme.lower() == "basic" and browser:
         try:
             pair = base64.b64decode(value.strip(), validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:
             return None
         return pair.partition(":")[2]
     return None

@@ -34,9 +34,11 @@ from axonfs.formats.layout import (
     MODELS,
     SIGNATURES_NAME,
     YANKED_NAME,
+    manifest_key,
     signatures_key,
     table_key,
     version_home,
+    versions_key,
 )
 from axonfs.formats.listing import listing_json, listing_of
 from axonfs.formats.manifest import (
@@ -229,9 +231,11 @@ class Publishing:
             self._registry.storage.delete(signatures_key(spec))
 
     def remove(self, spec: Spec) -> None:
-        """Remove a version."""
+        """Remove a version; do nothing if the registry knows no version of its model."""
         with _faults(), self._entering:
-            self._registry.remove(spec)
+            known = (manifest_key(spec), versions_key(spec.model))
+            if any(self._registry.storage.size(key) is not None for key in known):
+                self._registry.remove(spec)
 
 
 def _check_listed(manifest: Manifest) -> None:
