@@ -230,7 +230,7 @@ class Registry:
         return before == undo
 
     def mark_yanked(self, spec: Spec) -> None:
-        """Yank a published version; `mend_lists` has to follow."""
+        """Yank a version that is published, or will be; `mend_lists` has to follow."""
         self.storage.put(yanked_key(spec), b"")
 
     def remove(self, spec: Spec) -> None:

@@ -238,7 +238,11 @@ class _Copy:
             add(self._target, manifest, signatures)
 
     def _enter(self, manifest: Manifest, *, yanked: bool) -> None:
+        # First, so that no list names it; a server that keeps lists yanks what is published.
+        early = yanked and not self._target.storage.keeps_lists
+        if early:
+            self._target.mark_yanked(self._spec)
         if earlier := self._target.enter(manifest):
             self._check_same(manifest, earlier)
-        if yanked:
+        if yanked and not early:
             self._target.mark_yanked(self._spec)

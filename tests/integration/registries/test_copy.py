@@ -250,6 +250,7 @@ def test_killed_before_each_of_its_writes(tmp_path: Path) -> None:
                 break
             except DeathError:
                 pass
+            assert target.specs().get(parse_spec(NEW), True), "what is yanked is so from the start"
             if (mirror / INDEX).exists():
                 assert {fault.error.what[:10] for fault in check(written).faults} == set()
             copy(reader, target, specs, copied=bool, failed=never)
