@@ -50,7 +50,25 @@ def s3_url(text: str) -> str:
 
 def s3_options(query: str) -> dict[str, str]:
     """The options in the query of an s3 URL."""
-    return dict(_options(query, S3_OPTIONS))
+    found = dict(_options(query, S3_OPTIONS))
+    if "endpoint_url" in found and not _is_endpoint(found["endpoint_url"]):
+        raise ValueError("has an endpoint_url that is no http or https URL of a server")
+    return found
+
+
+def _is_endpoint(text: str) -> bool:
+    """Whether it is the URL of a server, without credentials."""
+    try:
+        parts = urlsplit(text)
+        plain = parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+    return plain and bool(
+        parts.scheme in ("http", "https")
+        and parts.hostname
+        and "@" not in parts.netloc
+        and not (parts.query or parts.fragment)
+    )
 
 
 def _options(query: str, known: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:

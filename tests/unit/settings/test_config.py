@@ -162,6 +162,8 @@ def test_a_registry_is_a_bucket_or_a_directory_too(
         ("s3://key:secret@models/x", "no valid bucket"),
         ("s3://models/a b", "percent-encoded"),
         ("s3://models/a/%2e%2e/b", "has . or .. in its path"),
+        ("s3://models?endpoint_url=h:9", "an endpoint_url that is no http or https URL"),
+        ("s3://models?endpoint_url=http://key:secret@h", "an endpoint_url that is no http"),
         ("s3://models?sse=rot13", "invalid sse; allowed: AES256, aws:kms"),
         ("s3://models?region", "malformed query"),
         ("s3://models?color=red", "unknown option; options: profile, region"),
