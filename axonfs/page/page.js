@@ -22,8 +22,8 @@ function route() {
     // A malformed escape names no model.
   }
   if (path.startsWith("?")) return { query: path.slice(1).trim() };
-  const [name, version] = path.replace(/^\//, "").split("@", 2);
-  return { name, version };
+  const [name, version] = path.replace(/^\/|\/$/g, "").split("@", 2);
+  return { name, version: version === "latest" ? undefined : version };
 }
 
 function view(signal) {

@@ -130,8 +130,11 @@ def test_a_version_has_its_facts_files_and_other_versions(tab: Page, registry: P
         assert tab.text("h1") == "acme/tiny 1.9.0"
         assert tab.run("document.querySelector('.readme').hidden")
         assert tab.text("title") == "nlp/acme/tiny 1.9.0 · Model registry"
-        tab.go("#/vision")
-        assert tab.texts(".row .name") == ["net"]
+        for fragment in ("#/vision", "#/vision/"):
+            tab.go(fragment)
+            assert tab.texts(".row .name") == ["net"]
+        tab.go("#/nlp/acme/tiny@latest")
+        assert tab.text("h1") == "acme/tiny 1.10.0 latest"
         tab.go("#/nlp/none@1")
         assert "The registry's index has no nlp/none@1" in tab.text()
 
