@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 
-from axonfs.errors import AccessDeniedError, AxonError, UnavailableError
-from axonfs.http_client import Answer
+from axonfs.errors import AccessDeniedError, AxonError, UnavailableError, VanishedError
+from axonfs.http_client import Answer, shown
+from axonfs.http_client.faults import fault
 from axonfs.names import plain
+
+MAX_TEXT = 200
 
 
 def said_of(body: bytes) -> str:
-    """The code and the message of a registry's error, for people; empty if it has none."""
+    """The code and the message of a registry's error, for people; empty if it has none.
+
+    A proxy before it may answer in plain text.
+    """
+    if body[:1] not in (b"{", b"<"):
+        return plain(body[:MAX_TEXT].decode("utf-8", "replace"))
     try:
         found = json.loads(body)
         first = found["errors"][0]
@@ -42,6 +50,13 @@ def refusal(answer: Answer, body: bytes, what: str) -> AxonError:
     """The error for an answer to a write that is not the expected one."""
     said = said_of(body)
     text = f"the registry answered {answer.status} to {what}" + (f" ({said})" if said else "")
-    error = answer.fault(UnavailableError, text, transient=answer.status >= 500)
-    error.transient = error.transient or answer.status in (408, 429)
+    transient = answer.status >= 500 or answer.status in (408, 429)
+    error = answer.fault(UnavailableError, text, transient=transient)
+    error.hint = error.hint or "check the URL; ?plain_http=no or yes says whether to use TLS"
     return error
+
+
+def without_layer(answer: Answer) -> VanishedError:
+    """The error for a registry that lacks a blob which a manifest names."""
+    what, hint = "the registry does not have the layer", "publish the model again"
+    return fault(VanishedError, what, shown(answer.url), hint=hint)

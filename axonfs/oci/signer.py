@@ -16,6 +16,7 @@ from axonfs.errors import AxonError, UsageError
 from axonfs.http_client import Answer, Calls, Limits, Signed, Trust, split_url
 from axonfs.names import printable
 from axonfs.oci.credentials import Credentials
+from axonfs.oci.faults import refusal, without_layer
 from axonfs.oci.place import Place, is_local, place_of, repository_of
 from axonfs.oci.tokens import Host
 
@@ -97,6 +98,10 @@ class OciSigner:
                 return True
             if answer.status == 403:
                 raise host.denied(scope, answer, said)
+            if answer.status == 404 and "/blobs/" in url:
+                raise without_layer(answer)
+            if answer.status == 400:
+                raise refusal(answer, said, "a request")
         except AxonError:
             if mirror is None:
                 raise

@@ -33,7 +33,8 @@ TRIES = 3  # of one request, with other log-ins
 # Answers by which registries say that they take no blob in pieces.
 _NO_PIECES = frozenset({400, 404, 405, 411, 415, 416, 501})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_STORED = frozenset({200, 201, 202, 204})
+# Nothing else: a web page that a proxy answers with has 200.
+_BEGUN, _TAKEN_IN, _CREATED = frozenset({202}), frozenset({201, 202, 204}), frozenset({201})
 _TAKEN = re.compile(r"(?:bytes=)?0-(\d{1,19})")
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
@@ -112,7 +113,7 @@ class Repository:
         url, expected = f"{self._root}/blobs/sha256:{digest}", _REDIRECTS | {200, 404}
         said = self._retried(lambda: self._ask("HEAD", url, expected, "a question for a blob"))
         if said.answer.status == 200:
-            return said.answer.headers.get("content-length") in (str(size), None)
+            return said.answer.headers.get("content-length") == str(size)
         return said.answer.status in _REDIRECTS  # to the storage that has it
 
     def manifest(self, reference: str) -> bytes | None:
@@ -125,7 +126,7 @@ class Repository:
     def put_manifest(self, tag: str, raw: bytes) -> None:
         """Let `tag` name this manifest, whose blobs the registry has."""
         url, headers = f"{self._root}/manifests/{tag}", {"Content-Type": IMAGE}
-        self._retried(lambda: self._ask("PUT", url, _STORED, "the manifest", headers, raw))
+        self._retried(lambda: self._ask("PUT", url, _CREATED, "the manifest", headers, raw))
 
     def put_bytes(self, digest: str, body: bytes) -> None:
         """Store a small blob."""
@@ -149,7 +150,7 @@ class Repository:
     def _put_whole(self, digest: str, content: Part | bytes) -> None:
         url = _with_digest(self._began().url, digest)
         try:
-            self._ask("PUT", url, _STORED, "a blob", _OCTETS, content)
+            self._ask("PUT", url, _CREATED, "a blob", _OCTETS, content)
         except AxonError:
             if isinstance(content, Part):
                 content.take_back()
@@ -166,7 +167,7 @@ class Repository:
             self._retried(lambda: self._put_piece(upload, size, file, sent))
         unfinished.forget()  # if the registry refuses the whole, all of it has to be sent again
         url = _with_digest(upload.url, digest)
-        self._retried(lambda: self._ask("PUT", url, _STORED, "the end of a blob", _OCTETS))
+        self._retried(lambda: self._ask("PUT", url, _CREATED, "the end of a blob", _OCTETS))
 
     def _put_piece(self, upload: _Upload, size: int, file: int, sent: Sent) -> None:
         """Send the next piece."""
@@ -178,7 +179,7 @@ class Repository:
         headers = {**_OCTETS, "Content-Range": f"{part.start}-{part.stop - 1}"}
         upload.certain = False
         try:
-            said = self._ask("PATCH", upload.url, _STORED, "a piece of a blob", headers, part)
+            said = self._ask("PATCH", upload.url, _TAKEN_IN, "a piece of a blob", headers, part)
         except AxonError as exc:
             part.take_back()
             if exc.status in _NO_PIECES and part.start == 0:
@@ -203,7 +204,7 @@ class Repository:
 
     def _began(self) -> _Upload:
         url = f"{self._root}/blobs/uploads/"
-        return _Upload(_location(self._ask("POST", url, _STORED, "the beginning of an upload")))
+        return _Upload(_location(self._ask("POST", url, _BEGUN, "the beginning of an upload")))
 
     def _retried(self, call: Callable[[], T]) -> T:
         """The result of `call`, which is called again after a transient fault."""

@@ -138,7 +138,8 @@ def _tagged(target: Repository, tag: str) -> _Tagged | None:
     try:
         found = parse(raw)
     except MalformedError as exc:
-        raise AxonError(f"the tag names something else: {exc.what}", hint=_OTHER_TAG) from exc
+        what = f"what the tag names is no model: {exc.what}"
+        raise AxonError(what, hint=exc.hint or _OTHER_TAG) from exc
     if isinstance(found, str):
         raise AxonError("the tag names an index of manifests", hint=_OTHER_TAG)
     return _Tagged(digest_of(raw), found)

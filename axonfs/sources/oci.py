@@ -24,7 +24,6 @@ from axonfs.errors import (
     NotFoundError,
     UnavailableError,
     UsageError,
-    VanishedError,
     naming,
 )
 from axonfs.formats import leftout
@@ -257,11 +256,8 @@ class OciRegistry:
         blob = model.config
         if not 2 < blob.size <= MAX_CONFIG_BYTES or "json" not in blob.media_type:
             return b""
-        try:
-            url = f"{self._root}{repository}/blobs/sha256:{blob.digest}"
-            return await self._proven(url, blob.digest, blob.size)
-        except NotFoundError as exc:
-            raise VanishedError("the registry does not have the config of the manifest") from exc
+        url = f"{self._root}{repository}/blobs/sha256:{blob.digest}"
+        return await self._proven(url, blob.digest, blob.size)
 
     async def _proven(self, url: str, digest: str, limit: int) -> bytes:
         fetched = await self._documents.get(url, limit=limit)
@@ -307,7 +303,8 @@ class OciRegistry:
             NotFoundError: the registry does not list its repositories.
         """
         words = query.casefold().split()
-        names = await self._repositories(query)
+        with naming(source=self.name):
+            names = await self._repositories(query)
         found = [name for name in map(self._own, names) if name and all(w in name for w in words)]
         listed = [Listing(Spec(OCI, f"{self._place.alias}/{name}", LATEST)) for name in found]
         return ranked(listed, query)[:FOUND]

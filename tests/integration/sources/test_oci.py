@@ -172,7 +172,7 @@ async def test_blobs_may_be_behind_signed_urls_which_expire_and_get_no_token(
     assert all("authorization" not in seen.headers for seen in tiny.storage.requests)
 
 
-async def test_a_registry_that_names_a_server_of_tokens_without_tls_gets_no_password(
+async def test_a_registry_that_names_no_usable_server_of_tokens_gets_no_password(
     tiny: TinyOci, opened: Opened, docker: Path
 ) -> None:
     log_in(docker, tiny.host)

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from axonfs.errors import MalformedError, UsageError
+from axonfs.errors import MalformedError, UnavailableError, UsageError
+from axonfs.http_client import Answer, Trust
 from axonfs.names import parse_spec
 from axonfs.oci.challenge import Challenge, chosen
 from axonfs.oci.credentials import Credentials, credentials_of
 from axonfs.oci.manifest import Model, parse
 from axonfs.oci.place import place_of, reference_of, repository_of
+from axonfs.oci.tokens import Host
 from axonfs.settings.parsers import parse_registry_url, parse_registry_urls
 from tests.support.dockerregistry import TITLE, Packed, sha256
 
@@ -160,6 +162,15 @@ def test_a_credential_helper_is_asked(docker: Path, monkeypatch: pytest.MonkeyPa
 def test_a_malformed_file_has_no_credentials(docker: Path, text: str) -> None:
     (docker / "config.json").write_text(text)
     assert credentials_of("h") is None
+
+
+def test_a_password_is_not_sent_in_the_clear(docker: Path) -> None:
+    write(docker, {"auths": {"registry.example.com": {"auth": "YTpi"}}})
+    realm = {"www-authenticate": 'Bearer realm="http://tokens.example.com/",service="s"'}
+    refusal = Answer("https://registry.example.com/v2/", 401, realm)
+    host = Host("registry.example.com", Trust(), plain_http=False)
+    with pytest.raises(UnavailableError, match=r"tokens\.example\.com.*not encrypted"):
+        host.refused("repository:a:pull", None, refusal, b"")
 
 
 def test_the_layouts_of_modelpack_kitops_and_oras() -> None:
