@@ -26,6 +26,7 @@ import time
 from http import HTTPStatus
 from urllib.parse import unquote
 
+from axonfs.errors import UnavailableError
 from axonfs.formats.chunktable import table_bytes
 from axonfs.formats.layout import YANKED_NAME, signatures_key
 from axonfs.formats.manifest import MAX_CHUNKS, MAX_MANIFEST_BYTES, MIN_CHUNK_SIZE
@@ -81,13 +82,18 @@ class WritingHandler(RegistryHandler):
             elif self._admitted(writes=True):
                 self._check_length()
                 self._route(path)
+        except UnavailableError as exc:  # a file of the registry cannot be read now
+            self._refuse_with(RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, exc.what, retry_after=1))
         except RefusedError as exc:
-            self._settle_connection()
-            more = {} if exc.retry_after is None else {"Retry-After": str(exc.retry_after)}
-            body = f"{exc.status.value} {exc.what}\n".encode()
-            self.answer(exc.status, body, more=more)
+            self._refuse_with(exc)
         if self.close_connection:
             self._linger()
+
+    def _refuse_with(self, exc: RefusedError) -> None:
+        self._settle_connection()
+        more = {} if exc.retry_after is None else {"Retry-After": str(exc.retry_after)}
+        body = f"{exc.status.value} {exc.what}\n".encode()
+        self.answer(exc.status, body, more=more)
 
     def _refuse_all(self) -> None:
         if self.command in ("GET", "HEAD"):

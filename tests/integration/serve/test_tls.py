@@ -6,9 +6,11 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -116,6 +118,23 @@ def test_a_renewed_certificate_is_used_once_both_files_fit(
         with pytest.raises(ssl.SSLCertVerificationError):
             connect(server, authority)
         assert get(old, MANIFEST).startswith(b"HTTP/1.1 200 ")
+
+
+def test_the_command_loads_a_certificate_again_on_a_signal(
+    registry: Path, authority: Authority
+) -> None:
+    cert, key = pair(authority)
+    command = [sys.executable, "-m", "axonfs", "registry", "serve", str(registry)]
+    command += ["--port", "0", "--cert", str(cert), "--key", str(key)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as serving:
+        assert serving.stdout
+        assert serving.stderr
+        assert serving.stdout.readline().startswith("serving https://127.0.0.1:")
+        serving.send_signal(signal.SIGHUP)
+        assert serving.stderr.readline().startswith("the certificate is loaded again from ")
+        serving.terminate()
+        assert serving.wait() == 0
 
 
 def wait_until(holds: object) -> None:
