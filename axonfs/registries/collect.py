@@ -3,7 +3,7 @@
 A publisher stores objects, chunk tables and signatures first, and the manifest that they belong to
 last. So a file that no manifest names may belong to a publish that is under way:
 
-* `gc` keeps files that were written less than MIN_AGE ago.
+* `gc` keeps files that were written less than MIN_AGE ago, by the storage's clock.
 * It looks for new manifests right before it removes files.
 * A publisher may have found an older object in the registry, and so not stored it again, or need
   longer than MIN_AGE. It looks right before and right after it enters its manifest whether all
@@ -140,9 +140,10 @@ def gc(
         removed: called with each file that is, or would be, removed.
     """
     names, found = Names(registry), Collected()
+    latest = registry.storage.now() - MIN_AGE
     files = unnamed(registry, names)
     for listed in files:
-        if listed.age < MIN_AGE:
+        if listed.modified > latest:
             found.young += 1
             continue
         if not dry_run:

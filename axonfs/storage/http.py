@@ -116,9 +116,15 @@ class HttpStorage:
         )
 
     def list(self, prefix: str) -> Iterator[Listed]:
+        raise self._unlisted()
+
+    def now(self) -> float:
+        raise self._unlisted()
+
+    def _unlisted(self) -> AccessDeniedError:
         what = "the files of a registry cannot be listed over HTTP"
         hint = "run the command on the server, with the registry's directory"
-        raise AccessDeniedError(what, source=self.name, hint=hint)
+        return AccessDeniedError(what, source=self.name, hint=hint)
 
     @contextlib.contextmanager
     def upload(self, fd: int, sent: Callable[[int], object]) -> Iterator[HttpUpload]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,14 @@ class S3Storage:
             if not page.get("IsTruncated"):
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def now(self) -> float:
+        page = self._call("list_objects_v2", None, Prefix=self._place.prefix, MaxKeys=1)
+        date = page["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+        try:
+            return parsedate_to_datetime(date).timestamp()
+        except ValueError:  # S3 sends a date with every answer; another store may not
+            return time.time()
 
     @contextlib.contextmanager
     def upload(self, fd: int, sent: Callable[[int], object]) -> Iterator[S3Upload]:

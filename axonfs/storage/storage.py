@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
@@ -18,16 +17,11 @@ class Content(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """One file in a listing; `modified` in unix seconds."""
+    """One file in a listing; `modified` in unix seconds, by the storage's clock."""
 
     key: str
     size: int
     modified: float
-
-    @property
-    def age(self) -> float:
-        """Seconds since the file was written, by this machine's clock."""
-        return time.time() - self.modified
 
 
 class Upload(Protocol):
@@ -93,6 +87,15 @@ class Storage(Protocol):
 
     def list(self, prefix: str) -> Iterator[Listed]:
         """The files whose keys begin with `prefix`, which ends with a slash or is empty.
+
+        Raises:
+            AccessDeniedError: the storage does not let this user list its files.
+        """
+        ...
+
+    def now(self) -> float:
+        """Unix seconds by the clock that gives files their times: another machine's, for a bucket
+        and for a directory on a network file system.
 
         Raises:
             AccessDeniedError: the storage does not let this user list its files.
