@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from axonfs.errors import AccessDeniedError, MalformedError, NotFoundError
 from axonfs.formats.layout import (
+    INDEX,
     MODELS,
     SIGNATURES_NAME,
     digest_of,
@@ -138,7 +139,14 @@ def gc(
     Args:
         dry_run: only count them.
         removed: called with each file that is, or would be, removed.
+
+    Raises:
+        NotFoundError: there is no registry, or only a part of one.
     """
+    if registry.storage.size(INDEX) is None:
+        what = "the registry has no index.json, so nothing is removed"
+        hint = "check the path; axonfs registry check --repair, or a publish, writes it anew"
+        raise NotFoundError(what, source=registry.storage.name, hint=hint)
     names, found = Names(registry), Collected()
     latest = registry.storage.now() - MIN_AGE
     files = unnamed(registry, names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from axonfs.errors import AccessDeniedError, AxonError
 from axonfs.formats.layout import INDEX, MODELS, manifest_key, object_key, table_key, versions_key
-from axonfs.formats.listing import parse_index, parse_versions, parse_yanked
+from axonfs.formats.listing import parse_index, parse_versions, parse_yanked, render_index
 from axonfs.formats.manifest import Manifest, parse_manifest
 from axonfs.names import parse_spec
 from axonfs.publish import publish
@@ -240,7 +241,7 @@ def test_gc_removes_nothing_where_it_may_not_read_or_list_manifests(registry: Pa
                 raise AccessDeniedError("the store answered 403", source=self.name)
             return super().list(prefix)
 
-    (registry / INDEX).unlink()
+    (registry / INDEX).write_bytes(render_index([]))
     age(registry)
     for storage, what in ((Unreadable(registry), "may not read it"), (Unlisted(registry), "403")):
         with pytest.raises(AccessDeniedError, match=what):
@@ -251,7 +252,7 @@ def test_gc_removes_nothing_where_it_may_not_read_or_list_manifests(registry: Pa
 def test_a_directory_that_cannot_be_read_is_a_fault_and_not_empty(
     run: Run, registry: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (registry / INDEX).unlink()
+    (registry / INDEX).write_bytes(render_index([]))
     age(registry)
     scandir = os.scandir
 
@@ -267,6 +268,18 @@ def test_a_directory_that_cannot_be_read_is_a_fault_and_not_empty(
     assert f"{registry}/api/v1/models/nlp: Permission denied" in done.err
     monkeypatch.undo()
     assert len(list((registry / "objects").rglob("*"))) == before
+
+
+def test_gc_removes_nothing_without_an_index(run: Run, registry: Path, tmp_path: Path) -> None:
+    """Then this is no registry, or its manifests may be lost with the index."""
+    age(registry)
+    shutil.rmtree(registry / "api")
+    before = contents(registry)
+    for path in (registry, tmp_path / "typo"):
+        done = run("registry", "gc", path)
+        assert done.code == 1
+        assert "the registry has no index.json, so nothing is removed" in done.err
+    assert contents(registry) == before
 
 
 def test_gc_knows_a_version_that_the_storage_does_not_list_yet(registry: Path) -> None:
