@@ -85,7 +85,10 @@ def _resolved(reader: Reader, wanted: Wanted) -> Spec:
     if listed and wanted.constraint:
         version = wanted.constraint.highest(listed.usable)
     if version is None:
-        raise NotFoundError(f"the registry has no version of it that {wanted} allows", spec=model)
+        what = f"the registry has no version of it that {wanted} allows"
+        if listed is None:
+            what = "the registry does not have this model"
+        raise NotFoundError(what, spec=model, source=reader.name)
     assert version != LATEST  # the parser of lists drops it
     return Spec(wanted.spec.namespace, wanted.spec.name, version)
 

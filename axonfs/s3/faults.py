@@ -45,6 +45,7 @@ ELSEWHERE = frozenset(
         "TemporaryRedirect",
     }
 )
+ARCHIVED = "InvalidObjectState"  # such as S3 Glacier's
 TRANSIENT = frozenset({"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown"})
 _TAG = r"<{0}>\s*([^<]{{1,500}}?)\s*</{0}>"
 _CODE, _MESSAGE, _REGION = (
@@ -123,9 +124,14 @@ class Refusal:
         if self.code in ELSEWHERE:
             what = f"the bucket is in another region or at another endpoint ({self.code})"
             return _made(UnavailableError, what, source, "set AWS_REGION, or ?region= in the URL")
+        if self.code == ARCHIVED:
+            hint = "restore it there first"
+            return _made(
+                UnavailableError, "the store has moved the file into an archive", source, hint
+            )
         if self.status in (401, 403):
             hint = CREDENTIALS if anonymous else "the account's policy does not allow it"
-            what = f"the store answered {self.status} ({self.code or 'without a code'})"
+            what = f"the store answered {self.status} ({self._refused or 'without a code'})"
             return _denied(what, source, hint, self.status)
         if self.absent or not self.code:
             return None
@@ -134,6 +140,11 @@ class Refusal:
         error.status, error.overloaded = self.status, self.code == "SlowDown"
         error.transient = self.status >= 500 or self.code in TRANSIENT
         return error
+
+    @property
+    def _refused(self) -> str:
+        """The store's code, and what it says of the permission that lacks: of its own KMS, too."""
+        return f"{self.code}: {printable(self.message)}" if "arn:" in self.message else self.code
 
     def _credentials(self, source: str) -> AxonError:
         """The error for credentials that never may read anything: the status is 401, since a 403

@@ -14,6 +14,7 @@ from axonfs.errors import AccessDeniedError, AxonError, UnavailableError, UsageE
 from axonfs.http_client import Bodies, Documents, Limits, Location, Routes
 from axonfs.names import parse_spec
 from axonfs.publish import publish
+from axonfs.s3 import Refusal as S3Refusal
 from axonfs.s3 import S3Signer, place_of
 from axonfs.sources import RegistrySource
 from axonfs.sources.registry import _rebased
@@ -128,6 +129,7 @@ async def test_credentials_that_expire_are_renewed_in_the_middle_of_a_read(
         ),
         (Refusal(301, "PermanentRedirect"), r"in another region .*; set AWS_REGION"),
         (Refusal(404, "NoSuchBucket"), r"there is no bucket 'models' .*; check its name"),
+        (Refusal(403, "InvalidObjectState"), r"moved the file into an archive .*; restore it"),
     ],
 )
 async def test_a_refusal_says_what_to_do(
@@ -283,3 +285,10 @@ def test_no_manifest_has_a_request_for_another_bucket_signed() -> None:
     assert _rebased("s3://private/x", "http://r/", "http://r/") is None
     assert _rebased("packages/x", "http://r/", base) == "s3://models/reg/packages/x"
     assert _rebased("http://r/packages/x", "http://r/", base) == "s3://models/reg/packages/x"
+
+
+def test_a_permission_that_lacks_is_named_if_the_store_names_it() -> None:
+    """As for the key of its own KMS, without which a file may be listed and not read."""
+    said = "User: arn:aws:iam::1:user/me is not authorized to perform: kms:Decrypt"
+    error = S3Refusal(403, "AccessDenied", said, "", "").error("s3://b/k", anonymous=False)
+    assert "403 (AccessDenied: User: arn:aws:iam::1:user/me is not" in str(error)
