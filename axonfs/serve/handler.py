@@ -119,12 +119,12 @@ class RegistryHandler(BaseHTTPRequestHandler):
             self.answer(status, b"503 cannot read the file now\n", more={"Retry-After": "1"})
 
     def _answer_path(self, path: str, query: str) -> None:
-        if path in ("/", f"/{PAGE}"):
-            self.answer(HTTPStatus.OK, page(), CONTENT_TYPE)
-        elif path == "/healthz":
+        if path == "/healthz":
             self._answer_health()
         elif not self._admitted():
             pass
+        elif path in ("/", f"/{PAGE}"):
+            self.answer(HTTPStatus.OK, page(), CONTENT_TYPE)
         elif path == "/api/v1/search":
             words = parse_qs(query, errors="replace", max_num_fields=10).get("q", [""])[0]
             found = self.server.resources.search(words, self._readable)

@@ -14,7 +14,9 @@ from axonfs.formats.manifest import parse_manifest
 from axonfs.names import parse_spec
 from axonfs.publish import publish
 from axonfs.publish.registry import Registry
+from axonfs.serve import Access, Tokens
 from axonfs.storage import Directory
+from tests.integration.serve.test_access import running_with, token
 from tests.support.browser import Page
 from tests.support.nginx import nginx
 from tests.support.registry import RegistryServer, make_model
@@ -251,3 +253,13 @@ def test_damaged_files_are_named(tab: Page, registry: Path) -> None:
             manifest.write_text(text)
             tab.open(f"{server.url}/#/nlp/acme/tiny")
             assert "The files cannot be shown: the manifest" in tab.text(".notice")
+
+
+def test_a_private_registry_asks_for_the_token(tab: Page, registry: Path, tmp_path: Path) -> None:
+    """As the password; the namespaces that the token may not read are not there."""
+    tokens = tmp_path / "server-tokens.yaml"
+    secret = token(tokens, "reader", read="nlp")
+    with running_with(registry, Access(Tokens(tokens), private=True)) as server:
+        tab.open(server.url.replace("//", f"//me:{secret}@"))
+        assert "1 model, 3 versions" in tab.text()
+        assert "acme/tiny" in tab.text()
