@@ -10,12 +10,19 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NoReturn
 
-from axonfs.errors import AccessDeniedError, AxonError, NoSpaceError, UnsupportedError
+from axonfs.errors import (
+    AccessDeniedError,
+    AxonError,
+    DeadlineError,
+    NoSpaceError,
+    UnsupportedError,
+)
 from axonfs.formats.chunktable import ChunkTable, decode_table
 from axonfs.formats.layout import digest_of, table_key
 from axonfs.http_client import Limits, Trust, Writer, Written, shown
@@ -26,6 +33,10 @@ from axonfs.storage.parts import AT_ONCE, part_size, parts_of, read_part, result
 from axonfs.storage.storage import Content, Listed
 
 MAX_PARTS = 1 << 20
+# The server answers 202 while it compares an object. It may take COMPARE_SECONDS, and one more for
+# each COMPARE_RATE bytes.
+COMPARE_SECONDS, COMPARE_RATE = 300.0, 4 << 20
+COMPARE_PAUSE = 0.1
 ROUNDS = 3  # of the missing parts of an object; another publisher's end of it may drop them
 _NO_UPLOADS = frozenset({200, 404, 405, 501})
 _NO_TOKEN = "to add a token: axonfs registry add URL --with-token, or set AXONFS_TOKEN"
@@ -162,11 +173,17 @@ class HttpStorage:
 
         Raises:
             PartsError: the server lacks parts of it.
+            DeadlineError: it does not come to an end.
         """
-        while True:
+        seconds = COMPARE_SECONDS + table.size / COMPARE_RATE
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
             found = self._send("POST", _upload_key(digest, table), (200, 201, 202), table.encode())
-            if found.status != 202:  # the server still compares
+            if found.status != 202:
                 return found.status == 201
+            time.sleep(COMPARE_PAUSE)
+        what = f"the server has compared an object with its digests for {seconds:.0f} s"
+        raise DeadlineError(what, source=self.name, hint="see the server's log and its disk")
 
     def _send(
         self,

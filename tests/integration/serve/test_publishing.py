@@ -16,8 +16,17 @@ from pathlib import Path
 
 import pytest
 
+import axonfs.serve.publishing
 import axonfs.serve.uploads
-from axonfs.errors import AccessDeniedError, AxonError, NoSpaceError, UnsupportedError, UsageError
+import axonfs.storage.http
+from axonfs.errors import (
+    AccessDeniedError,
+    AxonError,
+    DeadlineError,
+    NoSpaceError,
+    UnsupportedError,
+    UsageError,
+)
 from axonfs.formats.chunktable import ChunkTable, chunk_digest
 from axonfs.formats.layout import manifest_key, object_key, signatures_key, table_key
 from axonfs.formats.listing import parse_index
@@ -207,6 +216,25 @@ def test_an_answer_that_is_lost_is_asked_for_again(
         model = make_model(tmp_path / "model", {"a": 1000})
         assert not publish(model, parse_spec(SPEC), storage(server, secret)).already
     assert len(lost) == 5, "two objects in one part each, and the manifest"
+
+
+def test_a_comparison_that_takes_long_is_waited_for(
+    server: RegistryServer,
+    registry: Path,
+    secret: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """But not for ever."""
+    monkeypatch.setattr(axonfs.serve.publishing, "PATIENCE", 0.0)
+    model = make_model(tmp_path / "model", {"a": 8 << 20})
+    publish(model, parse_spec(SPEC), storage(server, secret))
+    assert MANIFEST[1:] in written(registry)
+    monkeypatch.setattr(axonfs.serve.publishing.Publishing, "settle", lambda *_: None)
+    monkeypatch.setattr(axonfs.storage.http, "COMPARE_SECONDS", 0.2)
+    (model / "a").write_bytes(b"new")
+    with pytest.raises(DeadlineError, match="has compared an object with its digests for 0 s"):
+        publish(model, parse_spec("nlp/tiny@1.1.0"), storage(server, secret))
 
 
 def test_a_token_is_for_its_namespaces(
