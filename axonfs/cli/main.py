@@ -10,6 +10,8 @@ import errno
 import importlib
 import os
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -50,6 +52,7 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "doctor:doctor",
     "version": "version:version",
 }
+LEAVE_SECONDS = 2.0  # for threads to remove temporary files after Ctrl-C
 # Commands that only the program itself runs.
 INTERNAL: Mapping[str, str] = {"worker": "mount:worker"}
 
@@ -101,7 +104,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         warn_deferred()
     fault = streams.finish()
-    return _unwritten(fault) or code if fault else code
+    code = _unwritten(fault) or code if fault else code
+    if argv is None and code == StoppedError.exit_code:
+        _leave(code)
+    return code
+
+
+def _leave(code: int) -> None:
+    """End the process without threads that wait for a server; give the others a moment."""
+    deadline = time.monotonic() + LEAVE_SECONDS
+    others = [one for one in threading.enumerate() if one is not threading.main_thread()]
+    for thread in (one for one in others if not one.daemon):
+        thread.join(max(0.0, deadline - time.monotonic()))
+        if thread.is_alive():
+            with suppress(OSError, ValueError):
+                sys.stderr.flush()
+            os._exit(code)
 
 
 def _cause(exc: BaseException) -> BaseException:

@@ -12,7 +12,6 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from axonfs.errors import (
@@ -59,6 +58,7 @@ from axonfs.formats.manifest import (
     parse_manifest,
 )
 from axonfs.names import HUB_NAMESPACES, Spec, printable
+from axonfs.publish.together import pool
 from axonfs.publish.webpage import write_page
 from axonfs.storage import Storage, Upload
 
@@ -114,7 +114,7 @@ class Registry:
         Raises:
             AxonError: `gc` has removed one of them meanwhile.
         """
-        with ThreadPoolExecutor(CHECKS) as threads:
+        with pool(CHECKS, "look") as threads:
             found = list(threads.map(self.has, manifest.files))
         for entry, kept in zip(manifest.files, found, strict=True):
             if not kept:

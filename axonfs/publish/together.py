@@ -5,9 +5,10 @@ Below the publishers. Blocking.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TypeVar
@@ -28,6 +29,19 @@ class PublishProgress:
     bytes_done: int
     bytes: int
     path: str
+
+
+@contextlib.contextmanager
+def pool(count: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """Threads that have ended at the end of the block. After an exception in it queued jobs never
+    start. After an interrupt nobody waits for running ones: they may wait for a server."""
+    made = ThreadPoolExecutor(count, thread_name_prefix=name)
+    try:
+        yield made
+    except BaseException as exc:
+        made.shutdown(wait=isinstance(exc, Exception), cancel_futures=True)
+        raise
+    made.shutdown()
 
 
 class Together:
@@ -53,20 +67,18 @@ class Together:
         the threads end together."""
         order = sorted(range(len(self._files)), key=lambda at: self._files[at].size, reverse=True)
         threads = min(MAX_THREADS, os.cpu_count() or 1, len(order))
-        with ThreadPoolExecutor(threads, thread_name_prefix="publish") as pool:
-            try:
-                jobs = {at: pool.submit(step, self._files[at]) for at in order}
+        try:
+            with pool(threads, "publish") as workers:
+                jobs = {at: workers.submit(step, self._files[at]) for at in order}
                 wait(jobs.values(), return_when=FIRST_EXCEPTION)
                 failed = [job for job in jobs.values() if job.done() and job.exception()]
                 for job in failed:
+                    self._stopped = True
                     job.result()
                 return [jobs[at].result() for at in range(len(self._files))]
-            except BaseException:
-                # Also after an interrupt: running steps end at their next piece, queued ones never
-                # start.
-                self._stopped = True
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        except BaseException:
+            self._stopped = True
+            raise
 
     def moved(self, path: str, count: int) -> None:
         """Count bytes of a file as done.
