@@ -1,0 +1,77 @@
+"""Single requests: the answer as it is, or an error that says what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from axonfs.errors import AxonError, DeadlineError, MalformedError, UnavailableError
+from axonfs.http_client import Calls, Trust, split_url
+from axonfs.http_client.urls import Url
+from tests.integration.http_client.conftest import DATA, FAST
+from tests.support import faulty
+from tests.support.faulty import FaultyOrigin
+from tests.support.wiring import Authority
+
+
+@pytest.fixture
+def calls() -> Iterator[Calls]:
+    with Calls(FAST) as calls:
+        yield calls
+
+
+def url_of(origin: FaultyOrigin, path: str = "object") -> Url:
+    return split_url(origin.url + path)
+
+
+def test_the_answer_is_returned_whatever_its_status_is(calls: Calls, origin: FaultyOrigin) -> None:
+    assert calls.send("GET", url_of(origin)).body == DATA
+    origin.plan(faulty.status(401, WWW_Authenticate="Basic"), faulty.redirect("/elsewhere"))
+    refused, redirected = (calls.send("GET", url_of(origin)).answer for _ in range(2))
+    assert (refused.status, refused.headers["www-authenticate"]) == (401, "Basic")
+    assert (redirected.status, redirected.headers["location"]) == (302, "/elsewhere")
+    assert len(origin.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "transient"),
+    [
+        (faulty.reset_before, UnavailableError, True),
+        (faulty.stall_before, DeadlineError, True),
+        (faulty.garbage, UnavailableError, True),
+        (faulty.endless, MalformedError, False),
+    ],
+)
+def test_what_is_no_answer_is_an_error(
+    calls: Calls,
+    origin: FaultyOrigin,
+    fault: faulty.Fault,
+    kind: type[AxonError],
+    transient: bool,
+) -> None:
+    origin.plan(fault)
+    with pytest.raises(kind) as caught:
+        calls.send("GET", url_of(origin))
+    assert caught.value.transient is transient
+    assert caught.value.source == origin.url + "object"
+    assert calls.send("GET", url_of(origin)).body == DATA
+
+
+def test_a_proxy_is_used_as_the_variables_say(
+    origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", origin.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with Calls(FAST) as calls:
+        assert calls.send("GET", split_url("http://registry.invalid/object")).body == DATA
+    assert [seen.path for seen in origin.requests] == ["http://registry.invalid/object"]
+
+
+def test_certificates_are_verified(origin: FaultyOrigin, authority: Authority) -> None:
+    with FaultyOrigin(origin.directory, authority) as secure:
+        with Calls(FAST) as calls, pytest.raises(UnavailableError, match="not trusted"):
+            calls.send("GET", url_of(secure))
+        with Calls(FAST, Trust(authority.bundle)) as calls:
+            assert calls.send("GET", url_of(secure)).body == DATA
