@@ -63,6 +63,20 @@ ROWS: Mapping[str, tuple[str, Callable[[Figures], str]]] = {
             " the tag named whole files each time"
         ),
     ),
+    "kill_publisher_http": (
+        "Publishers to a server killed",
+        lambda f: (
+            f"{f['steps']:,.0f} times, once before each request that writes;"
+            " the registry was sound each time"
+        ),
+    ),
+    "kill_server": (
+        "Servers killed while somebody publishes",
+        lambda f: (
+            f"{f['steps']:,.0f} times, once before each change they make;"
+            " the registry was sound each time"
+        ),
+    ),
     "kill_publisher_anytime": (
         "Publishers killed at any moment",
         lambda f: f"{f['rounds']:,.0f} rounds; the registry was sound each time",
