@@ -54,7 +54,7 @@ class WritingHandler(RegistryHandler):
 
     def parse_request(self) -> bool:
         """Read the head of a request, and how much of its body is left to read."""
-        self._expects = False
+        self._expects = self._begun = False
         if not super().parse_request():
             return False
         length = self.headers.get("Content-Length", "0")
@@ -231,7 +231,9 @@ class WritingHandler(RegistryHandler):
             self.send_response_only(HTTPStatus.CONTINUE)
             self.end_headers()
             self._status = 0
-        self.server.connections.answer(self.connection, self._left)
+        if not self._begun:  # once: a body that trickles must not start its deadline anew
+            self._begun = True
+            self.server.connections.answer(self.connection, self._left)
         count = self.rfile.readinto1(view[: self._left])
         if not count:
             raise ConnectionResetError("the body ended early")

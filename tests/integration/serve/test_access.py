@@ -27,6 +27,7 @@ from axonfs.serve import (
     read_tokens,
     revoke_token,
 )
+from axonfs.serve.connections import REQUEST_SECONDS
 from tests.integration.serve.test_serve import MANIFEST, Client, client_of, object_of
 from tests.support.commands import Run
 from tests.support.registry import published
@@ -64,9 +65,15 @@ def served(registry: Path, access: Access) -> Iterator[Client]:
 
 @contextlib.contextmanager
 def running_with(
-    registry: Path, access: Access, handler: type[RegistryHandler] = WritingHandler
+    registry: Path,
+    access: Access,
+    handler: type[RegistryHandler] = WritingHandler,
+    *,
+    request_seconds: float = REQUEST_SECONDS,
 ) -> Iterator[RegistryServer]:
-    server = RegistryServer(registry, "127.0.0.1", 0, handler, access=access)
+    server = RegistryServer(
+        registry, "127.0.0.1", 0, handler, access=access, request_seconds=request_seconds
+    )
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import io
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -415,6 +417,26 @@ def test_a_body_that_is_not_wanted_does_not_become_a_request(
             client.connection.putheader(name, text)
         client.connection.endheaders()
         assert client.connection.getresponse().status == 411
+
+
+def test_a_body_that_trickles_is_ended(registry: Path, tokens: Path, secret: str) -> None:
+    access = Access(Tokens(tokens))
+    with (
+        running_with(registry, access, request_seconds=0.3) as server,
+        socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=0.1) as sock,
+    ):
+        path = f"/api/v1/uploads/{'a' * 64}/1000/{PART}/0"
+        head = f"PUT {path} HTTP/1.1\r\nAuthorization: Bearer {secret}\r\nContent-Length: 1000\r\n"
+        sock.sendall(head.encode() + b"\r\n")
+        deadline, ended = time.monotonic() + 20, False
+        while not ended and time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                try:
+                    sock.sendall(b"x")
+                    ended = sock.recv(1) == b""
+                except ConnectionError:
+                    ended = True
+        assert ended
 
 
 def test_a_connection_goes_on_after_a_body_that_was_read(client: Client, secret: str) -> None:
