@@ -143,12 +143,12 @@ def gc(
     Raises:
         NotFoundError: there is no registry, or only a part of one.
     """
+    latest = registry.storage.now() - MIN_AGE  # fails if there is no bucket
     if registry.storage.size(INDEX) is None:
         what = "the registry has no index.json, so nothing is removed"
         hint = "check the path; axonfs registry check --repair, or a publish, writes it anew"
         raise NotFoundError(what, source=registry.storage.name, hint=hint)
     names, found = Names(registry), Collected()
-    latest = registry.storage.now() - MIN_AGE
     files = unnamed(registry, names)
     for listed in files:
         if listed.modified > latest:
