@@ -211,7 +211,9 @@ class _Check:
         try:
             if found := self._reader.manifest(spec):
                 return found
-            raise VanishedError("the index names this version, which has no manifest")
+            what = "the index names this version, which has no manifest"
+            hint = "axonfs registry remove-version ends an interrupted removal"
+            raise VanishedError(what, hint=hint)
         except WRONG as exc:
             mended = self._add(exc.located(spec=str(spec)), lambda repair: repair.manifest(spec))
             return self._reader.manifest(spec) if mended else None
