@@ -189,7 +189,8 @@ def local_path(value: object) -> Path:
     if not text or "\0" in text:
         raise ValueError("is not a path")
     try:
-        return Path(text).expanduser()
+        # `Path` makes `~x` of `./~x`.
+        return Path(text).expanduser() if text.startswith("~") else Path(text)
     except RuntimeError as exc:
         raise ValueError("names a home directory that does not exist") from exc
 

@@ -144,6 +144,7 @@ def test_registries_are_separated_by_blanks_and_named_once(
         ("file:///srv/a%20b", "file:///srv/a%20b"),
         ("./reg", "file:///srv/reg"),
         ("~/reg", "file:///home/ada/reg"),
+        ("./~reg", "file:///srv/~reg"),
     ],
 )
 def test_a_registry_is_a_bucket_or_a_directory_too(
