@@ -62,7 +62,7 @@ log = logging.getLogger(__name__)
 
 UPLOADS = "/api/v1/uploads"
 PARSING = 2  # manifests that are parsed at a time; one may take a hundred times its size
-MAX_LISTED = 8 << 10  # bytes of a version in the index, which all namespaces share
+MAX_LISTED = 16 << 10  # bytes of a version in the index, which all namespaces share
 COMPARING = 2  # objects that are compared with their digests at a time
 MAX_SETTLING = 100  # ends of uploads that are remembered; more if they are under way
 PATIENCE = 10.0  # seconds; a client asks again for the end of an upload that takes longer
@@ -243,7 +243,8 @@ def _check_listed(manifest: Manifest) -> None:
     Raises:
         MalformedError: the index would need too many bytes for this version.
     """
-    if len(json.dumps(listing_json(listing_of(manifest)))) > MAX_LISTED:
+    listed = json.dumps(listing_json(listing_of(manifest)), ensure_ascii=False)
+    if len(listed.encode()) > MAX_LISTED:
         what = f"description and tags have more than {MAX_LISTED:,} bytes in the index"
         raise MalformedError(what)
 

@@ -272,9 +272,9 @@ def test_what_the_server_itself_refuses(
     vision = manifest(parse_spec("vision/a@1.0.0"), tmp_path)
     lacking = good.replace(DIGEST.encode(), b"ab" * 32)
     table = hashlib.sha256(TABLE.encode()).hexdigest().encode()
-    words = ", ".join(f"{number}{'x' * 200}" for number in range(50)).encode()
+    words = ", ".join(f"{number}{'x' * 200}" for number in range(100)).encode()
     wordy = re.sub(rb"(?m)^  tags: .*(\n  - .*)*$", b"  tags: [" + words + b"]", good)
-    assert len(parse_manifest(wordy).tags) == 50
+    assert len(parse_manifest(wordy).tags) == 100
     uploads = "/api/v1/uploads"
     for whose, method, path, body, status, said in (
         (secret, "PUT", VISION, vision, 403, "may not publish into vision"),
@@ -287,7 +287,7 @@ def test_what_the_server_itself_refuses(
         (secret, "PUT", MANIFEST.replace("tiny", "other"), good, 400, "not of nlp/other@1.0.0"),
         (secret, "PUT", MANIFEST, lacking, 409, "'a.bin': the registry does not have the object"),
         (secret, "PUT", MANIFEST, good.replace(table, b"ab" * 32), 409, "does not match"),
-        (secret, "PUT", MANIFEST, wordy, 400, "more than 8,192 bytes in the index"),
+        (secret, "PUT", MANIFEST, wordy, 400, "more than 16,384 bytes in the index"),
         (secret, "PUT", MANIFEST, b"no manifest", 400, ""),
         (secret, "PUT", MANIFEST, bytes((16 << 20) + 1), 413, "more than 16,777,216 bytes"),
         (secret, "PUT", "/api/v1/index.json", good, 404, "nothing can be written there"),
