@@ -93,7 +93,6 @@ def test_a_client_over_the_limit_gets_a_503_at_once(registry: Path) -> None:
         busy = [connect(server) for _ in range(2)]
         for sock in busy:
             sock.sendall(b"GET / HTTP/1.1\r\n")  # has begun, so it is not idle
-        time.sleep(0.2)
         with connect(server) as third:
             head = answered(third)
             assert head.startswith(b"HTTP/1.1 503 ")
@@ -109,8 +108,10 @@ def test_the_connection_that_is_idle_for_longest_gives_way(registry: Path) -> No
     with running(registry, max_connections=2) as server:
         first, second = connect(server), connect(server)
         with first, second:
-            for sock in (first, second, first):
+            for sock, idle in ((first, 1), (second, 2), (first, 2)):
                 assert answered(sock).startswith(b"HTTP/1.1 200")
+                while len(server.connections._idle()) < idle:
+                    time.sleep(0.01)  # the answer comes a moment before that
             with connect(server) as third:
                 assert answered(third).startswith(b"HTTP/1.1 200")
                 assert second.recv(1) == b""
