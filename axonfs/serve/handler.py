@@ -14,6 +14,8 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping
+from email.errors import FirstHeaderLineIsContinuationDefect
+from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from io import BufferedReader
@@ -41,6 +43,8 @@ STALL_SECONDS = 60.0  # a client that receives nothing for this time loses its c
 MAX_LOGGED = 2000  # characters of a request's first line
 TLS_BUFFER = 256 << 10
 ABSOLUTE = re.compile(r"\Ahttps?://[^/]*", re.IGNORECASE)  # clients of proxies send it
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[^\0-\x08\x0a-\x1f\x7f]*")
 _PLAIN = "text/plain; charset=utf-8"
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _HTTPS_ONLY = (
@@ -84,6 +88,10 @@ class RegistryHandler(BaseHTTPRequestHandler):
     def parse_request(self) -> bool:
         """Read the head of a request, and answer a client that is over the limit."""
         if not super().parse_request():
+            return False
+        if not _well_formed(self.headers):
+            self.close_connection = True
+            self.answer(HTTPStatus.BAD_REQUEST, b"400 a header field is malformed\n")
             return False
         self.server.connections.answer(self.connection)
         self.reusable = not self.close_connection
@@ -276,6 +284,17 @@ class RegistryHandler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """Log nothing else. `handle_error` logs faults."""
+
+
+def _well_formed(headers: Message) -> bool:
+    """Whether every line is a header field. The parser drops a line that is none, and all lines
+    after it; a proxy in front may still see a Content-Length there, and forward a body that would
+    be taken for the next request."""
+    kinds = {type(defect) for defect in headers.defects}
+    if headers.get_payload() or FirstHeaderLineIsContinuationDefect in kinds:
+        return False
+    fields = headers.items()
+    return all(_NAME.fullmatch(name) and _VALUE.fullmatch(value) for name, value in fields)
 
 
 def _shake_hands(sock: ssl.SSLSocket) -> None:
