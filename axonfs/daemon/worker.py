@@ -203,8 +203,9 @@ class Worker:
         Raises:
             AxonError: they are invalid; the mount keeps its settings.
         """
-        found = await trio.to_thread.run_sync(look, self._applied.flags)
-        changed = self._applied.changed(found)
+        known = self._applied
+        found = await trio.to_thread.run_sync(look, known.flags, known.document)
+        changed = known.changed(found)
         waits_for = [name for name in self._under_way.names if name not in _BRIEF]
         live = bool(changed) and LIVE.issuperset(changed) and self._applied.fault is None
         if live:

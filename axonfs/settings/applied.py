@@ -3,8 +3,9 @@
 Each worker reads the config file when it starts, and again when a command asks for a reload. A
 running mount survives a config file that is invalid or unreadable, or with which no worker starts:
 a file in memory keeps the last document with which a worker answered. The holder passes that file
-from worker to worker. `Applied.fault` says why the config file is not in use. Above settings.py.
-Blocking.
+from worker to worker. `Applied.fault` says why the config file is not in use. Such a mount never
+admits more than its owner wants: it has the present rules of `require_signature` if the file has
+valid ones, and if no rules are known, it admits nothing. Above settings.py. Blocking.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ FROZEN = frozenset({"cache", "mountpoint", "allow_other", "uid", "gid", "mode", 
 # A mount applies these at once; for the others its worker is replaced.
 LIVE = frozenset({"bandwidth"})
 _MAX_BYTES = 8 << 20
+_RULES = "require_signature"
+# A rule that no version fulfils: there is no such file.
+_NOBODY = "/nonexistent/the-config-file-is-invalid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,32 +103,47 @@ def apply(flags: Mapping[str, object], kept: int, *, first: bool) -> Applied:
         flags: values from the mount's command line.
         kept: the descriptor of the file in memory.
         first: whether this is the mount's first worker. A later worker starts without the config
-            file if the file is invalid and no earlier settings were kept.
+            file, and admits no version, if the file is invalid and no earlier settings were kept.
 
     Raises:
         UsageError: the settings are invalid, and this is the first worker.
     """
-    before = _Kept.read(kept)
+    before, current = _Kept.read(kept), None
     try:
-        current = look(flags)
+        current = look(flags, before.works)
         if before.works is not None and current.document == before.tried:
             raise UsageError(before.why or "a worker ended with it", source=str(current.file))
     except UsageError as exc:
         if before.works is None and first:
             raise
         log.warning("the mount keeps the settings that it had: %s", exc)
-        return replace(_applied(flags, before.works or {}), fault=str(exc))
+        document = _closed(before.works, current.document if current else {})
+        return replace(_applied(flags, document), fault=str(exc))
     if current.document != before.works:
         replace(before, tried=current.document, why=None).write(kept)
     return current
 
 
-def look(flags: Mapping[str, object]) -> Applied:
+def _closed(works: ConfigValues | None, current: ConfigValues) -> ConfigValues:
+    """The document in place of `current`, which is not in use, or is {} if it is invalid."""
+    if works is None:
+        return {_RULES: ([_NOBODY], str(config_path()))}
+    return works | {name: value for name, value in current.items() if name == _RULES}
+
+
+def look(flags: Mapping[str, object], known: ConfigValues | None = None) -> Applied:
     """The settings in effect now.
 
+    Args:
+        known: the document that the mount uses.
+
     Raises:
-        UsageError: they are invalid.
+        UsageError: they are invalid, or a file with rules for signatures is gone.
     """
+    where = (known or {}).get(_RULES, (None, ""))[1]
+    if where and not os.path.exists(where):
+        what = f"the config file is gone, and {_RULES} with it"
+        raise UsageError(what, source=where, hint="write it again, or unmount and mount again")
     try:  # through JSON, like the kept document, so that the two compare equal
         document = json.loads(json.dumps(read_document(), default=str))
     except (TypeError, ValueError, RecursionError) as exc:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from axonfs.settings.applied import apply, works
+from axonfs.settings.signers import SignatureRules
 
 
 @pytest.fixture
@@ -23,7 +24,8 @@ def kept() -> Iterator[int]:
 def test_a_worker_that_was_killed_while_it_wrote(
     kept: int, length: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it left in part costs the settings that were kept, and not the mount."""
+    """What it left in part costs the settings that were kept, and not the mount. Nobody knows
+    whether they had a rule for signatures, so no version is admitted."""
     config = tmp_path / "config.yaml"
     monkeypatch.setenv("AXONFS_CONFIG", str(config))
     config.write_text("streams: 3\n")
@@ -34,3 +36,27 @@ def test_a_worker_that_was_killed_while_it_wrote(
     applied = apply({}, kept, first=False)
     assert "not YAML" in str(applied.fault)
     assert applied.settings.streams == 16
+    assert SignatureRules.of(applied.settings.require_signature).everywhere
+
+
+def test_rules_for_signatures_outlive_a_config_file_that_is_not_in_use(
+    kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config.yaml"
+    monkeypatch.setenv("AXONFS_CONFIG", str(config))
+    config.write_text("streams: 3\nrequire_signature: [/a.pub]\n")
+    works(apply({}, kept, first=True), kept)
+    config.write_text("require_signature: [\n")
+    assert apply({}, kept, first=False).settings.require_signature == ("/a.pub",)
+    config.unlink()
+    applied = apply({}, kept, first=False)
+    assert "the config file is gone" in str(applied.fault)
+    assert applied.settings.require_signature == ("/a.pub",)
+    config.write_text("streams: 4\nrequire_signature: [/b.pub]\n")
+    for fault in (False, True):  # the first worker with this file is killed before it answers
+        applied = apply({}, kept, first=False)
+        assert (applied.fault is not None) == fault
+        assert applied.settings.require_signature == ("/b.pub",)
+    assert applied.settings.streams == 3
+    config.write_text("streams: 4\n")  # without any rule, on purpose
+    assert apply({}, kept, first=False).settings.require_signature == ()
