@@ -30,7 +30,7 @@ from axonfs.publish.faults import disk_faults
 from axonfs.publish.metadata import MAX_DESCRIBING_BYTES, Description, describe
 from axonfs.publish.registry import Registry
 from axonfs.publish.scan import Scan, SourceFile, scan
-from axonfs.publish.signatures import sign
+from axonfs.publish.signatures import drop_others, sign
 from axonfs.publish.together import PublishProgress, Together
 from axonfs.storage import Directory, Storage
 
@@ -226,6 +226,8 @@ def _enter(registry: Registry, manifest: Manifest, signer: Signer | None) -> boo
         _refuse_changes(_digests(earlier.files), _digests(manifest.files))
         if signer and earlier.digest != manifest.digest:
             sign(registry, earlier, signer)
+    elif signer:
+        drop_others(registry, manifest)
     registry.mend_lists(manifest.spec)
     return earlier is not None
 

@@ -15,6 +15,7 @@ from axonfs.formats.manifest import Manifest
 from axonfs.names import printable
 from axonfs.publish.registry import Registry
 from axonfs.signatures import (
+    MAX_BYTES,
     Signature,
     limit_of,
     merged,
@@ -36,8 +37,8 @@ def add(
 ) -> None:
     """Add signatures of a version, which may not be published yet.
 
-    Signatures of another manifest are dropped: they are of a version that was removed, or of one
-    that another publisher was faster with.
+    Before that, signatures of other manifests stay: several publishers may try to enter theirs, and
+    only one succeeds. After that, those of the published one stay alone, and no others are added.
 
     Args:
         replaced: whether an earlier signature makes way.
@@ -45,8 +46,14 @@ def add(
     Raises:
         BusyError: other publishers were faster again and again.
     """
-    key, limit = signatures_key(manifest.spec), limit_of(manifest)
-    registry.update(key, limit, lambda body: merged(body, new, manifest, replaced))
+
+    def made(body: bytes) -> bytes:
+        entered = registry.manifest(manifest.spec)
+        if entered and entered.digest != manifest.digest:
+            return body
+        return merged(body, new, manifest, replaced, others=entered is None)
+
+    registry.update(signatures_key(manifest.spec), MAX_BYTES, made)
 
 
 def checked(body: bytes, manifest: Manifest) -> list[Signature]:
@@ -90,3 +97,8 @@ def sign(registry: Registry, manifest: Manifest, signer: Signer) -> Signature:
     made = signer.sign(manifest)
     add(registry, manifest, [made], signer.made)
     return made
+
+
+def drop_others(registry: Registry, manifest: Manifest) -> None:
+    """Drop signatures of manifests that other publishers did not enter."""
+    add(registry, manifest, [])

@@ -32,7 +32,7 @@ from axonfs.formats.layout import table_key
 from axonfs.formats.manifest import MIN_CHUNK_SIZE, FileEntry, Manifest
 from axonfs.names import LATEST, Spec
 from axonfs.publish.registry import Registry
-from axonfs.publish.signatures import add, checked
+from axonfs.publish.signatures import add, checked, drop_others
 from axonfs.registries.objects import bring, check_named, put_table
 from axonfs.registries.reader import Reader
 from axonfs.registries.transfer import Transfer
@@ -178,8 +178,10 @@ class _Copy:
         total = sum(entry.size for entry in lacking)
         work = Transfer(total, partial(self._progress, self._spec))
         work.run([partial(self._bring, base, entry, work) for entry in lacking])
-        self._sign(manifest, base)
+        signed = self._sign(manifest, base)
         self._enter(manifest, yanked=yanked)
+        if signed:
+            drop_others(self._target, manifest)
         return Copied(self._spec, new, len(lacking), total)
 
     def _check(self, manifest: Manifest) -> bool:
@@ -234,11 +236,12 @@ class _Copy:
             if table:
                 put_table(self._target, entry.digest, table)
 
-    def _sign(self, manifest: Manifest, base: str) -> None:
-        """Bring the signatures that the target does not have."""
+    def _sign(self, manifest: Manifest, base: str) -> bool:
+        """Bring the signatures that the target does not have; return whether there are any."""
         body = self._reader.signatures(base, manifest)
         if signatures := checked(body, manifest) if body else []:
             add(self._target, manifest, signatures)
+        return bool(signatures)
 
     def _enter(self, manifest: Manifest, *, yanked: bool) -> None:
         # First, so that no list names it; a server that keeps lists yanks what is published.

@@ -8,6 +8,7 @@ verify. Blocking; any thread.
 """
 
 from axonfs.signatures.bundles import (
+    MAX_BYTES,
     MAX_SIGNATURES,
     Signature,
     limit_of,
@@ -20,6 +21,7 @@ from axonfs.signatures.bundles import (
 from axonfs.signatures.extra import require
 
 __all__ = [
+    "MAX_BYTES",
     "MAX_SIGNATURES",
     "Signature",
     "limit_of",

@@ -135,19 +135,29 @@ def merged(
     new: Iterable[Signature],
     manifest: Manifest,
     replaced: Callable[[Signature], bool] = lambda signature: False,
+    *,
+    others: bool = False,
 ) -> bytes:
     """The file of content `before` with more signatures, the newest last.
 
-    Drops what is malformed, signatures of another manifest, those that are `replaced`, and the
-    oldest ones beyond the limit.
+    Drops what is malformed, signatures that are `replaced`, and the oldest ones beyond the limits.
+
+    Args:
+        others: whether to keep signatures of other manifests, before those of this one.
     """
     kept: dict[bytes, None] = {}
+    foreign: dict[bytes, None] = {}
     for line in before.split(b"\n"):
         try:
             signature = parse_signature(line) if line.strip() else None
         except MalformedError:
             continue
-        if signature and states(signature, manifest) and not replaced(signature):
+        if signature and not states(signature, manifest):
+            foreign[signature.line] = None
+        elif signature and not replaced(signature):
             kept[signature.line] = None
     kept |= dict.fromkeys(signature.line for signature in new)
-    return b"".join(line + b"\n" for line in list(kept)[-MAX_SIGNATURES:])
+    lines = [*(foreign if others else ()), *kept][-MAX_SIGNATURES:]
+    while sum(len(line) + 1 for line in lines) > MAX_BYTES:
+        del lines[0]
+    return b"".join(line + b"\n" for line in lines)

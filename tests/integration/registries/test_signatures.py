@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from axonfs.errors import AxonError
 from axonfs.formats.layout import manifest_key, signatures_key
 from axonfs.formats.manifest import parse_manifest
 from axonfs.names import parse_spec
@@ -253,6 +254,48 @@ def test_what_a_dead_publisher_left_does_not_harm_the_next(
     assert signers(registry, keys / "other.pub", spec=OTHER) == [True]
     manifest = parse_manifest((registry / manifest_key(parse_spec(OTHER))).read_bytes())
     assert len(checked(file_of(registry, OTHER).read_bytes(), manifest)) == 1
+
+
+@pytest.mark.parametrize("name", ["team", "other"])
+def test_who_is_too_late_drops_no_signature(keys: Path, tmp_path: Path, name: str) -> None:
+    """While one publisher signs, another one publishes the version with other files."""
+    models = [make_model(tmp_path / f"model{seed}", SIZES, seed=seed) for seed in (1, 2)]
+    first, second = (key_signer(keys / f"{one}.key", no_password) for one in ("team", name))
+
+    class Overtaken(Directory):
+        def replace(self, key: str, body: bytes, before: Content | None) -> bool:
+            if key == signatures_key(parse_spec(SPEC)) and before is None:
+                publish(models[1], parse_spec(SPEC), Directory(self.root), signer=second)
+            return super().replace(key, body, before)
+
+    with pytest.raises(AxonError, match="already published with other files"):
+        publish(models[0], parse_spec(SPEC), Overtaken(tmp_path / "registry"), signer=first)
+    assert signers(tmp_path / "registry", keys / f"{name}.pub") == [True]
+
+
+def test_who_signs_last_takes_no_signature_of_who_enters_first(keys: Path, tmp_path: Path) -> None:
+    models = [make_model(tmp_path / f"model{seed}", SIZES, seed=seed) for seed in (1, 2)]
+    signer = key_signer(keys / "team.key", no_password)
+
+    class Killed(Directory):
+        def replace(self, key: str, body: bytes, before: Content | None) -> bool:
+            if key == manifest_key(parse_spec(SPEC)):
+                raise AxonError("killed")
+            return super().replace(key, body, before)
+
+    class Overtaken(Directory):
+        def replace(self, key: str, body: bytes, before: Content | None) -> bool:
+            if key != manifest_key(parse_spec(SPEC)):
+                return super().replace(key, body, before)
+            with pytest.raises(AxonError, match="killed"):
+                publish(models[1], parse_spec(SPEC), Killed(self.root), signer=signer)
+            done = super().replace(key, body, before)
+            assert signers(self.root, keys / "team.pub") == [True]
+            return done
+
+    publish(models[0], parse_spec(SPEC), Overtaken(tmp_path / "registry"), signer=signer)
+    manifest = parse_manifest((tmp_path / "registry" / manifest_key(parse_spec(SPEC))).read_bytes())
+    assert len(checked(file_of(tmp_path / "registry").read_bytes(), manifest)) == 1
 
 
 def test_a_bucket_has_signatures_too(run: Run, keys: Path, tmp_path: Path, bucket_url: str) -> None:

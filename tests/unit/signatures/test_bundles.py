@@ -105,6 +105,8 @@ def test_new_signatures_come_last_and_replace_what_they_should() -> None:
         f"m{number}" for number in range(MAX_SIGNATURES)
     ]
     assert len(merged(after, many, one)) < limit_of(one)
+    after = merged(before, [new], one, lambda signature: True, others=True)
+    assert [signature.key for signature in parse_signatures(after)] == ["k2", "k4"]
 
 
 def test_signatures_of_many_files_with_long_names_fit() -> None:
