@@ -206,5 +206,6 @@ def removal(registry: Registry, spec: Spec) -> Removal:
 
 def remove(registry: Registry, spec: Spec) -> None:
     """Remove a version; its objects stay until `gc`. Completes a removal that was interrupted."""
-    if registry.storage.size(versions_key(spec.model)) is not None or registry.manifest(spec):
+    listed = registry.storage.size(versions_key(spec.model)) is not None
+    if listed or registry.manifest(spec) or spec in registry.indexed():
         registry.remove(spec)

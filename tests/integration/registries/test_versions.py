@@ -172,6 +172,16 @@ def test_a_removal_that_was_interrupted_is_completed(run: Run, registry: Path) -
     assert listed(registry) == [OLD]
 
 
+def test_a_version_that_the_index_alone_names_is_removed_from_it(run: Run, registry: Path) -> None:
+    """As one bit that a disk has changed in the index names it."""
+    index = registry / INDEX
+    index.write_bytes(index.read_bytes().replace(b'"nlp"', b'"olp"', 1))
+    assert "olp/tiny@1.0.0: the index names this version" in run("registry", "check", registry).out
+    command = ("registry", "remove-version", "olp/tiny@1.0.0", "--from", registry, "--yes")
+    assert run(*command).code == 1
+    assert "olp" not in index.read_text()
+
+
 def test_gc_removes_nothing_beside_a_manifest_that_it_cannot_read(run: Run, registry: Path) -> None:
     (registry / manifest_key(parse_spec(NEW))).write_bytes(b"{")
     age(registry)
