@@ -4,7 +4,7 @@ Run as a program. Each line of standard input starts a child, which is forked, s
 rounds of a test cost no start of Python:
 
     server REGISTRY TOKENS N          prints its URL and pid; dies before its N-th change of files
-    client MODEL SPEC URL TOKEN N     publishes; dies before its N-th request that writes
+    client MODEL SPEC URL TOKEN N     publishes, signed; dies before its N-th request that writes
 
 When the child has ended, its exit status is printed: negative for a signal. SIGTERM ends a server.
 """
@@ -25,6 +25,7 @@ from axonfs.publish import publish
 from axonfs.serve import Access, RegistryServer, Tokens, WritingHandler
 from axonfs.storage import HttpStorage
 from tests.chaos.publish_victim import watch
+from tests.support.signing import UnverifiedSigner
 
 LIMITS = Limits(attempts=2, backoff_min=0.01, backoff_max=0.02)
 
@@ -42,7 +43,8 @@ class Victim(HttpStorage):
 
 
 def client(model: str, spec: str, url: str, token: str, number: str) -> None:
-    publish(Path(model), parse_spec(spec), Victim(url, token, int(number)))
+    storage = Victim(url, token, int(number))
+    publish(Path(model), parse_spec(spec), storage, signer=UnverifiedSigner())  # type: ignore[arg-type]
 
 
 def server(registry: str, tokens: str, number: str) -> None:

@@ -1,4 +1,4 @@
-"""Publishes to an object store, and kills itself just before its N-th request that writes.
+"""Publishes to an object store, signed, and kills itself just before its N-th writing request.
 
 Run as a program: MODEL SPEC URL N; prints a line when it begins.
 """
@@ -15,6 +15,7 @@ from typing import Any
 from axonfs.names import parse_spec
 from axonfs.publish import publish
 from axonfs.storage import S3Storage
+from tests.support.signing import UnverifiedSigner
 
 READS = frozenset({"get_object", "head_object", "list_multipart_uploads", "list_parts"})
 
@@ -33,7 +34,8 @@ class Victim(S3Storage):
 
 def main(model: str, spec: str, url: str, number: str) -> None:
     print("begins", flush=True)
-    publish(Path(model), parse_spec(spec), Victim(url, int(number)))
+    signer = UnverifiedSigner()
+    publish(Path(model), parse_spec(spec), Victim(url, int(number)), signer=signer)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Publishes, and kills itself just before its N-th change of the file system.
+"""Publishes with a signature, and kills itself just before its N-th change of the file system.
 
 Ends with status 3 if it opens anything to write that a reader could reach: a write may be torn.
 
@@ -18,6 +18,7 @@ from typing import Any
 
 from axonfs.names import parse_spec
 from axonfs.publish import publish
+from tests.support.signing import UnverifiedSigner
 
 CHANGES = frozenset({"os.rename", "os.link", "os.remove", "os.mkdir", "os.truncate"})
 
@@ -41,7 +42,8 @@ def watch(registry: str, number: int) -> None:
 def main(model: str, spec: str, registry: str, number: str) -> None:
     watch(registry, int(number))
     print("begins", flush=True)
-    publish(Path(model), parse_spec(spec), Path(registry), chunk_size=64 << 10)
+    signer = UnverifiedSigner()
+    publish(Path(model), parse_spec(spec), Path(registry), chunk_size=64 << 10, signer=signer)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import pytest
 
 from axonfs.errors import AxonError
 from axonfs.formats.listing import parse_index
-from axonfs.names import parse_spec
 from axonfs.publish import publish
 from axonfs.serve import Grant, create_token
 from axonfs.storage import HttpStorage
@@ -23,6 +22,7 @@ from tests.chaos.http_victims import LIMITS
 from tests.chaos.test_publish_kill import CHUNK, FIRST, SECOND, check_sound
 from tests.support.profile import report
 from tests.support.registry import make_model
+from tests.support.signing import UnverifiedSigner
 
 
 class Victims:
@@ -85,13 +85,18 @@ def test_a_server_killed_before_every_change_it_makes(
     model = make_model(tmp_path / "model", {"a": CHUNK + 1}, seed=2)
     tokens = tmp_path / "server-tokens.yaml"
     token = create_token(tokens, Grant("ci", publish=frozenset({"nlp"})))
+
+    def publish_to(url: str) -> None:
+        signer, storage = UnverifiedSigner(), HttpStorage(url, token, LIMITS)
+        publish(model, SECOND, storage, chunk_size=CHUNK, signer=signer)  # type: ignore[arg-type]
+
     half_done = 0
     for number in range(100):
         registry = tmp_path / f"registry{number}"
         shutil.copytree(base, registry)
         with victims[0].serving(registry, tokens, number) as (url, pid):
             try:
-                publish(model, SECOND, HttpStorage(url, token, LIMITS), chunk_size=CHUNK)
+                publish_to(url)
                 os.kill(pid, signal.SIGTERM)
             except AxonError:
                 half_done += 1
@@ -99,7 +104,7 @@ def test_a_server_killed_before_every_change_it_makes(
         assert status in (0, -signal.SIGKILL)
         assert str(FIRST) in check_sound(registry)
         with victims[0].serving(registry, tokens, 10**6) as (url, pid):
-            publish(model, SECOND, HttpStorage(url, token, LIMITS), chunk_size=CHUNK)
+            publish_to(url)
             os.kill(pid, signal.SIGTERM)
             assert int(victims[0].line()) == 0
         mended(registry)
@@ -127,7 +132,8 @@ def test_a_publisher_killed_before_each_request_that_writes(
             status = int(victims[1].line())
             assert status in (0, -signal.SIGKILL)
             assert str(FIRST) in check_sound(registry)
-            publish(model, parse_spec(str(SECOND)), HttpStorage(url, token, LIMITS))
+            storage = HttpStorage(url, token, LIMITS)
+            publish(model, SECOND, storage, signer=UnverifiedSigner())  # type: ignore[arg-type]
             os.kill(pid, signal.SIGTERM)
             assert int(victims[0].line()) == 0
         mended(registry)
@@ -136,5 +142,5 @@ def test_a_publisher_killed_before_each_request_that_writes(
             break
     else:
         pytest.fail("the publisher never came to its end")
-    assert number == 6, "three parts, the ends of two objects, and the manifest"
+    assert number == 7, "three parts, the ends of two objects, the signature, and the manifest"
     report("kill_publisher_http", steps=number)

@@ -14,12 +14,15 @@ from pathlib import Path
 import pytest
 
 from axonfs.formats.chunktable import parse_table
+from axonfs.formats.layout import SIGNATURES_NAME
 from axonfs.formats.listing import parse_index, parse_versions
 from axonfs.formats.manifest import parse_manifest
 from axonfs.names import parse_spec, spec_of
 from axonfs.publish import publish
+from axonfs.publish.signatures import checked
 from tests.support.profile import SEED, kills, report
 from tests.support.registry import make_model
+from tests.support.signing import UnverifiedSigner
 
 CHUNK = 64 << 10
 FIRST = parse_spec("nlp/tiny@1.0.0")
@@ -39,14 +42,18 @@ def victim(model: Path, registry: Path, number: int) -> subprocess.Popen[bytes]:
 
 
 def check_sound(registry: Path) -> list[str]:
-    """All that a reader can reach from the lists and the manifests is whole; the versions."""
+    """All that a reader can reach from the lists and the manifests is whole, and the second version
+    has a signature; the versions."""
     models = registry / "api/v1/models"
     found = []
     for path in models.rglob("manifest.yaml"):
         spec = spec_of(path.parent.relative_to(models).parts)
         assert spec is not None
         found.append(str(spec))
-        for entry in parse_manifest(path.read_bytes(), spec).files:
+        manifest = parse_manifest(path.read_bytes(), spec)
+        if spec == SECOND:
+            assert checked(path.with_name(SIGNATURES_NAME).read_bytes(), manifest), "unsigned"
+        for entry in manifest.files:
             name = f"sha256/{entry.digest[:2]}/{entry.digest}"
             data = (registry / "objects" / name).read_bytes()
             assert (len(data), hashlib.sha256(data).hexdigest()) == (entry.size, entry.digest)
@@ -64,7 +71,7 @@ def check_sound(registry: Path) -> list[str]:
 
 
 def check_mended(model: Path, registry: Path) -> None:
-    publish(model, SECOND, registry, chunk_size=CHUNK)
+    publish(model, SECOND, registry, chunk_size=CHUNK, signer=UnverifiedSigner())  # type: ignore[arg-type]
     both = [str(FIRST), str(SECOND)]
     assert check_sound(registry) == both
     listings, _ = parse_index((registry / "api/v1/index.json").read_bytes())

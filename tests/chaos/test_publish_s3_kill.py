@@ -11,15 +11,24 @@ from pathlib import Path
 import pytest
 
 from axonfs.formats.chunktable import parse_table
-from axonfs.formats.layout import INDEX, MODELS, object_key, spec_of_manifest, table_key
+from axonfs.formats.layout import (
+    INDEX,
+    MODELS,
+    object_key,
+    signatures_key,
+    spec_of_manifest,
+    table_key,
+)
 from axonfs.formats.listing import parse_index
 from axonfs.formats.manifest import parse_manifest
 from axonfs.names import parse_spec
 from axonfs.publish import publish
+from axonfs.publish.signatures import checked
 from axonfs.storage import S3Storage
 from axonfs.storage.parts import PART_BYTES
 from tests.support.profile import report
 from tests.support.registry import make_model
+from tests.support.signing import UnverifiedSigner
 
 FIRST = parse_spec("nlp/tiny@1.0.0")
 SECOND = parse_spec("nlp/tiny@1.1.0")
@@ -44,13 +53,15 @@ def read(storage: S3Storage, key: str) -> bytes:
 
 
 def check_sound(storage: S3Storage) -> list[str]:
-    """All that a reader can reach is whole; the versions."""
+    """All that a reader can reach is whole, the second version signed; the versions."""
     keys = [listed.key for listed in storage.list(MODELS)]
     specs = [spec for spec in map(spec_of_manifest, keys) if spec]
     for spec in specs:
         manifest = parse_manifest(
             read(storage, f"{MODELS}{'/'.join(spec.segments)}/manifest.yaml"), spec
         )
+        if spec == SECOND:
+            assert checked(read(storage, signatures_key(spec)), manifest), "unsigned"
         for entry in manifest.files:
             data = read(storage, object_key(entry.digest))
             assert (len(data), hashlib.sha256(data).hexdigest()) == (entry.size, entry.digest)
@@ -74,7 +85,7 @@ def test_killed_before_each_of_its_writes(tmp_path: Path, bucket_url: str) -> No
         status = killed(model, storage.name, number)
         found = check_sound(storage)
         half_done += found == [str(FIRST)] and status != 0
-        publish(model, SECOND, storage)
+        publish(model, SECOND, storage, signer=UnverifiedSigner())  # type: ignore[arg-type]
         assert check_sound(storage) == [str(FIRST), str(SECOND)]
         listed = [str(listing.spec) for listing in parse_index(read(storage, INDEX))[0]]
         assert listed == [str(FIRST), str(SECOND)]

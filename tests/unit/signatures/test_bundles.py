@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from base64 import b64encode
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -20,30 +17,12 @@ from axonfs.signatures import (
     parse_signatures,
     unlike,
 )
-from axonfs.signatures.bundles import MEDIA_TYPE
+from tests.support.signing import bundle
 
 
 def manifest(spec: str = "nlp/tiny@1.0.0", digest: str = "ab" * 32) -> Manifest:
     made = Manifest(parse_spec(spec), (FileEntry("a.bin", 3, digest),))
     return replace(made, raw=render_manifest(made))
-
-
-def bundle(of: Manifest, key: str = "k1", **changes: Any) -> bytes:
-    files = {entry.path: entry.digest for entry in of.files} | {"manifest.yaml": of.digest}
-    resources = [
-        {"name": name, "algorithm": "sha256", "digest": digest} for name, digest in files.items()
-    ]
-    statement = json.dumps({"predicate": {"resources": resources}}).encode()
-    made: dict[str, Any] = {
-        "mediaType": MEDIA_TYPE,
-        "verificationMaterial": {"publicKey": {"hint": key}, "tlogEntries": []},
-        "dsseEnvelope": {
-            "payload": b64encode(statement).decode(),
-            "payloadType": "application/vnd.in-toto+json",
-            "signatures": [{"sig": "AAAA"}],
-        },
-    }
-    return json.dumps(made | changes, separators=(",", ":")).encode()
 
 
 @pytest.mark.parametrize(
