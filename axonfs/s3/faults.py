@@ -186,7 +186,8 @@ def translating(source: str, *, anonymous: bool = False, bucket: bool = False) -
             return
         if error is None:
             kind = NotFoundError if refusal.absent else UnavailableError
-            error = _made(kind, f"the store answered {refusal.status}", source)
+            hint = "check that the endpoint is that of an object store"
+            error = _made(kind, f"the store answered {refusal.status} without a code", source, hint)
             error.status = refusal.status
         raise error from exc
     except (BotoCoreError, ValueError) as exc:

@@ -20,7 +20,7 @@ from axonfs.s3 import Account, place_of
 from axonfs.storage import Content, Listed, S3Storage
 from axonfs.storage.parts import PART_BYTES
 from tests.support.faulty import FaultyOrigin
-from tests.support.registry import at_once, make_model, published
+from tests.support.registry import RegistryServer, at_once, make_model, published
 from tests.support.seaweed import READER, WRITER, Seaweed
 from tests.support.tinys3 import Refusal, TinyS3
 from tests.support.wiring import Authority
@@ -314,6 +314,10 @@ def test_what_a_store_refuses_is_said(
             monkeypatch.setenv(name, text)
         with pytest.raises(AccessDeniedError, match=what):
             publish(model, SPEC, S3Storage(bucket_url))
+    with RegistryServer(tmp_path) as other:
+        storage = S3Storage(f"s3://models/reg?endpoint_url={other.url}")
+        with pytest.raises(AxonError, match=r"without a code .* the endpoint is that of an object"):
+            publish(model, SPEC, storage)
     url = f"{bucket_url}?endpoint_url=http://127.0.0.1:1"
     monkeypatch.setattr("axonfs.s3.account.ATTEMPTS", 1)
     with pytest.raises(UnavailableError, match=r"Could not connect.*check the endpoint"):
