@@ -25,6 +25,10 @@ def disk_faults(registry: str, again: str = "publish") -> Iterator[None]:
             raise NoSpaceError(
                 "the registry is full", source=shown, hint=f"make room and {again} again"
             ) from exc
+        if exc.errno == errno.EFBIG:
+            what = "the registry's file system takes no file of this size"
+            hint = "FAT32 takes less than 4 GiB: format the disk with exFAT or ext4"
+            raise AxonError(what, source=shown, hint=hint) from exc
         raise AxonError(
             f"{shown}: {exc.strerror or exc}", hint=f"{again} again once this is repaired"
         ) from exc

@@ -142,6 +142,16 @@ def test_a_full_disk_says_so_and_leaves_no_draft(tmp_path: Path, registry: Path)
     assert refusal.value.errno == errno.ENOSPC
 
 
+def test_a_file_system_that_takes_no_file_of_that_size_is_named(tmp_path: Path) -> None:
+    """As FAT32 on a USB stick. Here the file system's own limit gives the same errno."""
+    with (
+        pytest.raises(AxonError, match=r"takes no file of this size .*exFAT or ext4"),
+        disk_faults(str(tmp_path)),
+        open(tmp_path / "file", "wb", buffering=0) as file,
+    ):
+        os.ftruncate(file.fileno(), 1 << 62)
+
+
 @pytest.mark.parametrize("size", [0, 1, 1000, 1 << 15, 1 << 27, 3 << 19])
 def test_an_unusable_chunk_size_is_refused(model: Path, registry: Path, size: int) -> None:
     with pytest.raises(MalformedError, match="power of two"):
