@@ -32,9 +32,11 @@ from axonfs.formats.layout import (
 from axonfs.formats.manifest import Manifest
 from axonfs.names import Spec
 from axonfs.publish.registry import Registry
+from axonfs.publish.together import pool
 from axonfs.storage import Listed
 
 MIN_AGE = 24 * 3600.0  # seconds
+READS = 16  # manifests that are read at the same time: a store answers each after a while
 
 
 @dataclass(slots=True)
@@ -106,12 +108,13 @@ class Names:
 
     def _take(self, specs: set[Spec], *, listed: bool = False) -> None:
         self._versions |= specs
-        for spec in specs - {self._but}:
-            found = self._manifest(spec)
-            if found:
-                self.digests.update(entry.digest for entry in found.files)
-            elif listed:
-                self._check_removed(spec)
+        wanted = sorted(specs - {self._but})
+        with pool(READS, "manifest") as threads:
+            for spec, found in zip(wanted, threads.map(self._manifest, wanted), strict=True):
+                if found:
+                    self.digests.update(entry.digest for entry in found.files)
+                elif listed:
+                    self._check_removed(spec)
 
     def _manifest(self, spec: Spec) -> Manifest | None:
         try:
