@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 import trio
 
 from axonfs.cli.doctor_checks import FAIL, OK, WARN, Check
+from axonfs.cli.options import sent_openly
 from axonfs.errors import ADD_REGISTRY, AccessDeniedError, AxonError, NotFoundError
 from axonfs.http_client import Documents, Limits, Trust
 from axonfs.settings.settings import Settings
@@ -30,7 +30,6 @@ from axonfs.units import counted
 
 PATIENCE = 15.0
 _LIMITS = Limits(connect=5, first_byte=10, stall=10, deadline=PATIENCE, attempts=1)
-_LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 def registry_checks(settings: Settings) -> Iterator[Check]:
@@ -148,7 +147,7 @@ async def _ask(source: RegistrySource, url: str, has_token: bool, checks: dict[s
         text = f"{took}, but it has no index"
         hint = "check the URL; without an index, ls and search find nothing, but names resolve"
         checks[url] = Check(name, WARN, text, hint)
-    elif has_token and _is_open(url):
+    elif has_token and sent_openly(url):
         checks[url] = Check(
             name, WARN, f"{took}, but its token is sent over plain HTTP", "use https"
         )
@@ -167,11 +166,6 @@ async def _searches(source: RegistrySource) -> bool:
 
 def _is_web(url: str) -> bool:
     return url.startswith(("http:", "https:"))
-
-
-def _is_open(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.scheme == "http" and parts.hostname not in _LOCAL
 
 
 _CHECK_URL = "check the URL, the network and the proxy (HTTPS_PROXY)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import click
 
@@ -16,6 +17,7 @@ from axonfs.settings.parsers import local_path
 from axonfs.settings.settings import convert, settings_of
 
 F = TypeVar("F", bound=Callable[..., Any])
+_LOCAL = ("localhost", "127.0.0.1", "::1")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 cache_option = click.option(
@@ -71,7 +73,10 @@ class RegistryStorage(click.ParamType[Any]):
         if not str(value).startswith(("s3://", "http://", "https://")):
             return Directory(_REGISTRY_DIRECTORY.convert(value, param, ctx))
         (url,) = convert("registries", [value], "--to")
-        return storage_of(url, settings_of(resolved({"registries": (url,)})))
+        settings = settings_of(resolved({"registries": (url,)}))
+        if settings.token(url):
+            note_if_open(url)
+        return storage_of(url, settings)
 
 
 class PublishTarget(RegistryStorage):
@@ -112,6 +117,18 @@ def make_target(registries: tuple[str, ...] = (), cache: str | None = None) -> T
 def resolved(flags: Mapping[str, object]) -> dict[str, tuple[Any, str]]:
     """Each setting's value and where it comes from; see `axonfs.client.target`."""
     return resolve_with_notes(flags, note)
+
+
+def sent_openly(url: str) -> bool:
+    """Whether others on the network can read a token that is sent to this URL."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in _LOCAL
+
+
+def note_if_open(url: str) -> None:
+    """Tell that others can read the token of the registry at `url`, if they can."""
+    if sent_openly(url):
+        note(f"the token of {url} is sent over plain HTTP, where others can read it; use https")
 
 
 def source_options(function: F) -> F:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from axonfs.cli.options import LocalPath, RegistryUrl, json_option, resolved
+from axonfs.cli.options import LocalPath, RegistryUrl, json_option, note_if_open, resolved
 from axonfs.cli.output import echo, echo_json, facts, note, prompted, report
 from axonfs.cli.progress import ProgressDisplay
 from axonfs.cli.signing import signer_of, signing_options
@@ -45,6 +45,8 @@ def _writable(url: str, settings: Settings) -> Registry:
     from axonfs.publish.registry import Registry
     from axonfs.registries import storage_of
 
+    if settings.token(url):
+        note_if_open(url)
     return Registry(storage_of(url, settings))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from axonfs.cli.options import json_option, resolved
+from axonfs.cli.options import json_option, note_if_open, resolved
 from axonfs.cli.output import echo, echo_json, note, prompted, table
 from axonfs.cli.registries import COMMANDS
 from axonfs.cli.reload import apply_to_mounts
@@ -122,6 +122,8 @@ def _edit(url: str, with_token: bool, unverified: bool | None, *, first: bool) -
             _set_unverified(document, url, unverified)
     place = "the default registry" if first else "a registry"
     echo(f"{url} is {place} now")
+    if token:
+        note_if_open(url)
     _warn_if_hidden()
     edited = {"tokens": token is not None, "allow_unverified": unverified is not None}
     names = [name for name, given in edited.items() if given]

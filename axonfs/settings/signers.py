@@ -130,6 +130,8 @@ def _rule(word: str) -> str:
 def _scope(text: str) -> str:
     if not text:
         return ""
+    if text.startswith("oci://"):
+        raise ValueError("is for an OCI registry, which has no such signatures; write oci/ALIAS/")
     if "://" in text or text.startswith(("/", "./", "../", "~")):
         return _plain(parse_registry_url(text))
     model = text.rstrip("/")

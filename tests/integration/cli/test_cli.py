@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -167,8 +168,6 @@ def test_a_hostile_registry_cannot_command_the_terminal(run: Run, tmp_path: Path
 def test_a_token_is_sent_and_never_shown(
     run: Run, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import io
-
     monkeypatch.setattr(sys, "stdin", io.StringIO("s3cret-token\n"))
     added = run("registry", "add", registry.url, "--with-token")
     assert added.code == 0
@@ -193,6 +192,22 @@ def test_a_token_is_sent_and_never_shown(
     assert load().token(registry.url) == "s3cret-token"
     run("registry", "remove", registry.url)
     assert "s3cret" not in config.read_text() + tokens.read_text()
+
+
+def test_who_gives_a_token_to_a_registry_without_tls_is_told(
+    run: Run, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for url, told in (
+        ("http://models.example.org", True),
+        ("https://models.example.org", False),
+        (registry.url, False),
+    ):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("s3cret-token\n"))
+        added = run("registry", "add", url, "--with-token")
+        assert (added.code, "over plain HTTP, where others can read it" in added.err) == (0, told)
+    monkeypatch.setenv("AXONFS_DEADLINE", "1")
+    copied = run("registry", "copy", registry.url, "http://models.example.org")
+    assert "over plain HTTP, where others can read it" in copied.err
 
 
 def test_registries_are_asked_in_the_order_they_are_set(run: Run) -> None:

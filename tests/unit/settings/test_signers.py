@@ -44,6 +44,7 @@ def test_each_way_to_name_a_signer(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("ftp://x/=/k.pub", "is not an http"),
         ("nlp/=", "is not a path"),
         ("http://x/k.pub", "is a URL"),
+        ("oci://x/org=/k.pub", "write oci/ALIAS/"),
     ],
 )
 def test_what_is_no_rule_is_refused(text: str, why: str) -> None:
