@@ -46,6 +46,12 @@ def model(tmp_path: Path) -> Path:
     return made
 
 
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """One file, so that an interrupt meets no other upload."""
+    return make_model(tmp_path / "large", {"model.safetensors": 300 * KIB + 1})
+
+
 def push(model: Path, server: DockerRegistry, name: str, **more: Any) -> Pushed:
     return publish_oci(model, reference_of(f"oci://{server.host}/{name}"), **more)
 
@@ -147,15 +153,15 @@ def line(monkeypatch: pytest.MonkeyPatch) -> Line:
 
 
 def test_a_large_file_goes_in_pieces_and_continues_where_it_was_interrupted(
-    docker_registry: DockerRegistry, model: Path, line: Line
+    docker_registry: DockerRegistry, large: Path, line: Line
 ) -> None:
     line.stop_before = "PATCH", 4
     with pytest.raises(KeyboardInterrupt):
-        push(model, docker_registry, "team/four:1.0")
+        push(large, docker_registry, "team/four:1.0")
     line.sent.clear()
     shown: list[int] = []
     again = push(
-        model,
+        large,
         docker_registry,
         "team/four:1.0",
         progress=lambda state: shown.append(state.bytes_done),
@@ -164,13 +170,13 @@ def test_a_large_file_goes_in_pieces_and_continues_where_it_was_interrupted(
     assert (again.bytes, max(shown)) == (shown[-1], again.bytes)
     assert (
         pulled(docker_registry, "team/four", "1.0")[1]["model.safetensors"]
-        == (model / "model.safetensors").read_bytes()
+        == (large / "model.safetensors").read_bytes()
     )
     assert not list((Path(os.environ["XDG_CACHE_HOME"]) / "axonfs/uploads").iterdir())
 
 
 def test_an_upload_that_is_interrupted_within_a_piece_is_completed(
-    docker_registry: DockerRegistry, model: Path, line: Line
+    docker_registry: DockerRegistry, large: Path, line: Line
 ) -> None:
     """Docker's registry ends such an upload, so that it begins anew."""
 
@@ -179,10 +185,10 @@ def test_an_upload_that_is_interrupted_within_a_piece_is_completed(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        push(model, docker_registry, "team/eight:1.0", progress=stop_late)
+        push(large, docker_registry, "team/eight:1.0", progress=stop_late)
     shown: list[int] = []
     done = push(
-        model,
+        large,
         docker_registry,
         "team/eight:1.0",
         progress=lambda state: shown.append(state.bytes_done),
@@ -190,7 +196,7 @@ def test_an_upload_that_is_interrupted_within_a_piece_is_completed(
     assert shown[-1] == done.bytes
     assert (
         pulled(docker_registry, "team/eight", "1.0")[1]["model.safetensors"]
-        == (model / "model.safetensors").read_bytes()
+        == (large / "model.safetensors").read_bytes()
     )
 
 
