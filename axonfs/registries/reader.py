@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 import trio
 
 from axonfs.errors import (
+    AccessDeniedError,
     AxonError,
     CorruptError,
     NotFoundError,
@@ -96,7 +97,7 @@ class Reader:
 
     def manifest(self, spec: Spec) -> tuple[Manifest, str] | None:
         """The manifest, and the URL that its objects are below; None if there is none."""
-        return self._call(lambda: self._source.manifest(spec))
+        return self._file(lambda: self._source.manifest(spec))
 
     def signatures(self, base: str, manifest: Manifest) -> bytes | None:
         """The file of a version's signatures; None if there is none.
@@ -109,7 +110,21 @@ class Reader:
 
     def table(self, base: str, entry: FileEntry) -> ChunkTable | None:
         """The chunk table of a file, compared with the manifest; None if it has none."""
-        return self._call(lambda: self._source.table(base, entry))
+        return self._file(lambda: self._source.table(base, entry))
+
+    def _file(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """One of the many files. If a directory's cannot be read, the others may be sound.
+
+        Raises:
+            VanishedError: it cannot be read.
+        """
+        try:
+            return self._call(ask)
+        except (AccessDeniedError, UnavailableError) as exc:
+            if not self.url.startswith("file:"):
+                raise
+            check_registry(path_of(self.url))
+            raise VanishedError(exc.what, source=exc.source) from exc
 
     def read(
         self, base: str, entry: FileEntry, sink: Sink, stopped: Callable[[], bool] = bool

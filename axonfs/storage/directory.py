@@ -7,6 +7,7 @@ publishers on all machines that share the directory take. Blocking; any thread.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
@@ -71,7 +72,7 @@ class Directory:
             for path in (Path(folder, name) for name in names if not self._is_draft(folder)):
                 key = path.relative_to(self.root).as_posix()
                 with contextlib.suppress(FileNotFoundError):
-                    status = path.stat()
+                    status = _status(path)
                     if key != LOCK_NAME:
                         yield Listed(key, status.st_size, status.st_mtime)
 
@@ -131,6 +132,15 @@ class Directory:
 
 def _at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # otherwise opening a pipe waits for its writer
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as exc:
+        if exc.errno != errno.ELOOP:
+            raise
+        return path.lstat()  # who reads it says so
 
 
 def _raise_unless_absent(exc: OSError) -> None:

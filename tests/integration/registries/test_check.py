@@ -127,6 +127,22 @@ def test_what_cannot_be_read_is_a_fault_like_others(
     assert "Is a directory" in line.partition(" - not repaired: ")[2]
 
 
+def test_a_manifest_that_cannot_be_read_is_a_fault_of_its_version(
+    run: Run, registry: Path, tmp_path: Path
+) -> None:
+    """The others are checked and copied."""
+    published(tmp_path, SIZES, spec="nlp/tiny@2.0.0", seed=1)
+    path = registry / manifest_key(parse_spec(SPEC))
+    path.unlink()
+    path.symlink_to(path.name)
+    done = run("registry", "check", registry)
+    assert f"{SPEC}: the file cannot be read: Too many levels of symbolic links" in done.out
+    assert "2 versions, 3 objects, 2.0 MiB: 1 fault" in done.out
+    copied = run("registry", "copy", registry, tmp_path / "mirror")
+    assert (copied.code, copied.out) == (1, "1 version copied; 3 objects, 2.0 MiB new\n")
+    assert f"{SPEC}: the file cannot be read" in copied.err
+
+
 def test_a_manifest_is_repaired_and_then_its_files(run: Run, registry: Path, other: Path) -> None:
     manifest = registry / manifest_key(parse_spec(SPEC))
     (registry / object_key(entry(registry, "b.txt").digest)).unlink()
