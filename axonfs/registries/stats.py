@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from axonfs.errors import MalformedError
+from axonfs.errors import MalformedError, VanishedError
 from axonfs.names import Spec
 from axonfs.publish.registry import Registry
 from axonfs.registries.collect import Names, unnamed
@@ -20,7 +20,7 @@ class Stats:
         stored: the same, but what several versions have counts once.
         unnamed, unnamed_bytes: objects and chunk tables that no manifest names; None if the
             registry's files cannot be listed.
-        unreadable: versions whose manifest is missing or malformed.
+        unreadable: versions whose manifest is missing, malformed, or cannot be read.
     """
 
     models: int
@@ -48,7 +48,7 @@ def stats(reader: Reader, registry: Registry | None = None) -> Stats:
     for spec in sorted(specs):
         try:
             found = reader.manifest(spec)
-        except MalformedError:
+        except (MalformedError, VanishedError):
             found = None
         if found is None:
             unreadable.append(spec)

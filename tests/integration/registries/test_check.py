@@ -141,6 +141,7 @@ def test_a_manifest_that_cannot_be_read_is_a_fault_of_its_version(
     copied = run("registry", "copy", registry, tmp_path / "mirror")
     assert (copied.code, copied.out) == (1, "1 version copied; 3 objects, 2.0 MiB new\n")
     assert f"{SPEC}: the file cannot be read" in copied.err
+    assert f"unreadable: {SPEC}" in run("registry", "stats", registry).out
 
 
 def test_a_manifest_is_repaired_and_then_its_files(run: Run, registry: Path, other: Path) -> None:
