@@ -36,7 +36,17 @@ _CONTAINERS = (
     "application/vnd.docker.container.image.v1+json",
 )
 _MODELS = ("application/vnd.cncf.model.", "application/vnd.kitops.modelkit.")
-_PACKINGS = re.compile(r"\.(tar(?:[+.](?:gzip|gz|zstd))?|raw)$")
+# The ends of media types of layers, and how the bytes of such a layer are packed.
+_PACKINGS = {
+    ".raw": "raw",
+    ".tar": "tar",
+    ".tar+gzip": "tar+gzip",
+    ".tar.gzip": "tar+gzip",
+    ".tar+gz": "tar+gzip",
+    ".tar.gz": "tar+gzip",
+    ".tar+zstd": "tar+zstd",
+    ".tar.zstd": "tar+zstd",
+}
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
@@ -157,9 +167,10 @@ def _layer(number: int, item: object, config: Descriptor) -> Layer:
 
 def _packing(blob: Descriptor) -> str:
     """How the bytes of a layer are packed."""
-    match = _PACKINGS.search(blob.media_type)
-    if blob.media_type.startswith(_MODELS) and match:
-        return match.group(1).replace(".", "+").replace("+gz", "+gzip").replace("ipip", "ip")
+    if blob.media_type.startswith(_MODELS):
+        for end, packing in _PACKINGS.items():
+            if blob.media_type.endswith(end):
+                return packing
     if blob.annotations.get(_UNPACK) == "true":
         return "tar+gzip"
     return "raw"
