@@ -12,6 +12,7 @@ import errno
 import json
 import logging
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -107,7 +108,9 @@ def change_of(path: str) -> Change | None:
 
 
 def _checked(upload: Upload) -> Upload:
-    if not MIN_PART <= upload.part <= MAX_PART or upload.size > MAX_SIZE:
+    if upload.size > MAX_SIZE:
+        raise RefusedError(HTTPStatus.BAD_REQUEST, f"an object has at most {MAX_SIZE:,} bytes")
+    if not MIN_PART <= upload.part <= MAX_PART:
         what = f"a part has {MIN_PART:,} to {MAX_PART:,} bytes"
         raise RefusedError(HTTPStatus.BAD_REQUEST, what)
     if upload.count > MAX_PARTS:
@@ -254,6 +257,8 @@ def _faults() -> Iterator[None]:
     """Turn the faults of the registry into refusals. Paths of the server are for its log only."""
     try:
         yield
+    except (ConnectionError, TimeoutError, ssl.SSLError):
+        raise  # of the client, while it sends a body
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RefusedError(

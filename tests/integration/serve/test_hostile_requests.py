@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import socket
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from axonfs.serve import Access, Tokens
+from tests.integration.serve.test_access import running_with, token
 from tests.support.registry import RegistryServer
 
 LENGTH = b"Content-Length: 27"
@@ -35,3 +39,22 @@ def test_a_length_that_only_a_proxy_may_see_ends_the_connection(
         answer = b"".join(iter(lambda: sock.recv(4096), b""))
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_a_client_that_leaves_in_a_body_is_no_fault_of_the_registry(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = tmp_path / "server-tokens.yaml"
+    secret = token(tokens, "ci", publish="nlp")
+    path = f"/api/v1/uploads/{'a' * 64}/100000/100000/0"
+    head = f"PUT {path} HTTP/1.1\r\nAuthorization: Bearer {secret}\r\nContent-Length: 100000"
+    (tmp_path / "registry").mkdir()
+    with (
+        caplog.at_level(logging.WARNING),
+        running_with(tmp_path / "registry", Access(Tokens(tokens))) as server,
+        socket.create_connection(("127.0.0.1", urlsplit(server.url).port), 10) as sock,
+    ):
+        sock.sendall(head.encode() + b"\r\n\r\n" + bytes(1000))
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(4096) == b""
+    assert caplog.messages == []

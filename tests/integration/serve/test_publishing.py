@@ -302,7 +302,7 @@ def test_what_the_server_itself_refuses(
         (secret, "PUT", f"{UPLOAD}/0", DATA[: PART - 1], 400, "the part has another length"),
         (secret, "PUT", f"{UPLOAD}/2", DATA, 400, "the object has no such part"),
         (secret, "PUT", f"{uploads}/{DIGEST}/9/1/0", b"x", 400, "a part has 65,536 to"),
-        (secret, "PUT", f"{uploads}/{DIGEST}/{1 << 54}/65536/0", b"x", 400, "a part has"),
+        (secret, "PUT", f"{uploads}/{DIGEST}/{1 << 54}/65536/0", b"x", 400, "an object has"),
         (secret, "PUT", f"{uploads}/{DIGEST}/{1 << 50}/65536/0", b"x", 400, "1,048,576 parts"),
         (secret, "POST", UPLOAD, b"no table", 400, "the chunk table has"),
         (secret, "PATCH", MANIFEST, b"x", 405, ""),
