@@ -95,7 +95,8 @@ class Admission:
     async def describe(self, version: Version) -> list[dict[str, object]]:
         """The signatures of a version, for people; see `described`."""
         body = await self._fetched_soon(version) or await self._kept(version)
-        work = partial(described, body, version.manifest, self.required(version))
+        groups = self.required(version)
+        work = partial(described, body, version.manifest, groups, offline=self._offline)
         with trio.move_on_after(PATIENCE):
             return await trio.to_thread.run_sync(
                 work, abandon_on_cancel=True, limiter=self._threads
@@ -141,7 +142,7 @@ class Admission:
     ) -> Verdict:
         if body is None and self._offline:
             return refused("it has to be signed, and the cache has no signature of it")
-        work = partial(judge, body, version.manifest, groups)
+        work = partial(judge, body, version.manifest, groups, offline=self._offline)
         with trio.move_on_after(PATIENCE):
             return await trio.to_thread.run_sync(
                 work, abandon_on_cancel=True, limiter=self._threads

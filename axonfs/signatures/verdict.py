@@ -35,11 +35,14 @@ class Verdict:
     until: float = 0.0
 
 
-def judge(body: bytes | None, manifest: Manifest, groups: Sequence[Signers]) -> Verdict:
+def judge(
+    body: bytes | None, manifest: Manifest, groups: Sequence[Signers], *, offline: bool = False
+) -> Verdict:
     """Whether one of each group of signers has signed `manifest`.
 
     Args:
         body: the file of its signatures, from anywhere; None if there is none.
+        offline: whether no Sigstore may be asked.
 
     Raises:
         ShortageError: this process ran out of descriptors or memory.
@@ -47,7 +50,7 @@ def judge(body: bytes | None, manifest: Manifest, groups: Sequence[Signers]) -> 
     try:
         require()
         found = parse_signatures(body) if body else []
-        accepted = [_accepted(found, manifest, group) for group in groups]
+        accepted = [_accepted(found, manifest, group, offline=offline) for group in groups]
     except ShortageError:
         raise  # that is no fault of the version
     except AxonError as exc:
@@ -64,7 +67,9 @@ def refused(what: str, cause: AxonError | None = None) -> Verdict:
     return Verdict(refusal, until=time.time() + REFUSED_FOR)
 
 
-def _accepted(found: Sequence[Signature], manifest: Manifest, group: Signers) -> tuple[str, float]:
+def _accepted(
+    found: Sequence[Signature], manifest: Manifest, group: Signers, *, offline: bool
+) -> tuple[str, float]:
     """By whom of the group, and until when that holds.
 
     Raises:
@@ -77,7 +82,7 @@ def _accepted(found: Sequence[Signature], manifest: Manifest, group: Signers) ->
     for signature in found:
         for signer in group:
             try:
-                verified = verify(signature, manifest, signer)
+                verified = verify(signature, manifest, signer, offline=offline)
                 return verified.by, verified.until
             except ShortageError:
                 raise
@@ -88,7 +93,7 @@ def _accepted(found: Sequence[Signature], manifest: Manifest, group: Signers) ->
 
 
 def described(
-    body: bytes | None, manifest: Manifest, groups: Sequence[Signers]
+    body: bytes | None, manifest: Manifest, groups: Sequence[Signers], *, offline: bool = False
 ) -> list[dict[str, object]]:
     """Each signature of a version: `by` whom it says it is, and whether that one is `trusted`.
 
@@ -101,11 +106,11 @@ def described(
         return [{"by": "", "trusted": False, "why": exc.what}]
     except AxonError as exc:
         return [{"by": "", "trusted": None, "why": str(exc)}] if body else []
-    return [_description(signature, manifest, groups) for signature in found]
+    return [_description(signature, manifest, groups, offline=offline) for signature in found]
 
 
 def _description(
-    signature: Signature, manifest: Manifest, groups: Sequence[Signers]
+    signature: Signature, manifest: Manifest, groups: Sequence[Signers], *, offline: bool
 ) -> dict[str, object]:
     from axonfs.signatures.verifying import claimed
 
@@ -114,7 +119,7 @@ def _description(
         if not groups:
             return {"by": by, "trusted": None, "why": ""}
         anyone = tuple(signer for group in groups for signer in group)
-        by, _ = _accepted([signature], manifest, anyone)
+        by, _ = _accepted([signature], manifest, anyone, offline=offline)
         return {"by": by, "trusted": True, "why": ""}
     except AxonError as exc:
         return {"by": by, "trusted": False, "why": exc.what}

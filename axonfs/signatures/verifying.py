@@ -6,6 +6,7 @@ takes a certificate for valid for ever, so the times are compared here. Blocking
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,15 +48,20 @@ class Verified:
     until: float = FOREVER
 
 
-def verify(signature: Signature, manifest: Manifest, signer: TrustedSigner) -> Verified:
+def verify(
+    signature: Signature, manifest: Manifest, signer: TrustedSigner, *, offline: bool = False
+) -> Verified:
     """Verify that `signature` is of `manifest`, and by `signer`.
+
+    Args:
+        offline: whether no Sigstore may be asked for its present keys.
 
     Raises:
         UntrustedError: it is not.
         AxonError: the file with the signer's key cannot be used.
     """
     if signer.keyless:
-        return _by_identity(signature, manifest, signer)
+        return _by_identity(signature, manifest, signer, offline=offline)
     raw = read_pem(Path(signer.authority))
     if b"BEGIN CERTIFICATE" in raw:
         return _by_certificate(signature, manifest, signer, raw)
@@ -117,17 +123,30 @@ def _by_certificate(
     return Verified(claimed(signature), ends.timestamp())
 
 
-def _by_identity(signature: Signature, manifest: Manifest, signer: TrustedSigner) -> Verified:
+def _by_identity(
+    signature: Signature, manifest: Manifest, signer: TrustedSigner, *, offline: bool
+) -> Verified:
     if not signature.keyless:
         raise _by_another(signature)
     try:
-        config = verifying_config().use_sigstore_verifier(
-            identity=signer.identity, oidc_issuer=signer.authority
-        )
+        with in_memory(_known_sigstore() if offline else b"") as path:
+            config = verifying_config().use_sigstore_verifier(
+                identity=signer.identity,
+                oidc_issuer=signer.authority,
+                trust_config=path if offline else None,
+            )
     except Exception as exc:  # whatever the library, and the network below it, raise
         raise AxonError(f"the Sigstore does not answer: {reason(exc)}") from exc
     _verify(config, signature, manifest)
     return Verified(str(signer))
+
+
+def _known_sigstore() -> bytes:
+    """The keys of Sigstore that the library has, or that it fetched before."""
+    from sigstore.models import ClientTrustConfig
+
+    logging.getLogger("sigstore").setLevel(logging.ERROR)  # it warns that it is offline
+    return ClientTrustConfig.production(offline=True)._inner.to_json().encode()
 
 
 def _by_another(signature: Signature) -> AnotherError:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -21,7 +22,7 @@ from axonfs.signatures import Signature, parse_signature
 from axonfs.signatures.signing import key_signer
 from axonfs.signatures.verdict import judge
 from axonfs.signatures.verifying import check_signer, verify
-from tests.support.signing import Authority, key_pair, no_password
+from tests.support.signing import Authority, bundle, key_pair, no_password
 
 ALICE = "alice@example.org"
 
@@ -178,3 +179,24 @@ def test_one_good_signature_of_each_group_is_enough(tmp_path: Path, key: Path) -
     assert "the file cannot be read: No such file or directory (from" in str(gone.refusal)
     changed = judge(both, manifest("nlp/tiny@2.0.0"), [(mine,)])
     assert "of other files, or of another version" in str(changed.refusal)
+
+
+def test_offline_no_sigstore_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library has the keys of Sigstore, which verify what was signed while they were in use."""
+    alice = Authority(tmp_path, "ca").issue(tmp_path, "alice@example.org")
+    der = load_pem_x509_certificate(alice.read_bytes()).public_bytes(Encoding.DER)
+    material = {"certificate": {"rawBytes": b64encode(der).decode()}, "tlogEntries": []}
+    signature = parse_signature(bundle(manifest(), verificationMaterial=material))
+    asked: list[object] = []
+
+    def unknown(*host: object, **_: object) -> NoReturn:
+        asked.append(host)
+        raise OSError("there is no network")
+
+    monkeypatch.setattr("socket.getaddrinfo", unknown)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    alice_at = TrustedSigner("https://accounts.example.org", "alice@example.org")
+    with pytest.raises(UntrustedError, match="its signature is not valid"):
+        verify(signature, manifest(), alice_at, offline=True)
+    assert asked == []
