@@ -17,7 +17,7 @@ from axonfs.settings.parsers import local_path
 from axonfs.settings.settings import convert, settings_of
 
 F = TypeVar("F", bound=Callable[..., Any])
-_LOCAL = ("localhost", "127.0.0.1", "::1")
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 cache_option = click.option(
@@ -122,7 +122,7 @@ def resolved(flags: Mapping[str, object]) -> dict[str, tuple[Any, str]]:
 def sent_openly(url: str) -> bool:
     """Whether others on the network can read a token that is sent to this URL."""
     parts = urlsplit(url)
-    return parts.scheme == "http" and parts.hostname not in _LOCAL
+    return parts.scheme == "http" and parts.hostname not in LOCAL_HOSTS
 
 
 def note_if_open(url: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from axonfs.cli.options import LocalPath
+from axonfs.cli.options import LOCAL_HOSTS, LocalPath
 from axonfs.cli.output import note
 from axonfs.errors import UsageError
 
@@ -86,6 +86,8 @@ def serve(
     if not (directory / "api/v1").is_dir():
         note(f"{directory} has no models yet; axonfs publish DIR SPEC --to {directory} adds one")
     certificate, access = _certificate(cert, key), _access(directory, tokens_file, private)
+    if tokens_file and certificate is None and host not in LOCAL_HOSTS:
+        note("tokens come over plain HTTP, where others can read them; give --cert and --key")
     stop, interrupted = threading.Event(), threading.Event()
 
     def leave(number: int, frame: object) -> None:

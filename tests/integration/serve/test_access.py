@@ -7,6 +7,8 @@ import contextlib
 import json
 import logging
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -260,3 +262,16 @@ def test_the_commands(run: Run, tokens: Path, registry: Path) -> None:
     ):
         done = run("registry", "serve", registry, *arguments)
         assert (done.code, said in done.err) == (2, True)
+
+
+def test_tokens_that_would_come_over_plain_http_are_told(tokens: Path, registry: Path) -> None:
+    token(tokens, "ci", publish="nlp")
+    command = [sys.executable, "-m", "axonfs", "registry", "serve", str(registry), "--port", "0"]
+    for host, told in (("0.0.0.0", True), ("127.0.0.1", False)):
+        line = [*command, "--tokens", str(tokens), "--host", host]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True) as serving:
+            assert serving.stdout
+            assert serving.stdout.readline().startswith("serving http://127.0.0.1:")
+            serving.terminate()
+            assert ("tokens come over plain HTTP" in serving.communicate()[1]) == told
