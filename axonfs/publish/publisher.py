@@ -219,7 +219,7 @@ def _enter(registry: Registry, manifest: Manifest, signer: Signer | None) -> boo
     Its signature is there before it is: no reader sees the version without.
     """
     if signer:
-        sign(registry, manifest, signer)
+        _sign_first(registry, manifest, signer)
     # Another publisher may have been faster since the first look.
     earlier = registry.enter(manifest)
     if earlier:
@@ -230,6 +230,16 @@ def _enter(registry: Registry, manifest: Manifest, signer: Signer | None) -> boo
         drop_others(registry, manifest)
     registry.mend_lists(manifest.spec)
     return earlier is not None
+
+
+def _sign_first(registry: Registry, manifest: Manifest, signer: Signer) -> None:
+    try:
+        sign(registry, manifest, signer)
+    except AxonError:
+        # A server refuses a signature that is not of the manifest which another publisher entered.
+        entered = registry.manifest(manifest.spec)
+        if entered is None or entered.digest == manifest.digest:
+            raise
 
 
 def _sizes(files: Iterable[FileEntry | SourceFile]) -> dict[str, object]:
