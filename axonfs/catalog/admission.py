@@ -76,7 +76,7 @@ class Admission:
             return
         key = (version.spec, version.manifest.digest, version.base)
         verdict = self._verdicts.get(key)
-        if verdict is None or verdict.until <= time.time():
+        if verdict is None or not verdict.holds:
             verdict = await self._flights.join(
                 ("signatures", *key), partial(self._judged, version, groups)
             )

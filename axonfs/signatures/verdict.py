@@ -34,6 +34,12 @@ class Verdict:
     by: str = ""
     until: float = 0.0
 
+    @property
+    def holds(self) -> bool:
+        """Whether it holds now. A refusal does not after the clock was set back, either."""
+        left = self.until - time.time()
+        return left > 0 and (self.refusal is None or left <= REFUSED_FOR)
+
 
 def judge(
     body: bytes | None, manifest: Manifest, groups: Sequence[Signers], *, offline: bool = False

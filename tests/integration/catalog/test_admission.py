@@ -90,6 +90,24 @@ async def test_a_refusal_is_for_a_moment(
         assert asked(origin) == 2
 
 
+async def test_a_refusal_ends_when_the_clock_is_set_back(
+    tmp_path: Path, origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine was started with a wrong clock, by which the certificate has expired."""
+    authority = Authority(tmp_path / "keys", "authority")
+    certificate = authority.issue(tmp_path, "alice@example.org", stop=1)
+    add(origin, certificate.with_suffix(".key"), certificate)
+    with monkeypatch.context() as wrong:
+        then = time.time() + 2 * 24 * 3600
+        wrong.setattr(time, "time", lambda: then)
+        wrong.setattr(verifying, "outdated", lambda _: "expired on 2026-01-01")
+        async with tree(tmp_path, origin.url, authority.path) as found:
+            with pytest.raises(UntrustedError, match="expired on"):
+                await found.version(VERSION)
+            wrong.undo()
+            await found.version(VERSION)
+
+
 async def test_a_registry_that_does_not_answer_is_no_refusal(
     tmp_path: Path, origin: FaultyOrigin, key: Path
 ) -> None:
