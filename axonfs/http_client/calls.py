@@ -7,6 +7,7 @@ any thread.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Self
 
@@ -30,6 +31,9 @@ from axonfs.units import size
 MAX_ANSWER = 4 << 20
 
 
+_Pools = dict[tuple[bool, Url | None], httpcore.ConnectionPool]
+
+
 class Said(NamedTuple):
     """An answer and its body."""
 
@@ -38,7 +42,7 @@ class Said(NamedTuple):
 
 
 class Calls:
-    """A client for single requests; `with` closes its connections.
+    """A client for single requests; `with` closes its connections, or its end does.
 
     Args:
         trust: the certificate authorities; by default the system's.
@@ -48,8 +52,9 @@ class Calls:
         self._limits = limits or Limits()
         self._trust = trust or Trust()
         self._routes = Routes.of_environment()
-        self._pools: dict[tuple[bool, Url | None], httpcore.ConnectionPool] = {}
+        self._pools: _Pools = {}
         self._lock = threading.Lock()
+        weakref.finalize(self, _close, self._pools).atexit = False
 
     def __enter__(self) -> Self:
         return self
@@ -60,9 +65,7 @@ class Calls:
     def close(self) -> None:
         """Close the idle connections."""
         with self._lock:
-            pools, self._pools = self._pools, {}
-        for pool in pools.values():
-            pool.close()
+            _close(self._pools)
 
     def send(
         self,
@@ -111,6 +114,11 @@ class Calls:
             if key not in self._pools:
                 self._pools[key] = blocking_connections(secure, proxy, self._trust)
             return self._pools[key]
+
+
+def _close(pools: _Pools) -> None:
+    while pools:
+        pools.popitem()[1].close()
 
 
 def _body(response: httpcore.Response, url: Url, limit: int) -> bytes:

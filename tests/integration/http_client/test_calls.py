@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -32,6 +34,18 @@ def test_the_answer_is_returned_whatever_its_status_is(calls: Calls, origin: Fau
     assert (refused.status, refused.headers["www-authenticate"]) == (401, "Basic")
     assert (redirected.status, redirected.headers["location"]) == (302, "/elsewhere")
     assert len(origin.requests) == 3
+
+
+def test_the_end_of_a_client_closes_its_connections(
+    origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unclosed: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unclosed.append)
+    calls = Calls(FAST)
+    calls.send("GET", url_of(origin))
+    del calls
+    gc.collect()
+    assert not unclosed
 
 
 @pytest.mark.parametrize(
