@@ -16,8 +16,8 @@ from axonfs.publish.signatures import checked
 from axonfs.serve import Access, Tokens
 from axonfs.storage import HttpStorage
 from axonfs.storage.storage import Content
+from tests.integration.serve.publishing.sending import LIMITS
 from tests.integration.serve.test_access import running_with, token
-from tests.integration.serve.test_publishing import LIMITS
 from tests.support.registry import SPEC, make_model
 from tests.support.signing import UnverifiedSigner
 
