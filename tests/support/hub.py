@@ -16,10 +16,12 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import MappingProxyType
 from typing import Any, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from tests.support.serving import PatientServer
 
 DATE = "2025-07-26T03:46:27.000Z"
 DATE_SECONDS = 1753501587.0
@@ -169,8 +171,7 @@ class HubServer:
 
     def __exit__(self, *_: object) -> None:
         for server in self._servers:
-            server.shutdown()
-            server.server_close()
+            server.stop()
         for thread in self._threads:
             thread.join()
 
@@ -200,19 +201,12 @@ class HubServer:
         return None
 
 
-def _server(hub: HubServer, kind: type[_Handler]) -> ThreadingHTTPServer:
-    class Server(ThreadingHTTPServer):
-        daemon_threads = False
-        block_on_close = True
-
-        def handle_error(self, request: object, client_address: object) -> None:
-            """A client that hangs up is no news."""
-
+def _server(hub: HubServer, kind: type[_Handler]) -> PatientServer:
     class Bound(kind):  # type: ignore[valid-type, misc]
         pass
 
     Bound.hub = hub
-    return Server(("127.0.0.1", 0), Bound)
+    return PatientServer(Bound)
 
 
 class _Handler(BaseHTTPRequestHandler):

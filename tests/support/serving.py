@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from typing import Any, Self
 
 
 class Served:
@@ -41,3 +43,28 @@ class QuietHandler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+class PatientServer(ThreadingHTTPServer):
+    """Sends the answers that have begun before it ends."""
+
+    daemon_threads = False
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        self._accepted: list[socket.socket] = []
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        accepted = super().get_request()
+        self._accepted.append(accepted[0])
+        return accepted
+
+    def stop(self) -> None:
+        self.shutdown()
+        for connection in self._accepted:
+            with contextlib.suppress(OSError):  # it is closed
+                connection.shutdown(socket.SHUT_RD)  # no further request
+        self.server_close()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is no news."""
