@@ -39,6 +39,7 @@ DECISIVE = (
     "first byte, *",
     "pin of *",
     "other mounts, *",
+    "object store, *",
     "safe_open of all tensors, cold",
     "vllm serve ready*",
     "loader *, cold*",
