@@ -17,7 +17,7 @@ LARGE_PAGE = 2 << 20
 LARGE_BLOCK = 64 << 10
 # The buffers of all streams take this part of the memory, within these bounds. Six that receive
 # 8 MiB at a time fill the smaller. On 16 cores and 125 GiB, 8 readers got 2.7 GiB/s with that, and
-# 4.2 with the larger: each turn of the interpreter's lock brings more bytes.
+# 3.7 with the larger: each turn of the interpreter's lock brings more bytes.
 STREAMS_PART, STREAMS_LEAST, STREAMS_MOST = 512, 48 << 20, 256 << 20
 
 _CGROUPS = Path("/sys/fs/cgroup")
