@@ -29,7 +29,7 @@ from model_signing import signing
 from axonfs.errors import AxonError, UsageError
 from axonfs.formats.manifest import Manifest
 from axonfs.signatures.bundles import Signature, parse_signature
-from axonfs.signatures.library import (
+from axonfs.signatures.modelsigning import (
     CURVES,
     Known,
     fingerprint,

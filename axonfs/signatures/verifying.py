@@ -22,7 +22,7 @@ from axonfs.formats.manifest import Manifest
 from axonfs.names import plain
 from axonfs.settings.signers import TrustedSigner
 from axonfs.signatures.bundles import Signature
-from axonfs.signatures.library import (
+from axonfs.signatures.modelsigning import (
     CURVES,
     Known,
     fingerprint,
