@@ -123,3 +123,12 @@ def test_an_answer_without_an_end_takes_no_memory_for_it() -> None:
     pace.held_up(1.0)
     assert not pace.behind(61.0, usual)
     assert pace.behind(62.0, usual)
+
+
+def test_a_fast_source_brings_more_bytes_per_request() -> None:
+    lane = Lane(None, 16, 60.0)
+    for rate, speed in ((100, 1), (200, 2), (400, 4), (50, 1)):
+        lane.note(steady(rate * MIB, until=1.0), 1.0)
+        assert lane.speed == speed
+    lane.note(steady(400 * MIB, until=0.01), 0.01)
+    assert lane.speed == 1, "so few bytes say little of the rate"
