@@ -60,7 +60,8 @@ def main() -> None:
         with (
             line(GBIT, RTT) as limited,
             serving(work / "registry", work, line=limited) as origin,
-            cold_mount(origin.url, work) as mount,
+            # Else a second file that is opened has the next ones fetched.
+            cold_mount(origin.url, work, "--prefetch", "off") as mount,
         ):
             files = iter(sorted(mount.version(SPEC).glob("*.safetensors")))
             probe = Probe(origin.objects()[0][0])
