@@ -220,6 +220,13 @@ def passed_through(mount: Mount) -> dict[str, bool]:
     return {row["path"]: row["passed_through"] for row in mount.status()["open"]}
 
 
+def read_and_closed(mount: Mount) -> None:
+    """Read the model, and return when the mount knows of the close. The kernel tells it later than
+    the program, and until then further opens are handled like this one, without passthrough."""
+    (mount.path / MODEL).read_bytes()
+    settled(lambda: mount.status()["open"] == [])
+
+
 def patched(tmp_path: Path, source: str) -> dict[str, str]:
     """An environment in which every Python runs `source` first: a fault that cannot be caused."""
     (tmp_path / "patch").mkdir()

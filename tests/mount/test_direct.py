@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import FILES, MODEL, NAME, Mount, passed_through, source_bytes
+from tests.mount.conftest import FILES, MODEL, NAME, Mount, passed_through, settled, source_bytes
 
 pytestmark = pytest.mark.mount
 # Offset and size in the file, offset in memory: each is not a multiple of 512 once.
@@ -45,6 +45,7 @@ def test_unaligned(mount: Mount, tmp_path: Path) -> None:
         (mount.path / MODEL).read_bytes()
         for offset, size, shift in READS:  # complete meanwhile, but not for who had it open before
             assert outcome(descriptor, offset, size, shift) == want[offset : offset + size]
+    settled(lambda: mount.status()["open"] == [])
     objects = (mount.cache / "objects").rglob("*")
     (backing,) = (path for path in objects if path.is_file() and path.stat().st_size == FILES[NAME])
     with direct(mount.path / MODEL) as descriptor, direct(backing) as plain:

@@ -23,7 +23,9 @@ from tests.mount.conftest import (
     object_requests,
     passed_through,
     patched,
+    read_and_closed,
     run_axonfs,
+    settled,
     source_bytes,
 )
 from tests.support.registry import RegistryServer, make_model
@@ -41,6 +43,7 @@ def test_complete_files_are_passed_through(mount: Mount, tmp_path: Path) -> None
     with (mount.path / MODEL).open("rb") as first:
         assert first.read() == want
         assert passed_through(mount) == {MODEL: False}
+    settled(lambda: mount.status()["open"] == [])
     before = requests_read(mount)
     with (mount.path / MODEL).open("rb") as again:
         assert passed_through(mount) == {MODEL: True}
@@ -63,6 +66,7 @@ def test_cached_and_passed_through_handles_do_not_mix(mount: Mount, tmp_path: Pa
             assert late.read() == want
         early.seek(0)
         assert early.read() == want
+    settled(lambda: mount.status()["open"] == [])
     with (mount.path / MODEL).open("rb") as alone, (mount.path / MODEL).open("rb") as second:
         assert passed_through(mount) == {MODEL: True}
         assert alone.read() == second.read() == want
@@ -87,7 +91,7 @@ def test_a_backing_file_that_was_cut_is_not_passed_through(
 def test_a_mapping_keeps_its_backing_file(mount: Mount, tmp_path: Path) -> None:
     """A mapping that outlives its descriptor keeps passthrough for the file."""
     want = source_bytes(tmp_path, 0, NAME)
-    (mount.path / MODEL).read_bytes()
+    read_and_closed(mount)
     with (mount.path / MODEL).open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
     assert passed_through(mount) == {MODEL: True}
@@ -103,7 +107,7 @@ def test_passed_through_files_are_not_evicted(
     limit = FILES[NAME] + (3 << 20)
     mount = start_mount(registry.url, options=("--cache-size", str(limit)))
     want = source_bytes(tmp_path, 0, NAME)
-    (mount.path / MODEL).read_bytes()
+    read_and_closed(mount)
     with (mount.path / MODEL).open("rb") as file:
         assert passed_through(mount)[MODEL]
         for _ in range(2):

@@ -27,6 +27,7 @@ from tests.mount.conftest import (
     MountFactory,
     passed_through,
     patched,
+    read_and_closed,
     run_axonfs,
     source_bytes,
 )
@@ -93,7 +94,7 @@ def test_the_state_as_a_file_is_never_that_of_two_workers(mount: Mount) -> None:
 def test_passed_through_files_outlive_the_worker(mount: Mount, tmp_path: Path) -> None:
     """Reads of a file with passthrough continue while there is no worker, and with the next one."""
     want = source_bytes(tmp_path, 0, NAME)
-    (mount.path / MODEL).read_bytes()
+    read_and_closed(mount)
     with (mount.path / MODEL).open("rb") as file:
         assert passed_through(mount)[MODEL]
         mount.kill_worker()

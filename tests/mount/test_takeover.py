@@ -20,6 +20,7 @@ from tests.mount.conftest import (
     MountFactory,
     end,
     passed_through,
+    read_and_closed,
     settled,
     source_bytes,
 )
@@ -108,7 +109,7 @@ def test_a_passed_through_file_without_an_index(
     """The kernel reads on from the backing file, whatever the next worker knows of it."""
     with FaultyOrigin(registry_dir) as origin:
         mount = start_mount(origin.url)
-        (mount.path / MODEL).read_bytes()
+        read_and_closed(mount)
         with (mount.path / MODEL).open("rb") as file:
             assert passed_through(mount)[MODEL]
             with index_lost(mount):
