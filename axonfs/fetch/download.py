@@ -18,6 +18,7 @@ import trio
 from axonfs.catalog.tree import Version
 from axonfs.errors import AxonError
 from axonfs.fetch.answers import Answers
+from axonfs.fetch.hashing import Hashing
 from axonfs.fetch.local import Local
 from axonfs.fetch.lookups import Lookups
 from axonfs.fetch.overflow import Overflow
@@ -123,6 +124,8 @@ class Download:
         self.object = stored
         self.local = Local(stored)
         self.answers = Answers(stored)
+        whole = entry.chunks is None and not (entry.packed or entry.unverified)
+        self.hashing = Hashing(stored, entry.git) if whole else None
         self.stall = Stall(deadline)  # of this object, where its origin does well
         self.versions: list[Version] = []  # that say where the bytes are
         self.own_table: ChunkTable | None = None  # the object's, known if it was needed

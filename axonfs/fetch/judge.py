@@ -76,7 +76,7 @@ class Judge:
         """Compare the whole; where its bytes are wrong, none that readers have of it are kept."""
         versions, answers = self._download.versions, self._download.answers
         source = versions[0].base if versions else None
-        verify = partial(verify_whole, final=answers.final)
+        verify = partial(verify_whole, hashing=self._download.hashing, final=answers.final)
         try:
             right = await trio.to_thread.run_sync(verify, self._object, self._entry, source)
         except CorruptError:

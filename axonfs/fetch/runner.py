@@ -29,6 +29,7 @@ from axonfs.errors import (
 )
 from axonfs.fetch.arrivals import Arrivals
 from axonfs.fetch.download import Download, Job, Priority
+from axonfs.fetch.hashing import hashers
 from axonfs.fetch.hedges import Hedges
 from axonfs.fetch.lane import Lane
 from axonfs.fetch.network import Network
@@ -70,6 +71,7 @@ class Runner:
         self.arrivals = Arrivals(self._arrived)
         self._hedges = Hedges(network, nursery, self._first_lane, self.submit, self.arrivals)
         self._threads = trio.CapacityLimiter(math.inf)  # the lanes bound them
+        self._hashers = hashers()
 
     def submit(self, job: Job) -> None:
         """Queue a job; the most urgent of its lane goes first."""
@@ -112,6 +114,8 @@ class Runner:
         if job.rival is not None and job.to_win <= 0:
             self._settle(job)
         job.download.arrived(chunks, data)
+        if hashing := job.download.hashing:
+            hashing.follow(self._nursery, self._hashers, lambda: self._network.closing)
         self._landed()
 
     def speed(self, download: Download) -> int:

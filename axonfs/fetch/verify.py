@@ -9,16 +9,15 @@ For worker threads.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-from typing import Any
 
 from axonfs.errors import CorruptError
-from axonfs.formats.chunktable import ChunkTable, chunk_digest
+from axonfs.fetch.hashing import Hashing, git_blob
+from axonfs.formats.chunktable import ChunkTable
 from axonfs.formats.manifest import FileEntry
 from axonfs.ranges import Range
-from axonfs.store import StoredObject, read_all
+from axonfs.store import StoredObject
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,12 @@ def _unknown(chunk: int, view: memoryview) -> bool:
 
 
 def verify_whole(
-    stored: StoredObject, entry: FileEntry, source: str | None = None, *, final: bool = True
+    stored: StoredObject,
+    entry: FileEntry,
+    source: str | None = None,
+    *,
+    hashing: Hashing | None = None,
+    final: bool = True,
 ) -> bool:
     """Mark a complete object as verified, or drop its bytes; False if they were wrong.
 
@@ -58,6 +62,7 @@ def verify_whole(
 
     Args:
         entry: says what they are compared with.
+        hashing: has read some of the object; by default all of it is read now.
         source: the culprit, if the bytes are wrong.
         final: whether wrong bytes are never served again, rather than fetched once more.
 
@@ -75,7 +80,8 @@ def verify_whole(
         if entry.packed:
             stored.mark_verified(generation)
             return True
-        if (table := _own_table(stored, entry.git)) is not None:
+        digest, table = (hashing or Hashing(stored, entry.git)).finish()
+        if digest == (entry.git or stored.digest):
             stored.mark_verified(generation, table)
             return True
     except OSError as exc:
@@ -116,7 +122,7 @@ def judge_passed(stored: StoredObject, passed: dict[int, bytes], git: str) -> No
         OSError: the disk failed.
     """
     on_disk = [chunk for chunk in range(stored.count) if chunk not in passed]
-    whole = hashlib.sha1(b"blob %d\0" % stored.size, usedforsecurity=False)
+    whole = git_blob(stored.size)
     for chunk in range(stored.count):
         if chunk not in passed:
             start, stop = stored.bytes_of(Range(chunk, chunk + 1))
@@ -127,30 +133,3 @@ def judge_passed(stored: StoredObject, passed: dict[int, bytes], git: str) -> No
         del passed[chunk]
     if whole.hexdigest() != git and not given_up:
         raise CorruptError(f"object {stored.digest[:12]} has the wrong git blob id")
-
-
-def _own_table(stored: StoredObject, git: str | None) -> ChunkTable | None:
-    """The table of the object's chunks if the whole is right, else None."""
-    whole = hashlib.sha256()
-    if git is not None:
-        whole = hashlib.sha1(b"blob %d\0" % stored.size, usedforsecurity=False)
-    digest, table = hashed(stored, whole)
-    return table if digest == (git or stored.digest) else None
-
-
-def hashed(stored: StoredObject, whole: Any) -> tuple[str, ChunkTable]:
-    """Read all of an object: its digest by `whole`, in hex, and the table of its chunks.
-
-    Other threads run meanwhile.
-
-    Raises:
-        OSError: the disk failed, or the file is shorter.
-    """
-    buffer, digests = memoryview(bytearray(stored.chunk_size)), bytearray()
-    for chunk in range(stored.count):
-        start, stop = stored.bytes_of(Range(chunk, chunk + 1))
-        view = buffer[: stop - start]
-        read_all(stored.opened(), view, start)
-        whole.update(view)
-        digests += chunk_digest(view)
-    return whole.hexdigest(), ChunkTable(stored.size, stored.chunk_size, bytes(digests))

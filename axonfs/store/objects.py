@@ -44,12 +44,13 @@ from axonfs.ranges import Range
 from axonfs.store import backing
 from axonfs.store.claims import suits
 from axonfs.store.file import BackingFile
-from axonfs.store.health import DISK_FAULTS, Health
+from axonfs.store.health import DISK_FAULTS
 from axonfs.store.landings import confirm, land
 from axonfs.store.ledger import Ledger
 from axonfs.store.openfiles import Descriptor
 from axonfs.store.presence import Presence
 from axonfs.store.records import GROUP, NO_TABLE, Group, ObjectRecord, checksum
+from axonfs.store.writing import Writing
 
 Generation = tuple[int, int]  # changes when chunks are dropped or written
 Right = Callable[[int, memoryview], bool]  # whether a chunk's bytes are valid
@@ -74,27 +75,28 @@ class StoredObject:
         "_ledger",
         "_noted",
         "_presence",
-        "_writes",
         "_writing",
+        "bytes_of",
         "chunk_size",
         "count",
         "digest",
+        "health",
         "key",
+        "missing",
         "opened",
         "present",
         "size",
     )
 
     def __init__(self, ledger: Ledger, key: str, record: ObjectRecord) -> None:
-        self._ledger = ledger
+        self._ledger, self.health = ledger, ledger.health
         self._presence = presence = Presence(
             ledger.index, ledger.boot, ledger.tally, bytes.fromhex(key), record
         )
         self._noted = record.accessed
-        self._holds = self._freezes = self._cuts = self._writes = 0
+        self._holds = self._freezes = self._cuts = 0
         self._freezing = threading.Lock()  # innermost; guards the two counts above
-        # The kernel lets only one thread write to a file at a time, while the others spin.
-        self._writing = threading.Lock()
+        self._writing = Writing()
         self.key, self.digest = key, record.private_of or key
         self.size, self.chunk_size, self.count = presence.size, presence.chunk_size, presence.count
         self._file = file = BackingFile(ledger, key, presence)
@@ -102,6 +104,8 @@ class StoredObject:
         self.opened = file.opened
         # The hot path of every read: whether chunks [start, stop) are local and need no check.
         self.present = presence.usable.all_set
+        self.missing = presence.present.missing  # the runs of chunks that are not local
+        self.bytes_of = presence.bytes_of
 
     def __repr__(self) -> str:
         local = self._presence.present.count
@@ -111,11 +115,6 @@ class StoredObject:
     def presence(self) -> Presence:
         """The bits, for Store, and for who watches them."""
         return self._presence
-
-    @property
-    def health(self) -> Health:
-        """The health of the cache's disk."""
-        return self._ledger.health
 
     @property
     def owned(self) -> bool:
@@ -228,10 +227,6 @@ class StoredObject:
         with self._freezing:
             self._freezes -= 1
 
-    def missing(self, start: int, stop: int) -> list[Range]:
-        """The runs of chunks in `[start, stop)` that are not local."""
-        return self._presence.present.missing(start, stop)
-
     def unchecked(self, start: int, stop: int) -> list[Range]:
         """The runs of chunks in `[start, stop)` that are local and need `check` before use."""
         return self._presence.unchecked(start, stop)
@@ -243,10 +238,6 @@ class StoredObject:
     def local(self, start: int = 0) -> list[Range]:
         """The runs of chunks from `start` on that are local, checked or not."""
         return self._presence.present.extents(start, self.count)
-
-    def bytes_of(self, chunks: Range) -> Range:
-        """The bytes of a run of chunks."""
-        return self._presence.bytes_of(chunks)
 
     def land(self, chunk: int, view: memoryview, *, proven: bool = False) -> None:
         """Write chunks from `chunk` on and record them. The caller holds the object.
@@ -273,7 +264,7 @@ class StoredObject:
                 if presence.verified and not proven:
                     return
                 epoch = presence.epoch
-                self._writes += 1
+                self._writing.begin(chunk)
                 try:
                     backing.write_all(descriptor, view, bounds.start)
                 except NoSpaceError:
@@ -281,7 +272,7 @@ class StoredObject:
                     self._unless_frozen(partial(forget, partial(self._cut, descriptor)))
                     raise
             if land(presence, chunk, values, epoch):
-                self._ledger.health.worked()
+                self.health.worked()
                 return
 
     def check(self, chunk: int, buffer: memoryview, right: Right | None = None) -> bool | None:
@@ -352,7 +343,13 @@ class StoredObject:
     def generation(self) -> Generation:
         """The generation of the local bytes: the epoch, and the number of landings."""
         with self._writing:  # no landing is in progress
-            return self._presence.epoch, self._writes
+            return self._presence.epoch, self._writing.count
+
+    def reading(self, chunk: int) -> int:
+        """Call this before `chunk` is read for a digest, and the chunks in their order; it returns
+        the number of times that one of those read before was landed again since."""
+        with self._writing:
+            return self._writing.reads(chunk)
 
     def mark_verified(self, generation: Generation, table: ChunkTable | None = None) -> bool:
         """Mark the object verified after its bytes matched its digest; return whether it is.
@@ -364,7 +361,7 @@ class StoredObject:
         """
         epoch, writes = generation
         with self._writing:
-            return self._writes == writes and self._presence.verify(epoch, table)
+            return self._writing.count == writes and self._presence.verify(epoch, table)
 
     def quarantine(self, cause: str | None) -> None:
         """Quarantine the object, so that it is not served; None ends the quarantine."""

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from axonfs.errors import CorruptError
+from axonfs.fetch import hashing
 from axonfs.fetch.filling import Filling
+from axonfs.fetch.hashing import Hashing
 from axonfs.fetch.verify import verify_whole, wrong_chunks
 from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE
 from axonfs.store import Store, StoredObject
@@ -32,13 +34,16 @@ class VerdictMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.smallest, hashing.SMALLEST = hashing.SMALLEST, 0
         self.directory = Path(tempfile.mkdtemp())
         self.boot = BOOT
         self.store = Store.open(self.directory, boot_id=self.boot)
         self.held: dict[int, StoredObject] = {}
+        self.hashing: dict[int, Hashing] = {}
         self.open()
 
     def teardown(self) -> None:
+        hashing.SMALLEST = self.smallest
         self.store.close()
         shutil.rmtree(self.directory)
 
@@ -46,6 +51,7 @@ class VerdictMachine(RuleBasedStateMachine):
         for which, what in enumerate(SAMPLES):
             self.held[which] = self.store.object(what.entry)
             self.held[which].hold()
+            self.hashing[which] = Hashing(self.held[which], None)
 
     @rule(which=WHICH, number=NUMBER, right=st.booleans())
     def land(self, which: int, number: int, right: bool) -> None:
@@ -93,7 +99,7 @@ class VerdictMachine(RuleBasedStateMachine):
         complete, was = stored.complete, stored.verified
         wrong = any(not self.right(which, chunk) for chunk in self.local(which))
         try:
-            right = verify_whole(stored, what.entry, final=final)
+            right = verify_whole(stored, what.entry, hashing=self.hashing[which], final=final)
         except CorruptError:
             assert wrong
             assert final
@@ -103,6 +109,11 @@ class VerdictMachine(RuleBasedStateMachine):
         if complete and not was and not wrong:
             assert stored.verified
             assert stored.own_table() == what.table
+
+    @rule(which=WHICH)
+    def follow(self, which: int) -> None:
+        """Hash what is there behind what was hashed."""
+        self.hashing[which]._advance(lambda: False)
 
     @rule(which=WHICH)
     def check(self, which: int) -> None:
@@ -144,6 +155,7 @@ class VerdictMachine(RuleBasedStateMachine):
         self.store.drop(SAMPLES[which].digest)
         self.held[which] = self.store.object(SAMPLES[which].entry)
         self.held[which].hold()
+        self.hashing[which] = Hashing(self.held[which], None)
         assert not self.held[which].verified or SAMPLES[which].entry.size == 0
 
     @rule(boot=st.booleans(), lose_index=st.booleans())

@@ -1,27 +1,27 @@
 """A verdict on a whole object counts for the bytes that were compared, and for no others.
 
-Chunks are given up, lost and written while the digest is computed: `hashed` is wrapped so that
-this happens at one moment of it. The files, the index and the origin are real.
+Chunks are given up, lost and written while the digest is computed: `Hashing.finish` is wrapped so
+that this happens at one moment of it. The files, the index and the origin are real.
 """
 
 from __future__ import annotations
 
 import errno
 import gc
-import hashlib
 import os
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+import trio
 
-import axonfs.fetch.verify
 from axonfs.errors import CorruptError, MalformedError
+from axonfs.fetch import hashing
 from axonfs.fetch.filling import Filling
-from axonfs.fetch.verify import hashed, verify_whole
+from axonfs.fetch.hashing import Hashing
+from axonfs.fetch.verify import verify_whole
 from axonfs.formats.chunktable import ChunkTable, chunk_digest
 from axonfs.ranges import Range
 from axonfs.store import Store, StoredObject
@@ -40,15 +40,15 @@ Meddle = Callable[[StoredObject], object]
 
 def while_hashed(monkeypatch: pytest.MonkeyPatch, meddle: Callable[[], object]) -> None:
     """Have `meddle` called once, when all bytes were read and the digest is not yet compared."""
-    pending = [meddle]
+    pending, finish = [meddle], Hashing.finish
 
-    def wrapped(stored: StoredObject, whole: Any) -> tuple[str, ChunkTable]:
-        found = hashed(stored, whole)
+    def wrapped(hashing: Hashing) -> tuple[str, ChunkTable]:
+        found = finish(hashing)
         if pending:
             pending.pop()()
         return found
 
-    monkeypatch.setattr(axonfs.fetch.verify, "hashed", wrapped)
+    monkeypatch.setattr(Hashing, "finish", wrapped)
 
 
 def unwhole() -> Sample:
@@ -94,6 +94,57 @@ def test_a_verdict_is_about_the_bytes_that_were_compared(
                 verify_whole(stored, what.entry)
 
 
+@pytest.mark.parametrize("meddling", MEDDLING)
+@pytest.mark.parametrize("chunks", [2, 3])
+def test_what_was_hashed_and_changed_is_hashed_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, meddling: str, chunks: int
+) -> None:
+    """The digest is made while the chunks come; then one of them comes again, and it is wrong."""
+    monkeypatch.setattr(hashing, "SMALLEST", 0)
+    what = unwhole()
+    with held(store, what.entry) as stored:
+        made = Hashing(stored, None)
+        for chunk in range(chunks):
+            land(store, what, chunk)
+            made._advance(lambda: False)
+            assert made._next == chunk + 1
+        MEDDLING[meddling](stored)
+        for chunk in (chunk for run in stored.missing(0, 3) for chunk in range(*run)):
+            stored.land(chunk, what.chunk(chunk))
+        right = os.pread(stored.opened(), PIECE, PIECE) == what.chunk(1)
+        with nullcontext() if right else pytest.raises(CorruptError):
+            verify_whole(stored, what.entry, hashing=made)
+        assert stored.verified == right
+
+
+async def test_the_digest_is_made_while_the_chunks_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the last read does not wait until all of it was read once more."""
+    monkeypatch.setattr(hashing, "SMALLEST", 0)
+    registry = published(tmp_path, SIZES, chunk_size=PIECE)
+    without_tables(registry)
+    with FaultyOrigin(registry) as origin:
+        async with rig(tmp_path / "cache", origin.url) as parts:
+            with closing(await parts.open()) as feed:
+                made = feed.download.hashing
+                assert made
+                for count in range(1, feed.object.count):
+                    await feed.need(Range(0, count))
+                    while made._next < count:  # noqa: ASYNC110 - a thread sets no event of ours
+                        await trio.sleep(0.01)
+                hash_next, seen = made._hash, list[int]()
+
+                def noted(buffer: memoryview) -> None:
+                    seen.append(made._next)
+                    hash_next(buffer)
+
+                monkeypatch.setattr(made, "_hash", noted)
+                await feed.need(Range(0, feed.object.count))
+                assert feed.object.verified
+                assert seen == [3]
+
+
 def test_a_verified_object_is_not_written_over(store: Store) -> None:
     """By a second job for one of its chunks that comes late, say."""
     what = unwhole()
@@ -102,7 +153,7 @@ def test_a_verified_object_is_not_written_over(store: Store) -> None:
         verify_whole(stored, what.entry)
         assert stored.verified
         stored.land(1, wrong(stored))
-        assert hashed(stored, hashlib.sha256()) == (what.digest, what.table)
+        assert Hashing(stored, None).finish() == (what.digest, what.table)
 
 
 def test_an_object_that_was_dropped_meanwhile_is_not_verified(store: Store) -> None:
@@ -167,7 +218,7 @@ class TestOwnTable:
             assert stored.missing(0, 3) == [(1, 2)], "it was not compared"
             stored.land(1, what.chunk(1), proven=True)
             assert stored.missing(0, 3) == []
-            assert hashed(stored, hashlib.sha256()) == (what.digest, what.table)
+            assert Hashing(stored, None).finish() == (what.digest, what.table)
 
     def test_it_is_dropped_with_the_object(self, store: Store) -> None:
         what = unwhole()
@@ -218,7 +269,7 @@ class TestOwnTable:
                 filling.check()
                 filling.settle()
             assert (stored.complete, stored.verified) == (True, True)
-            assert hashed(stored, hashlib.sha256()) == (what.digest, what.table)
+            assert Hashing(stored, None).finish() == (what.digest, what.table)
 
     def test_a_verdict_that_the_disk_does_not_take_makes_none(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
