@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from axonfs.errors import UsageError
-from axonfs.names import printable
+from axonfs.settings.parsers import as_written
 from axonfs.settings.store_urls import oci_alias, oci_host, oci_options, oci_repository
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -83,9 +83,9 @@ def reference_of(url: str) -> Reference:
             raise ValueError("names no tag")
         place = place_of(f"{name}?{query}" if query else name)
     except ValueError as exc:
-        raise UsageError(f"'{printable(url)}' {exc}", hint=_FORM) from exc
+        raise UsageError(f"{as_written(url)} {exc}", hint=_FORM) from exc
     if not place.prefix:
-        raise UsageError(f"'{printable(url)}' names no repository", hint=_FORM)
+        raise UsageError(f"{as_written(url)} names no repository", hint=_FORM)
     return Reference(place, place.prefix.rstrip("/"), tag)
 
 

@@ -100,9 +100,19 @@ def oci_host(text: str) -> str:
     """A registry's host, with its port if it has one."""
     if "@" in text:
         raise ValueError("has credentials in it; use `docker login`")
-    if not _OCI_HOST.fullmatch(text):
+    if not (_OCI_HOST.fullmatch(text) and _is_reachable(text)):
         raise ValueError("has no valid host; write oci://host/prefix")
     return text.lower()
+
+
+def _is_reachable(host: str) -> bool:
+    """Whether the labels, the address and the port of a host are ones that can be connected to."""
+    try:
+        parts = urlsplit(f"//{host}")
+        (parts.hostname or "").encode("idna")
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
 
 
 def oci_repository(text: str) -> str:

@@ -64,6 +64,11 @@ def test_only_this_machine_is_reached_without_tls_unless_the_url_says_so(
         "oci://host/a?mirror=https://m",
         "oci://host/a?other=1",
         "oci://host/a b",
+        "oci://host:99999/a",
+        "oci://host:0/a",
+        "oci://a..b/a",
+        f"oci://{'a' * 64}.example.com/a",
+        "oci://host/a?mirror=m:99999",
     ],
 )
 def test_other_urls_are_refused(url: str) -> None:
@@ -90,6 +95,12 @@ def test_a_reference_has_a_repository_and_a_tag() -> None:
     for url in ("oci://h:1/a/b", "oci://h:1", "oci://h/a:", "oci://h/a:-x", "oci://h:1/:tag"):
         with pytest.raises(UsageError, match="oci://host/repository:tag"):
             reference_of(url)
+
+
+def test_a_password_in_a_reference_is_refused_and_not_shown() -> None:
+    with pytest.raises(UsageError, match="has credentials in it") as caught:
+        reference_of("oci://me:s3cret@h/a:1")
+    assert "s3cret" not in str(caught.value)
 
 
 def test_the_repository_of_a_url() -> None:
