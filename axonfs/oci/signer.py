@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,8 @@ from axonfs.oci.credentials import Credentials
 from axonfs.oci.faults import refusal, without_layer
 from axonfs.oci.place import Place, is_local, place_of, repository_of
 from axonfs.oci.tokens import Host
+
+log = logging.getLogger(__name__)
 
 # Seconds: a mirror is asked whether it answers, for this long at most, and not again before.
 MIRROR_PATIENCE, MIRROR_CHECKED = 3.0, 5.0
@@ -84,7 +87,11 @@ class OciSigner:
         repository = repository_of(url)
         for mirror in self._mirrors_of(parts.netloc):
             if repository and mirror.has(url):
-                return mirror.signed(parts.path, repository)
+                try:
+                    return mirror.signed(parts.path, repository)
+                except AxonError as exc:  # it gives no token
+                    log.info("mirror %s is not asked: %s", mirror.root, exc)
+                    mirror.lacks(url)
         query = f"?{parts.query}" if parts.query else ""
         return _signed(self.host(parts.netloc), f"{parts.path}{query}", _scope(url))
 

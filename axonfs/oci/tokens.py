@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from axonfs.errors import AccessDeniedError, AxonError, MalformedError, UnavailableError
-from axonfs.http_client import Answer, Calls, Said, Trust, shown, split_url
+from axonfs.http_client import Answer, Calls, Limits, Said, Trust, shown, split_url
 from axonfs.names import printable
 from axonfs.oci.challenge import Challenge, chosen
 from axonfs.oci.credentials import DOCKER_HUB, Credentials, credentials_of
@@ -25,9 +25,11 @@ from axonfs.oci.place import is_local
 
 # Seconds. The default of the token specification, and how long before its end a token is renewed.
 EXPIRES_IN, MARGIN = 60.0, 10.0
+LONGEST = 30 * 86400.0
 # Seconds: if a token is refused so soon that replaced a refused one, a third would be refused, too.
 SETTLED = 10.0
-ATTEMPTS = 3
+# Seconds: the server of tokens is asked again only before this time has passed.
+ATTEMPTS, PATIENCE = 3, 20.0
 KEPT = 1024  # repositories
 MAX_TOKEN = 64 << 10
 CLIENT = "axonfs"
@@ -42,6 +44,14 @@ class _Grant(NamedTuple):
     challenge: Challenge
     known: bool  # made with credentials
     second: bool = False  # it replaced one that was refused
+
+
+class _Failure(NamedTuple):
+    """Why the last Authorization could not be made, and when that was known (monotonic)."""
+
+    scope: str
+    at: float
+    error: AxonError
 
 
 class Host:
@@ -61,6 +71,7 @@ class Host:
         self._trust = trust
         self._given = given
         self._grants: dict[str, _Grant] = {}  # by scope
+        self._failure: _Failure | None = None
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -77,13 +88,13 @@ class Host:
         Raises:
             AxonError: the server of tokens refuses, or does not answer.
         """
-        grant = self._grants.get(scope)
-        if grant is None or time.monotonic() < grant.expires:
+        grant, asked = self._grants.get(scope), time.monotonic()
+        if grant is None or asked < grant.expires:
             return grant.value if grant else None
         with self._lock:
-            current = self._grants[scope]
+            current = self._grants.get(scope, grant)
             if current is grant:
-                current = self._grant(grant.challenge, scope)
+                current = self._grant(grant.challenge, scope, asked)
             return current.value
 
     def refused(self, scope: str, used: str | None, answer: Answer, said: bytes) -> bool:
@@ -95,6 +106,7 @@ class Host:
         Raises:
             AccessDeniedError: there is no better one.
         """
+        asked = time.monotonic()
         with self._lock:
             current = self._grants.get(scope)
             if current and current.value != used:
@@ -103,7 +115,7 @@ class Host:
             settled = current and current.second and time.monotonic() < current.made + SETTLED
             if challenge is None or (settled and challenge.scheme == "bearer"):
                 raise self._denied(answer, said, known=bool(current and current.known))
-            made = self._grant(challenge, scope, second=current is not None)
+            made = self._grant(challenge, scope, asked, second=current is not None)
             if made.value == used:  # the same password as before
                 raise self._denied(answer, said, known=made.known)
             return True
@@ -119,7 +131,23 @@ class Host:
         what += f" ({text})" if text else ""
         return denied(what, shown(answer.url), self.name, answer.status, known=known)
 
-    def _grant(self, challenge: Challenge, scope: str, *, second: bool = False) -> _Grant:
+    def _grant(
+        self, challenge: Challenge, scope: str, asked: float, *, second: bool = False
+    ) -> _Grant:
+        """A new Authorization; the caller holds the lock, for which it waited since `asked`.
+
+        Threads that waited for one that failed fail with it, or else each would wait as long.
+        """
+        last = self._failure
+        if last and last.at > asked and (last.scope == scope or last.error.transient):
+            raise last.error.located()
+        try:
+            return self._made(challenge, scope, second=second)
+        except AxonError as exc:
+            self._failure = _Failure(scope, time.monotonic(), exc)
+            raise
+
+    def _made(self, challenge: Challenge, scope: str, *, second: bool) -> _Grant:
         own = self._given or credentials_of(self.name, _repository(scope))
         if challenge.scheme == "basic":
             if own is None or own.identity:
@@ -142,24 +170,26 @@ class Host:
         self._check_realm(realm)
         asked = {"service": challenge.get("service"), "scope": scope or challenge.get("scope")}
         query = {name: text for name, text in asked.items() if text}
-        said = self._tried(realm, query, own)
-        if said.answer.status != 200:
-            raise self._no_token(said, realm, own)
-        return _parsed(said, realm)
+        return _parsed(self._tried(realm, query, own), realm)
 
     def _tried(self, realm: str, query: Mapping[str, str], own: Credentials | None) -> Said:
-        for attempt in range(1, ATTEMPTS + 1):
+        """The answer to a request for a token, repeated after a fault that may pass."""
+        until = time.monotonic() + PATIENCE
+        for attempt in range(1, ATTEMPTS):
             try:
-                with Calls(trust=self._trust) as calls:
-                    said = _asked(calls, realm, query, own)
+                return self._answer(realm, query, own)
             except AxonError as exc:
-                if not exc.transient or attempt == ATTEMPTS:
+                if not exc.transient or exc.retry_after or time.monotonic() >= until:
                     raise
-            else:
-                if said.answer.status < 500 or attempt == ATTEMPTS:
-                    return said
             time.sleep(0.2 * attempt)
-        raise AssertionError("the last attempt returns or raises")
+        return self._answer(realm, query, own)
+
+    def _answer(self, realm: str, query: Mapping[str, str], own: Credentials | None) -> Said:
+        with Calls(Limits().at_most(PATIENCE), self._trust) as calls:
+            said = _asked(calls, realm, query, own)
+        if said.answer.status != 200:
+            raise self._no_token(said, realm, own)
+        return said
 
     def _check_realm(self, realm: str) -> None:
         """A password goes to the server that the registry names, but never in the clear."""
@@ -168,7 +198,7 @@ class Host:
         except ValueError as exc:
             what = f"the registry names no usable server of tokens: {printable(str(exc))}"
             raise MalformedError(what, source=self.root) from exc
-        if not (origin.secure or self._plain or is_local(origin.host)):
+        if not (origin.secure or self._plain or is_local(origin.authority)):
             what = f"the registry wants a log-in at {shown(realm)}, which is not encrypted"
             raise UnavailableError(what, source=self.root)
 
@@ -178,7 +208,8 @@ class Host:
         what = f"the server of tokens answered {status}" + (f" ({text})" if text else "")
         if status in (400, 401, 403, 404):
             return denied(f"access denied: {what}", shown(realm), self.name, 401, known=bool(own))
-        return said.answer.fault(UnavailableError, what, transient=True)
+        passing = status >= 500 or status in (408, 429)
+        return said.answer.fault(UnavailableError, what, transient=passing)
 
 
 def _repository(scope: str) -> str:
@@ -208,6 +239,11 @@ def _parsed(said: Said, realm: str) -> tuple[str, float]:
     if not isinstance(token, str) or not (token.isascii() and token.isprintable()) or " " in token:
         what = "the server of tokens sent no token"
         raise MalformedError(what, source=shown(realm), hint="check the registry's URL")
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
-        seconds = EXPIRES_IN
-    return f"Bearer {token}", float(seconds)
+    return f"Bearer {token}", _lifetime(seconds)
+
+
+def _lifetime(seconds: object) -> float:
+    """The seconds that a token is valid; where it says nothing usable, the default."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        return EXPIRES_IN
+    return float(min(seconds, LONGEST))

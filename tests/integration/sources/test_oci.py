@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TypeAlias
@@ -16,14 +19,15 @@ from axonfs.errors import (
     ChangedError,
     MalformedError,
     NotFoundError,
+    UnavailableError,
     UsageError,
 )
 from axonfs.http_client import Bodies, Documents, Limits, Location, Routes
 from axonfs.names import Spec, oci_version, parse_spec
-from axonfs.oci import OciSigner, place_of
+from axonfs.oci import OciSigner, place_of, tokens
 from axonfs.sources import OciRegistry, oci_registries
 from tests.support.dockerregistry import DockerRegistry, Packed, sha256
-from tests.support.faulty import Exchange
+from tests.support.faulty import Exchange, status
 from tests.support.tinyoci import PASSWORD, USER, TinyOci, lay_out, put_blob, put_manifest
 
 BODY = bytes(range(256)) * 400
@@ -127,6 +131,45 @@ async def test_a_token_is_renewed_before_its_end(tiny: TinyOci, opened: Opened) 
     reader.read(location, 50, 60)
     requests = len(tiny.origin.requests) - len(tiny.seen("/token")) - refused
     assert requests == 2  # neither was refused first
+
+
+@pytest.mark.parametrize(
+    "lifetime",
+    [10**400, math.nan, math.inf, -1, "soon"],
+    ids=["huge", "nan", "inf", "past", "text"],
+)
+async def test_a_token_with_an_odd_lifetime_is_used(
+    tiny: TinyOci, opened: Opened, lifetime: float
+) -> None:
+    tiny.wants, tiny.lifetime = "bearer", lifetime  # type: ignore[assignment]
+    reader = opened(url_of(tiny))
+    assert reader.read(await reader.location(), 0, 50) == BODY[:50]
+
+
+async def test_readers_that_wait_for_a_token_fail_together(
+    tiny: TinyOci, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "SETTLED", 0)
+    tiny.wants = "bearer"
+    reader = opened(url_of(tiny))
+    location = await reader.location()
+    tiny.token, asked, readers = "revoked", len(tiny.queries), 4
+
+    def broken(exchange: Exchange, _: str) -> None:
+        while len(tiny.seen("/blobs/")) < readers:
+            time.sleep(0.01)
+        status(503)(exchange)
+
+    def read() -> None:
+        with pytest.raises(UnavailableError, match="the server of tokens answered 503"):
+            reader.read(location, 0, 50)
+
+    monkeypatch.setattr(tiny, "_give_token", broken)
+    with ThreadPoolExecutor(readers) as pool:
+        reading = [pool.submit(read) for _ in range(readers)]
+        for one in reading:
+            one.result()
+    assert len(tiny.queries) - asked == tokens.ATTEMPTS
 
 
 @pytest.mark.parametrize("wants", ["bearer", "basic"])
@@ -251,6 +294,19 @@ async def test_a_mirror_is_read_first_and_the_registry_where_it_does_not_answer(
     with pytest.raises(UsageError, match="used with other options"):
         opened(url_of(tiny))
     assert reader.read(location, 99, 199) == BODY[99:199]  # the mirror is gone
+
+
+async def test_the_registry_is_read_where_its_mirror_gives_no_token(
+    tiny: TinyOci, opened: Opened, docker: Path, tmp_path: Path
+) -> None:
+    lay_out(tmp_path / "other", REPOSITORY, "1.0", model())
+    with TinyOci(tmp_path / "other") as mirror:
+        mirror.wants, mirror.lifetime = "bearer", 0.001  # type: ignore[assignment]
+        reader = opened(url_of(tiny, f"&mirror={mirror.host}"))
+        location = await reader.location()
+        log_in(docker, mirror.host, "wrong")
+        assert reader.read(location, 0, 50) == BODY[:50]
+        assert len(tiny.origin.requests) == 1
 
 
 async def test_a_list_in_pages_is_read_to_its_end(tiny: TinyOci, opened: Opened) -> None:
