@@ -32,6 +32,8 @@ _WEIGHTS = frozenset(
     "bin ckpt gguf h5 msgpack npz onnx ot pb pt pth safetensors tflite".split()  # noqa: SIM905
 )
 _DOCUMENTS = frozenset(("md", "pdf", "rst"))
+# The first and the last second of years with four digits.
+_FIRST, _LAST = -62135596800, 253402300799
 _CODE = frozenset(("c", "cpp", "cu", "ipynb", "js", "py", "sh"))
 
 
@@ -137,4 +139,6 @@ def _media_type(path: str) -> str:
 
 
 def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
+    """As in RFC 3339, which has no years before 1 or after 9999."""
+    kept = min(max(int(seconds), _FIRST), _LAST)
+    return datetime.fromtimestamp(kept, UTC).isoformat().replace("+00:00", "Z")

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
-from urllib.parse import urljoin
 
 from axonfs.errors import AxonError, UnavailableError
 from axonfs.http_client import Calls, Limits, Said, shown, split_url
+from axonfs.http_client.urls import follow, target_of
 from axonfs.oci.faults import refusal
 from axonfs.oci.manifest import IMAGE
 from axonfs.oci.signer import ACCEPT
@@ -30,9 +30,14 @@ PIECE = 64 << 20  # of a large blob, in one request
 BUFFER = 1 << 20
 ATTEMPTS = 5
 TRIES = 3  # of one request, with other log-ins
+BEGINNINGS = 10  # of the upload of one blob, which a registry may end
 # Answers by which registries say that they take no blob in pieces.
 _NO_PIECES = frozenset({400, 404, 405, 411, 415, 416, 501})
+# Answers by which registries say that an upload has ended, or stands elsewhere.
+_LOST = frozenset({400, 404, 410, 416})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# Storage behind a registry may refuse HEAD. Then the blob is sent.
+_UNKNOWN = frozenset({404, 405, 501})
 # Nothing else: a web page that a proxy answers with has 200.
 _BEGUN, _TAKEN_IN, _CREATED = frozenset({202}), frozenset({201, 202, 204}), frozenset({201})
 _TAKEN = re.compile(r"(?:bytes=)?0-(\d{1,19})")
@@ -89,6 +94,7 @@ class _Upload:
     url: str
     at: int = 0
     certain: bool = True
+    beginnings: int = 1
 
 
 class _NoPiecesError(AxonError):
@@ -110,7 +116,7 @@ class Repository:
 
     def has_blob(self, digest: str, size: int) -> bool:
         """Whether the registry has a blob of this digest and size."""
-        url, expected = f"{self._root}/blobs/sha256:{digest}", _REDIRECTS | {200, 404}
+        url, expected = f"{self._root}/blobs/sha256:{digest}", _REDIRECTS | _UNKNOWN | {200}
         said = self._retried(lambda: self._ask("HEAD", url, expected, "a question for a blob"))
         if said.answer.status == 200:
             return said.answer.headers.get("content-length") == str(size)
@@ -157,22 +163,32 @@ class Repository:
             raise
 
     def _put_pieces(self, digest: str, size: int, file: int, sent: Sent) -> None:
-        unfinished = Unfinished(self._root, digest)
-        url = unfinished.url()
-        found = self._resumable(url, size) if url else None
-        upload = found or self._retried(self._began)
-        sent(upload.at)
-        while upload.at < size:
-            unfinished.keep(upload.url)
-            self._retried(lambda: self._put_piece(upload, size, file, sent))
-        unfinished.forget()  # if the registry refuses the whole, all of it has to be sent again
+        with Unfinished(self._root, digest) as unfinished:
+            upload = self._continued(unfinished.url(), size) or self._retried(self._began)
+            sent(upload.at)
+            while upload.at < size:
+                unfinished.keep(upload.url)
+                self._retried(lambda: self._put_piece(upload, size, file, sent))
+            unfinished.forget()  # if the registry refuses it, all of it has to be sent again
         url = _with_digest(upload.url, digest)
-        self._retried(lambda: self._ask("PUT", url, _CREATED, "the end of a blob", _OCTETS))
+        try:
+            self._retried(lambda: self._ask("PUT", url, _CREATED, "the end of a blob", _OCTETS))
+        except AxonError as exc:
+            # The answer to an earlier attempt may have been lost.
+            if exc.status not in _LOST or not self.has_blob(digest, size):
+                raise
+
+    def _continued(self, url: str | None, size: int) -> _Upload | None:
+        """The upload of an earlier publisher; None if it has to begin anew."""
+        try:
+            return self._resumable(url, size) if url else None
+        except AxonError:
+            return None
 
     def _put_piece(self, upload: _Upload, size: int, file: int, sent: Sent) -> None:
         """Send the next piece."""
         if not upload.certain:
-            found = self._resumable(upload.url, size) or self._began()
+            found = self._resumable(upload.url, size) or self._begun_again(upload)
             sent(found.at - upload.at)
             upload.url, upload.at, upload.certain = found.url, found.at, True
         part = Part(file, upload.at, min(upload.at + PIECE, size), sent)
@@ -184,6 +200,7 @@ class Repository:
             part.take_back()
             if exc.status in _NO_PIECES and part.start == 0:
                 raise _NoPiecesError("the registry takes no pieces") from exc
+            exc.transient |= exc.status in _LOST
             raise
         upload.url, upload.at, upload.certain = _location(said), part.stop, True
 
@@ -201,6 +218,13 @@ class Repository:
         # Registries say 0-0 of an upload without a byte, too; nothing here sends a single byte.
         found = _Upload(_location(said, url), last + 1 if last else 0)
         return found if found.at <= size else None
+
+    def _begun_again(self, upload: _Upload) -> _Upload:
+        if upload.beginnings >= BEGINNINGS:
+            what = f"the registry ended the upload of a blob {BEGINNINGS} times"
+            raise UnavailableError(what, source=shown(self._root), hint="publish again later")
+        upload.beginnings += 1
+        return self._began()
 
     def _began(self) -> _Upload:
         url = f"{self._root}/blobs/uploads/"
@@ -235,7 +259,7 @@ class Repository:
         Raises:
             AxonError: the answer's status is not `expected`.
         """
-        target = split_url(url)
+        target = target_of(url)
         ours = target.origin == split_url(self._root).origin
         for _ in range(TRIES):
             used = self._host.authorization(self._scope) if ours else None
@@ -245,7 +269,7 @@ class Repository:
             answer = said.answer
             if answer.status in expected:
                 return said
-            if answer.status == 403:
+            if answer.status == 403 and ours:
                 raise self._host.denied(self._scope, answer, said.body)
             if answer.status != 401 or not ours:
                 raise refusal(answer, said.body, what)
@@ -256,10 +280,17 @@ class Repository:
 def _location(said: Said, before: str = "") -> str:
     """The URL of an upload from now on."""
     found = said.answer.headers.get("location")
-    if not (found or before):
+    if before and not found:
+        return before
+    if not found:
         what = "the registry names no URL for an upload"
         raise UnavailableError(what, source=shown(said.answer.url))
-    return urljoin(said.answer.url, found) if found else before
+    try:
+        return str(follow(split_url(said.answer.url), found))
+    except AxonError as exc:
+        what = f"the registry names no usable URL for an upload: {exc.what}"
+        hint = "behind a proxy a registry needs X-Forwarded-Proto, or a setting with its own URL"
+        raise UnavailableError(what, source=exc.source, hint=hint) from exc
 
 
 def _with_digest(url: str, digest: str) -> str:

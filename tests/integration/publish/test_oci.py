@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from axonfs.errors import AccessDeniedError, AxonError
 from axonfs.http_client import Answer, Calls, Said
+from axonfs.http_client.faults import network_fault
 from axonfs.oci import reference_of, uploads
 from axonfs.publish import PublishProgress, Pushed, publish_oci
 from tests.support.dockerregistry import (
@@ -129,16 +130,26 @@ class Line:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sent: list[tuple[str, str]] = []
         self.stop_before = "", 0
+        self.before_third_piece: Callable[[], object] = bool
         self.answers: dict[str, int] = {}  # the status of the next answer, by method
+        self.location = ""  # in these answers
+        self.lost = False  # the answer to the next PUT without a body does not arrive
         real = Calls.send
 
         def send(calls: Calls, method: str, url: Any, *more: Any, **named: Any) -> Said:
             self.sent.append((method, str(url)))
             if (method, self.count(method)) == self.stop_before:
                 raise KeyboardInterrupt
+            if (method, self.count(method)) == ("PATCH", 3):
+                self.before_third_piece()
             if status := self.answers.pop(method, 0):
-                return Said(Answer(str(url), status, {}), b"")
-            return real(calls, method, url, *more, **named)
+                headers = {"location": self.location} if self.location else {}
+                return Said(Answer(str(url), status, headers), b"")
+            said = real(calls, method, url, *more, **named)
+            if self.lost and method == "PUT" and more[1] == b"":
+                self.lost = False
+                raise network_fault(ConnectionResetError("reset"), str(url))
+            return said
 
         monkeypatch.setattr(Calls, "send", send)
 
@@ -217,6 +228,63 @@ def test_a_registry_without_pieces_gets_files_whole(
     assert line.count("PATCH") == 1
     files = pulled(docker_registry, "team/six", "1.0")[1]
     assert files["model.safetensors"] == (model / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("status", [404, 416])
+def test_an_upload_that_the_registry_ends_begins_anew(
+    docker_registry: DockerRegistry, large: Path, line: Line, status: int
+) -> None:
+    ended: list[int] = []
+
+    def end(state: PublishProgress) -> None:
+        if state.bytes_done > 150 * KIB and not ended:
+            ended.append(status)
+            line.answers = {"PATCH": status}
+
+    push(large, docker_registry, f"team/ended-{status}:1.0", progress=end)
+    files = pulled(docker_registry, f"team/ended-{status}", "1.0")[1]
+    assert files["model.safetensors"] == (large / "model.safetensors").read_bytes()
+    assert ended
+
+
+def test_two_publishers_of_one_file_send_it_in_two_uploads(
+    docker_registry: DockerRegistry, large: Path, line: Line
+) -> None:
+    second: list[Pushed] = []
+    line.before_third_piece = lambda: second.append(push(large, docker_registry, "team/both:2.0"))
+    push(large, docker_registry, "team/both:1.0")
+    assert second[0].new_bytes > 300 * KIB
+    assert line.count("PATCH") == 10
+    files = pulled(docker_registry, "team/both", "1.0")[1]
+    assert files["model.safetensors"] == (large / "model.safetensors").read_bytes()
+
+
+def test_a_blob_is_there_when_the_answer_to_its_end_is_lost(
+    docker_registry: DockerRegistry, large: Path, line: Line
+) -> None:
+    line.lost = True
+    push(large, docker_registry, "team/lost:1.0")
+    assert not line.lost
+    files = pulled(docker_registry, "team/lost", "1.0")[1]
+    assert files["model.safetensors"] == (large / "model.safetensors").read_bytes()
+
+
+def test_a_registry_that_refuses_head_gets_every_file(
+    docker_registry: DockerRegistry, large: Path, line: Line
+) -> None:
+    line.answers = {"HEAD": 405}
+    assert push(large, docker_registry, "team/head:1.0").new_bytes > 300 * KIB
+
+
+def test_an_upload_at_an_unusable_url_is_refused(
+    docker_registry: DockerRegistry, large: Path, line: Line
+) -> None:
+    for line.location in ("ftp://h/up", "http://h:99999/", "http://[::1/"):
+        line.answers = {"POST": 202}
+        with pytest.raises(AxonError, match="names no usable URL for an upload"):
+            push(large, docker_registry, "team/odd:1.0")
+    line.answers = {}
+    push(large, docker_registry, "team/odd:1.0")
 
 
 def test_a_file_that_changes_is_not_published(

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from axonfs.errors import MalformedError, UnavailableError, UsageError
-from axonfs.http_client import Answer, Trust
+from axonfs.http_client import Answer, Said, Trust
 from axonfs.names import parse_spec
 from axonfs.oci.challenge import Challenge, chosen
 from axonfs.oci.credentials import Credentials, credentials_of
-from axonfs.oci.manifest import Model, parse
+from axonfs.oci.manifest import METADATA, Descriptor, Model, parse
+from axonfs.oci.packing import PackedFile, manifest_of
 from axonfs.oci.place import place_of, reference_of, repository_of
 from axonfs.oci.tokens import Host
+from axonfs.oci.uploads import _location
 from axonfs.settings.parsers import parse_registry_url, parse_registry_urls
 from tests.support.dockerregistry import TITLE, Packed, sha256
 
@@ -184,6 +186,12 @@ def test_a_password_is_not_sent_in_the_clear(docker: Path) -> None:
         host.refused("repository:a:pull", None, refusal, b"")
 
 
+def test_a_model_is_not_uploaded_in_the_clear() -> None:
+    begun = Answer("https://h/v2/a/blobs/uploads/", 202, {"location": "http://h/v2/up"})
+    with pytest.raises(UnavailableError, match=r"not encrypted.*X-Forwarded-Proto"):
+        _location(Said(begun, b""))
+
+
 def test_the_layouts_of_modelpack_kitops_and_oras() -> None:
     mode = {"org.cncf.model.file.metadata+json": '{"mode": 493}'}
     kind = "application/vnd.cncf.model.weight.v1"
@@ -205,6 +213,15 @@ def test_the_layouts_of_modelpack_kitops_and_oras() -> None:
         ("d", "tar+gzip", False),
     ]
     assert found.layers[0].blob.digest == sha256(b"1").removeprefix("sha256:")
+
+
+@pytest.mark.parametrize(
+    ("modified", "text"), [(1e15, "9999-12-31T23:59:59Z"), (-1e15, "0001-01-01T00:00:00Z")]
+)
+def test_a_time_that_no_calendar_has_is_cut(modified: float, text: str) -> None:
+    file = PackedFile("a", 1, "a" * 64, False, modified)
+    made = json.loads(manifest_of(Descriptor("x", "b" * 64, 2), [file], 0))
+    assert json.loads(made["layers"][0]["annotations"][METADATA])["mtime"] == text
 
 
 def listed(*digests: str, **annotations: str) -> bytes:
