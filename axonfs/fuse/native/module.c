@@ -64,11 +64,14 @@ static PyObject *add(PyObject *module, PyObject *args)
 }
 
 /* Have all reads of the object go to Python. */
-static void shut(unsigned long long number, bool drop)
+static PyObject *shut(PyObject *args, bool drop)
 {
+    unsigned long long number;
     struct read *parked = NULL;
     struct object *object;
 
+    if (!PyArg_ParseTuple(args, "K", &number))
+        return NULL;
     pthread_mutex_lock(&lock);
     if ((object = object_find(number))) {
         parked = reads_release(object, 0, object->count);
@@ -82,28 +85,19 @@ static void shut(unsigned long long number, bool drop)
     reads_hand_over(parked);
     if (drop && object)
         object_put(object);
+    Py_RETURN_NONE;
 }
 
 static PyObject *shut_object(PyObject *module, PyObject *args)
 {
-    unsigned long long number;
-
     (void)module;
-    if (!PyArg_ParseTuple(args, "K", &number))
-        return NULL;
-    shut(number, false);
-    Py_RETURN_NONE;
+    return shut(args, false);
 }
 
 static PyObject *drop(PyObject *module, PyObject *args)
 {
-    unsigned long long number;
-
     (void)module;
-    if (!PyArg_ParseTuple(args, "K", &number))
-        return NULL;
-    shut(number, true);
-    Py_RETURN_NONE;
+    return shut(args, true);
 }
 
 static PyObject *attach(PyObject *module, PyObject *args)
