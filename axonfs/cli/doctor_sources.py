@@ -75,7 +75,10 @@ async def _ask_oci(registry: OciRegistry, name: str, checks: dict[str, Check]) -
     except AccessDeniedError as exc:
         if logged_in:
             checks[name] = Check(title, FAIL, f"its log-in is refused: {exc.what}", exc.hint or "")
-            return
+        else:
+            text = "it answers, and asks for a log-in; without one it may have public models only"
+            checks[name] = Check(title, WARN, text, exc.hint or "")
+        return
     except AxonError as exc:
         checks[name] = Check(title, FAIL, exc.what, exc.hint or _hint(exc))
         return

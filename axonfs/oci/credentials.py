@@ -1,7 +1,8 @@
 """The user's credentials for a registry, where docker and podman keep them.
 
     $DOCKER_CONFIG/config.json, else ~/.docker/config.json      auths, credHelpers, credsStore
-    $REGISTRY_AUTH_FILE, else $XDG_RUNTIME_DIR/containers/auth.json      auths, as podman writes it
+    $REGISTRY_AUTH_FILE, then containers/auth.json in $XDG_RUNTIME_DIR (else /run/containers/UID)
+    and in $XDG_CONFIG_HOME or ~/.config      auths, as podman and skopeo write it
 
 A credential helper is a program `docker-credential-NAME`; it reads the host and prints JSON. Files
 are read each time, so a mount uses a new log-in without a restart. Blocking; any thread.
@@ -20,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from axonfs.names import plain
 from axonfs.settings.homes import below_home, expanded
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,9 @@ _HUB_HOSTS = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
 HELPER_SECONDS = 30.0
 MAX_FILE_BYTES = 1 << 20
 _TOKEN_USER = "<token>"
+_RUN = "/run/containers"
+# What helpers say, by their protocol on stdout, of a registry that they do not know.
+_NOT_KNOWN = "credentials not found"
 _HELPER = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -68,6 +73,10 @@ def _files() -> Iterator[Path]:
         yield own / "config.json"
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         yield Path(runtime, "containers", "auth.json")
+    else:
+        yield Path(_RUN, str(os.geteuid()), "auth.json")
+    if kept := below_home(".config", "containers", variable="XDG_CONFIG_HOME"):
+        yield kept / "auth.json"
 
 
 def _in_file(path: Path, host: str, repository: str) -> Credentials | None:
@@ -81,12 +90,12 @@ def _in_file(path: Path, host: str, repository: str) -> Credentials | None:
         return None
     if not isinstance(config, dict):
         return None
-    keys = _keys(host)
-    helpers = _mapping(config, "credHelpers")
-    for key in keys:
-        helper = helpers.get(key) or config.get("credsStore")
-        if helper and (found := _of_helper(str(helper), key)):
-            return found
+    keys, helpers = _keys(host), _mapping(config, "credHelpers")
+    # A store has the usual name only. A helper that hangs is asked once.
+    own = next((key for key in keys if helpers.get(key)), keys[0])
+    helper = helpers.get(own) or config.get("credsStore")
+    if helper and (found := _of_helper(str(helper), own)):
+        return found
     auths = _mapping(config, "auths")
     for key in (*_narrower(host, repository), *keys):
         if found := _of_entry(auths.get(key)):
@@ -146,11 +155,30 @@ def _of_helper(name: str, key: str) -> Credentials | None:
         done = subprocess.run(
             command, input=key.encode(), capture_output=True, timeout=HELPER_SECONDS, check=False
         )
-        found = json.loads(done.stdout) if done.returncode == 0 else None
-    except (OSError, subprocess.SubprocessError, ValueError) as exc:
-        log.warning("%s does not work: %s", command[0], exc)
+        if done.returncode:
+            _complain(command[0], done)
+            return None
+        found = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError, RecursionError) as exc:
+        log.warning("%s does not work: %s", command[0], _reason(exc))
         return None
     if not isinstance(found, dict) or not found.get("Secret"):
         return None
     user, secret = str(found.get("Username") or ""), str(found["Secret"])
     return Credentials(identity=secret) if user == _TOKEN_USER else Credentials(user, secret)
+
+
+def _complain(name: str, done: subprocess.CompletedProcess[bytes]) -> None:
+    """Log why a helper failed, unless it only does not know the registry."""
+    said = (done.stdout.strip() or done.stderr).decode("utf-8", "replace")
+    if said.startswith("{"):
+        said = ""  # credentials
+    if _NOT_KNOWN not in said:
+        log.warning("%s failed with exit code %d: %s", name, done.returncode, plain(said))
+
+
+def _reason(exc: Exception) -> str:
+    """Why a helper does not work, without what it printed."""
+    if isinstance(exc, subprocess.TimeoutExpired):
+        return f"no answer within {HELPER_SECONDS:g} s"
+    return getattr(exc, "strerror", None) or "it printed no JSON"

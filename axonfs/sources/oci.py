@@ -320,8 +320,10 @@ class OciRegistry:
             with contextlib.suppress(AxonError):
                 if await self._tags(one, offline=False, allow_stale=False):
                     return [one]
-            what = "the registry does not list its repositories"
+            what = f"the registry does not list its repositories: {exc.what}"
             hint = f"give the full name of one, as {OCI}/{self._place.alias}/REPOSITORY"
+            if isinstance(exc, AccessDeniedError):
+                hint += f", or {exc.hint}"
             raise NotFoundError(what, source=self.name, hint=hint) from exc
 
     async def ping(self) -> None:

@@ -13,10 +13,12 @@ from axonfs.cli import doctor_checks
 from axonfs.client.health import Health
 from axonfs.connection.mountinfo import Mount
 from tests.support.commands import Run
+from tests.support.faulty import status
 from tests.support.hub import HubServer, Repo
 from tests.support.modelscope import ModelScopeServer
 from tests.support.registry import RegistryServer, published
 from tests.support.seaweed import NO_AWS
+from tests.support.tinyoci import PASSWORD, USER, TinyOci
 
 HUB_VARIABLES = ("HF_ENDPOINT", "HF_TOKEN", "HF_HOME", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN",
                  "MODELSCOPE_ENDPOINT", "MODELSCOPE_API_TOKEN", "MODELSCOPE_DOMAIN")  # fmt: skip
@@ -55,6 +57,25 @@ def test_a_hub_is_asked_and_its_token(run: Run, monkeypatch: pytest.MonkeyPatch)
         assert "its token is refused" in found["hub hf"]["text"]
         assert "HF_TOKEN" in found["hub hf"]["hint"]
         assert "wrong" not in json.dumps(found)
+
+
+def test_an_oci_registry_is_asked_and_its_log_in(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with TinyOci(tmp_path) as server:
+        server.fault = status(200)
+        server.wants, url = "basic", f"oci://{server.host}"
+        _, found = doctor(run, "--registry", url)
+        assert found[f"registry {url}"]["state"] == "warn"
+        assert "asks for a log-in" in found[f"registry {url}"]["text"]
+        assert f"docker login {server.host}" in found[f"registry {url}"]["hint"]
+        for password, state in ((PASSWORD, "ok"), ("wr0ng", "fail")):
+            entry = {"username": USER, "password": password}
+            (tmp_path / "config.json").write_text(json.dumps({"auths": {server.host: entry}}))
+            _, found = doctor(run, "--registry", url)
+            assert found[f"registry {url}"]["state"] == state
+            assert password not in json.dumps(found)
 
 
 def test_a_hub_that_does_not_answer_is_a_warning(run: Run) -> None:

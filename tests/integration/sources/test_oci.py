@@ -366,7 +366,10 @@ async def test_a_search_lists_repositories_where_the_registry_allows_it(
     assert len(await source.search("model")) == 2
     other = opened(url_of(tiny)).source  # it has no list, so only a whole name is found
     assert [str(hit.spec) for hit in await other.search(REPOSITORY)] == ["oci/team/nlp/tiny@latest"]
-    with pytest.raises(NotFoundError, match=r"does not list .* oci/team/REPOSITORY"):
+    with pytest.raises(NotFoundError, match=r"does not list .* 404.* oci/team/REPOSITORY$"):
+        await other.search("tin")
+    tiny.wants = "basic"
+    with pytest.raises(NotFoundError, match=r"does not list .* denied.*, or log in: docker login"):
         await other.search("tin")
 
 

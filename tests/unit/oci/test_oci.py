@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from axonfs.errors import MalformedError, UnavailableError, UsageError
 from axonfs.http_client import Answer, Said, Trust
 from axonfs.names import parse_spec
+from axonfs.oci import credentials
 from axonfs.oci.challenge import Challenge, chosen
 from axonfs.oci.credentials import Credentials, credentials_of
 from axonfs.oci.manifest import METADATA, Descriptor, Model, parse
@@ -168,6 +171,55 @@ def test_a_credential_helper_is_asked(docker: Path, monkeypatch: pytest.MonkeyPa
     assert credentials_of("two") is None  # no path, and no program
     write(docker, {"credsStore": "test"})
     assert credentials_of("two") == Credentials("two", "s")
+
+
+@pytest.mark.complains
+@pytest.mark.parametrize(
+    ("script", "complaint"),
+    [
+        ("exec sleep 9", "no answer within 0.2 s"),
+        ("echo 'the keychain is locked'; exit 1", "exit code 1: the keychain is locked"),
+        ("echo log in again >&2; exit 2", "exit code 2: log in again"),
+        ('echo \'{"Secret": "s3cret"}\'; exit 1', "exit code 1: $"),
+        ("echo s3cret", "it printed no JSON"),
+        ("printf '[%.0s' $(seq 100000)", "it printed no JSON"),
+        ("echo credentials not found in native keychain; exit 1", None),
+    ],
+)
+def test_a_credential_helper_that_fails_is_asked_once(
+    docker: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    script: str,
+    complaint: str | None,
+) -> None:
+    helper = docker / "docker-credential-test"
+    helper.write_text(f"#!/bin/sh\necho asked >>{docker}/asked\n{script}\n")
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{docker}:/usr/bin:/bin")
+    monkeypatch.setattr(credentials, "HELPER_SECONDS", 0.2 if "sleep" in script else 30)
+    write(docker, {"credsStore": "test"})
+    assert credentials_of("h") is None
+    assert (docker / "asked").read_text() == "asked\n"
+    assert bool(complaint) == bool(caplog.messages)
+    assert not complaint or re.search(complaint, caplog.messages[0])
+    assert "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize("runtime", [True, False])
+def test_podman_and_skopeo_keep_credentials_in_places_of_their_own(
+    docker: Path, monkeypatch: pytest.MonkeyPatch, runtime: bool
+) -> None:
+    monkeypatch.setattr(credentials, "_RUN", str(docker / "run"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(docker / "config"))
+    own = docker / f"run/{os.geteuid()}/auth.json"
+    if runtime:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(docker / "runtime"))
+        own = docker / "runtime/containers/auth.json"
+    for path, host in ((own, "h"), (docker / "config/containers/auth.json", "i")):
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"auths": {host: {"auth": "YTpi"}}}))
+    assert credentials_of("h") == credentials_of("i") == Credentials("a", "b")
 
 
 @pytest.mark.complains
