@@ -11,7 +11,9 @@ a manifest of kind Snapshot, which is kept like any other one. Trio only.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+import threading
 from collections.abc import Iterable, Mapping
 
 import trio
@@ -28,9 +30,8 @@ from axonfs.errors import (
 )
 from axonfs.formats import leftout
 from axonfs.formats.chunktable import ChunkTable
-from axonfs.formats.entries import packed_entry
 from axonfs.formats.listing import Listing, Versions, ranked
-from axonfs.formats.manifest import SNAPSHOT, FileEntry, Manifest, parse_manifest, render_manifest
+from axonfs.formats.manifest import FileEntry, Manifest
 from axonfs.formats.package import Package
 from axonfs.http_client.bodies import Bodies
 from axonfs.http_client.documents import Documents
@@ -49,8 +50,8 @@ from axonfs.oci.config import About, about
 from axonfs.oci.credentials import credentials_of
 from axonfs.oci.manifest import MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Model, digest_of, parse
 from axonfs.sources.kept import KeptDocuments
-from axonfs.sources.oci_layers import files_of
 from axonfs.sources.oci_lists import OciLists
+from axonfs.sources.oci_snapshot import snapshot
 from axonfs.sources.source import DocumentCache
 
 log = logging.getLogger(__name__)
@@ -159,8 +160,13 @@ class OciRegistry:
     async def _versions_of(
         self, repository: str, tags: Iterable[str], *, offline: bool
     ) -> dict[str, str]:
-        """The versions by tag; what cannot be read is left out."""
+        """The versions by tag; what cannot be read is left out.
+
+        Raises:
+            AxonError: the registry, which lists the tags, refuses all of them or does not answer.
+        """
         found: dict[str, str] = {}
+        faults: list[AxonError] = []
         limiter = trio.CapacityLimiter(AT_ONCE)
 
         async def ask(tag: str) -> None:
@@ -169,6 +175,7 @@ class OciRegistry:
                     version = await self._tagged(repository, tag, offline=offline, allow_stale=True)
                 except AxonError as exc:
                     log.info("the tag is not listed: %s", exc)
+                    faults.append(exc)
                     return
             if version:
                 found[tag] = version
@@ -176,6 +183,9 @@ class OciRegistry:
         async with trio.open_nursery() as nursery:
             for tag in tags:
                 nursery.start_soon(ask, tag)
+        away = [exc for exc in faults if not isinstance(exc, MalformedError)]
+        if away and not found:
+            raise away[0]
         return found
 
     async def _tags(self, repository: str, *, offline: bool, allow_stale: bool) -> list[str] | None:
@@ -217,25 +227,26 @@ class OciRegistry:
                 return None
             told = about(await self._config(repository, model), model.annotations)
             base = f"{self._named(repository)}@sha256:{digest}/"
-            manifest = await trio.to_thread.run_sync(
-                self._snapshot, spec, model, told, base, abandon_on_cancel=True
-            )
+            manifest = await self._snapshot(spec, model, told, base)
         leftout.warn(spec, manifest.left_out)
         return manifest, base
 
-    def _snapshot(self, spec: Spec, model: Model, told: About, base: str) -> Manifest:
-        """Blocking: lists the files of layers that are archives."""
-        entries, layers = list[FileEntry](), list[Package]()
-        for layer in model.layers:
-            blob = layer.blob
-            if layer.packing == "raw":
-                entry = FileEntry(layer.path, blob.size, blob.digest, executable=layer.executable)
-                entries.append(entry)
-            elif self._bodies:
-                layers.append(Package((), blob.size, blob.digest, "", layer.packing))
-                listed = files_of(layer, self._blob(base, blob.digest), self._bodies)
-                entries += [packed_entry(path, size, blob.digest) for path, size in listed]
-        return _manifest(spec, entries, tuple(layers), told)
+    async def _snapshot(self, spec: Spec, model: Model, told: About, base: str) -> Manifest:
+        left = threading.Event()
+        locate = functools.partial(self._blob, base)
+        try:
+            return await trio.to_thread.run_sync(
+                snapshot,
+                spec,
+                model,
+                told,
+                locate,
+                self._bodies,
+                left.is_set,
+                abandon_on_cancel=True,
+            )
+        finally:
+            left.set()
 
     async def _model(self, repository: str, digest: str) -> Model | None:
         """The model's manifest with this digest, or the only one of the index with it."""
@@ -376,22 +387,3 @@ def _version(raw: bytes) -> str:
     """The version of a manifest: its digest, or that of the only manifest of an index."""
     found = parse(raw)
     return oci_version(found if isinstance(found, str) else digest_of(raw))
-
-
-def _manifest(
-    spec: Spec, entries: Iterable[FileEntry], layers: tuple[Package, ...], told: About
-) -> Manifest:
-    usable, left_out = leftout.usable_files(entries)
-    made = Manifest(
-        spec,
-        tuple(usable),
-        description=told.description,
-        license=told.license,
-        framework=told.framework,
-        format=told.format,
-        created=told.created,
-        kind=SNAPSHOT,
-        left_out=leftout.printable_paths(left_out),
-        layers=layers,
-    )
-    return parse_manifest(render_manifest(made), spec)

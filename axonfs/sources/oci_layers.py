@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import io
 import logging
+import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from axonfs.errors import MalformedError, naming
+from axonfs.errors import AxonError, MalformedError, naming
 from axonfs.formats.archive import Plain, files
 from axonfs.formats.manifest import MAX_FILES
 from axonfs.http_client import Bodies, Location, Reading
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 HEADERS_BYTES = 64 << 10  # of a tar that are read at a time
 PIECE = 1 << 20
@@ -34,6 +37,9 @@ def files_of(
 ) -> list[tuple[str, int]]:
     """Path and size of each file in a layer.
 
+    Args:
+        cancelled: polled; once it returns true, the listing ends with a CancelledReadError.
+
     Raises:
         MalformedError: it is no archive of plain files.
         AxonError: the registry does not send it.
@@ -43,15 +49,36 @@ def files_of(
         raise MalformedError(what, hint="tar, tar+gzip and raw layers can be mounted")
     log.info("listing the files of layer %s (%s)", layer.path, layer.packing)
     with naming(path=layer.path or None):
+        if not layer.blob.size:
+            raise MalformedError("the layer is empty, and so no archive")
         if layer.packing == "tar":
             stream = io.BufferedReader(
                 _Ranges(layer.blob.size, location, bodies, cancelled), HEADERS_BYTES
             )
             return list(_listed(stream, lambda size: stream.seek(size, io.SEEK_CUR)))
-        with bodies.open(location, 0, layer.blob.size, cancelled=cancelled) as reading:
-            source = _Slices(reading, layer.blob.size)
-            plain = io.BufferedReader(Plain(source.more, MOST_PLAIN), PIECE)
-            return list(_listed(plain, lambda size: _skip(plain, size)))
+        return _retried(lambda: _unpacked(layer, location, bodies, cancelled), bodies)
+
+
+def _unpacked(
+    layer: Layer, location: Location, bodies: Bodies, cancelled: Callable[[], bool]
+) -> list[tuple[str, int]]:
+    with bodies.open(location, 0, layer.blob.size, cancelled=cancelled) as reading:
+        source = _Slices(reading, layer.blob.size)
+        plain = io.BufferedReader(Plain(source.more, MOST_PLAIN), PIECE)
+        return list(_listed(plain, lambda size: _skip(plain, size)))
+
+
+def _retried(call: Callable[[], T], bodies: Bodies) -> T:
+    """The result of `call`, which is called again after a fault that may pass."""
+    limits = bodies.limits
+    for attempt in range(1, limits.attempts):
+        try:
+            return call()
+        except AxonError as exc:
+            if not exc.transient:
+                raise
+            time.sleep(limits.pause(attempt, exc.retry_after))
+    return call()
 
 
 def _listed(
@@ -98,6 +125,12 @@ class _Ranges(io.RawIOBase):
         if stop <= self._at:
             return 0
         start = self._at
+        _retried(lambda: self._read(view[self._at - start :], stop), self._bodies)
+        return self._at - start
+
+    def _read(self, view: memoryview, stop: int) -> None:
+        """Read the bytes up to `stop`, and go on where an earlier attempt ended."""
+        start = self._at
 
         def take(offset: int, piece: memoryview) -> None:
             low, high = max(offset, start), min(offset + len(piece), stop)
@@ -108,7 +141,6 @@ class _Ranges(io.RawIOBase):
         self._bodies.read(
             self._location, start, stop, self._size, take, unit=PIECE, cancelled=self._cancelled
         )
-        return self._at - start
 
 
 class _Slices:

@@ -19,7 +19,8 @@ from axonfs.names import valid_segment
 from axonfs.sources.source import DocumentCache
 
 MAX_PAGE_BYTES = 4 << 20
-MAX_PAGES = 100
+# Of one list. A registry may give fewer names in a page than it is asked for.
+MAX_PAGES, MAX_NAMES = 2000, 200_000
 PAGE = 1000
 
 
@@ -63,14 +64,17 @@ class OciLists:
         """The names under `key` of all pages of a list."""
         url, names = f"{self._root}{path}?n={PAGE}", dict[str, None]()
         for _ in range(MAX_PAGES):
-            fetched = await self._documents.get(url, limit=MAX_PAGE_BYTES)
+            fetched, before = await self._documents.get(url, limit=MAX_PAGE_BYTES), len(names)
             assert fetched is not None  # no ETag was sent
-            names |= dict.fromkeys(_names(fetched.body, key))
+            names |= dict.fromkeys(found := _names(fetched.body, key))
             if not fetched.following:
                 return list(names)
+            if (found and len(names) == before) or len(names) > MAX_NAMES:
+                break
             # A mirror may name itself, so only the position is used.
             url = f"{self._root}{path}?{urlsplit(fetched.following).query}"
-        raise MalformedError("the registry's list does not end")
+        what = f"the registry's list does not end, or has more than {MAX_NAMES:,} names"
+        raise MalformedError(what)
 
 
 def _names(raw: bytes, key: str) -> list[str]:

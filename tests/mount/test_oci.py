@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import os
 import secrets
 import subprocess
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import pytest
 
 from tests.mount.conftest import CHUNK, MountFactory, run_axonfs, settled
 from tests.support import faulty
-from tests.support.dockerregistry import DockerRegistry, Packed, sha256
+from tests.support.dockerregistry import DockerRegistry, Packed, archive, sha256
 from tests.support.tinyoci import TinyOci, lay_out, put_blob
 
 pytestmark = pytest.mark.mount
@@ -129,22 +127,6 @@ def test_a_token_that_expires_during_a_read_is_renewed_and_no_reader_notices(
         tiny.token = "second"
         assert start + file.read() == BODY
     assert len(tiny.queries) > 1
-
-
-def archive(files: dict[str, bytes], *, packed: bool) -> bytes:
-    """A tar as KitOps writes it, with pax headers and directories, gzipped if `packed`."""
-    made = io.BytesIO()
-    with tarfile.open(
-        fileobj=made, mode="w:gz" if packed else "w", format=tarfile.PAX_FORMAT
-    ) as tar:
-        folder = tarfile.TarInfo("model")
-        folder.type = tarfile.DIRTYPE
-        tar.addfile(folder)
-        for name, body in files.items():
-            info = tarfile.TarInfo(name)
-            info.size, info.pax_headers = len(body), {"mtime": "1700000000.25"}
-            tar.addfile(info, io.BytesIO(body))
-    return made.getvalue()
 
 
 INSIDE = {"model/a.bin": BODY, "model/empty": b"", "model/b.bin": BODY[:777]}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import socket
 import subprocess
+import tarfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -130,6 +132,22 @@ class Packed:
             "config": config,
             "layers": self.layers,
         }
+
+
+def archive(files: dict[str, bytes], *, packed: bool) -> bytes:
+    """A tar as KitOps writes it, with pax headers and directories, gzipped if `packed`."""
+    made = io.BytesIO()
+    with tarfile.open(
+        fileobj=made, mode="w:gz" if packed else "w", format=tarfile.PAX_FORMAT
+    ) as tar:
+        folder = tarfile.TarInfo("model")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        for name, body in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.pax_headers = len(body), {"mtime": "1700000000.25"}
+            tar.addfile(info, io.BytesIO(body))
+    return made.getvalue()
 
 
 def sha256(body: bytes) -> str:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TypeAlias
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -26,8 +27,9 @@ from axonfs.http_client import Bodies, Documents, Limits, Location, Routes
 from axonfs.names import Spec, oci_version, parse_spec
 from axonfs.oci import OciSigner, place_of, tokens
 from axonfs.sources import OciRegistry, oci_registries
-from tests.support.dockerregistry import DockerRegistry, Packed, sha256
-from tests.support.faulty import Exchange, status
+from axonfs.sources.oci_lists import OciLists
+from tests.support.dockerregistry import DockerRegistry, Packed, archive, sha256
+from tests.support.faulty import Exchange, Fault, reset_within, status
 from tests.support.tinyoci import PASSWORD, USER, TinyOci, lay_out, put_blob, put_manifest
 
 BODY = bytes(range(256)) * 400
@@ -333,6 +335,82 @@ async def test_a_list_that_does_not_end_is_refused(tiny: TinyOci, opened: Opened
     tiny.fault = endless
     with pytest.raises(MalformedError, match="does not end"):
         await opened(url_of(tiny)).source.versions(SPEC.model)
+
+
+def tags_of(total: int, page: int) -> Fault:
+    """A list of tags, which are numbers, in pages."""
+
+    def pages(exchange: Exchange) -> None:
+        if "/tags/list" not in exchange.seen.path:
+            return
+        query = parse_qs(urlsplit(exchange.seen.path).query)
+        start = int(query.get("last", ["-1"])[0]) + 1
+        stop = min(start + page, total)
+        status(200)(exchange)
+        exchange.body = json.dumps({"tags": list(map(str, range(start, stop)))}).encode()
+        exchange.headers["Content-Length"] = str(len(exchange.body))
+        if stop < total:
+            exchange.headers["Link"] = f'<https://elsewhere/?last={stop - 1}>; rel="next"'
+
+    return pages
+
+
+async def test_a_list_in_many_small_pages_is_read_to_its_end(tiny: TinyOci, opened: Opened) -> None:
+    tiny.fault = tags_of(120, 1)
+    lists = OciLists(tiny.host, opened(url_of(tiny)).source._documents, None)
+    assert len(await lists.names(f"{REPOSITORY}/tags/list", "tags")) == 120
+
+
+async def test_a_repository_of_which_no_tag_can_be_read_is_not_listed_as_empty(
+    tiny: TinyOci, opened: Opened
+) -> None:
+    def busy(exchange: Exchange) -> None:
+        if "/manifests/" in exchange.seen.path:
+            status(429)(exchange)
+
+    tiny.fault = busy
+    with pytest.raises(UnavailableError, match="429"):
+        await opened(url_of(tiny)).source.versions(SPEC.model)
+
+
+@pytest.mark.parametrize("packing", ["tar", "tar+gzip"])
+async def test_an_archive_is_listed_in_spite_of_faults_that_pass(
+    tiny: TinyOci, opened: Opened, tmp_path: Path, packing: str
+) -> None:
+    body = archive({f"d/{n}": bytes(100_000) for n in range(3)}, packed=packing == "tar+gzip")
+    layer = Packed().add("d", body, f"application/vnd.cncf.model.weight.v1.{packing}")
+    digest = lay_out(tmp_path / "site", REPOSITORY, "packed", layer)
+    reader = opened(url_of(tiny))
+    source = OciRegistry(place_of(url_of(tiny)), reader.source._documents, bodies=reader.bodies)
+    reader.bodies.limits = Limits(attempts=3, backoff_min=0)
+    tiny.fault = faults(status(503), reset_within, of=sha256(body))
+    found = await source.manifest(parse_spec(f"oci/team/nlp/tiny@{digest}"))
+    assert found is not None
+    assert [(entry.path, entry.size) for entry in found[0].files] == [
+        (f"d/{n}", 100_000) for n in range(3)
+    ]
+
+
+def faults(*plan: Fault, of: str) -> Fault:
+    left = list(plan)
+
+    def fault(exchange: Exchange) -> None:
+        if of in exchange.seen.path and left:
+            left.pop(0)(exchange)
+
+    return fault
+
+
+@pytest.mark.parametrize("packing", ["tar", "tar+gzip"])
+async def test_an_empty_archive_is_refused(
+    tiny: TinyOci, opened: Opened, tmp_path: Path, packing: str
+) -> None:
+    layer = Packed().add("d", b"", f"application/vnd.cncf.model.weight.v1.{packing}")
+    digest = lay_out(tmp_path / "site", REPOSITORY, "empty", layer)
+    reader = opened(url_of(tiny))
+    source = OciRegistry(place_of(url_of(tiny)), reader.source._documents, bodies=reader.bodies)
+    with pytest.raises(MalformedError, match="the layer is empty"):
+        await source.manifest(parse_spec(f"oci/team/nlp/tiny@{digest}"))
 
 
 async def test_latest_is_the_tag_else_the_newest_release(
