@@ -48,8 +48,9 @@ from axonfs.names import (
 from axonfs.oci import Place, place_of
 from axonfs.oci.config import About, about
 from axonfs.oci.credentials import credentials_of
-from axonfs.oci.manifest import MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Model, digest_of, parse
+from axonfs.oci.manifest import MAX_MANIFEST_BYTES, Model, digest_of, parse
 from axonfs.sources.kept import KeptDocuments
+from axonfs.sources.oci_documents import OciDocuments, location_of
 from axonfs.sources.oci_lists import OciLists
 from axonfs.sources.oci_snapshot import snapshot
 from axonfs.sources.source import DocumentCache
@@ -88,6 +89,7 @@ class OciRegistry:
         self._root = f"oci://{place.host}/v2/"
         self._documents = documents
         self._bodies = bodies
+        self._proven = OciDocuments(place.host, documents)
         self._lists = OciLists(place.host, documents, cache)
         self._kept = KeptDocuments(documents, cache, {})
 
@@ -189,7 +191,7 @@ class OciRegistry:
         return found
 
     async def _tags(self, repository: str, *, offline: bool, allow_stale: bool) -> list[str] | None:
-        """All tags; None if the repository does not exist."""
+        """All tags of models; None if the repository does not exist."""
         path = f"{repository}/tags/list"
         with naming(source=self._named(repository)):
             if offline:
@@ -225,7 +227,7 @@ class OciRegistry:
             model = await self._model(repository, digest)
             if model is None:
                 return None
-            told = about(await self._config(repository, model), model.annotations)
+            told = about(await self._proven.config(repository, model), model.annotations)
             base = f"{self._named(repository)}@sha256:{digest}/"
             manifest = await self._snapshot(spec, model, told, base)
         leftout.warn(spec, manifest.left_out)
@@ -233,7 +235,7 @@ class OciRegistry:
 
     async def _snapshot(self, spec: Spec, model: Model, told: About, base: str) -> Manifest:
         left = threading.Event()
-        locate = functools.partial(self._blob, base)
+        locate = functools.partial(location_of, base)
         try:
             return await trio.to_thread.run_sync(
                 snapshot,
@@ -250,37 +252,11 @@ class OciRegistry:
 
     async def _model(self, repository: str, digest: str) -> Model | None:
         """The model's manifest with this digest, or the only one of the index with it."""
-        for _ in range(2):
-            url = f"{self._root}{repository}/manifests/sha256:{digest}"
-            try:
-                raw = await self._proven(url, digest, MAX_MANIFEST_BYTES)
-            except NotFoundError:
-                return None
-            found = await trio.to_thread.run_sync(parse, raw)
-            if isinstance(found, Model):
-                return found
-            digest = found
-        raise MalformedError("it is an index of an index, and no model")
-
-    async def _config(self, repository: str, model: Model) -> bytes:
-        """The bytes of a model's config; empty if it is no document."""
-        blob = model.config
-        if not 2 < blob.size <= MAX_CONFIG_BYTES or "json" not in blob.media_type:
-            return b""
-        url = f"{self._root}{repository}/blobs/sha256:{blob.digest}"
-        return await self._proven(url, blob.digest, blob.size)
-
-    async def _proven(self, url: str, digest: str, limit: int) -> bytes:
-        fetched = await self._documents.get(url, limit=limit)
-        assert fetched is not None  # no ETag was sent
-        found = digest_of(fetched.body)
-        if found != digest:
-            if fetched.body.lstrip()[:1] == b"<":
-                what = "the registry answered with a web page"
-                raise MalformedError(what, hint="check the registry's URL")
-            what = f"the registry sent other bytes: their sha256 is {found}, not {digest}"
-            raise MalformedError(what)
-        return fetched.body
+        try:
+            raw = await self._proven.manifest(repository, digest)
+            return (await self._proven.model(repository, raw))[1]
+        except NotFoundError:
+            return None
 
     async def signatures(self, base: str, spec: Spec, limit: int) -> bytes | None:
         """None: signatures in OCI registries are of their manifests, which is another statement."""
@@ -296,16 +272,11 @@ class OciRegistry:
 
     def locate(self, base: str, entry: FileEntry) -> Location:
         """The blob with a file's bytes. It may lead to a signed URL of the registry's storage."""
-        return self._blob(base, entry.digest)
+        return location_of(base, entry.digest)
 
     def locate_package(self, base: str, package: Package) -> list[Location]:
         """The blob of a layer that is an archive."""
-        return [self._blob(base, package.digest)] if package.digest else []
-
-    def _blob(self, base: str, digest: str) -> Location:
-        host, _, rest = base.removeprefix("oci://").partition("/")
-        repository = rest.rpartition("@")[0]
-        return Location(f"oci://{host}/v2/{repository}/blobs/sha256:{digest}", signed=True)
+        return [location_of(base, package.digest)] if package.digest else []
 
     async def search(self, query: str) -> list[Listing]:
         """The repositories whose names have every word of `query`, each with its newest tag.
