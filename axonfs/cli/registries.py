@@ -340,23 +340,27 @@ def copy(
 ) -> None:
     """Copy versions from one registry into another.
 
-    Without SPEC, all versions. FROM is a directory, s3://BUCKET/PREFIX, http://… or https://…; TO
-    is a directory, which is created if it is missing, s3://BUCKET/PREFIX, or a server that takes
-    uploads. Only what TO lacks travels, and is verified on its way. Manifests keep their digests,
-    so lock files stay valid. A version that is yanked in FROM is yanked in TO. To resume an
-    interrupted copy, run it again. Exit 1 if a version could not be copied.
+    Without SPEC, all versions. FROM is a directory, s3://BUCKET/PREFIX, http://…, https://… or
+    oci://HOST/PREFIX; TO is a directory, which is created if it is missing, s3://BUCKET/PREFIX, a
+    server that takes uploads, or oci://HOST/PREFIX. Only what TO lacks travels, and is verified on
+    its way. Manifests keep their digests, so lock files stay valid. A version that is yanked in
+    FROM is yanked in TO. In an OCI registry NS/NAME@VERSION is the tag VERSION of PREFIX/NS/NAME.
+    To resume an interrupted copy, run it again. Exit 1 if a version could not be copied.
     """
     from axonfs import registries
+    from axonfs.http_client import shown
     from axonfs.publish.faults import disk_faults
 
     settings = _settings(target if target.startswith("http") else source)
-    registry, wanted = _writable(target, settings), [parse_wanted(spec) for spec in specs]
+    wanted = [parse_wanted(spec) for spec in specs]
+    if settings.token(target):
+        note_if_open(target)
     done: list[Copied] = []
     failures: list[AxonError] = []
     try:
         with (
-            disk_faults(registry.storage.name, "run the command"),
-            registries.readers(settings, source) as (reader,),
+            disk_faults(shown(target), "run the command"),
+            registries.sides(settings, source, target) as (reader, registry),
             ProgressDisplay(sys.stderr) as display,
         ):
             registries.copy(

@@ -84,6 +84,11 @@ class Model:
     layers: tuple[Layer, ...]
     annotations: Mapping[str, str]
 
+    @property
+    def archives(self) -> int:
+        """The number of layers that are archives."""
+        return sum(layer.packing != "raw" for layer in self.layers)
+
 
 def digest_of(raw: bytes) -> str:
     """The sha256 that names a manifest."""
@@ -96,7 +101,7 @@ def parse(raw: bytes) -> Model | str:
     Raises:
         MalformedError: it is no model, or breaks a rule.
     """
-    root = _document(raw)
+    root = document(raw)
     kind = root.get("mediaType")
     if kind in _LISTS or ("manifests" in root and "layers" not in root):
         return _only(root)
@@ -105,10 +110,17 @@ def parse(raw: bytes) -> Model | str:
         raise MalformedError(f"it is no manifest of a model: its media type is {_shown(kind)}")
     if len(layers) > MAX_FILES:
         raise MalformedError(f"the manifest has {len(layers):,} layers, more than {MAX_FILES:,}")
-    config = _descriptor(root.get("config"), "the config")
+    config = descriptor(root.get("config"), "the config")
     found = tuple(_layer(number, item, config) for number, item in enumerate(layers, 1))
     _refuse_repeated(found)
-    return Model(config, found, _annotations(root.get("annotations")))
+    return Model(config, found, annotations_of(root.get("annotations")))
+
+
+def kind_of(raw: bytes) -> str:
+    """The media type of a manifest or an index."""
+    root = document(raw)
+    kind = root.get("mediaType")
+    return kind if isinstance(kind, str) else INDEX if "manifests" in root else IMAGE
 
 
 def _refuse_repeated(layers: Iterable[Layer]) -> None:
@@ -120,7 +132,8 @@ def _refuse_repeated(layers: Iterable[Layer]) -> None:
             raise MalformedError(f"two layers have the path '{printable(layer.path)}'")
 
 
-def _document(raw: bytes) -> dict[str, Any]:
+def document(raw: bytes) -> dict[str, Any]:
+    """The JSON object of a manifest or an index."""
     try:
         root = json.loads(raw)
     except (ValueError, RecursionError) as exc:
@@ -139,9 +152,9 @@ def _only(root: Mapping[str, Any]) -> str:
     items = root.get("manifests")
     listed = items if isinstance(items, list) else []
     found = [
-        _descriptor(item, "a manifest of the index")
+        descriptor(item, "a manifest of the index")
         for item in listed
-        if isinstance(item, dict) and _REFERENCE not in _annotations(item.get("annotations"))
+        if isinstance(item, dict) and _REFERENCE not in annotations_of(item.get("annotations"))
     ]
     if len(found) == 1:
         return found[0].digest
@@ -151,7 +164,7 @@ def _only(root: Mapping[str, Any]) -> str:
 
 
 def _layer(number: int, item: object, config: Descriptor) -> Layer:
-    blob = _descriptor(item, f"layer {number}")
+    blob = descriptor(item, f"layer {number}")
     named = blob.annotations.get(FILEPATH) or blob.annotations.get(TITLE) or ""
     packing = _packing(blob)
     if packing == "raw" and not named:
@@ -185,7 +198,8 @@ def _executable(blob: Descriptor) -> bool:
         return False
 
 
-def _descriptor(item: object, what: str) -> Descriptor:
+def descriptor(item: object, what: str) -> Descriptor:
+    """The blob or manifest that an item names; `what` is its name in a fault."""
     if not isinstance(item, dict):
         raise MalformedError(f"{what} is not a descriptor")
     size, text = item.get("size"), str(item.get("digest"))
@@ -199,11 +213,12 @@ def _descriptor(item: object, what: str) -> Descriptor:
         kind if isinstance(kind, str) else "",
         match.group(1),
         size,
-        _annotations(item.get("annotations")),
+        annotations_of(item.get("annotations")),
     )
 
 
-def _annotations(node: object) -> dict[str, str]:
+def annotations_of(node: object) -> dict[str, str]:
+    """Those of an item that are texts."""
     if not isinstance(node, dict):
         return {}
     return {key: text for key, text in node.items() if isinstance(text, str)}

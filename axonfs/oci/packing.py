@@ -26,6 +26,7 @@ from axonfs.oci.manifest import (
     Descriptor,
     Layer,
     Model,
+    digest_of,
 )
 
 _WEIGHTS = frozenset(
@@ -46,6 +47,13 @@ class PackedFile:
     digest: str
     executable: bool
     modified: float
+
+
+def packed(name: str, about: About, files: Sequence[PackedFile]) -> tuple[Descriptor, bytes, bytes]:
+    """The config of the model `name`, its bytes, and the manifest."""
+    body = config_of(name, about, files)
+    config = Descriptor(MODELPACK_CONFIG, digest_of(body), len(body))
+    return config, body, manifest_of(config, files, about.created)
 
 
 def config_of(name: str, about: About, files: Sequence[PackedFile]) -> bytes:
@@ -75,7 +83,7 @@ def manifest_of(config: Descriptor, files: Sequence[PackedFile], created: float)
         "schemaVersion": 2,
         "mediaType": IMAGE,
         "artifactType": MODELPACK,
-        "config": _rendered(MODELPACK_CONFIG, config.digest, config.size),
+        "config": rendered(MODELPACK_CONFIG, config.digest, config.size),
         "layers": [_layer(file) for file in files],
         "annotations": {CREATED: _time(created)},
     }
@@ -100,12 +108,13 @@ def _kind(layer: Layer) -> object:
 
 def _layer(file: PackedFile) -> dict[str, Any]:
     notes = {FILEPATH: file.path, METADATA: _metadata(file), TITLE: file.path}
-    return _rendered(_media_type(file.path), file.digest, file.size, notes)
+    return rendered(_media_type(file.path), file.digest, file.size, notes)
 
 
-def _rendered(
+def rendered(
     kind: str, digest: str, size: int, notes: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
+    """The descriptor of a blob or a manifest."""
     item: dict[str, Any] = {"mediaType": kind, "digest": f"sha256:{digest}", "size": size}
     return {**item, "annotations": dict(notes)} if notes else item
 

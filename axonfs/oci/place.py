@@ -12,10 +12,12 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from axonfs.errors import UsageError
+from axonfs.names import Spec, oci_digest
 from axonfs.settings.parsers import as_written
 from axonfs.settings.store_urls import oci_alias, oci_host, oci_options, oci_repository
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_BUILD = re.compile(r"v?[0-9]+\.[0-9]+\.[0-9]+(?:-[0-9A-Za-z.-]+)?_[0-9A-Za-z.-]+")
 _FORM = "write oci://host/repository:tag"
 
 
@@ -39,6 +41,24 @@ class Place:
     def url(self) -> str:
         """The URL without options."""
         return f"oci://{self.host}/{self.prefix}".rstrip("/")
+
+    def reference(self, spec: Spec) -> Reference:
+        """The tag of a registry's version: `prefix/namespace/name:version`, with `_` for `+`.
+
+        Raises:
+            UsageError: OCI does not allow such a name.
+        """
+        repository, tag = f"{self.prefix}{spec.model}", spec.version.replace("+", "_")
+        hint = "publish the model under another name"
+        try:
+            oci_repository(repository)
+        except ValueError as exc:
+            what = "OCI allows no capitals in a name, and . _ - only between letters and digits"
+            raise UsageError(what, spec=str(spec), hint=hint) from exc
+        if not _TAG.fullmatch(tag) or oci_digest(tag):
+            what = "OCI allows tags of up to 128 characters, and none that looks like a digest"
+            raise UsageError(what, spec=str(spec), hint=hint)
+        return Reference(self, repository, tag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +107,11 @@ def reference_of(url: str) -> Reference:
     if not place.prefix:
         raise UsageError(f"{as_written(url)} names no repository", hint=_FORM)
     return Reference(place, place.prefix.rstrip("/"), tag)
+
+
+def version_of(tag: str) -> str:
+    """The version that a tag stands for: `1.0.0+build` for `1.0.0_build`, as Helm has it."""
+    return tag.replace("_", "+") if _BUILD.fullmatch(tag) else tag
 
 
 def is_local(host: str) -> bool:

@@ -19,7 +19,7 @@ from axonfs.errors import AxonError, UnavailableError
 from axonfs.http_client import Calls, Limits, Said, shown, split_url
 from axonfs.http_client.urls import follow, target_of
 from axonfs.oci.faults import refusal
-from axonfs.oci.manifest import IMAGE
+from axonfs.oci.manifest import kind_of
 from axonfs.oci.signer import ACCEPT
 from axonfs.oci.tokens import Host
 from axonfs.oci.unfinished import Unfinished
@@ -129,10 +129,12 @@ class Repository:
         said = self._retried(lambda: self._ask("GET", url, expected, "a manifest", headers))
         return said.body if said.answer.status == 200 else None
 
-    def put_manifest(self, tag: str, raw: bytes) -> None:
-        """Let `tag` name this manifest, whose blobs the registry has."""
-        url, headers = f"{self._root}/manifests/{tag}", {"Content-Type": IMAGE}
-        self._retried(lambda: self._ask("PUT", url, _CREATED, "the manifest", headers, raw))
+    def put_manifest(self, reference: str, raw: bytes) -> bool:
+        """Store a manifest, whose blobs the registry has, or an index, under a tag or its digest;
+        return whether the registry lists it with what refers to its subject."""
+        url, headers = f"{self._root}/manifests/{reference}", {"Content-Type": kind_of(raw)}
+        said = self._retried(lambda: self._ask("PUT", url, _CREATED, "the manifest", headers, raw))
+        return "oci-subject" in said.answer.headers
 
     def put_bytes(self, digest: str, body: bytes) -> None:
         """Store a small blob."""

@@ -19,8 +19,8 @@ from axonfs.http_client import Calls, Limits, Trust
 from axonfs.names import printable
 from axonfs.oci import Reference
 from axonfs.oci.config import About
-from axonfs.oci.manifest import MODELPACK_CONFIG, Descriptor, Model, digest_of, parse
-from axonfs.oci.packing import PackedFile, config_of, manifest_of, same_files
+from axonfs.oci.manifest import Model, digest_of, parse
+from axonfs.oci.packing import PackedFile, packed, same_files
 from axonfs.oci.tokens import Host
 from axonfs.oci.uploads import Repository
 from axonfs.publish.copying import BUFFER_BYTES, Sent, opened
@@ -168,8 +168,8 @@ def _store(target: Repository, file: SourceFile, moved: Callable[[str, int], Non
     finally:
         os.close(fd)
     executable = bool(status.st_mode & 0o100)
-    packed = PackedFile(file.path, status.st_size, digest, executable, status.st_mtime)
-    return _Stored(packed, status.st_size if new else 0, content)
+    made = PackedFile(file.path, status.st_size, digest, executable, status.st_mtime)
+    return _Stored(made, status.st_size if new else 0, content)
 
 
 def _digest(file: SourceFile, fd: int, sent: Sent) -> tuple[str, bytes]:
@@ -200,9 +200,7 @@ def _enter(
     target: Repository, reference: Reference, files: Sequence[PackedFile], about: About
 ) -> tuple[str, int]:
     """Store the config, and then the manifest; return its digest, and how much was sent."""
-    config = config_of(reference.repository.rpartition("/")[2], about, files)
-    blob = Descriptor(MODELPACK_CONFIG, digest_of(config), len(config))
-    raw = manifest_of(blob, files, about.created)
+    blob, config, raw = packed(reference.repository.rpartition("/")[2], about, files)
     target.put_bytes(blob.digest, config)
     target.put_manifest(reference.tag, raw)
     return digest_of(raw), len(config) + len(raw)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,15 +100,15 @@ def publish(
             storage.prepare()
             earlier = target.manifest(spec)
             if earlier:  # sizes reveal most changes before any byte is read
-                _refuse_changes(_sizes(earlier.files), _sizes(found.files))
+                refuse_changes(_sizes(earlier.files), _sizes(found.files))
             chunks = _chunk_size(own) or chunk_size
             stored = _Copies(target, chunks, found, progress).run(earlier)
             entries = tuple(item.entry for item in stored)
             if earlier:
-                _refuse_changes(_digests(earlier.files), _digests(entries))
+                refuse_changes(digests(earlier.files), digests(entries))
             own = own if own and own.files == entries else None
             manifest = (
-                earlier or own or _manifest(spec, entries, _described(target, entries, given, tags))
+                earlier or own or render(spec, entries, described(target, entries, given, tags))
             )
             already = _enter(target, manifest, signer)
     except AxonError as exc:
@@ -177,12 +177,18 @@ class _Copies:
         return stored
 
 
-def _described(
+def described(
     registry: Registry,
     entries: tuple[FileEntry, ...],
-    given: dict[str, str | None],
-    tags: Sequence[str],
+    given: Mapping[str, str | None],
+    tags: Sequence[str] = (),
 ) -> Description:
+    """The metadata of a new version, whose objects the registry has.
+
+    Args:
+        given: by the name of the field; None for what the files say.
+        tags: added to those of the files.
+    """
     by_path = {entry.path: entry for entry in entries}
     readme, config = (
         _content(registry, by_path.get(path)) for path in ("README.md", "config.json")
@@ -199,7 +205,17 @@ def _content(registry: Registry, entry: FileEntry | None) -> bytes:
     return registry.object(entry.digest, entry.size)
 
 
-def _manifest(spec: Spec, entries: tuple[FileEntry, ...], metadata: Description) -> Manifest:
+def render(
+    spec: Spec,
+    entries: tuple[FileEntry, ...],
+    metadata: Description,
+    created: float | None = None,
+) -> Manifest:
+    """The manifest of a new version.
+
+    Args:
+        created: in unix seconds; by default now.
+    """
     bare = Manifest(
         spec=spec,
         files=entries,
@@ -208,7 +224,7 @@ def _manifest(spec: Spec, entries: tuple[FileEntry, ...], metadata: Description)
         framework=metadata.framework,
         format=metadata.format,
         tags=metadata.tags,
-        created=float(int(time.time())),
+        created=float(int(time.time() if created is None else created)),
     )
     return dataclasses.replace(bare, raw=render_manifest(bare))
 
@@ -223,7 +239,7 @@ def _enter(registry: Registry, manifest: Manifest, signer: Signer | None) -> boo
     # Another publisher may have been faster since the first look.
     earlier = registry.enter(manifest)
     if earlier:
-        _refuse_changes(_digests(earlier.files), _digests(manifest.files))
+        refuse_changes(digests(earlier.files), digests(manifest.files))
         if signer and earlier.digest != manifest.digest:
             sign(registry, earlier, signer)
     elif signer:
@@ -246,11 +262,16 @@ def _sizes(files: Iterable[FileEntry | SourceFile]) -> dict[str, object]:
     return {file.path: file.size for file in files}
 
 
-def _digests(files: Iterable[FileEntry]) -> dict[str, object]:
+def digests(files: Iterable[FileEntry]) -> dict[str, object]:
+    """The digest of each file, by its path."""
     return {file.path: file.digest for file in files}
 
 
-def _refuse_changes(before: dict[str, object], now: dict[str, object]) -> None:
+def refuse_changes(before: dict[str, object], now: dict[str, object]) -> None:
+    """
+    Raises:
+        AxonError: a published version would get other files.
+    """
     changed = [path for path in before.keys() | now.keys() if before.get(path) != now.get(path)]
     if changed:
         raise AxonError(

@@ -6,7 +6,8 @@ Trio runs in a thread of its own, for the documents of registries that are read.
 
 from axonfs.registries.check import Checked, Fault, check
 from axonfs.registries.collect import Collected, Removal, gc, removal, remove
-from axonfs.registries.copy import Copied, copy, wanted_specs
+from axonfs.registries.copy import Copied, wanted_specs
+from axonfs.registries.oci_copy import copy, sides
 from axonfs.registries.places import storage_of
 from axonfs.registries.reader import Reader, readers
 from axonfs.registries.stats import Stats, stats
@@ -25,6 +26,7 @@ __all__ = [
     "readers",
     "removal",
     "remove",
+    "sides",
     "stats",
     "storage_of",
     "wanted_specs",

@@ -8,9 +8,10 @@ it was, file by file. Blocking; a few threads read the objects.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -34,7 +35,7 @@ from axonfs.names import LATEST, Spec
 from axonfs.publish.registry import Registry
 from axonfs.publish.signatures import add, checked, drop_others
 from axonfs.registries.objects import bring, check_named, put_table
-from axonfs.registries.reader import Reader
+from axonfs.registries.reader import Listed, Origin, Reader
 from axonfs.registries.transfer import Transfer
 from axonfs.versions import Wanted
 
@@ -66,7 +67,7 @@ class Copied:
 Progress = Callable[[Spec, int, int], object]
 
 
-def wanted_specs(reader: Reader, wanted: Iterable[Wanted]) -> list[Spec]:
+def wanted_specs(reader: Listed, wanted: Iterable[Wanted]) -> list[Spec]:
     """The versions of a registry that these mean; without any, all of them.
 
     Raises:
@@ -76,7 +77,7 @@ def wanted_specs(reader: Reader, wanted: Iterable[Wanted]) -> list[Spec]:
     return found or sorted(reader.specs())
 
 
-def _resolved(reader: Reader, wanted: Wanted) -> Spec:
+def _resolved(reader: Listed, wanted: Wanted) -> Spec:
     if wanted.exact:
         return wanted.spec
     model = wanted.spec.model
@@ -112,19 +113,40 @@ def copy(
     Raises:
         AxonError: a registry does not answer, or `target` cannot be written.
     """
-    yanked = _yanked(reader)
+    hidden = yanked(reader)
     target.storage.prepare()
+
+    def one(spec: Spec) -> Copied:
+        return VersionCopy(reader, target, spec, progress).run(yanked=spec in hidden)
+
+    with listing(target) as entered:
+        each(specs, one, copied=lambda done: (entered(done.spec), copied(done)), failed=failed)
+
+
+def each(
+    specs: Iterable[Spec],
+    one: Callable[[Spec], Copied],
+    *,
+    copied: Callable[[Copied], object],
+    failed: Callable[[AxonError], object],
+) -> None:
+    """Copy versions by `one`; the rest is as for `copy`."""
+    for spec in specs:
+        try:
+            with naming(spec=str(spec)):
+                copied(one(spec))
+        except ENDS:
+            raise
+        except AxonError as exc:
+            failed(exc)
+
+
+@contextlib.contextmanager
+def listing(target: Registry) -> Iterator[Callable[[Spec], None]]:
+    """Have the lists of `target` name the versions that the block tells."""
     lists = _Lists(target)
     try:
-        for spec in specs:
-            try:
-                with naming(spec=str(spec)):
-                    copied(_Copy(reader, target, spec, progress).run(yanked=spec in yanked))
-                    lists.entered(spec)
-            except ENDS:
-                raise
-            except AxonError as exc:
-                failed(exc)
+        yield lists.entered
     finally:
         lists.mend()
 
@@ -152,26 +174,37 @@ class _Lists:
         self._mended = time.monotonic()
 
 
-def _yanked(reader: Reader) -> set[Spec]:
+def yanked(reader: Reader) -> set[Spec]:
+    """The versions that are yanked."""
     try:
         return {spec for spec, yanked in reader.specs().items() if yanked}
     except NotFoundError:  # no index, so no yanks
         return set()
 
 
-class _Copy:
-    def __init__(self, reader: Reader, target: Registry, spec: Spec, progress: Progress) -> None:
+def found(reader: Origin, spec: Spec) -> tuple[Manifest, str]:
+    """The manifest of a version, and the URL that its objects are below.
+
+    Raises:
+        NotFoundError: the registry does not have it.
+    """
+    manifest = reader.manifest(spec)
+    if manifest is None:
+        raise NotFoundError("the registry does not have this version", source=reader.name)
+    return manifest
+
+
+class VersionCopy:
+    """The copy of one version from `reader`."""
+
+    def __init__(self, reader: Origin, target: Registry, spec: Spec, progress: Progress) -> None:
         self._reader = reader
         self._target = target
         self._spec = spec
         self._progress = progress
 
     def run(self, *, yanked: bool) -> Copied:
-        found = self._reader.manifest(self._spec)
-        if found is None:
-            what = "the registry does not have this version"
-            raise NotFoundError(what, source=self._reader.name)
-        manifest, base = found
+        manifest, base = found(self._reader, self._spec)
         new = self._check(manifest)
         objects = {entry.digest: entry for entry in manifest.files}
         lacking = [entry for entry in objects.values() if not self._has(entry)]

@@ -17,7 +17,7 @@ from axonfs.formats.layout import object_key, table_key
 from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE, FileEntry
 from axonfs.publish.copying import Digests
 from axonfs.publish.registry import Registry
-from axonfs.registries.reader import Reader, Sink
+from axonfs.registries.reader import Origin, Sink
 from axonfs.registries.transfer import Transfer
 from axonfs.storage import Directory, Storage
 
@@ -33,7 +33,7 @@ def check_named(entry: FileEntry) -> None:
 
 
 def verify(
-    reader: Reader,
+    reader: Origin,
     base: str,
     entry: FileEntry,
     table: ChunkTable | None,
@@ -67,23 +67,25 @@ def verify(
 
 
 def bring(
-    reader: Reader,
+    reader: Origin,
     base: str,
     entry: FileEntry,
     table: ChunkTable | None,
     target: Registry,
     work: Transfer,
-) -> None:
-    """Copy an object from `reader` into `target`, in place of any other with its name."""
-    with _spool(target.storage) as spool, target.storage.upload(spool, bool) as new:
+) -> ChunkTable:
+    """Copy an object from `reader` into `target`, in place of any other with its name; return its
+    chunk table."""
+    with _spool(target.storage) as fd, target.storage.upload(fd, bool) as new:
 
         def take(piece: memoryview) -> None:
-            if spool >= 0:
-                _write(spool, piece)
+            if fd >= 0:
+                write_spool(fd, piece)
             new.write(piece)
 
         made = verify(reader, base, entry, table, work, take)
         new.settle(object_key(entry.digest), entry.digest, made)
+    return made
 
 
 def put_table(target: Registry, digest: str, table: ChunkTable) -> None:
@@ -103,6 +105,13 @@ def _spool(storage: Storage) -> Iterator[int]:
     if isinstance(storage, Directory):
         yield -1
         return
+    with spool() as fd:
+        yield fd
+
+
+@contextlib.contextmanager
+def spool() -> Iterator[int]:
+    """A temporary file for one object."""
     with tempfile.TemporaryFile(prefix="axonfs-", dir=_spools()) as file:
         yield file.fileno()
 
@@ -111,7 +120,12 @@ def _spools() -> str:
     return os.environ.get("TMPDIR") or "/var/tmp"
 
 
-def _write(fd: int, piece: memoryview) -> None:
+def write_spool(fd: int, piece: memoryview) -> None:
+    """Append to a temporary file.
+
+    Raises:
+        AxonError: there is no room for it.
+    """
     try:
         while piece:
             piece = piece[os.write(fd, piece) :]

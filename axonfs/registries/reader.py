@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -53,6 +54,34 @@ class Call(Protocol):
     """Runs an async function on the trio loop, and returns its result."""
 
     def __call__(self, ask: Callable[[], Awaitable[T]], /) -> T: ...
+
+
+class Listed(Protocol):
+    """A registry whose versions are looked up."""
+
+    @property
+    def name(self) -> str: ...
+
+    def specs(self) -> dict[Spec, bool]: ...
+
+    def versions(self, model: str) -> Versions | None: ...
+
+
+class Origin(Protocol):
+    """A registry that objects are read from; the methods are those of `Reader`."""
+
+    @property
+    def name(self) -> str: ...
+
+    def manifest(self, spec: Spec) -> tuple[Manifest, str] | None: ...
+
+    def signatures(self, base: str, manifest: Manifest) -> bytes | None: ...
+
+    def table(self, base: str, entry: FileEntry) -> ChunkTable | None: ...
+
+    def read(
+        self, base: str, entry: FileEntry, sink: Sink, stopped: Callable[[], bool] = bool
+    ) -> None: ...
 
 
 class Reader:
@@ -146,30 +175,37 @@ class Reader:
         if location.url.startswith("file:"):
             _read_file(Path(path_of(location.url)), entry.size, sink, unit)
         else:
-            self._read_body(location, entry.size, sink, unit, stopped)
+            read_body(self._bodies, location, entry.size, sink, unit, stopped)
 
-    def _read_body(
-        self, location: Location, size: int, sink: Sink, unit: int, stopped: Callable[[], bool]
-    ) -> None:
-        done = failures = 0
 
-        def take(offset: int, piece: memoryview) -> None:
-            nonlocal done, failures
-            if offset < done:  # a server without ranges sends all of it again
-                return
-            sink(piece)
-            done, failures = offset + len(piece), 0
+def read_body(
+    bodies: Bodies,
+    location: Location,
+    size: int,
+    sink: Sink,
+    unit: int,
+    stopped: Callable[[], bool],
+) -> None:
+    """Read an object from a server; as `Reader.read`."""
+    done = failures = 0
 
-        while done < size:
-            if stopped():
-                raise StoppedError("stopped")
-            try:
-                self._bodies.read(location, done, size, size, take, unit=unit, cancelled=stopped)
-            except AxonError as exc:
-                failures += 1
-                if not exc.transient or failures >= self._bodies.limits.attempts:
-                    raise
-                time.sleep(self._bodies.limits.pause(failures, exc.retry_after))
+    def take(offset: int, piece: memoryview) -> None:
+        nonlocal done, failures
+        if offset < done:  # a server without ranges sends all of it again
+            return
+        sink(piece)
+        done, failures = offset + len(piece), 0
+
+    while done < size:
+        if stopped():
+            raise StoppedError("stopped")
+        try:
+            bodies.read(location, done, size, size, take, unit=unit, cancelled=stopped)
+        except AxonError as exc:
+            failures += 1
+            if not exc.transient or failures >= bodies.limits.attempts:
+                raise
+            time.sleep(bodies.limits.pause(failures, exc.retry_after))
 
 
 def _read_file(path: Path, size: int, sink: Sink, unit: int) -> None:
@@ -200,18 +236,42 @@ def _lacking(path: Path, exc: Exception, why: str) -> VanishedError:
 
 @contextlib.contextmanager
 def readers(settings: Settings, *urls: str) -> Iterator[list[Reader]]:
-    """Readers of the registries at `urls`, until the end of the block."""
+    """Readers of the registries at `urls`, until the end of the block.
+
+    Raises:
+        UsageError: one of them is an OCI registry.
+    """
     for url in urls:
         refuse_oci(url)
+    with clients(settings, *urls) as made:
+        yield [made.reader(url) for url in urls]
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """What reads registries of any kind."""
+
+    settings: Settings
+    signers: RegistrySigners
+    documents: Documents
+    bodies: Bodies
+    call: Call
+
+    def reader(self, url: str) -> Reader:
+        """The reader of a registry that is no OCI registry."""
+        source = RegistrySource(url, self.documents, token=self.settings.token(url))
+        return Reader(source, self.bodies, self.call)
+
+
+@contextlib.contextmanager
+def clients(settings: Settings, *urls: str) -> Iterator[Clients]:
+    """The clients for the registries at `urls`, until the end of the block."""
     limits = Limits.within(settings.deadline, settings.retries)
     trust, signers = Trust(settings.ca_bundle), RegistrySigners(settings.ca_bundle)
-    signers.learn(urls)
+    signers.learn(urls, settings.tokens)
     documents = Documents(limits, trust, signers=signers.by_scheme)
     with Bodies(limits, trust, signers=signers.by_scheme) as bodies, _loop(documents) as call:
-        yield [
-            Reader(RegistrySource(url, documents, token=settings.token(url)), bodies, call)
-            for url in urls
-        ]
+        yield Clients(settings, signers, documents, bodies, call)
 
 
 @contextlib.contextmanager

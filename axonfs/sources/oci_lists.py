@@ -15,13 +15,14 @@ import trio
 from axonfs.errors import MalformedError
 from axonfs.formats.document import Document
 from axonfs.http_client.documents import Documents
-from axonfs.names import valid_segment
+from axonfs.names import oci_digest, valid_segment
 from axonfs.sources.source import DocumentCache
 
 MAX_PAGE_BYTES = 4 << 20
 # Of one list. A registry may give fewer names in a page than it is asked for.
 MAX_PAGES, MAX_NAMES = 2000, 200_000
 PAGE = 1000
+MAX_DIGEST = len("sha256-") + 64
 
 
 class OciLists:
@@ -89,4 +90,6 @@ def _names(raw: bytes, key: str) -> list[str]:
 
 
 def _is_name(name: str) -> bool:
-    return all(map(valid_segment, name.split("/")))
+    """Whether it may be the name of a repository or of a tag of a model. Tags that look like a
+    digest are of what refers to the model with it."""
+    return all(map(valid_segment, name.split("/"))) and not oci_digest(name[:MAX_DIGEST])

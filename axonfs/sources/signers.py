@@ -10,6 +10,7 @@ from pathlib import Path
 
 from axonfs.http_client import Files, Signer
 from axonfs.oci import OciSigner
+from axonfs.oci.tokens import Host
 from axonfs.s3 import S3Signer
 
 
@@ -34,3 +35,7 @@ class RegistrySigners:
         urls = tuple(registries)
         self._s3.learn(urls)
         self._oci.learn(urls, tokens)
+
+    def oci_host(self, name: str) -> Host:
+        """The log-ins of the OCI registry at this host."""
+        return self._oci.host(name)

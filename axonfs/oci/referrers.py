@@ -1,0 +1,130 @@
+"""What a model keeps of its version in a registry of files: an artifact that refers to the model.
+
+Its layers are the version's manifest, its chunk tables and its signatures, and its `subject` is the
+model's OCI manifest. A registry lists what refers to a manifest; where it does not, an index under
+a tag that is made from the manifest's digest does. Pure. Source: the OCI distribution
+specification 1.1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from axonfs.errors import AxonError, MalformedError
+from axonfs.names import oci_version
+from axonfs.oci.manifest import (
+    IMAGE,
+    INDEX,
+    MAX_MANIFEST_BYTES,
+    Descriptor,
+    annotations_of,
+    descriptor,
+    digest_of,
+    document,
+)
+from axonfs.oci.packing import rendered
+
+VERSION = "application/vnd.axonfs.version.v1"
+MANIFEST = "application/vnd.axonfs.manifest.v1+yaml"
+TABLE = "application/vnd.axonfs.chunktable.v1"
+SIGNATURES = "application/vnd.axonfs.signatures.v1+jsonl"
+YANKED = "org.axonfs.yanked"
+MAX_ARTIFACTS = 64  # of one model that are read
+NO_CONFIG = b"{}"
+_EMPTY = "application/vnd.oci.empty.v1+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """The parts of an artifact that are read; chunk tables are found by their digests.
+
+    Args:
+        signatures: None if there are none.
+        yanked: whether the version is yanked.
+    """
+
+    manifest: Descriptor
+    signatures: Descriptor | None
+    yanked: bool
+
+
+def tag_of(subject: str) -> str:
+    """The tag of the index of what refers to the manifest with this digest."""
+    return oci_version(subject)
+
+
+def render_artifact(subject: Descriptor, layers: Iterable[Descriptor], *, yanked: bool) -> bytes:
+    """The manifest of an artifact.
+
+    Raises:
+        AxonError: it would be larger than registries accept.
+    """
+    root = {
+        "schemaVersion": 2,
+        "mediaType": IMAGE,
+        "artifactType": VERSION,
+        "config": rendered(_EMPTY, digest_of(NO_CONFIG), len(NO_CONFIG)),
+        "layers": [rendered(one.media_type, one.digest, one.size) for one in layers],
+        "subject": rendered(subject.media_type, subject.digest, subject.size),
+        **({"annotations": {YANKED: "true"}} if yanked else {}),
+    }
+    raw = json.dumps(root, separators=(",", ":")).encode()
+    if len(raw) > MAX_MANIFEST_BYTES:
+        what = "the list of its chunk tables is larger than OCI registries accept (4 MiB)"
+        raise AxonError(what, hint="publish the files in several models")
+    return raw
+
+
+def parse_artifact(raw: bytes, subject: str) -> Artifact:
+    """
+    Args:
+        subject: the digest of the manifest that it has to refer to.
+
+    Raises:
+        MalformedError: it is no such artifact.
+    """
+    root = document(raw)
+    layers, notes = root.get("layers"), annotations_of(root.get("annotations"))
+    if root.get("artifactType") != VERSION or not isinstance(layers, list):
+        raise MalformedError("it is not an artifact with a version")
+    if descriptor(root.get("subject"), "the subject").digest != subject:
+        raise MalformedError("the artifact refers to another model")
+    found = [descriptor(item, f"layer {number}") for number, item in enumerate(layers, 1)]
+    manifests = [one for one in found if one.media_type == MANIFEST]
+    signatures = [one for one in found if one.media_type == SIGNATURES]
+    if len(manifests) != 1 or len(signatures) > 1:
+        raise MalformedError("the artifact does not have one manifest")
+    return Artifact(manifests[0], next(iter(signatures), None), notes.get(YANKED) == "true")
+
+
+def listed(raw: bytes) -> list[Descriptor]:
+    """The artifacts with versions in an index of what refers to a model.
+
+    Raises:
+        MalformedError: it is no index, or has too many of them.
+    """
+    items = document(raw).get("manifests")
+    if not isinstance(items, list):
+        raise MalformedError("the list of what refers to the model is not an index")
+    own = [item for item in items if isinstance(item, dict) and item.get("artifactType") == VERSION]
+    if len(own) > MAX_ARTIFACTS:
+        raise MalformedError(f"{len(own)} versions refer to the model, more than {MAX_ARTIFACTS}")
+    return [descriptor(item, "a manifest of the index") for item in own]
+
+
+def with_artifact(index: bytes | None, raw: bytes, replaced: Iterable[str]) -> bytes:
+    """An index of what refers to a model, with one more artifact.
+
+    Args:
+        index: the index of before, if there is one.
+        replaced: digests of artifacts that make way.
+    """
+    found = document(index).get("manifests") if index else []
+    items = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    new = {**rendered(IMAGE, digest_of(raw), len(raw)), "artifactType": VERSION}
+    gone = {f"sha256:{digest}" for digest in (*replaced, digest_of(raw))}
+    kept = [item for item in items if item.get("digest") not in gone]
+    root = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*kept, new]}
+    return json.dumps(root, separators=(",", ":")).encode()

@@ -1,0 +1,346 @@
+"""`axonfs registry copy` from and to OCI registries: Debian's docker-registry."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from axonfs.errors import AxonError
+from axonfs.formats.layout import manifest_key
+from axonfs.formats.manifest import parse_manifest
+from axonfs.http_client import Answer, Calls, Said
+from axonfs.names import parse_spec
+from axonfs.oci.manifest import INDEX, digest_of
+from axonfs.oci.referrers import VERSION, with_artifact
+from axonfs.publish import publish
+from axonfs.publish.registry import Registry
+from axonfs.publish.signatures import add
+from axonfs.registries import copy, sides
+from axonfs.settings.settings import Settings
+from axonfs.signatures import parse_signature
+from axonfs.storage import Directory
+from tests.support.commands import Run
+from tests.support.dockerregistry import IMAGE, TITLE, DockerRegistry, Packed
+from tests.support.registry import make_model, published
+from tests.support.signing import bundle
+from tests.support.tinyoci import TinyOci, put_blob, put_manifest
+
+OLD, NEW, OTHER = "nlp/tiny@1.0.0", "nlp/tiny@1.1.0+cu118", "cv/team/net@0.1"
+SIZES = {"a.safetensors": (2 << 20) + 5, "b.txt": 70, "sub/empty.txt": 0}
+TAR = "application/vnd.cncf.model.weight.v1.tar"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No log-ins, and no uploads that were interrupted."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "uploads"))
+
+
+@pytest.fixture
+def prefix(docker_registry: DockerRegistry) -> str:
+    """The prefix of repositories that no other test has."""
+    return f"t{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+def oci(docker_registry: DockerRegistry, prefix: str) -> str:
+    return f"oci://{docker_registry.host}/{prefix}"
+
+
+def signed(registry: Path, spec: str, key: str) -> None:
+    """Add a signature that nobody has made."""
+    target = Registry(Directory(registry))
+    manifest = target.published(parse_spec(spec))
+    add(target, manifest, [parse_signature(bundle(manifest, key))])
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Path:
+    """Three versions: one is signed and has small chunks, one is yanked and has a `+`."""
+    published(tmp_path, SIZES, spec=OLD, chunk_size=64 << 10)
+    for seed, spec in enumerate((NEW, OTHER), 1):
+        made = published(tmp_path, SIZES, spec=spec, seed=seed)
+    signed(made, OLD, "one")
+    Registry(Directory(made)).yank(parse_spec(NEW))
+    return made
+
+
+def files(registry: Path) -> dict[str, bytes]:
+    """All files but the lock."""
+    return {
+        str(path.relative_to(registry)): path.read_bytes()
+        for path in registry.rglob("*")
+        if path.is_file() and path.name != ".axonfs.lock"
+    }
+
+
+def of_old(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The manifest and the signatures of that version."""
+    found = {path: body for path, body in files.items() if "/tiny/1.0.0/" in path}
+    assert len(found) == 2
+    return found
+
+
+def get(server: DockerRegistry, path: str) -> bytes:
+    return server.request("GET", f"/v2/{path}", headers={"Accept": f"{IMAGE}, {INDEX}"})[1]
+
+
+def tags(server: DockerRegistry, repository: str) -> set[str]:
+    return set(json.loads(get(server, f"{repository}/tags/list"))["tags"])
+
+
+def test_there_and_back(
+    run: Run, registry: Path, tmp_path: Path, docker_registry: DockerRegistry, oci: str, prefix: str
+) -> None:
+    """Byte for byte: manifests, chunk tables, signatures, yanks, and the lists that follow."""
+    there = run("registry", "copy", registry, oci)
+    assert (there.code, there.err) == (0, "")
+    assert there.out == "3 versions copied; 10 objects, 6.0 MiB new\n"
+    back = run("registry", "copy", oci, tmp_path / "back")
+    assert (back.code, back.err) == (0, "")
+    assert back.out == "3 versions copied; 8 objects, 6.0 MiB new\n"
+    assert files(tmp_path / "back") == files(registry)
+    raw = get(docker_registry, f"{prefix}/nlp/tiny/manifests/1.0.0")
+    layers = {one["annotations"][TITLE]: one["size"] for one in json.loads(raw)["layers"]}
+    assert {path: layers.get(path) for path in SIZES} == SIZES, "other tools can pull it"
+    referring = f"sha256-{digest_of(raw)}"
+    assert referring in tags(docker_registry, f"{prefix}/nlp/tiny")
+    shown = run("versions", "oci/x/nlp/tiny", "--registry", f"{oci}?alias=x", "--json")
+    assert len(json.loads(shown.out)["versions"]) == 2, "what refers to a model is none"
+
+
+class Line:
+    """Sees the requests that write to an OCI registry."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.writes: list[str] = []
+        self.dies_before = -1
+        self.answered: Callable[[Said], Said] = lambda said: said
+        real = Calls.send
+
+        def send(calls: Calls, method: str, url: Any, *more: Any, **named: Any) -> Said:
+            if method in ("GET", "HEAD"):
+                return real(calls, method, url, *more, **named)
+            if len(self.writes) == self.dies_before:
+                raise DeathError
+            self.writes.append(f"{method} {url}")
+            return self.answered(real(calls, method, url, *more, **named))
+
+        monkeypatch.setattr(Calls, "send", send)
+
+
+class DeathError(Exception):
+    """The program dies before a write."""
+
+
+@pytest.fixture
+def line(monkeypatch: pytest.MonkeyPatch) -> Line:
+    return Line(monkeypatch)
+
+
+def never(error: AxonError) -> None:
+    raise error
+
+
+def copied(source: str, target: str, *specs: str) -> None:
+    with sides(Settings(), source, target) as (reader, to):
+        copy(reader, to, map(parse_spec, specs), copied=bool, failed=never)
+
+
+def test_a_second_copy_brings_only_what_is_new(
+    run: Run, registry: Path, tmp_path: Path, oci: str, line: Line
+) -> None:
+    assert run("registry", "copy", registry, oci, OLD, NEW).code == 0
+    line.writes.clear()
+    again = run("registry", "copy", registry, oci, "nlp/tiny@1", NEW, OLD)
+    assert again.code == 1
+    assert "nlp/tiny@1: the registry does not have this version" in again.err
+    assert again.out == "0 versions copied, 2 already there; 0 objects, 0 B new\n"
+    assert line.writes == []
+    signed(registry, OLD, "two")
+    run("registry", "copy", registry, oci, OLD)
+    assert len(line.writes) == 4, "the signatures, the artifact, and its tag"
+    copied(oci, f"file://{tmp_path}/back", OLD)
+    assert of_old(files(tmp_path / "back")) == of_old(files(registry))
+
+
+def test_killed_before_each_of_its_writes(
+    tmp_path: Path, docker_registry: DockerRegistry, line: Line, oci: str, prefix: str
+) -> None:
+    """The tag comes last, and the next copy sends what is left."""
+    registry = published(tmp_path, {"empty": 0}, spec=OLD)
+    for number in range(100):
+        line.writes.clear()
+        line.dies_before = number
+        repository = f"{prefix}/n{number}/nlp/tiny"
+        try:
+            copied(f"file://{registry}", f"{oci}/n{number}", OLD)
+            break
+        except DeathError:
+            pass
+        with pytest.raises(Exception, match="404"):
+            get(docker_registry, f"{repository}/manifests/1.0.0")
+        line.writes.clear()
+        line.dies_before = -1
+        copied(f"file://{registry}", f"{oci}/n{number}", OLD)
+        left = len(line.writes)
+        copied(f"{oci}/n{number}", f"file://{tmp_path}/back{number}", OLD)
+        assert files(tmp_path / f"back{number}") == files(registry)
+    assert number == 15
+    assert left == 2, "the artifact, and the tag"
+
+
+def test_a_registry_that_lists_referrers_gets_no_tag_for_them(
+    registry: Path, docker_registry: DockerRegistry, line: Line, oci: str, prefix: str
+) -> None:
+    def with_subject(said: Said) -> Said:
+        answer = said.answer
+        return Said(Answer(answer.url, answer.status, {**answer.headers, "oci-subject": "x"}), b"")
+
+    line.answered = with_subject
+    copied(f"file://{registry}", oci, OLD)
+    assert tags(docker_registry, f"{prefix}/nlp/tiny") == {"1.0.0"}
+
+
+def test_the_list_of_referrers_is_asked_first(
+    run: Run, registry: Path, tmp_path: Path, docker_registry: DockerRegistry, oci: str, prefix: str
+) -> None:
+    """A registry that has one; it serves what Debian's has taken."""
+    copied(f"file://{registry}", oci, OLD)
+    repository, root = f"{prefix}/nlp/tiny", tmp_path / "tiny"
+    raw = get(docker_registry, f"{repository}/manifests/1.0.0")
+    index = get(docker_registry, f"{repository}/manifests/sha256-{digest_of(raw)}")
+    put_manifest(root, "nlp/tiny", "1.0.0", raw)
+    (root / "v2/nlp/tiny/referrers").mkdir()
+    (root / f"v2/nlp/tiny/referrers/sha256:{digest_of(raw)}").write_bytes(index)
+    (entry,) = json.loads(index)["manifests"]
+    artifact = get(docker_registry, f"{repository}/manifests/{entry['digest']}")
+    (root / "v2/nlp/tiny/manifests" / entry["digest"]).write_bytes(artifact)
+    for blob in (*json.loads(raw)["layers"], *json.loads(artifact)["layers"]):
+        body = get(docker_registry, f"{repository}/blobs/{blob['digest']}")
+        put_blob(root, "nlp/tiny", blob["digest"], body)
+    with TinyOci(root) as server:
+        done = run("registry", "copy", f"oci://{server.host}", tmp_path / "back", OLD)
+    assert (done.code, done.err) == (0, "")
+    assert of_old(files(tmp_path / "back")) == of_old(files(registry))
+
+
+def test_from_one_oci_registry_to_another(
+    run: Run, registry: Path, tmp_path: Path, docker_registry: DockerRegistry, oci: str, prefix: str
+) -> None:
+    """Manifests keep their digests: of what came from a registry of files, of archives, and of an
+    index."""
+    assert run("registry", "copy", registry, f"{oci}/a", OLD, NEW).code == 0
+    server, strange = docker_registry, f"{prefix}/a/nlp/strange"
+    digest = server.push(strange, "2.0", Packed().add("d", b"no archive", TAR))
+    size = len(get(server, f"{strange}/manifests/{digest}"))
+    listed = [{"mediaType": IMAGE, "digest": digest, "size": size}]
+    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": listed}
+    server.push_manifest(strange, "index", index)
+    done = run("registry", "copy", f"{oci}/a", f"{oci}/b")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("4 versions copied;")
+    for name in ("nlp/tiny", "nlp/strange"):
+        names = tags(server, f"{prefix}/a/{name}")
+        assert tags(server, f"{prefix}/b/{name}") == names
+        for tag in names:
+            there = get(server, f"{prefix}/b/{name}/manifests/{tag}")
+            assert there == get(server, f"{prefix}/a/{name}/manifests/{tag}")
+    assert run("registry", "copy", f"{oci}/b", tmp_path / "back", OLD).code == 0
+    assert of_old(files(tmp_path / "back")) == of_old(files(registry))
+    assert run("registry", "copy", f"{oci}/a", f"{oci}/b").out.startswith("0 versions copied, 4")
+
+
+def test_a_strangers_model_becomes_a_version(
+    run: Run,
+    tmp_path: Path,
+    docker_registry: DockerRegistry,
+    oci: str,
+    prefix: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And the same one each time."""
+    model = Packed(config=b"{}", config_type="application/vnd.oci.empty.v1+json")
+    weights = bytes(range(256)) * 8192
+    model.add("w.safetensors", weights, "application/octet-stream", {TITLE: "w.safetensors"})
+    model.add("README.md", b"---\nlicense: mit\n---\n# A test\n", "x/y", {TITLE: "README.md"})
+    docker_registry.push(f"{prefix}/nlp/strange", "1.0", model)
+    docker_registry.push(f"{prefix}/nlp/strange", "latest", model)
+    docker_registry.push(f"{prefix}/nlp/packed", "1.0", Packed().add("d", b"x", TAR))
+    docker_registry.push(f"{prefix}/nlp/newest", "latest", Packed().add("d", b"x"))
+    docker_registry.push(f"{prefix}/single", "1.0", Packed().add("d", b"x"))
+    done = run("registry", "copy", oci, tmp_path / "one")
+    assert done.code == 1
+    assert done.out == "1 version copied; 2 objects, 2.0 MiB new\n"
+    assert "nlp/packed@1.0: the model has layers that are archives" in done.err
+    assert "axonfs publish" in done.err
+    assert "nlp/newest@latest: its only tag is latest" in done.err
+    assert f"not NAMESPACE/NAME below {oci}: {prefix}/single" in caplog.text
+    spec = parse_spec("nlp/strange@1.0")
+    raw = (tmp_path / "one" / manifest_key(spec)).read_bytes()
+    manifest = parse_manifest(raw, spec)
+    assert (manifest.description, manifest.license) == ("A test", "mit")
+    assert all(entry.chunks for entry in manifest.files)
+    assert run("registry", "check", tmp_path / "one").code == 0
+    again = run("registry", "copy", oci, tmp_path / "one", "nlp/strange")
+    assert again.out == "0 versions copied, 1 already there; 0 objects, 0 B new\n"
+    run("registry", "copy", oci, tmp_path / "two", spec)
+    assert (tmp_path / "two" / manifest_key(spec)).read_bytes() == raw
+    docker_registry.push(f"{prefix}/nlp/strange", "1.0", Packed().add("w.safetensors", b"else"))
+    moved = run("registry", "copy", oci, tmp_path / "one", spec)
+    assert (moved.code, "already published with other files" in moved.err) == (1, True)
+
+
+def test_a_manifest_of_other_files_is_refused(
+    run: Run, registry: Path, tmp_path: Path, docker_registry: DockerRegistry, oci: str, prefix: str
+) -> None:
+    """Somebody has put another manifest in place of the version's own."""
+    server, repository = docker_registry, f"{prefix}/nlp/tiny"
+    assert run("registry", "copy", registry, oci, OLD).code == 0
+    subject = digest_of(get(server, f"{repository}/manifests/1.0.0"))
+    index = get(server, f"{repository}/manifests/sha256-{subject}")
+    (entry,) = json.loads(index)["manifests"]
+    assert entry["artifactType"] == VERSION
+    artifact = json.loads(get(server, f"{repository}/manifests/{entry['digest']}"))
+    own = get(server, f"{repository}/blobs/{artifact['layers'][0]['digest']}")
+    found = parse_manifest(own).file("b.txt")
+    assert found is not None
+    wrong = own.replace(found.digest.encode(), b"0" * 63 + b"1")
+    artifact["layers"][0] |= {"digest": server.push_blob(repository, wrong), "size": len(wrong)}
+    raw = json.dumps(artifact).encode()
+    server.push_manifest(repository, f"sha256:{digest_of(raw)}", artifact)
+    for replaced in ([entry["digest"].removeprefix("sha256:")], []):  # alone, and beside the true
+        made = json.loads(with_artifact(index, raw, replaced))
+        server.push_manifest(repository, f"sha256-{subject}", made)
+        done = run("registry", "copy", oci, tmp_path / "back", OLD)
+        assert done.code == 1
+        assert f"{OLD}: the version's manifest does not name the files of the model" in done.err
+        assert "'b.txt' differs" in done.err
+        assert not (tmp_path / "back/api").exists()
+
+
+def test_what_cannot_be_copied(
+    run: Run, registry: Path, tmp_path: Path, docker_registry: DockerRegistry, oci: str, prefix: str
+) -> None:
+    other = tmp_path / "other"
+    publish(make_model(tmp_path / "x", {"x": 5}), parse_spec(OLD), other)
+    publish(make_model(tmp_path / "x", {"x": 5}), parse_spec("nlp/Tiny@1.0"), other)
+    assert run("registry", "copy", registry, oci, OLD).code == 0
+    before = get(docker_registry, f"{prefix}/nlp/tiny/manifests/1.0.0")
+    done = run("registry", "copy", other, oci)
+    assert done.code == 1
+    assert f"{OLD}: the tag names other files ('a.safetensors' differs)" in done.err
+    assert "nlp/Tiny@1.0: OCI allows no capitals in a name" in done.err
+    assert get(docker_registry, f"{prefix}/nlp/tiny/manifests/1.0.0") == before
+    nothing = run("registry", "copy", f"{oci}/none", tmp_path / "back")
+    assert nothing.code == 1
+    assert "the registry lists no repository NAMESPACE/NAME below this prefix" in nothing.err
+    lacks = run("registry", "copy", oci, tmp_path / "back", "nlp/tiny@9.0")
+    assert "nlp/tiny@9.0: the registry does not have this version" in lacks.err
+    assert run("registry", "stats", oci).code == 2
