@@ -158,6 +158,8 @@ class Download:
 
     def _let_go(self) -> None:
         if self.users == 0 and not self.jobs:
+            if self.hashing:
+                self.hashing.end()
             self.object.release()
             self._overflow.forget(self)
             self._unused(self)

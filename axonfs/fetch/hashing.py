@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import trio
@@ -40,6 +41,7 @@ class Hashing:
     """The digest of a held object, of which each chunk is hashed after the one before it.
 
     If a chunk that was hashed lands again, after it was given up or not, the hashing begins again.
+    `follow` and `end` are called in the trio thread.
 
     Args:
         git: its git blob id, if the object is compared with that and not with its sha256.
@@ -48,50 +50,65 @@ class Hashing:
     def __init__(self, stored: StoredObject, git: str | None) -> None:
         self._stored = stored
         self._git = git
-        self._running = False  # in the trio thread only
+        self._scope: trio.CancelScope | None = None  # while it follows
+        self._ended = False
         self._turn = threading.Lock()  # of what follows
         self._whole: Any = None
         self._digests = bytearray()  # of the chunks
         self._overwrites = -1  # of the object, when it began
         self._next = self._beginnings = 0
 
-    def follow(
-        self, nursery: trio.Nursery, limiter: trio.CapacityLimiter, stopped: Callable[[], bool]
-    ) -> None:
-        """Have the chunks that are local hashed in a thread, up to the first one that is not."""
-        if not self._running and self._due:
-            self._running = True
-            nursery.start_soon(self._follow, limiter, stopped)
+    def follow(self, nursery: trio.Nursery, limiter: trio.CapacityLimiter) -> None:
+        """Have the chunks that are local hashed in a thread, up to the first one that is not.
+
+        The caller holds the object.
+        """
+        if self._scope is None and self._due:
+            self._scope = trio.CancelScope()
+            self._stored.hold()
+            nursery.start_soon(self._follow, self._scope, limiter)
+
+    def end(self) -> None:
+        """Follow no more: nobody will ask for the digest."""
+        self._ended = True
+        if self._scope is not None:
+            self._scope.cancel()
 
     @property
     def _due(self) -> bool:
         stored, chunk = self._stored, self._next
-        wanted = stored.size >= SMALLEST and not stored.verified and self._beginnings <= BEGINNINGS
-        return wanted and chunk < stored.count and stored.present(chunk, chunk + 1)
+        wanted = stored.size >= SMALLEST and not (stored.verified or self._ended)
+        if not wanted or self._beginnings > BEGINNINGS:
+            return False
+        return chunk < stored.count and stored.present(chunk, chunk + 1)
 
-    async def _follow(self, limiter: trio.CapacityLimiter, stopped: Callable[[], bool]) -> None:
-        self._stored.hold()
+    async def _follow(self, scope: trio.CancelScope, limiter: trio.CapacityLimiter) -> None:
+        advance = partial(self._advance, trio.from_thread.check_cancelled)
         try:
-            with suppress(*DISK_FAULTS):  # `finish` meets them again
-                await trio.to_thread.run_sync(self._advance, stopped, limiter=limiter)
+            with scope, suppress(*DISK_FAULTS):  # `finish` meets them again
+                await trio.to_thread.run_sync(advance, limiter=limiter)
         finally:
             self._stored.release()
-            self._running = False
+            self._scope = None
 
-    def _advance(self, stopped: Callable[[], bool]) -> None:
+    def _advance(self, proceed: Callable[[], object]) -> None:
         buffer = memoryview(bytearray(self._stored.chunk_size))
         with self._turn:
-            while self._due and not stopped():
+            while self._due:
+                proceed()
                 if self._changed():
                     self._begin()
                 else:
                     self._hash(buffer)
 
-    def finish(self) -> tuple[str, ChunkTable]:
+    def finish(self, proceed: Callable[[], object] = bool) -> tuple[str, ChunkTable]:
         """The digest of the whole, in hex, and the table of its chunks. Blocks.
 
         They are those of the bytes at the start of the call unless `StoredObject.generation` has
         changed since.
+
+        Args:
+            proceed: called before each chunk; what it raises ends the call.
 
         Raises:
             OSError: the disk failed, or the file is shorter.
@@ -101,6 +118,7 @@ class Hashing:
             if self._changed():
                 self._begin()
             while self._next < stored.count:
+                proceed()
                 stored.reading(self._next)
                 self._hash(buffer)
             table = ChunkTable(stored.size, stored.chunk_size, bytes(self._digests))

@@ -18,6 +18,9 @@ from axonfs.fetch.verify import verify_whole, wrong_chunks
 from axonfs.ranges import Range
 from axonfs.store import DISK_FAULTS
 
+# For what reads a whole object: the worker waits for its threads before it ends.
+_proceed = trio.from_thread.check_cancelled
+
 
 class Judge:
     """The verdicts about the object of `download`.
@@ -76,7 +79,9 @@ class Judge:
         """Compare the whole; where its bytes are wrong, none that readers have of it are kept."""
         versions, answers = self._download.versions, self._download.answers
         source = versions[0].base if versions else None
-        verify = partial(verify_whole, hashing=self._download.hashing, final=answers.final)
+        verify = partial(
+            verify_whole, hashing=self._download.hashing, proceed=_proceed, final=answers.final
+        )
         try:
             right = await trio.to_thread.run_sync(verify, self._object, self._entry, source)
         except CorruptError:
@@ -110,5 +115,5 @@ class Judge:
         if self._object.adopted(*run):  # else the index has their sums, and nothing is sent
             await self._download.find_table()
         return await trio.to_thread.run_sync(
-            wrong_chunks, self._object, run, self._download.table, self._entry
+            wrong_chunks, self._object, run, self._download.table, self._entry, _proceed
         )

@@ -115,7 +115,7 @@ class Runner:
             self._settle(job)
         job.download.arrived(chunks, data)
         if hashing := job.download.hashing:
-            hashing.follow(self._nursery, self._hashers, lambda: self._network.closing)
+            hashing.follow(self._nursery, self._hashers)
         self._landed()
 
     def speed(self, download: Download) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 
 from axonfs.errors import CorruptError
 from axonfs.fetch.hashing import Hashing, git_blob
@@ -23,9 +24,16 @@ log = logging.getLogger(__name__)
 
 
 def wrong_chunks(
-    stored: StoredObject, chunks: Range, table: ChunkTable | None, entry: FileEntry
+    stored: StoredObject,
+    chunks: Range,
+    table: ChunkTable | None,
+    entry: FileEntry,
+    proceed: Callable[[], object] = bool,
 ) -> list[int]:
     """Read local chunks and compare; the wrong ones are dropped and returned.
+
+    Args:
+        proceed: called before each chunk is read; what it raises ends the call.
 
     Raises:
         OSError: the disk failed.
@@ -34,7 +42,11 @@ def wrong_chunks(
     right = table.right if table else None
     if table is None and entry.named:  # only its package tells what the index does not know
         right = _unknown
-    wrong = [chunk for chunk in range(*chunks) if stored.check(chunk, buffer, right) is False]
+    wrong = []
+    for chunk in range(*chunks):
+        proceed()
+        if stored.check(chunk, buffer, right) is False:
+            wrong.append(chunk)
     if wrong:
         log.warning(
             "%d chunks of object %s were damaged on the disk; fetching them again",
@@ -54,6 +66,7 @@ def verify_whole(
     source: str | None = None,
     *,
     hashing: Hashing | None = None,
+    proceed: Callable[[], object] = bool,
     final: bool = True,
 ) -> bool:
     """Mark a complete object as verified, or drop its bytes; False if they were wrong.
@@ -63,6 +76,7 @@ def verify_whole(
     Args:
         entry: says what they are compared with.
         hashing: has read some of the object; by default all of it is read now.
+        proceed: called before each chunk is read; what it raises ends the call.
         source: the culprit, if the bytes are wrong.
         final: whether wrong bytes are never served again, rather than fetched once more.
 
@@ -80,7 +94,7 @@ def verify_whole(
         if entry.packed:
             stored.mark_verified(generation)
             return True
-        digest, table = (hashing or Hashing(stored, entry.git)).finish()
+        digest, table = (hashing or Hashing(stored, entry.git)).finish(proceed)
         if digest == (entry.git or stored.digest):
             stored.mark_verified(generation, table)
             return True

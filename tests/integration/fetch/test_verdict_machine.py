@@ -113,7 +113,7 @@ class VerdictMachine(RuleBasedStateMachine):
     @rule(which=WHICH)
     def follow(self, which: int) -> None:
         """Hash what is there behind what was hashed."""
-        self.hashing[which]._advance(lambda: False)
+        self.hashing[which]._advance(bool)
 
     @rule(which=WHICH)
     def check(self, which: int) -> None:

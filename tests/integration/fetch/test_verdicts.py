@@ -27,7 +27,7 @@ from axonfs.ranges import Range
 from axonfs.store import Store, StoredObject
 from axonfs.store.index import Table
 from tests.support.faulty import FaultyOrigin, behave, flip
-from tests.support.fetching import on_objects, rig, without_tables
+from tests.support.fetching import on_objects, rig, settled, without_tables
 from tests.support.registry import published
 from tests.support.stores import Sample, held, land, sample
 
@@ -42,8 +42,8 @@ def while_hashed(monkeypatch: pytest.MonkeyPatch, meddle: Callable[[], object]) 
     """Have `meddle` called once, when all bytes were read and the digest is not yet compared."""
     pending, finish = [meddle], Hashing.finish
 
-    def wrapped(hashing: Hashing) -> tuple[str, ChunkTable]:
-        found = finish(hashing)
+    def wrapped(hashing: Hashing, proceed: Callable[[], object]) -> tuple[str, ChunkTable]:
+        found = finish(hashing, proceed)
         if pending:
             pending.pop()()
         return found
@@ -106,7 +106,7 @@ def test_what_was_hashed_and_changed_is_hashed_again(
         made = Hashing(stored, None)
         for chunk in range(chunks):
             land(store, what, chunk)
-            made._advance(lambda: False)
+            made._advance(bool)
             assert made._next == chunk + 1
         MEDDLING[meddling](stored)
         for chunk in (chunk for run in stored.missing(0, 3) for chunk in range(*run)):
@@ -131,8 +131,7 @@ async def test_the_digest_is_made_while_the_chunks_come(
                 assert made
                 for count in range(1, feed.object.count):
                     await feed.need(Range(0, count))
-                    while made._next < count:  # noqa: ASYNC110 - a thread sets no event of ours
-                        await trio.sleep(0.01)
+                    await settled(lambda: made._next == count)  # noqa: B023
                 hash_next, seen = made._hash, list[int]()
 
                 def noted(buffer: memoryview) -> None:
@@ -143,6 +142,56 @@ async def test_the_digest_is_made_while_the_chunks_come(
                 await feed.need(Range(0, feed.object.count))
                 assert feed.object.verified
                 assert seen == [3]
+
+
+def hashed_until(monkeypatch: pytest.MonkeyPatch, left: trio.Event) -> list[int]:
+    """The chunks that are hashed; none is before `left` is set."""
+    hash_next, hashed = Hashing._hash, list[int]()
+
+    def one(made: Hashing, buffer: memoryview) -> None:
+        hashed.append(made._next)
+        trio.from_thread.run(left.wait)
+        hash_next(made, buffer)
+
+    monkeypatch.setattr(Hashing, "_hash", one)
+    return hashed
+
+
+async def test_nothing_is_hashed_after_the_last_reader_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be much, the object is held meanwhile, and nobody will ask for the digest."""
+    monkeypatch.setattr(hashing, "SMALLEST", 0)
+    registry = published(tmp_path, SIZES, chunk_size=PIECE)
+    without_tables(registry)
+    hashed = hashed_until(monkeypatch, left := trio.Event())
+    with FaultyOrigin(registry) as origin:
+        async with rig(tmp_path / "cache", origin.url) as parts:
+            with closing(await parts.open()) as feed:
+                await feed.need(Range(0, 3))
+                await settled(lambda: bool(hashed))
+            await settled(parts.idle)
+            left.set()
+            await settled(lambda: not feed.object.held)
+            assert hashed == [0]
+
+
+async def test_the_worker_ends_though_a_whole_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An object of 100 GB takes a minute; the next worker begins again."""
+    registry = published(tmp_path, SIZES, chunk_size=PIECE)
+    without_tables(registry)
+    hashed = hashed_until(monkeypatch, left := trio.Event())
+    with FaultyOrigin(registry) as origin:
+        async with rig(tmp_path / "cache", origin.url) as parts:
+            with closing(await parts.open()) as feed:
+                parts.nursery.start_soon(feed.need, Range(0, 4))
+                await settled(lambda: bool(hashed))
+                left.set()
+                parts.nursery.cancel_scope.cancel()
+        assert hashed == [0]
+        assert not feed.object.verified
 
 
 def test_a_verified_object_is_not_written_over(store: Store) -> None:
