@@ -233,7 +233,14 @@ class Outages:
 
     def no_registry(self, model: str) -> AxonError | None:
         """The error if no source is configured that could have `model`, else None."""
-        if self._registries or hub_of(model) in self._hubs:
+        hub = hub_of(model)
+        if hub in self._hubs:
+            return None
+        known = [name for name in self._hubs if name.startswith(f"{OCI}/")]
+        if known and model.startswith(f"{OCI}/"):
+            hint = f"there is {', '.join(known)}"
+            return NotFoundError(f"no registry is {hub}", spec=model, hint=hint)
+        if self._registries:
             return None
         hint = ADD_REGISTRY
         if "hf" in self._hubs and "/" in model:

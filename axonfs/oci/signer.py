@@ -49,7 +49,7 @@ class OciSigner:
         self._trust = Trust(ca_bundle)
         self._places: dict[str, Place] = {}  # by host
         self._hosts: dict[str, Host] = {}
-        self._given: dict[str, Credentials] = {}  # by host
+        self._given: dict[str, dict[str, Credentials]] = {}  # by host and prefix
         self._mirrors: dict[str, _Mirror] = {}
         self._lock = threading.Lock()
 
@@ -70,7 +70,8 @@ class OciSigner:
                 raise UsageError(what, hint=hint)
             if token := (tokens or {}).get(url):
                 user, _, password = token.partition(":")
-                self._given[place.host] = Credentials(user, password)
+                given = self._given.setdefault(place.host, {})
+                given[place.prefix] = Credentials(user, password)
 
     def host(self, name: str) -> Host:
         """The registry at this host."""
@@ -78,7 +79,7 @@ class OciSigner:
             if name not in self._hosts:
                 place = self._places.get(name)
                 plain = place.plain_http if place else is_local(name)
-                given = self._given.get(name)
+                given = self._given.setdefault(name, {})
                 self._hosts[name] = Host(name, self._trust, plain_http=plain, given=given)
             return self._hosts[name]
 
@@ -171,12 +172,13 @@ class _Mirror:
         return _signed(self.host, target, _pull(f"{self.prefix}{repository}"))
 
     def _answers(self) -> bool:
+        """Whether it answers as a registry, and no web page stands before it."""
         try:
             with Calls(Limits().at_most(MIRROR_PATIENCE), self._trust) as calls:
                 said = calls.send("GET", split_url(f"{self.host.root}/v2/"))
         except AxonError:
             return False
-        return said.answer.status < 500
+        return said.answer.status < 500 and said.body.lstrip()[:1] != b"<"
 
 
 def _signed(host: Host, target: str, scope: str) -> Signed:

@@ -29,7 +29,7 @@ LONGEST = 30 * 86400.0
 # Seconds: if a token is refused so soon that replaced a refused one, a third would be refused, too.
 SETTLED = 10.0
 # Seconds: the server of tokens is asked again only before this time has passed.
-ATTEMPTS, PATIENCE = 3, 20.0
+ATTEMPTS, PATIENCE = 3, 10.0
 KEPT = 1024  # repositories
 MAX_TOKEN = 64 << 10
 CLIENT = "axonfs"
@@ -59,17 +59,23 @@ class Host:
 
     Args:
         name: its host, with a port if it has one.
-        given: credentials that replace those of docker's files.
+        given: credentials that replace those of docker's files, by the prefix of the repositories
+            that they are for; may change.
     """
 
     def __init__(
-        self, name: str, trust: Trust, *, plain_http: bool, given: Credentials | None = None
+        self,
+        name: str,
+        trust: Trust,
+        *,
+        plain_http: bool,
+        given: Mapping[str, Credentials] | None = None,
     ) -> None:
         self.name = name
         self._plain = plain_http
         self._server = "registry-1.docker.io" if name == DOCKER_HUB else name
         self._trust = trust
-        self._given = given
+        self._given = {} if given is None else given
         self._grants: dict[str, _Grant] = {}  # by scope
         self._failure: _Failure | None = None
         self._lock = threading.Lock()
@@ -148,7 +154,7 @@ class Host:
             raise
 
     def _made(self, challenge: Challenge, scope: str, *, second: bool) -> _Grant:
-        own = self._given or credentials_of(self.name, _repository(scope))
+        own = self._credentials(_repository(scope))
         if challenge.scheme == "basic":
             if own is None or own.identity:
                 what = "access denied: the registry wants a user and a password"
@@ -162,6 +168,12 @@ class Host:
             self._grants.clear()
         self._grants[scope] = _Grant(value, now, until, challenge, own is not None, second)
         return self._grants[scope]
+
+    def _credentials(self, repository: str) -> Credentials | None:
+        for prefix in sorted(self._given, key=len, reverse=True):
+            if not repository or repository.startswith(prefix):
+                return self._given[prefix]
+        return credentials_of(self.name, repository)
 
     def _token(
         self, challenge: Challenge, scope: str, own: Credentials | None

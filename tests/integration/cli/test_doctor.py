@@ -169,6 +169,12 @@ def test_no_registry_is_said(run: Run, line: tuple[str, ...]) -> None:
     assert "nothing matches" not in done.err
 
 
+def test_an_alias_that_no_registry_has_is_said(run: Run) -> None:
+    done = run("info", "oci/taem/bert@1", "--registry", "oci://127.0.0.1:9?alias=team")
+    assert done.code == 1
+    assert "oci/taem/bert@1: no registry is oci/taem; there is oci/team" in done.err
+
+
 def test_no_registry_is_said_of_a_search(run: Run) -> None:
     done = run("search", "resnet")
     assert done.code == 0

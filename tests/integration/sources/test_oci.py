@@ -23,9 +23,10 @@ from axonfs.errors import (
     UnavailableError,
     UsageError,
 )
-from axonfs.http_client import Bodies, Documents, Limits, Location, Routes
+from axonfs.http_client import Answer, Bodies, Documents, Limits, Location, Routes
 from axonfs.names import Spec, oci_version, parse_spec
 from axonfs.oci import OciSigner, place_of, tokens
+from axonfs.oci.credentials import Credentials
 from axonfs.sources import OciRegistry, oci_registries
 from axonfs.sources.oci_lists import OciLists
 from tests.support.dockerregistry import DockerRegistry, Packed, archive, sha256
@@ -311,6 +312,33 @@ async def test_the_registry_is_read_where_its_mirror_gives_no_token(
         assert len(tiny.origin.requests) == 1
 
 
+async def test_a_mirror_behind_a_web_page_is_not_read(
+    tiny: TinyOci, opened: Opened, tmp_path: Path
+) -> None:
+    with TinyOci(tmp_path) as mirror:
+        mirror.fault = page
+        reader = opened(url_of(tiny, f"&mirror={mirror.host}"))
+        assert reader.read(await reader.location(), 0, 50) == BODY[:50]
+
+
+def test_each_registry_of_a_host_has_its_own_log_in(docker: Path) -> None:
+    signer, urls = OciSigner(), ("oci://h?alias=h", "oci://h/a", "oci://h/a/b?alias=b")
+    challenge = Answer("https://h/v2/", 401, {"www-authenticate": "Basic realm=x"})
+
+    def used(repository: str) -> str | None:
+        scope = f"repository:{repository}:pull"
+        signer.host("h").refused(scope, None, challenge, b"")
+        return signer.host("h").authorization(scope)
+
+    with pytest.raises(AccessDeniedError):
+        used("a/x")
+    signer.learn(urls, {urls[1]: "one:1", urls[2]: "two:2"})  # later than the first use
+    assert used("a/x") == Credentials("one", "1").basic
+    assert used("a/b/x") == Credentials("two", "2").basic
+    with pytest.raises(AccessDeniedError):
+        used("ab/x")
+
+
 async def test_a_list_in_pages_is_read_to_its_end(tiny: TinyOci, opened: Opened) -> None:
     def pages(exchange: Exchange) -> None:
         if "/tags/list" not in exchange.seen.path:
@@ -410,6 +438,29 @@ async def test_an_empty_archive_is_refused(
     reader = opened(url_of(tiny))
     source = OciRegistry(place_of(url_of(tiny)), reader.source._documents, bodies=reader.bodies)
     with pytest.raises(MalformedError, match="the layer is empty"):
+        await source.manifest(parse_spec(f"oci/team/nlp/tiny@{digest}"))
+
+
+def packed_as(files: dict[str, bytes], layer: Packed) -> Packed:
+    body = archive(files, packed=False)
+    return layer.add("d", body, "application/vnd.cncf.model.weight.v1.tar")
+
+
+CLASHES = {
+    "an archive and a file": packed_as({"d/a": b"1", "d/b": b"2"}, Packed().add("d/a", b"3")),
+    "two archives": packed_as({"d/a": b"1"}, packed_as({"d/a": b"2"}, Packed())),
+    "below a file": packed_as({"d/a": b"1"}, Packed().add("d", b"2")),
+}
+
+
+@pytest.mark.parametrize("name", CLASHES)
+async def test_files_of_layers_that_need_one_path_are_refused(
+    tiny: TinyOci, opened: Opened, tmp_path: Path, name: str
+) -> None:
+    digest = lay_out(tmp_path / "site", REPOSITORY, "clash", CLASHES[name])
+    reader = opened(url_of(tiny))
+    source = OciRegistry(place_of(url_of(tiny)), reader.source._documents, bodies=reader.bodies)
+    with pytest.raises(MalformedError, match=r"two files of its layers need the path 'd/a'"):
         await source.manifest(parse_spec(f"oci/team/nlp/tiny@{digest}"))
 
 
