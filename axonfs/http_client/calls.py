@@ -46,10 +46,18 @@ class Calls:
 
     Args:
         trust: the certificate authorities; by default the system's.
+        seconds: how long each connection may be used at most.
     """
 
-    def __init__(self, limits: Limits | None = None, trust: Trust | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        trust: Trust | None = None,
+        *,
+        seconds: float | None = None,
+    ) -> None:
         self._limits = limits or Limits()
+        self._seconds = seconds
         self._trust = trust or Trust()
         self._routes = Routes.of_environment()
         self._pools: _Pools = {}
@@ -112,7 +120,7 @@ class Calls:
         with self._lock:
             key = secure, proxy
             if key not in self._pools:
-                self._pools[key] = blocking_connections(secure, proxy, self._trust)
+                self._pools[key] = blocking_connections(secure, proxy, self._trust, self._seconds)
             return self._pools[key]
 
 

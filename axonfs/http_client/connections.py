@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -36,11 +37,18 @@ def connections(secure: bool, proxy: Url | None, trust: Trust) -> httpcore.Async
     return httpcore.AsyncHTTPProxy(**_through(proxy), ssl_context=_context(secure, trust), **_KEPT)
 
 
-def blocking_connections(secure: bool, proxy: Url | None, trust: Trust) -> httpcore.ConnectionPool:
-    """Like `connections`, for threads."""
+def blocking_connections(
+    secure: bool, proxy: Url | None, trust: Trust, seconds: float | None = None
+) -> httpcore.ConnectionPool:
+    """Like `connections`, for threads.
+
+    Args:
+        seconds: how long each connection may be used at most.
+    """
+    options = {**_KEPT, "network_backend": _Backend(seconds) if seconds else None}
     if proxy is None:
-        return httpcore.ConnectionPool(ssl_context=_context(secure, trust), **_KEPT)
-    return httpcore.HTTPProxy(**_through(proxy), ssl_context=_context(secure, trust), **_KEPT)
+        return httpcore.ConnectionPool(ssl_context=_context(secure, trust), **options)
+    return httpcore.HTTPProxy(**_through(proxy), ssl_context=_context(secure, trust), **options)
 
 
 def _context(secure: bool, trust: Trust) -> ssl.SSLContext:
@@ -51,6 +59,61 @@ def _context(secure: bool, trust: Trust) -> ssl.SSLContext:
 def _through(proxy: Url) -> dict[str, Any]:
     headers = [(name.encode(), text.encode()) for name, text in proxy_authorization(proxy).items()]
     return {"proxy_url": _target(proxy), "proxy_headers": headers}
+
+
+class _LateError(httpcore.ReadTimeout):
+    """A connection was used for longer than it may be."""
+
+
+class _Backend(httpcore.SyncBackend):
+    """Makes connections that end after `seconds`, also if single bytes arrive again and again."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def connect_tcp(self, *args: Any, **named: Any) -> httpcore.NetworkStream:
+        return _Stream(super().connect_tcp(*args, **named), self._seconds)
+
+
+class _Stream(httpcore.NetworkStream):
+    def __init__(
+        self, stream: httpcore.NetworkStream, seconds: float, until: float | None = None
+    ) -> None:
+        self._stream = stream
+        self._seconds = seconds
+        self._until = until or time.monotonic() + seconds
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        try:
+            return self._stream.read(max_bytes, self._left(timeout))
+        except httpcore.ReadTimeout:
+            self._left(None)
+            raise
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._left(timeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        layer = self._stream.start_tls(ssl_context, server_hostname, self._left(timeout))
+        return _Stream(layer, self._seconds, self._until)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+    def _left(self, timeout: float | None) -> float:
+        """The shorter of `timeout` and the time that is left."""
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise _LateError(f"no whole answer within {self._seconds:g} s")
+        return left if timeout is None else min(left, timeout)
 
 
 def check_surplus(response: httpcore.Response) -> None:
@@ -112,6 +175,8 @@ def translating(url: Url, limits: Limits) -> Iterator[None]:
     except httpcore.ConnectTimeout as exc:
         what = f"no connection within {limits.connect:g} s"
         raise fault(DeadlineError, what, source, transient=True, hint=UP) from exc
+    except _LateError as exc:
+        raise fault(DeadlineError, str(exc), source, transient=True, hint=UP) from exc
     except httpcore.TimeoutException as exc:
         what = f"received nothing for {limits.first_byte:g} s"
         raise fault(DeadlineError, what, source, transient=True, hint=UP) from exc

@@ -174,7 +174,8 @@ class _Mirror:
     def _answers(self) -> bool:
         """Whether it answers as a registry, and no web page stands before it."""
         try:
-            with Calls(Limits().at_most(MIRROR_PATIENCE), self._trust) as calls:
+            limits = Limits().at_most(MIRROR_PATIENCE)
+            with Calls(limits, self._trust, seconds=2 * MIRROR_PATIENCE) as calls:
                 said = calls.send("GET", split_url(f"{self.host.root}/v2/"))
         except AxonError:
             return False

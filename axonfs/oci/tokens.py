@@ -197,7 +197,8 @@ class Host:
         return self._answer(realm, query, own)
 
     def _answer(self, realm: str, query: Mapping[str, str], own: Credentials | None) -> Said:
-        with Calls(Limits().at_most(PATIENCE), self._trust) as calls:
+        limits = Limits().at_most(PATIENCE)
+        with Calls(limits, self._trust, seconds=2 * PATIENCE) as calls:
             said = _asked(calls, realm, query, own)
         if said.answer.status != 200:
             raise self._no_token(said, realm, own)

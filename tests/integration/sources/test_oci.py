@@ -18,6 +18,7 @@ import pytest
 from axonfs.errors import (
     AccessDeniedError,
     ChangedError,
+    DeadlineError,
     MalformedError,
     NotFoundError,
     UnavailableError,
@@ -30,7 +31,7 @@ from axonfs.oci.credentials import Credentials
 from axonfs.sources import OciRegistry, oci_registries
 from axonfs.sources.oci_lists import OciLists
 from tests.support.dockerregistry import DockerRegistry, Packed, archive, sha256
-from tests.support.faulty import Exchange, Fault, reset_within, status
+from tests.support.faulty import Exchange, Fault, drip, drip_headers, reset_within, status
 from tests.support.tinyoci import PASSWORD, USER, TinyOci, lay_out, put_blob, put_manifest
 
 BODY = bytes(range(256)) * 400
@@ -173,6 +174,23 @@ async def test_readers_that_wait_for_a_token_fail_together(
         for one in reading:
             one.result()
     assert len(tiny.queries) - asked == tokens.ATTEMPTS
+
+
+@pytest.mark.parametrize("slow", [drip(0.01), drip_headers(0.01)], ids=["body", "headers"])
+async def test_a_server_of_tokens_that_sends_single_bytes_holds_no_reader(
+    tiny: TinyOci, opened: Opened, monkeypatch: pytest.MonkeyPatch, slow: Fault
+) -> None:
+    monkeypatch.setattr(tokens, "PATIENCE", 0.5)
+
+    def answer(exchange: Exchange, _: str) -> None:
+        status(200, Content_Length="1000")(exchange)
+        exchange.body = bytes(1000)
+        slow(exchange)
+
+    monkeypatch.setattr(tiny, "_give_token", answer)
+    tiny.wants = "bearer"
+    with pytest.raises(DeadlineError, match=r"no whole answer within 1 s .*/token"):
+        await opened(url_of(tiny)).location()
 
 
 @pytest.mark.parametrize("wants", ["bearer", "basic"])
