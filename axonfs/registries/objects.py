@@ -58,7 +58,7 @@ def verify(
         sink(piece)
         work.moved(len(piece))
 
-    with naming(source=f"{reader.name}/{object_key(entry.digest)}"):
+    with naming(source=reader.whereabouts(base, entry)):
         reader.read(base, entry, take, lambda: work.stopped)
         digest, made = digests.finish()
         if digest != entry.digest:

@@ -98,3 +98,7 @@ class OciOrigin:
         self, base: str, entry: FileEntry, sink: Sink, stopped: Callable[[], bool] = bool
     ) -> None:
         self.reader.read(base, entry, sink, stopped)
+
+    def whereabouts(self, base: str, entry: FileEntry) -> str:
+        """The blob, for messages."""
+        return f"{base.rpartition('@')[0]}@sha256:{entry.digest}"

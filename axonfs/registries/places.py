@@ -32,5 +32,5 @@ def refuse_oci(url: str) -> None:
     """
     if url.startswith("oci:"):
         what = "this command does not work on an OCI registry"
-        hint = "axonfs publish DIR --to oci://HOST/REPOSITORY:TAG writes into one"
+        hint = "axonfs publish and axonfs registry copy do"
         raise UsageError(what, source=shown(url), hint=hint)

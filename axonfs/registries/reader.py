@@ -28,6 +28,7 @@ from axonfs.errors import (
     naming,
 )
 from axonfs.formats.chunktable import ChunkTable
+from axonfs.formats.layout import object_key
 from axonfs.formats.listing import Versions
 from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE, FileEntry, Manifest
 from axonfs.http_client import (
@@ -82,6 +83,8 @@ class Origin(Protocol):
     def read(
         self, base: str, entry: FileEntry, sink: Sink, stopped: Callable[[], bool] = bool
     ) -> None: ...
+
+    def whereabouts(self, base: str, entry: FileEntry) -> str: ...
 
 
 class Reader:
@@ -176,6 +179,10 @@ class Reader:
             _read_file(Path(path_of(location.url)), entry.size, sink, unit)
         else:
             read_body(self._bodies, location, entry.size, sink, unit, stopped)
+
+    def whereabouts(self, base: str, entry: FileEntry) -> str:
+        """Where the object of a file is, for messages."""
+        return f"{self.name}/{object_key(entry.digest)}"
 
 
 def read_body(

@@ -161,7 +161,7 @@ class OciVersions:
         version: Version | None = None
         for item in await self._artifacts(reference.repository, digest):
             found = await self._in_artifact(reference.repository, item.digest, digest)
-            if found and self._is_of(found.manifest.spec, reference):
+            if self._is_of(found.manifest.spec, reference):
                 _check_files(found.manifest, model)
                 version = _joined(version, found) if version else found
         return version
@@ -177,11 +177,13 @@ class OciVersions:
         raw = raw or await self._documents.named(repository, tag_of(digest))
         return listed(raw) if raw else []
 
-    async def _in_artifact(self, repository: str, digest: str, subject: str) -> Version | None:
+    async def _in_artifact(self, repository: str, digest: str, subject: str) -> Version:
         try:
             raw = await self._documents.manifest(repository, digest)
-        except NotFoundError:  # somebody has removed it
-            return None
+        except NotFoundError as exc:
+            what = "the registry no longer has the artifact with the version's manifest"
+            hint = f"remove the tag {tag_of(subject)} there, and copy the version from elsewhere"
+            raise VanishedError(what, hint=hint) from exc
         artifact = await trio.to_thread.run_sync(parse_artifact, raw, subject)
         body = await self._documents.blob(repository, artifact.manifest, MAX_MANIFEST_BYTES)
         manifest = await trio.to_thread.run_sync(parse_manifest, body)

@@ -323,6 +323,10 @@ def test_a_manifest_of_other_files_is_refused(
         assert f"{OLD}: the version's manifest does not name the files of the model" in done.err
         assert "'b.txt' differs" in done.err
         assert not (tmp_path / "back/api").exists()
+    server.push_manifest(repository, f"sha256-{subject}", json.loads(index))
+    server.request("DELETE", f"/v2/{repository}/manifests/{entry['digest']}")
+    gone = run("registry", "copy", oci, tmp_path / "back", OLD)
+    assert (gone.code, "no longer has the artifact" in gone.err) == (1, True)
 
 
 def test_what_cannot_be_copied(
