@@ -140,6 +140,13 @@ class Repository:
         """Store a small blob."""
         self._retried(lambda: self._put_whole(digest, body))
 
+    def mount(self, digest: str, repository: str) -> bool:
+        """Take a blob from another repository of the same registry; return whether the registry
+        did that. It may not know the blob there, or this user may not read it."""
+        url = f"{self._root}/blobs/uploads/?mount=sha256:{digest}&from={repository}"
+        said = self._retried(lambda: self._ask("POST", url, _CREATED | _BEGUN, "a mount of a blob"))
+        return said.answer.status in _CREATED
+
     def put_blob(self, digest: str, size: int, file: int, sent: Sent) -> None:
         """Store the bytes of the open file `file`.
 

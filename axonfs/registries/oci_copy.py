@@ -15,9 +15,9 @@ from axonfs.http_client import Calls, Limits, Trust
 from axonfs.names import Spec
 from axonfs.oci import place_of
 from axonfs.publish.registry import Registry
-from axonfs.registries import copy as files
 from axonfs.registries.adoption import Adoption
-from axonfs.registries.copy import Copied, Progress, VersionCopy
+from axonfs.registries.copy import Copied, Progress, VersionCopy, each, found, listing, yanked
+from axonfs.registries.copy import copy as copy_files
 from axonfs.registries.oci_reader import OciOrigin, OciReader
 from axonfs.registries.oci_target import OciTarget, load_from, load_of
 from axonfs.registries.places import storage_of
@@ -56,14 +56,14 @@ def copy(
     failed: Callable[[AxonError], object],
     progress: Progress = lambda spec, done, total: None,
 ) -> None:
-    """Copy versions from the registry of `reader` into `target`; as `files.copy`."""
+    """Copy versions from the registry of `reader` into `target`; as `copy_files`."""
     if isinstance(target, OciTarget):
         step = _into_oci(reader, target, progress)
-        files.each(specs, step, copied=copied, failed=failed)
+        each(specs, step, copied=copied, failed=failed)
     elif isinstance(reader, OciReader):
         _from_oci(reader, target, specs, copied=copied, failed=failed, progress=progress)
     else:
-        files.copy(reader, target, specs, copied=copied, failed=failed, progress=progress)
+        copy_files(reader, target, specs, copied=copied, failed=failed, progress=progress)
 
 
 def _into_oci(
@@ -72,11 +72,11 @@ def _into_oci(
     """Copies one version."""
     if isinstance(reader, OciReader):
         return lambda spec: target.put(load_from(_found(reader, spec)), progress)
-    yanked = files.yanked(reader)
+    hidden = yanked(reader)
 
     def one(spec: Spec) -> Copied:
-        manifest, base = files.found(reader, spec)
-        return target.put(load_of(reader, manifest, base, yanked=spec in yanked), progress)
+        manifest, base = found(reader, spec)
+        return target.put(load_of(reader, manifest, base, yanked=spec in hidden), progress)
 
     return one
 
@@ -98,10 +98,8 @@ def _from_oci(
         return Adoption(origin, target, spec, progress).run()
 
     target.storage.prepare()
-    with files.listing(target) as entered:
-        files.each(
-            specs, one, copied=lambda done: (entered(done.spec), copied(done)), failed=failed
-        )
+    with listing(target) as entered:
+        each(specs, one, copied=lambda done: (entered(done.spec), copied(done)), failed=failed)
 
 
 def _found(reader: OciReader, spec: Spec) -> OciOrigin:
@@ -109,7 +107,7 @@ def _found(reader: OciReader, spec: Spec) -> OciOrigin:
     Raises:
         NotFoundError: there is no such tag.
     """
-    found = reader.tagged(spec)
-    if found is None:
+    tagged = reader.tagged(spec)
+    if tagged is None:
         raise NotFoundError("the registry does not have this version", source=reader.name)
-    return OciOrigin(reader, spec, found)
+    return OciOrigin(reader, spec, tagged)

@@ -16,6 +16,7 @@ from axonfs.formats.chunktable import table_bytes
 from axonfs.formats.manifest import FileEntry, Manifest
 from axonfs.http_client import Calls
 from axonfs.names import Spec, printable
+from axonfs.oci import Reference
 from axonfs.oci.config import About
 from axonfs.oci.manifest import Descriptor, digest_of, kind_of
 from axonfs.oci.packing import PackedFile, packed, same_files
@@ -140,7 +141,16 @@ class OciTarget:
             if earlier:
                 load = _compared(load, earlier)
             artifact = _artifact(load, earlier)
-            return _Put(load, to, progress).run(artifact, reference.tag, new=earlier is None)
+            put = _Put(load, to, progress, _beside(load.origin, reference))
+            return put.run(artifact, reference.tag, new=earlier is None)
+
+
+def _beside(origin: Origin, target: Reference) -> str:
+    """The repository that is copied, if it is in the registry of `target`; else empty."""
+    if not isinstance(origin, OciOrigin):
+        return ""
+    found = origin.found.reference
+    return found.repository if found.place.host == target.place.host else ""
 
 
 def _compared(load: Load, earlier: Tagged) -> Load:
@@ -211,12 +221,17 @@ def _table(entry: FileEntry) -> Descriptor | None:
 
 
 class _Put:
-    """The copy of one load."""
+    """The copy of one load.
 
-    def __init__(self, load: Load, to: Repository, progress: Progress) -> None:
+    Args:
+        beside: another repository of the registry, which has the blobs.
+    """
+
+    def __init__(self, load: Load, to: Repository, progress: Progress, beside: str) -> None:
         self._load = load
         self._to = to
         self._progress = progress
+        self._beside = beside
 
     def run(self, artifact: _Artifact | None, tag: str, *, new: bool) -> Copied:
         """Send what the registry lacks; `tag` last, if it is new."""
@@ -240,8 +255,11 @@ class _Put:
             return [entry for entry, there in zip(asked, found, strict=True) if not there]
 
     def _bring(self, entry: FileEntry, work: Transfer) -> None:
-        """Read a file, compare it, and send it."""
+        """Read a file, compare it, and send it, unless the registry takes its own."""
         load = self._load
+        if self._beside and self._to.mount(entry.digest, self._beside):
+            work.moved(entry.size)
+            return
         with naming(path=entry.path), spool() as fd:
             table = load.origin.table(load.base, entry) if entry.size else None
             verify(load.origin, load.base, entry, table, work, lambda piece: write_spool(fd, piece))

@@ -39,6 +39,7 @@ from axonfs.sources.oci_lists import OciLists
 
 log = logging.getLogger(__name__)
 
+SHOWN = 5  # names in one message
 _NO_LISTS = frozenset({400, 405})  # answers by which registries say that they list no referrers
 
 
@@ -107,7 +108,8 @@ class OciVersions:
             found += specs
             other += [name] if tags and not specs else []
         if other:
-            log.warning("not NAMESPACE/NAME below %s: %s", self.name, ", ".join(other))
+            shown = ", ".join(other[:SHOWN]) + ", …" * (len(other) > SHOWN)
+            log.warning("left out: %s (not NAMESPACE/NAME below %s)", shown, self.name)
         if not found:
             what = "the registry lists no repository NAMESPACE/NAME below this prefix"
             raise NotFoundError(what, source=self.name, hint=_NAME_THEM)
@@ -119,7 +121,7 @@ class OciVersions:
         except (AccessDeniedError, NotFoundError, UnavailableError) as exc:
             if isinstance(exc, UnavailableError) and exc.status is None:
                 raise
-            what = "the registry does not list its repositories"
+            what = f"the registry does not list its repositories: {exc.what}"
             raise NotFoundError(what, source=self.name, hint=_NAME_THEM) from exc
         return [name for name in names if name.startswith(self._place.prefix)]
 
