@@ -1,8 +1,9 @@
 """OCI manifests of models: which files they name, and where their bytes are.
 
-Pure. Three layouts are read, in any mixture: the CNCF ModelPack specification
-(application/vnd.cncf.model.*), KitOps (application/vnd.kitops.modelkit.*), and plain ORAS files,
-which have a title. Everything comes from outside and is checked.
+Pure. These layouts are read, in any mixture: the CNCF ModelPack specification
+(application/vnd.cncf.model.*), KitOps (application/vnd.kitops.modelkit.*), plain ORAS files, which
+have a title, and what Docker Model Runner and Ollama write. Everything comes from outside and is
+checked.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from axonfs.errors import MalformedError
 from axonfs.formats.manifest import MAX_FILES, MAX_SIZE
 from axonfs.names import check_path, plain, printable
+from axonfs.oci.unnamed import names_of
 
 MAX_MANIFEST_BYTES = 4 << 20  # as much as registries accept
 MAX_CONFIG_BYTES = 1 << 20
@@ -35,7 +37,14 @@ _CONTAINERS = (
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
 )
-_MODELS = ("application/vnd.cncf.model.", "application/vnd.kitops.modelkit.")
+_MODELS = (
+    "application/vnd.cncf.model.",
+    "application/vnd.kitops.modelkit.",
+    "application/vnd.docker.ai.",
+)
+# The type of a directory that ORAS packs. Its Python library marks one by nothing else.
+_DIRECTORY = "application/vnd.oci.image.layer.v1.tar+gzip"
+_GZIPPED = (".gz", ".tgz")
 # The ends of media types of layers, and how the bytes of such a layer are packed.
 _PACKINGS = {
     ".raw": "raw",
@@ -111,7 +120,7 @@ def parse(raw: bytes) -> Model | str:
     if len(layers) > MAX_FILES:
         raise MalformedError(f"the manifest has {len(layers):,} layers, more than {MAX_FILES:,}")
     config = descriptor(root.get("config"), "the config")
-    found = tuple(_layer(number, item, config) for number, item in enumerate(layers, 1))
+    found = _layers(layers, config)
     _refuse_repeated(found)
     return Model(config, found, annotations_of(root.get("annotations")))
 
@@ -121,6 +130,17 @@ def kind_of(raw: bytes) -> str:
     root = document(raw)
     kind = root.get("mediaType")
     return kind if isinstance(kind, str) else INDEX if "manifests" in root else IMAGE
+
+
+def _layers(items: Sequence[object], config: Descriptor) -> tuple[Layer, ...]:
+    blobs = [descriptor(item, f"layer {number}") for number, item in enumerate(items, 1)]
+    paths = [blob.annotations.get(FILEPATH) or blob.annotations.get(TITLE, "") for blob in blobs]
+    unnamed = ["" if path else blob.media_type for blob, path in zip(blobs, paths, strict=True)]
+    usual = names_of(unnamed)
+    return tuple(
+        _layer(number, blob, path or name, config)
+        for number, (blob, path, name) in enumerate(zip(blobs, paths, usual, strict=True), 1)
+    )
 
 
 def _refuse_repeated(layers: Iterable[Layer]) -> None:
@@ -163,9 +183,7 @@ def _only(root: Mapping[str, Any]) -> str:
     raise MalformedError(what, hint=f"name one of them: {names}" if names else None)
 
 
-def _layer(number: int, item: object, config: Descriptor) -> Layer:
-    blob = descriptor(item, f"layer {number}")
-    named = blob.annotations.get(FILEPATH) or blob.annotations.get(TITLE) or ""
+def _layer(number: int, blob: Descriptor, named: str, config: Descriptor) -> Layer:
     packing = _packing(blob)
     if packing == "raw" and not named:
         if config.media_type in _CONTAINERS:
@@ -185,6 +203,9 @@ def _packing(blob: Descriptor) -> str:
             if blob.media_type.endswith(end):
                 return packing
     if blob.annotations.get(_UNPACK) == "true":
+        return "tar+gzip"
+    title = blob.annotations.get(TITLE, "")
+    if blob.media_type == _DIRECTORY and title and not title.endswith(_GZIPPED):
         return "tar+gzip"
     return "raw"
 

@@ -267,6 +267,36 @@ def test_the_layouts_of_modelpack_kitops_and_oras() -> None:
     assert found.layers[0].blob.digest == sha256(b"1").removeprefix("sha256:")
 
 
+def paths_of(model: Packed) -> list[tuple[str, str]]:
+    found = parse(raw(model))
+    assert isinstance(found, Model)
+    return [(layer.path, layer.packing) for layer in found.layers]
+
+
+def test_layers_of_docker_model_runner_and_ollama_have_usual_names() -> None:
+    docker, ollama = "application/vnd.docker.ai", "application/vnd.ollama.image"
+    config = "application/vnd.docker.ai.model.config.v0.1+json"
+    one = Packed(config_type=config).add("", b"1", f"{docker}.gguf.v3", {})
+    one.add("", b"2", f"{docker}.license", {}).add("", b"3", f"{docker}.dir.tar", {})
+    assert paths_of(one) == [("model.gguf", "raw"), ("LICENSE", "raw"), ("", "tar")]
+    parts = Packed().add("", b"1", f"{docker}.safetensors", {})
+    parts.add("", b"2", f"{docker}.safetensors", {}).add("c.json", b"3", f"{docker}.safetensors")
+    assert [path for path, _ in paths_of(parts)] == [
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "c.json",
+    ]
+    pulled = Packed(config_type="application/vnd.docker.container.image.v1+json")
+    pulled.add("", b"1", f"{ollama}.model", {}).add("", b"2", f"{ollama}.params", {})
+    assert paths_of(pulled) == [("model.gguf", "raw"), ("params.json", "raw")]
+
+
+def test_a_directory_that_the_python_library_of_oras_packs_is_an_archive() -> None:
+    kind = "application/vnd.oci.image.layer.v1.tar+gzip"
+    model = Packed().add("", b"1", kind, {TITLE: "d"}).add("", b"2", kind, {TITLE: "data.tar.gz"})
+    assert paths_of(model) == [("d", "tar+gzip"), ("data.tar.gz", "raw")]
+
+
 @pytest.mark.parametrize(
     ("modified", "text"), [(1e15, "9999-12-31T23:59:59Z"), (-1e15, "0001-01-01T00:00:00Z")]
 )
