@@ -68,8 +68,11 @@ class _Stage:
 
     @property
     def to_come(self) -> float:
-        """Bytes that it will fetch."""
-        return min(self.left, max(self.most - self.bulk.fetched, 0)) if self.running else 0
+        """Bytes that it will fetch; infinite if it leaves none."""
+        if not self.running:
+            return 0
+        more = max(self.most - self.bulk.fetched, 0)
+        return math.inf if self.left <= more else more
 
 
 class Load:
@@ -126,7 +129,7 @@ class Load:
 
     @property
     def to_come(self) -> float:
-        """Bytes that it will fetch, as far as that is known."""
+        """Bytes that it will fetch; infinite if that is not known, or it leaves none to guess."""
         if self._begun < len(self.triggers):
             return math.inf
         return sum(stage.to_come for stage in self._stages)

@@ -369,16 +369,15 @@ async def test_a_guess_fetches_no_more_than_some_bytes_of_a_shard_and_the_next_o
         assert [it.local(path) for path in PARTS] == [0, 2 * CHUNK, 2 * CHUNK]
 
 
-async def test_a_guess_goes_on_before_the_last_bytes_are_there_if_the_program_does(
-    tmp_path: Path, origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("ahead", "guesses"), [(4, 2), (8, 1)])
+async def test_a_guess_goes_on_before_the_last_bytes_are_there_if_it_leaves_some(
+    tmp_path: Path, origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch, ahead: int, guesses: int
 ) -> None:
-    monkeypatch.setattr(axonfs.ahead.prefetcher, "AHEAD", 4 * CHUNK)
+    monkeypatch.setattr(axonfs.ahead.prefetcher, "AHEAD", ahead * CHUNK)
     gate = Gate()
     async with foreseeing(tmp_path, origin, streams=6) as it:
         version = await it.parts.tree.version(parse_spec(SPEC))
-        held = it.manifest.file(PARTS[1])
-        assert held is not None
-        origin.plan(gate, of=held.digest)
+        origin.plan(gate, of=next(e.digest for e in it.manifest.files if e.path == PARTS[1]))
         it.prefetcher.scattered(version, PARTS[0])
         await gate.reached()
         await settled(lambda: it.local(PARTS[0]) == 2 * CHUNK)
@@ -388,6 +387,7 @@ async def test_a_guess_goes_on_before_the_last_bytes_are_there_if_the_program_do
         gate.open.set()
         assert await it.ended() == "done"
         assert it.local(PARTS[1]) == 2 * CHUNK
+        assert [len(load.triggers) for load in it.prefetcher._loads.values()] == [guesses]
 
 
 async def test_shards_are_fetched_in_the_order_of_their_reader(
