@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from axonfs.errors import ChangedError, naming
+from axonfs.errors import ChangedError, UnavailableError, naming
 from axonfs.formats.chunktable import table_bytes
 from axonfs.formats.manifest import FileEntry, Manifest
 from axonfs.http_client import Calls
@@ -42,6 +42,11 @@ from axonfs.signatures import merged
 from axonfs.sources.oci_versions import Tagged, Version
 
 CHECKS = 8  # blobs that are looked for at the same time
+_REFUSED = frozenset({400, 415})  # answers by which registries say that they take no artifact
+_NO_ARTIFACTS = (
+    "it seems to take no artifacts, so the version's manifest has no place there;"
+    " axonfs publish DIR --to oci://HOST/REPOSITORY:TAG stores the files alone"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,8 +285,13 @@ class _Put:
         """Store the artifact, and have what lists the model's referrers name it."""
         for digest, body in artifact.documents.items():
             self._put_document(digest, body)
-        if self._to.put_manifest(f"sha256:{digest_of(artifact.raw)}", artifact.raw):
-            return
+        try:
+            if self._to.put_manifest(f"sha256:{digest_of(artifact.raw)}", artifact.raw):
+                return
+        except UnavailableError as exc:
+            if exc.status in _REFUSED:
+                exc.hint = _NO_ARTIFACTS
+            raise
         tag = tag_of(artifact.subject)
         index = self._to.manifest(tag)
         made = with_artifact(index, artifact.raw, artifact.replaced)

@@ -208,6 +208,22 @@ def test_a_registry_that_lists_referrers_gets_no_tag_for_them(
     assert tags(docker_registry, f"{prefix}/nlp/tiny") == {"1.0.0"}
 
 
+def test_a_registry_without_artifacts_gets_no_part_of_a_version(
+    run: Run, registry: Path, docker_registry: DockerRegistry, line: Line, oci: str, prefix: str
+) -> None:
+    def without_artifacts(said: Said) -> Said:
+        url = said.answer.url
+        return Said(Answer(url, 400, {}), b"") if "/manifests/sha256:" in url else said
+
+    line.answered = without_artifacts
+    done = run("registry", "copy", registry, oci, OLD)
+    assert done.code == 1
+    assert f"{OLD}: the registry answered 400 to the manifest (from http://" in done.err
+    assert "it seems to take no artifacts" in done.err
+    with pytest.raises(Exception, match="404"):
+        get(docker_registry, f"{prefix}/nlp/tiny/manifests/1.0.0")
+
+
 def test_the_list_of_referrers_is_asked_first(
     run: Run, registry: Path, tmp_path: Path, docker_registry: DockerRegistry, oci: str, prefix: str
 ) -> None:
