@@ -20,6 +20,9 @@ from axonfs.names import printable
 # The hint if a source does not answer.
 UP = "check that the registry is running; axonfs doctor asks it"
 
+# OpenSSL's words for an answer that is plain text.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
+
 _REPR = re.compile(r"bytearray\(b(.*)\)", re.DOTALL)  # in h11's messages
 
 Kind = TypeVar("Kind", bound=AxonError)
@@ -77,6 +80,9 @@ def network_fault(exc: BaseException, source: str) -> UnavailableError:
         what = f"the TLS certificate is not trusted: {refused.verify_message}"
         hint = "for a private CA set SSL_CERT_FILE to its PEM file"
         return fault(UnavailableError, what, source, hint=hint)
+    if any(isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS for cause in causes):
+        hint = "if it has none, use http://, or ?plain_http=yes for an OCI registry"
+        return fault(UnavailableError, "the server does not answer in TLS", source, hint=hint)
     for unknown in (cause for cause in causes if isinstance(cause, socket.gaierror)):
         what = f"the host name does not resolve: {unknown.strerror}"
         return fault(UnavailableError, what, source, transient=True, hint="check the URL")

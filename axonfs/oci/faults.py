@@ -52,10 +52,16 @@ def refusal(answer: Answer, body: bytes, what: str) -> AxonError:
     text = f"the registry answered {answer.status} to {what}" + (f" ({said})" if said else "")
     transient = answer.status >= 500 or answer.status in (408, 429)
     error = answer.fault(UnavailableError, text, transient=transient)
-    if answer.status == 413:
-        error.hint = "a proxy takes only smaller requests; in nginx: client_max_body_size 0"
-    error.hint = error.hint or "check the URL; ?plain_http=no or yes says whether to use TLS"
+    error.hint = _advice(answer.status, transient=transient)
     return error
+
+
+def _advice(status: int, *, transient: bool) -> str:
+    if status == 413:
+        return "a proxy takes only smaller requests; in nginx: client_max_body_size 0"
+    if transient:
+        return "try again later"
+    return "check the URL; ?plain_http=no or yes says whether to use TLS"
 
 
 def without_layer(answer: Answer) -> VanishedError:

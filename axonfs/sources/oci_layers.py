@@ -46,7 +46,8 @@ def files_of(
     """
     if layer.packing not in ("tar", "tar+gzip"):
         what = f"the layer {layer.path or layer.blob.digest[:12]} is packed as {layer.packing}"
-        raise MalformedError(what, hint="tar, tar+gzip and raw layers can be mounted")
+        hint = "tar, tar+gzip and raw layers can be mounted; pack the model again, best as raw"
+        raise MalformedError(what, hint=hint)
     log.info("listing the files of layer %s (%s)", layer.path, layer.packing)
     with naming(path=layer.path or None):
         if not layer.blob.size:

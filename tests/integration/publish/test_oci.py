@@ -276,6 +276,28 @@ def test_a_registry_that_refuses_head_gets_every_file(
     assert push(large, docker_registry, "team/head:1.0").new_bytes > 300 * KIB
 
 
+@pytest.mark.parametrize(
+    ("status", "advice"), [(413, "client_max_body_size"), (503, "later"), (302, "plain_http")]
+)
+def test_a_refusal_says_what_to_do(
+    docker_registry: DockerRegistry,
+    large: Path,
+    line: Line,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    advice: str,
+) -> None:
+    monkeypatch.setattr(uploads, "ATTEMPTS", 1)
+    line.answers = {"GET": status}
+    with pytest.raises(AxonError, match=rf"answered {status} to a manifest .*; .*{advice}"):
+        push(large, docker_registry, "team/refused:1.0")
+
+
+def test_a_server_without_tls_is_said(docker_registry: DockerRegistry, large: Path) -> None:
+    with pytest.raises(AxonError, match=r"not answer in TLS .*\?plain_http=yes"):
+        push(large, docker_registry, "team/plain:1.0?plain_http=no")
+
+
 def test_an_upload_at_an_unusable_url_is_refused(
     docker_registry: DockerRegistry, large: Path, line: Line
 ) -> None:
