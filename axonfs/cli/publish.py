@@ -158,7 +158,7 @@ def _publish_oci(
         raise UsageError(what, hint=f"write axonfs publish DIR --to {reference}")
     if tags:
         raise UsageError("--tag is for other registries; ModelPack has no place for such tags")
-    name = str(reference)
+    name, found = str(reference), resolved({})
     try:
         with ProgressDisplay(sys.stderr) as display:
             done = publishing.publish_oci(
@@ -166,7 +166,8 @@ def _publish_oci(
                 reference,
                 **given,
                 move=move_tag,
-                ca_bundle=resolved({})["ca_bundle"][0],
+                tokens=found["tokens"][0],
+                ca_bundle=found["ca_bundle"][0],
                 progress=lambda state: display(_event(name, state)),
             )
     except KeyboardInterrupt as exc:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from axonfs.names import plain
+from axonfs.oci.place import place_of
 from axonfs.settings.homes import below_home, expanded
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,20 @@ class Credentials(NamedTuple):
     def basic(self) -> str:
         """The value of an Authorization field."""
         return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+
+
+def given_for(host: str, tokens: Mapping[str, str]) -> dict[str, Credentials]:
+    """The log-ins for the registries at `host`, by the prefix of their repositories.
+
+    Args:
+        tokens: `user:password` by the URL of a registry.
+    """
+    found: dict[str, Credentials] = {}
+    for url, token in tokens.items():
+        if url.startswith("oci:") and (place := place_of(url)).host == host:
+            user, _, password = token.partition(":")
+            found[place.prefix] = Credentials(user, password)
+    return found
 
 
 def credentials_of(host: str, repository: str = "") -> Credentials | None:

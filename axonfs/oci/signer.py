@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from axonfs.errors import AxonError, UsageError
 from axonfs.http_client import Answer, Calls, Limits, Signed, Trust, split_url
 from axonfs.names import printable
-from axonfs.oci.credentials import Credentials
+from axonfs.oci.credentials import Credentials, given_for
 from axonfs.oci.faults import refusal, without_layer
 from axonfs.oci.place import Place, is_local, place_of, repository_of
 from axonfs.oci.tokens import Host
@@ -69,9 +69,8 @@ class OciSigner:
                 hint = "registries at one host need the same mirror and plain_http"
                 raise UsageError(what, hint=hint)
             if token := (tokens or {}).get(url):
-                user, _, password = token.partition(":")
                 given = self._given.setdefault(place.host, {})
-                given[place.prefix] = Credentials(user, password)
+                given.update(given_for(place.host, {url: token}))
 
     def host(self, name: str) -> Host:
         """The registry at this host."""

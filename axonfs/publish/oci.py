@@ -19,6 +19,7 @@ from axonfs.http_client import Calls, Limits, Trust
 from axonfs.names import printable
 from axonfs.oci import Reference
 from axonfs.oci.config import About
+from axonfs.oci.credentials import given_for
 from axonfs.oci.manifest import Model, digest_of, parse
 from axonfs.oci.packing import PackedFile, packed, same_files
 from axonfs.oci.tokens import Host
@@ -66,6 +67,7 @@ def publish_oci(
     license: str | None = None,  # noqa: A002 - as the manifest and the option call it
     framework: str | None = None,
     move: bool = False,
+    tokens: Mapping[str, str] | None = None,
     ca_bundle: Path | None = None,
     progress: Callable[[PublishProgress], None] | None = None,
 ) -> Pushed:
@@ -76,6 +78,7 @@ def publish_oci(
     Args:
         description, license, framework: by default from README.md and config.json.
         move: whether the tag may have named other files before.
+        tokens: `user:password` by the URL of a registry; replace docker's log-ins.
         ca_bundle: PEM file of the certificate authorities.
         progress: as for `publish`.
 
@@ -85,7 +88,7 @@ def publish_oci(
     """
     found = scan(directory)
     given = {"description": description, "license": license, "framework": framework}
-    with _target(reference, ca_bundle) as target:
+    with _target(reference, tokens or {}, ca_bundle) as target:
         before = _tagged(target, reference.tag)
         stored = _stored(target, found, progress)
         files = [item.file for item in stored]
@@ -110,10 +113,13 @@ def publish_oci(
 
 
 @contextlib.contextmanager
-def _target(reference: Reference, ca_bundle: Path | None) -> Iterator[Repository]:
+def _target(
+    reference: Reference, tokens: Mapping[str, str], ca_bundle: Path | None
+) -> Iterator[Repository]:
     """The repository; faults name the reference."""
     trust, place = Trust(ca_bundle), reference.place
-    host = Host(place.host, trust, plain_http=place.plain_http)
+    given = given_for(place.host, tokens)
+    host = Host(place.host, trust, plain_http=place.plain_http, given=given)
     with naming(source=str(reference)), Calls(Limits(), trust) as calls:
         yield Repository(host, reference.repository, calls)
 

@@ -338,6 +338,11 @@ def test_a_log_in_is_needed_where_the_registry_asks_for_one(
 ) -> None:
     with pytest.raises(AccessDeniedError, match=rf"from oci://.*docker login {closed.host}"):
         push(model, closed, "team/one:1.0")
+    url, other = f"oci://{closed.host}", "oci://other.example.com"
+    tokens = {url: "x:wrong", f"{url}/team": "reader:secret", other: "reader:other"}
+    assert push(model, closed, "team/two:1.0", tokens=tokens).files == 5
+    with pytest.raises(AccessDeniedError, match="use an account"):
+        push(model, closed, "other/one:1.0", tokens=tokens)
     (home / "docker").mkdir()
     entry = {"username": "reader", "password": "secret"}
     (home / "docker/config.json").write_text(json.dumps({"auths": {closed.host: entry}}))
