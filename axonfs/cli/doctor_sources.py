@@ -16,7 +16,9 @@ from axonfs.cli.doctor_checks import FAIL, OK, WARN, Check
 from axonfs.cli.options import sent_openly
 from axonfs.errors import ADD_REGISTRY, AccessDeniedError, AxonError, NotFoundError
 from axonfs.http_client import Documents, Limits, Trust
+from axonfs.names import OCI
 from axonfs.settings.settings import Settings
+from axonfs.settings.store_urls import oci_alias
 from axonfs.sources import (
     HubSource,
     OciRegistry,
@@ -55,17 +57,18 @@ async def _ask_all(settings: Settings) -> list[Check]:
             source = RegistrySource(url, documents, token=settings.token(url))
             nursery.start_soon(_ask, source, url, bool(settings.token(url)), checks)
         oci = oci_registries(settings.registries, documents, None)
+        tokens = {f"{OCI}/{oci_alias(url)}" for url in settings.tokens if url.startswith("oci:")}
         for name, registry in oci.items():
-            nursery.start_soon(_ask_oci, registry, name, checks)
+            nursery.start_soon(_ask_oci, registry, name, name in tokens, checks)
         hubs = configured_hubs(settings, documents, None, hub_tokens(settings))
         for hub in hubs.values():
             nursery.start_soon(_ask_hub, hub, checks)
     return [checks[name] for name in (*usual, *oci, *hubs)]
 
 
-async def _ask_oci(registry: OciRegistry, name: str, checks: dict[str, Check]) -> None:
+async def _ask_oci(registry: OciRegistry, name: str, token: bool, checks: dict[str, Check]) -> None:
     started, title = time.monotonic(), f"registry {registry.name}"
-    logged_in = await trio.to_thread.run_sync(registry.logged_in)
+    logged_in = token or await trio.to_thread.run_sync(registry.logged_in)
     try:
         with trio.fail_after(PATIENCE):
             await registry.ping()

@@ -15,6 +15,7 @@ from axonfs.errors import UsageError
 from axonfs.names import printable
 from axonfs.settings.parsers import local_path
 from axonfs.settings.settings import convert, settings_of
+from axonfs.settings.store_urls import oci_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -122,7 +123,10 @@ def resolved(flags: Mapping[str, object]) -> dict[str, tuple[Any, str]]:
 def sent_openly(url: str) -> bool:
     """Whether others on the network can read a token that is sent to this URL."""
     parts = urlsplit(url)
-    return parts.scheme == "http" and parts.hostname not in LOCAL_HOSTS
+    plain = parts.scheme == "http"
+    if parts.scheme == "oci":
+        plain = ("plain_http", "yes") in oci_options(parts.query)
+    return plain and parts.hostname not in LOCAL_HOSTS
 
 
 def note_if_open(url: str) -> None:

@@ -31,7 +31,7 @@ DOCKER_HUB = "docker.io"
 # Where docker keeps a log-in to its own hub, and the hosts that serve the hub.
 _HUB_KEY = "https://index.docker.io/v1/"
 _HUB_HOSTS = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
-HELPER_SECONDS = 30.0
+HELPER_SECONDS = 15.0
 MAX_FILE_BYTES = 1 << 20
 _TOKEN_USER = "<token>"
 _RUN = "/run/containers"

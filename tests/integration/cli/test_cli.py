@@ -200,6 +200,8 @@ def test_who_gives_a_token_to_a_registry_without_tls_is_told(
     for url, told in (
         ("http://models.example.org", True),
         ("https://models.example.org", False),
+        ("oci://one.example.org?plain_http=yes", True),
+        ("oci://two.example.org", False),
         (registry.url, False),
     ):
         monkeypatch.setattr(sys, "stdin", io.StringIO("s3cret-token\n"))

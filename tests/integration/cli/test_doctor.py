@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,10 @@ def test_an_oci_registry_is_asked_and_its_log_in(
         assert found[f"registry {url}"]["state"] == "warn"
         assert "asks for a log-in" in found[f"registry {url}"]["text"]
         assert f"docker login {server.host}" in found[f"registry {url}"]["hint"]
+        monkeypatch.setattr(sys, "stdin", io.StringIO(f"{USER}:{PASSWORD}\n"))
+        assert run("registry", "add", url, "--with-token").code == 0
+        assert "with your log-in" in doctor(run)[1][f"registry {url}"]["text"]
+        assert run("registry", "remove", url).code == 0
         for password, state in ((PASSWORD, "ok"), ("wr0ng", "fail")):
             entry = {"username": USER, "password": password}
             (tmp_path / "config.json").write_text(json.dumps({"auths": {server.host: entry}}))
