@@ -78,7 +78,7 @@ class Host:
         self._given = {} if given is None else given
         self._grants: dict[str, _Grant] = {}  # by scope
         self._failure: _Failure | None = None
-        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}  # by scope
 
     def __repr__(self) -> str:
         return f"<Host {self.name}>"
@@ -97,7 +97,7 @@ class Host:
         grant, asked = self._grants.get(scope), time.monotonic()
         if grant is None or asked < grant.expires:
             return grant.value if grant else None
-        with self._lock:
+        with self._turn(scope):
             current = self._grants.get(scope, grant)
             if current is grant:
                 current = self._grant(grant.challenge, scope, asked)
@@ -113,7 +113,7 @@ class Host:
             AccessDeniedError: there is no better one.
         """
         asked = time.monotonic()
-        with self._lock:
+        with self._turn(scope):
             current = self._grants.get(scope)
             if current and current.value != used:
                 return True
@@ -137,10 +137,14 @@ class Host:
         what += f" ({text})" if text else ""
         return denied(what, shown(answer.url), self.name, answer.status, known=known)
 
+    def _turn(self, scope: str) -> threading.Lock:
+        """One thread at a time makes the Authorization for a scope."""
+        return self._locks.setdefault(scope, threading.Lock())
+
     def _grant(
         self, challenge: Challenge, scope: str, asked: float, *, second: bool = False
     ) -> _Grant:
-        """A new Authorization; the caller holds the lock, for which it waited since `asked`.
+        """A new Authorization; it is the caller's turn, for which it waited since `asked`.
 
         Threads that waited for one that failed fail with it, or else each would wait as long.
         """
@@ -166,8 +170,9 @@ class Host:
         until = now + max(seconds - MARGIN, seconds / 2)
         if len(self._grants) >= KEPT:
             self._grants.clear()
-        self._grants[scope] = _Grant(value, now, until, challenge, own is not None, second)
-        return self._grants[scope]
+        made = _Grant(value, now, until, challenge, own is not None, second)
+        self._grants[scope] = made
+        return made
 
     def _credentials(self, repository: str) -> Credentials | None:
         for prefix in sorted(self._given, key=len, reverse=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -174,6 +175,24 @@ async def test_readers_that_wait_for_a_token_fail_together(
         for one in reading:
             one.result()
     assert len(tiny.queries) - asked == tokens.ATTEMPTS
+
+
+async def test_tokens_for_two_repositories_are_requested_at_once(
+    tiny: TinyOci, opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay_out(tmp_path / "site", "other", "1.0", model())
+    tiny.wants, give, both = "bearer", tiny._give_token, threading.Barrier(2)
+
+    def together(exchange: Exchange, authorization: str) -> None:
+        both.wait(10)
+        give(exchange, authorization)
+
+    monkeypatch.setattr(tiny, "_give_token", together)
+    reader = opened(url_of(tiny))
+    urls = [f"oci://{tiny.host}/v2/{name}/blobs/{sha256(BODY)}" for name in (REPOSITORY, "other")]
+    with ThreadPoolExecutor(2) as pool:
+        reading = [pool.submit(reader.read, Location(url, signed=True), 0, 50) for url in urls]
+        assert [one.result() for one in reading] == [BODY[:50]] * 2
 
 
 @pytest.mark.parametrize("slow", [drip(0.01), drip_headers(0.01)], ids=["body", "headers"])
