@@ -26,7 +26,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-HEADERS_BYTES = 64 << 10  # of a tar that are read at a time
+HEADERS_BYTES = 64 << 10  # of a tar that are read at a time, at first
+# Bytes. What is between two headers takes about as long as a request if it is no more than NEAR.
+NEAR, MAX_RANGE = 1 << 20, 8 << 20
 PIECE = 1 << 20
 # A tar.gz may be a thousandth of what it holds.
 MOST_PLAIN = 1 << 53
@@ -98,7 +100,8 @@ def _skip(stream: io.BufferedReader[Any], size: int) -> None:
 
 
 class _Ranges(io.RawIOBase):
-    """A blob as a file: each read is a request."""
+    """A blob as a file, which is read by ranges. A range grows while the next one is near: then the
+    archive has small files, and a request for each header would take longer than their bytes."""
 
     def __init__(
         self, size: int, location: Location, bodies: Bodies, cancelled: Callable[[], bool]
@@ -108,6 +111,9 @@ class _Ranges(io.RawIOBase):
         self._bodies = bodies
         self._cancelled = cancelled
         self._at = 0
+        self._held = bytearray()
+        self._base = 0  # of what is held
+        self._length = HEADERS_BYTES
 
     def readable(self) -> bool:
         return True
@@ -121,23 +127,33 @@ class _Ranges(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        view = memoryview(buffer)
-        stop = min(self._at + len(view), self._size)
-        if stop <= self._at:
+        if not 0 <= self._at < self._size:
             return 0
-        start = self._at
-        _retried(lambda: self._read(view[self._at - start :], stop), self._bodies)
-        return self._at - start
+        if not self._base <= self._at < self._base + len(self._held):
+            self._next()
+        view, start = memoryview(buffer), self._at - self._base
+        piece = self._held[start : start + len(view)]
+        view[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
 
-    def _read(self, view: memoryview, stop: int) -> None:
-        """Read the bytes up to `stop`, and go on where an earlier attempt ended."""
-        start = self._at
+    def _next(self) -> None:
+        """Hold the range at the current position."""
+        gap = self._at - self._base - len(self._held)
+        near = bool(self._held) and 0 <= gap <= NEAR
+        self._length = min(2 * self._length, MAX_RANGE) if near else HEADERS_BYTES
+        self._held, self._base = bytearray(), self._at
+        _retried(self._receive, self._bodies)
+
+    def _receive(self) -> None:
+        """Request what is missing of the range; an earlier attempt may have brought some of it."""
+        start = self._base + len(self._held)
+        stop = min(self._base + self._length, self._size)
 
         def take(offset: int, piece: memoryview) -> None:
             low, high = max(offset, start), min(offset + len(piece), stop)
             if low < high:  # a server may send all of the blob
-                view[low - start : high - start] = piece[low - offset : high - offset]
-                self._at = high
+                self._held += piece[low - offset : high - offset]
 
         self._bodies.read(
             self._location, start, stop, self._size, take, unit=PIECE, cancelled=self._cancelled

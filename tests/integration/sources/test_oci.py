@@ -456,6 +456,27 @@ async def test_an_archive_is_listed_in_spite_of_faults_that_pass(
     ]
 
 
+@pytest.mark.parametrize(("files", "size", "most"), [(500, 10_000, 10), (3, 3 << 20, 4)])
+async def test_an_archive_of_small_files_takes_few_requests_and_one_of_large_files_few_bytes(
+    tiny: TinyOci, opened: Opened, tmp_path: Path, files: int, size: int, most: int
+) -> None:
+    body = archive({f"d/{n}": bytes(size) for n in range(files)}, packed=False)
+    layer = Packed().add("d", body, "application/vnd.cncf.model.weight.v1.tar")
+    digest = lay_out(tmp_path / "site", REPOSITORY, "packed", layer)
+    reader = opened(url_of(tiny))
+    source = OciRegistry(place_of(url_of(tiny)), reader.source._documents, bodies=reader.bodies)
+    found = await source.manifest(parse_spec(f"oci/team/nlp/tiny@{digest}"))
+    assert found is not None
+    assert {entry.path: entry.size for entry in found[0].files} == {
+        f"d/{n}": size for n in range(files)
+    }
+    ranges = [seen.headers["range"] for seen in tiny.origin.requests if sha256(body) in seen.path]
+    assert len(ranges) <= most
+    if size > 1 << 20:
+        ends = [text.removeprefix("bytes=").split("-") for text in ranges]
+        assert max(int(last) - int(first) for first, last in ends) < 64 << 10
+
+
 def faults(*plan: Fault, of: str) -> Fault:
     left = list(plan)
 
