@@ -17,6 +17,7 @@ from typing import TypeGuard
 log = logging.getLogger(__name__)
 
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+NO_THREAD = "can't start new thread"  # how Python says it, in a RuntimeError
 # This part of the limit, and no more than so many, may be duplicates that native threads read.
 NATIVE_PART, NATIVE_MOST = 8, 1024
 # Seconds to wait before a call that met a shortage is retried.
@@ -60,5 +61,6 @@ def complain(exc: BaseException) -> None:
         return
     _warned = now
     text = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
-    hint = f"this process may have {limit()} descriptors (ulimit -n, LimitNOFILE=)"
-    log.warning("%s; calls that need a descriptor or memory are retried; %s", text, hint)
+    if isinstance(exc, OSError) and exc.errno in (errno.EMFILE, errno.ENFILE):
+        text += f"; this process may have {limit()} descriptors (ulimit -n, LimitNOFILE=)"
+    log.warning("%s; calls that need more are retried", text)

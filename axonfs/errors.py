@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import copy
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Self, TypeVar
 
-from axonfs.descriptors import is_shortage
+from axonfs.descriptors import NO_THREAD, complain, is_shortage
 
 # What to do where no registry is configured.
 ADD_REGISTRY = "axonfs registry add URL adds one"
@@ -164,7 +166,7 @@ class UnavailableError(AxonError):
 
 
 class ShortageError(UnavailableError):
-    """This process ran out of descriptors or memory. That may pass, and is no source's fault."""
+    """This process lacks descriptors, memory or threads. That may pass; no source is at fault."""
 
     transient = True
 
@@ -286,8 +288,23 @@ def fault_of(exc: BaseException) -> AxonError | None:
         return known
     if find(exc, MemoryError) is not None:
         return ShortageError("this process is out of memory", hint="free some memory")
+    if str(find(exc, RuntimeError)) == NO_THREAD:
+        hint = "raise ulimit -u, or pids.max of its control group"
+        return ShortageError("no further thread could be started", hint=hint)
     fault = find(exc, OSError)
     return refused(fault) if fault is not None else None
+
+
+@contextmanager
+def shortages() -> Iterator[None]:
+    """A block out of which a shortage of descriptors, memory or threads is a ShortageError."""
+    try:
+        yield
+    except (OSError, MemoryError, RuntimeError) as exc:
+        if not isinstance(fault := fault_of(exc), ShortageError):
+            raise
+        complain(fault)
+        raise fault from exc
 
 
 def refused(exc: OSError) -> AxonError:

@@ -17,6 +17,7 @@ from typing import Any
 
 import trio
 
+from axonfs.errors import ShortageError, shortages
 from axonfs.formats.chunktable import ChunkTable, chunk_digest
 from axonfs.ranges import Range
 from axonfs.store import DISK_FAULTS, StoredObject, read_all
@@ -25,16 +26,13 @@ from axonfs.store import DISK_FAULTS, StoredObject, read_all
 SMALLEST = 16 << 20
 # How often the hashing of an object begins while it comes, after what was hashed had changed.
 BEGINNINGS = 3
+# Of the threads that hash beside the transfers, half as many as processors.
+_LIMITER = trio.CapacityLimiter(max(len(os.sched_getaffinity(0)) // 2, 1))
 
 
 def git_blob(size: int) -> Any:
     """The hash of a git blob of so many bytes, before the first of them."""
     return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-
-
-def hashers() -> trio.CapacityLimiter:
-    """A limit of the threads that hash beside the transfers: half as many as processors."""
-    return trio.CapacityLimiter(max(len(os.sched_getaffinity(0)) // 2, 1))
 
 
 class Hashing:
@@ -58,7 +56,7 @@ class Hashing:
         self._overwrites = -1  # of the object, when it began
         self._next = self._beginnings = 0
 
-    def follow(self, nursery: trio.Nursery, limiter: trio.CapacityLimiter) -> None:
+    def follow(self, nursery: trio.Nursery) -> None:
         """Have the chunks that are local hashed in a thread, up to the first one that is not.
 
         The caller holds the object.
@@ -66,7 +64,7 @@ class Hashing:
         if self._scope is None and self._due:
             self._scope = trio.CancelScope()
             self._stored.hold()
-            nursery.start_soon(self._follow, self._scope, limiter)
+            nursery.start_soon(self._follow, self._scope)
 
     def end(self) -> None:
         """Follow no more: nobody will ask for the digest."""
@@ -82,11 +80,12 @@ class Hashing:
             return False
         return chunk < stored.count and stored.present(chunk, chunk + 1)
 
-    async def _follow(self, scope: trio.CancelScope, limiter: trio.CapacityLimiter) -> None:
+    async def _follow(self, scope: trio.CancelScope) -> None:
         advance = partial(self._advance, trio.from_thread.check_cancelled)
         try:
-            with scope, suppress(*DISK_FAULTS):  # `finish` meets them again
-                await trio.to_thread.run_sync(advance, limiter=limiter)
+            # `finish` meets them again.
+            with scope, suppress(ShortageError, *DISK_FAULTS), shortages():
+                await trio.to_thread.run_sync(advance, limiter=_LIMITER)
         finally:
             self._stored.release()
             self._scope = None

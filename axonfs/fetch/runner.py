@@ -26,10 +26,10 @@ from axonfs.errors import (
     ShortageError,
     UnavailableError,
     VanishedError,
+    shortages,
 )
 from axonfs.fetch.arrivals import Arrivals
 from axonfs.fetch.download import Download, Job, Priority
-from axonfs.fetch.hashing import hashers
 from axonfs.fetch.hedges import Hedges
 from axonfs.fetch.lane import Lane
 from axonfs.fetch.network import Network
@@ -71,7 +71,6 @@ class Runner:
         self.arrivals = Arrivals(self._arrived)
         self._hedges = Hedges(network, nursery, self._first_lane, self.submit, self.arrivals)
         self._threads = trio.CapacityLimiter(math.inf)  # the lanes bound them
-        self._hashers = hashers()
 
     def submit(self, job: Job) -> None:
         """Queue a job; the most urgent of its lane goes first."""
@@ -115,7 +114,7 @@ class Runner:
             self._settle(job)
         job.download.arrived(chunks, data)
         if hashing := job.download.hashing:
-            hashing.follow(self._nursery, self._hashers)
+            hashing.follow(self._nursery)
         self._landed()
 
     def speed(self, download: Download) -> int:
@@ -206,10 +205,9 @@ class Runner:
 
     async def _run(self, job: Job) -> None:
         """One attempt. If it is to be followed by another the job queues again after a pause."""
-        now, error = trio.current_time(), None
+        now, error, again = trio.current_time(), None, False
         # A job does not lose patience while it waits for a stream.
         job.progress = now if job.attempts == 0 else job.progress + now - job.queued
-        again = False
         try:
             again = await self._turn(job)
         except AxonError as exc:
@@ -234,7 +232,8 @@ class Runner:
         if patience is not None and patience < math.inf and recently:
             patience = LEAST
         try:
-            return await self._attempt(job, version, patience)
+            with shortages():
+                return await self._attempt(job, version, patience)
         except AxonError as exc:
             if job.rival is not None:  # which goes on
                 if exc.overloaded:
@@ -374,7 +373,7 @@ class Runner:
 
 
 async def _find_table(download: Download, version: Version) -> None:
-    with suppress(AxonError, OSError):  # the transfer asks again, and has a reader to tell
+    with suppress(AxonError, OSError), shortages():  # the transfer asks again and tells its reader
         await download.find_table(version)
 
 

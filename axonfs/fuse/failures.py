@@ -11,7 +11,7 @@ import time
 from collections import deque
 from typing import Any
 
-from axonfs.errors import AxonError, NoRegistryError
+from axonfs.errors import AxonError, NoRegistryError, fault_of
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,9 @@ class Failures:
         if isinstance(exc, OSError):
             log.error("%s: %s", what, exc)
             return exc.errno or errno.EIO
+        if (fault := fault_of(exc)) is not None:
+            self.note(fault)
+            return fault.errno
         log.error("a bug in %s; please report it", what, exc_info=exc)
         return errno.EIO
 

@@ -9,7 +9,7 @@ import os
 import resource
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ import trio
 from axonfs import descriptors
 from axonfs.daemon import control
 from axonfs.errors import ShortageError
+from axonfs.fetch import hashing
 from axonfs.names import parse_spec
 from axonfs.rundir import SOCKET, listen, prepare, reachable
-from tests.support.fetching import rig
+from tests.support.fetching import rig, without_tables
 from tests.support.registry import SPEC, RegistryServer, published
 
 
@@ -126,3 +127,29 @@ async def test_a_source_is_not_blamed_for_a_socket_that_could_not_be_made(
             assert parts.store.health.fault is None
     (said,) = complaints(caplog)
     assert os.strerror(errno.EMFILE) in said
+
+
+async def test_a_thread_that_could_not_be_started_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker goes on: the limit of its control group may be for all of a container."""
+    monkeypatch.setattr(hashing, "SMALLEST", 0)
+    run_sync, refused = trio.to_thread.run_sync, list[str]()
+
+    async def first_refused(call: Any, *args: Any, **options: Any) -> Any:
+        name = getattr(call, "func", call).__qualname__
+        if name in ("Transfer.run", "Hashing._advance") and name not in refused:
+            refused.append(name)
+            raise RuntimeError(descriptors.NO_THREAD)
+        return await run_sync(call, *args, **options)
+
+    registry = published(tmp_path)
+    without_tables(registry)
+    with RegistryServer(registry) as server:
+        async with rig(tmp_path / "cache", server.url) as parts:
+            with closing(await parts.open()) as feed:
+                monkeypatch.setattr(trio.to_thread, "run_sync", first_refused)
+                await parts.read(feed)
+                assert feed.object.verified
+    assert refused == ["Transfer.run", "Hashing._advance"]
+    assert "no further thread could be started" in complaints(caplog)[0]
