@@ -21,6 +21,7 @@ LARGE_BLOCK = 64 << 10
 STREAMS_PART, STREAMS_LEAST, STREAMS_MOST = 512, 48 << 20, 256 << 20
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def buffer(size: int) -> memoryview:
@@ -47,18 +48,21 @@ def available() -> int:
 
 
 def _own_groups() -> list[Path]:
-    """This process's control group and those above it."""
+    """This process's control groups for memory, of either version, and those above them."""
+    groups: list[Path] = []
     with suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            number, _, path = line.partition("::/")
-            if number == "0":
-                own = _CGROUPS / path
-                return [own, *own.parents[: len(own.parts) - len(_CGROUPS.parts)]]
-    return []
+        for line in _MEMBERSHIP.read_text().splitlines():
+            number, controllers, path = line.split(":", 2)
+            if number == "0" or controllers == "memory":  # version 1 has a tree for each
+                root = _CGROUPS / controllers
+                own = root / path.lstrip("/")
+                groups += [own, *own.parents[: len(own.parts) - len(root.parts)]]
+    return groups
 
 
 def _limit(group: Path) -> int:
     """The memory limit of a control group; a very large number if it has none."""
-    with suppress(OSError, ValueError):
-        return int((group / "memory.max").read_text())
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            return int((group / name).read_text())
     return 1 << 62

@@ -42,15 +42,27 @@ def test_a_host_with_much_memory_receives_large_pieces_by_many_streams(
     assert largest_piece(16) == 8 * MIB
 
 
+@pytest.mark.parametrize(
+    ("membership", "limit"),
+    [
+        ("1:cpu:/\n0::/machine/own\n", "machine/own/memory.max"),
+        ("0::/machine/own\n", "machine/memory.max"),
+        ("4:memory:/machine/own\n0::/\n", "memory/machine/memory.limit_in_bytes"),
+        # A container with version 1: it sees its own group as the root, and not by that path.
+        ("4:memory:/docker/its-id\n", "memory/memory.limit_in_bytes"),
+    ],
+)
 def test_a_control_group_or_one_above_it_bounds_the_memory(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, membership: str, limit: str
 ) -> None:
-    own = tmp_path / "machine" / "own"
-    own.mkdir(parents=True)
-    monkeypatch.setattr(memory, "_own_groups", lambda: [own, own.parent])
+    monkeypatch.setattr(memory, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(memory, "_MEMBERSHIP", tmp_path / "membership")
     whole = memory.available()
     assert whole > GIB
-    (own / "memory.max").write_text("max\n")
+    (tmp_path / "membership").write_text(membership)
+    file = tmp_path / limit
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("max\n" if file.name == "memory.max" else f"{(1 << 63) - 4096}\n")
     assert memory.available() == whole
-    (own.parent / "memory.max").write_text(f"{100 * MIB}\n")
+    file.write_text(f"{100 * MIB}\n")
     assert memory.available() == 100 * MIB
