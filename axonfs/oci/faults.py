@@ -59,6 +59,8 @@ def refusal(answer: Answer, body: bytes, what: str) -> AxonError:
 def _advice(status: int, *, transient: bool) -> str:
     if status == 413:
         return "a proxy takes only smaller requests; in nginx: client_max_body_size 0"
+    if status == 429:
+        return "try again later; with a log-in the limit may be higher"
     if transient:
         return "try again later"
     return "check the URL; ?plain_http=no or yes says whether to use TLS"

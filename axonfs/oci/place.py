@@ -123,8 +123,12 @@ def is_local(host: str) -> bool:
         return name == "localhost"
 
 
+def is_tag(text: str) -> bool:
+    return bool(_TAG.fullmatch(text))
+
+
 def repository_of(url: str) -> str:
     """The repository in the URL of a document or a blob; empty if it is of none."""
     path = urlsplit(url).path.removeprefix("/v2/")
-    match = re.fullmatch(r"(.+?)/(?:manifests|blobs|tags|referrers)/.*", path)
+    match = re.fullmatch(r"(.+)/(?:manifests|blobs|tags|referrers)/[^/]*", path)
     return match.group(1) if match else ""

@@ -105,9 +105,9 @@ class OciSigner:
                 return True
             if answer.status == 403:
                 raise host.denied(scope, answer, said)
-            if answer.status == 404 and "/blobs/" in url:
+            if answer.status == 404 and "/blobs/sha256:" in url:
                 raise without_layer(answer)
-            if answer.status == 400:
+            if answer.status in (400, 429):
                 raise refusal(answer, said, "a request")
         except AxonError:
             if mirror is None:

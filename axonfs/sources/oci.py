@@ -49,6 +49,8 @@ from axonfs.oci import Place, place_of
 from axonfs.oci.config import About, about
 from axonfs.oci.credentials import credentials_of
 from axonfs.oci.manifest import MAX_MANIFEST_BYTES, Model, digest_of, parse
+from axonfs.oci.place import is_tag
+from axonfs.settings.store_urls import oci_repository
 from axonfs.sources.kept import KeptDocuments
 from axonfs.sources.oci_documents import OciDocuments, location_of
 from axonfs.sources.oci_lists import OciLists
@@ -108,9 +110,11 @@ class OciRegistry:
         return None
 
     def repository(self, model: str) -> str | None:
-        """The repository of a model; None if the name has none."""
-        rest = model.split("/")[2:]
-        return self._place.prefix + "/".join(rest) if rest else None
+        """The repository of a model; None if the registry cannot have such a name."""
+        rest = "/".join(model.split("/")[2:])
+        with contextlib.suppress(ValueError):
+            return self._place.prefix + oci_repository(rest) if rest else None
+        return None
 
     async def alias(
         self, spec: Spec, *, offline: bool = False, allow_stale: bool = False
@@ -119,7 +123,7 @@ class OciRegistry:
         if oci_digest(spec.version):
             return spec.version
         repository = self.repository(spec.model)
-        if repository is None:
+        if repository is None or not is_tag(spec.version):
             return None
         found = await self._tagged(
             repository, spec.version, offline=offline, allow_stale=allow_stale

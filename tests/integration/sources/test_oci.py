@@ -499,6 +499,38 @@ async def test_an_empty_archive_is_refused(
         await source.manifest(parse_spec(f"oci/team/nlp/tiny@{digest}"))
 
 
+@pytest.mark.parametrize("name", ["UPPER/x@1", "a.@1", "__pycache__@1", "a@1+2", f"a@{'b' * 200}"])
+async def test_a_name_that_no_registry_can_have_is_not_requested(
+    tiny: TinyOci, opened: Opened, name: str
+) -> None:
+    tiny.fault = status(400)
+    spec = parse_spec(f"oci/team/{name}")
+    source = opened(url_of(tiny)).source
+    assert await source.alias(spec) is None
+    assert not tiny.origin.requests
+
+
+async def test_a_repository_may_be_called_blobs(
+    docker_registry: DockerRegistry, opened: Opened, docker: Path
+) -> None:
+    source = opened(f"oci://{docker_registry.host}?alias=team").source
+    assert await source.alias(parse_spec("oci/team/blobs@1")) is None
+    docker_registry.push("blobs", "1", model())
+    assert await source.alias(parse_spec("oci/team/blobs@1")) is not None
+
+
+async def test_a_registry_that_limits_requests_says_so(tiny: TinyOci, opened: Opened) -> None:
+    def limit(exchange: Exchange) -> None:
+        status(429, Retry_After="7")(exchange)
+        exchange.body = b'{"errors": [{"code": "TOOMANYREQUESTS", "message": "pull rate limit"}]}'
+        exchange.headers["Content-Length"] = str(len(exchange.body))
+
+    tiny.fault = limit
+    with pytest.raises(UnavailableError, match=r"429 .*TOOMANY.*pull rate.*log-in") as caught:
+        await opened(url_of(tiny)).source.alias(SPEC)
+    assert (caught.value.transient, caught.value.retry_after) == (True, 7)
+
+
 def packed_as(files: dict[str, bytes], layer: Packed) -> Packed:
     body = archive(files, packed=False)
     return layer.add("d", body, "application/vnd.cncf.model.weight.v1.tar")

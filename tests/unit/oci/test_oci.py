@@ -111,6 +111,7 @@ def test_a_password_in_a_reference_is_refused_and_not_shown() -> None:
 def test_the_repository_of_a_url() -> None:
     assert repository_of("oci://h/v2/a/b/manifests/x") == "a/b"
     assert repository_of("oci://h/v2/blobs/blobs/sha256:ab") == "blobs"
+    assert repository_of("oci://h/v2/a/manifests/b/tags/list?n=1000") == "a/manifests/b"
     assert repository_of("oci://h/v2/_catalog") == ""
 
 
