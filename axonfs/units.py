@@ -1,4 +1,4 @@
-"""Sizes and counts as people write and read them.
+"""Sizes, counts and times as people and documents write them.
 
 Pure.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from datetime import UTC, datetime
 
 # Below it, connections that are held back stand still for so long that servers close them.
 LEAST_BANDWIDTH = 64 << 10
+LAST_SECOND = 253402300799  # of years with four digits
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(i?B?)", re.IGNORECASE | re.ASCII)
 
@@ -99,3 +101,19 @@ def duration(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d"
+
+
+def unix_time(node: object) -> float:
+    """RFC 3339 to unix seconds, which may be written again; 0.0 for anything else.
+
+    Go's zero time, year 1, counts as unknown as well. A time without a zone is taken for UTC, so
+    that it is the same on every machine.
+    """
+    try:
+        moment = datetime.fromisoformat(node) if isinstance(node, str) else None
+    except ValueError:
+        moment = None
+    if moment is None:
+        return 0.0
+    zoned = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return min(max(zoned.timestamp(), 0.0), LAST_SECOND)

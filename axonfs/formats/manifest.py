@@ -42,6 +42,7 @@ from axonfs.formats.leftout import printable_paths, usable_nodes
 from axonfs.formats.package import Package, parse_distribution, parse_layers, render_layer
 from axonfs.formats.safe_yaml import Node, parse_yaml
 from axonfs.names import LATEST, Spec, plain, printable, valid_segment
+from axonfs.units import unix_time
 
 API_VERSION = "axon.mlos.io/v1"
 MODEL, SNAPSHOT = "Model", "Snapshot"  # kinds
@@ -188,7 +189,7 @@ def _manifest(raw: bytes, expected: Spec | None, base: str) -> Manifest:
         framework=_named(body.get("framework")),
         format=_text(layout.get("type")),
         tags=_tags(metadata.get("tags")),
-        created=_time(metadata.get("created")),
+        created=unix_time(metadata.get("created")),
         execution_format=_text(layout.get("execution_format")),
         raw=raw,
         kind=str(kind),
@@ -215,19 +216,6 @@ def _named(node: Node) -> str:
 def _tags(node: Node) -> tuple[str, ...]:
     texts = map(_text, node) if isinstance(node, list) else iter(())
     return tuple(text for text in texts if text)[:MAX_TAGS]
-
-
-def _time(node: Node) -> float:
-    """RFC 3339 to unix seconds; 0.0 for anything else, and for Go's zero time, year 1."""
-    if not isinstance(node, str):
-        return 0.0
-    try:
-        moment = datetime.fromisoformat(node)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return max(moment.timestamp(), 0.0)
-    except (ValueError, OverflowError):
-        return 0.0
 
 
 def _spec(metadata: dict[str, Node], expected: Spec | None) -> Spec:

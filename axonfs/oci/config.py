@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from axonfs.names import plain
 from axonfs.oci.manifest import CREATED
+from axonfs.units import unix_time
 
 _DESCRIPTION = "org.opencontainers.image.description"
 _LICENSES = "org.opencontainers.image.licenses"
@@ -47,7 +47,7 @@ def about(raw: bytes, annotations: Mapping[str, str]) -> About:
         ),
         _first(model.get("framework")),
         _first(config.get("format"), model.get("format")),
-        _time(told.get("createdAt")) or _time(annotations.get(CREATED)),
+        unix_time(told.get("createdAt")) or unix_time(annotations.get(CREATED)),
     )
 
 
@@ -69,10 +69,3 @@ def _first(*nodes: object) -> str:
         if isinstance(text, str) and text:
             return plain(text)
     return ""
-
-
-def _time(text: object) -> float:
-    try:
-        return max(datetime.fromisoformat(str(text)).timestamp(), 0.0) if text else 0.0
-    except (ValueError, OverflowError):
-        return 0.0

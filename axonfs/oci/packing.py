@@ -28,13 +28,13 @@ from axonfs.oci.manifest import (
     Model,
     digest_of,
 )
+from axonfs.units import LAST_SECOND
 
 _WEIGHTS = frozenset(
     "bin ckpt gguf h5 msgpack npz onnx ot pb pt pth safetensors tflite".split()  # noqa: SIM905
 )
 _DOCUMENTS = frozenset(("md", "pdf", "rst"))
-# The first and the last second of years with four digits.
-_FIRST, _LAST = -62135596800, 253402300799
+_FIRST_SECOND = -62135596800  # of years with four digits
 _CODE = frozenset(("c", "cpp", "cu", "ipynb", "js", "py", "sh"))
 
 
@@ -149,5 +149,5 @@ def _media_type(path: str) -> str:
 
 def _time(seconds: float) -> str:
     """As in RFC 3339, which has no years before 1 or after 9999."""
-    kept = min(max(int(seconds), _FIRST), _LAST)
+    kept = min(max(int(seconds), _FIRST_SECOND), LAST_SECOND)
     return datetime.fromtimestamp(kept, UTC).isoformat().replace("+00:00", "Z")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +23,7 @@ from axonfs.formats.manifest import MAX_FILES, FileEntry, git_digest
 from axonfs.names import check_git, is_commit, parse_spec, plain, printable
 from axonfs.settings.homes import below_home, expanded
 from axonfs.sources.hub import Commit, HubSource, described, parse_json, texts
+from axonfs.units import unix_time
 
 ENDPOINT = "https://huggingface.co"
 FOUND = 50
@@ -145,7 +145,7 @@ def _commit_of(info: Any, url: str) -> Commit:
     tags = texts(info.get("tags"))
     return Commit(
         info["sha"],
-        created=_time(info.get("lastModified")),
+        created=unix_time(info.get("lastModified")),
         license=_license(info, tags),
         framework=str(info.get("library_name") or ""),
         format=next((name for name in _FORMATS if name in tags), ""),
@@ -175,13 +175,6 @@ def _license(info: dict[str, Any], tags: tuple[str, ...]) -> str:
     if isinstance(card, dict) and isinstance(card.get("license"), str):
         return str(card["license"])
     return next((tag.partition(":")[2] for tag in tags if tag.startswith("license:")), "")
-
-
-def _time(text: object) -> float:
-    try:
-        return max(datetime.fromisoformat(str(text)).timestamp(), 0.0)
-    except (ValueError, OverflowError):
-        return 0.0
 
 
 def _entries(items: Any) -> list[FileEntry]:
@@ -224,5 +217,5 @@ def _listing(item: Any) -> Listing | None:
         plain(str(item.get("library_name") or "")),
         plain(_license(item, tags)),
         tuple(plain(tag) for tag in tags),
-        published=_time(item.get("lastModified")),
+        published=unix_time(item.get("lastModified")),
     )

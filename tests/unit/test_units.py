@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axonfs.units import counted, parse_size, share, size
+from axonfs.units import counted, parse_size, share, size, unix_time
 
 
 @pytest.mark.parametrize(
@@ -57,3 +59,24 @@ def test_a_shown_size_reads_back_as_about_the_same(count: int) -> None:
 
 def test_one_is_not_many() -> None:
     assert [counted(count, "file") for count in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1970-01-01T01:00:00+01:00", 0.0),
+        ("2020-01-01T00:00:00", 1577836800.0),
+        ("9999-12-31T23:59:59-12:00", 253402300799),
+        ("0001-01-01T00:00:00+14:00", 0.0),
+        ("soon", 0.0),
+        (2020, 0.0),
+    ],
+)
+def test_a_time_is_one_that_can_be_written_again_on_every_machine(
+    text: object, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    assert unix_time(text) == seconds
+    monkeypatch.undo()
+    time.tzset()
