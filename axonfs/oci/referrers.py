@@ -9,8 +9,9 @@ specification 1.1.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from axonfs.errors import AxonError, MalformedError
 from axonfs.names import oci_version
@@ -103,28 +104,41 @@ def listed(raw: bytes) -> list[Descriptor]:
     """The artifacts with versions in an index of what refers to a model.
 
     Raises:
-        MalformedError: it is no index, or has too many of them.
+        MalformedError: it is no index.
     """
-    items = document(raw).get("manifests")
-    if not isinstance(items, list):
-        raise MalformedError("the list of what refers to the model is not an index")
-    own = [item for item in items if isinstance(item, dict) and item.get("artifactType") == VERSION]
-    if len(own) > MAX_ARTIFACTS:
-        raise MalformedError(f"{len(own)} versions refer to the model, more than {MAX_ARTIFACTS}")
+    own = filter(_is_version, _items(document(raw)))
     return [descriptor(item, "a manifest of the index") for item in own]
 
 
 def with_artifact(index: bytes | None, raw: bytes, replaced: Iterable[str]) -> bytes:
-    """An index of what refers to a model, with one more artifact.
+    """An index of what refers to a model, with this artifact; the same bytes if it has that.
 
     Args:
-        index: the index of before, if there is one.
+        index: the index of before, if there is one. All else in it stays.
         replaced: digests of artifacts that make way.
+
+    Raises:
+        MalformedError: `index` is none.
     """
-    found = document(index).get("manifests") if index else []
-    items = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
-    new = {**rendered(IMAGE, digest_of(raw), len(raw)), "artifactType": VERSION}
-    gone = {f"sha256:{digest}" for digest in (*replaced, digest_of(raw))}
+    root = document(index) if index else {"manifests": []}
+    items, own = _items(root), digest_of(raw)
+    gone = {f"sha256:{digest}" for digest in replaced if digest != own}
     kept = [item for item in items if item.get("digest") not in gone]
-    root = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*kept, new]}
+    if not any(_is_version(item) and item.get("digest") == f"sha256:{own}" for item in kept):
+        kept.append({**rendered(IMAGE, own, len(raw)), "artifactType": VERSION})
+    if index and kept == items:
+        return index
+    root |= {"schemaVersion": 2, "mediaType": INDEX, "manifests": kept}
     return json.dumps(root, separators=(",", ":")).encode()
+
+
+def _is_version(item: Mapping[str, Any]) -> bool:
+    return item.get("artifactType") == VERSION
+
+
+def _items(root: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The manifests that an index of what refers to a model names."""
+    items = root.get("manifests")
+    if not isinstance(items, list):
+        raise MalformedError("the list of what refers to the model is not an index")
+    return [item for item in items if isinstance(item, dict)]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from axonfs.errors import ChangedError, UnavailableError, naming
+from axonfs.errors import AxonError, ChangedError, MalformedError, UnavailableError, naming
 from axonfs.formats.chunktable import table_bytes
 from axonfs.formats.manifest import FileEntry, Manifest
 from axonfs.http_client import Calls
@@ -42,6 +42,7 @@ from axonfs.signatures import merged
 from axonfs.sources.oci_versions import Tagged, Version
 
 CHECKS = 8  # blobs that are looked for at the same time
+LISTINGS = 5  # attempts to have an index name an artifact
 _REFUSED = frozenset({400, 415})  # answers by which registries say that they take no artifact
 _NO_ARTIFACTS = (
     "it seems to take no artifacts, so the version's manifest has no place there;"
@@ -292,11 +293,26 @@ class _Put:
             if exc.status in _REFUSED:
                 exc.hint = _NO_ARTIFACTS
             raise
-        tag = tag_of(artifact.subject)
-        index = self._to.manifest(tag)
-        made = with_artifact(index, artifact.raw, artifact.replaced)
-        if made != index:
+        self._list(tag_of(artifact.subject), artifact)
+
+    def _list(self, tag: str, artifact: _Artifact) -> None:
+        """Have the index under `tag` name the artifact.
+
+        Another client may put an index in its place that it made from the one of before. So it is
+        read again.
+        """
+        for _ in range(LISTINGS):
+            index = self._to.manifest(tag)
+            try:
+                made = with_artifact(index, artifact.raw, artifact.replaced)
+            except MalformedError as exc:
+                exc.hint = f"something else has the tag {tag} there"
+                raise
+            if made == index:
+                return
             self._to.put_manifest(tag, made)
+        what = f"the index under the tag {tag} does not keep what is added to it"
+        raise AxonError(what, hint="run the command again once no other client writes there")
 
     def _enter(self, tag: str) -> None:
         load = self._load

@@ -5,9 +5,11 @@ Below oci.py and oci_versions.py. Trio only.
 
 from __future__ import annotations
 
+from urllib.parse import urlencode, urlsplit
+
 import trio
 
-from axonfs.errors import MalformedError, NotFoundError
+from axonfs.errors import MalformedError, NotFoundError, UnavailableError
 from axonfs.http_client.documents import Documents
 from axonfs.http_client.location import Location
 from axonfs.oci.manifest import (
@@ -18,6 +20,11 @@ from axonfs.oci.manifest import (
     digest_of,
     parse,
 )
+from axonfs.oci.referrers import MAX_ARTIFACTS, VERSION, listed, tag_of
+
+MAX_PAGES = 200  # of one list of what refers to a model
+_VERSIONS = urlencode({"artifactType": VERSION})  # a registry may list others nevertheless
+_NO_LISTS = frozenset({400, 405, 501})  # answers by which registries say that they keep none
 
 
 class OciDocuments:
@@ -72,19 +79,50 @@ class OciDocuments:
 
     async def named(self, repository: str, tag: str) -> bytes | None:
         """What a tag names now; None if it does not exist."""
-        return await self._found(f"{repository}/manifests/{tag}")
-
-    async def referrers(self, repository: str, digest: str) -> bytes | None:
-        """The registry's index of what refers to a manifest; None if it keeps no such lists."""
-        return await self._found(f"{repository}/referrers/sha256:{digest}")
-
-    async def _found(self, path: str) -> bytes | None:
+        url = f"{self._root}{repository}/manifests/{tag}"
         try:
-            fetched = await self._documents.get(f"{self._root}{path}", limit=MAX_MANIFEST_BYTES)
+            fetched = await self._documents.get(url, limit=MAX_MANIFEST_BYTES)
         except NotFoundError:
             return None
         assert fetched is not None  # no ETag was sent
         return fetched.body
+
+    async def artifacts(self, repository: str, digest: str) -> list[Descriptor]:
+        """The artifacts with versions that refer to a model's manifest: those that the registry
+        lists, else those in the index under the tag for them. A registry may list what refers to a
+        manifest, and still have a client that keeps the index.
+
+        Raises:
+            MalformedError: a list is no index, does not end, or names too many of them.
+        """
+        found = await self._referrers(repository, digest)
+        if not found and (raw := await self.named(repository, tag_of(digest))):
+            found = listed(raw)
+        if len(found) > MAX_ARTIFACTS:
+            what = f"more than {MAX_ARTIFACTS} artifacts with versions refer to the model"
+            raise MalformedError(what)
+        return found
+
+    async def _referrers(self, repository: str, digest: str) -> list[Descriptor]:
+        """Those in the pages of the registry's list; none if it keeps no such lists."""
+        path = f"{self._root}{repository}/referrers/sha256:{digest}"
+        found = list[Descriptor]()
+        try:
+            page = await self._documents.get(f"{path}?{_VERSIONS}", limit=MAX_MANIFEST_BYTES)
+        except NotFoundError:
+            return found
+        except UnavailableError as exc:
+            if exc.status in _NO_LISTS:
+                return found
+            raise
+        for _ in range(MAX_PAGES):
+            assert page is not None  # no ETag was sent
+            found += listed(page.body)
+            if not page.following or len(found) > MAX_ARTIFACTS:
+                return found
+            url = f"{path}?{urlsplit(page.following).query}"
+            page = await self._documents.get(url, limit=MAX_MANIFEST_BYTES)
+        raise MalformedError("the registry's list of what refers to the model does not end")
 
     async def _proven(self, url: str, digest: str, limit: int) -> bytes:
         fetched = await self._documents.get(url, limit=limit)

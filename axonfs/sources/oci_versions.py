@@ -32,7 +32,7 @@ from axonfs.oci import Place, Reference
 from axonfs.oci.config import About, about
 from axonfs.oci.manifest import Descriptor, Model, digest_of
 from axonfs.oci.place import version_of
-from axonfs.oci.referrers import TABLE, listed, parse_artifact, tag_of
+from axonfs.oci.referrers import TABLE, parse_artifact, tag_of
 from axonfs.signatures import limit_of, parse_signatures
 from axonfs.sources.oci_documents import OciDocuments, repository_of
 from axonfs.sources.oci_lists import OciLists
@@ -40,7 +40,6 @@ from axonfs.sources.oci_lists import OciLists
 log = logging.getLogger(__name__)
 
 SHOWN = 5  # names in one message
-_NO_LISTS = frozenset({400, 405})  # answers by which registries say that they list no referrers
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,23 +160,12 @@ class OciVersions:
     async def _version(self, reference: Reference, digest: str, model: Model) -> Version | None:
         """The version that the artifacts of a model agree on."""
         version: Version | None = None
-        for item in await self._artifacts(reference.repository, digest):
+        for item in await self._documents.artifacts(reference.repository, digest):
             found = await self._in_artifact(reference.repository, item.digest, digest)
             if self._is_of(found.manifest.spec, reference):
                 _check_files(found.manifest, model)
                 version = _joined(version, found) if version else found
         return version
-
-    async def _artifacts(self, repository: str, digest: str) -> list[Descriptor]:
-        """Those that refer to a model's manifest."""
-        try:
-            raw = await self._documents.referrers(repository, digest)
-        except UnavailableError as exc:
-            if exc.status not in _NO_LISTS:
-                raise
-            raw = None
-        raw = raw or await self._documents.named(repository, tag_of(digest))
-        return listed(raw) if raw else []
 
     async def _in_artifact(self, repository: str, digest: str, subject: str) -> Version:
         try:

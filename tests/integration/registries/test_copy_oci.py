@@ -26,6 +26,7 @@ from axonfs.signatures import parse_signature
 from axonfs.storage import Directory
 from tests.support.commands import Run
 from tests.support.dockerregistry import IMAGE, TITLE, DockerRegistry, Packed
+from tests.support.faulty import Exchange
 from tests.support.registry import make_model, published
 from tests.support.signing import bundle
 from tests.support.tinyoci import TinyOci, put_blob, put_manifest
@@ -241,10 +242,63 @@ def test_the_list_of_referrers_is_asked_first(
     for blob in (*json.loads(raw)["layers"], *json.loads(artifact)["layers"]):
         body = get(docker_registry, f"{repository}/blobs/{blob['digest']}")
         put_blob(root, "nlp/tiny", blob["digest"], body)
+    other = {**entry, "artifactType": "sbom"}
+    many = [{**entry, "digest": f"sha256:{number:064x}"} for number in range(65)]
+
+    def paged(exchange: Exchange) -> None:
+        if "/referrers/" in exchange.seen.path and "page=2" not in exchange.seen.path:
+            answer(exchange, [other])
+            exchange.headers["Link"] = f'<{exchange.seen.path}&page=2>; rel="next"'
+
+    def elsewhere(exchange: Exchange) -> None:
+        if "/referrers/" in exchange.seen.path:
+            answer(exchange, [other])
+        elif "/manifests/sha256-" in exchange.seen.path:
+            answer(exchange, [entry])
+
+    def crowded(exchange: Exchange) -> None:
+        if "/referrers/" in exchange.seen.path:
+            answer(exchange, many)
+
     with TinyOci(root) as server:
-        done = run("registry", "copy", f"oci://{server.host}", tmp_path / "back", OLD)
-    assert (done.code, done.err) == (0, "")
-    assert of_old(files(tmp_path / "back")) == of_old(files(registry))
+        for name, server.fault in {"a": None, "b": paged, "c": elsewhere}.items():
+            done = run("registry", "copy", f"oci://{server.host}", tmp_path / name, OLD)
+            assert (done.code, done.err) == (0, "")
+            assert of_old(files(tmp_path / name)) == of_old(files(registry)), name
+        server.fault = crowded
+        done = run("registry", "copy", f"oci://{server.host}", tmp_path / "d", OLD)
+        assert (done.code, "more than 64 artifacts with versions" in done.err) == (1, True)
+
+
+def answer(exchange: Exchange, manifests: list[dict[str, Any]]) -> None:
+    """Answer with an index."""
+    exchange.status, exchange.body = 200, json.dumps({"manifests": manifests}).encode()
+    exchange.headers = {"Content-Length": str(len(exchange.body))}
+
+
+def test_others_write_the_index_of_referrers_at_the_same_time(
+    registry: Path, docker_registry: DockerRegistry, line: Line, oci: str, prefix: str
+) -> None:
+    server, repository = docker_registry, f"{prefix}/nlp/tiny"
+    theirs = {"mediaType": IMAGE, "artifactType": "sbom"}
+
+    def replaced(said: Said) -> Said:
+        """Somebody else puts an index that was made from the one of before."""
+        tag = said.answer.url.rpartition("/")[2]
+        if tag.startswith("sha256-"):
+            line.answered = lambda said: said
+            digest = server.push(repository, "theirs", Packed().add("sbom", b"x"))
+            size = len(get(server, f"{repository}/manifests/{digest}"))
+            index = {"schemaVersion": 2, "mediaType": INDEX}
+            manifests = [{**theirs, "digest": digest, "size": size}]
+            server.push_manifest(repository, tag, {**index, "manifests": manifests})
+        return said
+
+    line.answered = replaced
+    copied(f"file://{registry}", oci, OLD)
+    subject = digest_of(get(server, f"{repository}/manifests/1.0.0"))
+    index = json.loads(get(server, f"{repository}/manifests/sha256-{subject}"))
+    assert [one["artifactType"] for one in index["manifests"]] == ["sbom", VERSION]
 
 
 def test_from_one_oci_registry_to_another(

@@ -14,7 +14,6 @@ from axonfs.oci.manifest import IMAGE, Descriptor, digest_of
 from axonfs.oci.place import version_of
 from axonfs.oci.referrers import (
     MANIFEST,
-    VERSION,
     listed,
     parse_artifact,
     render_artifact,
@@ -73,16 +72,18 @@ def test_a_malformed_artifact_is_refused(change: dict[str, Any]) -> None:
 
 def test_an_artifact_joins_what_others_have_listed() -> None:
     other = {"mediaType": IMAGE, "digest": f"sha256:{'c' * 64}", "size": 9, "artifactType": "sbom"}
-    before = json.dumps({"manifests": [other]}).encode()
+    before = json.dumps({"manifests": [other], "annotations": {"a": "b"}}, indent=1).encode()
     index = with_artifact(before, ARTIFACT, ())
     assert [one.digest for one in listed(index)] == [digest_of(ARTIFACT)]
     assert json.loads(index)["manifests"][0] == other
-    assert with_artifact(index, ARTIFACT, ()) == index
+    assert json.loads(index)["annotations"] == {"a": "b"}
+    reordered = {"manifests": json.loads(index)["manifests"][::-1]}
+    for same in (index, json.dumps(reordered).encode()):
+        assert with_artifact(same, ARTIFACT, [digest_of(ARTIFACT)]) == same
     newer = render_artifact(MODEL, [OWN], yanked=False)
     replaced = with_artifact(index, newer, [digest_of(ARTIFACT)])
     assert [one.digest for one in listed(replaced)] == [digest_of(newer)]
-    many = {"manifests": [{**other, "artifactType": VERSION}] * 65}
-    with pytest.raises(MalformedError, match="65 versions refer to the model"):
-        listed(json.dumps(many).encode())
     with pytest.raises(MalformedError, match="web page"):
         listed(b"<html>")
+    with pytest.raises(MalformedError, match="is not an index"):
+        with_artifact(ARTIFACT, newer, ())
