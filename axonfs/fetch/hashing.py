@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import trio
+from trio.lowlevel import RunVar
 
 from axonfs.errors import ShortageError, shortages
 from axonfs.formats.chunktable import ChunkTable, chunk_digest
@@ -26,13 +27,21 @@ from axonfs.store import DISK_FAULTS, StoredObject, read_all
 SMALLEST = 16 << 20
 # How often the hashing of an object begins while it comes, after what was hashed had changed.
 BEGINNINGS = 3
-# Of the threads that hash beside the transfers, half as many as processors.
-_LIMITER = trio.CapacityLimiter(max(len(os.sched_getaffinity(0)) // 2, 1))
+_limiter = RunVar[trio.CapacityLimiter]("hashers")
 
 
 def git_blob(size: int) -> Any:
     """The hash of a git blob of so many bytes, before the first of them."""
     return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+
+
+def _hashers() -> trio.CapacityLimiter:
+    """Limits the threads that hash beside the transfers to half as many as processors."""
+    try:
+        return _limiter.get()
+    except LookupError:
+        _limiter.set(trio.CapacityLimiter(max(len(os.sched_getaffinity(0)) // 2, 1)))
+        return _limiter.get()
 
 
 class Hashing:
@@ -85,7 +94,7 @@ class Hashing:
         try:
             # `finish` meets them again.
             with scope, suppress(ShortageError, *DISK_FAULTS), shortages():
-                await trio.to_thread.run_sync(advance, limiter=_LIMITER)
+                await trio.to_thread.run_sync(advance, limiter=_hashers())
         finally:
             self._stored.release()
             self._scope = None
