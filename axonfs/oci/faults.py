@@ -10,6 +10,7 @@ from axonfs.http_client.faults import fault
 from axonfs.names import plain
 
 MAX_TEXT = 200
+_NO_NAME = ("NAME_INVALID", "NAME_UNKNOWN", "TAG_INVALID")
 
 
 def said_of(body: bytes) -> str:
@@ -64,6 +65,12 @@ def _advice(status: int, *, transient: bool) -> str:
     if transient:
         return "try again later"
     return "check the URL; ?plain_http=no or yes says whether to use TLS"
+
+
+def names_nothing(answer: Answer, body: bytes) -> bool:
+    """Whether the answer says that the registry cannot have such a name. Some say so of the
+    directory above a repository."""
+    return answer.status == 400 and said_of(body).partition(":")[0] in _NO_NAME
 
 
 def without_layer(answer: Answer) -> VanishedError:

@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from axonfs.errors import AxonError, UsageError
+from axonfs.errors import AxonError, NotFoundError, UsageError
 from axonfs.http_client import Answer, Calls, Limits, Signed, Trust, split_url
 from axonfs.names import printable
 from axonfs.oci.credentials import Credentials, given_for
-from axonfs.oci.faults import refusal, without_layer
+from axonfs.oci.faults import names_nothing, refusal, without_layer
 from axonfs.oci.place import Place, is_local, place_of, repository_of
 from axonfs.oci.tokens import Host
 
@@ -107,6 +107,8 @@ class OciSigner:
                 raise host.denied(scope, answer, said)
             if answer.status == 404 and "/blobs/sha256:" in url:
                 raise without_layer(answer)
+            if names_nothing(answer, said):
+                raise answer.fault(NotFoundError, "the registry cannot have such a name")
             if answer.status in (400, 429):
                 raise refusal(answer, said, "a request")
         except AxonError:

@@ -510,6 +510,20 @@ async def test_a_name_that_no_registry_can_have_is_not_requested(
     assert not tiny.origin.requests
 
 
+async def test_a_name_that_the_registry_refuses_does_not_exist(
+    tiny: TinyOci, opened: Opened
+) -> None:
+    def refuse(exchange: Exchange) -> None:
+        status(400)(exchange)
+        exchange.body = b'{"errors": [{"code": "NAME_INVALID", "message": "no project"}]}'
+        exchange.headers["Content-Length"] = str(len(exchange.body))
+
+    tiny.fault = refuse
+    source = opened(url_of(tiny)).source
+    assert await source.alias(SPEC) is None
+    assert await source.versions(SPEC.model) is None
+
+
 async def test_a_repository_may_be_called_blobs(
     docker_registry: DockerRegistry, opened: Opened, docker: Path
 ) -> None:
