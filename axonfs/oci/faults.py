@@ -53,11 +53,15 @@ def refusal(answer: Answer, body: bytes, what: str) -> AxonError:
     text = f"the registry answered {answer.status} to {what}" + (f" ({said})" if said else "")
     transient = answer.status >= 500 or answer.status in (408, 429)
     error = answer.fault(UnavailableError, text, transient=transient)
-    error.hint = _advice(answer.status, transient=transient)
+    error.hint = _advice(answer.status, said.partition(":")[0], transient=transient)
     return error
 
 
-def _advice(status: int, *, transient: bool) -> str:
+def _advice(status: int, code: str, *, transient: bool) -> str:
+    if code == "NAME_UNKNOWN":
+        return "create the repository first; this registry does not do it on its own"
+    if code in ("BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN"):
+        return "publish again; the registry has removed a part of it"
     if status == 413:
         return "a proxy takes only smaller requests; in nginx: client_max_body_size 0"
     if status == 429:

@@ -17,6 +17,7 @@ from axonfs.names import parse_spec
 from axonfs.oci import credentials
 from axonfs.oci.challenge import Challenge, chosen
 from axonfs.oci.credentials import Credentials, credentials_of
+from axonfs.oci.faults import refusal
 from axonfs.oci.manifest import METADATA, Descriptor, Model, parse
 from axonfs.oci.packing import PackedFile, manifest_of
 from axonfs.oci.place import place_of, reference_of, repository_of
@@ -243,6 +244,16 @@ def test_a_model_is_not_uploaded_in_the_clear() -> None:
     begun = Answer("https://h/v2/a/blobs/uploads/", 202, {"location": "http://h/v2/up"})
     with pytest.raises(UnavailableError, match=r"not encrypted.*X-Forwarded-Proto"):
         _location(Said(begun, b""))
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"), [("NAME_UNKNOWN", "create the rep"), ("MANIFEST_BLOB_UNKNOWN", "again")]
+)
+def test_a_refusal_of_a_registry_says_what_to_do(code: str, advice: str) -> None:
+    said = json.dumps({"errors": [{"code": code, "message": "no"}]}).encode()
+    error = refusal(Answer("https://h/v2/a/blobs/uploads/", 404, {}), said, "an upload")
+    assert f"answered 404 to an upload ({code}: no)" in str(error)
+    assert advice in str(error.hint)
 
 
 def test_the_layouts_of_modelpack_kitops_and_oras() -> None:
