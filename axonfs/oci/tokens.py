@@ -231,8 +231,8 @@ class Host:
 
 
 def _repository(scope: str) -> str:
-    """The repository in `repository:NAME:pull`."""
-    return scope.partition(":")[2].rpartition(":")[0]
+    """The repository in `repository:NAME:pull`; of several scopes, the first one's."""
+    return scope.partition(" ")[0].partition(":")[2].rpartition(":")[0]
 
 
 def _asked(calls: Calls, realm: str, query: Mapping[str, str], own: Credentials | None) -> Said:
@@ -241,7 +241,9 @@ def _asked(calls: Calls, realm: str, query: Mapping[str, str], own: Credentials 
         body = urlencode({**form, "refresh_token": own.identity}).encode()
         kind = {"Content-Type": "application/x-www-form-urlencoded"}
         return calls.send("POST", split_url(realm), kind, body, limit=MAX_TOKEN)
-    joined = urlencode(query, quote_via=quote, safe=":/,")
+    # Several scopes are several parameters here, and one with spaces above.
+    items = {**query, "scope": query.get("scope", "").split()}
+    joined = urlencode(items, doseq=True, quote_via=quote, safe=":/,")
     url = f"{realm}{'&' if '?' in realm else '?'}{joined}"
     headers = {"Authorization": own.basic} if own else {}
     return calls.send("GET", split_url(url), headers, limit=MAX_TOKEN)

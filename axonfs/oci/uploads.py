@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from axonfs.errors import AxonError, UnavailableError
@@ -144,8 +145,14 @@ class Repository:
         """Take a blob from another repository of the same registry; return whether the registry
         did that. It may not know the blob there, or this user may not read it."""
         url = f"{self._root}/blobs/uploads/?mount=sha256:{digest}&from={repository}"
-        said = self._retried(lambda: self._ask("POST", url, _CREATED | _BEGUN, "a mount of a blob"))
-        return said.answer.status in _CREATED
+        scope, what = f"{self._scope} repository:{repository}:pull", "a mount of a blob"
+        ask = partial(self._ask, "POST", url, _CREATED | _BEGUN, what, scope=scope)
+        try:
+            return self._retried(ask).answer.status in _CREATED
+        except AxonError as exc:
+            if exc.transient:
+                raise
+            return False
 
     def put_blob(self, digest: str, size: int, file: int, sent: Sent) -> None:
         """Store the bytes of the open file `file`.
@@ -262,16 +269,17 @@ class Repository:
         what: str,
         headers: Mapping[str, str] | None = None,
         content: Part | bytes = b"",
+        scope: str = "",
     ) -> Said:
         """The answer to one request, with the log-in that the registry asks for.
 
         Raises:
             AxonError: the answer's status is not `expected`.
         """
-        target = target_of(url)
+        target, scope = target_of(url), scope or self._scope
         ours = target.origin == split_url(self._root).origin
         for _ in range(TRIES):
-            used = self._host.authorization(self._scope) if ours else None
+            used = self._host.authorization(scope) if ours else None
             sent = {**(headers or {}), **({"Authorization": used} if used else {})}
             body = content if isinstance(content, bytes) else content.pieces()
             said = self._calls.send(method, target, sent, body, len(content))
@@ -279,11 +287,11 @@ class Repository:
             if answer.status in expected:
                 return said
             if answer.status == 403 and ours:
-                raise self._host.denied(self._scope, answer, said.body)
+                raise self._host.denied(scope, answer, said.body)
             if answer.status != 401 or not ours:
                 raise refusal(answer, said.body, what)
-            self._host.refused(self._scope, used, answer, said.body)
-        raise self._host.denied(self._scope, answer, said.body)
+            self._host.refused(scope, used, answer, said.body)
+        raise self._host.denied(scope, answer, said.body)
 
 
 def _location(said: Said, before: str = "") -> str:

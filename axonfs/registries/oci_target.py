@@ -263,7 +263,7 @@ class _Put:
     def _bring(self, entry: FileEntry, work: Transfer) -> None:
         """Read a file, compare it, and send it, unless the registry takes its own."""
         load = self._load
-        if self._beside and self._to.mount(entry.digest, self._beside):
+        if self._mounted(entry.digest):
             work.moved(entry.size)
             return
         with naming(path=entry.path), spool() as fd:
@@ -273,10 +273,22 @@ class _Put:
 
     def _put_table(self, entry: FileEntry) -> None:
         layer = _table(entry)
-        if layer and not self._to.has_blob(layer.digest, layer.size):
+        if layer and not self._has(layer):
             table = self._load.origin.table(self._load.base, entry)
             assert table is not None  # the manifest names one
             self._to.put_bytes(layer.digest, table.encode())
+
+    def _has(self, table: Descriptor) -> bool:
+        return self._to.has_blob(table.digest, table.size) or self._mounted(table.digest)
+
+    def _mounted(self, digest: str) -> bool:
+        """Whether the registry took a blob from the other repository. Where it does not take one,
+        it is not asked for the next."""
+        beside = self._beside
+        if taken := bool(beside) and self._to.mount(digest, beside):
+            return taken
+        self._beside = ""
+        return False
 
     def _put_document(self, digest: str, body: bytes) -> None:
         if not self._to.has_blob(digest, len(body)):

@@ -337,6 +337,38 @@ def test_from_one_oci_registry_to_another(
     assert len(line.writes) == 3, "a registry takes two blobs from itself, and the manifest"
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_registry_with_tokens_takes_blobs_from_itself(
+    registry: Path,
+    tmp_path: Path,
+    docker_registry: DockerRegistry,
+    line: Line,
+    oci: str,
+    prefix: str,
+    allowed: bool,
+) -> None:
+    """Such a registry wants a token for both repositories; without one the files travel."""
+    copied(f"file://{registry}", f"{oci}/a", OLD)
+    with TinyOci(tmp_path) as tokens:
+        challenge = f'Bearer realm="{tokens.origin.url}token",service="s"'
+
+        def wanted(said: Said) -> Said:
+            url = said.answer.url
+            if "mount=" in url and not (allowed and tokens.queries):
+                return Said(Answer(url, 401, {"www-authenticate": challenge}), b"")
+            return said
+
+        line.answered = wanted
+        line.writes.clear()
+        copied(f"{oci}/a", f"{oci}/b", OLD)
+        names = [f"{prefix}/b/nlp/tiny:pull,push", f"{prefix}/a/nlp/tiny:pull"]
+        assert tokens.queries[0]["scope"] == [f"repository:{name}" for name in names]
+    raw = get(docker_registry, f"{prefix}/b/nlp/tiny/manifests/1.0.0")
+    sent = {write.rpartition("digest=")[2] for write in line.writes}
+    layers = {layer["digest"] for layer in json.loads(raw)["layers"]}
+    assert layers & sent == (set() if allowed else layers)
+
+
 def test_a_strangers_model_becomes_a_version(
     run: Run,
     tmp_path: Path,
