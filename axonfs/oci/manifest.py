@@ -132,6 +132,12 @@ def kind_of(raw: bytes) -> str:
     return kind if isinstance(kind, str) else INDEX if "manifests" in root else IMAGE
 
 
+def is_alone(raw: bytes) -> bool:
+    """Whether it is no index that names other manifests beside the model's."""
+    items = document(raw).get("manifests")
+    return not isinstance(items, list) or len(items) < 2
+
+
 def _layers(items: Sequence[object], config: Descriptor) -> tuple[Layer, ...]:
     blobs = [descriptor(item, f"layer {number}") for number, item in enumerate(items, 1)]
     paths = [blob.annotations.get(FILEPATH) or blob.annotations.get(TITLE, "") for blob in blobs]

@@ -13,6 +13,7 @@ from functools import partial
 from axonfs.errors import AxonError, UsageError, naming
 from axonfs.formats.manifest import ChunkRef, FileEntry
 from axonfs.names import LATEST, Spec
+from axonfs.publish.metadata import Description
 from axonfs.publish.publisher import described, digests, refuse_changes, render
 from axonfs.publish.registry import Registry
 from axonfs.registries.copy import Copied, Progress
@@ -54,7 +55,8 @@ class Adoption:
         """The files of the layers.
 
         Raises:
-            AxonError: one is an archive.
+            AxonError: one is an archive, or there are none.
+            MalformedError: no version may have these files.
             UsageError: the tag cannot be a version.
         """
         model = self._origin.found.model
@@ -66,13 +68,18 @@ class Adoption:
             what = "its only tag is latest, which is no version"
             hint = "give the model another tag in the OCI registry"
             raise UsageError(what, source=self._origin.name, hint=hint)
+        if not model.layers:
+            raise AxonError("the model has no files", source=self._origin.name)
         found = {
             layer.path: FileEntry(
                 layer.path, layer.blob.size, layer.blob.digest, executable=layer.executable
             )
             for layer in model.layers
         }
-        return [found[path] for path in sorted(found)]
+        files = [found[path] for path in sorted(found)]
+        with naming(source=self._origin.name):
+            render(self._spec, tuple(files), Description())  # refuses what no version may have
+        return files
 
     def _has(self, entry: FileEntry) -> bool:
         """Whether the target has the object and a chunk table of it."""

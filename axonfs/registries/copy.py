@@ -39,7 +39,7 @@ from axonfs.registries.reader import Listed, Origin, Reader
 from axonfs.registries.transfer import Transfer
 from axonfs.versions import Wanted
 
-# After these the next version would fail, too.
+# After these the next version would fail, too,
 ENDS = (
     AccessDeniedError,
     BusyError,
@@ -49,7 +49,8 @@ ENDS = (
     UnavailableError,
     UnsupportedError,
 )
-
+# unless a server answers so, which refuses one document or object.
+REFUSED = frozenset({400, 404, 409, 413, 415, 422})
 
 LISTS_SECONDS = 5.0
 
@@ -135,9 +136,9 @@ def each(
         try:
             with naming(spec=str(spec)):
                 copied(one(spec))
-        except ENDS:
-            raise
         except AxonError as exc:
+            if isinstance(exc, ENDS) and exc.status not in REFUSED:
+                raise
             failed(exc)
 
 

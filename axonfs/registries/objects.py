@@ -111,9 +111,17 @@ def _spool(storage: Storage) -> Iterator[int]:
 
 @contextlib.contextmanager
 def spool() -> Iterator[int]:
-    """A temporary file for one object."""
-    with tempfile.TemporaryFile(prefix="axonfs-", dir=_spools()) as file:
-        yield file.fileno()
+    """A temporary file for one object.
+
+    Raises:
+        AxonError: it cannot be made.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            made = stack.enter_context(tempfile.TemporaryFile(prefix="axonfs-", dir=_spools()))
+        except OSError as exc:
+            raise _unkept(exc) from exc
+        yield made.fileno()
 
 
 def _spools() -> str:
@@ -130,6 +138,9 @@ def write_spool(fd: int, piece: memoryview) -> None:
         while piece:
             piece = piece[os.write(fd, piece) :]
     except OSError as exc:
-        what = f"the object cannot be kept in {_spools()} on its way: {exc.strerror}"
-        hint = "set TMPDIR to a directory with room for the largest file"
-        raise AxonError(what, hint=hint) from exc
+        raise _unkept(exc) from exc
+
+
+def _unkept(exc: OSError) -> AxonError:
+    what = f"the object cannot be kept in {_spools()} on its way: {exc.strerror}"
+    return AxonError(what, hint="set TMPDIR to a directory with room for the largest file")

@@ -11,14 +11,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from axonfs.errors import AxonError, ChangedError, MalformedError, UnavailableError, naming
+from axonfs.errors import (
+    AxonError,
+    ChangedError,
+    MalformedError,
+    UnavailableError,
+    UnsupportedError,
+    naming,
+)
 from axonfs.formats.chunktable import table_bytes
 from axonfs.formats.manifest import FileEntry, Manifest
 from axonfs.http_client import Calls
 from axonfs.names import Spec, printable
 from axonfs.oci import Reference
 from axonfs.oci.config import About
-from axonfs.oci.manifest import Descriptor, digest_of, kind_of
+from axonfs.oci.manifest import Descriptor, digest_of, is_alone, kind_of
 from axonfs.oci.packing import PackedFile, packed, same_files
 from axonfs.oci.referrers import (
     MANIFEST,
@@ -48,6 +55,9 @@ _NO_ARTIFACTS = (
     "it seems to take no artifacts, so the version's manifest has no place there;"
     " axonfs publish DIR --to oci://HOST/REPOSITORY:TAG stores the files alone"
 )
+
+
+_NEVER = "a published version never changes; remove the tag there first if it is wrong"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +118,17 @@ def _about(manifest: Manifest) -> About:
 
 
 def load_from(origin: OciOrigin) -> Load:
-    """The model in another OCI registry; its manifest stays as it is."""
+    """The model in another OCI registry; its manifest stays as it is. Of an index with attestations
+    only the model is copied."""
     found, version = origin.found, origin.found.version
+    raw = found.raw if is_alone(found.raw) else found.image
     layers = [FileEntry(one.path, one.blob.size, one.blob.digest) for one in found.model.layers]
     config = found.model.config
     entries = [FileEntry("the config", config.size, config.digest), *layers]
     if version:  # its files are those of the layers, with chunk tables
         entries += version.manifest.files
     spec = version.manifest.spec if version else origin.spec
-    return Load(origin, spec, found.raw, found.image, found.base, tuple(entries), version)
+    return Load(origin, spec, raw, found.image, found.base, tuple(entries), version)
 
 
 class OciTarget:
@@ -165,17 +177,16 @@ def _compared(load: Load, earlier: Tagged) -> Load:
     Raises:
         ChangedError: it names something else.
     """
-    hint = "a published version never changes; remove the tag there first if it is wrong"
     if load.packed:
         if changed := same_files(earlier.model, load.packed):
             what = f"the tag names other files ('{printable(changed)}' differs)"
-            raise ChangedError(what, hint=hint)
+            raise ChangedError(what, hint=_NEVER)
     elif load.raw != earlier.raw:
-        raise ChangedError("the tag names another manifest", hint=hint)
+        raise ChangedError("the tag names another manifest", hint=_NEVER)
     ours, theirs = load.version, earlier.version
     if ours and theirs and ours.manifest.digest != theirs.manifest.digest:
         what = "this version is there with another manifest"
-        raise ChangedError(what, hint=hint)
+        raise ChangedError(what, hint=_NEVER)
     return replace(load, raw=earlier.raw, image=earlier.image)
 
 
@@ -303,7 +314,7 @@ class _Put:
                 return
         except UnavailableError as exc:
             if exc.status in _REFUSED:
-                exc.hint = _NO_ARTIFACTS
+                raise UnsupportedError(exc.what, source=exc.source, hint=_NO_ARTIFACTS) from exc
             raise
         self._list(tag_of(artifact.subject), artifact)
 
@@ -332,4 +343,7 @@ class _Put:
             self._put_document(digest_of(load.config), load.config)
         if load.image != load.raw:
             self._to.put_manifest(f"sha256:{digest_of(load.image)}", load.image)
+        # OCI has no conditional writes, and the files may have taken hours.
+        if self._to.manifest(tag) not in (None, load.raw):
+            raise ChangedError("somebody else has made the tag meanwhile", hint=_NEVER)
         self._to.put_manifest(tag, load.raw)

@@ -209,6 +209,36 @@ def test_a_registry_that_lists_referrers_gets_no_tag_for_them(
     assert tags(docker_registry, f"{prefix}/nlp/tiny") == {"1.0.0"}
 
 
+def test_what_a_registry_refuses_of_one_version_does_not_stop_the_others(
+    run: Run, registry: Path, docker_registry: DockerRegistry, line: Line, oci: str
+) -> None:
+    def refused(said: Said) -> Said:
+        url = said.answer.url
+        return Said(Answer(url, 413, {}), b"") if url.endswith("nlp/tiny/manifests/1.0.0") else said
+
+    line.answered = refused
+    done = run("registry", "copy", registry, oci)
+    assert (done.code, done.out[:18]) == (1, "2 versions copied;")
+    assert f"{OLD}: the registry answered 413 to the manifest" in done.err
+
+
+def test_a_tag_that_somebody_makes_meanwhile_stays(
+    run: Run, registry: Path, docker_registry: DockerRegistry, line: Line, oci: str, prefix: str
+) -> None:
+    repository = f"{prefix}/nlp/tiny"
+
+    def pushed(said: Said) -> Said:
+        line.answered = lambda said: said
+        docker_registry.push(repository, "1.0.0", Packed().add("x", b"theirs"))
+        return said
+
+    line.answered = pushed
+    done = run("registry", "copy", registry, oci, OLD)
+    assert (done.code, "somebody else has made the tag meanwhile" in done.err) == (1, True)
+    raw = get(docker_registry, f"{repository}/manifests/1.0.0")
+    assert len(json.loads(raw)["layers"]) == 1
+
+
 def test_a_registry_without_artifacts_gets_no_part_of_a_version(
     run: Run, registry: Path, docker_registry: DockerRegistry, line: Line, oci: str, prefix: str
 ) -> None:
@@ -217,9 +247,10 @@ def test_a_registry_without_artifacts_gets_no_part_of_a_version(
         return Said(Answer(url, 400, {}), b"") if "/manifests/sha256:" in url else said
 
     line.answered = without_artifacts
-    done = run("registry", "copy", registry, oci, OLD)
+    done = run("registry", "copy", registry, oci, OLD, NEW)
     assert done.code == 1
     assert f"{OLD}: the registry answered 400 to the manifest (from http://" in done.err
+    assert NEW not in done.err, "no other version would be taken"
     assert "it seems to take no artifacts" in done.err
     with pytest.raises(Exception, match="404"):
         get(docker_registry, f"{prefix}/nlp/tiny/manifests/1.0.0")
@@ -319,19 +350,24 @@ def test_from_one_oci_registry_to_another(
     listed = [{"mediaType": IMAGE, "digest": digest, "size": size}]
     index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": listed}
     server.push_manifest(strange, "index", index)
+    note = {"annotations": {"vnd.docker.reference.type": "attestation-manifest"}}
+    listed.append({**listed[0], "digest": server.push(strange, "note", Packed()), **note})
+    listed[1]["size"] = len(get(server, f"{strange}/manifests/note"))
+    server.push_manifest(strange, "attested", index)
     other = f"{oci}/b".replace("127.0.0.1", "localhost")
     done = run("registry", "copy", f"{oci}/a", other)
     assert (done.code, done.err) == (0, "")
-    assert done.out.startswith("4 versions copied;")
+    assert done.out.startswith("6 versions copied;")
     for name in ("nlp/tiny", "nlp/strange"):
         names = tags(server, f"{prefix}/a/{name}")
         assert tags(server, f"{prefix}/b/{name}") == names
         for tag in names:
             there = get(server, f"{prefix}/b/{name}/manifests/{tag}")
-            assert there == get(server, f"{prefix}/a/{name}/manifests/{tag}")
+            named = digest if tag == "attested" else tag
+            assert there == get(server, f"{prefix}/a/{name}/manifests/{named}")
     assert run("registry", "copy", f"{oci}/b", tmp_path / "back", OLD).code == 0
     assert of_old(files(tmp_path / "back")) == of_old(files(registry))
-    assert run("registry", "copy", f"{oci}/a", other).out.startswith("0 versions copied, 4")
+    assert run("registry", "copy", f"{oci}/a", other).out.startswith("0 versions copied, 6")
     line.writes.clear()
     assert run("registry", "copy", f"{oci}/a", f"{oci}/c", "nlp/strange@2.0").code == 0
     assert len(line.writes) == 3, "a registry takes two blobs from itself, and the manifest"
@@ -385,6 +421,7 @@ def test_a_strangers_model_becomes_a_version(
     docker_registry.push(f"{prefix}/nlp/strange", "1.0", model)
     docker_registry.push(f"{prefix}/nlp/strange", "latest", model)
     docker_registry.push(f"{prefix}/nlp/packed", "1.0", Packed().add("d", b"x", TAR))
+    docker_registry.push(f"{prefix}/nlp/empty", "1.0", Packed())
     docker_registry.push(f"{prefix}/nlp/newest", "latest", Packed().add("d", b"x"))
     docker_registry.push(f"{prefix}/single", "1.0", Packed().add("d", b"x"))
     done = run("registry", "copy", oci, tmp_path / "one")
@@ -392,6 +429,7 @@ def test_a_strangers_model_becomes_a_version(
     assert done.out == "1 version copied; 2 objects, 2.0 MiB new\n"
     assert "nlp/packed@1.0: the model has layers that are archives" in done.err
     assert "axonfs publish" in done.err
+    assert "nlp/empty@1.0: the model has no files" in done.err
     assert "nlp/newest@latest: its only tag is latest" in done.err
     assert f"left out: {prefix}/single (not NAMESPACE/NAME below {oci})" in caplog.text
     spec = parse_spec("nlp/strange@1.0")
@@ -442,7 +480,13 @@ def test_a_manifest_of_other_files_is_refused(
 
 
 def test_what_cannot_be_copied(
-    run: Run, registry: Path, tmp_path: Path, docker_registry: DockerRegistry, oci: str, prefix: str
+    run: Run,
+    registry: Path,
+    tmp_path: Path,
+    docker_registry: DockerRegistry,
+    oci: str,
+    prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     other = tmp_path / "other"
     publish(make_model(tmp_path / "x", {"x": 5}), parse_spec(OLD), other)
@@ -460,3 +504,7 @@ def test_what_cannot_be_copied(
     lacks = run("registry", "copy", oci, tmp_path / "back", "nlp/tiny@9.0")
     assert "nlp/tiny@9.0: the registry does not have this version" in lacks.err
     assert run("registry", "stats", oci).code == 2
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    nowhere = run("registry", "copy", registry, oci, NEW, OTHER)
+    assert nowhere.out == "0 versions copied; 0 objects, 0 B new\n"
+    assert nowhere.err.count("the object cannot be kept in /nowhere on its way") == 2
