@@ -12,7 +12,9 @@ from contextlib import suppress
 from urllib.parse import urljoin
 
 # The lines of these fields form one list, in order. Of any other field only the first line counts.
-_LISTS = frozenset({"connection", "content-encoding", "link", "transfer-encoding"})
+_LISTS = frozenset(
+    {"connection", "content-encoding", "link", "transfer-encoding", "www-authenticate"}
+)
 _URLS = frozenset({"location", "link"})
 _PARAMETER = re.compile(r'\s*;\s*(?:([^\s=;,"]+)\s*(?:=\s*("(?:[^"\\]|\\.)*"|[^\s;,"]*))?)?', re.S)
 _TARGET = re.compile(r"[\s,]*<([^<>]*)>")

@@ -13,6 +13,7 @@ import pytest
 
 from axonfs.errors import MalformedError, UnavailableError, UsageError
 from axonfs.http_client import Answer, Said, Trust
+from axonfs.http_client.fields import fields
 from axonfs.names import parse_spec
 from axonfs.oci import credentials
 from axonfs.oci.challenge import Challenge, chosen
@@ -122,6 +123,9 @@ def test_a_bearer_challenge_is_preferred() -> None:
         "bearer", {"realm": "https://a/t", "service": 's"q', "scope": "r:a,b:pull"}
     )
     assert chosen('Basic realm="x"') == Challenge("basic", {"realm": "x"})
+    lines = ("Negotiate", 'Basic realm="x"', 'Bearer realm="https://a/t"')
+    sent = fields((b"WWW-Authenticate", line.encode()) for line in lines)
+    assert chosen(sent["www-authenticate"]) == Challenge("bearer", {"realm": "https://a/t"})
     assert chosen("Negotiate") is None
     assert chosen(None) is None
     assert chosen("Bearer") is None
