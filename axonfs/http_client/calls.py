@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple, Self
 
 import httpcore
@@ -83,12 +84,15 @@ class Calls:
         content: bytes | Iterator[bytes] = b"",
         length: int | None = None,
         limit: int = MAX_ANSWER,
+        *,
+        wait: float | None = None,
     ) -> Said:
         """The answer to one request, whatever its status is.
 
         Args:
             length: of `content`, if that is no bytes.
             limit: the maximum size of the answer's body.
+            wait: seconds from one byte to the next, if the server may take longer than usual.
 
         Raises:
             AxonError: there is no answer; `transient` says whether to try again.
@@ -99,7 +103,9 @@ class Calls:
         if method not in ("GET", "HEAD"):
             count = len(content) if isinstance(content, bytes) else length
             sent["Content-Length"] = str(count)
-        limits = self._limits
+        limits = (
+            self._limits if wait is None else replace(self._limits, first_byte=wait, stall=wait)
+        )
         parts = request(
             url,
             sent,

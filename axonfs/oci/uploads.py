@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 PIECE = 64 << 20  # of a large blob, in one request
 BUFFER = 1 << 20
+SLOWEST = 32 << 20  # bytes that a registry handles in a second when it ends an upload
 ATTEMPTS = 5
 TRIES = 3  # of one request, with other log-ins
 BEGINNINGS = 10  # of the upload of one blob, which a registry may end
@@ -172,7 +173,8 @@ class Repository:
     def _put_whole(self, digest: str, content: Part | bytes) -> None:
         url = _with_digest(self._began().url, digest)
         try:
-            self._ask("PUT", url, _CREATED, "a blob", _OCTETS, content)
+            wait = self._wait(len(content))
+            self._ask("PUT", url, _CREATED, "a blob", _OCTETS, content, wait=wait)
         except AxonError:
             if isinstance(content, Part):
                 content.take_back()
@@ -188,11 +190,17 @@ class Repository:
             unfinished.forget()  # if the registry refuses it, all of it has to be sent again
         url = _with_digest(upload.url, digest)
         try:
-            self._retried(lambda: self._ask("PUT", url, _CREATED, "the end of a blob", _OCTETS))
+            wait, what = self._wait(size), "the end of a blob"
+            self._retried(lambda: self._ask("PUT", url, _CREATED, what, _OCTETS, wait=wait))
         except AxonError as exc:
             # The answer to an earlier attempt may have been lost.
             if exc.status not in _LOST or not self.has_blob(digest, size):
                 raise
+
+    def _wait(self, size: int) -> float:
+        """How long the end of an upload may take: the registry may read all of it again, or copy it
+        within its storage."""
+        return self._limits.stall + size / SLOWEST
 
     def _continued(self, url: str | None, size: int) -> _Upload | None:
         """The upload of an earlier publisher; None if it has to begin anew."""
@@ -270,6 +278,7 @@ class Repository:
         headers: Mapping[str, str] | None = None,
         content: Part | bytes = b"",
         scope: str = "",
+        wait: float | None = None,
     ) -> Said:
         """The answer to one request, with the log-in that the registry asks for.
 
@@ -282,7 +291,7 @@ class Repository:
             used = self._host.authorization(scope) if ours else None
             sent = {**(headers or {}), **({"Authorization": used} if used else {})}
             body = content if isinstance(content, bytes) else content.pieces()
-            said = self._calls.send(method, target, sent, body, len(content))
+            said = self._calls.send(method, target, sent, body, len(content), wait=wait)
             answer = said.answer
             if answer.status in expected:
                 return said

@@ -13,7 +13,7 @@ from axonfs.http_client import Calls, Trust, split_url
 from axonfs.http_client.urls import Url
 from tests.integration.http_client.conftest import DATA, FAST
 from tests.support import faulty
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty import Exchange, FaultyOrigin
 from tests.support.wiring import Authority
 
 
@@ -34,6 +34,16 @@ def test_the_answer_is_returned_whatever_its_status_is(calls: Calls, origin: Fau
     assert (refused.status, refused.headers["www-authenticate"]) == (401, "Basic")
     assert (redirected.status, redirected.headers["location"]) == (302, "/elsewhere")
     assert len(origin.requests) == 3
+
+
+def test_a_request_may_wait_longer_than_usual(calls: Calls, origin: FaultyOrigin) -> None:
+    def late(exchange: Exchange) -> None:
+        exchange.hang(2 * FAST.stall)
+
+    origin.always(late)
+    with pytest.raises(DeadlineError):
+        calls.send("GET", url_of(origin))
+    assert calls.send("GET", url_of(origin), wait=20 * FAST.stall).body == DATA
 
 
 def test_the_end_of_a_client_closes_its_connections(
