@@ -26,6 +26,7 @@ from axonfs.errors import (
     NotFoundError,
     UnavailableError,
     UsageError,
+    VanishedError,
     naming,
 )
 from axonfs.formats import leftout
@@ -231,11 +232,20 @@ class OciRegistry:
             model = await self._model(repository, digest)
             if model is None:
                 return None
-            told = about(await self._proven.config(repository, model), model.annotations)
+            told = about(await self._config(repository, model), model.annotations)
             base = f"{self._named(repository)}@sha256:{digest}/"
             manifest = await self._snapshot(spec, model, told, base)
         leftout.warn(spec, manifest.left_out)
         return manifest, base
+
+    async def _config(self, repository: str, model: Model) -> bytes:
+        """The bytes of a model's config; empty if the registry lacks it, as the files do not need
+        it."""
+        try:
+            return await self._proven.config(repository, model)
+        except VanishedError as exc:
+            log.info("a model has no config: %s", exc)
+            return b""
 
     async def _snapshot(self, spec: Spec, model: Model, told: About, base: str) -> Manifest:
         left = threading.Event()

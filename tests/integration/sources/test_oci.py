@@ -628,6 +628,15 @@ async def test_the_config_of_a_model_says_what_it_is(
     assert made.created == 1767323045.0
 
 
+async def test_a_model_is_served_without_its_config(
+    tiny: TinyOci, opened: Opened, tmp_path: Path
+) -> None:
+    packed = model()
+    (tmp_path / "site/v2" / REPOSITORY / "blobs" / sha256(packed.config)).unlink()
+    reader = opened(url_of(tiny))
+    assert reader.read(await reader.location(), 0, 50) == BODY[:50]
+
+
 async def test_two_registries_with_one_alias_are_refused(opened: Opened, tiny: TinyOci) -> None:
     urls = ["oci://a.example.com?alias=x", "oci://b.example.com?alias=x"]
     with pytest.raises(UsageError, match=r"would both be oci/x.*alias=NAME"):
