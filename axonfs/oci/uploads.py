@@ -187,10 +187,18 @@ class Repository:
             while upload.at < size:
                 unfinished.keep(upload.url)
                 self._retried(lambda: self._put_piece(upload, size, file, sent))
-            unfinished.forget()  # if the registry refuses it, all of it has to be sent again
-        url = _with_digest(upload.url, digest)
+            unfinished.keep(upload.url)
+            try:
+                self._end(upload.url, digest, size)
+            except AxonError as exc:
+                if not exc.transient:  # all of it has to be sent again
+                    unfinished.forget()
+                raise
+            unfinished.forget()
+
+    def _end(self, url: str, digest: str, size: int) -> None:
+        url, wait, what = _with_digest(url, digest), self._wait(size), "the end of a blob"
         try:
-            wait, what = self._wait(size), "the end of a blob"
             self._retried(lambda: self._ask("PUT", url, _CREATED, what, _OCTETS, wait=wait))
         except AxonError as exc:
             # The answer to an earlier attempt may have been lost.

@@ -134,6 +134,7 @@ class Line:
         self.answers: dict[str, int] = {}  # the status of the next answer, by method
         self.location = ""  # in these answers
         self.ends: list[float] = []  # how long the publisher waits for the end of each upload
+        self.stop_at_end = False
         self.lost = False  # the answer to the next PUT without a body does not arrive
         real = Calls.send
 
@@ -146,9 +147,11 @@ class Line:
             if status := self.answers.pop(method, 0):
                 headers = {"location": self.location} if self.location else {}
                 return Said(Answer(str(url), status, headers), b"")
-            said = real(calls, method, url, *more, **named)
             if method == "PUT" and more[1] == b"":
                 self.ends.append(named["wait"])
+                if self.stop_at_end:
+                    raise KeyboardInterrupt
+            said = real(calls, method, url, *more, **named)
             if self.lost and method == "PUT" and more[1] == b"":
                 self.lost = False
                 raise network_fault(ConnectionResetError("reset"), str(url))
@@ -187,6 +190,20 @@ def test_a_large_file_goes_in_pieces_and_continues_where_it_was_interrupted(
         == (large / "model.safetensors").read_bytes()
     )
     assert not list((Path(os.environ["XDG_CACHE_HOME"]) / "axonfs/uploads").iterdir())
+
+
+def test_an_upload_that_is_interrupted_at_its_end_is_not_sent_again(
+    docker_registry: DockerRegistry, large: Path, line: Line
+) -> None:
+    line.stop_at_end = True
+    with pytest.raises(KeyboardInterrupt):
+        push(large, docker_registry, "team/end:1.0")
+    line.stop_at_end = False
+    line.sent.clear()
+    push(large, docker_registry, "team/end:1.0")
+    assert line.count("PATCH") == 0
+    files = pulled(docker_registry, "team/end", "1.0")[1]
+    assert files["model.safetensors"] == (large / "model.safetensors").read_bytes()
 
 
 def test_an_upload_that_is_interrupted_within_a_piece_is_completed(
