@@ -110,7 +110,7 @@ def set_default(url: str, with_token: bool, unverified: bool | None) -> None:
 def _edit(url: str, with_token: bool, unverified: bool | None, *, first: bool) -> None:
     (url,) = convert("registries", [url], "the command line")
     # Read the token before the file is locked: the user may need time to type it.
-    token = _read_token() if with_token else None
+    token = _read_token(url) if with_token else None
     with edit_config() as document:
         known = _known(document)
         others = [other for other in known if other != url or not first]
@@ -141,16 +141,19 @@ def _known(document: dict[str, Any]) -> list[str]:
     return list(convert("registries", document.get("registries") or [], "the config file"))
 
 
-def _read_token() -> str:
+def _read_token(url: str) -> str:
     text = (
         prompted(lambda: click.prompt("token", hide_input=True, err=True))
         if sys.stdin.isatty()
         else sys.stdin.readline()
     )
     try:
-        return parse_token(text)
+        found = parse_token(text)
     except ValueError as exc:
         raise UsageError(f"the token from standard input {exc}") from exc
+    if url.startswith("oci:") and ":" not in found.strip(":"):
+        raise UsageError("the log-in of an OCI registry needs a user", hint="write USER:PASSWORD")
+    return found
 
 
 def _warn_if_hidden() -> None:

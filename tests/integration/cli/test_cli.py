@@ -194,6 +194,14 @@ def test_a_token_is_sent_and_never_shown(
     assert "s3cret" not in config.read_text() + tokens.read_text()
 
 
+def test_a_token_for_an_oci_registry_has_a_user(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, code in (("s3cret", 2), ("me:", 2), (":s3cret", 2), ("me:s3cret", 0)):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(f"{text}\n"))
+        added = run("registry", "add", "oci://one.example.org", "--with-token")
+        assert (added.code, "write USER:PASSWORD" in added.err) == (code, code != 0)
+        assert "s3cret" not in added.out + added.err
+
+
 def test_who_gives_a_token_to_a_registry_without_tls_is_told(
     run: Run, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,7 +212,7 @@ def test_who_gives_a_token_to_a_registry_without_tls_is_told(
         ("oci://two.example.org", False),
         (registry.url, False),
     ):
-        monkeypatch.setattr(sys, "stdin", io.StringIO("s3cret-token\n"))
+        monkeypatch.setattr(sys, "stdin", io.StringIO("me:s3cret-token\n"))
         added = run("registry", "add", url, "--with-token")
         assert (added.code, "over plain HTTP, where others can read it" in added.err) == (0, told)
     monkeypatch.setenv("AXONFS_DEADLINE", "1")
