@@ -96,8 +96,17 @@ def manifest_of(config: Descriptor, files: Sequence[PackedFile], created: float)
 
 def same_files(model: Model, files: Sequence[PackedFile]) -> str | None:
     """The path of a file that differs; None if the model has exactly these files."""
-    theirs = {layer.path: _kind(layer) for layer in model.layers}
-    ours: dict[str, object] = {file.path: (file.digest, file.executable) for file in files}
+    ours = {file.path: (file.digest, file.executable) for file in files}
+    return _difference({layer.path: _kind(layer) for layer in model.layers}, ours)
+
+
+def same_sizes(model: Model, sizes: Mapping[str, int]) -> str | None:
+    """The path of a file that has another size; None if the model may have these files."""
+    theirs = {layer.path: layer.blob.size for layer in model.layers if layer.packing == "raw"}
+    return _difference(theirs, sizes)
+
+
+def _difference(theirs: Mapping[str, object], ours: Mapping[str, object]) -> str | None:
     changed = [path for path in theirs.keys() | ours.keys() if theirs.get(path) != ours.get(path)]
     return min(changed, default=None)
 

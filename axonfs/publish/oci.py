@@ -21,7 +21,7 @@ from axonfs.oci import Reference
 from axonfs.oci.config import About
 from axonfs.oci.credentials import given_for
 from axonfs.oci.manifest import Model, digest_of, parse
-from axonfs.oci.packing import PackedFile, packed, same_files
+from axonfs.oci.packing import PackedFile, packed, same_files, same_sizes
 from axonfs.oci.tokens import Host
 from axonfs.oci.uploads import Repository
 from axonfs.publish.copying import BUFFER_BYTES, Sent, opened
@@ -90,15 +90,16 @@ def publish_oci(
     given = {"description": description, "license": license, "framework": framework}
     with _target(reference, tokens or {}, ca_bundle) as target:
         before = _tagged(target, reference.tag)
+        if before and not move:  # before anything is sent
+            _refuse(same_sizes(before.model, {file.path: file.size for file in found.files}))
         stored = _stored(target, found, progress)
         files = [item.file for item in stored]
+        before = _tagged(target, reference.tag)  # another publisher may have been faster
         changed = same_files(before.model, files) if before else None
+        if before and not move:
+            _refuse(changed)
         if before and changed is None:
             digest, sent = before.digest, 0
-        elif before and not move:
-            what = f"the tag names other files ('{printable(str(changed))}' differs)"
-            hint = "choose another tag, or let this one move: --move-tag"
-            raise AxonError(what, hint=hint)
         else:
             digest, sent = _enter(target, reference, files, _described(stored, given))
     return Pushed(
@@ -110,6 +111,16 @@ def publish_oci(
         before is not None and changed is None,
         tuple(found.left_out),
     )
+
+
+def _refuse(changed: str | None) -> None:
+    """
+    Raises:
+        AxonError: a file differs from the tag's.
+    """
+    if changed is not None:
+        what = f"the tag names other files ('{printable(changed)}' differs)"
+        raise AxonError(what, hint="choose another tag, or let this one move: --move-tag")
 
 
 @contextlib.contextmanager

@@ -279,6 +279,26 @@ def test_two_publishers_of_one_file_send_it_in_two_uploads(
     assert files["model.safetensors"] == (large / "model.safetensors").read_bytes()
 
 
+def test_a_tag_that_names_other_files_is_refused_before_a_file_is_sent(
+    docker_registry: DockerRegistry, large: Path, line: Line
+) -> None:
+    push(large, docker_registry, "team/early:1.0")
+    (large / "new.bin").write_bytes(bytes(KIB))
+    line.sent.clear()
+    with pytest.raises(AxonError, match=r"'new\.bin' differs.*--move-tag"):
+        push(large, docker_registry, "team/early:1.0")
+    assert [method for method, _ in line.sent] == ["GET"]
+
+
+def test_a_tag_that_another_publisher_made_meanwhile_stays(
+    docker_registry: DockerRegistry, large: Path, model: Path, line: Line
+) -> None:
+    line.before_third_piece = lambda: push(model, docker_registry, "team/race:1.0")
+    with pytest.raises(AxonError, match=r"differs.*--move-tag"):
+        push(large, docker_registry, "team/race:1.0")
+    assert "run.sh" in pulled(docker_registry, "team/race", "1.0")[1]
+
+
 def test_a_blob_is_there_when_the_answer_to_its_end_is_lost(
     docker_registry: DockerRegistry, large: Path, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
