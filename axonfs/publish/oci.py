@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -169,18 +170,26 @@ def _stored(
     target: Repository, found: Scan, progress: Callable[[PublishProgress], None] | None
 ) -> list[_Stored]:
     """Store every file that the registry does not have."""
-    together = Together(found.files, progress)
-    return together.run(lambda file: _store(target, file, together.moved))
+    together, turns = Together(found.files, progress), dict[str, threading.Lock]()
+    return together.run(lambda file: _store(target, file, turns, together.moved))
 
 
-def _store(target: Repository, file: SourceFile, moved: Callable[[str, int], None]) -> _Stored:
+def _store(
+    target: Repository,
+    file: SourceFile,
+    turns: dict[str, threading.Lock],
+    moved: Callable[[str, int], None],
+) -> _Stored:
+    """Store one file. Of files with the same bytes the others wait for their turn, and find them
+    there."""
     fd = opened(file)
     try:
         status, sent = os.fstat(fd), Sent(file.path, moved)
         digest, content = _digest(file, fd, sent)
-        new = not target.has_blob(digest, status.st_size)
-        if new:
-            target.put_blob(digest, status.st_size, fd, sent)
+        with turns.setdefault(digest, threading.Lock()):
+            new = not target.has_blob(digest, status.st_size)
+            if new:
+                target.put_blob(digest, status.st_size, fd, sent)
         sent(status.st_size - sent.count)
     finally:
         os.close(fd)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,17 @@ def test_two_publishers_of_one_file_send_it_in_two_uploads(
     assert line.count("PATCH") == 10
     files = pulled(docker_registry, "team/both", "1.0")[1]
     assert files["model.safetensors"] == (large / "model.safetensors").read_bytes()
+
+
+def test_files_with_the_same_bytes_are_sent_once(
+    docker_registry: DockerRegistry, large: Path, line: Line
+) -> None:
+    shutil.copy(large / "model.safetensors", large / "copy.safetensors")
+    done = push(large, docker_registry, "team/same:1.0")
+    assert line.count("PATCH") == 5
+    assert 300 * KIB < done.new_bytes < 310 * KIB
+    files = pulled(docker_registry, "team/same", "1.0")[1]
+    assert files["model.safetensors"] == files["copy.safetensors"]
 
 
 def test_a_tag_that_names_other_files_is_refused_before_a_file_is_sent(
