@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from axonfs.cli.options import LocalPath, RegistryUrl, json_option, note_if_open, resolved
-from axonfs.cli.output import echo, echo_json, facts, note, prompted, report
+from axonfs.cli.output import echo, echo_json, facts, note, prompted
 from axonfs.cli.progress import ProgressDisplay
 from axonfs.cli.signing import signer_of, signing_options
-from axonfs.errors import AxonError, NotFoundError, StoppedError, UsageError
+from axonfs.errors import AxonError, NotFoundError, UsageError
 from axonfs.names import LATEST, parse_spec, printable
 from axonfs.settings.settings import Settings, settings_of
 from axonfs.settings.signers import SignatureRules
 from axonfs.units import counted, size
-from axonfs.versions import parse_wanted
 
 if TYPE_CHECKING:
     from axonfs.names import Spec
     from axonfs.publish.registry import Registry
-    from axonfs.registries import Checked, Copied, Fault, Removal
+    from axonfs.registries import Checked, Fault, Removal
 
 _from_option = click.option(
     "--from",
@@ -329,72 +328,4 @@ def _event(name: str, done: int, total: int) -> dict[str, Any]:
     return {"event": "progress", "spec": name, "done": done, "total": total}
 
 
-@click.command
-@click.argument("source", metavar="FROM", type=RegistryUrl())
-@click.argument("target", metavar="TO", type=RegistryUrl())
-@click.argument("specs", metavar="[SPEC]...", nargs=-1)
-@json_option
-@click.pass_context
-def copy(
-    ctx: click.Context, source: str, target: str, specs: tuple[str, ...], as_json: bool
-) -> None:
-    """Copy versions from one registry into another.
-
-    Without SPEC, all versions. FROM is a directory, s3://BUCKET/PREFIX, http://…, https://… or
-    oci://HOST/PREFIX; TO is a directory, which is created if it is missing, s3://BUCKET/PREFIX, a
-    server that takes uploads, or oci://HOST/PREFIX. Only what TO lacks travels, and is verified on
-    its way. Manifests keep their digests, so lock files stay valid. A version that is yanked in
-    FROM is yanked in TO. In an OCI registry NS/NAME@VERSION is the tag VERSION of PREFIX/NS/NAME.
-    To resume an interrupted copy, run it again. Exit 1 if a version could not be copied.
-    """
-    from axonfs import registries
-    from axonfs.http_client import shown
-    from axonfs.publish.faults import disk_faults
-
-    settings = _settings(target if target.startswith("http") else source)
-    wanted = [parse_wanted(spec) for spec in specs]
-    if settings.token(target):
-        note_if_open(target)
-    done: list[Copied] = []
-    failures: list[AxonError] = []
-    try:
-        with (
-            disk_faults(shown(target), "run the command"),
-            registries.sides(settings, source, target) as (reader, registry),
-            ProgressDisplay(sys.stderr) as display,
-        ):
-            registries.copy(
-                reader,
-                registry,
-                registries.wanted_specs(reader, wanted),
-                copied=done.append,
-                failed=failures.append,
-                progress=lambda spec, count, total: display(_event(str(spec), count, total)),
-            )
-    except KeyboardInterrupt as exc:
-        hint = "run the same command again to resume"
-        raise StoppedError(f"interrupted after {_copied(done)}", hint=hint) from exc
-    if as_json:
-        _echo_copied(done, failures)
-    else:
-        echo(_copied(done))
-        for failure in failures:
-            report(str(failure))
-    ctx.exit(int(bool(failures)))
-
-
-def _copied(done: list[Copied]) -> str:
-    new = sum(one.new for one in done)
-    objects, count = sum(one.objects for one in done), sum(one.bytes for one in done)
-    there = f", {len(done) - new} already there" * (new < len(done))
-    return (
-        f"{counted(new, 'version')} copied{there}; {counted(objects, 'object')}, {size(count)} new"
-    )
-
-
-def _echo_copied(done: list[Copied], failures: list[AxonError]) -> None:
-    versions = [{**dataclasses.asdict(one), "spec": str(one.spec)} for one in done]
-    echo_json({"versions": versions, "failed": [failure.facts() for failure in failures]})
-
-
-COMMANDS = (check, copy, stats, remove_version, sign, yank, gc)
+COMMANDS = (check, stats, remove_version, sign, yank, gc)

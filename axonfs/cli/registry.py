@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from axonfs.cli.copying import copy
 from axonfs.cli.options import json_option, note_if_open, resolved
 from axonfs.cli.output import echo, echo_json, note, prompted, table
 from axonfs.cli.registries import COMMANDS
@@ -26,7 +27,7 @@ def registry() -> None:
     """Configure registries, serve one, or look after one."""
 
 
-for _command in (*COMMANDS, serve, token):
+for _command in (*COMMANDS, copy, serve, token):
     registry.add_command(_command)
 
 

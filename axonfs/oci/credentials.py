@@ -60,12 +60,13 @@ def given_for(host: str, tokens: Mapping[str, str]) -> dict[str, Credentials]:
     """The log-ins for the registries at `host`, by the prefix of their repositories.
 
     Args:
-        tokens: `user:password` by the URL of a registry.
+        tokens: `user:password` by the URL of a registry. What has another form is none of an OCI
+            registry, and goes to none: AXONFS_TOKEN may be of a server.
     """
     found: dict[str, Credentials] = {}
     for url, token in tokens.items():
-        if url.startswith("oci:") and (place := place_of(url)).host == host:
-            user, _, password = token.partition(":")
+        user, colon, password = token.partition(":")
+        if colon and url.startswith("oci:") and (place := place_of(url)).host == host:
             found[place.prefix] = Credentials(user, password)
     return found
 

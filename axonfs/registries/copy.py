@@ -39,7 +39,7 @@ from axonfs.registries.reader import Listed, Origin, Reader
 from axonfs.registries.transfer import Transfer
 from axonfs.versions import Wanted
 
-# After these the next version would fail, too,
+# After these the next version would fail, too.
 ENDS = (
     AccessDeniedError,
     BusyError,
@@ -49,8 +49,10 @@ ENDS = (
     UnavailableError,
     UnsupportedError,
 )
-# unless a server answers so, which refuses one document or object.
+# A server that answers so refuses one document or object.
 REFUSED = frozenset({400, 404, 409, 413, 415, 422})
+# A server may deny one repository, or have one broken file; so many refusals in a row are of all.
+REFUSALS = 3
 
 LISTS_SECONDS = 5.0
 
@@ -132,13 +134,17 @@ def each(
     failed: Callable[[AxonError], object],
 ) -> None:
     """Copy versions by `one`; the rest is as for `copy`."""
+    in_a_row = 0
     for spec in specs:
         try:
             with naming(spec=str(spec)):
                 copied(one(spec))
+            in_a_row = 0
         except AxonError as exc:
             if isinstance(exc, ENDS) and exc.status not in REFUSED:
-                raise
+                in_a_row += 1
+                if exc.status is None or in_a_row == REFUSALS:
+                    raise
             failed(exc)
 
 
@@ -273,7 +279,9 @@ class VersionCopy:
     def _sign(self, manifest: Manifest, base: str) -> bool:
         """Bring the signatures that the target does not have; return whether there are any."""
         body = self._reader.signatures(base, manifest)
-        if signatures := checked(body, manifest) if body else []:
+        with naming(source=self._reader.name):
+            signatures = checked(body, manifest) if body else []
+        if signatures:
             add(self._target, manifest, signatures)
         return bool(signatures)
 

@@ -200,12 +200,12 @@ class OciVersions:
             return None
         limit = table_bytes(entry.size, entry.chunks.size)
         blob = Descriptor(TABLE, entry.chunks.digest, limit)
-        try:
-            raw = await self._documents.blob(repository_of(base)[1], blob, limit)
-        except VanishedError as exc:
-            what = "the registry does not have the chunk table that the manifest names"
-            raise VanishedError(what, path=entry.path, source=exc.source) from exc
         with naming(path=entry.path, source=base):
+            try:
+                raw = await self._documents.blob(repository_of(base)[1], blob, limit)
+            except VanishedError as exc:
+                what = "the registry does not have the chunk table that the manifest names"
+                raise VanishedError(what, source=exc.source) from exc
             return parse_table(raw, size=entry.size, chunks=entry.chunks)
 
 

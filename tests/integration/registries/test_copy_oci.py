@@ -26,10 +26,10 @@ from axonfs.signatures import parse_signature
 from axonfs.storage import Directory
 from tests.support.commands import Run
 from tests.support.dockerregistry import IMAGE, TITLE, DockerRegistry, Packed
-from tests.support.faulty import Exchange
+from tests.support.faulty import Exchange, status
 from tests.support.registry import make_model, published
 from tests.support.signing import bundle
-from tests.support.tinyoci import TinyOci, put_blob, put_manifest
+from tests.support.tinyoci import PASSWORD, USER, TinyOci, basic, lay_out, put_blob, put_manifest
 
 OLD, NEW, OTHER = "nlp/tiny@1.0.0", "nlp/tiny@1.1.0+cu118", "cv/team/net@0.1"
 SIZES = {"a.safetensors": (2 << 20) + 5, "b.txt": 70, "sub/empty.txt": 0}
@@ -220,6 +220,27 @@ def test_what_a_registry_refuses_of_one_version_does_not_stop_the_others(
     done = run("registry", "copy", registry, oci)
     assert (done.code, done.out[:18]) == (1, "2 versions copied;")
     assert f"{OLD}: the registry answered 413 to the manifest" in done.err
+
+
+def test_refusals_of_a_server_end_the_copy_once_they_are_many(run: Run, tmp_path: Path) -> None:
+    """A registry may deny one repository, or have a broken manifest."""
+    specs = [f"nlp/{name}@1.0" for name in "abcdefg"]
+    for spec in specs:
+        lay_out(tmp_path / "site", spec.partition("@")[0], "1.0", Packed().add("x", spec.encode()))
+    with TinyOci(tmp_path / "site") as server:
+
+        def denied(exchange: Exchange) -> None:
+            if exchange.seen.path.startswith(("/v2/nlp/c/", "/v2/nlp/e/")):
+                status(403)(exchange)
+
+        server.fault = denied
+        some = run("registry", "copy", f"oci://{server.host}", tmp_path / "some", *specs)
+        assert (some.code, some.out[:18]) == (1, "5 versions copied;")
+        assert (specs[2] in some.err, specs[4] in some.err) == (True, True)
+        server.fault = status(403)
+        none = run("registry", "copy", f"oci://{server.host}", tmp_path / "none", *specs)
+    assert (none.code, none.out) == (1, "")
+    assert [spec in none.err for spec in specs] == [True] * 3 + [False] * 4
 
 
 def test_a_tag_that_somebody_makes_meanwhile_stays(
@@ -508,3 +529,19 @@ def test_what_cannot_be_copied(
     nowhere = run("registry", "copy", registry, oci, NEW, OTHER)
     assert nowhere.out == "0 versions copied; 0 objects, 0 B new\n"
     assert nowhere.err.count("the object cannot be kept in /nowhere on its way") == 2
+
+
+@pytest.mark.parametrize("source", [True, False])
+def test_a_token_of_a_server_goes_to_no_oci_registry(
+    run: Run, registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: bool
+) -> None:
+    with TinyOci(tmp_path / "site") as server:
+        server.wants = "basic"
+        sides = [f"oci://{server.host}", registry][:: 1 if source else -1]
+        sent = []
+        for token in ("axonfs_secret", f"{USER}:{PASSWORD}"):
+            monkeypatch.setenv("AXONFS_TOKEN", token)
+            assert run("registry", "copy", *sides, OLD).code == 1
+            sent += [seen.headers.get("authorization") for seen in server.origin.requests]
+            server.origin.requests.clear()
+    assert set(sent) == {None, basic()}
