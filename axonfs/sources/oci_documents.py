@@ -9,7 +9,7 @@ from urllib.parse import urlencode, urlsplit
 
 import trio
 
-from axonfs.errors import MalformedError, NotFoundError, UnavailableError
+from axonfs.errors import MalformedError, NotFoundError, UnavailableError, naming
 from axonfs.http_client.documents import Documents
 from axonfs.http_client.location import Location
 from axonfs.oci.manifest import (
@@ -95,9 +95,10 @@ class OciDocuments:
         Raises:
             MalformedError: a list is no index, does not end, or names too many of them.
         """
-        found = await self._referrers(repository, digest)
-        if not found and (raw := await self.named(repository, tag_of(digest))):
-            found = listed(raw)
+        found, tag = await self._referrers(repository, digest), tag_of(digest)
+        if not found and (raw := await self.named(repository, tag)):
+            with naming(source=f"{self._root}{repository}/manifests/{tag}"):
+                found = listed(raw)
         if len(found) > MAX_ARTIFACTS:
             what = f"more than {MAX_ARTIFACTS} artifacts with versions refer to the model"
             raise MalformedError(what)

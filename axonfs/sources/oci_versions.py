@@ -33,7 +33,7 @@ from axonfs.oci.config import About, about
 from axonfs.oci.manifest import Descriptor, Model, digest_of
 from axonfs.oci.place import version_of
 from axonfs.oci.referrers import TABLE, parse_artifact, tag_of
-from axonfs.signatures import limit_of, parse_signatures
+from axonfs.signatures import MAX_SIGNATURES, limit_of, parse_signatures
 from axonfs.sources.oci_documents import OciDocuments, repository_of
 from axonfs.sources.oci_lists import OciLists
 
@@ -242,6 +242,7 @@ def _joined(one: Version, other: Version) -> Version:
         what = "several artifacts with different manifests are of this version"
         raise ChangedError(what, hint="remove the wrong one from the OCI registry")
     lines = [found.line for file in (one, other) for found in parse_signatures(file.signatures)]
-    signatures = b"".join(line + b"\n" for line in dict.fromkeys(lines))
+    kept = [*dict.fromkeys(lines)][-MAX_SIGNATURES:]  # each artifact may have as many
+    signatures = b"".join(line + b"\n" for line in kept)
     artifacts = one.artifacts | other.artifacts
     return Version(one.manifest, signatures, one.yanked or other.yanked, artifacts)

@@ -197,6 +197,30 @@ def test_killed_before_each_of_its_writes(
     assert left == 2, "the artifact, and the tag"
 
 
+def test_signatures_of_several_artifacts_are_the_newest(
+    run: Run, registry: Path, tmp_path: Path, docker_registry: DockerRegistry, oci: str, prefix: str
+) -> None:
+    """A registry that lists referrers keeps the artifacts of before; each has up to 16."""
+    listed = []
+    for keys in (range(10), range(10, 20)):
+        for key in keys:
+            signed(registry, OLD, f"key {key}")
+        copied(f"file://{registry}", oci, OLD)
+        digest = digest_of(get(docker_registry, f"{prefix}/nlp/tiny/manifests/1.0.0"))
+        index = get(docker_registry, f"{prefix}/nlp/tiny/manifests/sha256-{digest}")
+        listed += json.loads(index)["manifests"]
+    both = {**json.loads(index), "manifests": listed}
+    docker_registry.push_manifest(f"{prefix}/nlp/tiny", f"sha256-{digest}", both)
+    copied(oci, f"file://{tmp_path}/back", OLD)
+    assert of_old(files(tmp_path / "back")) == of_old(files(registry))
+    docker_registry.push(f"{prefix}/nlp/tiny", f"sha256-{digest}", Packed().add("x", b"x"))
+    for both_sides in ([registry, oci], [oci, tmp_path / "back"]):
+        other = run("registry", "copy", *both_sides, OLD)
+        assert other.code == 1
+        assert "the list of what refers to the model is not an index (from oci://" in other.err
+        assert f"/manifests/sha256-{digest})" in other.err
+
+
 def test_a_registry_that_lists_referrers_gets_no_tag_for_them(
     registry: Path, docker_registry: DockerRegistry, line: Line, oci: str, prefix: str
 ) -> None:
@@ -537,11 +561,11 @@ def test_a_token_of_a_server_goes_to_no_oci_registry(
 ) -> None:
     with TinyOci(tmp_path / "site") as server:
         server.wants = "basic"
-        sides = [f"oci://{server.host}", registry][:: 1 if source else -1]
+        ends = [f"oci://{server.host}", registry][:: 1 if source else -1]
         sent = []
         for token in ("axonfs_secret", f"{USER}:{PASSWORD}"):
             monkeypatch.setenv("AXONFS_TOKEN", token)
-            assert run("registry", "copy", *sides, OLD).code == 1
+            assert run("registry", "copy", *ends, OLD).code == 1
             sent += [seen.headers.get("authorization") for seen in server.origin.requests]
             server.origin.requests.clear()
     assert set(sent) == {None, basic()}
