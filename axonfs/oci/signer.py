@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -28,6 +29,8 @@ MIRROR_PATIENCE, MIRROR_CHECKED = 3.0, 5.0
 # What a mirror said that it does not have is not asked of it again for this long.
 MIRROR_LACKS = 60.0
 KEPT = 4096
+# What refers to a manifest: a mirror may have the manifest alone, or what referred to it earlier.
+_REFERRERS = re.compile(r"/(?:referrers/sha256:|manifests/sha256-)[0-9a-f]{64}$")
 ACCEPT = ", ".join(
     (
         "application/vnd.oci.image.manifest.v1+json",
@@ -85,15 +88,15 @@ class OciSigner:
     def sign(self, url: str) -> Signed:
         parts = urlsplit(url)
         repository = repository_of(url)
+        target = f"{parts.path}?{parts.query}" if parts.query else parts.path
         for mirror in self._mirrors_of(parts.netloc):
-            if repository and mirror.has(url):
+            if repository and not _REFERRERS.search(parts.path) and mirror.has(url):
                 try:
-                    return mirror.signed(parts.path, repository)
+                    return mirror.signed(target, repository)
                 except AxonError as exc:  # it gives no token
                     log.info("mirror %s is not asked: %s", mirror.root, exc)
                     mirror.lacks(url)
-        query = f"?{parts.query}" if parts.query else ""
-        return _signed(self.host(parts.netloc), f"{parts.path}{query}", _scope(url))
+        return _signed(self.host(parts.netloc), target, _scope(url))
 
     def refused(self, url: str, signed: Signed, answer: Answer, said: bytes) -> bool:
         parts = urlsplit(url)
@@ -168,8 +171,8 @@ class _Mirror:
             self._lacks.clear()
         self._lacks[url] = time.monotonic()
 
-    def signed(self, path: str, repository: str) -> Signed:
-        target = path.replace("/v2/", f"/v2/{self.prefix}", 1)
+    def signed(self, target: str, repository: str) -> Signed:
+        target = target.replace("/v2/", f"/v2/{self.prefix}", 1)
         return _signed(self.host, target, _pull(f"{self.prefix}{repository}"))
 
     def _answers(self) -> bool:

@@ -332,6 +332,15 @@ def test_the_list_of_referrers_is_asked_first(
         elif "/manifests/sha256-" in exchange.seen.path:
             answer(exchange, [entry])
 
+    def of_mirror(exchange: Exchange) -> None:
+        """It has no referrers, and one tag on each page."""
+        if "/referrers/" in exchange.seen.path or "/manifests/sha256-" in exchange.seen.path:
+            answer(exchange, [])
+        elif "/tags/" in exchange.seen.path and "last=" not in exchange.seen.path:
+            exchange.body = b'{"tags": ["0.9"]}'
+            exchange.headers["Content-Length"] = str(len(exchange.body))
+            exchange.headers["Link"] = f'<{exchange.seen.path}&last=0.9>; rel="next"'
+
     def crowded(exchange: Exchange) -> None:
         if "/referrers/" in exchange.seen.path:
             answer(exchange, many)
@@ -341,6 +350,14 @@ def test_the_list_of_referrers_is_asked_first(
             done = run("registry", "copy", f"oci://{server.host}", tmp_path / name, OLD)
             assert (done.code, done.err) == (0, "")
             assert of_old(files(tmp_path / name)) == of_old(files(registry)), name
+        server.fault = None
+        with TinyOci(root) as mirror:
+            mirror.fault = of_mirror
+            url = f"oci://{server.host}?mirror={mirror.host}"
+            done = run("registry", "copy", url, tmp_path / "e", "nlp/tiny")
+            assert (done.code, done.err) == (0, "")
+            assert of_old(files(tmp_path / "e")) == of_old(files(registry))
+            assert mirror.seen("/manifests/1.0.0")
         server.fault = crowded
         done = run("registry", "copy", f"oci://{server.host}", tmp_path / "d", OLD)
         assert (done.code, "more than 64 artifacts with versions" in done.err) == (1, True)
