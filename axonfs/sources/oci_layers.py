@@ -17,6 +17,7 @@ from axonfs.errors import AxonError, MalformedError, naming
 from axonfs.formats.archive import Plain, files
 from axonfs.formats.manifest import MAX_FILES
 from axonfs.http_client import Bodies, Location, Reading
+from axonfs.names import printable
 from axonfs.oci.manifest import Layer
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def files_of(
     """Path and size of each file in a layer.
 
     Args:
-        cancelled: polled; once it returns true, the listing ends with a CancelledReadError.
+        cancelled: polled; once it returns true, the listing is incomplete, or ends with a
+            CancelledReadError.
 
     Raises:
         MalformedError: it is no archive of plain files.
@@ -58,7 +60,7 @@ def files_of(
             stream = io.BufferedReader(
                 _Ranges(layer.blob.size, location, bodies, cancelled), HEADERS_BYTES
             )
-            return list(_listed(stream, lambda size: stream.seek(size, io.SEEK_CUR)))
+            return list(_listed(stream, lambda size: _seek(stream, size, layer.blob.size)))
         return _retried(lambda: _unpacked(layer, location, bodies, cancelled), bodies)
 
 
@@ -85,18 +87,31 @@ def _retried(call: Callable[[], T], bodies: Bodies) -> T:
 
 
 def _listed(
-    stream: io.BufferedReader[Any], skip: Callable[[int], object]
+    stream: io.BufferedReader[Any], skip: Callable[[int], int]
 ) -> Iterator[tuple[str, int]]:
+    """
+    Args:
+        skip: goes on behind the bytes of a file; returns how many are missing, if more than none.
+    """
     for count, (path, size) in enumerate(files(stream)):
         if count >= MAX_FILES:
             raise MalformedError(f"the layer has more than {MAX_FILES:,} files")
         yield path, size
-        skip(size)
+        if skip(size) > 0:
+            raise MalformedError(f"the archive ends within '{printable(path)}'")
 
 
-def _skip(stream: io.BufferedReader[Any], size: int) -> None:
+def _seek(stream: io.BufferedReader[Any], size: int, end: int) -> int:
+    missing = stream.tell() + size - end
+    if missing <= 0:  # a header may say more than a seek takes
+        stream.seek(size, io.SEEK_CUR)
+    return missing
+
+
+def _skip(stream: io.BufferedReader[Any], size: int) -> int:
     while size and (piece := stream.read(min(size, PIECE))):
         size -= len(piece)
+    return size
 
 
 class _Ranges(io.RawIOBase):

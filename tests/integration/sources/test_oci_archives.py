@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -60,6 +63,37 @@ async def test_an_archive_of_small_files_takes_few_requests_and_one_of_large_fil
     if size > 1 << 20:
         ends = [text.removeprefix("bytes=").split("-") for text in ranges]
         assert max(int(last) - int(first) for first, last in ends) < 64 << 10
+
+
+@pytest.mark.parametrize("packing", ["tar", "tar+gzip"])
+async def test_an_archive_that_ends_within_a_file_is_refused(
+    tiny: TinyOci, opened: Opened, tmp_path: Path, packing: str
+) -> None:
+    body = archive({"d/whole": bytes(9), "d/cut": bytes(100_000)}, packed=False)[:50_000]
+    body = gzip.compress(body) if packing == "tar+gzip" else body
+    layer = Packed().add("d", body, f"application/vnd.cncf.model.weight.v1.{packing}")
+    digest = lay_out(tmp_path / "site", REPOSITORY, "cut", layer)
+    reader = opened(url_of(tiny))
+    source = OciRegistry(place_of(url_of(tiny)), reader.source._documents, bodies=reader.bodies)
+    with pytest.raises(MalformedError, match="the archive ends within 'd/cut'"):
+        await source.manifest(parse_spec(f"oci/team/nlp/tiny@{digest}"))
+
+
+async def test_a_file_in_an_archive_may_not_be_larger_than_any_disk(
+    tiny: TinyOci, opened: Opened, tmp_path: Path
+) -> None:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("d/huge")
+        info.pax_headers = {"size": str(10**19 - 1)}
+        tar.addfile(info)
+    body = made.getvalue()
+    layer = Packed().add("d", body, "application/vnd.cncf.model.weight.v1.tar")
+    digest = lay_out(tmp_path / "site", REPOSITORY, "huge", layer)
+    reader = opened(url_of(tiny))
+    source = OciRegistry(place_of(url_of(tiny)), reader.source._documents, bodies=reader.bodies)
+    with pytest.raises(MalformedError, match="the archive ends within 'd/huge'"):
+        await source.manifest(parse_spec(f"oci/team/nlp/tiny@{digest}"))
 
 
 def faults(*plan: Fault, of: str) -> Fault:
