@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from axonfs.errors import AxonError, UsageError, naming
+from axonfs.errors import AxonError, naming
 from axonfs.formats.manifest import ChunkRef, FileEntry
-from axonfs.names import LATEST, Spec
 from axonfs.publish.metadata import Description
 from axonfs.publish.publisher import described, digests, refuse_changes, render
 from axonfs.publish.registry import Registry
@@ -23,12 +22,12 @@ from axonfs.registries.transfer import Transfer
 
 
 class Adoption:
-    """The copy of `origin` into `target`, as version `spec`."""
+    """The copy of `origin` into `target`."""
 
-    def __init__(self, origin: OciOrigin, target: Registry, spec: Spec, progress: Progress) -> None:
+    def __init__(self, origin: OciOrigin, target: Registry, progress: Progress) -> None:
         self._origin = origin
         self._target = target
-        self._spec = spec
+        self._spec = origin.spec
         self._progress = progress
         self._chunks: dict[str, ChunkRef | None] = {}  # by the digest of their object
 
@@ -57,17 +56,12 @@ class Adoption:
         Raises:
             AxonError: one is an archive, or there are none.
             MalformedError: no version may have these files.
-            UsageError: the tag cannot be a version.
         """
         model = self._origin.found.model
         if model.archives:
             what = "the model has layers that are archives, which no registry of files has"
             hint = "mount the OCI registry, and axonfs publish the version's directory there"
             raise AxonError(what, source=self._origin.name, hint=hint)
-        if self._spec.version == LATEST:
-            what = "its only tag is latest, which is no version"
-            hint = "give the model another tag in the OCI registry"
-            raise UsageError(what, source=self._origin.name, hint=hint)
         if not model.layers:
             raise AxonError("the model has no files", source=self._origin.name)
         found = {

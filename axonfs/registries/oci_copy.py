@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 from axonfs.errors import AxonError, NotFoundError, UsageError
 from axonfs.http_client import Calls, Limits, Trust
-from axonfs.names import Spec
+from axonfs.names import LATEST, Spec
 from axonfs.oci import place_of
+from axonfs.oci.place import version_of
 from axonfs.publish.registry import Registry
 from axonfs.registries.adoption import Adoption
 from axonfs.registries.copy import Copied, Progress, VersionCopy, each, found, listing, yanked
@@ -95,7 +96,7 @@ def _from_oci(
         if version := origin.found.version:
             copy = VersionCopy(origin, target, version.manifest.spec, progress)
             return copy.run(yanked=version.yanked)
-        return Adoption(origin, target, spec, progress).run()
+        return Adoption(origin, target, progress).run()
 
     target.storage.prepare()
     with listing(target) as entered:
@@ -105,9 +106,15 @@ def _from_oci(
 def _found(reader: OciReader, spec: Spec) -> OciOrigin:
     """
     Raises:
+        UsageError: the tag is no version.
         NotFoundError: there is no such tag.
     """
+    if spec.version == LATEST:
+        what = "its only tag is latest, which is no version"
+        hint = "give the model another tag in the OCI registry"
+        raise UsageError(what, source=reader.name, hint=hint)
     tagged = reader.tagged(spec)
     if tagged is None:
         raise NotFoundError("the registry does not have this version", source=reader.name)
-    return OciOrigin(reader, spec, tagged)
+    version = version_of(tagged.reference.tag)
+    return OciOrigin(reader, Spec(spec.namespace, spec.name, version), tagged)

@@ -70,7 +70,11 @@ class OciReader:
 
 @dataclass(frozen=True, slots=True)
 class OciOrigin:
-    """One model in an OCI registry as the origin of a copy."""
+    """One model in an OCI registry as the origin of a copy.
+
+    Args:
+        spec: the version that its tag stands for.
+    """
 
     reader: OciReader
     spec: Spec

@@ -505,6 +505,14 @@ def test_a_strangers_model_becomes_a_version(
     run("registry", "copy", oci, tmp_path / "two", spec)
     assert (tmp_path / "two" / manifest_key(spec)).read_bytes() == raw
     docker_registry.push(f"{prefix}/nlp/strange", "1.0", Packed().add("w.safetensors", b"else"))
+    docker_registry.push(f"{prefix}/nlp/strange", "1.0.0_cu", model)
+    for version in ("1.0.0_cu", "1.0.0+cu"):  # two names of one tag, and of one version
+        run("registry", "copy", oci, tmp_path / "one", f"nlp/strange@{version}")
+    shown = run("versions", "nlp/strange", "--registry", tmp_path / "one", "--json")
+    found = [one["version"] for one in json.loads(shown.out)["versions"]]
+    assert found == ["1.0", "1.0.0+cu"]
+    newest = run("registry", "copy", oci, f"{oci}/copy")
+    assert (newest.code, "its only tag is latest" in newest.err) == (1, True)
     moved = run("registry", "copy", oci, tmp_path / "one", spec)
     assert (moved.code, "already published with other files" in moved.err) == (1, True)
 
