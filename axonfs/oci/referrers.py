@@ -137,8 +137,11 @@ def _is_version(item: Mapping[str, Any]) -> bool:
 
 
 def _items(root: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The manifests that an index of what refers to a model names."""
-    items = root.get("manifests")
+    """The manifests that an index of what refers to a model names. Some registries write an empty
+    list as null."""
+    items = root.get("manifests", "")
+    if items is None:
+        return []
     if not isinstance(items, list):
         raise MalformedError("the list of what refers to the model is not an index")
     return [item for item in items if isinstance(item, dict)]

@@ -83,6 +83,7 @@ def test_an_artifact_joins_what_others_have_listed() -> None:
     newer = render_artifact(MODEL, [OWN], yanked=False)
     replaced = with_artifact(index, newer, [digest_of(ARTIFACT)])
     assert [one.digest for one in listed(replaced)] == [digest_of(newer)]
+    assert listed(b'{"manifests": null}') == []
     with pytest.raises(MalformedError, match="web page"):
         listed(b"<html>")
     with pytest.raises(MalformedError, match="is not an index"):
