@@ -94,12 +94,23 @@ class ReceiveBuffers:
         self._used = 0  # bytes of those that are in use
 
     def take(self, size: int) -> memoryview:
+        """
+        Raises:
+            OSError, MemoryError: there is no memory for it, even without idle buffers.
+        """
         with self._lock:
+            same = (number for number, idle in enumerate(self._idle) if len(idle) == size)
+            number = next(same, None)
+            buffer = self._new(size) if number is None else self._idle.pop(number)
             self._used += size
-            for number, buffer in enumerate(self._idle):
-                if len(buffer) == size:
-                    return self._idle.pop(number)
-        return memory.buffer(size)
+            return buffer
+
+    def _new(self, size: int) -> memoryview:
+        try:
+            return memory.buffer(size)
+        except (OSError, MemoryError):
+            self._idle.clear()
+            return memory.buffer(size)
 
     def put(self, buffer: memoryview) -> None:
         """Keep `buffer`, and drop those that were idle for longest beyond the most."""
