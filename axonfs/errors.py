@@ -314,5 +314,7 @@ def refused(exc: OSError) -> AxonError:
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpaceError(what, source=path, hint="free some space on the cache's disk")
     if is_shortage(exc):
-        return ShortageError(what, source=path, hint="raise ulimit -n, or free some memory")
+        of_memory = exc.errno in (errno.ENOMEM, errno.ENOBUFS)
+        hint = "free some memory" if of_memory else "raise ulimit -n"
+        return ShortageError(what, source=path, hint=hint)
     return AxonError(what, source=path, hint="see axonfs status, and the kernel's log of the disk")

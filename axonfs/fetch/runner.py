@@ -394,6 +394,7 @@ def _deadline(exc: AxonError, waited: float) -> AxonError:
     silent = any(isinstance(one, DeadlineError | TimeoutError) for one in _causes(exc))
     kind = DeadlineError if silent else UnavailableError
     what = f"no progress for {waited:.0f} s; last: {exc.what}"
-    error = kind(what, source=exc.source, hint=UP)
+    hint = exc.hint if isinstance(exc, ShortageError) else UP
+    error = kind(what, source=exc.source, hint=hint)
     error.__cause__ = exc
     return error

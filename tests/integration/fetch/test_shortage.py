@@ -18,8 +18,9 @@ import trio
 
 from axonfs import descriptors
 from axonfs.daemon import control
-from axonfs.errors import ShortageError
+from axonfs.errors import AxonError, ShortageError
 from axonfs.fetch import hashing
+from axonfs.fetch.transfer import Transfer
 from axonfs.names import parse_spec
 from axonfs.rundir import SOCKET, listen, prepare, reachable
 from tests.support.fetching import rig, without_tables
@@ -153,3 +154,17 @@ async def test_a_thread_that_could_not_be_started_is_tried_again(
                 assert feed.object.verified
     assert refused == ["Transfer.run", "Hashing._advance"]
     assert "no further thread could be started" in complaints(caplog)[0]
+
+
+async def test_a_reader_that_waited_in_vain_learns_what_is_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(transfer: Transfer) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(Transfer, "run", short)
+    with RegistryServer(published(tmp_path)) as server:
+        async with rig(tmp_path / "cache", server.url) as parts:
+            told = pytest.raises(AxonError, match=r"no progress for 1 s.*free some memory")
+            with closing(await parts.open()) as feed, told:
+                await parts.read(feed)
