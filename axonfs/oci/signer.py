@@ -71,9 +71,8 @@ class OciSigner:
                 what = f"{printable(place.host)} is used with other options already"
                 hint = "registries at one host need the same mirror and plain_http"
                 raise UsageError(what, hint=hint)
-            if token := (tokens or {}).get(url):
-                given = self._given.setdefault(place.host, {})
-                given.update(given_for(place.host, {url: token}))
+            given = self._given.setdefault(place.host, {})
+            given.update(given_for(place.host, tokens or {}))
 
     def host(self, name: str) -> Host:
         """The registry at this host."""

@@ -594,3 +594,12 @@ def test_a_token_of_a_server_goes_to_no_oci_registry(
             sent += [seen.headers.get("authorization") for seen in server.origin.requests]
             server.origin.requests.clear()
     assert set(sent) == {None, basic()}
+
+
+def test_a_log_in_that_is_kept_with_other_options_is_used(registry: Path, tmp_path: Path) -> None:
+    lay_out(tmp_path / "site", "nlp/a", "1.0", Packed().add("x", b"x"))
+    with TinyOci(tmp_path / "site") as server:
+        server.wants = "basic"
+        kept = {f"oci://{server.host}?alias=team": f"{USER}:{PASSWORD}"}
+        with sides(Settings(tokens=kept), f"oci://{server.host}", f"file://{tmp_path}/to") as both:
+            copy(*both, [parse_spec("nlp/a@1.0")], copied=bool, failed=never)
