@@ -7,8 +7,8 @@ Cold is the first load on a limited line: 1 Gbit/s and 10 Gbit/s, with round tri
 80 ms. Its time is compared with one sequential read of the same files through a mount with an empty
 cache on the same line, in the same round. vLLM reads config.json long before the weights; here
 its loaders read it at the moment when they start. The others open the weights alone. The answer is
-the worst of the lines; the figures have all. A full run takes some 40 minutes. With --quick, one
-line is asked in one round.
+the worst of the lines of one rate; the figures have all. A full run takes some 40 minutes. With
+--quick, one line is asked in one round.
 
 All loads must give the same tensors: a different checksum ends the experiment. AXONFS_BENCH_VLLM is
 the vllm program, AXONFS_BENCH_RUNAI a directory with runai_model_streamer; tools/bench has both.
@@ -279,12 +279,14 @@ def _named(rate: int, round_trip: float) -> str:
 
 def cold_on_lines(trial: Experiment, of: Models) -> None:
     lines = QUICK_LINES if trial.quick else LINES
-    ratios = {_named(*one): cold(trial, of, *one) for one in lines}
-    for loader in of.expected:
-        worst = max(ratios, key=lambda name: ratios[name][loader])
-        against = f"one sequential cold read, {worst}"
-        value = ratios[worst][loader]
-        trial.answer(Answer(f"loader {loader.name}, cold", against, value, "× time", COLD_TARGET))
+    ratios = {one: cold(trial, of, *one) for one in lines}
+    for rate in sorted({rate for rate, _ in lines}):
+        for loader in of.expected:
+            of_rate = {trip: ratios[rate, trip][loader] for at, trip in lines if at == rate}
+            trip = max(of_rate, key=lambda trip: of_rate[trip])
+            what = f"loader {loader.name}, cold, {rate // GBIT} Gbit/s"
+            against = f"one sequential cold read, {trip * 1000:.0f} ms"
+            trial.answer(Answer(what, against, of_rate[trip], "× time", COLD_TARGET))
 
 
 def main() -> None:

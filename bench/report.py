@@ -42,7 +42,7 @@ DECISIVE = (
     "object store, *",
     "safe_open of all tensors, cold",
     "vllm serve ready*",
-    "loader *, cold*",
+    "loader *, cold, 1 Gbit/s",
     "resident memory, *",
     "ls -lR of * versions, warm",
     "time per byte, *",

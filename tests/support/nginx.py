@@ -23,7 +23,9 @@ http {{
     {servers}
 }}
 """
-_SERVER = "server {{ listen {listen}; root {root}; autoindex {listing}; }}"
+_SERVER = "server {{ listen {listen}; root {root}; {listing} }}"
+# A registry's page would be shown instead.
+_LISTING = "autoindex on; index .none;"
 
 
 @contextlib.contextmanager
@@ -47,11 +49,11 @@ def running(
     """nginx with `listen` as the value of that directive.
 
     Args:
-        listing: whether directories are listed.
+        listing: whether directories are listed, also those that have a page.
         within: a command that starts another in a namespace.
         workers: nginx's processes.
     """
-    server = _SERVER.format(root=root, listen=listen, listing=_switch(listing))
+    server = _SERVER.format(root=root, listen=listen, listing=_LISTING if listing else "")
     with configured(server, logs, within=within, workers=workers):
         yield
 
