@@ -15,7 +15,7 @@ import trio
 
 from axonfs.ahead.prefetcher import Prefetcher
 from axonfs.catalog.tree import HEAD_START, Tree
-from axonfs.errors import AxonError
+from axonfs.errors import AxonError, ShortageError, shortages
 from axonfs.fetch import Bandwidth, Fetcher
 from axonfs.http_client import Bodies, Documents, Limits, Trust
 from axonfs.names import Spec
@@ -285,18 +285,19 @@ def _hubs(
 
 async def _sweep(store: Store) -> None:
     try:
-        await trio.to_thread.run_sync(store.sweep)
-    except DISK_FAULTS as exc:
+        with shortages():
+            await trio.to_thread.run_sync(store.sweep)
+    except (ShortageError, *DISK_FAULTS) as exc:
         store.health.failed(exc)
 
 
 async def _sync_regularly(store: Store) -> None:
     while True:
         await trio.sleep(SYNC_INTERVAL)
-        if store.health.fault:
-            await trio.to_thread.run_sync(store.probe)
-            continue
+        # A probe tells of the disk's faults itself.
+        work = store.probe if store.health.fault else store.sync
         try:
-            await trio.to_thread.run_sync(store.sync)
-        except DISK_FAULTS as exc:
+            with shortages():
+                await trio.to_thread.run_sync(work)
+        except (ShortageError, *DISK_FAULTS) as exc:
             store.health.failed(exc)

@@ -11,7 +11,7 @@ import threading
 import time
 
 from axonfs import descriptors
-from axonfs.errors import NoSpaceError
+from axonfs.errors import NoSpaceError, ShortageError
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,9 @@ class Health:
         self._lock = threading.Lock()
 
     def failed(self, exc: Exception) -> None:
-        """Report an error of the disk. A shortage of descriptors or memory does not count."""
+        """Report an error of the disk. A shortage of this process does not count."""
+        if isinstance(exc, ShortageError):
+            return
         if descriptors.is_shortage(exc):
             descriptors.complain(exc)
             return

@@ -14,6 +14,7 @@ from shutil import disk_usage
 
 import trio
 
+from axonfs.errors import ShortageError, shortages
 from axonfs.fetch import Fetcher
 from axonfs.store import DISK_FAULTS, Store
 from axonfs.units import size
@@ -108,8 +109,9 @@ class Evictor:
             await self._over.wait()
             self._over = trio.Event()
             try:
-                digests = await self._evict(fetcher)
-            except DISK_FAULTS as exc:
+                with shortages():
+                    digests = await self._evict(fetcher)
+            except (ShortageError, *DISK_FAULTS) as exc:
                 self._store.health.failed(exc)
                 digests = []
             if digests:

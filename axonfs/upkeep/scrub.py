@@ -23,7 +23,7 @@ from typing import Any
 import trio
 
 from axonfs.catalog.tree import Tree
-from axonfs.errors import AxonError
+from axonfs.errors import AxonError, shortages
 from axonfs.fetch import Feed, Fetcher, Priority
 from axonfs.ranges import runs
 from axonfs.store import ScrubState, Store, StoredObject
@@ -102,7 +102,8 @@ class Scrub:
         while True:
             await self._rest()
             try:
-                await self._round(reads)
+                with shortages():
+                    await self._round(reads)
             except (AxonError, OSError) as exc:
                 log.info("the scrub pauses: %s", exc)
                 await trio.sleep(RETRY_SECONDS)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+import trio
 
+from axonfs import descriptors
+from axonfs.fetch import Fetcher
 from axonfs.store import Store
 from axonfs.upkeep import evictor
 from axonfs.upkeep.evictor import Evictor
+from tests.support.fetching import settled
+from tests.support.stores import CHUNK, land, sample
 
 BLOCK = 1 << 20
 
@@ -43,3 +49,27 @@ async def test_a_small_default_has_a_reason_and_a_small_setting_has_none(
     assert reason
     assert f"only 0 B, since 10 % of the disk of {tmp_path} stays free" in reason
     assert Evictor(store, tmp_path, 1).shortage() is None
+
+
+async def test_it_goes_on_when_a_thread_could_not_be_started(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it ended, the worker would."""
+    what = sample(CHUNK)
+    land(store, what)
+    run_sync, refusals = trio.to_thread.run_sync, [RuntimeError(descriptors.NO_THREAD)]
+
+    async def short(call: Any, *args: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return await run_sync(call, *args)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", short)
+    found, fetcher = Evictor(store, tmp_path, 0), cast(Fetcher, None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(found.run, fetcher, lambda digests: nursery.cancel_scope.cancel())
+        found.landed()
+        await settled(lambda: not refusals)
+        found.landed()
+    assert store.usage() == 0
+    assert store.health.fault is None
