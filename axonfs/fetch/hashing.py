@@ -87,7 +87,8 @@ class Hashing:
         wanted = stored.size >= SMALLEST and not (stored.verified or self._ended)
         if not wanted or self._beginnings > BEGINNINGS:
             return False
-        return chunk < stored.count and stored.present(chunk, chunk + 1)
+        # What was hashed and given up comes again, if it does, and is hashed again.
+        return chunk < stored.count and stored.present(0, chunk + 1)
 
     async def _follow(self, scope: trio.CancelScope) -> None:
         advance = partial(self._advance, trio.from_thread.check_cancelled)

@@ -117,6 +117,22 @@ def test_what_was_hashed_and_changed_is_hashed_again(
         assert stored.verified == right
 
 
+def test_nothing_more_is_hashed_once_what_was_hashed_is_given_up(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache that is smaller than the object: its digest would cost a processor, for nothing."""
+    monkeypatch.setattr(hashing, "SMALLEST", 0)
+    what = unwhole()
+    with held(store, what.entry) as stored:
+        made = Hashing(stored, None)
+        for chunk, hashed in ((0, 1), (1, 1), (0, 2)):
+            land(store, what, chunk)
+            made._advance(bool)
+            assert made._next == hashed
+            if hashed == 1:
+                stored.punch(0, 1)
+
+
 async def test_the_digest_is_made_while_the_chunks_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
