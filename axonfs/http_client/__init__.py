@@ -9,6 +9,7 @@ from axonfs.http_client.answers import Answer
 from axonfs.http_client.bodies import Bodies
 from axonfs.http_client.calls import Calls, Said
 from axonfs.http_client.channel import why_no_records
+from axonfs.http_client.connections import Ends
 from axonfs.http_client.documents import Documents
 from axonfs.http_client.faults import UP
 from axonfs.http_client.limits import Limits
@@ -31,6 +32,7 @@ __all__ = [
     "Calls",
     "CancelledReadError",
     "Documents",
+    "Ends",
     "Files",
     "Limits",
     "Location",

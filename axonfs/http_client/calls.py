@@ -17,6 +17,7 @@ import httpcore
 from axonfs.errors import MalformedError
 from axonfs.http_client.answers import HEADERS, Answer, check_framing
 from axonfs.http_client.connections import (
+    Ends,
     blocking_connections,
     check_surplus,
     request,
@@ -47,7 +48,7 @@ class Calls:
 
     Args:
         trust: the certificate authorities; by default the system's.
-        seconds: how long each connection may be used at most.
+        ends: when a connection ends though bytes arrive; by default never.
     """
 
     def __init__(
@@ -55,10 +56,10 @@ class Calls:
         limits: Limits | None = None,
         trust: Trust | None = None,
         *,
-        seconds: float | None = None,
+        ends: Ends | None = None,
     ) -> None:
         self._limits = limits or Limits()
-        self._seconds = seconds
+        self._ends = ends or Ends()
         self._trust = trust or Trust()
         self._routes = Routes.of_environment()
         self._pools: _Pools = {}
@@ -126,7 +127,7 @@ class Calls:
         with self._lock:
             key = secure, proxy
             if key not in self._pools:
-                self._pools[key] = blocking_connections(secure, proxy, self._trust, self._seconds)
+                self._pools[key] = blocking_connections(secure, proxy, self._trust, self._ends)
             return self._pools[key]
 
 

@@ -10,6 +10,8 @@ import contextlib
 import ssl
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import h11
@@ -38,14 +40,10 @@ def connections(secure: bool, proxy: Url | None, trust: Trust) -> httpcore.Async
 
 
 def blocking_connections(
-    secure: bool, proxy: Url | None, trust: Trust, seconds: float | None = None
+    secure: bool, proxy: Url | None, trust: Trust, ends: Ends
 ) -> httpcore.ConnectionPool:
-    """Like `connections`, for threads.
-
-    Args:
-        seconds: how long each connection may be used at most.
-    """
-    options = {**_KEPT, "network_backend": _Backend(seconds) if seconds else None}
+    """Like `connections`, for threads."""
+    options = {**_KEPT, "network_backend": _Backend(ends)}
     if proxy is None:
         return httpcore.ConnectionPool(ssl_context=_context(secure, trust), **options)
     return httpcore.HTTPProxy(**_through(proxy), ssl_context=_context(secure, trust), **options)
@@ -65,33 +63,46 @@ class _LateError(httpcore.ReadTimeout):
     """A connection was used for longer than it may be."""
 
 
-class _Backend(httpcore.SyncBackend):
-    """Makes connections that end after `seconds`, also if single bytes arrive again and again."""
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Seconds after which a connection ends, also if single bytes arrive again and again.
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    Args:
+        used: since it was made.
+        answer: since the last byte of a request was sent, unless that request may wait longer.
+    """
+
+    used: float = inf
+    answer: float = inf
+
+
+class _Backend(httpcore.SyncBackend):
+    def __init__(self, ends: Ends) -> None:
+        self._ends = ends
 
     def connect_tcp(self, *args: Any, **named: Any) -> httpcore.NetworkStream:
-        return _Stream(super().connect_tcp(*args, **named), self._seconds)
+        until = time.monotonic() + self._ends.used
+        return _Stream(super().connect_tcp(*args, **named), self._ends, until)
 
 
 class _Stream(httpcore.NetworkStream):
-    def __init__(
-        self, stream: httpcore.NetworkStream, seconds: float, until: float | None = None
-    ) -> None:
+    def __init__(self, stream: httpcore.NetworkStream, ends: Ends, until: float) -> None:
         self._stream = stream
-        self._seconds = seconds
-        self._until = until or time.monotonic() + seconds
+        self._ends = ends
+        self._until = until
+        self._asked = inf  # when the last byte of a request was sent
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         try:
             return self._stream.read(max_bytes, self._left(timeout))
         except httpcore.ReadTimeout:
-            self._left(None)
+            self._left(timeout)
             raise
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._asked = inf
         self._stream.write(buffer, self._left(timeout))
+        self._asked = time.monotonic()
 
     def close(self) -> None:
         self._stream.close()
@@ -103,17 +114,22 @@ class _Stream(httpcore.NetworkStream):
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
         layer = self._stream.start_tls(ssl_context, server_hostname, self._left(timeout))
-        return _Stream(layer, self._seconds, self._until)
+        return _Stream(layer, self._ends, self._until)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
 
-    def _left(self, timeout: float | None) -> float:
-        """The shorter of `timeout` and the time that is left."""
-        left = self._until - time.monotonic()
+    def _left(self, timeout: float | None) -> float | None:
+        """The shortest of `timeout` and the times that are left."""
+        answer = max(self._ends.answer, timeout or 0)
+        now = time.monotonic()
+        left, seconds = min(
+            (self._until - now, self._ends.used), (self._asked + answer - now, answer)
+        )
         if left <= 0:
-            raise _LateError(f"no whole answer within {self._seconds:g} s")
-        return left if timeout is None else min(left, timeout)
+            raise _LateError(f"no whole answer within {seconds:g} s")
+        shortest = left if timeout is None else min(left, timeout)
+        return None if shortest == inf else shortest
 
 
 def check_surplus(response: httpcore.Response) -> None:

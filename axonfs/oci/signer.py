@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from axonfs.errors import AxonError, NotFoundError, UsageError
-from axonfs.http_client import Answer, Calls, Limits, Signed, Trust, split_url
+from axonfs.http_client import Answer, Calls, Ends, Limits, Signed, Trust, split_url
 from axonfs.names import printable
 from axonfs.oci.credentials import Credentials, given_for
 from axonfs.oci.faults import names_nothing, refusal, without_layer
@@ -178,7 +178,7 @@ class _Mirror:
         """Whether it answers as a registry, and no web page stands before it."""
         try:
             limits = Limits().at_most(MIRROR_PATIENCE)
-            with Calls(limits, self._trust, seconds=2 * MIRROR_PATIENCE) as calls:
+            with Calls(limits, self._trust, ends=Ends(2 * MIRROR_PATIENCE)) as calls:
                 said = calls.send("GET", split_url(f"{self.host.root}/v2/"))
         except AxonError:
             return False

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from axonfs.errors import AccessDeniedError, AxonError, MalformedError, UnavailableError
-from axonfs.http_client import Answer, Calls, Limits, Said, Trust, shown, split_url
+from axonfs.http_client import Answer, Calls, Ends, Limits, Said, Trust, shown, split_url
 from axonfs.names import printable
 from axonfs.oci.challenge import Challenge, chosen
 from axonfs.oci.credentials import DOCKER_HUB, Credentials, credentials_of
@@ -203,7 +203,7 @@ class Host:
 
     def _answer(self, realm: str, query: Mapping[str, str], own: Credentials | None) -> Said:
         limits = Limits().at_most(PATIENCE)
-        with Calls(limits, self._trust, seconds=2 * PATIENCE) as calls:
+        with Calls(limits, self._trust, ends=Ends(2 * PATIENCE)) as calls:
             said = _asked(calls, realm, query, own)
         if said.answer.status != 200:
             raise self._no_token(said, realm, own)

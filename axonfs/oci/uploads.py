@@ -17,7 +17,7 @@ from functools import partial
 from typing import TypeVar
 
 from axonfs.errors import AxonError, UnavailableError
-from axonfs.http_client import Calls, Limits, Said, shown, split_url
+from axonfs.http_client import Calls, Ends, Limits, Said, Trust, shown, split_url
 from axonfs.http_client.urls import follow, target_of
 from axonfs.oci.faults import refusal
 from axonfs.oci.manifest import kind_of
@@ -46,6 +46,11 @@ _TAKEN = re.compile(r"(?:bytes=)?0-(\d{1,19})")
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
 Sent = Callable[[int], object]
+
+
+def connected(limits: Limits, trust: Trust) -> Calls:
+    """The client for writes, whose answers are short."""
+    return Calls(limits, trust, ends=Ends(answer=limits.deadline))
 
 
 class Part:

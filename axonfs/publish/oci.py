@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from axonfs.errors import AxonError, MalformedError, naming
-from axonfs.http_client import Calls, Limits, Trust
+from axonfs.http_client import Limits, Trust
 from axonfs.names import printable
 from axonfs.oci import Reference
 from axonfs.oci.config import About
@@ -24,7 +24,7 @@ from axonfs.oci.credentials import given_for
 from axonfs.oci.manifest import Model, digest_of, parse
 from axonfs.oci.packing import PackedFile, packed, same_files, same_sizes
 from axonfs.oci.tokens import Host
-from axonfs.oci.uploads import Repository
+from axonfs.oci.uploads import Repository, connected
 from axonfs.publish.copying import BUFFER_BYTES, Sent, opened
 from axonfs.publish.metadata import MAX_DESCRIBING_BYTES, describe
 from axonfs.publish.scan import Scan, SourceFile, scan
@@ -132,7 +132,7 @@ def _target(
     trust, place = Trust(ca_bundle), reference.place
     given = given_for(place.host, tokens)
     host = Host(place.host, trust, plain_http=place.plain_http, given=given)
-    with naming(source=str(reference)), Calls(Limits(), trust) as calls:
+    with naming(source=str(reference)), connected(Limits(), trust) as calls:
         yield Repository(host, reference.repository, calls)
 
 

@@ -11,10 +11,11 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 
 from axonfs.errors import AxonError, NotFoundError, UsageError
-from axonfs.http_client import Calls, Limits, Trust
+from axonfs.http_client import Limits, Trust
 from axonfs.names import LATEST, Spec
 from axonfs.oci import place_of
 from axonfs.oci.place import version_of
+from axonfs.oci.uploads import connected
 from axonfs.publish.registry import Registry
 from axonfs.registries.adoption import Adoption
 from axonfs.registries.copy import Copied, Progress, VersionCopy, each, found, listing, yanked
@@ -40,7 +41,7 @@ def sides(
         if to.place.mirrors:
             raise UsageError("the target of a copy has no mirror", source=to.name)
         limits = Limits.within(settings.deadline, settings.retries)
-        with Calls(limits, Trust(settings.ca_bundle)) as calls:
+        with connected(limits, Trust(settings.ca_bundle)) as calls:
             yield reader, OciTarget(to, made.signers.oci_host(to.place.host), calls)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from axonfs.errors import AxonError, DeadlineError, MalformedError, UnavailableError
-from axonfs.http_client import Calls, Trust, split_url
+from axonfs.http_client import Calls, Ends, Trust, split_url
 from axonfs.http_client.urls import Url
 from tests.integration.http_client.conftest import DATA, FAST
 from tests.support import faulty
@@ -44,6 +45,18 @@ def test_a_request_may_wait_longer_than_usual(calls: Calls, origin: FaultyOrigin
     with pytest.raises(DeadlineError):
         calls.send("GET", url_of(origin))
     assert calls.send("GET", url_of(origin), wait=20 * FAST.stall).body == DATA
+
+
+@pytest.mark.parametrize("slow", [faulty.drip(0.05), faulty.drip_headers(0.05)])
+def test_single_bytes_hold_nobody(origin: FaultyOrigin, slow: faulty.Fault) -> None:
+    """The time begins with the end of each request, also over a connection that is used again."""
+    with Calls(FAST, ends=Ends(answer=0.5)) as calls:
+        assert calls.send("GET", url_of(origin)).body == DATA
+        time.sleep(0.6)
+        assert calls.send("GET", url_of(origin)).body == DATA
+        origin.plan(slow)
+        with pytest.raises(DeadlineError, match=r"no whole answer within 0.5 s"):
+            calls.send("GET", url_of(origin))
 
 
 def test_the_end_of_a_client_closes_its_connections(
