@@ -140,8 +140,16 @@ class Repository:
         """Store a manifest, whose blobs the registry has, or an index, under a tag or its digest;
         return whether the registry lists it with what refers to its subject."""
         url, headers = f"{self._root}/manifests/{reference}", {"Content-Type": kind_of(raw)}
-        said = self._retried(lambda: self._ask("PUT", url, _CREATED, "the manifest", headers, raw))
-        return "oci-subject" in said.answer.headers
+
+        def put() -> Said:
+            try:
+                return self._ask("PUT", url, _CREATED, "the manifest", headers, raw)
+            except AxonError as exc:
+                # So says Docker's registry while another client stores the same manifest.
+                exc.transient |= "DIGEST_INVALID" in exc.what
+                raise
+
+        return "oci-subject" in self._retried(put).answer.headers
 
     def put_bytes(self, digest: str, body: bytes) -> None:
         """Store a small blob."""

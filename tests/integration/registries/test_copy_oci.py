@@ -267,6 +267,22 @@ def test_refusals_of_a_server_end_the_copy_once_they_are_many(run: Run, tmp_path
     assert [spec in none.err for spec in specs] == [True] * 3 + [False] * 4
 
 
+def test_another_client_stores_the_same_manifest(
+    run: Run, registry: Path, docker_registry: DockerRegistry, line: Line, oci: str
+) -> None:
+    """Docker's registry may then take its bytes for wrong ones."""
+
+    def busy(said: Said) -> Said:
+        if "/manifests/" not in said.answer.url:
+            return said
+        line.answered = lambda said: said
+        body = b'{"errors": [{"code": "DIGEST_INVALID", "message": "did not match"}]}'
+        return Said(Answer(said.answer.url, 400, {}), body)
+
+    line.answered = busy
+    assert run("registry", "copy", registry, oci, OLD).code == 0
+
+
 def test_a_tag_that_somebody_makes_meanwhile_stays(
     run: Run, registry: Path, docker_registry: DockerRegistry, line: Line, oci: str, prefix: str
 ) -> None:
