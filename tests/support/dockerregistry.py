@@ -183,3 +183,16 @@ def docker_registry(home: Path, more: str = "") -> Iterator[DockerRegistry]:
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])
+
+
+def pulled(server: DockerRegistry, name: str, tag: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The manifest and the files, as another client reads them."""
+    _, raw = server.request("GET", f"/v2/{name}/manifests/{tag}", headers={"Accept": IMAGE})
+    manifest = json.loads(raw)
+    files = {}
+    for layer in (manifest["config"], *manifest["layers"]):
+        _, body = server.request("GET", f"/v2/{name}/blobs/{layer['digest']}")
+        assert "sha256:" + hashlib.sha256(body).hexdigest() == layer["digest"]
+        assert len(body) == layer["size"]
+        files[layer.get("annotations", {}).get(TITLE, "")] = body
+    return manifest, files
