@@ -40,6 +40,7 @@ DECISIVE = (
     "pin of *",
     "other mounts, *",
     "object store, *",
+    "OCI registry, *",
     "safe_open of all tensors, cold",
     "vllm serve ready*",
     "loader *, cold, 1 Gbit/s",
