@@ -7,6 +7,7 @@ threads.
 
 from axonfs.http_client.answers import Answer
 from axonfs.http_client.bodies import Bodies
+from axonfs.http_client.caches import Cache, Caches, CacheState, SiteCaches
 from axonfs.http_client.calls import Calls, Said
 from axonfs.http_client.channel import why_no_records
 from axonfs.http_client.connections import Ends
@@ -29,6 +30,9 @@ __all__ = [
     "UP",
     "Answer",
     "Bodies",
+    "Cache",
+    "CacheState",
+    "Caches",
     "Calls",
     "CancelledReadError",
     "Documents",
@@ -43,6 +47,7 @@ __all__ = [
     "Signed",
     "Signer",
     "Signers",
+    "SiteCaches",
     "Stall",
     "Trust",
     "Writer",

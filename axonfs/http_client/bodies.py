@@ -29,6 +29,7 @@ from axonfs.http_client.answers import (
     codings,
     range_headers,
 )
+from axonfs.http_client.caches import Caches
 from axonfs.http_client.dial import Dialer
 from axonfs.http_client.faults import fault
 from axonfs.http_client.limits import DRAIN_BYTES, DRAIN_SECONDS, Limits
@@ -73,6 +74,7 @@ class Bodies:
     Args:
         trust: the certificate authorities; by default the system's.
         signers: for URLs of other schemes than http and https.
+        caches: the site caches of sources.
     """
 
     def __init__(
@@ -82,8 +84,10 @@ class Bodies:
         *,
         routes: Routes | None = None,
         signers: Signers | None = None,
+        caches: Caches | None = None,
     ) -> None:
         self.limits = limits
+        self.caches = caches or Caches()
         self._signers = signers or {}
         routes = routes or Routes.of_environment()
         self._dialer = Dialer(self.limits, routes, trust or Trust())

@@ -171,15 +171,15 @@ def request(
     return {
         "url": _target(url),
         "headers": [(name.encode(), text.encode()) for name, text in lines],
-        "extensions": {"timeout": timeout} | ({"target": str(url).encode()} if forwarded else {}),
+        "extensions": {"timeout": timeout, "sni_hostname": url.origin.host}
+        | ({"target": str(url).encode()} if forwarded else {}),
     }
 
 
 def _target(url: Url) -> httpcore.URL:
-    scheme, host, port = url.origin
-    return httpcore.URL(
-        scheme=scheme.encode(), host=host.encode(), port=port, target=url.target.encode()
-    )
+    scheme, host, port, address = url.origin
+    place = (address or host).encode()
+    return httpcore.URL(scheme=scheme.encode(), host=place, port=port, target=url.target.encode())
 
 
 @contextlib.contextmanager

@@ -67,7 +67,7 @@ class Dialer:
 
     def _connect(self, origin: Origin, until: float, *, spread: bool) -> socket.socket:
         """Connect to the first address that answers; each gets an equal share of the time left."""
-        found = lookup(origin.host, origin.port, _left(until))
+        found = lookup(origin.address or origin.host, origin.port, _left(until))
         addresses = self._addresses.ordered(origin, found, spread=spread)
         failure: OSError = OSError("the host name has no address")
         for number, (family, kind, protocol, _, address) in enumerate(addresses):

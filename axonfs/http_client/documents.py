@@ -27,6 +27,7 @@ from axonfs.http_client.answers import (
     codings,
     content_length,
 )
+from axonfs.http_client.caches import Caches
 from axonfs.http_client.coding import CodingError, CutError, decoded
 from axonfs.http_client.connections import check_surplus, connections, request, translating
 from axonfs.http_client.faults import UP, deadline_passed, fault
@@ -45,6 +46,7 @@ from axonfs.http_client.signing import Signed, Signer, Signers, signer_of
 from axonfs.http_client.urls import (
     MAX_REDIRECTS,
     REDIRECTS,
+    Origin,
     Url,
     carried,
     endless,
@@ -100,6 +102,7 @@ class Documents:
     Args:
         trust: the certificate authorities; by default the system's.
         signers: for URLs of other schemes than http and https.
+        caches: the site caches of sources.
         draw: returns the jitter of pauses between attempts, in [0, 1).
     """
 
@@ -110,16 +113,18 @@ class Documents:
         *,
         routes: Routes | None = None,
         signers: Signers | None = None,
+        caches: Caches | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.limits = limits or Limits()
         self._routes = routes or Routes.of_environment()
         self._trust = trust or Trust()
         self._signers = signers or {}
+        self.caches = caches or Caches()
         self._signing = trio.CapacityLimiter(SIGNING)
         self._draw = draw
         self._shares = Shares(self.limits)
-        self._clients: dict[tuple[bool, Url | None], httpcore.AsyncConnectionPool] = {}
+        self._clients: dict[tuple[bool, Url | None, str], httpcore.AsyncConnectionPool] = {}
 
     async def __aenter__(self) -> Self:
         trio.socket.set_custom_hostname_resolver(TrioResolver(self.limits.connect))
@@ -257,14 +262,15 @@ class Documents:
                 wait=limits.first_byte,
                 forwarded=proxy is not None and not url.origin.secure,
             )
-            async with self._client(url.origin.secure, proxy).stream("GET", **parts) as response:
+            async with self._client(url.origin, proxy).stream("GET", **parts) as response:
                 yield response
                 check_surplus(response)
 
-    def _client(self, secure: bool, proxy: Url | None) -> httpcore.AsyncConnectionPool:
-        key = secure, proxy
+    def _client(self, origin: Origin, proxy: Url | None) -> httpcore.AsyncConnectionPool:
+        # A pool knows the addresses of its connections, and not the names in their certificates.
+        key = origin.secure, proxy, origin.host if origin.address else ""
         if key not in self._clients:
-            self._clients[key] = connections(secure, proxy, self._trust)
+            self._clients[key] = connections(origin.secure, proxy, self._trust)
         return self._clients[key]
 
     async def _body(self, answer: Answer, response: httpcore.Response, call: _Call) -> Fetched:

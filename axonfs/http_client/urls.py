@@ -31,11 +31,16 @@ _KEPT = "%/:=&?~+!$,;'@()*[]"
 
 
 class Origin(NamedTuple):
-    """Scheme, host and port of a server. Connections and credentials belong to one origin."""
+    """Scheme, host and port of a server. Connections and credentials belong to one origin.
+
+    Args:
+        address: the one of the host's addresses to connect to; empty for any of them.
+    """
 
     scheme: str
     host: str
     port: int
+    address: str = ""
 
     @property
     def secure(self) -> bool:
@@ -134,7 +139,10 @@ def follow(url: Url, location: str | None) -> Url:
             f"a redirect from https to {shown(str(following))}, which is not encrypted, is refused",
             shown(str(url)),
         )
-    return Url(following.origin, following.target)
+    origin = following.origin
+    if origin == url.origin._replace(address=""):
+        origin = url.origin
+    return Url(origin, following.target)
 
 
 def endless(url: str) -> UnavailableError:

@@ -1,0 +1,258 @@
+"""Site caches: reverse proxies with a cache, near this host, that stand in for a source.
+
+A source has any number of them. Each URL below the source has an order of its caches, by rendezvous
+hashing of a key: the URL of a document, or the digest and the slice of an object. All hosts have
+the same order, so the caches hold one copy together. The first cache of the order that is not set
+aside is asked, then the next one, then the source itself, unless `fallback` is false.
+
+A cache that fails is set aside at once. A single request tries it again after FIRST_PAUSE seconds,
+and then every few seconds, until one succeeds. Sends nothing; any thread may call every method.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from urllib.parse import unquote
+
+from axonfs.errors import AxonError, UnavailableError
+from axonfs.http_client.faults import fault
+from axonfs.http_client.limits import Limits
+from axonfs.http_client.urls import SIGNED, Url, shown, split_url, target_of
+
+# Seconds until a cache that was set aside is tried again; the pause doubles up to the second.
+FIRST_PAUSE, LAST_PAUSE = 1.0, 5.0
+# Seconds to connect to a cache, which is near: an address that swallows packets costs no more.
+CONNECT = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheState:
+    """What a cache did so far.
+
+    Args:
+        address: the one of its host's addresses that this cache is; empty if it has only one.
+        requests, bytes: that it was sent, and that were received from it.
+        fault: why it is set aside; None while it is used.
+        since: unix seconds, since when it is set aside.
+    """
+
+    url: str
+    address: str
+    requests: int
+    bytes: int
+    fault: str | None
+    since: float | None
+
+
+class Cache:
+    """One cache of one source.
+
+    Args:
+        url: stands in for the URL of the source; its origin may have an address.
+    """
+
+    def __init__(self, url: Url) -> None:
+        self.url = replace(url, target=url.target.rstrip("/"))
+        self.name = f"{self.url} at {url.origin.address}" if url.origin.address else str(self.url)
+        self._seed = blake2b(self.name.encode(), digest_size=8)
+        self._lock = threading.Lock()
+        self._fault: str | None = None
+        self._since: float | None = None
+        self._again = self._pause = 0.0
+        self._requests = self._bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<Cache {self.name}>"
+
+    @property
+    def state(self) -> CacheState:
+        with self._lock:
+            return CacheState(
+                str(self.url),
+                self.url.origin.address,
+                self._requests,
+                self._bytes,
+                self._fault,
+                self._since,
+            )
+
+    @property
+    def set_aside(self) -> bool:
+        return self._fault is not None
+
+    def weight(self, key: bytes) -> bytes:
+        """Its place in the order of `key`: the greatest is the first."""
+        hashed = self._seed.copy()
+        hashed.update(b"\0" + key)
+        return hashed.digest()
+
+    def admits(self) -> bool:
+        """Whether to send it a request now; true for one request of a cache that is set aside,
+        once its pause is over."""
+        if self._fault is None:
+            return True
+        with self._lock:
+            now = time.monotonic()
+            if now < self._again:
+                return False
+            self._pause = min(self._pause * 2, LAST_PAUSE)
+            self._again = now + self._pause
+            return True
+
+    def asked(self) -> None:
+        """Note that it is sent a request."""
+        with self._lock:
+            self._requests += 1
+
+    def received(self, count: int) -> None:
+        """Note that `count` bytes of a body were received from it."""
+        with self._lock:
+            self._bytes += count
+
+    def answered(self) -> None:
+        """Note that it did what it was asked, which ends that it is set aside. Bytes that have a
+        digest must have been compared with it."""
+        with self._lock:
+            self._fault = self._since = None
+
+    def failed(self, error: AxonError) -> None:
+        """Set it aside."""
+        with self._lock:
+            if self._fault is None:
+                self._since, self._pause = time.time(), FIRST_PAUSE
+                self._again = time.monotonic() + FIRST_PAUSE
+            self._fault = error.what
+
+
+class SiteCaches:
+    """The caches of one source.
+
+    Args:
+        source: the URL of the source: that of a registry, or a hub's endpoint.
+        urls: of the caches, as they are configured.
+        fallback: whether the source itself is asked when no cache answers.
+    """
+
+    def __init__(self, source: str, urls: Iterable[str], *, fallback: bool = True) -> None:
+        self.fallback = fallback
+        self._source = target_of(source.partition("?")[0], signed=True)
+        self._base = self._source.target.rstrip("/") + "/"
+        if self._source.origin.scheme == "oci":
+            self._base = "/"  # URLs of what it has are oci://host/v2/<prefix>…
+        self._lock = threading.Lock()
+        self._members = {url: [Cache(split_url(url))] for url in urls}
+        self._caches = tuple(cache for (cache,) in self._members.values())
+
+    def __repr__(self) -> str:
+        return f"<SiteCaches of {self._source}: {', '.join(cache.name for cache in self._caches)}>"
+
+    @property
+    def source(self) -> str:
+        """The URL of the source."""
+        return str(self._source)
+
+    @property
+    def configured(self) -> tuple[str, ...]:
+        """The URLs of the caches as they are configured."""
+        return tuple(self._members)
+
+    def __iter__(self) -> Iterator[Cache]:
+        return iter(self._caches)
+
+    def locate(self, configured: str, found: Sequence[Url]) -> None:
+        """Have the cache configured as `configured` be those at `found`; those known stay."""
+        with self._lock:
+            known = {cache.url: cache for cache in self._members[configured]}
+            bare = (replace(url, target=url.target.rstrip("/")) for url in found)
+            self._members[configured] = [
+                known.get(url) or Cache(url) for url in dict.fromkeys(bare)
+            ]
+            self._caches = tuple(cache for some in self._members.values() for cache in some)
+
+    def order(self, key: str) -> list[Cache]:
+        """All caches in the order of `key`, which is the same on every host."""
+        raw = key.encode()
+        return sorted(self._caches, key=lambda cache: cache.weight(raw), reverse=True)
+
+    def choose(self, key: str, tried: Iterable[Cache] = ()) -> Cache | None:
+        """The cache to ask now: the first in the order of `key` that admits a request.
+
+        Args:
+            tried: caches that are passed over.
+        """
+        passed = set(tried)
+        return next(
+            (cache for cache in self.order(key) if cache not in passed and cache.admits()), None
+        )
+
+    def covers(self, url: str) -> bool:
+        """Whether `url` is below the source, so that its caches have it."""
+        try:
+            asked = split_url(url, signed=True)
+        except ValueError:
+            return False
+        path = unquote(asked.target.partition("?")[0])
+        inside = asked.origin == self._source.origin and asked.target.startswith(self._base)
+        return inside and not {".", ".."}.intersection(path.split("/"))
+
+    def rewritten(self, cache: Cache, url: str, signed: Url | None = None) -> Url | None:
+        """The URL for which to ask `cache` in place of `url`; None if `url` is not below the
+        source.
+
+        Args:
+            signed: where the source itself would be asked for it, if a signer says so.
+        """
+        if not self.covers(url):
+            return None
+        if self._source.origin.scheme in SIGNED:
+            rest = signed.target if signed else None
+        else:
+            rest = "/" + split_url(url).target.removeprefix(self._base)
+        return None if rest is None else replace(cache.url, target=cache.url.target + rest)
+
+    def restored(self, cache: Cache, url: Url) -> str | None:
+        """The URL below the source that `url` at `cache` stands for; None if it is elsewhere or
+        the source's URLs are signed."""
+        base = cache.url.target + "/"
+        inside = url.origin == cache.url.origin and url.target.startswith(base)
+        if not inside or self._source.origin.scheme in SIGNED:
+            return None
+        return str(replace(self._source, target=self._base + url.target.removeprefix(base)))
+
+    def none_left(self, url: str) -> UnavailableError:
+        """The error where no cache answers, and the source may not be asked."""
+        faults = [f"{cache.name}: {cache.state.fault}" for cache in self if cache.set_aside]
+        what = f"no site cache of {shown(self.source)} answers ({'; '.join(faults[:3])})"
+        hint = "check the caches; axonfs status shows them, and fallback: origin allows the source"
+        return fault(UnavailableError, what, shown(url), transient=True, hint=hint)
+
+    def elsewhere(self, url: str) -> UnavailableError:
+        """The error for a URL that no cache has, where the source may not be asked."""
+        what = f"it is not below {shown(self.source)}, so its site caches do not have it"
+        hint = "fallback: origin allows to ask the source itself"
+        return fault(UnavailableError, what, shown(url), hint=hint)
+
+
+class Caches:
+    """The caches of all sources of a process, by the URL of what is asked for.
+
+    Args:
+        sites: each one's URL and its caches; a URL below several of them belongs to the longest.
+    """
+
+    def __init__(self, sites: Iterable[SiteCaches] = ()) -> None:
+        self.sites = tuple(sorted(sites, key=lambda site: len(site.source), reverse=True))
+
+    def of(self, url: str) -> SiteCaches | None:
+        """The caches that have `url`."""
+        return next((site for site in self.sites if site.covers(url)), None)
+
+
+def near(limits: Limits) -> Limits:
+    """The limits of a request to a cache. A cache that waits for the source is not dead, so only
+    the time to connect is shorter."""
+    return replace(limits, connect=min(limits.connect, CONNECT))
