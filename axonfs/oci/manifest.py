@@ -8,15 +8,23 @@ checked.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from axonfs.errors import MalformedError
-from axonfs.formats.manifest import MAX_FILES, MAX_SIZE
+from axonfs.formats.manifest import (
+    MAX_CHUNKS,
+    MAX_FILES,
+    MAX_SIZE,
+    ChunkRef,
+    check_chunk_size,
+    chunk_count,
+)
 from axonfs.names import check_path, plain, printable
 from axonfs.oci.unnamed import names_of
 
@@ -30,6 +38,9 @@ FILEPATH = "org.cncf.model.filepath"
 METADATA = "org.cncf.model.file.metadata+json"
 TITLE = "org.opencontainers.image.title"
 CREATED = "org.opencontainers.image.created"
+# Of a layer: its chunk size in bytes, and the sha256 of its chunk table.
+CHUNK_SIZE = "org.axonfs.chunks.size"
+CHUNK_TABLE = "org.axonfs.chunks.digest"
 _UNPACK = "io.deis.oras.content.unpack"
 _REFERENCE = "vnd.docker.reference.type"
 _LISTS = (INDEX, "application/vnd.docker.distribution.manifest.list.v2+json")
@@ -77,12 +88,14 @@ class Layer:
         packing: `raw`: its bytes are those of the file at `path`; `tar` or `tar+gzip`: an archive,
             whose files lie below the directory of the version.
         executable: whether the owner may execute the file.
+        chunks: of a raw layer, what it says of a chunk table.
     """
 
     blob: Descriptor
     path: str
     packing: str
     executable: bool = False
+    chunks: ChunkRef | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +105,19 @@ class Model:
     config: Descriptor
     layers: tuple[Layer, ...]
     annotations: Mapping[str, str]
+
+    @property
+    def has_tables(self) -> bool:
+        """Whether a layer names a chunk table."""
+        return any(layer.chunks for layer in self.layers)
+
+    def with_tables(self, kept: Container[str]) -> Model:
+        """The model whose layers name no chunk tables but those with the digests `kept`."""
+        layers = tuple(
+            layer if layer.chunks and layer.chunks.digest in kept else replace(layer, chunks=None)
+            for layer in self.layers
+        )
+        return replace(self, layers=layers)
 
     @property
     def archives(self) -> int:
@@ -199,7 +225,8 @@ def _layer(number: int, blob: Descriptor, named: str, config: Descriptor) -> Lay
     path = named.removeprefix("./").rstrip("/")
     if packing != "raw" and path in ("", "."):
         return Layer(blob, "", packing)
-    return Layer(blob, check_path(path), packing, executable=_executable(blob))
+    chunks = chunks_of(blob) if packing == "raw" else None
+    return Layer(blob, check_path(path), packing, _executable(blob), chunks)
 
 
 def _packing(blob: Descriptor) -> str:
@@ -223,6 +250,19 @@ def _executable(blob: Descriptor) -> bool:
         return isinstance(mode, int) and bool(mode & 0o100)
     except (ValueError, LookupError, TypeError, RecursionError):
         return False
+
+
+def chunks_of(blob: Descriptor) -> ChunkRef | None:
+    """What a layer says of its chunk table; None if it says nothing that can be used."""
+    size, digest = (blob.annotations.get(key, "") for key in (CHUNK_SIZE, CHUNK_TABLE))
+    match = _DIGEST.fullmatch(digest)
+    if match is None or not blob.size or not re.fullmatch("[0-9]{1,9}", size):
+        return None
+    found = ChunkRef(int(size), match.group(1))
+    with contextlib.suppress(MalformedError):
+        check_chunk_size(found.size)
+        return found if chunk_count(blob.size, found.size) <= MAX_CHUNKS else None
+    return None
 
 
 def descriptor(item: object, what: str) -> Descriptor:

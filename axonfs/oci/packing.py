@@ -13,8 +13,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from axonfs.errors import AxonError
+from axonfs.formats.manifest import ChunkRef
 from axonfs.oci.config import About
 from axonfs.oci.manifest import (
+    CHUNK_SIZE,
+    CHUNK_TABLE,
     CREATED,
     FILEPATH,
     IMAGE,
@@ -40,13 +43,14 @@ _CODE = frozenset(("c", "cpp", "cu", "ipynb", "js", "py", "sh"))
 
 @dataclass(frozen=True, slots=True)
 class PackedFile:
-    """A file of a model; `modified` in unix seconds."""
+    """A file of a model; `modified` in unix seconds, `chunks` None without a chunk table."""
 
     path: str
     size: int
     digest: str
     executable: bool
     modified: float
+    chunks: ChunkRef | None = None
 
 
 def packed(name: str, about: About, files: Sequence[PackedFile]) -> tuple[Descriptor, bytes, bytes]:
@@ -117,6 +121,9 @@ def _kind(layer: Layer) -> object:
 
 def _layer(file: PackedFile) -> dict[str, Any]:
     notes = {FILEPATH: file.path, METADATA: _metadata(file), TITLE: file.path}
+    if file.chunks and file.size:
+        notes[CHUNK_SIZE] = str(file.chunks.size)
+        notes[CHUNK_TABLE] = f"sha256:{file.chunks.digest}"
     return rendered(_media_type(file.path), file.digest, file.size, notes)
 
 

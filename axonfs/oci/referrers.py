@@ -1,9 +1,9 @@
-"""What a model keeps of its version in a registry of files: an artifact that refers to the model.
+"""What a model keeps beside its files: an artifact that refers to the model.
 
-Its layers are the version's manifest, its chunk tables and its signatures, and its `subject` is the
-model's OCI manifest. A registry lists what refers to a manifest; where it does not, an index under
-a tag that is made from the manifest's digest does. Pure. Source: the OCI distribution
-specification 1.1.
+Its layers are chunk tables and, of a model that was copied from a registry of files, the version's
+manifest and signatures. Its `subject` is the model's OCI manifest. A registry lists what refers to
+a manifest; where it does not, an index under a tag that is made from the manifest's digest does.
+Pure. Source: the OCI distribution specification 1.1.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from axonfs.errors import AxonError, MalformedError
+from axonfs.formats.chunktable import table_bytes
+from axonfs.formats.manifest import ChunkRef
 from axonfs.names import oci_version
 from axonfs.oci.manifest import (
     IMAGE,
@@ -39,16 +41,27 @@ _EMPTY = "application/vnd.oci.empty.v1+json"
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """The parts of an artifact that are read; chunk tables are found by their digests.
+    """The parts of an artifact that are read.
 
     Args:
+        manifest: None if the model comes from no registry of files: the artifact then keeps the
+            chunk tables that the model's layers name.
         signatures: None if there are none.
+        tables: the digests of the chunk tables.
         yanked: whether the version is yanked.
     """
 
-    manifest: Descriptor
+    manifest: Descriptor | None
     signatures: Descriptor | None
+    tables: frozenset[str]
     yanked: bool
+
+
+def table_of(size: int, chunks: ChunkRef | None) -> Descriptor | None:
+    """The chunk table of a file of `size` bytes as a layer; None if it has none."""
+    if chunks is None or not size:
+        return None
+    return Descriptor(TABLE, chunks.digest, table_bytes(size, chunks.size))
 
 
 def tag_of(subject: str) -> str:
@@ -95,9 +108,11 @@ def parse_artifact(raw: bytes, subject: str) -> Artifact:
     found = [descriptor(item, f"layer {number}") for number, item in enumerate(layers, 1)]
     manifests = [one for one in found if one.media_type == MANIFEST]
     signatures = [one for one in found if one.media_type == SIGNATURES]
-    if len(manifests) != 1 or len(signatures) > 1:
-        raise MalformedError("the artifact does not have one manifest")
-    return Artifact(manifests[0], next(iter(signatures), None), notes.get(YANKED) == "true")
+    tables = frozenset(one.digest for one in found if one.media_type == TABLE)
+    if len(manifests) > 1 or len(signatures) > len(manifests):
+        raise MalformedError("the artifact has several manifests, or signatures without one")
+    yanked = notes.get(YANKED) == "true"
+    return Artifact(next(iter(manifests), None), next(iter(signatures), None), tables, yanked)
 
 
 def listed(raw: bytes) -> list[Descriptor]:

@@ -7,7 +7,7 @@ file does not get it again, and every client for OCI artifacts can pull the mode
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import logging
 import os
 import threading
 import time
@@ -15,20 +15,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from axonfs.errors import AxonError, MalformedError, naming
+from axonfs.errors import AxonError, MalformedError, UnsupportedError, naming
+from axonfs.formats.chunktable import ChunkTable
+from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE
 from axonfs.http_client import Limits, Trust
 from axonfs.names import printable
 from axonfs.oci import Reference
+from axonfs.oci.artifacts import new_artifact, put_artifact, put_document
 from axonfs.oci.config import About
 from axonfs.oci.credentials import given_for
-from axonfs.oci.manifest import Model, digest_of, parse
+from axonfs.oci.manifest import Descriptor, Model, digest_of, parse
 from axonfs.oci.packing import PackedFile, packed, same_files, same_sizes
+from axonfs.oci.referrers import TABLE
 from axonfs.oci.tokens import Host
 from axonfs.oci.uploads import Repository, connected
-from axonfs.publish.copying import BUFFER_BYTES, Sent, opened
+from axonfs.publish.copying import BUFFER_BYTES, Digests, Sent, opened
 from axonfs.publish.metadata import MAX_DESCRIBING_BYTES, describe
 from axonfs.publish.scan import Scan, SourceFile, scan
 from axonfs.publish.together import PublishProgress, Together
+
+log = logging.getLogger(__name__)
 
 DESCRIBING = ("README.md", "config.json")
 
@@ -58,6 +64,7 @@ class _Stored:
     file: PackedFile
     new_bytes: int
     content: bytes  # of a small file that describes the model
+    table: ChunkTable
 
 
 def publish_oci(
@@ -102,7 +109,8 @@ def publish_oci(
         if before and changed is None:
             digest, sent = before.digest, 0
         else:
-            digest, sent = _enter(target, reference, files, _described(stored, given))
+            tables = [item.table for item in stored if item.file.chunks]
+            digest, sent = _enter(target, reference, files, tables, _described(stored, given))
     return Pushed(
         str(reference),
         digest,
@@ -185,7 +193,7 @@ def _store(
     fd = opened(file)
     try:
         status, sent = os.fstat(fd), Sent(file.path, moved)
-        digest, content = _digest(file, fd, sent)
+        digest, table, content = _digests(file, fd, sent)
         with turns.setdefault(digest, threading.Lock()):
             new = not target.has_blob(digest, status.st_size)
             if new:
@@ -194,24 +202,24 @@ def _store(
     finally:
         os.close(fd)
     executable = bool(status.st_mode & 0o100)
-    made = PackedFile(file.path, status.st_size, digest, executable, status.st_mtime)
-    return _Stored(made, status.st_size if new else 0, content)
+    chunks = table.ref if table.size else None
+    made = PackedFile(file.path, table.size, digest, executable, status.st_mtime, chunks)
+    return _Stored(made, table.size if new else 0, content, table)
 
 
-def _digest(file: SourceFile, fd: int, sent: Sent) -> tuple[str, bytes]:
-    """The sha256 of a file, and its bytes if they describe the model."""
-    whole, size, at = hashlib.sha256(), os.fstat(fd).st_size, 0
+def _digests(file: SourceFile, fd: int, sent: Sent) -> tuple[str, ChunkTable, bytes]:
+    """The sha256 and the chunk table of a file, and its bytes if they describe the model."""
+    digests, size = Digests(DEFAULT_CHUNK_SIZE), os.fstat(fd).st_size
     describes = file.path in DESCRIBING and size <= MAX_DESCRIBING_BYTES
     content = bytearray()
-    while piece := os.pread(fd, BUFFER_BYTES, at):
-        whole.update(piece)
-        at += len(piece)
+    while piece := os.pread(fd, min(BUFFER_BYTES, digests.room), digests.size):
+        digests.add(memoryview(piece))
         content += piece if describes else b""
         sent(0)  # raises if the publish was stopped
-    if at != size:
+    if digests.size != size:
         what = f"'{printable(file.path)}' changed while it was read"
         raise AxonError(what, hint="publish again once nothing writes to it")
-    return whole.hexdigest(), bytes(content)
+    return *digests.finish(), bytes(content)
 
 
 def _described(stored: Sequence[_Stored], given: Mapping[str, str | None]) -> About:
@@ -223,10 +231,34 @@ def _described(stored: Sequence[_Stored], given: Mapping[str, str | None]) -> Ab
 
 
 def _enter(
-    target: Repository, reference: Reference, files: Sequence[PackedFile], about: About
+    target: Repository,
+    reference: Reference,
+    files: Sequence[PackedFile],
+    tables: Sequence[ChunkTable],
+    about: About,
 ) -> tuple[str, int]:
-    """Store the config, and then the manifest; return its digest, and how much was sent."""
+    """Store the config, the chunk tables, and then the manifest; return its digest, and how much
+    was sent."""
     blob, config, raw = packed(reference.repository.rpartition("/")[2], about, files)
-    target.put_bytes(blob.digest, config)
+    put_document(target, blob.digest, config)
+    sent = _put_tables(target, raw, tables)
     target.put_manifest(reference.tag, raw)
-    return digest_of(raw), len(config) + len(raw)
+    return digest_of(raw), len(config) + len(raw) + sent
+
+
+def _put_tables(target: Repository, raw: bytes, tables: Sequence[ChunkTable]) -> int:
+    """Store the chunk tables of the model with the manifest `raw`, as an artifact that refers to
+    it; return their bytes. A registry that refuses that has the model without them."""
+    bodies = {table.ref.digest: table.encode() for table in tables}
+    layers = [Descriptor(TABLE, digest, len(body)) for digest, body in bodies.items()]
+    if not layers:
+        return 0
+    try:
+        for digest, body in bodies.items():
+            put_document(target, digest, body)
+        put_artifact(target, new_artifact(raw, {}, layers))
+    except AxonError as exc:
+        if exc.status is None and not isinstance(exc, UnsupportedError):
+            raise
+        log.info("the chunk tables are not kept: %s", exc)
+    return sum(map(len, bodies.values()))

@@ -7,35 +7,21 @@ Blobs that the registry has are not sent again. Blocking; a few threads read and
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
-from axonfs.errors import (
-    AxonError,
-    ChangedError,
-    MalformedError,
-    UnavailableError,
-    UnsupportedError,
-    naming,
-)
-from axonfs.formats.chunktable import table_bytes
+from axonfs.errors import ChangedError, UnsupportedError, naming
 from axonfs.formats.manifest import FileEntry, Manifest
 from axonfs.http_client import Calls
 from axonfs.names import Spec, printable
 from axonfs.oci import Reference
+from axonfs.oci.artifacts import NewArtifact, new_artifact, put_artifact, put_document
 from axonfs.oci.config import About
-from axonfs.oci.manifest import Descriptor, digest_of, is_alone, kind_of
+from axonfs.oci.manifest import Descriptor, digest_of, is_alone
 from axonfs.oci.packing import PackedFile, packed, same_files
-from axonfs.oci.referrers import (
-    MANIFEST,
-    NO_CONFIG,
-    SIGNATURES,
-    TABLE,
-    render_artifact,
-    tag_of,
-    with_artifact,
-)
+from axonfs.oci.referrers import MANIFEST, SIGNATURES, table_of
 from axonfs.oci.tokens import Host
 from axonfs.oci.uploads import Repository
 from axonfs.publish.signatures import checked
@@ -48,15 +34,13 @@ from axonfs.registries.transfer import Transfer
 from axonfs.signatures import merged
 from axonfs.sources.oci_versions import Tagged, Version
 
+log = logging.getLogger(__name__)
+
 CHECKS = 8  # blobs that are looked for at the same time
-LISTINGS = 5  # attempts to have an index name an artifact
-_REFUSED = frozenset({400, 415})  # answers by which registries say that they take no artifact
 _NO_ARTIFACTS = (
     "it seems to take no artifacts, so the version's manifest has no place there;"
     " axonfs publish DIR --to oci://HOST/REPOSITORY:TAG stores the files alone"
 )
-
-
 _NEVER = "a published version never changes; remove the tag there first if it is wrong"
 
 
@@ -102,7 +86,9 @@ def load_of(origin: Origin, manifest: Manifest, base: str, *, yanked: bool) -> L
 
 def _files(manifest: Manifest) -> list[PackedFile]:
     return [
-        PackedFile(entry.path, entry.size, entry.digest, entry.executable, manifest.created)
+        PackedFile(
+            entry.path, entry.size, entry.digest, entry.executable, manifest.created, entry.chunks
+        )
         for entry in manifest.files
     ]
 
@@ -122,7 +108,10 @@ def load_from(origin: OciOrigin) -> Load:
     only the model is copied."""
     found, version = origin.found, origin.found.version
     raw = found.raw if is_alone(found.raw) else found.image
-    layers = [FileEntry(one.path, one.blob.size, one.blob.digest) for one in found.model.layers]
+    layers = [
+        FileEntry(one.path, one.blob.size, one.blob.digest, one.chunks)
+        for one in found.model.layers
+    ]
     config = found.model.config
     entries = [FileEntry("the config", config.size, config.digest), *layers]
     if version:  # its files are those of the layers, with chunk tables
@@ -190,51 +179,26 @@ def _compared(load: Load, earlier: Tagged) -> Load:
     return replace(load, raw=earlier.raw, image=earlier.image)
 
 
-@dataclass(frozen=True, slots=True)
-class _Artifact:
-    """An artifact to store.
-
-    Args:
-        subject: the digest of the manifest that it refers to.
-        documents: its layers that are in memory, by digest; the others are chunk tables.
-        replaced: the digests of artifacts that say less.
-    """
-
-    raw: bytes
-    subject: str
-    documents: dict[str, bytes] = field(default_factory=dict)
-    replaced: frozenset[str] = frozenset()
-
-
-def _artifact(load: Load, earlier: Tagged | None) -> _Artifact | None:
-    """The artifact with a load's version, and what the registry knows of it; None if the registry
-    has this very artifact, or if there is no version.
+def _artifact(load: Load, earlier: Tagged | None) -> NewArtifact | None:
+    """The artifact with a load's version and chunk tables, and what the registry knows of it; None
+    if the registry has this very artifact, or if there is nothing to keep.
 
     Raises:
         ChangedError, MalformedError: the version has signatures of something else.
     """
+    tables = [table for entry in load.files if (table := table_of(entry.size, entry.chunks))]
     if load.version is None:
-        return None
+        kept = earlier.tables if earlier else frozenset()
+        lacking = any(table.digest not in kept for table in tables)
+        return new_artifact(load.image, {}, tables) if lacking else None
     manifest, before = load.version.manifest, earlier.version if earlier else None
     new = checked(load.version.signatures, manifest)
     signatures = merged(before.signatures if before else b"", new, manifest)
     yanked = load.version.yanked or bool(before and before.yanked)
     documents = {MANIFEST: manifest.raw, **({SIGNATURES: signatures} if signatures else {})}
-    layers = [Descriptor(kind, digest_of(body), len(body)) for kind, body in documents.items()]
-    tables = {table.digest: table for table in map(_table, manifest.files) if table}
-    subject = Descriptor(kind_of(load.image), digest_of(load.image), len(load.image))
-    raw = render_artifact(subject, [*layers, *tables.values()], yanked=yanked)
-    if before and digest_of(raw) in before.artifacts:
-        return None
-    bodies = {digest_of(body): body for body in (NO_CONFIG, *documents.values())}
-    return _Artifact(raw, subject.digest, bodies, before.artifacts if before else frozenset())
-
-
-def _table(entry: FileEntry) -> Descriptor | None:
-    """The chunk table of a file as a layer."""
-    if entry.chunks is None or not entry.size:
-        return None
-    return Descriptor(TABLE, entry.chunks.digest, table_bytes(entry.size, entry.chunks.size))
+    replaced = before.artifacts if before else frozenset()
+    made = new_artifact(load.image, documents, tables, yanked=yanked, replaced=replaced)
+    return None if before and made.digest in before.artifacts else made
 
 
 class _Put:
@@ -250,14 +214,16 @@ class _Put:
         self._progress = progress
         self._beside = beside
 
-    def run(self, artifact: _Artifact | None, tag: str, *, new: bool) -> Copied:
+    def run(self, artifact: NewArtifact | None, tag: str, *, new: bool) -> Copied:
         """Send what the registry lacks; `tag` last, if it is new."""
         entries = {entry.digest: entry for entry in self._load.files}
         lacking = self._lacking(entries.values()) if new else []
         total = sum(entry.size for entry in lacking)
         work = Transfer(total, partial(self._progress, self._load.spec))
         jobs = [partial(self._bring, entry, work) for entry in lacking]
-        jobs += [partial(self._put_table, entry) for entry in entries.values() if artifact]
+        if artifact:
+            tables = {entry.chunks: entry for entry in self._load.files}
+            jobs += [partial(self._put_table, entry) for entry in tables.values()]
         work.run(jobs)
         if artifact:
             self._refer(artifact)
@@ -283,7 +249,7 @@ class _Put:
             self._to.put_blob(entry.digest, entry.size, fd, lambda count: work.moved(0))
 
     def _put_table(self, entry: FileEntry) -> None:
-        layer = _table(entry)
+        layer = table_of(entry.size, entry.chunks)
         if layer and not self._has(layer):
             table = self._load.origin.table(self._load.base, entry)
             assert table is not None  # the manifest names one
@@ -301,46 +267,19 @@ class _Put:
         self._beside = ""
         return False
 
-    def _put_document(self, digest: str, body: bytes) -> None:
-        if not self._to.has_blob(digest, len(body)):
-            self._to.put_bytes(digest, body)
-
-    def _refer(self, artifact: _Artifact) -> None:
-        """Store the artifact, and have what lists the model's referrers name it."""
-        for digest, body in artifact.documents.items():
-            self._put_document(digest, body)
+    def _refer(self, artifact: NewArtifact) -> None:
         try:
-            if self._to.put_manifest(f"sha256:{digest_of(artifact.raw)}", artifact.raw):
-                return
-        except UnavailableError as exc:
-            if exc.status in _REFUSED:
-                raise UnsupportedError(exc.what, source=exc.source, hint=_NO_ARTIFACTS) from exc
-            raise
-        self._list(tag_of(artifact.subject), artifact)
-
-    def _list(self, tag: str, artifact: _Artifact) -> None:
-        """Have the index under `tag` name the artifact.
-
-        Another client may put an index in its place that it made from the one of before. So it is
-        read again.
-        """
-        for _ in range(LISTINGS):
-            index = self._to.manifest(tag)
-            try:
-                made = with_artifact(index, artifact.raw, artifact.replaced)
-            except MalformedError as exc:
-                exc.hint = f"something else has the tag {tag} there"
+            put_artifact(self._to, artifact)
+        except UnsupportedError as exc:
+            if self._load.version:
+                exc.hint = _NO_ARTIFACTS
                 raise
-            if made == index:
-                return
-            self._to.put_manifest(tag, made)
-        what = f"the index under the tag {tag} does not keep what is added to it"
-        raise AxonError(what, hint="run the command again once no other client writes there")
+            log.info("the chunk tables are not kept: %s", exc)
 
     def _enter(self, tag: str) -> None:
         load = self._load
         if load.config:
-            self._put_document(digest_of(load.config), load.config)
+            put_document(self._to, digest_of(load.config), load.config)
         if load.image != load.raw:
             self._to.put_manifest(f"sha256:{digest_of(load.image)}", load.image)
         # OCI has no conditional writes, and the files may have taken hours.

@@ -265,20 +265,33 @@ class OciRegistry:
             left.set()
 
     async def _model(self, repository: str, digest: str) -> Model | None:
-        """The model's manifest with this digest, or the only one of the index with it."""
+        """The model of the manifest with this digest, or of the only one of the index with it; it
+        names the chunk tables that the registry keeps."""
         try:
             raw = await self._proven.manifest(repository, digest)
-            return (await self._proven.model(repository, raw))[1]
+            image, model = await self._proven.model(repository, raw)
         except NotFoundError:
             return None
+        if not model.has_tables:
+            return model
+        return model.with_tables(await self._tables(repository, digest_of(image)))
+
+    async def _tables(self, repository: str, digest: str) -> frozenset[str]:
+        """The digests of the chunk tables that the registry keeps for a model. None are needed:
+        without one, the sha256 of a file proves it."""
+        try:
+            return await self._proven.tables(repository, digest)
+        except AxonError as exc:
+            log.warning("a model is read without chunk tables, which is slower: %s", exc)
+            return frozenset()
 
     async def signatures(self, base: str, spec: Spec, limit: int) -> bytes | None:
         """None: signatures in OCI registries are of their manifests, which is another statement."""
         return None
 
     async def table(self, base: str, entry: FileEntry) -> ChunkTable | None:
-        """None: OCI has no chunk tables."""
-        return None
+        """The chunk table that the file's layer names; None if it names none."""
+        return await self._proven.table(base, entry)
 
     def allows_unverified(self, base: str) -> bool:
         """False: every layer has a digest."""

@@ -5,11 +5,20 @@ Below oci.py and oci_versions.py. Trio only.
 
 from __future__ import annotations
 
+import contextlib
 from urllib.parse import urlencode, urlsplit
 
 import trio
 
-from axonfs.errors import MalformedError, NotFoundError, UnavailableError, naming
+from axonfs.errors import (
+    MalformedError,
+    NotFoundError,
+    UnavailableError,
+    VanishedError,
+    naming,
+)
+from axonfs.formats.chunktable import ChunkTable, parse_table
+from axonfs.formats.manifest import FileEntry
 from axonfs.http_client.documents import Documents
 from axonfs.http_client.location import Location
 from axonfs.oci.manifest import (
@@ -20,7 +29,15 @@ from axonfs.oci.manifest import (
     digest_of,
     parse,
 )
-from axonfs.oci.referrers import MAX_ARTIFACTS, VERSION, listed, tag_of
+from axonfs.oci.referrers import (
+    MAX_ARTIFACTS,
+    VERSION,
+    Artifact,
+    listed,
+    parse_artifact,
+    table_of,
+    tag_of,
+)
 
 MAX_PAGES = 200  # of one list of what refers to a model
 _VERSIONS = urlencode({"artifactType": VERSION})  # a registry may list others nevertheless
@@ -103,6 +120,37 @@ class OciDocuments:
             what = f"more than {MAX_ARTIFACTS} artifacts with versions refer to the model"
             raise MalformedError(what)
         return found
+
+    async def artifact(self, repository: str, digest: str, subject: str) -> Artifact:
+        """The artifact with this digest, which refers to the manifest `subject`.
+
+        Raises:
+            NotFoundError: the registry does not have it.
+        """
+        raw = await self.manifest(repository, digest)
+        return await trio.to_thread.run_sync(parse_artifact, raw, subject)
+
+    async def tables(self, repository: str, digest: str) -> frozenset[str]:
+        """The digests of the chunk tables that the artifacts of a model keep."""
+        found = frozenset[str]()
+        for item in await self.artifacts(repository, digest):
+            with contextlib.suppress(NotFoundError):
+                found |= (await self.artifact(repository, item.digest, digest)).tables
+        return found
+
+    async def table(self, base: str, entry: FileEntry) -> ChunkTable | None:
+        """The chunk table of a file of a version, compared with its digest; None if the file names
+        none."""
+        blob = table_of(entry.size, entry.chunks)
+        if blob is None or entry.chunks is None:
+            return None
+        with naming(path=entry.path, source=base):
+            try:
+                raw = await self.blob(repository_of(base)[1], blob, blob.size)
+            except VanishedError as exc:
+                what = "the registry does not have the chunk table that the manifest names"
+                raise VanishedError(what, source=exc.source) from exc
+            return parse_table(raw, size=entry.size, chunks=entry.chunks)
 
     async def _referrers(self, repository: str, digest: str) -> list[Descriptor]:
         """Those in the pages of the registry's list; none if it keeps no such lists."""

@@ -43,8 +43,11 @@ def snapshot(
     for layer in model.layers:
         blob = layer.blob
         if layer.packing == "raw":
-            entry = FileEntry(layer.path, blob.size, blob.digest, executable=layer.executable)
-            entries.append(entry)
+            entries.append(
+                FileEntry(
+                    layer.path, blob.size, blob.digest, layer.chunks, executable=layer.executable
+                )
+            )
         elif bodies:
             layers.append(Package((), blob.size, blob.digest, "", layer.packing))
             listed = files_of(layer, locate(blob.digest), bodies, cancelled)

@@ -23,18 +23,18 @@ from axonfs.errors import (
     VanishedError,
     naming,
 )
-from axonfs.formats.chunktable import ChunkTable, parse_table, table_bytes
+from axonfs.formats.chunktable import ChunkTable
 from axonfs.formats.listing import Versions
 from axonfs.formats.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest, parse_manifest
 from axonfs.http_client.documents import Documents
 from axonfs.names import LATEST, Spec, printable, spec_of
 from axonfs.oci import Place, Reference
 from axonfs.oci.config import About, about
-from axonfs.oci.manifest import Descriptor, Model, digest_of
+from axonfs.oci.manifest import Model, digest_of
 from axonfs.oci.place import version_of
-from axonfs.oci.referrers import TABLE, parse_artifact, tag_of
+from axonfs.oci.referrers import Artifact, tag_of
 from axonfs.signatures import MAX_SIGNATURES, limit_of, parse_signatures
-from axonfs.sources.oci_documents import OciDocuments, repository_of
+from axonfs.sources.oci_documents import OciDocuments
 from axonfs.sources.oci_lists import OciLists
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,9 @@ class Tagged:
         raw: a manifest, or an index of one.
         image: the manifest of the model.
         base: `oci://host/repository@sha256:digest/`.
+        model: names the chunk tables that the registry keeps for it.
         version: None if the model was not copied from a registry of files.
+        tables: the digests of these tables, and of those that the version names.
     """
 
     reference: Reference
@@ -74,6 +76,7 @@ class Tagged:
     model: Model
     base: str
     version: Version | None
+    tables: frozenset[str] = frozenset()
 
     @property
     def digest(self) -> str:
@@ -153,28 +156,37 @@ class OciVersions:
                 return None
             image, model = await self._documents.model(reference.repository, raw)
             digest = digest_of(image)
-            version = await self._version(reference, digest, model)
+            version, tables = await self._version(reference, digest, model)
         base = f"oci://{self._place.host}/{reference.repository}@sha256:{digest}/"
-        return Tagged(reference, raw, image, model, base, version)
+        known = model.with_tables(tables)
+        return Tagged(reference, raw, image, known, base, version, tables)
 
-    async def _version(self, reference: Reference, digest: str, model: Model) -> Version | None:
-        """The version that the artifacts of a model agree on."""
-        version: Version | None = None
+    async def _version(
+        self, reference: Reference, digest: str, model: Model
+    ) -> tuple[Version | None, frozenset[str]]:
+        """The version that the artifacts of a model agree on, and the digests of their tables."""
+        version, tables = None, frozenset[str]()
         for item in await self._documents.artifacts(reference.repository, digest):
-            found = await self._in_artifact(reference.repository, item.digest, digest)
+            artifact = await self._artifact(reference.repository, item.digest, digest)
+            tables |= artifact.tables
+            if artifact.manifest is None:
+                continue
+            found = await self._in_artifact(reference.repository, artifact, item.digest)
             if self._is_of(found.manifest.spec, reference):
                 _check_files(found.manifest, model)
                 version = _joined(version, found) if version else found
-        return version
+        return version, tables
 
-    async def _in_artifact(self, repository: str, digest: str, subject: str) -> Version:
+    async def _artifact(self, repository: str, digest: str, subject: str) -> Artifact:
         try:
-            raw = await self._documents.manifest(repository, digest)
+            return await self._documents.artifact(repository, digest, subject)
         except NotFoundError as exc:
             what = "the registry no longer has the artifact with the version's manifest"
             hint = f"remove the tag {tag_of(subject)} there, and copy the version from elsewhere"
             raise VanishedError(what, hint=hint) from exc
-        artifact = await trio.to_thread.run_sync(parse_artifact, raw, subject)
+
+    async def _in_artifact(self, repository: str, artifact: Artifact, digest: str) -> Version:
+        assert artifact.manifest is not None
         body = await self._documents.blob(repository, artifact.manifest, MAX_MANIFEST_BYTES)
         manifest = await trio.to_thread.run_sync(parse_manifest, body)
         signatures = b""
@@ -195,18 +207,8 @@ class OciVersions:
         return about(raw, found.model.annotations)
 
     async def table(self, base: str, entry: FileEntry) -> ChunkTable | None:
-        """The chunk table of a file of a version, compared with the manifest."""
-        if entry.chunks is None or not entry.size:
-            return None
-        limit = table_bytes(entry.size, entry.chunks.size)
-        blob = Descriptor(TABLE, entry.chunks.digest, limit)
-        with naming(path=entry.path, source=base):
-            try:
-                raw = await self._documents.blob(repository_of(base)[1], blob, limit)
-            except VanishedError as exc:
-                what = "the registry does not have the chunk table that the manifest names"
-                raise VanishedError(what, source=exc.source) from exc
-            return parse_table(raw, size=entry.size, chunks=entry.chunks)
+        """The chunk table of a file of a version; None if the file names none."""
+        return await self._documents.table(base, entry)
 
 
 _NAME_THEM = "check the URL, or name the versions, as NAMESPACE/NAME@VERSION"

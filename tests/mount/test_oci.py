@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from axonfs.oci import reference_of
+from axonfs.publish import publish_oci
 from tests.mount.conftest import CHUNK, MountFactory, run_axonfs, settled
 from tests.support import faulty
 from tests.support.dockerregistry import DockerRegistry, Packed, archive, sha256
@@ -103,6 +105,30 @@ def test_a_layer_with_other_bytes_than_its_digest_says_is_never_served(
         (mount.path / "oci/team/liar/1/weights/model.bin").read_bytes()
     assert caught.value.errno == errno.EIO
     assert hashlib.sha256(BODY).hexdigest()[:12] in "\n".join(mount.complaints())
+
+
+@pytest.mark.complains
+def test_a_wrong_chunk_of_a_published_model_is_never_served(
+    tmp_path: Path,
+    docker_registry: DockerRegistry,
+    start_mount: MountFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What `publish` wrote has chunk tables, so each read is of compared bytes."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "model.bin").write_bytes(BODY)
+    publish_oci(model, reference_of(f"oci://{docker_registry.host}/chunks:1"))
+    digest = hashlib.sha256(BODY).hexdigest()
+    blob = next(docker_registry.root.rglob(f"blobs/sha256/{digest[:2]}/{digest}/data"))
+    blob.write_bytes(BODY[:-1] + bytes([BODY[-1] ^ 1]))
+    mount = start_mount(f"oci://{docker_registry.host}?alias=team")
+    with open(mount.path / "oci/team/chunks/1/model.bin", "rb", buffering=0) as file:
+        assert os.pread(file.fileno(), 100, 0) == BODY[:100]
+        with pytest.raises(OSError, match="Input/output error"):
+            os.pread(file.fileno(), 1, len(BODY) - 1)
+    assert f"chunk 3 of object {digest[:12]} has the wrong digest" in "\n".join(mount.complaints())
 
 
 @pytest.mark.complains

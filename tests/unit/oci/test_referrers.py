@@ -14,6 +14,8 @@ from axonfs.oci.manifest import IMAGE, Descriptor, digest_of
 from axonfs.oci.place import version_of
 from axonfs.oci.referrers import (
     MANIFEST,
+    SIGNATURES,
+    TABLE,
     listed,
     parse_artifact,
     render_artifact,
@@ -22,6 +24,10 @@ from axonfs.oci.referrers import (
 
 MODEL, OWN = Descriptor(IMAGE, "a" * 64, 500), Descriptor(MANIFEST, "b" * 64, 300)
 ARTIFACT = render_artifact(MODEL, [OWN], yanked=True)
+
+
+def layer(kind: str) -> dict[str, Any]:
+    return {"mediaType": kind, "digest": f"sha256:{'c' * 64}", "size": 1}
 
 
 @pytest.mark.parametrize(
@@ -54,11 +60,19 @@ def test_an_artifact_is_of_one_model() -> None:
         parse_artifact(ARTIFACT, OWN.digest)
 
 
+def test_an_artifact_without_a_version_keeps_chunk_tables() -> None:
+    table = Descriptor(TABLE, "c" * 64, 40)
+    found = parse_artifact(render_artifact(MODEL, [table], yanked=False), MODEL.digest)
+    assert found.manifest is None
+    assert found.tables == {table.digest}
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"artifactType": "other"},
-        {"layers": []},
+        {"layers": [layer(MANIFEST)] * 2},
+        {"layers": [layer(SIGNATURES)]},
         {"layers": None},
         {"layers": [{"mediaType": MANIFEST, "digest": "sha256:x", "size": 1}]},
         {"subject": None},

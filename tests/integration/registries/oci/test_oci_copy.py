@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from axonfs.formats.chunktable import decode_table
 from axonfs.formats.layout import manifest_key
 from axonfs.formats.manifest import parse_manifest
 from axonfs.http_client import Answer, Said
 from axonfs.names import parse_spec
+from axonfs.oci import reference_of
 from axonfs.oci.manifest import INDEX, digest_of
+from axonfs.publish import publish_oci
 from tests.integration.registries.oci.copying import (
     NEW,
     OLD,
@@ -28,7 +31,7 @@ from tests.integration.registries.oci.copying import (
 )
 from tests.support.commands import Run
 from tests.support.dockerregistry import IMAGE, TITLE, DockerRegistry, Packed
-from tests.support.registry import published
+from tests.support.registry import make_model, published
 from tests.support.tinyoci import TinyOci
 
 
@@ -134,6 +137,24 @@ def test_from_one_oci_registry_to_another(
     line.writes.clear()
     assert run("registry", "copy", f"{oci}/a", f"{oci}/c", "nlp/strange@2.0").code == 0
     assert len(line.writes) == 3, "a registry takes two blobs from itself, and the manifest"
+
+
+def test_chunk_tables_go_along(
+    tmp_path: Path, docker_registry: DockerRegistry, oci: str, prefix: str
+) -> None:
+    """From one OCI registry to another, as `publish` made them."""
+    model = make_model(tmp_path / "model", {"a.bin": (1 << 20) + 1})
+    pushed = publish_oci(model, reference_of(f"{oci}/a/nlp/tiny:1"))
+    copied(f"{oci}/a", f"{oci}/b", "nlp/tiny@1")
+    copied(f"{oci}/a", f"{oci}/b", "nlp/tiny@1")
+    path = f"nlp/tiny/manifests/sha256-{pushed.digest}"
+    there, index = (get(docker_registry, f"{prefix}/{one}/{path}") for one in "ab")
+    assert index == there, "both list the artifact with the tables"
+    [artifact] = json.loads(index)["manifests"]
+    kept = get(docker_registry, f"{prefix}/b/nlp/tiny/manifests/{artifact['digest']}")
+    digests = [table["digest"] for table in json.loads(kept)["layers"]]
+    tables = [get(docker_registry, f"{prefix}/b/nlp/tiny/blobs/{digest}") for digest in digests]
+    assert (1 << 20) + 1 in [decode_table(table).size for table in tables]
 
 
 @pytest.mark.parametrize("allowed", [True, False])

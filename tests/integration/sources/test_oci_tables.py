@@ -1,0 +1,113 @@
+"""Chunk tables of models in OCI registries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from axonfs.errors import MalformedError
+from axonfs.formats.chunktable import chunk_digest
+from axonfs.formats.manifest import FileEntry
+from axonfs.http_client import Answer, Calls, Said
+from axonfs.names import Spec, oci_version
+from axonfs.oci import reference_of
+from axonfs.oci.manifest import CHUNK_SIZE, CHUNK_TABLE, INDEX, Model, parse
+from axonfs.publish import publish_oci
+from tests.support.dockerregistry import FILEPATH, DockerRegistry, Packed
+from tests.support.ocireader import Opened, Reader
+from tests.support.registry import make_model
+
+FILE = "model.safetensors"
+NAME = "tables/tiny"
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return make_model(tmp_path / "model", {FILE: (2 << 20) + 5, "empty": 0})
+
+
+def published(model: Path, server: DockerRegistry, name: str = NAME) -> Spec:
+    pushed = publish_oci(model, reference_of(f"oci://{server.host}/{name}:1"))
+    return Spec("oci", f"team/{name}", oci_version(pushed.digest))
+
+
+async def files(reader: Reader, spec: Spec) -> tuple[dict[str, FileEntry], str]:
+    """The files of a version by their paths, and its base."""
+    found = await reader.source.manifest(spec)
+    assert found
+    return {entry.path: entry for entry in found[0].files}, found[1]
+
+
+async def test_a_model_that_is_published_has_chunk_tables(
+    docker_registry: DockerRegistry, model: Path, opened: Opened
+) -> None:
+    reader = opened(f"oci://{docker_registry.host}?alias=team")
+    found, base = await files(reader, published(model, docker_registry))
+    assert found["empty"].chunks is None
+    table = await reader.source.table(base, found[FILE])
+    assert table
+    assert table.digest_of(2) == chunk_digest((model / FILE).read_bytes()[2 << 20 :])
+    # A table with other bytes than the layer says is refused.
+    digest = table.ref.digest
+    blob = next(docker_registry.root.rglob(f"blobs/sha256/{digest[:2]}/{digest}/data"))
+    kept = blob.read_bytes()
+    blob.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    with pytest.raises(MalformedError, match=f"{FILE}: the registry sent other bytes"):
+        await reader.source.table(base, found[FILE])
+
+
+async def test_without_what_keeps_its_tables_a_model_has_none(
+    docker_registry: DockerRegistry, model: Path, opened: Opened
+) -> None:
+    """As other tools copy it."""
+    spec = published(model, docker_registry)
+    tag = spec.version
+    path = f"/v2/{NAME}/manifests"
+    _, index = docker_registry.request("GET", f"{path}/{tag}", headers={"Accept": INDEX})
+    listed = json.loads(index)["manifests"]
+    docker_registry.request("DELETE", f"{path}/{listed[0]['digest']}")
+    found, _ = await files(opened(f"oci://{docker_registry.host}?alias=team"), spec)
+    assert found[FILE].chunks is None
+
+
+async def test_a_registry_that_takes_no_artifacts_gets_the_model(
+    docker_registry: DockerRegistry,
+    model: Path,
+    opened: Opened,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = Calls.send
+
+    def refusing(calls: Calls, *given: object, **more: object) -> Said:
+        said: Said = real(calls, *given, **more)  # type: ignore[arg-type]
+        refused = "/manifests/sha256:" in said.answer.url
+        return Said(Answer(said.answer.url, 400, {}), b"") if refused else said
+
+    monkeypatch.setattr(Calls, "send", refusing)
+    spec = published(model, docker_registry, "tables/bare")
+    found, _ = await files(opened(f"oci://{docker_registry.host}?alias=team"), spec)
+    assert found[FILE].chunks is None
+
+
+@pytest.mark.parametrize(
+    ("size", "digest"),
+    [
+        ("1048576", "sha256:" + "z" * 64),
+        ("1048576", ""),
+        ("1000", "sha256:" + "a" * 64),
+        ("9" * 5000, "sha256:" + "a" * 64),
+        ("-1048576", "sha256:" + "a" * 64),
+        ("\u0661", "sha256:" + "a" * 64),
+    ],
+)
+def test_what_a_layer_says_of_a_table_is_ignored_where_it_cannot_be_used(
+    size: str, digest: str
+) -> None:
+    notes = {FILEPATH: "a", CHUNK_SIZE: size, CHUNK_TABLE: digest}
+    found = parse(json.dumps(Packed().add("a", b"body", annotations=notes).manifest).encode())
+    assert isinstance(found, Model)
+    assert not found.has_tables
