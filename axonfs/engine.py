@@ -31,6 +31,7 @@ from axonfs.sources import (
     configured_hubs,
     hub_tokens,
     oci_registries,
+    site_caches,
 )
 from axonfs.store import DISK_FAULTS, Store
 from axonfs.upkeep.evictor import Evictor
@@ -160,8 +161,11 @@ async def open_engine(
         trust = Trust(settings.ca_bundle)
         signers = RegistrySigners(settings.ca_bundle)
         by_scheme = signers.by_scheme
-        documents = await stack.enter_async_context(Documents(limits, trust, signers=by_scheme))
-        bodies = stack.enter_context(Bodies(limits, trust, signers=by_scheme))
+        caches = site_caches(settings)
+        documents = await stack.enter_async_context(
+            Documents(limits, trust, signers=by_scheme, caches=caches)
+        )
+        bodies = stack.enter_context(Bodies(limits, trust, signers=by_scheme, caches=caches))
         nursery = await stack.enter_async_context(trio.open_nursery())
         engine = _compose(settings, store, documents, bodies, limits, signers, nursery)
         if owner:

@@ -35,13 +35,23 @@ LITTLE_SPACE = 1 << 20
 # those of registries and of keys.
 _PATH_VARIABLES = ("AXONFS_CONFIG", "AXONFS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
-# The flags of `axonfs mount` beside --cache and --registry.
+# The flags of `axonfs mount` beside --cache, --registry and --via.
 _SWITCHES = {
     "offline": ("--offline", "--online"),
     "allow_other": ("--allow-other", "--only-me"),
     "passthrough": ("--passthrough", "--no-passthrough"),
 }
-_VALUES = ("cache_size", "bandwidth", "prefetch", "uid", "gid", "mode", "log_format", "log_level")
+_VALUES = (
+    "fallback",
+    "cache_size",
+    "bandwidth",
+    "prefetch",
+    "uid",
+    "gid",
+    "mode",
+    "log_format",
+    "log_level",
+)
 
 Flags: TypeAlias = Mapping[str, Any]
 
@@ -109,6 +119,8 @@ def _words(flags: Flags, cache: Path) -> list[str]:
     words = ["--cache", str(cache)]
     for url in parse_registry_urls(flags.get("registries") or ()):
         words += ["--registry", url]
+    for text in flags.get("via") or ():
+        words += ["--via", str(text)]
     for name, (on, off) in _SWITCHES.items():
         if flags.get(name) is not None:
             words.append(on if flags[name] else off)

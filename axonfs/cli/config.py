@@ -65,6 +65,9 @@ def set_setting(key: str, values: tuple[str, ...]) -> None:
             hint="use axonfs registry add URL --with-token",
         )
     text = " ".join(values)
+    if key == "via" and text != DEFAULT_WORD:
+        hint = "use axonfs registry add URL|HUB --via CACHE_URL"
+        raise UsageError("site caches belong to a registry or a hub", hint=hint)
     value = None if text == DEFAULT_WORD else convert(key, text, "the command line")
     if key == "require_signature" and value:
         _check_signers(value)
@@ -106,6 +109,10 @@ def _text(key: str, value: Any) -> str:
     if value == 0 and KEYS[key].parse in (parse_bandwidth, parse_rate):
         return "off"
     shown = plain(key, value)
+    if key == "via":
+        return " ".join(
+            f"{source}={cache}" for source, via in value.items() for cache in via.caches
+        )
     if isinstance(shown, dict):
         return " ".join(f"{url} ({word})" for url, word in shown.items())
     if isinstance(shown, list):

@@ -16,6 +16,7 @@ from axonfs.cli.output import echo, note
 from axonfs.errors import AxonError, BusyError, UsageError
 from axonfs.settings.parsers import LOG_FORMATS, LOG_LEVELS, PREFETCH
 from axonfs.settings.settings import Settings, load
+from axonfs.settings.via import FALLBACKS
 
 if TYPE_CHECKING:
     from axonfs.daemon.possessions import Possessions
@@ -29,6 +30,19 @@ def mount_options(function: Command) -> Command:
     options = [
         registry_option,
         cache_option,
+        click.option(
+            "--via",
+            metavar="[SOURCE=]CACHE_URL",
+            multiple=True,
+            help="Site cache to ask in place of the first registry, or of SOURCE, which is a"
+            " registry's URL or a hub; may be given more than once. [env: AXONFS_VIA]",
+        ),
+        click.option(
+            "--fallback",
+            type=click.Choice(FALLBACKS),
+            help="Whether a source is asked when none of its site caches answers."
+            " [env: AXONFS_FALLBACK]",
+        ),
         click.option(
             "--cache-size",
             metavar="SIZE",

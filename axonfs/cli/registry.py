@@ -15,8 +15,9 @@ from axonfs.cli.reload import apply_to_mounts
 from axonfs.cli.serve import serve
 from axonfs.cli.suggestions import Group
 from axonfs.cli.tokens import token
+from axonfs.cli.via import GivenCaches, forget_caches, given_caches, show_caches, via_options
 from axonfs.errors import UsageError
-from axonfs.names import printable
+from axonfs.names import HUBS, printable
 from axonfs.settings.editing import edit_config
 from axonfs.settings.parsers import parse_registry_url, parse_registry_urls, parse_token
 from axonfs.settings.settings import convert, resolve
@@ -34,10 +35,14 @@ for _command in (*COMMANDS, copy, serve, token):
 @registry.command("list")
 @json_option
 def list_registries(as_json: bool) -> None:
-    """List the registries in their order; the first one is the default."""
+    """List the registries in their order; the first one is the default.
+
+    Hubs that have site caches follow.
+    """
     found = resolved({})
     (urls, provenance), (tokens, _) = found["registries"], found["tokens"]
-    allowed = found["allow_unverified"][0]
+    allowed, via = found["allow_unverified"][0], found["via"][0]
+    hubs = [name for name in found["sources"][0] if name in via]
     if as_json:
         echo_json(
             [
@@ -45,11 +50,13 @@ def list_registries(as_json: bool) -> None:
                     "url": url,
                     "token": url in tokens,
                     "allow_unverified": url in allowed,
+                    "via": list(via[url].caches) if url in via else [],
+                    "fallback": via[url].fallback if url in via else None,
                 }
-                for url in urls
+                for url in (*urls, *hubs)
             ]
         )
-    elif urls:
+    elif urls or hubs:
         table(
             ("URL", "TOKEN", "UNVERIFIED", "FROM"),
             [
@@ -57,12 +64,14 @@ def list_registries(as_json: bool) -> None:
                     url,
                     "set" if url in tokens else "",
                     "allowed" if url in allowed else "",
-                    provenance,
+                    provenance if url in urls else found["sources"][1],
                 )
-                for url in urls
+                for url in (*urls, *hubs)
             ],
             widest=200,
         )
+        for url in (*urls, *hubs):
+            show_caches(url, via.get(url))
     else:
         note("no registry is configured; axonfs registry add URL adds one")
 
@@ -82,16 +91,31 @@ _unverified_option = click.option(
 
 
 @registry.command
-@click.argument("url")
+@click.argument("url", metavar="URL|HUB")
 @_token_option
 @_unverified_option
-def add(url: str, with_token: bool, unverified: bool | None) -> None:
-    """Add a registry after the others.
+@via_options
+def add(url: str, with_token: bool, unverified: bool | None, **caches: Any) -> None:
+    """Add a registry after the others, or set what is known of one.
 
     URL is http://… or https://…, s3://BUCKET/PREFIX for one in an object store, oci://HOST/PREFIX
-    for an OCI registry, or the path of a registry directory.
+    for an OCI registry, or the path of a registry directory. HUB is hf or modelscope, whose site
+    caches can be set.
     """
-    _edit(url, with_token, unverified, first=False)
+    given = given_caches(**caches)
+    if url in HUBS:
+        _edit_hub(url, given, with_token or unverified is not None)
+    else:
+        _edit(url, with_token, unverified, given, first=False)
+
+
+def _edit_hub(name: str, given: GivenCaches | None, others: bool) -> None:
+    if given is None or others:
+        raise UsageError(f"{name} is a hub, of which only the site caches can be set")
+    with edit_config() as document:
+        given.apply(document, name)
+    echo(given.told(name))
+    apply_to_mounts(["via"])
 
 
 @registry.group("set", cls=Group)
@@ -105,10 +129,17 @@ def set_group() -> None:
 @_unverified_option
 def set_default(url: str, with_token: bool, unverified: bool | None) -> None:
     """Make a registry the first one; it is added if it is new."""
-    _edit(url, with_token, unverified, first=True)
+    _edit(url, with_token, unverified, None, first=True)
 
 
-def _edit(url: str, with_token: bool, unverified: bool | None, *, first: bool) -> None:
+def _edit(
+    url: str,
+    with_token: bool,
+    unverified: bool | None,
+    caches: GivenCaches | None,
+    *,
+    first: bool,
+) -> None:
     (url,) = convert("registries", [url], "the command line")
     # Read the token before the file is locked: the user may need time to type it.
     token = _read_token(url) if with_token else None
@@ -121,12 +152,17 @@ def _edit(url: str, with_token: bool, unverified: bool | None, *, first: bool) -
             document["tokens"] = {**(document.get("tokens") or {}), url: token}
         if unverified is not None:
             _set_unverified(document, url, unverified)
+        if caches:
+            caches.apply(document, url)
     place = "the default registry" if first else "a registry"
     echo(f"{url} is {place} now")
+    if caches:
+        echo(caches.told(url))
     if token:
         note_if_open(url)
     _warn_if_hidden()
     edited = {"tokens": token is not None, "allow_unverified": unverified is not None}
+    edited["via"] = caches is not None
     names = [name for name, given in edited.items() if given]
     apply_to_mounts(["registries", *names] if moved or not names else names)
 
@@ -166,7 +202,7 @@ def _warn_if_hidden() -> None:
 @registry.command
 @click.argument("url")
 def remove(url: str) -> None:
-    """Remove a registry, its token and its permission for unverified files."""
+    """Remove a registry, its token, its site caches and its permission for unverified files."""
     try:
         wanted = parse_registry_url(url)
     except ValueError:
@@ -185,5 +221,6 @@ def remove(url: str) -> None:
         if tokens:
             document["tokens"] = tokens
         _set_unverified(document, wanted, allowed=False)
+        forget_caches(document, wanted)
     echo(f"{wanted} is removed")
     apply_to_mounts(("registries",))

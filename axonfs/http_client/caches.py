@@ -144,8 +144,11 @@ class SiteCaches:
         if self._source.origin.scheme == "oci":
             self._base = "/"  # URLs of what it has are oci://host/v2/<prefix>…
         self._lock = threading.Lock()
-        self._members = {url: [Cache(split_url(url))] for url in urls}
-        self._caches = tuple(cache for (cache,) in self._members.values())
+        # SRV records say where those of other schemes are.
+        self._members = {
+            url: [Cache(split_url(url))] if url.startswith("http") else [] for url in urls
+        }
+        self._caches = tuple(cache for some in self._members.values() for cache in some)
 
     def __repr__(self) -> str:
         return f"<SiteCaches of {self._source}: {', '.join(cache.name for cache in self._caches)}>"

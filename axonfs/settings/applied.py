@@ -181,6 +181,8 @@ def plain(name: str, value: Any) -> Any:
     """The value of a setting in types that JSON has; "set" in place of each token."""
     if name == "tokens":
         return dict.fromkeys(value, "set")
+    if name == "via":
+        return {source: via.plain() for source, via in value.items()}
     if isinstance(value, tuple):
         return list(value)
     if name == "mode":

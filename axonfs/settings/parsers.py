@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from axonfs.names import HUBS, printable
@@ -28,9 +27,6 @@ _WORDS = {"1": True, "true": True, "yes": True, "on": True} | {
     "no": False,
     "off": False,
 }
-
-# What an item of `registries` in the config file may say.
-REGISTRY_KEYS = ("url", "token", "allow_unverified", "require_signature")
 
 # One slash is enough: pathlib makes `http:/host` of `http://host`.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
@@ -122,53 +118,6 @@ def _listed_url(word: object) -> str:
         return parse_registry_url(word)
     except ValueError as exc:
         raise InvalidItemError(word, str(exc)) from exc
-
-
-def separated(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a config file in which `registries` is a plain list of URLs.
-
-    In the file an item of `registries` may be a mapping with the keys REGISTRY_KEYS. What it says
-    moves to the settings `tokens`, `allow_unverified` and `require_signature`.
-    """
-    items = document.get("registries")
-    if not isinstance(items, list) or not any(isinstance(item, dict) for item in items):
-        return dict(document)
-    rows = [item if isinstance(item, dict) else {"url": item} for item in items]
-    for row in rows:
-        if unknown := row.keys() - set(REGISTRY_KEYS):
-            name = printable(min(map(str, unknown)))
-            raise ValueError(f"'{name}' is not a key of a registry: {', '.join(REGISTRY_KEYS)}")
-    urls = [_listed_url(row.get("url", "")) for row in rows]
-    tokens = {url: row["token"] for url, row in zip(urls, rows, strict=True) if row.get("token")}
-    allowed = [
-        url
-        for url, row in zip(urls, rows, strict=True)
-        if parse_switch(row.get("allow_unverified", False))
-    ]
-    found = {**document, "registries": urls}
-    before_tokens = document.get("tokens") or {}
-    if tokens and isinstance(before_tokens, dict):  # `convert` refuses other types later
-        found["tokens"] = {**before_tokens, **tokens}
-    if allowed:
-        found["allow_unverified"] = [
-            *parse_registry_urls(document.get("allow_unverified") or []),
-            *allowed,
-        ]
-    rules = [rule for url, row in zip(urls, rows, strict=True) for rule in _scoped(url, row)]
-    if rules:
-        found["require_signature"] = [*_listed(document.get("require_signature")), *rules]
-    return found
-
-
-def _scoped(url: str, row: Mapping[str, Any]) -> list[str]:
-    """The rules of `require_signature` that an item of `registries` has for its own versions."""
-    scope = url.partition("?")[0]
-    return [f"{scope}={signer}" for signer in _listed(row.get("require_signature"))]
-
-
-def _listed(value: Any) -> list[Any]:
-    """The items of a list in the config file, which may be written as one text."""
-    return value.split() if isinstance(value, str) else list(value or ())
 
 
 def parse_path(value: object) -> Path:

@@ -17,6 +17,7 @@ from axonfs.errors import UsageError
 from axonfs.names import HUBS, printable
 from axonfs.settings.axon import RENAMED, axon_config_path, translated
 from axonfs.settings.homes import below_home, default_cache, default_mountpoint
+from axonfs.settings.items import SEPARATED
 from axonfs.settings.parsers import (
     InvalidItemError,
     as_written,
@@ -32,12 +33,12 @@ from axonfs.settings.parsers import (
     parse_sources,
     parse_switch,
     parse_tokens,
-    separated,
     whole,
 )
 from axonfs.settings.reading import read_mapping
 from axonfs.settings.signers import parse_signature_rules
 from axonfs.settings.tokens import check_private, with_tokens
+from axonfs.settings.via import ORIGIN, Via, parse_fallback, parse_via, settled
 from axonfs.units import parse_bandwidth, parse_rate, parse_size
 
 SYSTEM_CONFIG = Path("/etc/axonfs/config.yaml")
@@ -54,8 +55,9 @@ class Settings:
 
     `cache_size` None means: leave 10 % of the disk free. `prefetch` is one of PREFETCH. `bandwidth`
     and `scrub` are in bytes per second; 0 is no limit, and no scrub. `allow_unverified` holds URLs
-    of registries, `require_signature` the rules of signers.py. `tokens` maps a registry's URL to a
-    token, which is sent to that registry only.
+    of registries, `require_signature` the rules of signers.py. `via` maps a registry's
+    URL or a hub's name to its site caches. `tokens` maps a registry's URL to a token, which is sent
+    to that registry and its site caches only.
     The repr leaves tokens out, so no log can show them.
     """
 
@@ -81,6 +83,8 @@ class Settings:
     sources: tuple[str, ...] = HUBS
     allow_unverified: tuple[str, ...] = ()
     require_signature: tuple[str, ...] = ()
+    via: Mapping[str, Via] = field(default_factory=dict)
+    fallback: str = ORIGIN
     tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def token(self, registry: str) -> str | None:
@@ -166,12 +170,24 @@ KEYS: Mapping[str, Key] = {
         parse_signature_rules,
         "Who has to have signed a version before it is read, as [SCOPE=]SIGNER (signatures.md).",
     ),
+    "via": Key(
+        "AXONFS_VIA",
+        parse_via,
+        "Site caches by registry URL or hub (registries.md); in the variable [SOURCE=]CACHE_URL.",
+    ),
+    "fallback": Key(
+        "AXONFS_FALLBACK",
+        parse_fallback,
+        "Whether a source is asked when none of its site caches answers: origin or never.",
+    ),
     "tokens": Key(
         None,
         parse_tokens,
         "Token per registry URL; `axonfs registry add URL --with-token` sets one.",
     ),
 }
+# Where the settings of the site caches come from if they are for this process alone.
+_GIVEN = {name: ("flag", KEYS[name].variable) for name in ("via", "fallback")}
 assert list(KEYS) == [item.name for item in fields(Settings)]
 
 
@@ -241,7 +257,7 @@ def resolve(
             found[name] = convert(name, value, where), where
         else:
             found[name] = _default(name), "default"
-    return _with_variable_token(found)
+    return _with_variable_token(_with_named_caches(found))
 
 
 def read_document() -> ConfigValues:
@@ -264,6 +280,18 @@ def _default(name: str) -> Any:
         return item.default_factory()
     except UsageError:
         return None
+
+
+def _with_named_caches(found: dict[str, tuple[Any, str]]) -> dict[str, tuple[Any, str]]:
+    """Each site cache with its source. A `fallback` of a flag or a variable is for all of them."""
+    (via, where), (fallback, origin) = found["via"], found["fallback"]
+    forced = origin in _GIVEN["fallback"]
+    registries = found["registries"][0]
+    try:
+        named = settled(via, registries, fallback, forced=forced, strict=where in _GIVEN["via"])
+    except InvalidItemError as exc:
+        raise UsageError(f"via: {as_written(exc.item)} {exc}", source=where) from exc
+    return {**found, "via": (named, where)}
 
 
 def _with_variable_token(found: dict[str, tuple[Any, str]]) -> dict[str, tuple[Any, str]]:
@@ -339,11 +367,12 @@ def read_config(path: Path) -> dict[str, Any]:
         UsageError: it is unreadable, not a mapping, or has an unknown key.
     """
     document = read_mapping(path)
-    try:
-        document = separated(document)
-    except ValueError as exc:
-        shown = f"{as_written(exc.item)} " if isinstance(exc, InvalidItemError) else ""
-        raise UsageError(f"registries: {shown}{exc}", source=str(path)) from exc
+    for name, separated in SEPARATED.items():
+        try:
+            document = separated(document)
+        except ValueError as exc:
+            shown = f"{as_written(exc.item)} " if isinstance(exc, InvalidItemError) else ""
+            raise UsageError(f"{name}: {shown}{exc}", source=str(path)) from exc
     for name in document:
         check_key(str(name), str(path))
     return document

@@ -71,11 +71,20 @@ def configured(
     """
     hubs: dict[str, HubSource] = {}
     for name in settings.sources:
-        known = _KNOWN[name]
-        try:
-            endpoint = parse_web_url(known.endpoint())
-        except ValueError as exc:
-            raise UsageError(f"{known.variable} {exc}") from exc
+        known, endpoint = _KNOWN[name], endpoint_of(name)
         token, silenced = tokens.get(name), known.silenced()
         hubs[name] = known.kind(endpoint, documents, token, cache=cache, silenced=silenced)
     return hubs
+
+
+def endpoint_of(name: str) -> str:
+    """The URL of a hub.
+
+    Raises:
+        UsageError: its variable has no URL.
+    """
+    known = _KNOWN[name]
+    try:
+        return parse_web_url(known.endpoint())
+    except ValueError as exc:
+        raise UsageError(f"{known.variable} {exc}") from exc

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from axonfs.settings.settings import load
+from axonfs.settings.settings import config_path, load
+from axonfs.settings.via import Via
 from tests.support.commands import Run
 
 URL, OTHER = "https://models.example.org", "http://other.example.org"
@@ -19,7 +20,13 @@ def test_a_registry_is_allowed_and_no_longer_allowed(run: Run) -> None:
     assert run("registry", "add", URL, "--allow-unverified").code == 0
     assert load().allow_unverified == (URL,)
     listed = {item["url"]: item for item in json.loads(run("registry", "list", "--json").out)}
-    assert listed[URL] == {"url": URL, "token": False, "allow_unverified": True}
+    assert listed[URL] == {
+        "url": URL,
+        "token": False,
+        "allow_unverified": True,
+        "via": [],
+        "fallback": None,
+    }
     assert listed[OTHER]["allow_unverified"] is False
     assert " allowed " in run("registry", "list").out
     run("registry", "set", "default", URL)  # says nothing of it
@@ -70,3 +77,54 @@ def test_an_invalid_mapping_is_wrong_usage(
 def test_the_variable_names_registries(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AXONFS_ALLOW_UNVERIFIED", f"{URL} {OTHER}/")
     assert load().allow_unverified == (URL, OTHER)
+
+
+def test_site_caches_are_set_replaced_listed_and_removed(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = run("registry", "add", URL, "--via", "http://a:80/m/", "--via", "http://b").out
+    assert f"{URL} is asked through http://a:80/m, http://b" in said
+    run("registry", "add", URL, "--fallback", "never")
+    assert load().via == {URL: Via(("http://a:80/m", "http://b"), "never")}
+    listed = json.loads(run("registry", "list", "--json").out)
+    assert (listed[0]["via"], listed[0]["fallback"]) == (["http://a:80/m", "http://b"], "never")
+    assert f"via: {URL} through http://b, never itself" in run("registry", "list").out
+    run("registry", "add", URL, "--via", "http://c")
+    run("registry", "add", "hf", "--via", "http://c")
+    assert load().via == {URL: Via(("http://c",), "never"), "hf": Via(("http://c",), "origin")}
+    assert run("config", "get", "via").out.strip() == f"{URL}=http://c hf=http://c"
+    assert [item["url"] for item in json.loads(run("registry", "list", "--json").out)] == [
+        URL,
+        "hf",
+    ]
+    run("registry", "add", "hf", "--no-via")
+    run("registry", "remove", URL)
+    assert load().via == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((URL, "--fallback", "never"), "has no site caches"),
+        ((URL, "--via", "http://u:secret@c"), "has credentials in it"),
+        ((URL, "--via", "file:///srv"), "is not an http:// or https:// URL of a site cache"),
+        ((URL, "--no-via", "--via", "http://c"), "--no-via does not go with --via"),
+        (("hf",), "hf is a hub, of which only the site caches can be set"),
+        (("/srv/models", "--via", "http://c"), "is a directory, which has no site caches"),
+    ],
+)
+def test_site_caches_that_are_refused(run: Run, arguments: tuple[str, ...], said: str) -> None:
+    done = run("registry", "add", *arguments)
+    assert done.code == 2
+    assert said in done.err
+    assert "secret" not in done.err
+    assert load().registries == ()
+
+
+def test_site_caches_of_a_mapping_survive_an_edit(tmp_path: Path, run: Run) -> None:
+    item = {"url": URL, "via": ["http://c"], "fallback": "never"}
+    config_path().write_text(yaml.safe_dump({"registries": [item, OTHER]}))
+    assert run("config", "set", "streams", "8").code == 0
+    assert load().via == {URL: Via(("http://c",), "never")}
+    assert run("config", "set", "via", "http://c").code == 2
+    assert run("config", "set", "fallback", "never").code == 0

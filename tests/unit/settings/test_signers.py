@@ -8,7 +8,7 @@ import pytest
 
 from axonfs.http_client.urls import target_of
 from axonfs.names import parse_spec
-from axonfs.settings.parsers import separated
+from axonfs.settings.items import separated
 from axonfs.settings.signers import SignatureRules, TrustedSigner, parse_signature_rules
 
 A, B, C = "https://a.example", "https://b.example/models", "https://c.example"

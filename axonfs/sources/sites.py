@@ -1,0 +1,23 @@
+"""The site caches of a process, from its settings."""
+
+from __future__ import annotations
+
+from axonfs.http_client.caches import Caches, SiteCaches
+from axonfs.settings.settings import Settings
+from axonfs.settings.via import NEVER, Via
+from axonfs.sources.hubs import endpoint_of
+
+
+def site_caches(settings: Settings) -> Caches:
+    """The site caches of every registry and hub that has some. Sends nothing.
+
+    Raises:
+        UsageError: the endpoint of a hub is not a URL.
+    """
+    urls = {source: source for source in settings.via if ":" in source}
+    urls |= {name: endpoint_of(name) for name in settings.sources if name in settings.via}
+    return Caches(_caches_of(url, settings.via[source]) for source, url in urls.items())
+
+
+def _caches_of(url: str, via: Via) -> SiteCaches:
+    return SiteCaches(url, via.caches, fallback=via.fallback != NEVER)
