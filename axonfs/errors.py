@@ -137,6 +137,12 @@ class EtagError(ChangedError):
     """A response has no ETag or a different one than before, so its bytes may differ too."""
 
 
+class UnrangedError(AxonError):
+    """A site cache answered with the whole object in place of a range."""
+
+    transient = True
+
+
 class CorruptError(AxonError):
     """Bytes did not match their digest and were dropped."""
 

@@ -6,14 +6,22 @@ While all answers have one ETag their chunks are served as they land. From the f
 Where the digest is wrong the object is fetched again in one request, so that it is of one answer.
 The same holds where no ETag tied the answers: a source may send none, or two sources have answered.
 
+A site cache is one of several that may have the object, so a wrong digest is never its source's
+fault alone; and all caches of a source have to have one ETag.
+
 Trio thread only, but for `etag`, `note` and `took`, which transfers call.
 """
 
 from __future__ import annotations
 
-from axonfs.errors import EtagError
+import logging
+
+from axonfs.errors import CorruptError, EtagError
+from axonfs.http_client import Cache
 from axonfs.ranges import Range
 from axonfs.store import StoredObject
+
+log = logging.getLogger(__name__)
 
 # How often an object whose answers differ is fetched again before its digest counts as wrong.
 MAX_RESTARTS = 2
@@ -29,6 +37,7 @@ class Answers:
         self.punched = False  # bytes were given up that readers may have had
         self._etags: dict[str, str] = {}  # by URL
         self._taken: set[object] = set()  # one for each answer that gave bytes
+        self._caches: set[Cache] = set()  # that gave bytes
         self._untied = stored.present_bytes > 0  # some are of an earlier process
 
     def etag(self, url: str) -> str | None:
@@ -39,9 +48,11 @@ class Answers:
         """An answer from `url` has this ETag."""
         self._etags.setdefault(url, etag)
 
-    def took(self, url: str, etag: str | None) -> None:
-        """Bytes are taken of an answer from `url`."""
+    def took(self, url: str, etag: str | None, cache: Cache | None = None) -> None:
+        """Bytes are taken of an answer from `url`, or from a cache in its place."""
         self._taken.add((url, etag) if etag else object())
+        if cache is not None:
+            self._caches.add(cache)
 
     def mix(self, other: EtagError) -> bool:
         """Take any answer from here on, and have the digest decide.
@@ -64,7 +75,7 @@ class Answers:
     @property
     def final(self) -> bool:
         """Whether a wrong digest is the source's fault, rather than that of several answers."""
-        several = self.differ or self._untied or len(self._taken) > 1
+        several = self.differ or self._untied or len(self._taken) > 1 or self._caches
         return self.restarts == MAX_RESTARTS or not several
 
     @property
@@ -74,7 +85,20 @@ class Answers:
 
     def begin_again(self) -> None:
         """The bytes from several answers were wrong and are gone."""
+        if self._caches:
+            self._blame()
         self.restarts += 1
         self.differ = self.differ or EtagError("its bytes are of several answers")
         self._untied = self.punched = False
         self._taken.clear()
+        self._caches.clear()
+
+    def _blame(self) -> None:
+        """Name the caches whose bytes were wrong; where it can be only one, set it aside."""
+        names = ", ".join(sorted(cache.name for cache in self._caches))
+        error = CorruptError(
+            f"object {self._stored.digest[:12]} has the wrong sha256", source=names
+        )
+        log.warning("%s; its bytes came through site caches", error)
+        if len(self._caches) == 1:
+            self._caches.pop().failed(error)

@@ -25,7 +25,7 @@ from axonfs.fetch.overflow import Overflow
 from axonfs.fetch.pace import Pace
 from axonfs.formats.chunktable import ChunkTable
 from axonfs.formats.manifest import FileEntry
-from axonfs.http_client import Stall
+from axonfs.http_client import Cache, SiteCaches, Stall
 from axonfs.ranges import Range, runs
 from axonfs.sources import Blob
 from axonfs.store import StoredObject
@@ -59,6 +59,17 @@ class Job:
         self.rival: Job | None = None  # brings the same; one of the two goes on
         self.to_win = 0  # landings until it is this one
         self.hedges = 0  # for its range until now
+        # Whom its next attempt asks, or its last one asked (ways.py).
+        self.version: Version | None = None
+        self.site: SiteCaches | None = None
+        self.cache: Cache | None = None
+        self.tried: set[Cache] = set()  # caches that failed since the source was asked
+        self.passed: AxonError | None = None  # the last failure of one
+        self.takes_whole = False  # of a cache too, where none sends ranges
+
+    def elsewhere(self) -> set[Cache]:
+        """The caches that another job for the same bytes passes over."""
+        return self.tried if self.cache is None else self.tried | {self.cache}
 
     def remaining(self) -> bool:
         """Whether a chunk of the job is still absent; moves `next` over those that are there."""
@@ -245,6 +256,7 @@ class Download:
         hedge = self.begin(Range(job.next, job.chunks.stop), job.priority)
         hedge.hedges = job.hedges = job.hedges + 1
         hedge.rival, job.rival = job, hedge
+        hedge.tried = job.elsewhere()
         # The slow one may be about to land something, and is no faster for it.
         hedge.to_win, job.to_win = 1, 2
         return hedge

@@ -21,8 +21,6 @@ from axonfs.fetch.runner import Runner
 from axonfs.fetch.verify import judge_passed
 from axonfs.ranges import Range, runs, split
 
-# One ranged GET. Larger spares round trips, smaller lets demand in sooner and spreads streams.
-JOB_BYTES = 16 << 20
 # A chunk that a running job brings only after more bytes than this is requested on its own:
 # less than that is mostly there sooner than an answer to another request.
 FAR_BYTES = 8 << 20
@@ -199,18 +197,17 @@ class Feed:
 
     def parts(self, size: int | None = None) -> list[Range]:
         """All chunks, in runs of at most `size` bytes: by default what one request brings."""
-        per_part = self._per_job if size is None else self._chunks_in(size)
-        return split(Range(0, self.object.count), per_part)
+        whole = Range(0, self.object.count)
+        return self._jobs(whole) if size is None else split(whole, self._chunks_in(size))
 
     def absent_parts(self) -> list[Range]:
         """The chunks that are not local, in runs that one request brings."""
-        absent = self.object.missing(0, self.object.count)
-        return [part for run in absent for part in split(run, self._per_job)]
+        return [
+            part for run in self.object.missing(0, self.object.count) for part in self._jobs(run)
+        ]
 
-    @property
-    def _per_job(self) -> int:
-        """How many chunks one request brings."""
-        return self._chunks_in(JOB_BYTES * self._runner.speed(self.download))
+    def _jobs(self, run: Range) -> list[Range]:
+        return self._runner.ways.requests(self.download, run)
 
     def _chunks_in(self, size: int) -> int:
         return max(1, size // max(self.object.chunk_size, 1))
@@ -339,8 +336,7 @@ class Feed:
         fresh = [chunk for chunk in range(*run) if not self._brought(chunk, run.start, priority)]
         if not fresh:
             return
-        per_job = self.object.count if self._answers.one else self._per_job
-        for part in (part for piece in runs(fresh) for part in split(piece, per_job)):
+        for part in (part for piece in runs(fresh) for part in self._jobs(piece)):
             self._runner.submit(self.download.begin(part, priority))
 
     def _brought(self, chunk: int, first: int, priority: Priority) -> bool:

@@ -13,15 +13,18 @@ Trio thread only; a method that is not async has no checkpoint.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import trio
 
+from axonfs.errors import DeadlineError
+from axonfs.fetch import blame
 from axonfs.fetch.arrivals import Arrivals
 from axonfs.fetch.download import Job, Priority
 from axonfs.fetch.lane import Lane
 from axonfs.fetch.network import Network
-from axonfs.fetch.pace import compared
+from axonfs.fetch.pace import Pace, Sample, compared
+from axonfs.fetch.ways import Ways
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +35,17 @@ LATE = 0.5
 # Hedges at a time of one origin, and in a row for one range: more would double its load.
 AT_ONCE = 2
 IN_A_ROW = 2
+# Seconds for which a site cache sends nothing to a job that has nothing to be compared with.
+SILENCE = 5.0
+
+Samples = Mapping[Job, Sample | None]
 
 
 class Hedges:
     """Watches all jobs that run.
 
     Args:
-        first_lane: returns where a new job would ask first, which may redirect it.
+        ways: say whom a new job would ask first, which may redirect it.
         submit: starts a job.
         arrivals: what landed and is not known yet.
     """
@@ -47,13 +54,13 @@ class Hedges:
         self,
         network: Network,
         nursery: trio.Nursery,
-        first_lane: Callable[[Job], Lane],
+        ways: Ways,
         submit: Callable[[Job], None],
         arrivals: Arrivals,
     ) -> None:
         self._network = network
         self._nursery = nursery
-        self._first_lane = first_lane
+        self._ways = ways
         self._submit = submit
         self._arrivals = arrivals
         self._watching = False
@@ -70,37 +77,72 @@ class Hedges:
             await trio.sleep(LOOK)
             self._arrivals.take()
             now = trio.current_time()
-            for lane in self._network.lanes():
+            lanes = self._network.lanes()
+            for lane in lanes:
                 if now - before > LOOK + LATE:
                     _held_up(lane, now - before)
-                self._look(lane, now)
+            jobs = [job for lane in lanes for job in lane.schedule.jobs]
+            samples = {job: job.pace.sample(now) for job in jobs if job.pace is not None}
+            for lane in lanes:
+                self._look(lane, samples, now)
         self._watching = False
 
-    def _look(self, lane: Lane, now: float) -> None:
+    def _look(self, lane: Lane, samples: Samples, now: float) -> None:
         """Begin hedges for the stragglers of one origin."""
-        samples = {job: job.pace.sample(now) for job in lane.schedule.jobs if job.pace is not None}
-        hedged = sum(job.rival is not None for job in samples)
-        for job in samples:
-            if hedged >= AT_ONCE or not lane.takes_hedges(now):
-                return
-            others = [found for other, found in samples.items() if found and other is not job]
-            usual = compared(others, lane.ended, now)
-            if not usual or not job.pace or not _may_have(job) or not job.pace.behind(now, usual):
+        own = [job for job in lane.schedule.jobs if job in samples]
+        hedged = sum(job.rival is not None for job in own)
+        for job in own:
+            if not job.pace or not _may_have(job):
                 continue
+            left_alone = job.cache is not None and job.cache.set_aside and job.pace.silent(now)
+            if not left_alone:
+                if hedged >= AT_ONCE or not lane.takes_hedges(now):
+                    continue
+                if not self._straggles(job, job.pace, lane, samples, now):
+                    continue
             alike = Job(job.download, job.chunks, job.priority)  # asks where a hedge would
-            if not self._first_lane(alike).takes_hedges(now):
+            alike.tried = job.elsewhere()
+            self._ways.choose(alike)
+            if not self._ways.lane(alike).takes_hedges(now):
                 continue
-            if not lane.may_hedge(job.pace.unit):
+            twice = job.bytes_left if job.cache else job.pace.unit
+            if not left_alone and not lane.may_hedge(twice):
                 return
             log.info("%s: a connection is far slower than the others", job.download.entry.path)
             hedged += 1
             self._network.hedged += 1
             self._submit(job.download.hedge(job))
 
+    def _straggles(self, job: Job, pace: Pace, lane: Lane, samples: Samples, now: float) -> bool:
+        """Whether a job is far behind the others of its origin, or of the caches of its source."""
+        peers, ended = list(lane.schedule.jobs), list(lane.ended)
+        if job.cache and job.site:
+            peers = [
+                one for one in samples if one is not job and one.cache and one.site is job.site
+            ]
+            origins = {cache.url.origin for cache in job.site}
+            lanes = [one for one in self._network.lanes() if one.origin in origins]
+            ended = sorted(one for each in lanes for one in each.ended)
+        others = (samples.get(one) for one in peers if one is not job)
+        usual = compared([found for found in others if found], ended, now)
+        if not usual:
+            return job.cache is not None and pace.silent(now, SILENCE)
+        return pace.behind(now, usual)
+
+    def lost(self, job: Job, now: float) -> bool:
+        """Note that the hedge of a job brought something first; whether the job's cache was set
+        aside because it sends nothing."""
+        cache, pace = job.cache, job.pace
+        if cache is None or cache.set_aside or pace is None or not pace.silent(now):
+            return False
+        blame.set_aside(cache, DeadlineError("it sends nothing, and another one does"))
+        return True
+
 
 def _may_have(job: Job) -> bool:
     """Whether a hedge is of use: a reader needs the job's bytes, and they come in ranges."""
-    needed = job.priority is not Priority.BACKGROUND and not job.superfluous and not job.held
+    wanted = job.priority is not Priority.BACKGROUND or job.cache is not None
+    needed = wanted and not job.superfluous and not job.held
     whole = job.download.unranged or job.download.answers.one
     return needed and not whole and job.rival is None and job.hedges < IN_A_ROW and job.remaining()
 

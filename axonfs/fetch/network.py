@@ -11,10 +11,11 @@ from typing import Any
 
 import trio
 
+from axonfs.catalog.tree import Version
 from axonfs.fetch.bandwidth import Bandwidth
 from axonfs.fetch.download import Job
 from axonfs.fetch.lane import Lane
-from axonfs.http_client import Bodies, Limits, Location, Origin
+from axonfs.http_client import Bodies, Limits, Location, Origin, SiteCaches
 
 # Lanes that are remembered; beyond that those without jobs are forgotten.
 MOST = 256
@@ -57,6 +58,11 @@ class Network:
     def lane_at(self, location: Location) -> Lane:
         """The lane of the origin that is asked first for `location`."""
         return self.lane(self.bodies.first_origin(location))
+
+    def site_of(self, version: Version) -> SiteCaches | None:
+        """The site caches of the source of a version."""
+        caches = self.bodies.caches
+        return caches.of(version.source.url) if caches.sites and version.source else None
 
     def lane_of(self, job: Job) -> Lane:
         """The lane that `job` waits or runs in; it was submitted and is not over."""

@@ -29,7 +29,7 @@ SAMPLE_BYTES = 256 << 10
 SAMPLES, SAMPLE_SECONDS = 3, 10.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Sample:
     """Bytes per second of a job of late, and the seconds until its first bytes landed."""
 
@@ -86,6 +86,11 @@ class Pace:
         else:
             since += self._first
         return now - since >= window and self._landed_after(now - window) * FACTOR < usual * window
+
+    def silent(self, now: float, seconds: float = WINDOW) -> bool:
+        """Whether nothing landed for so long."""
+        last = self._landings[-1][0] if self._landings else self._asked
+        return now - last >= seconds
 
     def _landed_after(self, then: float) -> int:
         return sum(size for time, size in self._landings if time > then)

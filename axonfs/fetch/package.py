@@ -28,7 +28,7 @@ from axonfs.fetch.package_body import PackageBody
 from axonfs.fetch.unpacking import Unpacking, refuse
 from axonfs.formats.document import Document
 from axonfs.formats.manifest import FileEntry
-from axonfs.http_client import shown
+from axonfs.http_client import Cache, shown
 from axonfs.store import Store
 
 log = logging.getLogger(__name__)
@@ -159,6 +159,8 @@ class _Pass:
         self._manifest = version.manifest
         self._package = version.manifest.package
         self._mirrors = deque(version.source.locate_package(version.base, self._package))
+        self._site = network.site_of(version)
+        self._avoided = frozenset[Cache]()  # caches that may have wrong bytes of it
         self._restarts = 0
         self._soon = trio.lowlevel.current_trio_token().run_sync_soon
 
@@ -171,7 +173,7 @@ class _Pass:
         if not self._mirrors:
             raise VanishedError("its package has no URL that can be asked")
         while True:
-            body = PackageBody(self._network, self._mirrors, self._package.size, self._patience)
+            body = self._body()
             try:
                 return await body.run(self._unpack)
             except AxonError as exc:
@@ -186,11 +188,29 @@ class _Pass:
                     raise
                 log.warning("%s; trying the next mirror of the package", exc)
 
+    def _body(self) -> PackageBody:
+        return PackageBody(
+            self._network,
+            self._mirrors,
+            self._package,
+            self._patience,
+            site=self._site,
+            avoided=self._avoided,
+        )
+
     def _pieced(self, exc: AxonError, body: PackageBody) -> bool:
-        """Whether the package may be wrong because its bytes are of several answers."""
+        """Whether the package may be wrong because its bytes are of several answers, or of a site
+        cache."""
         self._restarts += 1
-        several = isinstance(exc, MalformedError) and body.answers > 1
-        return several and self._restarts <= MAX_RESTARTS
+        if not isinstance(exc, MalformedError) or self._restarts > MAX_RESTARTS:
+            return False
+        if body.caches and self._site:
+            names = ", ".join(sorted(cache.name for cache in body.caches))
+            log.warning("%s; it came through site caches: %s", exc, names)
+            self._avoided |= body.caches
+            if not self._site.fallback and self._avoided.issuperset(self._site):
+                self._avoided = frozenset()  # they are all there is
+        return body.answers > 1 or bool(body.caches)
 
     async def _refuse(self, exc: AxonError) -> None:
         if isinstance(exc, MalformedError):

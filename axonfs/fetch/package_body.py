@@ -1,7 +1,8 @@
 """The bytes of a package as one file to read from, out of as many answers as it takes.
 
 Between network and package. An answer that breaks off is followed by one of the next mirror, from
-the byte where it broke off, so a fault that passes costs only what is still to come.
+the byte where it broke off, so a fault that passes costs only what is still to come. Where the
+source has site caches each slice is asked of the first one of its order that works.
 
 Threading: the trio thread makes and runs a `PackageBody`, and the worker thread that it runs reads
 it. After a fault that thread waits while the trio thread pauses, without a turn at an origin.
@@ -19,33 +20,55 @@ from dataclasses import replace
 import trio
 
 from axonfs.errors import AxonError
+from axonfs.fetch import blame
 from axonfs.fetch.download import Priority
 from axonfs.fetch.network import Network
-from axonfs.http_client import CancelledReadError, Location, Reading
+from axonfs.formats.package import Package
+from axonfs.http_client import (
+    SLICE,
+    Cache,
+    CancelledReadError,
+    Location,
+    Reading,
+    SiteCaches,
+    slice_key,
+)
 
 log = logging.getLogger(__name__)
 
 
 class PackageBody:
-    """A package of `size` bytes.
+    """The bytes of `package`.
 
     Args:
         mirrors: the one to ask next comes first; a fault rotates them.
         patience: seconds to wait, where that is less than the usual; asks once then.
+        site: the site caches of its source.
+        avoided: caches that may have wrong bytes of it.
     """
 
     def __init__(
         self,
         network: Network,
         mirrors: deque[Location],
-        size: int,
+        package: Package,
         patience: float | None,
+        *,
+        site: SiteCaches | None = None,
+        avoided: frozenset[Cache] = frozenset(),
     ) -> None:
         self.answers = 0  # asked for
+        self.caches: set[Cache] = set()  # that were asked
         self._network = network
         self._limits = network.limits
         self._mirrors = mirrors
-        self._size = size
+        self._package = package
+        self._size = package.size
+        self._site = site
+        self._avoided = avoided
+        self._failed: set[Cache] = set()  # since the source was asked, or the slice began
+        self._cache: Cache | None = None  # that was asked last
+        self._stop = 0  # of the answer
         self._patience = patience
         self._taken = self._before = 0  # bytes that were read, and when the last answer broke off
         self._attempt, self._since = 1, trio.current_time()
@@ -76,35 +99,83 @@ class PackageBody:
             CancelledReadError: the mount is ending.
         """
         view = view[: self._size - self._taken]
-        while view and not self._filled(view):
-            pass
-        self._taken += len(view)
-        if self._taken == self._size and self._reading:
-            with contextlib.suppress(AxonError):  # what follows is not of the package
-                self._reading.end()
-            self._reading = None
-        return len(view)
+        filled = 0
+        while filled < len(view):
+            filled += self._fill(view[filled:])
+        return filled
 
-    def _filled(self, view: memoryview) -> bool:
-        """Fill `view`; False where an answer broke off and another may be asked for."""
+    def _fill(self, view: memoryview) -> int:
+        """Fill `view` as far as the answer goes; 0 where it broke off, and another may be asked
+        for."""
         try:
             self._reading = self._reading or self._ask()
+            view = view[: self._stop - self._taken]
             self._reading.fill(view, self._taken)
         except AxonError as exc:
             self._hang_up()
-            if not trio.from_thread.run(self._again, exc):
+            if not self._passed_over(exc) and not trio.from_thread.run(self._again, exc):
                 raise
-            return False
+            return 0
         self._soon(self._network.received, len(view))
+        self._taken += len(view)
+        if self._cache:
+            self._cache.received(len(view))
+        if self._taken == self._stop:
+            self._end()
+        return len(view)
+
+    def _end(self) -> None:
+        """End an answer that was read to its end."""
+        if self._reading:
+            with contextlib.suppress(AxonError):  # what follows is not of the package
+                self._reading.end()
+        self._reading = None
+        self._failed.clear()
+        if self._cache and self._cache.set_aside:
+            self._cache.answered()
+
+    def _passed_over(self, exc: AxonError) -> bool:
+        """Whether to go on at once without the cache that was asked, which is to blame."""
+        if self._cache is None or not blame.of_cache(exc):
+            return False
+        self._failed.add(self._cache)
+        if not blame.of_object(exc):
+            blame.set_aside(self._cache, exc)
         return True
 
+    def _way(self) -> Location:
+        """Whom to ask for what comes next.
+
+        Raises:
+            AxonError: no cache is left, and the source may not be asked.
+        """
+        location, site = replace(self._mirrors[0], spread=False), self._site
+        self._cache, self._stop = None, self._size
+        if site is None or (site.fallback and not site.covers(location.url)):
+            return location
+        if not site.covers(location.url):
+            raise site.elsewhere(location.url)
+        number = self._taken // SLICE
+        self._stop = min((number + 1) * SLICE, self._size)
+        key = slice_key(self._package.digest or location.url, number)
+        self._cache = site.choose(key, self._failed | self._avoided)
+        if self._cache is not None:
+            self.caches.add(self._cache)
+            return location.through(self._cache, self._package.digest, ranged=site.fallback)
+        self._failed.clear()
+        if not site.fallback:
+            raise site.none_left(location.url)
+        return location
+
     def _ask(self) -> Reading:
+        location = self._way()
         self.answers += 1
         self._soon(self._network.asked)
         return self._network.bodies.open(
-            replace(self._mirrors[0], spread=False),
+            location,
             self._taken,
             self._size,
+            stop=self._stop,
             cancelled=lambda: self._network.closing,
             patience=self._patience,
             share=self._share,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 import trio
@@ -21,10 +21,8 @@ from axonfs.catalog.tree import Version
 from axonfs.errors import (
     AxonError,
     CorruptError,
-    DeadlineError,
     EtagError,
     ShortageError,
-    UnavailableError,
     VanishedError,
     shortages,
 )
@@ -33,10 +31,13 @@ from axonfs.fetch.download import Download, Job, Priority
 from axonfs.fetch.hedges import Hedges
 from axonfs.fetch.lane import Lane
 from axonfs.fetch.network import Network
+from axonfs.fetch.overdue import overdue
 from axonfs.fetch.pace import Pace
 from axonfs.fetch.package import Packages
 from axonfs.fetch.transfer import ElsewhereError, Transfer
-from axonfs.http_client import LEAST, UP, Location, Origin, Stall
+from axonfs.fetch.trials import Trials
+from axonfs.fetch.ways import Ways
+from axonfs.http_client import LEAST, Origin, Stall
 from axonfs.ranges import Range
 
 log = logging.getLogger(__name__)
@@ -69,14 +70,18 @@ class Runner:
         self._landed = landed
         self._limits = network.limits
         self.arrivals = Arrivals(self._arrived)
-        self._hedges = Hedges(network, nursery, self._first_lane, self.submit, self.arrivals)
+        self.ways = Ways(network, packages, Trials(network, nursery))
+        self._hedges = Hedges(network, nursery, self.ways, self.submit, self.arrivals)
         self._threads = trio.CapacityLimiter(math.inf)  # the lanes bound them
 
     def submit(self, job: Job) -> None:
         """Queue a job; the most urgent of its lane goes first."""
         job.queued, job.running = trio.current_time(), False
-        stays = job.redirected and job in self._network
-        lane = self._network.lane_of(job) if stays else self._first_lane(job)
+        if job.redirected and job in self._network:
+            lane = self._network.lane_of(job)
+        else:
+            self.ways.choose(job)
+            lane = self.ways.lane(job)
         self._network.enter(job, lane)
         lane.schedule.add(job)
         self._dispatch(lane)
@@ -111,16 +116,13 @@ class Runner:
             job.pace.landed(size, now)
         job.to_win -= 1
         if job.rival is not None and job.to_win <= 0:
+            if self._hedges.lost(job.rival, now):
+                self._scatter(self._network.lane_of(job.rival))
             self._settle(job)
         job.download.arrived(chunks, data)
         if hashing := job.download.hashing:
             hashing.follow(self._nursery)
         self._landed()
-
-    def speed(self, download: Download) -> int:
-        """How many times the usual bytes one request brings from the object's first source."""
-        speeds = (self._lane_for(download, version).speed for version in download.versions[:1])
-        return next(speeds, 1)
 
     def held_back(self, job: Job, seconds: float) -> None:
         """The mount's bandwidth kept `job` waiting, and not its source; called by its transfer."""
@@ -147,31 +149,6 @@ class Runner:
         job.redirected = True
         self._dispatch(before)
         return True
-
-    def _first_lane(self, job: Job) -> Lane:
-        """Where a job waits: with the origin that it asks first, if it asks any."""
-        version = self._version(job)
-        if job.download.may_have_blob or self._packed(job, version):
-            return self._network.lane(None)
-        return self._lane_for(job.download, version)
-
-    def _lane_for(self, download: Download, version: Version) -> Lane:
-        try:
-            return self._network.lane_at(_location(download, version))
-        except AxonError:
-            return self._network.lane(None)  # nothing can be asked there; the attempt says so
-
-    def _version(self, job: Job) -> Version:
-        """The version whose source is asked next: in turn, but rather one that does not stall."""
-        versions = job.download.versions
-        turn = job.attempts % len(versions)
-        ordered = versions[turn:] + versions[:turn]
-        well = (one for one in ordered if not self._lane_for(job.download, one).stall.open)
-        return ordered[0] if len(ordered) == 1 else next(well, ordered[0])
-
-    def _packed(self, job: Job, version: Version) -> bool:
-        entry = job.download.entry
-        return entry.named or self._packages.needed(version, entry)
 
     def _dispatch(self, lane: Lane) -> None:
         """Start queued jobs while streams are free."""
@@ -224,7 +201,11 @@ class Runner:
         """One attempt of a job; whether it needs another."""
         if not job.remaining():
             return False
-        version, before = self._version(job), job.progress
+        version, before = job.version, job.progress
+        assert version is not None  # it was submitted
+        if job.cache is not None and job.cache.set_aside:  # since it was chosen
+            self._rest(job)
+            return True
         stall = self._stall(job)
         job.asked = trio.current_time()
         patience = stall.patience(job.asked)
@@ -235,14 +216,17 @@ class Runner:
             with shortages():
                 return await self._attempt(job, version, patience)
         except AxonError as exc:
+            mixed = isinstance(exc, EtagError) and job.download.answers.mix(exc)
             if job.rival is not None:  # which goes on
                 if exc.overloaded:
                     self._network.lane_of(job).overloaded(trio.current_time(), exc.retry_after)
                 return False
+            if job.passed is exc:  # by the next cache, or the source
+                self._rest(job)
+                return True
             job.attempts = 1 if job.progress > before else job.attempts + 1
-            if isinstance(exc, EtagError) and (
-                job.download.answers.mix(exc) or job.nodes < MAX_NODES
-            ):
+            job.tried.clear()
+            if isinstance(exc, EtagError) and (mixed or job.nodes < MAX_NODES):
                 job.nodes += 1
                 self._rest(job)
                 return True
@@ -270,23 +254,24 @@ class Runner:
         That may be sooner than the source asked for: its answer decides what readers get.
         """
         left = job.progress + self._limits.deadline - trio.current_time()
-        return min(self._limits.pause(job.attempts, exc.retry_after), max(left, 0.0))
+        most = A_MOMENT if self.ways.waits_for_caches(job) else math.inf
+        return min(self._limits.pause(job.attempts, exc.retry_after), max(left, 0.0), most)
 
     async def _attempt(self, job: Job, version: Version, patience: float | None) -> bool:
         """Fetch the bytes; True if the job has to go on in another lane."""
         download = job.download
         if download.may_have_blob:
             await self.find_copy(download)
-            if download.blob is None and not self._packed(job, version):
+            if download.blob is None and not self.ways.packed(job, version):
                 self._rest(job)
                 return True
-        if download.blob is None and self._packed(job, version):
+        if download.blob is None and self.ways.packed(job, version):
             await self._unpack(job, version, patience)
             return False
         try:
             return await self._transfer(job, version, patience)
-        except VanishedError:
-            if not self._packages.need(version, download.entry):
+        except VanishedError as exc:
+            if job.passed is exc or not self._packages.need(version, download.entry):
                 raise
             await self._unpack(job, version, patience)
             return False
@@ -304,7 +289,11 @@ class Runner:
             self._nursery.start_soon(_find_table, download, version)
         if download.blob is None:
             self._network.asked()
-        location = _location(job.download, version)
+        if self.ways.waits_for_caches(job):
+            self._rest(job)
+            if await self.ways.one_is_back(job, patience):
+                return True
+        location = self.ways.location(download, version, job)
         reports = self.arrivals, self.redirected, self.held_back
         transfer = Transfer(job, version, location, self._network, patience, *reports)
         pace = job.pace = Pace(transfer.unit, trio.current_time()) if not download.blob else None
@@ -315,16 +304,30 @@ class Runner:
             self._network.enter(job, self._network.lane(exc.origin))
             job.redirected = True
             return True
-        except AxonError:
+        except AxonError as exc:
             self.arrivals.take()  # which counts what the copy has given
             download.refuse_blob()  # the next attempt asks the source
+            if not transfer.lacked_table:
+                self._pass_over(job, exc)
             raise
         finally:
             self.arrivals.take()
             job.pace = None
         if pace is not None and not job.superfluous:
             self._network.lane_of(job).note(pace, trio.current_time())
+            self.ways.went_well(job)
         return False
+
+    def _pass_over(self, job: Job, exc: AxonError) -> None:
+        """Have a job go on without the cache that failed, and all that waited for it."""
+        lane = self._network.lane_of(job)
+        if self.ways.pass_over(job, exc):
+            self._scatter(lane)
+
+    def _scatter(self, lane: Lane) -> None:
+        """Have the jobs that wait in a lane choose again whom they ask."""
+        for other in lane.schedule.drop(trio.current_time()):
+            self.submit(other)
 
     def _judge(self, job: Job, exc: AxonError, stall: Stall, patience: float | None) -> None:
         """Raise what the readers get, or say that it is tried again."""
@@ -346,7 +349,7 @@ class Runner:
         blamed = lane.origin is not None and not isinstance(exc, ShortageError)
         silent = not answered and blamed and lane.stall.overdue(now)
         if silent or waited >= self._limits.deadline:
-            error = _deadline(exc, max(waited, self._limits.deadline))
+            error = overdue(exc, max(waited, self._limits.deadline))
             chosen = lane.stall if silent else job.download.stall
             chosen.failed(now, error, asked=job.asked)
             raise self._stalled(job, lane, chosen, error, exc)
@@ -365,7 +368,8 @@ class Runner:
         error.source = exc.source or error.source
         if stall is lane.stall:
             for other in lane.schedule.drop(job.asked):
-                if self._first_lane(other) is lane:
+                self.ways.choose(other)
+                if self.ways.lane(other) is lane:
                     self._over(other, error)
                 else:  # another origin has it
                     self.submit(other)
@@ -375,26 +379,3 @@ class Runner:
 async def _find_table(download: Download, version: Version) -> None:
     with suppress(AxonError, OSError), shortages():  # the transfer asks again and tells its reader
         await download.find_table(version)
-
-
-def _location(download: Download, version: Version) -> Location:
-    assert version.source is not None  # Download.enter keeps only versions that have one
-    return version.source.locate(version.base, version.holding(download.entry))
-
-
-def _causes(exc: BaseException | None) -> Iterator[BaseException]:
-    """`exc`, and what it was raised from: each copy that names a place has one more cause."""
-    while exc is not None:
-        yield exc
-        exc = exc.__cause__
-
-
-def _deadline(exc: AxonError, waited: float) -> AxonError:
-    """What a reader gets after the deadline: ETIMEDOUT for silence, EIO for refusals."""
-    silent = any(isinstance(one, DeadlineError | TimeoutError) for one in _causes(exc))
-    kind = DeadlineError if silent else UnavailableError
-    what = f"no progress for {waited:.0f} s; last: {exc.what}"
-    hint = exc.hint if isinstance(exc, ShortageError) else UP
-    error = kind(what, source=exc.source, hint=hint)
-    error.__cause__ = exc
-    return error

@@ -86,6 +86,7 @@ class Transfer:
         self._arrivals = arrivals
         self._may_go_on = redirected
         self._held_back = held_back
+        self._cache = location.cache
         self._blob = job.download.blob
         self._object = job.download.object
         self._token = trio.lowlevel.current_trio_token()
@@ -95,6 +96,7 @@ class Transfer:
         self._taken = False
         self._most = largest_piece(network.running)
         self._waited = 0.0  # for bandwidth, and not reported yet
+        self.lacked_table = False  # it failed for want of the table, which is no fault of the bytes
 
     def run(self) -> None:
         """Fetch, verify and store what the job still misses.
@@ -111,7 +113,8 @@ class Transfer:
             self._blob.read(start, stop, self._take, unit=self.unit, cancelled=self._superfluous)
             return
         tied = self._download.tied
-        etag = self._download.answers.etag(self._location.url) if tied else None
+        compared = tied and not self._location.signed
+        etag = self._download.answers.etag(self._location.url) if compared else None
         self._network.bodies.read(
             replace(self._location, etag=etag, spread=self._location.signed or not tied),
             start,
@@ -167,7 +170,9 @@ class Transfer:
     def _take(self, offset: int, view: memoryview) -> None:
         if not (self._taken or self._blob):
             self._taken = True
-            self._download.answers.took(self._location.url, self._etag)
+            self._download.answers.took(self._location.url, self._etag, self._cache)
+        if self._cache:
+            self._cache.received(len(view))
         size = self._object.chunk_size
         chunk = offset // size
         came = Range(chunk, chunk + -(-len(view) // size))
@@ -215,7 +220,7 @@ class Transfer:
     def _corrupt(self, chunk: int) -> CorruptError:
         return CorruptError(
             f"chunk {chunk} of object {self._object.digest[:12]} has the wrong digest",
-            source=self._location.url,
+            source=self._location.asked,
             hint="the source or something on the way altered it",
         )
 
@@ -223,5 +228,7 @@ class Transfer:
         """The table, waited for if it is still on its way: it is asked for beside the bytes."""
         download = self._download
         if download.lacks_table:
+            self.lacked_table = True
             trio.from_thread.run(download.find_table, self._version)
+            self.lacked_table = False
         return download.table

@@ -7,7 +7,15 @@ threads.
 
 from axonfs.http_client.answers import Answer
 from axonfs.http_client.bodies import Bodies
-from axonfs.http_client.caches import Cache, Caches, CacheState, SiteCaches
+from axonfs.http_client.caches import (
+    SLICE,
+    Cache,
+    Caches,
+    CacheState,
+    SiteCaches,
+    slice_chunks,
+    slice_key,
+)
 from axonfs.http_client.calls import Calls, Said
 from axonfs.http_client.channel import why_no_records
 from axonfs.http_client.connections import Ends
@@ -27,6 +35,7 @@ from axonfs.http_client.writes import Writer, Written
 __all__ = [
     "LEAST",
     "MOMENT",
+    "SLICE",
     "UP",
     "Answer",
     "Bodies",
@@ -55,6 +64,8 @@ __all__ = [
     "check_registry",
     "path_of",
     "shown",
+    "slice_chunks",
+    "slice_key",
     "split_url",
     "why_no_records",
 ]

@@ -10,29 +10,24 @@ connection and one buffer to itself until it returns.
 from __future__ import annotations
 
 import contextlib
-import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Self
 
-import h11
-
 from axonfs import memory
-from axonfs.descriptors import is_shortage
-from axonfs.errors import AccessDeniedError, UnavailableError, VanishedError
+from axonfs.errors import AccessDeniedError, UnavailableError, UnrangedError, VanishedError
 from axonfs.http_client.answers import (
     HEADERS,
     Answer,
     check_etag,
-    check_framing,
     check_status,
     codings,
     range_headers,
 )
 from axonfs.http_client.caches import Caches
-from axonfs.http_client.dial import Dialer
+from axonfs.http_client.exchanges import Exchanges, Options
 from axonfs.http_client.faults import fault
-from axonfs.http_client.limits import DRAIN_BYTES, DRAIN_SECONDS, Limits
+from axonfs.http_client.limits import Limits
 from axonfs.http_client.location import Location
 from axonfs.http_client.pool import Pool, ReceiveBuffers
 from axonfs.http_client.reading import MOMENT, Body, Exchange, Reading, mapped
@@ -49,23 +44,12 @@ from axonfs.http_client.urls import (
     shown,
     target_of,
 )
-from axonfs.http_client.wire import CancelledReadError, Wire
+from axonfs.http_client.wire import CancelledReadError
 from axonfs.ranges import Range
 
 Sink = Callable[[int, memoryview], object]
 _EXPECTED = frozenset({200, 206})
 SIGNED_URLS = 4096  # that are remembered, of about 1000 characters each
-
-
-@dataclass(frozen=True, slots=True)
-class _Options:
-    """The options of one `read` or `open`, for each of its requests."""
-
-    cancelled: Callable[[], bool]
-    patience: float | None
-    redirected: Callable[[Origin], object]
-    share: Callable[[int], int] | None
-    spread: bool
 
 
 class Bodies:
@@ -90,8 +74,8 @@ class Bodies:
         self.caches = caches or Caches()
         self._signers = signers or {}
         routes = routes or Routes.of_environment()
-        self._dialer = Dialer(self.limits, routes, trust or Trust())
         self._pool = Pool()
+        self._exchanges = Exchanges(self.limits, routes, trust or Trust(), self._pool)
         self._buffers = ReceiveBuffers(memory.for_streams())
         self._signed: dict[str, Url] = {}  # by a signed location's URL: its last redirect
 
@@ -149,7 +133,8 @@ class Bodies:
             AxonError: the fault, with `transient` and `retry_after` set for the next attempt.
         """
         requested = Range(start, stop)
-        options = _Options(cancelled, patience, redirected, share, location.spread)
+        near = location.cache is not None
+        options = Options(cancelled, patience, redirected, share, location.spread, near)
         with (
             contextlib.suppress(CancelledReadError),
             self._open(location, requested, size, options, validated) as reading,
@@ -164,6 +149,7 @@ class Bodies:
         start: int,
         size: int,
         *,
+        stop: int | None = None,
         cancelled: Callable[[], bool] = bool,
         patience: float | None = None,
         share: Callable[[int], int] | None = None,
@@ -173,21 +159,23 @@ class Bodies:
         The reading is a context manager that ends the request.
 
         Args:
+            stop: where the request ends before the object's end.
             cancelled, patience, share: as for `read`.
 
         Raises:
             AxonError: as `read`. The reading's methods raise it, too.
             CancelledReadError: `cancelled` returned true. The reading's methods raise it, too.
         """
-        options = _Options(cancelled, patience, bool, share, location.spread)
-        return self._open(location, Range(start, size), size, options)
+        near = location.cache is not None
+        options = Options(cancelled, patience, bool, share, location.spread, near)
+        return self._open(location, Range(start, stop or size), size, options)
 
     def _open(
         self,
         location: Location,
         requested: Range,
         size: int,
-        options: _Options,
+        options: Options,
         validated: Callable[[str], str | None] | None = None,
     ) -> Reading:
         if not 0 <= requested.start < requested.stop <= size:
@@ -241,10 +229,13 @@ class Bodies:
             self._buffers.put(buffer)
 
     def _request_body(
-        self, location: Location, requested: Range, size: int, options: _Options
+        self, location: Location, requested: Range, size: int, options: Options
     ) -> Body:
         exchange = self._request(location, requested, options)
         try:
+            if location.ranged and exchange.answer.status == 200 and requested.size < size:
+                what = "it sent the whole object, or a page, in place of a range"
+                raise exchange.answer.fault(UnrangedError, what, transient=True)
             with mapped(exchange.answer.url, self.limits):
                 return Body(exchange, requested, size, location.etag)
         except BaseException:
@@ -253,24 +244,29 @@ class Bodies:
 
     def first_origin(self, location: Location) -> Origin:
         """The origin that gets the first request for the bytes at `location`."""
+        if location.cache is not None:
+            return location.cache.url.origin
         signed = signer_of(self._signers, location.url) is not None
         return (self._signed.get(location.url) or target_of(location.url, signed=signed)).origin
 
-    def _request(self, location: Location, requested: Range, options: _Options) -> Exchange:
+    def _request(self, location: Location, requested: Range, options: Options) -> Exchange:
         """The answer with the body, after redirects."""
         signer = signer_of(self._signers, location.url)
         started = self._start(location)
         url, secrets = started
-        headers = {**HEADERS, **range_headers(requested, location.etag)}
-        if signed := self._signed.get(location.url):
+        cache = location.cache  # whose answers to If-Range differ; their ETags are compared
+        headers = {**HEADERS, **range_headers(requested, None if cache else location.etag)}
+        if not cache and (signed := self._signed.get(location.url)):
             found = self._request_signed(location, signed, headers, options)
             if found:
                 return found
         for _ in range(MAX_REDIRECTS + 1):
-            found = self._send(url, {**headers, **secrets}, options)
+            if cache:
+                cache.asked()
+            found = self._exchanges.send(url, {**headers, **secrets}, options)
             own = url.origin == started.url.origin  # not yet redirected to another one
-            if signer and own and found.answer.status not in _EXPECTED:
-                said = self._drain(found)
+            if signer and own and _is_for_signer(found.answer, location):
+                said = self._exchanges.drain(found)
                 if signer.refused(location.url, started, found.answer, said):
                     started = self._start(location)
                     url, secrets = started
@@ -282,8 +278,11 @@ class Bodies:
                 self._remember(location, started.url.origin, url)
                 return found
             else:
-                self._drain(found)
+                self._exchanges.drain(found)
             following = follow(url, found.answer.headers.get("location"))
+            if cache and following.origin != url.origin:
+                what = f"it redirects to {shown(str(following))}, and should follow that itself"
+                raise fault(UnavailableError, what, shown(str(url)), transient=True)
             if following.origin != url.origin:
                 self._report_redirect(location, started.url.origin, following, options)
             secrets, url = carried(secrets, url, following), following
@@ -291,32 +290,44 @@ class Bodies:
 
     def _start(self, location: Location) -> Signed:
         """The URL and the credentials of the first request, or of one that is signed again."""
-        if signer := signer_of(self._signers, location.url):
-            return signer.sign(location.url)
-        url = target_of(location.url)
-        return Signed(url, {**url.credentials, **location.headers})
+        signer = signer_of(self._signers, location.url)
+        if signer:
+            signed = signer.sign(location.url)
+        else:
+            url = target_of(location.url)
+            signed = Signed(url, {**url.credentials, **location.headers})
+        return self._through(location, signed) if location.cache else signed
+
+    def _through(self, location: Location, signed: Signed) -> Signed:
+        """What to send to a site cache in place of a request to the source."""
+        site = self.caches.of(location.url)
+        assert site is not None  # a location has a cache only if its URL does
+        assert location.cache is not None
+        url = site.rewritten(location.cache, location.url, signed.url)
+        assert url is not None
+        return Signed(url, {**signed.headers, **location.headers, **url.credentials})
 
     def _request_signed(
         self,
         location: Location,
         url: Url,
         headers: Mapping[str, str],
-        options: _Options,
+        options: Options,
     ) -> Exchange | None:
         """The answer from the target of an earlier redirect; None if that URL is now refused."""
         try:
-            found = self._send(url, headers, options)
+            found = self._exchanges.send(url, headers, options)
         except BaseException:
             self._signed.pop(location.url, None)
             raise
         if found.answer.status in _EXPECTED:
             return found
         self._signed.pop(location.url, None)
-        self._drain(found)
+        self._exchanges.drain(found)
         return None
 
     def _report_redirect(
-        self, location: Location, first: Origin, url: Url, options: _Options
+        self, location: Location, first: Origin, url: Url, options: Options
     ) -> None:
         """Call `redirected`. If it raises because the job must wait, remember the redirect."""
         try:
@@ -337,61 +348,19 @@ class Bodies:
         try:
             check_status(found.answer, _EXPECTED, VanishedError)
         except AccessDeniedError as exc:
-            self._drain(found)
+            self._exchanges.drain(found)
             if location.signed and url.origin != first:
                 what = f"the signed URL was refused: {exc.what}"
                 raise fault(UnavailableError, what, shown(str(url)), transient=True) from exc
             exc.hint = location.access or exc.hint
             raise
         except BaseException:
-            self._drain(found)
+            self._exchanges.drain(found)
             raise
 
-    def _send(self, url: Url, headers: Mapping[str, str], options: _Options) -> Exchange:
-        """Send one request, on an idle wire if the pool has one, else on a new wire.
 
-        The server may close an idle wire just before its use, and an idle wire may still carry
-        surplus bytes of its last answer. In both cases the request is sent again on a new wire.
-        """
-        if options.cancelled():
-            raise CancelledReadError
-        with mapped(str(url), self.limits):
-            if kept := self._pool.take(url.origin, spread=options.spread):
-                with contextlib.suppress(ConnectionError, ssl.SSLError, h11.RemoteProtocolError):
-                    return self._send_on(kept, url, headers, options)
-            return self._send_on(self._dial(url, options), url, headers, options)
-
-    def _dial(self, url: Url, options: _Options) -> Wire:
-        try:
-            return self._dialer.dial(url, options.patience, spread=options.spread)
-        except OSError as exc:
-            if not is_shortage(exc):
-                raise
-            self._pool.hang_up()  # frees the descriptors of idle connections
-            return self._dialer.dial(url, options.patience, spread=options.spread)
-
-    def _send_on(
-        self, wire: Wire, url: Url, headers: Mapping[str, str], options: _Options
-    ) -> Exchange:
-        target, extra = self._dialer.target(url)
-        try:
-            sent = {**headers, **extra}
-            reply = wire.request(url, target, sent, options.cancelled, options.patience)
-            answer = Answer(str(url), reply.status, reply.fields)
-            check_framing(answer)
-        except BaseException:
-            wire.hang_up()
-            raise
-        return Exchange(wire, reply, answer, url)
-
-    def _drain(self, found: Exchange) -> bytes:
-        """Read the rest of a short answer that has already arrived, so its wire can be reused;
-        return its start."""
-        found.wire.hurry(DRAIN_SECONDS)
-        said, left = bytearray(), DRAIN_BYTES
-        with contextlib.suppress(OSError, h11.RemoteProtocolError, CancelledReadError):
-            while left > 0 and (piece := found.reply.read(left)):
-                said += piece
-                left -= len(piece)
-        found.end(self._pool)
-        return bytes(said)
+def _is_for_signer(answer: Answer, location: Location) -> bool:
+    """Whether a signer is told of an answer. Those of site caches are about credentials alone."""
+    if location.cache is not None:
+        return answer.status in (401, 403)
+    return answer.status not in _EXPECTED

@@ -27,6 +27,18 @@ from axonfs.http_client.urls import SIGNED, Url, shown, split_url, target_of
 FIRST_PAUSE, LAST_PAUSE = 1.0, 5.0
 # Seconds to connect to a cache, which is near: an address that swallows packets costs no more.
 CONNECT = 2.0
+# Bytes of an object that are asked of one cache; no request goes beyond such a slice.
+SLICE = 8 << 20
+
+
+def slice_chunks(chunk_size: int) -> int:
+    """How many chunks of an object are one slice."""
+    return max(SLICE // chunk_size, 1)
+
+
+def slice_key(digest: str, number: int) -> str:
+    """The key of a slice of an object, from 0 on: the same on every host."""
+    return f"{digest}/{number}"
 
 
 @dataclass(frozen=True, slots=True)

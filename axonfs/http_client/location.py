@@ -6,7 +6,10 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+from axonfs.http_client.caches import Cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,8 @@ class Location:
         access: the hint for the user where access is denied.
         spread: whether any address of the host will do. False where nothing but the ETag ties the
             answers together: each server of the host may have another one.
+        cache: the site cache that is asked in place of `url`. It gets the headers, too.
+        ranged: whether an answer with the whole object in place of a range is an error.
     """
 
     url: str
@@ -29,3 +34,17 @@ class Location:
     signed: bool = False
     access: str | None = None
     spread: bool = True
+    cache: Cache | None = None
+    ranged: bool = False
+
+    def through(self, cache: Cache, sha256: str | None, *, ranged: bool) -> Self:
+        """The same of a site cache, which is told what it is asked for by its digest, whatever the
+        URL and its signature are."""
+        named = {"Axonfs-Object": f"sha256:{sha256}"} if sha256 else {}
+        headers = {**self.headers, **named}
+        return replace(self, headers=headers, signed=False, cache=cache, ranged=ranged)
+
+    @property
+    def asked(self) -> str:
+        """Who is asked, for messages."""
+        return self.cache.name if self.cache else self.url

@@ -31,7 +31,7 @@ JOBS = 3  # ranged GETs for all of it
 @pytest.fixture(autouse=True)
 def small_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a small object takes several."""
-    monkeypatch.setattr(axonfs.fetch.feed, "JOB_BYTES", 4 * PIECE)
+    monkeypatch.setattr(axonfs.fetch.ways, "JOB_BYTES", 4 * PIECE)
     monkeypatch.setattr(axonfs.fetch.feed, "KEEP_BEHIND", PIECE)
 
 
@@ -187,7 +187,7 @@ async def test_short_answers_to_one_request_are_tied_too(
     tmp_path: Path, origin: FaultyOrigin, whole: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node sends less than it is asked for, and another one goes on."""
-    monkeypatch.setattr(axonfs.fetch.feed, "JOB_BYTES", 2 * SIZE)
+    monkeypatch.setattr(axonfs.fetch.ways, "JOB_BYTES", 2 * SIZE)
 
     def short(exchange: Exchange) -> None:
         node('"a"', wrong=True)(exchange)

@@ -1,0 +1,44 @@
+"""Whose fault it is when an answer through a site cache is not what was asked for.
+
+A cache that fails is set aside. A fault that is about one object alone, such as 404, has only that
+object asked elsewhere. What a cache passes on from its source, a refusal of access or a limit of
+requests, counts as the source's. Any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from axonfs.errors import (
+    AccessDeniedError,
+    AxonError,
+    CorruptError,
+    EtagError,
+    NoSpaceError,
+    ShortageError,
+    VanishedError,
+)
+from axonfs.http_client import Cache
+
+log = logging.getLogger(__name__)
+
+_TOO_MANY = 429
+
+
+def of_cache(exc: AxonError) -> bool:
+    """Whether the cache is to blame, rather than its source or this process."""
+    passed_on = isinstance(exc, AccessDeniedError) or exc.status == _TOO_MANY
+    return not (passed_on or isinstance(exc, ShortageError | NoSpaceError))
+
+
+def of_object(exc: AxonError) -> bool:
+    """Whether a fault of a cache says nothing of other objects."""
+    return isinstance(exc, VanishedError | EtagError)
+
+
+def set_aside(cache: Cache, exc: AxonError) -> None:
+    """Have a cache asked no more until it is back."""
+    level = logging.WARNING if isinstance(exc, CorruptError) else logging.INFO
+    if level == logging.WARNING or not cache.set_aside:
+        log.log(level, "site cache %s is set aside: %s", cache.name, exc)
+    cache.failed(exc)
