@@ -42,6 +42,7 @@ COMMANDS: Mapping[str, str] = {
     "uninstall": "pins:uninstall",
     "update": "pins:update",
     "verify": "pins:verify",
+    "warm": "warm:warm",
     "lock": "lockfiles:lock",
     "register": "register:register",
     "cache": "cache:cache",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import click
 
-from axonfs.cli.options import LocalPath, cache_option, registry_option
+from axonfs.cli.options import LocalPath, cache_option, registry_option, via_option
 from axonfs.cli.output import echo, note
 from axonfs.errors import AxonError, BusyError, UsageError
 from axonfs.settings.parsers import LOG_FORMATS, LOG_LEVELS, PREFETCH
@@ -30,13 +30,7 @@ def mount_options(function: Command) -> Command:
     options = [
         registry_option,
         cache_option,
-        click.option(
-            "--via",
-            metavar="[SOURCE=]CACHE_URL",
-            multiple=True,
-            help="Site cache to ask in place of the first registry, or of SOURCE, which is a"
-            " registry's URL or a hub; may be given more than once. [env: AXONFS_VIA]",
-        ),
+        via_option,
         click.option(
             "--fallback",
             type=click.Choice(FALLBACKS),

@@ -32,6 +32,13 @@ registry_option = click.option(
     help="Registry to use instead of the configured ones; may be given more than once."
     " [env: AXONFS_REGISTRY]",
 )
+via_option = click.option(
+    "--via",
+    metavar="[SOURCE=]CACHE_URL",
+    multiple=True,
+    help="Site cache to ask in place of the first registry, or of SOURCE, which is a registry's URL"
+    " or a hub; may be given more than once. [env: AXONFS_VIA]",
+)
 
 
 class LocalPath(click.Path):

@@ -45,6 +45,7 @@ READ_ONLY = frozenset(
         "cache_clean_plan",
         "pin_check",
         "path",
+        "warm",
     }
 )
 

@@ -21,7 +21,7 @@ from axonfs.catalog.tree import Version
 from axonfs.engine import Engine
 from axonfs.errors import AxonError, UsageError, fault_of
 from axonfs.names import printable
-from axonfs.service import cache, lockfiles, paths, pins, queries, unpin, verify
+from axonfs.service import cache, lockfiles, paths, pins, queries, unpin, verify, warm
 from axonfs.service.context import Context, Event, texts_of
 from axonfs.settings.parsers import parse_token
 
@@ -46,6 +46,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "path": paths.path,
     "unpin": unpin.unpin,
     "verify": verify.verify,
+    "warm": warm.warm,
     "cache_clean": cache.cache_clean,
     "cache_clean_plan": cache.cache_clean_plan,
 }
