@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import trio
 
@@ -17,6 +18,15 @@ from axonfs.errors import AxonError
 from axonfs.fetch import Feed, Fetcher, Priority
 from axonfs.formats.manifest import FileEntry
 from axonfs.ranges import Range
+
+T = TypeVar("T")
+
+
+def turned(items: Iterable[T], begin: float) -> list[T]:
+    """The items from the part `begin` of them on, and then those before; 0 keeps their order."""
+    listed = list(items)
+    first = int(begin * len(listed))
+    return listed[first:] + listed[:first]
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +50,8 @@ class Bulk:
         parts: returns the parts to fetch of an object.
         failed: called with a file that cannot be fetched, and the error. If it raises, the fetch
             ends; else it continues with the other files.
+        begin: where each file that has a chunk table begins, as a part of it; the parts before that
+            come last. (Without a table a file is hashed as it comes, from its beginning.)
     """
 
     def __init__(
@@ -50,6 +62,7 @@ class Bulk:
         *,
         parts: Callable[[Feed], Iterable[Range]],
         failed: Callable[[FileEntry, AxonError | OSError], None],
+        begin: float = 0.0,
     ) -> None:
         self.reached = ""
         self.copied = 0
@@ -59,6 +72,7 @@ class Bulk:
         self._local = dict(local)
         self._parts = parts
         self._failed = failed
+        self.begin = begin
         self._files: list[_File] = []
 
     async def fetch(
@@ -119,7 +133,7 @@ class Bulk:
             for entry in entries:
                 if (file := await self._open(entry)) is None:
                     continue
-                for part in self._parts(file.feed):
+                for part in turned(self._parts(file.feed), self.begin if entry.chunks else 0.0):
                     room -= file.feed.object.bytes_of(part).size
                     if room < 0:
                         self._part_ended(file)

@@ -16,13 +16,13 @@ import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import trio
 
-from axonfs.ahead.bulk import Bulk
+from axonfs.ahead.bulk import Bulk, turned
 from axonfs.ahead.plan import CONFIG, Plan, plan, reads_back, starts_load
 from axonfs.catalog.tree import Version
 from axonfs.errors import AxonError, fault_of
@@ -210,7 +210,12 @@ class Load:
                 first = set(chosen.small)
                 await self._fetch(stage, [entry for entry in stage.missing if entry in first])
             chosen = await self._plan(trigger, await self._texts(chosen.guides))
-        async with self._stage(trigger, chosen) as stage:
+        if starts_load(path):  # not one that streams a shard, behind which the next ones follow
+            begin = self._fetcher.begin_at(self.version)
+            chosen = replace(chosen, weights=tuple(turned(chosen.weights, begin)))
+        else:
+            begin = 0.0
+        async with self._stage(trigger, chosen, begin) as stage:
             self._begun += 1
             if stage.missing and self.state != "no room":
                 what = self.version.spec, path, size(int(min(stage.left, trigger.most)))
@@ -231,11 +236,13 @@ class Load:
         return await trio.to_thread.run_sync(make)
 
     @asynccontextmanager
-    async def _stage(self, trigger: Trigger, chosen: Plan) -> AsyncIterator[_Stage]:
+    async def _stage(
+        self, trigger: Trigger, chosen: Plan, begin: float = 0.0
+    ) -> AsyncIterator[_Stage]:
         entries = list({entry.digest: entry for entry in chosen.small + chosen.weights}.values())
         local = await trio.to_thread.run_sync(_local, self._fetcher.store, entries)
         missing = [entry for entry in entries if local[entry.digest] < entry.size]
-        stage = _Stage(trigger.path, entries, missing, self._bulk_of(local), trigger.most)
+        stage = _Stage(trigger.path, entries, missing, self._bulk_of(local, begin), trigger.most)
         self._keep([*self._stages, stage])
         try:
             yield stage
@@ -249,9 +256,14 @@ class Load:
     def _keep(self, stages: list[_Stage]) -> None:
         self._stages = [stage for stage in stages if stage.running or stage is stages[-1]]
 
-    def _bulk_of(self, local: Mapping[str, int]) -> Bulk:
+    def _bulk_of(self, local: Mapping[str, int], begin: float) -> Bulk:
         return Bulk(
-            self._fetcher, self.version, local, parts=Feed.absent_parts, failed=self._go_without
+            self._fetcher,
+            self.version,
+            local,
+            parts=Feed.absent_parts,
+            failed=self._go_without,
+            begin=begin,
         )
 
     async def _texts(self, guides: Iterable[FileEntry]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from functools import partial
 
 import trio
 
-from axonfs.ahead.bulk import Bulk
+from axonfs.ahead.bulk import Bulk, turned
 from axonfs.errors import AxonError
 from axonfs.fetch import Feed
 from axonfs.formats.manifest import FileEntry
@@ -29,7 +29,10 @@ def begin(context: Context, selection: Selection) -> Bulk:
         for entry in selection.objects
     }
     failed = partial(_fail, selection.version.spec)
-    return Bulk(context.fetcher, selection.version, local, parts=_parts, failed=failed)
+    begin = context.fetcher.begin_at(selection.version)
+    return Bulk(
+        context.fetcher, selection.version, local, parts=_parts, failed=failed, begin=begin
+    )
 
 
 async def fetch(context: Context, selection: Selection, bulk: Bulk) -> None:
@@ -41,7 +44,7 @@ async def fetch(context: Context, selection: Selection, bulk: Bulk) -> None:
     async with trio.open_nursery() as ticking:
         ticking.start_soon(_tick, context, selection, bulk)
         # Twice the number of streams, so that none is idle while the end of a part is written.
-        await bulk.fetch(selection.objects, width=2 * context.settings.streams)
+        await bulk.fetch(turned(selection.objects, bulk.begin), width=2 * context.settings.streams)
         ticking.cancel_scope.cancel()
     await context.events.send(progress(selection, bulk))
 
