@@ -122,6 +122,10 @@ missing_packages() {
         case $part in
         fio) command -v fio >/dev/null || echo fio ;;
         nginx) [[ -x /usr/sbin/nginx ]] || command -v nginx >/dev/null || echo nginx-light ;;
+        caches)
+            [[ -x /usr/sbin/varnishd ]] || command -v varnishd >/dev/null || echo varnish
+            [[ -x /usr/sbin/squid ]] || command -v squid >/dev/null || echo squid
+            ;;
         oci) command -v docker-registry >/dev/null || echo docker-registry ;;
         bench) missing_bench_packages ;;
         # The CPU build of vLLM is linked with libnuma. /sbin is not on an ordinary user's PATH.
@@ -152,7 +156,7 @@ apt_install() {
             install --no-install-recommends "$@" >&2
 }
 
-# need_machine [nginx] [oci] [bench] [vllm] [fio]: install missing Debian packages, find Python and /dev/fuse, or say what is missing.
+# need_machine [nginx] [caches] [oci] [bench] [vllm] [fio]: install missing Debian packages, find Python and /dev/fuse, or say what is missing.
 need_machine() {
     local missing
     mapfile -t missing < <(missing_packages "$@")

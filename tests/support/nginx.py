@@ -70,7 +70,7 @@ def configured(
     user = "user root;" if several and os.geteuid() == 0 else ""
     switches = {"master": _switch(several), "user": user}
     config.write_text(_MAIN.format(servers=servers, logs=logs, workers=workers, **switches))
-    with _started([*within, _executable(), "-c", str(config)], logs):
+    with _started([*within, executable(), "-c", str(config)], logs):
         yield
 
 
@@ -95,7 +95,7 @@ def free_port() -> int:
     return port
 
 
-def _executable() -> str:
+def executable() -> str:
     # Debian keeps it where an ordinary user's PATH does not look.
     path = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     assert path, "nginx is missing: install nginx-light"

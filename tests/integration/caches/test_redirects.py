@@ -1,0 +1,70 @@
+"""nginx follows the redirects of hubs, OCI registries and stores to signed URLs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.caches.conftest import BODY, SLICE, TOKEN, Engine, Source
+from tests.integration.caches.test_engines import check
+from tests.support.rawserver import RawServer
+from tests.support.sitecaches import nginx_cache
+from tests.support.wiring import Authority
+
+only_nginx = pytest.mark.parametrize("engine", ["nginx"], indirect=True)
+
+
+@only_nginx
+def test_a_redirect_to_storage_is_followed_without_credentials(engine: Engine) -> None:
+    digest = engine.digest()
+    before = len(engine.storage.seen)
+    for start in range(0, len(BODY), SLICE):
+        check(engine, "/hub/weights", digest, start, start + SLICE, Authorization=TOKEN)
+    at_storage = engine.storage.seen[before:]
+    assert len(at_storage) == 3
+    assert all("authorization" not in seen.headers for seen in at_storage)
+    assert all("axonfs-object" not in seen.headers for seen in at_storage)
+    hub = [seen for seen in engine.source.seen if seen.path == "/hub/weights"]
+    assert [seen.headers["authorization"] for seen in hub] == [TOKEN]  # the redirect is kept
+
+
+@only_nginx
+def test_a_part_of_a_slice_is_a_whole_slice_to_the_source(engine: Engine) -> None:
+    digest = engine.digest()
+    check(engine, "/hub/parts", digest, SLICE + 1000, SLICE + 2000)
+    check(engine, "/hub/parts", digest, SLICE, 2 * SLICE)
+    check(engine, "/hub/parts", digest, 2 * SLICE - 5, 2 * SLICE + 5)  # of two slices
+    assert len(engine.source.paths("/hub/parts")) == 1
+
+
+@only_nginx
+def test_a_renamed_model_takes_two_redirects(engine: Engine) -> None:
+    check(engine, "/renamed/weights", engine.digest(), 0, SLICE, Authorization=TOKEN)
+    asked = [seen for seen in engine.source.seen if seen.path == "/hub/new-name"]
+    assert [seen.headers["authorization"] for seen in asked] == [TOKEN]
+
+
+@only_nginx
+def test_a_redirect_to_any_other_host_is_refused(engine: Engine) -> None:
+    assert engine.part("/away/weights", engine.digest(), 0, SLICE).status == 502
+    assert not engine.source.paths("/objects/a")
+
+
+@only_nginx
+def test_documents_are_asked_again_as_they_were_written(engine: Engine) -> None:
+    engine.get("/documents/refs%2Fpr%2F1?cursor=a%3D")
+    assert engine.source.seen[-1].path == "/documents/refs%2Fpr%2F1?cursor=a%3D"
+
+
+def test_a_tls_source_is_verified_by_its_name(tmp_path: Path) -> None:
+    for directory in ("tls", "other"):
+        (tmp_path / directory).mkdir()
+    authority, other = Authority.make(tmp_path / "tls"), Authority.make(tmp_path / "other")
+    body = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    with RawServer(lambda _: body, authority=authority, closes=True) as server:
+        source = server.url.rstrip("/").replace("127.0.0.1", "localhost")
+        for bundle, status in ((authority.bundle, 200), (other.bundle, 502)):
+            home = tmp_path / bundle.parent.name / "cache"
+            with nginx_cache(source, home, CA_BUNDLE=str(bundle)) as url:
+                assert Engine("nginx", url, Source(), Source()).get("/list").status == status
