@@ -6,6 +6,7 @@ know names, inodes or HTTP. One `Feed` per object in use; one job per ranged GET
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -115,6 +116,13 @@ class Fetcher:
     def withdrew(self, digest: str) -> bool:
         """Whether bytes of an object proved wrong that readers may have had."""
         return digest in self._withdrawn
+
+    def begin_at(self, version: Version) -> float:
+        """Where in a plan of its files this host begins, as a part of it: elsewhere than others
+        that start together, where all ask the same site caches; else at its beginning."""
+        source = version.source
+        caches = source and self._network.bodies.caches.of(source.url)
+        return random.random() if caches else 0.0
 
     @property
     def busy(self) -> bool:

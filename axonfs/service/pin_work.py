@@ -30,9 +30,7 @@ def begin(context: Context, selection: Selection) -> Bulk:
     }
     failed = partial(_fail, selection.version.spec)
     begin = context.fetcher.begin_at(selection.version)
-    return Bulk(
-        context.fetcher, selection.version, local, parts=_parts, failed=failed, begin=begin
-    )
+    return Bulk(context.fetcher, selection.version, local, parts=_parts, failed=failed, begin=begin)
 
 
 async def fetch(context: Context, selection: Selection, bulk: Bulk) -> None:

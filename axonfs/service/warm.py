@@ -9,27 +9,32 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import trio
 
-from axonfs.errors import AccessDeniedError, AxonError, CorruptError, UsageError, VanishedError, naming
+from axonfs.errors import (
+    AccessDeniedError,
+    AxonError,
+    CorruptError,
+    UsageError,
+    VanishedError,
+    naming,
+)
 from axonfs.formats.chunktable import ChunkTable
 from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE, FileEntry
 from axonfs.http_client import (
     Bodies,
     Cache,
+    Limits,
     Location,
     SiteCaches,
-    object_headers,
     slice_chunks,
     slice_key,
 )
-from axonfs.ranges import Range
 from axonfs.service.context import Context, Event, resolve, texts_of, wanted_of
 from axonfs.service.selection import Selection, select
 
@@ -65,11 +70,25 @@ class _File:
     def chunk_size(self) -> int:
         return self.table.chunk_size if self.table else DEFAULT_CHUNK_SIZE
 
-    def slices(self) -> Iterator[Range]:
-        """The slices, in bytes."""
-        size = slice_chunks(self.chunk_size) * self.chunk_size
-        for start in range(0, self.entry.size, size):
-            yield Range(start, min(start + size, self.entry.size))
+    def slices(self) -> list[_Slice]:
+        """All of it."""
+        size, stop = slice_chunks(self.chunk_size) * self.chunk_size, self.entry.size
+        starts = enumerate(range(0, stop, size))
+        return [_Slice(self, number, start, min(start + size, stop)) for number, start in starts]
+
+
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    """The bytes `[start, stop)` of a file, which one cache is asked for."""
+
+    file: _File
+    number: int
+    start: int
+    stop: int
+
+    @property
+    def key(self) -> str:
+        return slice_key(self.file.entry.digest, self.number)
 
 
 class _Warming:
@@ -78,45 +97,41 @@ class _Warming:
     def __init__(self, context: Context, selection: Selection) -> None:
         self._context = context
         self._selection = selection
-        self._bodies = context.engine.bodies
         self._version = selection.version
         self._site = _site(context, selection)
-        self._bytes: Counter[str] = Counter()  # by the name of a cache
+        self._before = {cache: cache.state.bytes for cache in self._site}
+        self._bodies = context.engine.bodies
         self._left = False
 
     async def run(self) -> Event:
-        """Ask for every slice; what it has done."""
-        entries = [entry for entry in self._selection.objects if entry.size]
+        """Ask for every slice; what was done."""
         try:
             async with trio.open_nursery() as ticking:
                 ticking.start_soon(self._tick)
-                await self._ask_all(entries)
+                await self._ask_all()
                 ticking.cancel_scope.cancel()
         finally:
             self._left = True
         await self._context.events.send(self._progress())
-        return self._result(entries)
-
-    def _result(self, entries: Sequence[FileEntry]) -> Event:
-        states = [cache.state for cache in self._site]
+        states = {cache: cache.state for cache in self._site}
         return {
             "spec": str(self._version.spec),
             "files": len(self._selection.entries),
-            "bytes": sum(entry.size for entry in entries),
-            "caches": {cache.name: self._bytes[cache.name] for cache in self._site},
+            "bytes": self._selection.size,
+            "caches": {cache.name: self._came(cache) for cache in states},
             "set_aside": {
-                cache.name: state.fault
-                for cache, state in zip(self._site, states, strict=True)
-                if state.fault
+                cache.name: state.fault for cache, state in states.items() if state.fault
             },
         }
 
-    async def _ask_all(self, entries: Sequence[FileEntry]) -> None:
+    def _came(self, cache: Cache) -> int:
+        return cache.state.bytes - self._before.get(cache, 0)
+
+    async def _ask_all(self) -> None:
         limiter = trio.CapacityLimiter(self._context.settings.streams)
         async with trio.open_nursery() as nursery:
-            for entry in entries:
-                file = await self._file(entry)
-                for work in self._works(file):
+            for entry in self._selection.objects:
+                for work in self._works(await self._file(entry)) if entry.size else ():
                     await limiter.acquire_on_behalf_of(work)
                     nursery.start_soon(self._run, work, limiter)
 
@@ -130,10 +145,7 @@ class _Warming:
             location = source.locate(base, self._version.holding(entry))
             if not self._site.covers(location.url):
                 raise self._site.elsewhere(location.url)
-            proof = entry.proof.get("sha256")
-            headers = {**location.headers, **(object_headers(proof) if proof else {})}
-            located = replace(location, headers=headers, signed=False, ranged=True)
-            return _File(entry, located, await source.table(base, entry))
+            return _File(entry, location, await source.table(base, entry))
 
     def _works(self, file: _File) -> Iterator[Callable[[], None]]:
         """The parts of a file that may be asked for at the same time."""
@@ -141,7 +153,7 @@ class _Warming:
             yield partial(self._whole, file)
             return
         for part in file.slices():
-            yield partial(self._slice, file, part, partial(_compare, file.table))
+            yield partial(self._slice, part, partial(_compare, file.table))
 
     async def _run(self, work: Callable[[], None], limiter: trio.CapacityLimiter) -> None:
         try:
@@ -153,47 +165,19 @@ class _Warming:
         """All slices of a file without a chunk table, one after another."""
         whole = hashlib.sha256()
         for part in file.slices():
-            self._slice(file, part, lambda offset, piece: whole.update(piece))
+            self._slice(part, lambda offset, piece: whole.update(piece))
         expected = file.entry.proof.get("sha256")
         if expected and whole.hexdigest() != expected and not self._left:
-            what = "what the site caches sent does not match its sha256"
+            what = "what its site caches sent does not match its sha256"
             raise CorruptError(what, spec=str(self._version.spec), path=file.entry.path)
 
-    def _slice(
-        self, file: _File, part: Range, compare: Callable[[int, memoryview], object]
-    ) -> None:
+    def _slice(self, part: _Slice, compare: Callable[[int, memoryview], object]) -> None:
         """Read one slice through the first of its caches that has it. In a worker thread."""
-        done, number = part.start, part.start // (slice_chunks(file.chunk_size) * file.chunk_size)
-
-        def take(cache: Cache, offset: int, piece: memoryview) -> None:
-            nonlocal done
-            compare(offset, piece)
-            done = offset + len(piece)
-            self._bytes[cache.name] += len(piece)
-
-        asking = _Asking(self._site, slice_key(file.entry.digest, number), self._bodies)
-        with naming(spec=str(self._version.spec), path=file.entry.path):
-            while done < part.stop and not self._left:
-                asking.once(
-                    lambda cache: self._read(file, Range(done, part.stop), cache, take)
-                )
-
-    def _read(
-        self,
-        file: _File,
-        part: Range,
-        cache: Cache,
-        take: Callable[[Cache, int, memoryview], None],
-    ) -> None:
-        self._bodies.read(
-            replace(file.location, cache=cache),
-            part.start,
-            part.stop,
-            file.entry.size,
-            partial(take, cache),
-            unit=file.chunk_size,
-            cancelled=lambda: self._left,
-        )
+        asking = _Asking(self._site, part.key, self._bodies.limits)
+        reading = _Reading(part, self._bodies, compare, lambda: self._left)
+        with naming(spec=str(self._version.spec), path=part.file.entry.path):
+            while not (reading.done or self._left):
+                asking.once(reading.read)
 
     async def _tick(self) -> None:
         while True:
@@ -201,14 +185,13 @@ class _Warming:
             await trio.sleep(PROGRESS_PAUSE)
 
     def _progress(self) -> dict[str, Any]:
-        done = sum(self._bytes.values())
+        came, size = sum(map(self._came, self._site)), self._selection.size
         return {
             "event": "progress",
             "spec": str(self._version.spec),
             "path": "",
-            "done": min(done, self._selection.size),
-            "total": self._selection.size,
-            "fetched": done,
+            "done": min(came, size),
+            "total": size,
         }
 
 
@@ -220,11 +203,9 @@ def _site(context: Context, selection: Selection) -> SiteCaches:
     source = selection.version.source
     found = context.engine.bodies.caches.of(source.url) if source else None
     if found is None:
-        what = "its source has no site caches"
+        what, spec = "its source has no site caches", str(selection.version.spec)
         hint = "name them: --via CACHE_URL, or axonfs registry add URL --via CACHE_URL"
-        raise UsageError(
-            what, spec=str(selection.version.spec), source=source.name if source else None, hint=hint
-        )
+        raise UsageError(what, spec=spec, source=source.name if source else None, hint=hint)
     return found
 
 
@@ -236,42 +217,82 @@ def _compare(table: ChunkTable, offset: int, piece: memoryview) -> None:
             raise CorruptError(f"chunk {chunk} has the wrong digest")
 
 
+class _Reading:
+    """The bytes of a slice, on their way past this process."""
+
+    def __init__(
+        self,
+        part: _Slice,
+        bodies: Bodies,
+        compare: Callable[[int, memoryview], object],
+        cancelled: Callable[[], bool],
+    ) -> None:
+        self._part = part
+        self._bodies = bodies
+        self._compare = compare
+        self._cancelled = cancelled
+        self._at = part.start
+
+    @property
+    def done(self) -> bool:
+        return self._at == self._part.stop
+
+    def read(self, cache: Cache) -> None:
+        """Ask `cache` for what is left."""
+        file = self._part.file
+
+        def take(offset: int, piece: memoryview) -> None:
+            self._compare(offset, piece)
+            self._at = offset + len(piece)
+            cache.received(len(piece))
+
+        location = file.location.through(cache, file.entry.proof.get("sha256"), ranged=True)
+        unit, size = file.chunk_size, file.entry.size
+        self._bodies.read(
+            location, self._at, self._part.stop, size, take, unit=unit, cancelled=self._cancelled
+        )
+
+
 class _Asking:
     """The attempts at one slice: the caches of its order in turn, and again after a pause."""
 
-    def __init__(self, site: SiteCaches, key: str, bodies: Bodies) -> None:
+    def __init__(self, site: SiteCaches, key: str, limits: Limits) -> None:
         self._site = site
         self._key = key
-        self._limits = bodies.limits
+        self._limits = limits
         self._tried: set[Cache] = set()
         self._rounds = 0
         self._last: AxonError | None = None
 
     def once(self, read: Callable[[Cache], None]) -> None:
-        """
+        """Ask the next cache.
+
         Raises:
-            AxonError: the caches have been asked often enough, or what they say is final.
+            AxonError: the caches have been asked often enough, or what one says is final.
         """
         cache = self._site.choose(self._key, self._tried)
         if cache is None:
-            self._again(None)
+            self._pause(None)
             return
         try:
             read(cache)
-            cache.answered()
         except AccessDeniedError:
             raise  # the source's answer, which the cache passes on
         except AxonError as exc:
-            named = exc.located(source=cache.name)
-            self._last = named
-            if exc.status == TOO_MANY:
-                self._again(exc.retry_after)
-                return
-            self._tried.add(cache)
-            if not isinstance(exc, VanishedError):
-                cache.failed(exc)
+            self._last = exc.located(source=cache.name)
+            self._failed(cache, exc)
+        else:
+            cache.answered()
 
-    def _again(self, retry_after: float | None) -> None:
+    def _failed(self, cache: Cache, exc: AxonError) -> None:
+        if exc.status == TOO_MANY:  # as well
+            self._pause(exc.retry_after)
+            return
+        self._tried.add(cache)
+        if not isinstance(exc, VanishedError):
+            cache.failed(exc)
+
+    def _pause(self, retry_after: float | None) -> None:
         self._rounds += 1
         if self._rounds >= self._limits.attempts:
             raise self._last or self._site.none_left(self._site.source)
