@@ -17,7 +17,7 @@ from axonfs.ahead.prefetcher import Prefetcher
 from axonfs.catalog.tree import HEAD_START, Tree
 from axonfs.errors import AxonError, ShortageError, shortages
 from axonfs.fetch import Bandwidth, Fetcher
-from axonfs.http_client import Bodies, Documents, Limits, Trust
+from axonfs.http_client import Bodies, Documents, Limits, Lookups, Trust
 from axonfs.names import Spec
 from axonfs.settings.settings import Settings
 from axonfs.settings.signers import SignatureRules
@@ -162,11 +162,16 @@ async def open_engine(
         signers = RegistrySigners(settings.ca_bundle)
         by_scheme = signers.by_scheme
         caches = site_caches(settings)
+        lookups = Lookups(caches)
+        if not settings.offline:
+            await lookups.once()
         documents = await stack.enter_async_context(
             Documents(limits, trust, signers=by_scheme, caches=caches)
         )
         bodies = stack.enter_context(Bodies(limits, trust, signers=by_scheme, caches=caches))
         nursery = await stack.enter_async_context(trio.open_nursery())
+        if not settings.offline:
+            nursery.start_soon(lookups.run)
         engine = _compose(settings, store, documents, bodies, limits, signers, nursery)
         if owner:
             nursery.start_soon(engine.evictor.run, engine.fetcher, engine.evicted)

@@ -24,6 +24,7 @@ from axonfs.http_client.faults import UP
 from axonfs.http_client.limits import Limits
 from axonfs.http_client.local import Files, check_registry, path_of
 from axonfs.http_client.location import Location
+from axonfs.http_client.lookups import Lookups, check_srv
 from axonfs.http_client.reading import MOMENT, Reading
 from axonfs.http_client.routes import Routes, Trust
 from axonfs.http_client.signing import Signed, Signer, Signers
@@ -49,6 +50,7 @@ __all__ = [
     "Files",
     "Limits",
     "Location",
+    "Lookups",
     "Origin",
     "Reading",
     "Routes",
@@ -62,6 +64,7 @@ __all__ = [
     "Writer",
     "Written",
     "check_registry",
+    "check_srv",
     "path_of",
     "shown",
     "slice_chunks",

@@ -20,13 +20,10 @@ from urllib.parse import unquote
 
 from axonfs.errors import AxonError, UnavailableError
 from axonfs.http_client.faults import fault
-from axonfs.http_client.limits import Limits
 from axonfs.http_client.urls import SIGNED, Url, shown, split_url, target_of
 
 # Seconds until a cache that was set aside is tried again; the pause doubles up to the second.
 FIRST_PAUSE, LAST_PAUSE = 1.0, 5.0
-# Seconds to connect to a cache, which is near: an address that swallows packets costs no more.
-CONNECT = 2.0
 # Bytes of an object that are asked of one cache; no request goes beyond such a slice.
 SLICE = 8 << 20
 
@@ -58,6 +55,10 @@ class CacheState:
     bytes: int
     fault: str | None
     since: float | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.url} at {self.address}" if self.address else self.url
 
 
 class Cache:
@@ -161,6 +162,7 @@ class SiteCaches:
             url: [Cache(split_url(url))] if url.startswith("http") else [] for url in urls
         }
         self._caches = tuple(cache for some in self._members.values() for cache in some)
+        self._unknown: dict[str, str] = {}  # by URL, why it is not known where it is
 
     def __repr__(self) -> str:
         return f"<SiteCaches of {self._source}: {', '.join(cache.name for cache in self._caches)}>"
@@ -187,6 +189,18 @@ class SiteCaches:
                 known.get(url) or Cache(url) for url in dict.fromkeys(bare)
             ]
             self._caches = tuple(cache for some in self._members.values() for cache in some)
+            self._unknown.pop(configured, None)
+
+    def unknown(self, configured: str, error: AxonError) -> None:
+        """Note that a lookup of the cache configured as `configured` failed."""
+        with self._lock:
+            if not self._members[configured]:
+                self._unknown[configured] = error.what
+
+    def states(self) -> list[CacheState]:
+        """What each cache did, and which ones are not known where they are."""
+        unknown = [CacheState(url, "", 0, 0, why, None) for url, why in self._unknown.items()]
+        return [cache.state for cache in self._caches] + unknown
 
     def order(self, key: str) -> list[Cache]:
         """All caches in the order of `key`, which is the same on every host."""
@@ -240,7 +254,7 @@ class SiteCaches:
 
     def none_left(self, url: str) -> UnavailableError:
         """The error where no cache answers, and the source may not be asked."""
-        faults = [f"{cache.name}: {cache.state.fault}" for cache in self if cache.set_aside]
+        faults = [f"{state.name}: {state.fault}" for state in self.states() if state.fault]
         what = f"no site cache of {shown(self.source)} answers ({'; '.join(faults[:3])})"
         hint = "check the caches; axonfs status shows them, and fallback: origin allows the source"
         return fault(UnavailableError, what, shown(url), transient=True, hint=hint)
@@ -250,6 +264,43 @@ class SiteCaches:
         what = f"it is not below {shown(self.source)}, so its site caches do not have it"
         hint = "fallback: origin allows to ask the source itself"
         return fault(UnavailableError, what, shown(url), hint=hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Through:
+    """The requests of one document or of one range through `cache`."""
+
+    site: SiteCaches
+    cache: Cache
+
+    def first(self, url: str, signed: Url | None = None) -> Url:
+        """Where to ask for `url`, which is below the source.
+
+        Args:
+            signed: where the source itself would be asked for it, if a signer says so.
+        """
+        found = self.site.rewritten(self.cache, url, signed)
+        if found is None:
+            raise self.site.elsewhere(url)
+        return found
+
+    def following(self, url: Url) -> Url:
+        """Where to go on after a redirect to `url`: to the cache, if `url` is below the source.
+
+        Raises:
+            UnavailableError: it leads elsewhere, and only the caches may be asked.
+        """
+        if url.origin == self.cache.url.origin:
+            return url
+        found = self.site.rewritten(self.cache, str(url), url)
+        if found is None and not self.site.fallback:
+            what = f"it redirects to {shown(str(url))}, which it should follow itself"
+            raise fault(UnavailableError, what, self.cache.name)
+        return found or url
+
+    def told(self, url: Url) -> str:
+        """The URL of the source that `url` stands for, or `url` itself."""
+        return self.site.restored(self.cache, url) or str(url)
 
 
 class Caches:
@@ -265,9 +316,3 @@ class Caches:
     def of(self, url: str) -> SiteCaches | None:
         """The caches that have `url`."""
         return next((site for site in self.sites if site.covers(url)), None)
-
-
-def near(limits: Limits) -> Limits:
-    """The limits of a request to a cache. A cache that waits for the source is not dead, so only
-    the time to connect is shorter."""
-    return replace(limits, connect=min(limits.connect, CONNECT))

@@ -8,16 +8,15 @@ await, and then closes its connection.
 from __future__ import annotations
 
 import contextlib
-import io
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import httpcore
 import trio
 
-from axonfs.errors import AxonError, DeadlineError, MalformedError, NotFoundError, UnavailableError
+from axonfs.errors import AxonError, DeadlineError, NotFoundError, naming
 from axonfs.http_client import local
 from axonfs.http_client.answers import (
     HEADERS,
@@ -27,18 +26,12 @@ from axonfs.http_client.answers import (
     codings,
     content_length,
 )
-from axonfs.http_client.caches import Caches
-from axonfs.http_client.coding import CodingError, CutError, decoded
+from axonfs.http_client.caches import Cache, Caches, SiteCaches, Through
 from axonfs.http_client.connections import check_surplus, connections, request, translating
 from axonfs.http_client.faults import UP, deadline_passed, fault
 from axonfs.http_client.fields import fields, next_page
-from axonfs.http_client.limits import (
-    DEADLINES_MAX,
-    DRAIN_BYTES,
-    DRAIN_SECONDS,
-    PROGRESS_BYTES,
-    Limits,
-)
+from axonfs.http_client.limits import DEADLINES_MAX, PROGRESS_BYTES, Limits
+from axonfs.http_client.race import Race
 from axonfs.http_client.resolver import TrioResolver
 from axonfs.http_client.routes import Routes, Trust
 from axonfs.http_client.shares import Shares, Visit
@@ -54,11 +47,9 @@ from axonfs.http_client.urls import (
     shown,
     target_of,
 )
-from axonfs.units import size
+from axonfs.http_client.whole import abandon, drain, plain, too_large
 
-DECODED_PIECE = 1 << 20
 SIGNING = 32  # threads that sign at a time: each may wait for a server of credentials
-_LOST = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +77,7 @@ class _Call:
     headers: dict[str, str]
     secrets: Mapping[str, str] = field(repr=False)
     limit: int
+    check: Callable[[bytes], object]
     scope: trio.CancelScope
     until: float
     visit: Visit
@@ -145,12 +137,15 @@ class Documents:
         limit: int,
         etag: str | None = None,
         headers: Mapping[str, str] | None = None,
+        check: Callable[[bytes], object] = bool,
     ) -> Fetched | None:
         """The document at `url`, or None if its ETag is still `etag`.
 
         Args:
             limit: the maximum size in bytes.
-            headers: credentials, sent to the URL's own origin only.
+            headers: credentials, sent to the URL's own origin and its site caches only.
+            check: raises an AxonError for a document that a site cache should not have sent, so
+                that the next one is asked. Runs in a thread, for answers of site caches only.
 
         Raises:
             NotFoundError, AccessDeniedError: the source's answer.
@@ -170,10 +165,11 @@ class Documents:
                 secrets = {**target.credentials, **(headers or {})}
                 until = trio.current_time() + DEADLINES_MAX * self.limits.deadline
                 sent = {**HEADERS, **condition}
-                call = _Call(url, signer, target, sent, secrets, limit, scope, until, visit)
+                call = _Call(url, signer, target, sent, secrets, limit, check, scope, until, visit)
+                site = self.caches.of(url)
                 for attempt in range(1, self.limits.attempts + 1):
                     try:
-                        return await self._attempt(call)
+                        return await (self._race(site, call) if site else self._attempt(call))
                     except AxonError as exc:
                         failure = exc
                         await trio.sleep(self._pause(exc, attempt, call))
@@ -202,37 +198,61 @@ class Documents:
             raise call.visit.failed(exc)
         return pause
 
-    async def _attempt(self, call: _Call) -> Fetched | None:
-        started = await self._start(call)
-        url, secrets = started
+    async def _race(self, site: SiteCaches, call: _Call) -> Fetched | None:
+        """The answer of a site cache, or of the source itself."""
+
+        async def ask(cache: Cache | None) -> Fetched | None:
+            if cache is None:
+                return await self._attempt(call)
+            with self._shares.visit() as visit:
+                return await self._ask(Through(site, cache), replace(call, visit=visit, best=0))
+
+        return await Race(site, call.asked, ask).run()
+
+    async def _ask(self, through: Through, call: _Call) -> Fetched | None:
+        """The answer of one site cache."""
+        through.cache.asked()
+        fetched = await self._attempt(call, through)
+        if fetched is not None:
+            through.cache.received(len(fetched.body))
+            with naming(source=shown(str(through.cache.url))):
+                await trio.to_thread.run_sync(call.check, fetched.body)
+        through.cache.answered()
+        return fetched
+
+    async def _attempt(self, call: _Call, through: Through | None = None) -> Fetched | None:
+        started, first = await self._start(call, through)
+        secrets, url = started.headers, first
         for _ in range(MAX_REDIRECTS + 1):
             slots, sent = call.visit.enter(url.origin), {**call.headers, **secrets}
-            async with slots, self._response(url, sent, call.visit) as response:
-                answer = _answer(call.asked if call.signer else str(url), response)
+            async with slots, self._response(url, sent, call.visit, near=bool(through)) as response:
+                told = through.told(url) if through else str(url)
+                answer = _answer(call.asked if call.signer else told, response)
                 if answer.status == 200:
                     return await self._body(answer, response, call)
                 call.visit.progressed()
-                said = await _drain(response)
-            if url.origin == started.url.origin and await self._refused(
-                call, started, answer, said
-            ):
-                started = await self._start(call)
-                url, secrets = started
+                said = await drain(response)
+            if url.origin == first.origin and await self._refused(call, started, answer, said):
+                started, first = await self._start(call, through)
+                secrets, url = started.headers, first
                 continue
             if answer.status not in REDIRECTS:
                 check_status(answer, call.expected, NotFoundError)
                 return None
             following = follow(url, answer.headers.get("location"))
+            if through:
+                following = through.following(following)
             secrets, url = carried(secrets, url, following), following
         raise endless(str(call.url))
 
-    async def _start(self, call: _Call) -> Signed:
-        """The URL and the credentials of the first request, or of one that is signed again."""
-        if call.signer is None:
-            return Signed(call.url, call.secrets)
-        return await trio.to_thread.run_sync(
-            call.signer.sign, call.asked, abandon_on_cancel=True, limiter=self._signing
-        )
+    async def _start(self, call: _Call, through: Through | None) -> tuple[Signed, Url]:
+        """The first request, or one that is signed again, and where it goes."""
+        signed = Signed(call.url, call.secrets)
+        if call.signer:
+            signed = await trio.to_thread.run_sync(
+                call.signer.sign, call.asked, abandon_on_cancel=True, limiter=self._signing
+            )
+        return signed, through.first(call.asked, signed.url) if through else signed.url
 
     async def _refused(self, call: _Call, started: Signed, answer: Answer, said: bytes) -> bool:
         """Whether to send a signed request again, with new credentials."""
@@ -250,9 +270,11 @@ class Documents:
 
     @contextlib.asynccontextmanager
     async def _response(
-        self, url: Url, headers: dict[str, str], visit: Visit
+        self, url: Url, headers: dict[str, str], visit: Visit, *, near: bool
     ) -> AsyncIterator[httpcore.Response]:
         limits = visit.begin()
+        if near:
+            limits = limits.near()
         with translating(url, limits):
             proxy = self._routes.proxy(url.origin)
             parts = request(
@@ -278,19 +300,19 @@ class Documents:
         # The limit is for the decoded document; a coded body may be slightly longer than it.
         room = call.limit + (call.limit // 64 + 4096 if codings(answer) else 0)
         if (content_length(answer.headers) or 0) > room:
-            raise _too_large(answer, call.limit)
+            raise too_large(answer, call.limit)
         body = bytearray()
         pieces = response.aiter_stream()
         while piece := await self._next(pieces, answer, call.visit):
             body += piece
             if len(body) > room:
-                await _abandon(pieces)
-                raise _too_large(answer, call.limit)
+                await abandon(pieces)
+                raise too_large(answer, call.limit)
             self._note_progress(call, len(body))
         call.visit.progressed()
         whole = bytes(body)
         if codings(answer):
-            whole = await trio.to_thread.run_sync(_decoded, whole, answer, call.limit)
+            whole = await trio.to_thread.run_sync(plain, whole, answer, call.limit)
         following = next_page(answer.url, answer.headers.get("link"))
         return Fetched(whole, answer.headers.get("etag"), answer.url, following)
 
@@ -313,49 +335,3 @@ def _answer(url: str, response: httpcore.Response) -> Answer:
     answer = Answer(url, response.status, fields(response.headers))
     check_framing(answer)
     return answer
-
-
-def _decoded(body: bytes, answer: Answer, limit: int) -> bytes:
-    """The decoded bytes of a body in content codings; `limit` applies to them."""
-    read, plain = decoded(io.BytesIO(body).read, codings(answer)), bytearray()
-    try:
-        while piece := read(DECODED_PIECE):
-            plain += piece
-            if len(plain) > limit:
-                raise _too_large(answer, limit)
-    except CodingError as exc:
-        cut = isinstance(exc, CutError)
-        raise fault(UnavailableError, str(exc), shown(answer.url), transient=cut) from exc
-    return bytes(plain)
-
-
-async def _drain(response: httpcore.Response) -> bytes:
-    """Read an unused body if it is short and has arrived, so that its connection can be reused;
-    return its start.
-
-    Programs look up missing names often, and each of these answers has such a body.
-    """
-    said = bytearray()
-    with contextlib.suppress(*_LOST), trio.move_on_after(DRAIN_SECONDS):
-        pieces = response.aiter_stream()
-        async for piece in pieces:
-            said += piece
-            if len(said) > DRAIN_BYTES:
-                await _abandon(pieces)
-    return bytes(said)
-
-
-async def _abandon(pieces: AsyncIterator[bytes]) -> None:
-    """End a body early, by a cancellation at the innermost await of httpcore's generators.
-
-    Closing only the outermost generator would leave the inner ones to the garbage collector, and
-    trio warns about that.
-    """
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        async for _ in pieces:
-            pass
-
-
-def _too_large(answer: Answer, limit: int) -> MalformedError:
-    return fault(MalformedError, f"the document is larger than {size(limit)}", shown(answer.url))

@@ -15,9 +15,8 @@ import h11
 
 from axonfs.descriptors import is_shortage
 from axonfs.http_client.answers import Answer, check_framing
-from axonfs.http_client.caches import CONNECT
 from axonfs.http_client.dial import Dialer
-from axonfs.http_client.limits import DRAIN_BYTES, DRAIN_SECONDS, Limits
+from axonfs.http_client.limits import CONNECT_NEAR, DRAIN_BYTES, DRAIN_SECONDS, Limits
 from axonfs.http_client.pool import Pool
 from axonfs.http_client.reading import Exchange, mapped
 from axonfs.http_client.routes import Routes, Trust
@@ -47,7 +46,7 @@ class Options:
         """Seconds for a connection, if less than the usual: a site cache is near."""
         if not self.near:
             return self.patience
-        return CONNECT if self.patience is None else min(self.patience, CONNECT)
+        return CONNECT_NEAR if self.patience is None else min(self.patience, CONNECT_NEAR)
 
 
 class Exchanges:

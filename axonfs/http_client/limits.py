@@ -16,6 +16,9 @@ from typing import Self
 # Seconds. A longer Retry-After is cut to this.
 RETRY_AFTER_MAX = 60.0
 
+# Seconds to connect to a site cache: an address that swallows packets costs no more.
+CONNECT_NEAR = 2.0
+
 # Fewer bytes than this within the deadline are not progress: at that rate a small model takes a
 # day, and a server that sends single bytes would hold a reader for ever.
 PROGRESS_BYTES = 256 << 10
@@ -76,6 +79,11 @@ class Limits:
             first_byte=min(self.first_byte, patience),
             stall=min(self.stall, patience),
         )
+
+    def near(self) -> Self:
+        """These limits for a site cache. One that waits for its source is not dead, so only the
+        time to connect is shorter."""
+        return replace(self, connect=min(self.connect, CONNECT_NEAR))
 
     def pause(
         self,

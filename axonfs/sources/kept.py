@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import trio
 
@@ -77,8 +77,13 @@ class KeptDocuments:
     async def _confirmed(
         self, url: str, limit: int, parse: Callable[[bytes], T], stored: Document | None
     ) -> T:
+        parse = Once(parse)
         fetched = await self._documents.get(
-            url, limit=limit, etag=stored.etag if stored else None, headers=self._headers
+            url,
+            limit=limit,
+            etag=stored.etag if stored else None,
+            headers=self._headers,
+            check=parse,
         )
         if fetched is None:
             assert stored is not None  # a 304 answers a request with an ETag
@@ -96,6 +101,20 @@ class KeptDocuments:
         if self._cache is None:
             return None
         return await trio.to_thread.run_sync(self._cache.document, url)
+
+
+class Once(Generic[T]):
+    """`parse`, which is not called again for the same body: the check of a site cache's answer."""
+
+    def __init__(self, parse: Callable[[bytes], T]) -> None:
+        self._parse = parse
+        self._last: tuple[bytes, T] | None = None
+
+    def __call__(self, body: bytes) -> T:
+        last = self._last
+        if last is None or last[0] is not body:
+            self._last = last = body, self._parse(body)
+        return last[1]
 
 
 async def _parsed(parse: Callable[[bytes], T], body: bytes) -> T:

@@ -47,7 +47,7 @@ from axonfs.http_client.location import Location
 from axonfs.http_client.urls import SIGNED, shown, split_url, target_of
 from axonfs.names import LATEST, Spec
 from axonfs.sources.access import Access
-from axonfs.sources.kept import KeptDocuments
+from axonfs.sources.kept import KeptDocuments, Once
 from axonfs.sources.source import DocumentCache
 
 log = logging.getLogger(__name__)
@@ -224,9 +224,12 @@ class RegistrySource:
 
     async def manifest(self, spec: Spec) -> tuple[Manifest, str] | None:
         url = f"{self._model_url(spec.model)}/{quote(spec.version, safe='+')}/manifest.yaml"
+        check = partial(parse_manifest, expected=spec)
         try:
             fetched = await self._access.answered(
-                self._documents.get(url, limit=MAX_MANIFEST_BYTES, headers=self._secrets)
+                self._documents.get(
+                    url, limit=MAX_MANIFEST_BYTES, headers=self._secrets, check=check
+                )
             )
         except NotFoundError:
             return None
@@ -267,14 +270,17 @@ class RegistrySource:
             return None
         url = _content_url(base, "chunks", entry.digest)
         limit = table_bytes(entry.size, entry.chunks.size)
+        parse = Once(partial(parse_table, size=entry.size, chunks=entry.chunks))
         try:
-            fetched = await self._documents.get(url, limit=limit, headers=self._headers(base))
+            fetched = await self._documents.get(
+                url, limit=limit, headers=self._headers(base), check=parse
+            )
         except NotFoundError as exc:
             what = "the registry does not have the chunk table that the manifest names"
             raise VanishedError(what, path=entry.path, source=shown(url)) from exc
         assert fetched is not None  # no ETag was sent
         with naming(path=entry.path, source=shown(url)):
-            return parse_table(fetched.body, size=entry.size, chunks=entry.chunks)
+            return parse(fetched.body)
 
     def locate(self, base: str, entry: FileEntry) -> Location:
         return Location(_content_url(base, "objects", entry.digest), self._headers(base))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from axonfs.http_client.caches import Caches, SiteCaches
+from axonfs.http_client import Caches, SiteCaches, check_srv
 from axonfs.settings.settings import Settings
 from axonfs.settings.via import NEVER, Via
 from axonfs.sources.hubs import endpoint_of
@@ -12,7 +12,7 @@ def site_caches(settings: Settings) -> Caches:
     """The site caches of every registry and hub that has some. Sends nothing.
 
     Raises:
-        UsageError: the endpoint of a hub is not a URL.
+        UsageError: the endpoint of a hub is not a URL, or the library for SRV records is missing.
     """
     urls = {source: source for source in settings.via if ":" in source}
     urls |= {name: endpoint_of(name) for name in settings.sources if name in settings.via}
@@ -20,4 +20,6 @@ def site_caches(settings: Settings) -> Caches:
 
 
 def _caches_of(url: str, via: Via) -> SiteCaches:
+    for configured in via.caches:
+        check_srv(configured)
     return SiteCaches(url, via.caches, fallback=via.fallback != NEVER)
