@@ -16,7 +16,9 @@ import pytest
 from axonfs.cli.main import cli
 from axonfs.cli.serve import serve
 
-UNITS = sorted((Path(__file__).parents[2] / "packaging").glob("*.service"))
+PACKAGING = Path(__file__).parents[2] / "packaging"
+UNITS = sorted(PACKAGING.glob("*.service"))
+CACHE = PACKAGING / "caches/axonfs-cache@.service"
 
 
 def unit(path: Path) -> configparser.ConfigParser:
@@ -51,7 +53,7 @@ def check_served(arguments: list[str]) -> None:
     assert {str(Path(file).parent) for file in files} == {"/etc/axonfs-registry"}
 
 
-@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*UNITS, CACHE], ids=lambda path: path.name)
 def test_systemd_accepts_a_unit(path: Path, tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
@@ -70,6 +72,14 @@ def test_systemd_accepts_a_unit(path: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert path.name not in done.stderr
+
+
+def test_the_unit_of_a_cache_fills_in_what_the_configuration_names() -> None:
+    names = set(re.findall(r"\$([A-Z_]+)", unit(CACHE)["Service"]["Environment"]))
+    template = (CACHE.parent / "nginx.conf.template").read_text()
+    assert names == set(re.findall(r"\$\{([A-Z_]+)\}", template))
+    example = (CACHE.parent / "example.env").read_text()
+    assert names <= set(re.findall(r"^([A-Z_]+)=", example, re.MULTILINE))
 
 
 def test_the_readme_names_the_packages_that_the_tools_install() -> None:
