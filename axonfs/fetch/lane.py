@@ -12,7 +12,7 @@ import trio
 
 from axonfs.fetch.pace import SAMPLE_BYTES, SAMPLES, Pace, Sample
 from axonfs.fetch.schedule import Schedule
-from axonfs.http_client import Origin, Stall
+from axonfs.http_client import Origin, Pauses, Stall
 
 # What may come twice because of hedges: this part of what came, and these bytes at first.
 EXTRA, FREE_EXTRA = 0.02, 8 << 20
@@ -31,10 +31,14 @@ class Lane:
     Args:
         streams: ranged GETs at a time.
         deadline: seconds without progress after which the origin stalls.
+        pauses: that origins have asked for.
     """
 
-    def __init__(self, origin: Origin | None, streams: int, deadline: float) -> None:
+    def __init__(
+        self, origin: Origin | None, streams: int, deadline: float, pauses: Pauses
+    ) -> None:
         self.origin = origin
+        self._pauses = pauses
         self.schedule = Schedule(streams)
         self.stall = Stall(deadline)
         self.passes = trio.CapacityLimiter(streams)  # threads that read packages
@@ -58,11 +62,27 @@ class Lane:
         if sample and pace.size >= FAST_SAMPLE:
             self.speed = 1 << sum(sample.rate >= rate for rate in FAST_RATES)
 
-    def overloaded(self, now: float, retry_after: float | None) -> None:
-        """Note that the origin asked for fewer requests."""
+    def overloaded(self, now: float, retry_after: float | None, *, itself: bool = True) -> None:
+        """Note that the origin asked for fewer requests.
+
+        Args:
+            itself: false where a site cache passes on what its source says.
+        """
         self.schedule.streams.refused(now)
+        if itself and retry_after and self.origin:
+            self._pauses.asked(self.origin, retry_after)
         pause = max(retry_after or 0.0, OVERLOADED_SECONDS)
         self._hedges_from = max(self._hedges_from, now + pause)
+
+    @property
+    def pause(self) -> float:
+        """Seconds for which the origin is not to be asked."""
+        return self._pauses.left(self.origin) if self.origin else 0.0
+
+    @property
+    def willing(self) -> bool:
+        """Whether it may be asked now, and does not stall."""
+        return not (self.stall.open or self.pause)
 
     def takes_hedges(self, now: float) -> bool:
         """Whether a request that may prove needless is no harm to the origin."""

@@ -35,7 +35,7 @@ class Network:
         self.limits = limits
         self.closing = False  # once it is true, worker threads end within a moment
         self._streams = streams
-        self._lanes: dict[Origin | None, Lane] = {None: Lane(None, streams, limits.deadline)}
+        self._lanes: dict[Origin | None, Lane] = {None: self._new_lane(None)}
         self._lane_of: dict[Job, Lane] = {}
         self.hedged = 0  # jobs that were slow and are asked for anew elsewhere
         self._requests = self._received = self._copied = 0
@@ -45,8 +45,11 @@ class Network:
         lane = self._lanes.get(origin)
         if lane is None:
             self._forget_idle()
-            lane = self._lanes[origin] = Lane(origin, self._streams, self.limits.deadline)
+            lane = self._lanes[origin] = self._new_lane(origin)
         return lane
+
+    def _new_lane(self, origin: Origin | None) -> Lane:
+        return Lane(origin, self._streams, self.limits.deadline, self.bodies.pauses)
 
     def _forget_idle(self) -> None:
         """A source may redirect to ever other hosts."""

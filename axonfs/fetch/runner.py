@@ -206,6 +206,11 @@ class Runner:
         if job.cache is not None and job.cache.set_aside:  # since it was chosen
             self._rest(job)
             return True
+        if (pause := self._held(job)) > 0:
+            job.attempts = job.attempts or 1  # whose deadline goes on, and whose turn ends
+            self._rest(job)
+            await trio.sleep(pause)
+            return True
         stall = self._stall(job)
         job.asked = trio.current_time()
         patience = stall.patience(job.asked)
@@ -218,8 +223,7 @@ class Runner:
         except AxonError as exc:
             mixed = isinstance(exc, EtagError) and job.download.answers.mix(exc)
             if job.rival is not None:  # which goes on
-                if exc.overloaded:
-                    self._network.lane_of(job).overloaded(trio.current_time(), exc.retry_after)
+                self._overloaded(job, exc)
                 return False
             if job.passed is exc:  # by the next cache, or the source
                 self._rest(job)
@@ -236,6 +240,17 @@ class Runner:
             self._rest(job)
             await trio.sleep(self._pause(job, exc))
             return True
+
+    def _held(self, job: Job) -> float:
+        """Seconds that a job waits since its origin asked for a pause; no longer than until its
+        last attempt."""
+        left = job.progress + self._limits.deadline - trio.current_time()
+        return min(self._network.lane_of(job).pause, left)
+
+    def _overloaded(self, job: Job, exc: AxonError) -> None:
+        if exc.overloaded:
+            lane, now = self._network.lane_of(job), trio.current_time()
+            lane.overloaded(now, exc.retry_after, itself=job.cache is None)
 
     def _stall(self, job: Job) -> Stall:
         """What says how long an attempt waits: the origin's stall, else the object's own."""
@@ -332,8 +347,7 @@ class Runner:
     def _judge(self, job: Job, exc: AxonError, stall: Stall, patience: float | None) -> None:
         """Raise what the readers get, or say that it is tried again."""
         lane, now = self._network.lane_of(job), trio.current_time()
-        if exc.overloaded:
-            lane.overloaded(now, exc.retry_after)
+        self._overloaded(job, exc)
         if answered := exc.status is not None or isinstance(exc, CorruptError):
             lane.stall.progressed(now)  # an answer, though not the right one
         again = exc.transient or (isinstance(exc, CorruptError) and job.corrupt < MAX_CORRUPT)

@@ -73,7 +73,7 @@ class Ways:
         versions = job.download.versions
         turn = job.attempts % len(versions)
         ordered = versions[turn:] + versions[:turn]
-        well = (one for one in ordered if not self.lane_for(job.download, one).stall.open)
+        well = (one for one in ordered if self.lane_for(job.download, one).willing)
         return ordered[0] if len(ordered) == 1 else next(well, ordered[0])
 
     def _asks(self, job: Job) -> bool:

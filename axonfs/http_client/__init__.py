@@ -25,6 +25,7 @@ from axonfs.http_client.limits import Limits
 from axonfs.http_client.local import Files, check_registry, path_of
 from axonfs.http_client.location import Location
 from axonfs.http_client.lookups import Lookups, check_srv
+from axonfs.http_client.pauses import Pauses
 from axonfs.http_client.reading import MOMENT, Reading
 from axonfs.http_client.routes import Routes, Trust
 from axonfs.http_client.signing import Signed, Signer, Signers
@@ -52,6 +53,7 @@ __all__ = [
     "Location",
     "Lookups",
     "Origin",
+    "Pauses",
     "Reading",
     "Routes",
     "Said",

@@ -29,6 +29,7 @@ from axonfs.http_client.exchanges import Exchanges, Options
 from axonfs.http_client.faults import fault
 from axonfs.http_client.limits import Limits
 from axonfs.http_client.location import Location
+from axonfs.http_client.pauses import Pauses
 from axonfs.http_client.pool import Pool, ReceiveBuffers
 from axonfs.http_client.reading import MOMENT, Body, Exchange, Reading, mapped
 from axonfs.http_client.routes import Routes, Trust
@@ -69,9 +70,11 @@ class Bodies:
         routes: Routes | None = None,
         signers: Signers | None = None,
         caches: Caches | None = None,
+        pauses: Pauses | None = None,
     ) -> None:
         self.limits = limits
         self.caches = caches or Caches()
+        self.pauses = pauses or Pauses()
         self._signers = signers or {}
         routes = routes or Routes.of_environment()
         self._pool = Pool()

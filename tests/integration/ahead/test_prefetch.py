@@ -19,6 +19,7 @@ import axonfs.ahead.walks
 from axonfs.ahead.prefetcher import Prefetcher
 from axonfs.engine import Engine, open_engine
 from axonfs.formats.manifest import Manifest
+from axonfs.http_client import Caches, SiteCaches
 from axonfs.names import parse_spec
 from axonfs.publish import publish
 from axonfs.settings.settings import Settings
@@ -134,6 +135,21 @@ async def test_the_small_files_and_then_the_shards_in_order(
             "local": size,
             "path": SHARDS[-1],
         }
+
+
+async def test_a_host_behind_site_caches_begins_elsewhere(
+    tmp_path: Path, origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that hosts that start together do not ask all caches for the same slices at once."""
+    async with foreseeing(tmp_path, origin) as it:
+        version = await it.parts.tree.version(parse_spec(SPEC))
+        assert it.parts.fetcher.begin_at(version) == 0
+        caches = Caches([SiteCaches(origin.url, [origin.url])])
+        it.parts.fetcher._network.bodies.caches = caches
+        monkeypatch.setattr("random.random", lambda: 0.7)
+        await it.open()
+        assert await it.ended() == "done"
+        assert it.asked(origin) == [*SMALL, SHARDS[2], *SHARDS[:2]]
 
 
 async def test_all_is_every_file(tmp_path: Path, origin: FaultyOrigin) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -341,6 +343,31 @@ async def test_a_source_s_wish_for_a_pause_ends_with_the_deadline(
     assert await parts.read(feed, 0, CHUNK) == whole[:CHUNK]
     assert trio.current_time() - began < FAST.deadline + 0.3
     feed.close()
+
+
+async def test_a_source_s_wish_for_a_pause_is_one_of_all_jobs(
+    tmp_path: Path, origin: FaultyOrigin, whole: bytes
+) -> None:
+    """None of them asks before the pause is over."""
+    times = list[float]()
+
+    def once(exchange: Exchange) -> None:
+        if exchange.seen.path.startswith("/objects/"):
+            times.append(time.monotonic())
+            if len(times) == 1:
+                faulty.status(429, Retry_After="1")(exchange)
+
+    async with rig(
+        tmp_path / "cache", origin.url, limits=replace(FAST, deadline=60), streams=1
+    ) as parts:
+        feed = await parts.open()
+        origin.always(once)
+        async with trio.open_nursery() as readers:
+            for chunk in range(4):
+                readers.start_soon(feed.need, chunks_of(chunk))
+        feed.close()
+    assert len(times) >= 3
+    assert min(times[1:]) - times[0] >= 1
 
 
 async def test_the_engine_ends_at_once_while_a_source_is_silent(

@@ -14,6 +14,7 @@ from axonfs.fetch.pace import (
     Sample,
     compared,
 )
+from axonfs.http_client import Pauses
 
 MIB = 1 << 20
 
@@ -101,7 +102,7 @@ def test_jobs_that_ended_stand_in_where_few_run() -> None:
 
 
 def test_hedges_may_cost_a_small_part_of_what_came() -> None:
-    lane = Lane(None, 16, 60.0)
+    lane = Lane(None, 16, 60.0, Pauses())
     assert lane.may_hedge(FREE_EXTRA)
     assert not lane.may_hedge(1)
     lane.landed(100 * MIB, 1.0)
@@ -126,7 +127,7 @@ def test_an_answer_without_an_end_takes_no_memory_for_it() -> None:
 
 
 def test_a_fast_source_brings_more_bytes_per_request() -> None:
-    lane = Lane(None, 16, 60.0)
+    lane = Lane(None, 16, 60.0, Pauses())
     for rate, speed in ((100, 1), (200, 2), (400, 4), (50, 1)):
         lane.note(steady(rate * MIB, until=1.0), 1.0)
         assert lane.speed == speed
