@@ -17,8 +17,9 @@ from axonfs.formats.layout import object_key, table_key
 from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE, FileEntry
 from axonfs.publish.copying import Digests
 from axonfs.publish.registry import Registry
-from axonfs.registries.reader import Origin, Sink
+from axonfs.registries.reader import Origin
 from axonfs.registries.transfer import Transfer
+from axonfs.sources.whole import Sink
 from axonfs.storage import Directory, Storage
 
 

@@ -12,9 +12,10 @@ from axonfs.http_client import Bodies
 from axonfs.names import Spec
 from axonfs.oci import Place
 from axonfs.oci.config import About
-from axonfs.registries.reader import Call, Clients, Sink, read_body
+from axonfs.registries.reader import Call, Clients
 from axonfs.sources.oci_documents import location_of
 from axonfs.sources.oci_versions import OciVersions, Tagged
+from axonfs.sources.whole import Sink, read_body
 
 
 class OciReader:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -19,10 +18,8 @@ import trio
 
 from axonfs.errors import (
     AccessDeniedError,
-    AxonError,
     CorruptError,
     NotFoundError,
-    StoppedError,
     UnavailableError,
     VanishedError,
     naming,
@@ -35,7 +32,6 @@ from axonfs.http_client import (
     Bodies,
     Documents,
     Limits,
-    Location,
     Trust,
     check_registry,
     path_of,
@@ -46,9 +42,9 @@ from axonfs.settings.settings import Settings
 from axonfs.signatures import limit_of
 from axonfs.sources import RegistrySigners, RegistrySource
 from axonfs.sources.blob import Blob, size_of
+from axonfs.sources.whole import Sink, read_body
 
 T = TypeVar("T")
-Sink = Callable[[memoryview], object]
 
 
 class Call(Protocol):
@@ -183,36 +179,6 @@ class Reader:
     def whereabouts(self, base: str, entry: FileEntry) -> str:
         """Where the object of a file is, for messages."""
         return f"{self.name}/{object_key(entry.digest)}"
-
-
-def read_body(
-    bodies: Bodies,
-    location: Location,
-    size: int,
-    sink: Sink,
-    unit: int,
-    stopped: Callable[[], bool],
-) -> None:
-    """Read an object from a server; as `Reader.read`."""
-    done = failures = 0
-
-    def take(offset: int, piece: memoryview) -> None:
-        nonlocal done, failures
-        if offset < done:  # a server without ranges sends all of it again
-            return
-        sink(piece)
-        done, failures = offset + len(piece), 0
-
-    while done < size:
-        if stopped():
-            raise StoppedError("stopped")
-        try:
-            bodies.read(location, done, size, size, take, unit=unit, cancelled=stopped)
-        except AxonError as exc:
-            failures += 1
-            if not exc.transient or failures >= bodies.limits.attempts:
-                raise
-            time.sleep(bodies.limits.pause(failures, exc.retry_after))
 
 
 def _read_file(path: Path, size: int, sink: Sink, unit: int) -> None:

@@ -56,6 +56,7 @@ from axonfs.sources.kept import KeptDocuments
 from axonfs.sources.oci_documents import OciDocuments, location_of
 from axonfs.sources.oci_lists import OciLists
 from axonfs.sources.oci_snapshot import snapshot
+from axonfs.sources.oci_tables import OciTables
 from axonfs.sources.source import DocumentCache
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class OciRegistry:
     Args:
         documents: with a signer for oci URLs.
         cache: answers of earlier runs, for use while the registry is down.
-        bodies: reads layers that are archives, to list their files.
+        bodies: reads what is needed whole: archives to list them, files whose tables are gone.
     """
 
     namespace = OCI
@@ -93,6 +94,7 @@ class OciRegistry:
         self._documents = documents
         self._bodies = bodies
         self._proven = OciDocuments(place.host, documents)
+        self._tables = OciTables(self._proven, bodies, documents.limits.deadline)
         self._lists = OciLists(place.host, documents, cache)
         self._kept = KeptDocuments(documents, cache, {})
 
@@ -274,16 +276,7 @@ class OciRegistry:
             return None
         if not model.has_tables:
             return model
-        return model.with_tables(await self._tables(repository, digest_of(image)))
-
-    async def _tables(self, repository: str, digest: str) -> frozenset[str]:
-        """The digests of the chunk tables that the registry keeps for a model. None are needed:
-        without one, the sha256 of a file proves it."""
-        try:
-            return await self._proven.tables(repository, digest)
-        except AxonError as exc:
-            log.warning("a model is read without chunk tables, which is slower: %s", exc)
-            return frozenset()
+        return model.with_tables(await self._tables.kept(repository, digest_of(image)))
 
     async def signatures(self, base: str, spec: Spec, limit: int) -> bytes | None:
         """None: signatures in OCI registries are of their manifests, which is another statement."""
@@ -291,7 +284,7 @@ class OciRegistry:
 
     async def table(self, base: str, entry: FileEntry) -> ChunkTable | None:
         """The chunk table that the file's layer names; None if it names none."""
-        return await self._proven.table(base, entry)
+        return await self._tables.table(base, entry)
 
     def allows_unverified(self, base: str) -> bool:
         """False: every layer has a digest."""

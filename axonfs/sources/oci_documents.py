@@ -5,7 +5,6 @@ Below oci.py and oci_versions.py. Trio only.
 
 from __future__ import annotations
 
-import contextlib
 from urllib.parse import urlencode, urlsplit
 
 import trio
@@ -129,14 +128,6 @@ class OciDocuments:
         """
         raw = await self.manifest(repository, digest)
         return await trio.to_thread.run_sync(parse_artifact, raw, subject)
-
-    async def tables(self, repository: str, digest: str) -> frozenset[str]:
-        """The digests of the chunk tables that the artifacts of a model keep."""
-        found = frozenset[str]()
-        for item in await self.artifacts(repository, digest):
-            with contextlib.suppress(NotFoundError):
-                found |= (await self.artifact(repository, item.digest, digest)).tables
-        return found
 
     async def table(self, base: str, entry: FileEntry) -> ChunkTable | None:
         """The chunk table of a file of a version, compared with its digest; None if the file names

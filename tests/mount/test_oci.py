@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import secrets
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from axonfs.oci import reference_of
+from axonfs.oci.manifest import IMAGE, INDEX
 from axonfs.publish import publish_oci
 from tests.mount.conftest import CHUNK, MountFactory, run_axonfs, settled
 from tests.support import faulty
@@ -129,6 +132,41 @@ def test_a_wrong_chunk_of_a_published_model_is_never_served(
         with pytest.raises(OSError, match="Input/output error"):
             os.pread(file.fileno(), 1, len(BODY) - 1)
     assert f"chunk 3 of object {digest[:12]} has the wrong digest" in "\n".join(mount.complaints())
+
+
+@pytest.mark.complains
+def test_chunk_tables_that_a_registry_loses_are_not_missed(
+    tmp_path: Path,
+    docker_registry: DockerRegistry,
+    start_mount: MountFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither by a mount that has seen them, nor by a lock file."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    directory, lock, url = tmp_path / "model", tmp_path / "lock", f"oci://{docker_registry.host}"
+    directory.mkdir()
+    body = secrets.token_bytes(len(BODY))
+    (directory / "model.bin").write_bytes(body)
+    digest = publish_oci(directory, reference_of(f"{url}/loses:1")).digest
+    mount = start_mount(f"{url}?alias=team")
+    file = mount.path / "oci/team/loses/1/model.bin"
+    assert file.stat().st_size == len(body)
+    run_axonfs("lock", lock, "oci/team/loses@1", "--cache", mount.cache)
+    index = pulled(docker_registry, f"loses/manifests/sha256-{digest}")
+    artifact = index["manifests"][0]["digest"]
+    for layer in pulled(docker_registry, f"loses/manifests/{artifact}")["layers"]:
+        docker_registry.request("DELETE", f"/v2/loses/blobs/{layer['digest']}")
+    docker_registry.request("DELETE", f"/v2/loses/manifests/{artifact}")
+    assert file.read_bytes() == body
+    assert "read to make it again" in "\n".join(mount.complaints())
+    other = ("--cache", tmp_path / "other", "--registry", f"{url}?alias=team")
+    assert "is pinned" in run_axonfs("pin", "--lock", lock, *other).stdout
+
+
+def pulled(server: DockerRegistry, path: str) -> Any:
+    return json.loads(
+        server.request("GET", f"/v2/{path}", headers={"Accept": f"{IMAGE}, {INDEX}"})[1]
+    )
 
 
 @pytest.mark.complains

@@ -36,7 +36,7 @@ class Reader:
 
     def __init__(self, url: str, signer: OciSigner, documents: Documents, bodies: Bodies) -> None:
         signer.learn([url])
-        self.source = OciRegistry(place_of(url), documents)
+        self.source = OciRegistry(place_of(url), documents, bodies=bodies)
         self.bodies = bodies
 
     async def version(self) -> Spec:

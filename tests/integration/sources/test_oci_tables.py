@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import secrets
 from pathlib import Path
 
 import pytest
 
-from axonfs.errors import MalformedError
+from axonfs.errors import CorruptError, MalformedError
 from axonfs.formats.chunktable import chunk_digest
 from axonfs.formats.manifest import FileEntry
 from axonfs.http_client import Answer, Calls, Said
@@ -72,6 +73,42 @@ async def test_without_what_keeps_its_tables_a_model_has_none(
     docker_registry.request("DELETE", f"{path}/{listed[0]['digest']}")
     found, _ = await files(opened(f"oci://{docker_registry.host}?alias=team"), spec)
     assert found[FILE].chunks is None
+
+
+async def test_a_table_that_is_gone_later_is_made_again(
+    docker_registry: DockerRegistry, model: Path, opened: Opened
+) -> None:
+    """From the bytes of the file, which are compared with its digest."""
+    (model / FILE).write_bytes(secrets.token_bytes((2 << 20) + 1))
+    reader = opened(f"oci://{docker_registry.host}?alias=team")
+    found, base = await files(reader, published(model, docker_registry, "tables/lost"))
+    table = await reader.source.table(base, found[FILE])
+    assert table
+    docker_registry.request("DELETE", f"/v2/tables/lost/blobs/sha256:{table.ref.digest}")
+    assert await reader.source.table(base, found[FILE]) == table
+    digest = found[FILE].digest
+    blob = next(docker_registry.root.rglob(f"blobs/sha256/{digest[:2]}/{digest}/data"))
+    blob.write_bytes(bytes(blob.stat().st_size))
+    with pytest.raises(CorruptError, match=f"{FILE}: object {digest[:12]} has the wrong sha256"):
+        await reader.source.table(base, found[FILE])
+
+
+async def test_another_artifact_that_is_wrong_or_gone_is_no_hindrance(
+    docker_registry: DockerRegistry, model: Path, opened: Opened
+) -> None:
+    name = "tables/crowd"
+    spec = published(model, docker_registry, name)
+    path = f"/v2/{name}/manifests/{spec.version}"
+    _, raw = docker_registry.request("GET", path, headers={"Accept": INDEX})
+    index = json.loads(raw)
+    [item] = index["manifests"]
+    docker_registry.push_blob(name, Packed().config)
+    wrong = docker_registry.push_manifest(name, "wrong", {**Packed().manifest, "layers": []})
+    size = len(json.dumps({**Packed().manifest, "layers": []}))
+    index["manifests"] = [{**item, "digest": wrong, "size": size}, item]
+    docker_registry.push_manifest(name, spec.version, index)
+    found, _ = await files(opened(f"oci://{docker_registry.host}?alias=team"), spec)
+    assert found[FILE].chunks
 
 
 async def test_a_registry_that_takes_no_artifacts_gets_the_model(
