@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import trio
 from axonfs.catalog.tree import Version
 from axonfs.errors import ChangedError, MalformedError, NotFoundError
 from axonfs.formats.lockfile import Locked, parse_lock, render_lock
+from axonfs.formats.manifest import SNAPSHOT, Manifest, render_manifest
 from axonfs.names import Spec
 from axonfs.service.context import Context, Event, resolve, wanted_of
 from axonfs.service.pins import keep
@@ -57,12 +59,24 @@ def _locked(selection: Selection) -> Locked:
     paths = tuple(entry.path for entry in entries) if len(entries) < len(manifest.files) else None
     return Locked(
         manifest.spec,
-        manifest.digest,
+        locked_digest(manifest),
         selection.version.base,
         len(entries),
         selection.size,
         paths,
     )
+
+
+def locked_digest(manifest: Manifest) -> str:
+    """The digest of a manifest in a lock file.
+
+    A snapshot counts as one without chunk tables. Which of them an OCI registry keeps for a model
+    may change, and differs from copies of it.
+    """
+    if manifest.kind != SNAPSHOT or not any(entry.chunks for entry in manifest.files):
+        return manifest.digest
+    files = tuple(replace(entry, chunks=None) for entry in manifest.files)
+    return hashlib.sha256(render_manifest(replace(manifest, files=files))).hexdigest()
 
 
 async def pin_lock(context: Context, request: Event) -> Event:
@@ -81,7 +95,7 @@ async def _selected(context: Context, locked: Locked) -> Selection:
             spec=str(locked.spec),
             hint=f"it was locked from {locked.source}; axonfs registry add adds that registry",
         ) from exc
-    digest = version.manifest.digest
+    digest = locked_digest(version.manifest)
     if digest != locked.manifest:
         raise ChangedError(
             f"its manifest has the digest {digest[:SHOWN]}…, not {locked.manifest[:SHOWN]}… as in"
