@@ -56,10 +56,12 @@ def new_artifact(
     return NewArtifact(raw, subject.digest, bodies, replaced)
 
 
-def put_document(to: Repository, digest: str, body: bytes) -> None:
-    """Store a small blob, unless the repository has it."""
-    if not to.has_blob(digest, len(body)):
-        to.put_bytes(digest, body)
+def put_document(to: Repository, digest: str, body: bytes) -> int:
+    """Store a small blob, unless the repository has it; return how much was sent."""
+    if to.has_blob(digest, len(body)):
+        return 0
+    to.put_bytes(digest, body)
+    return len(body)
 
 
 def put_artifact(to: Repository, artifact: NewArtifact) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from axonfs.errors import AxonError, MalformedError, UnsupportedError, naming
 from axonfs.formats.chunktable import ChunkTable
-from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE
+from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE, ChunkRef
 from axonfs.http_client import Limits, Trust
 from axonfs.names import printable
 from axonfs.oci import Reference
@@ -106,11 +106,14 @@ def publish_oci(
         changed = same_files(before.model, files) if before else None
         if before and not move:
             _refuse(changed)
+        tables = {item.table.ref: item.table for item in stored if item.file.chunks}
         if before and changed is None:
-            digest, sent = before.digest, 0
+            digest = before.digest
+            named = [tables[ref] for ref in before.chunks if ref in tables]
+            sent = _put_tables(target, before.raw, named)  # it may have lost them
         else:
-            tables = [item.table for item in stored if item.file.chunks]
-            digest, sent = _enter(target, reference, files, tables, _described(stored, given))
+            about = _described(stored, given)
+            digest, sent = _enter(target, reference, files, list(tables.values()), about)
     return Pushed(
         str(reference),
         digest,
@@ -148,8 +151,17 @@ def _target(
 class _Tagged:
     """What a tag names."""
 
-    digest: str
+    raw: bytes
     model: Model
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self.raw)
+
+    @property
+    def chunks(self) -> list[ChunkRef]:
+        """What its layers say of chunk tables, each once and in their order."""
+        return [*dict.fromkeys(layer.chunks for layer in self.model.layers if layer.chunks)]
 
 
 def _tagged(target: Repository, tag: str) -> _Tagged | None:
@@ -168,7 +180,7 @@ def _tagged(target: Repository, tag: str) -> _Tagged | None:
         raise AxonError(what, hint=exc.hint or _OTHER_TAG) from exc
     if isinstance(found, str):
         raise AxonError("the tag names an index of manifests", hint=_OTHER_TAG)
-    return _Tagged(digest_of(raw), found)
+    return _Tagged(raw, found)
 
 
 _OTHER_TAG = "choose another tag"
@@ -202,7 +214,8 @@ def _store(
     finally:
         os.close(fd)
     executable = bool(status.st_mode & 0o100)
-    chunks = table.ref if table.size else None
+    # The digest of a file of one chunk is all that its table says.
+    chunks = table.ref if table.count > 1 else None
     made = PackedFile(file.path, table.size, digest, executable, status.st_mtime, chunks)
     return _Stored(made, table.size if new else 0, content, table)
 
@@ -248,17 +261,22 @@ def _enter(
 
 def _put_tables(target: Repository, raw: bytes, tables: Sequence[ChunkTable]) -> int:
     """Store the chunk tables of the model with the manifest `raw`, as an artifact that refers to
-    it; return their bytes. A registry that refuses that has the model without them."""
+    it; return how much of them was sent. A registry that refuses them has the model without.
+
+    Raises:
+        AxonError: the registry does not answer, or fails for now.
+    """
     bodies = {table.ref.digest: table.encode() for table in tables}
     layers = [Descriptor(TABLE, digest, len(body)) for digest, body in bodies.items()]
     if not layers:
         return 0
+    sent = 0
     try:
         for digest, body in bodies.items():
-            put_document(target, digest, body)
+            sent += put_document(target, digest, body)
         put_artifact(target, new_artifact(raw, {}, layers))
     except AxonError as exc:
-        if exc.status is None and not isinstance(exc, UnsupportedError):
+        if exc.transient or (exc.status is None and not isinstance(exc, UnsupportedError)):
             raise
-        log.info("the chunk tables are not kept: %s", exc)
-    return sum(map(len, bodies.values()))
+        log.warning("the registry keeps no chunk tables, so reads are slower: %s", exc)
+    return sent

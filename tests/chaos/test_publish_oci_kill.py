@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from axonfs.oci import reference_of
+from axonfs.oci.manifest import CHUNK_TABLE, INDEX
 from axonfs.publish import publish_oci
-from tests.support.dockerregistry import IMAGE, TITLE, DockerRegistry
+from tests.support.dockerregistry import IMAGE, TITLE, DockerRegistry, sha256
 from tests.support.profile import report
 from tests.support.registry import make_model
 
-PIECE = 64 << 10
+PIECE = 512 << 10
 
 
 def killed(model: Path, url: str, number: int) -> int:
@@ -41,8 +42,24 @@ def published(server: DockerRegistry, repository: str) -> dict[str, bytes]:
         _, body = server.request("GET", f"/v2/{repository}/blobs/{layer['digest']}")
         assert "sha256:" + hashlib.sha256(body).hexdigest() == layer["digest"]
         assert len(body) == layer["size"]
-        found[layer.get("annotations", {}).get(TITLE, "")] = body
+        notes = layer.get("annotations", {})
+        found[notes.get(TITLE, "")] = body
+        if table := notes.get(CHUNK_TABLE):
+            assert table in kept(server, repository, sha256(raw))
     del found[""]
+    return found
+
+
+def kept(server: DockerRegistry, repository: str, digest: str) -> list[str]:
+    """The digests of the blobs that an artifact keeps for a model, each of which is there."""
+    path, accept = f"/v2/{repository}/manifests", {"Accept": f"{IMAGE}, {INDEX}"}
+    _, index = server.request("GET", f"{path}/{digest.replace(':', '-')}", headers=accept)
+    [item] = json.loads(index)["manifests"]
+    _, raw = server.request("GET", f"{path}/{item['digest']}", headers=accept)
+    found = [str(layer["digest"]) for layer in json.loads(raw)["layers"]]
+    assert [sha256(server.request("GET", f"/v2/{repository}/blobs/{one}")[1]) for one in found] == (
+        found
+    )
     return found
 
 
@@ -77,5 +94,5 @@ def test_killed_before_each_of_its_writes(
         assert status == -signal.SIGKILL
     else:
         pytest.fail("the publisher never came to its end")
-    assert unchanged == number > 8
+    assert unchanged == number > 12
     report("kill_publisher_oci", steps=number)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Callable
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 
-from axonfs.errors import CorruptError, MalformedError
+from axonfs.errors import AxonError, CorruptError, MalformedError
 from axonfs.formats.chunktable import chunk_digest
 from axonfs.formats.manifest import FileEntry
 from axonfs.http_client import Answer, Calls, Said
 from axonfs.names import Spec, oci_version
-from axonfs.oci import reference_of
+from axonfs.oci import reference_of, uploads
 from axonfs.oci.manifest import CHUNK_SIZE, CHUNK_TABLE, INDEX, Model, parse
 from axonfs.publish import publish_oci
 from tests.support.dockerregistry import FILEPATH, DockerRegistry, Packed
@@ -28,7 +30,7 @@ NAME = "tables/tiny"
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return make_model(tmp_path / "model", {FILE: (2 << 20) + 5, "empty": 0})
+    return make_model(tmp_path / "model", {FILE: (2 << 20) + 5, "small": 70, "empty": 0})
 
 
 def published(model: Path, server: DockerRegistry, name: str = NAME) -> Spec:
@@ -48,7 +50,7 @@ async def test_a_model_that_is_published_has_chunk_tables(
 ) -> None:
     reader = opened(f"oci://{docker_registry.host}?alias=team")
     found, base = await files(reader, published(model, docker_registry))
-    assert found["empty"].chunks is None
+    assert [path for path, entry in found.items() if entry.chunks] == [FILE]
     table = await reader.source.table(base, found[FILE])
     assert table
     assert table.digest_of(2) == chunk_digest((model / FILE).read_bytes()[2 << 20 :])
@@ -111,23 +113,58 @@ async def test_another_artifact_that_is_wrong_or_gone_is_no_hindrance(
     assert found[FILE].chunks
 
 
+@pytest.fixture
+def refuses(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Has every registry answer each write of an artifact with a status."""
+    real = Calls.send
+
+    def refuse(status: int) -> None:
+        def send(calls: Calls, *given: object, **more: object) -> Said:
+            said: Said = real(calls, *given, **more)  # type: ignore[arg-type]
+            refused = "/manifests/sha256:" in said.answer.url
+            return Said(Answer(said.answer.url, status, {}), b"") if refused else said
+
+        monkeypatch.setattr(Calls, "send", send)
+        monkeypatch.setattr(uploads, "ATTEMPTS", 1)
+
+    return refuse
+
+
 async def test_a_registry_that_takes_no_artifacts_gets_the_model(
     docker_registry: DockerRegistry,
     model: Path,
     opened: Opened,
-    monkeypatch: pytest.MonkeyPatch,
+    refuses: Callable[[int], None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    real = Calls.send
-
-    def refusing(calls: Calls, *given: object, **more: object) -> Said:
-        said: Said = real(calls, *given, **more)  # type: ignore[arg-type]
-        refused = "/manifests/sha256:" in said.answer.url
-        return Said(Answer(said.answer.url, 400, {}), b"") if refused else said
-
-    monkeypatch.setattr(Calls, "send", refusing)
+    refuses(400)
     spec = published(model, docker_registry, "tables/bare")
+    assert "keeps no chunk tables" in caplog.text
     found, _ = await files(opened(f"oci://{docker_registry.host}?alias=team"), spec)
     assert found[FILE].chunks is None
+
+
+def test_a_registry_that_fails_for_now_gets_no_model_without_tables(
+    docker_registry: DockerRegistry, model: Path, refuses: Callable[[int], None]
+) -> None:
+    refuses(503)
+    with pytest.raises(AxonError, match="answered 503"):
+        published(model, docker_registry, "tables/later")
+    with pytest.raises(HTTPError, match="404"):
+        docker_registry.request("GET", "/v2/tables/later/manifests/1")
+
+
+async def test_tables_that_the_registry_lost_are_there_once_the_model_is_published_again(
+    docker_registry: DockerRegistry, model: Path, opened: Opened
+) -> None:
+    spec = published(model, docker_registry, "tables/again")
+    path = "/v2/tables/again/manifests"
+    _, index = docker_registry.request("GET", f"{path}/{spec.version}", headers={"Accept": INDEX})
+    [item] = json.loads(index)["manifests"]
+    docker_registry.request("DELETE", f"{path}/{item['digest']}")
+    assert published(model, docker_registry, "tables/again") == spec
+    found, _ = await files(opened(f"oci://{docker_registry.host}?alias=team"), spec)
+    assert found[FILE].chunks
 
 
 @pytest.mark.parametrize(
