@@ -35,7 +35,7 @@ LATE = 0.5
 # Hedges at a time of one origin, and in a row for one range: more would double its load.
 AT_ONCE = 2
 IN_A_ROW = 2
-# Seconds for which a site cache sends nothing to a job that has nothing to be compared with.
+# Seconds after which a job that a site cache sends nothing is a straggler, whatever the others do.
 SILENCE = 5.0
 
 Samples = Mapping[Job, Sample | None]
@@ -114,20 +114,18 @@ class Hedges:
             self._submit(job.download.hedge(job))
 
     def _straggles(self, job: Job, pace: Pace, lane: Lane, samples: Samples, now: float) -> bool:
-        """Whether a job is far behind the others of its origin, or of the caches of its source."""
-        peers, ended = list(lane.schedule.jobs), list(lane.ended)
+        """Whether a job is far behind the others of its origin, or those at other caches."""
+        if job.cache and pace.silent(now, SILENCE):
+            return True
+        peers = [one for one in lane.schedule.jobs if one is not job]
+        ended = list(lane.ended)
         if job.cache and job.site:
-            peers = [
-                one for one in samples if one is not job and one.cache and one.site is job.site
-            ]
-            origins = {cache.url.origin for cache in job.site}
+            origins = {cache.url.origin for cache in job.site} - {lane.origin}
             lanes = [one for one in self._network.lanes() if one.origin in origins]
+            peers = [one for each in lanes for one in each.schedule.jobs if one.site is job.site]
             ended = sorted(one for each in lanes for one in each.ended)
-        others = (samples.get(one) for one in peers if one is not job)
-        usual = compared([found for found in others if found], ended, now)
-        if not usual:
-            return job.cache is not None and pace.silent(now, SILENCE)
-        return pace.behind(now, usual)
+        usual = compared([found for one in peers if (found := samples.get(one))], ended, now)
+        return bool(usual) and pace.behind(now, usual)
 
     def lost(self, job: Job, now: float) -> bool:
         """Note that the hedge of a job brought something first; whether the job's cache was set

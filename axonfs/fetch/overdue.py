@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from axonfs.errors import AxonError, DeadlineError, ShortageError, UnavailableError
+from axonfs.errors import AxonError, DeadlineError, UnavailableError
 from axonfs.http_client import UP
 
 
@@ -23,7 +23,6 @@ def overdue(exc: AxonError, waited: float) -> AxonError:
     silent = any(isinstance(one, DeadlineError | TimeoutError) for one in _causes(exc))
     kind = DeadlineError if silent else UnavailableError
     what = f"no progress for {waited:.0f} s; last: {exc.what}"
-    hint = exc.hint if isinstance(exc, ShortageError) else UP
-    error = kind(what, source=exc.source, hint=hint)
+    error = kind(what, source=exc.source, hint=exc.hint or UP)
     error.__cause__ = exc
     return error

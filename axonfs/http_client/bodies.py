@@ -236,11 +236,13 @@ class Bodies:
     ) -> Body:
         exchange = self._request(location, requested, options)
         try:
-            if location.ranged and exchange.answer.status == 200 and requested.size < size:
-                what = "it sent the whole object, or a page, in place of a range"
-                raise exchange.answer.fault(UnrangedError, what, transient=True)
+            hidden = location.cache and "etag" not in exchange.answer.headers  # by the cache
             with mapped(exchange.answer.url, self.limits):
-                return Body(exchange, requested, size, location.etag)
+                body = Body(exchange, requested, size, None if hidden else location.etag)
+            if location.ranged and body.whole and requested.size < size:
+                what = "it sent the whole object in place of a range"
+                raise exchange.answer.fault(UnrangedError, what, transient=True)
+            return body
         except BaseException:
             exchange.wire.hang_up()
             raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ import yaml
 
 from axonfs.catalog.tree import Tree
 from axonfs.fetch import Bandwidth, Feed, Fetcher
-from axonfs.http_client import Bodies, Documents, Limits, Routes, Trust
+from axonfs.http_client import Bodies, Caches, Documents, Limits, Routes, SiteCaches, Trust
 from axonfs.names import parse_spec
 from axonfs.ranges import Range, chunk_span
 from axonfs.sources import Hub, HubCache, RegistrySource
@@ -83,17 +83,19 @@ async def rig(
     hubs: Callable[[Documents, Store], dict[str, Hub]] = lambda documents, store: {},
     blobs: HubCache | None = None,
     allow_unverified: bool = False,
+    sites: Iterable[SiteCaches] = (),
 ) -> AsyncIterator[Rig]:
     """The parts over the registries at `urls` and `hubs`, until the block is left.
 
     Args:
         boot: a boot id to believe in.
         allow_unverified: whether the registries may give files without a sha256.
+        sites: the site caches of sources, which are asked for bytes and not for documents.
     """
     async with Documents(limits, trust, routes=Routes({})) as documents:
         with (
             closing(Store.open(cache, boot_id=boot)) as store,
-            Bodies(limits, trust, routes=Routes({})) as bodies,
+            Bodies(limits, trust, routes=Routes({}), caches=Caches(sites)) as bodies,
         ):
             async with trio.open_nursery() as nursery:
                 sources = [

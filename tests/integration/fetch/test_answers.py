@@ -13,6 +13,7 @@ import pytest
 import trio
 
 import axonfs.fetch.feed
+import axonfs.fetch.ways
 from axonfs.errors import ChangedError, CorruptError
 from axonfs.names import parse_spec
 from axonfs.ranges import Range

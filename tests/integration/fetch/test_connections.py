@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from axonfs.fetch import feed as feed_module
+from axonfs.fetch import ways
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import CHUNK, rig, without_tables
 from tests.support.registry import published
@@ -24,7 +24,7 @@ def registry(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed_module, "JOB_BYTES", 8 * CHUNK)
+    monkeypatch.setattr(ways, "JOB_BYTES", 8 * CHUNK)
 
 
 async def test_jobs_of_one_object_share_several_kept_connections(

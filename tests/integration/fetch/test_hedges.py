@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from axonfs.fetch import Priority, lane
-from axonfs.fetch import feed as feed_module
+from axonfs.fetch import Priority, lane, ways
 from axonfs.fetch.hedges import IN_A_ROW
 from axonfs.http_client import Trust
 from tests.support import faulty
@@ -37,7 +36,7 @@ def registry(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed_module, "JOB_BYTES", JOB)
+    monkeypatch.setattr(ways, "JOB_BYTES", JOB)
 
 
 class OneBad:
