@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import click
 
+from axonfs.cli.doctor_caches import site_cache_checks
 from axonfs.cli.doctor_checks import (
     FAIL,
     Check,
@@ -31,8 +32,8 @@ def doctor(registries: tuple[str, ...], cache: str | None, as_json: bool) -> Non
     """Check the machine and the configuration.
 
     Checks the device, the helper programs, the cache, the registries and hubs with their tokens,
-    the mounts with their settings, and the signers whom require_signature names. Exit 1 if a check
-    fails.
+    their site caches, the mounts with their settings, and the signers whom require_signature names.
+    Exit 1 if a check fails.
     """
     settings = make_target(registries, cache).settings
     checks = []
@@ -56,6 +57,7 @@ def _all_checks(settings: Settings) -> Iterator[Check]:
         machine_checks,
         cache_checks,
         registry_checks,
+        site_cache_checks,
         mount_checks,
         settings_checks,
         signature_checks,

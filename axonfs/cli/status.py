@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from axonfs.cli.caches_state import show_caches
 from axonfs.cli.client import ask, ask_worker
 from axonfs.cli.extensions import by_whom, why_not_of
 from axonfs.cli.options import cache_option, json_option, make_target
@@ -147,11 +148,13 @@ def _show(state: dict[str, Any]) -> None:
     for item in state.get("registries") or []:
         words = _source_state(item) if where else ""
         echo(f"registry: {item['url']} {words}".rstrip())
+        show_caches(item)
     if where and not state.get("registries"):
         echo(f"registry: none is configured; {ADD_REGISTRY}")
     for item in state.get("hubs") or []:
         if item.get("state") != "not asked":
             echo(f"hub {item['name']}: {item['url']} {_source_state(item)}")
+            show_caches(item)
     _show_loads((state.get("prefetch") or {}).get("loads") or [])
     _show_open(state.get("open") or [])
     _show_quarantined(state.get("quarantined") or [])

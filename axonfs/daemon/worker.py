@@ -32,6 +32,7 @@ from axonfs.service import Service
 from axonfs.service.queries import quarantine
 from axonfs.settings.applied import LIVE, Applied, look, try_again, works
 from axonfs.settings.settings import Settings
+from axonfs.sources import caches_report
 from axonfs.store import in_memory
 from axonfs.vfs import Vfs
 from axonfs.vfs.journal import Journal
@@ -261,6 +262,8 @@ class Worker:
         allowed = self._engine.settings.allow_unverified
         for item in report["registries"]:
             item["allow_unverified"] = item["url"].rstrip("/") in allowed
+        for item in (*report["registries"], *report["hubs"]):
+            item |= caches_report(self._engine.bodies.caches, item["url"])
         return report
 
     def status(self) -> dict[str, Any]:

@@ -180,6 +180,12 @@ class SiteCaches:
     def __iter__(self) -> Iterator[Cache]:
         return iter(self._caches)
 
+    def alone(self, cache: Cache) -> SiteCaches:
+        """`cache` as the only cache, and without the source."""
+        found = SiteCaches(self.source, [str(cache.url)], fallback=False)
+        found.locate(str(cache.url), [cache.url])
+        return found
+
     def locate(self, configured: str, found: Sequence[Url]) -> None:
         """Have the cache configured as `configured` be those at `found`; those known stay."""
         with self._lock:

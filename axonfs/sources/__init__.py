@@ -13,7 +13,7 @@ from axonfs.sources.hubs import hub_tokens
 from axonfs.sources.oci import OciRegistry, oci_registries
 from axonfs.sources.registry import RegistrySource
 from axonfs.sources.signers import RegistrySigners
-from axonfs.sources.sites import site_caches
+from axonfs.sources.sites import caches_report, site_caches
 from axonfs.sources.source import Hub, Source
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "RegistrySigners",
     "RegistrySource",
     "Source",
+    "caches_report",
     "configured_hubs",
     "hub_tokens",
     "oci_registries",
