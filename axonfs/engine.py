@@ -17,7 +17,7 @@ from axonfs.ahead.prefetcher import Prefetcher
 from axonfs.catalog.tree import HEAD_START, Tree
 from axonfs.errors import AxonError, ShortageError, shortages
 from axonfs.fetch import Bandwidth, Fetcher
-from axonfs.http_client import Bodies, Documents, Limits, Lookups, Trust
+from axonfs.http_client import Bodies, Documents, Limits, Lookups, Pauses, Trust
 from axonfs.names import Spec
 from axonfs.settings.settings import Settings
 from axonfs.settings.signers import SignatureRules
@@ -165,10 +165,13 @@ async def open_engine(
         lookups = Lookups(caches)
         if not settings.offline:
             await lookups.once()
+        pauses = Pauses()
         documents = await stack.enter_async_context(
-            Documents(limits, trust, signers=by_scheme, caches=caches)
+            Documents(limits, trust, signers=by_scheme, caches=caches, pauses=pauses)
         )
-        bodies = stack.enter_context(Bodies(limits, trust, signers=by_scheme, caches=caches))
+        bodies = stack.enter_context(
+            Bodies(limits, trust, signers=by_scheme, caches=caches, pauses=pauses)
+        )
         nursery = await stack.enter_async_context(trio.open_nursery())
         if not settings.offline:
             nursery.start_soon(lookups.run)

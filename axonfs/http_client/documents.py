@@ -31,6 +31,7 @@ from axonfs.http_client.connections import check_surplus, connections, request, 
 from axonfs.http_client.faults import UP, deadline_passed, fault
 from axonfs.http_client.fields import fields, next_page
 from axonfs.http_client.limits import DEADLINES_MAX, PROGRESS_BYTES, Limits
+from axonfs.http_client.pauses import Pauses
 from axonfs.http_client.race import Race
 from axonfs.http_client.resolver import TrioResolver
 from axonfs.http_client.routes import Routes, Trust
@@ -95,6 +96,7 @@ class Documents:
         trust: the certificate authorities; by default the system's.
         signers: for URLs of other schemes than http and https.
         caches: the site caches of sources.
+        pauses: that origins have asked this process for.
         draw: returns the jitter of pauses between attempts, in [0, 1).
     """
 
@@ -106,6 +108,7 @@ class Documents:
         routes: Routes | None = None,
         signers: Signers | None = None,
         caches: Caches | None = None,
+        pauses: Pauses | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.limits = limits or Limits()
@@ -113,6 +116,7 @@ class Documents:
         self._trust = trust or Trust()
         self._signers = signers or {}
         self.caches = caches or Caches()
+        self._pauses = pauses or Pauses()
         self._signing = trio.CapacityLimiter(SIGNING)
         self._draw = draw
         self._shares = Shares(self.limits)
@@ -224,6 +228,8 @@ class Documents:
         started, first = await self._start(call, through)
         secrets, url = started.headers, first
         for _ in range(MAX_REDIRECTS + 1):
+            if through is None:
+                await self._wait(call, url.origin)
             slots, sent = call.visit.enter(url.origin), {**call.headers, **secrets}
             async with slots, self._response(url, sent, call.visit, near=bool(through)) as response:
                 told = through.told(url) if through else str(url)
@@ -237,13 +243,27 @@ class Documents:
                 secrets, url = started.headers, first
                 continue
             if answer.status not in REDIRECTS:
-                check_status(answer, call.expected, NotFoundError)
+                self._check(answer, call, url.origin if through is None else None)
                 return None
             following = follow(url, answer.headers.get("location"))
             if through:
                 following = through.following(following)
             secrets, url = carried(secrets, url, following), following
         raise endless(str(call.url))
+
+    async def _wait(self, call: _Call, origin: Origin) -> None:
+        """Wait while `origin` wants a pause, if that ends in time."""
+        left = self._pauses.left(origin)
+        if left and trio.current_time() + left < call.scope.deadline:
+            await trio.sleep(left)
+
+    def _check(self, answer: Answer, call: _Call, origin: Origin | None) -> None:
+        try:
+            check_status(answer, call.expected, NotFoundError)
+        except AxonError as exc:
+            if origin and exc.overloaded and exc.retry_after:
+                self._pauses.asked(origin, exc.retry_after)
+            raise
 
     async def _start(self, call: _Call, through: Through | None) -> tuple[Signed, Url]:
         """The first request, or one that is signed again, and where it goes."""

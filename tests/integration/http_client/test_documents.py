@@ -199,6 +199,17 @@ async def test_retry_after_is_waited_for(origin: FaultyOrigin, clock: MockClock)
         assert trio.current_time() - started >= 40
 
 
+async def test_a_pause_is_of_all_that_ask_an_origin(origin: FaultyOrigin, clock: MockClock) -> None:
+    async with documents() as client:
+        origin.plan(faulty.status(503, Retry_After="20"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(body_of, client, origin.url + "doc")
+            await trio.sleep(1)
+            started = trio.current_time()
+            assert await body_of(client, origin.url + "doc") == DATA
+            assert trio.current_time() - started >= 18
+
+
 async def test_a_retry_beyond_the_deadline_is_not_waited_for(
     origin: FaultyOrigin, clock: MockClock
 ) -> None:
