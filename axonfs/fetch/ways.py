@@ -87,14 +87,21 @@ class Ways:
         return entry.named or self._packages.needed(version, entry)
 
     def requests(self, download: Download, run: Range) -> list[Range]:
-        """A run of chunks as requests bring it: by slices where a source has site caches."""
+        """A run of chunks as requests bring it: by slices where something on the way may keep
+        them, a site cache or a proxy."""
         versions, unit = download.versions, download.object.chunk_size
         if download.answers.one:
             return [run]
-        if any(self._network.site_of(version) for version in versions):
+        if any(map(self._network.site_of, versions)) or self._proxied(download):
             return list(aligned(run, slice_chunks(unit)))
         speed = self.lane_for(download, versions[0]).speed if versions else 1
         return split(run, max(JOB_BYTES * speed // max(unit, 1), 1))
+
+    def _proxied(self, download: Download) -> bool:
+        with suppress(AxonError):  # nothing can be asked, and the attempt says so
+            located = (_located(download, version) for version in download.versions)
+            return any(map(self._network.bodies.proxied, located))
+        return False
 
     def _cache(self, job: Job, version: Version, site: SiteCaches) -> Cache | None:
         """The first cache of the job's slice that did not fail; begins trials of those that did."""
@@ -128,7 +135,8 @@ class Ways:
             return _through(job, version, job.cache)
         location, site = _located(download, version), self._network.site_of(version)
         if site is None or site.fallback:
-            return location
+            proxied = self._network.bodies.proxied(location)
+            return location.named(_sha256(download)) if proxied else location
         if not site.covers(location.url):
             raise site.elsewhere(location.url)
         passed = job.passed if job is not None else None
@@ -181,5 +189,8 @@ def _located(download: Download, version: Version) -> Location:
 def _through(job: Job, version: Version, cache: Cache) -> Location:
     download = job.download
     whole = job.takes_whole or download.unranged or download.answers.one
-    sha256 = download.entry.proof.get("sha256")
-    return _located(download, version).through(cache, sha256, ranged=not whole)
+    return _located(download, version).through(cache, _sha256(download), ranged=not whole)
+
+
+def _sha256(download: Download) -> str | None:
+    return download.entry.proof.get("sha256")

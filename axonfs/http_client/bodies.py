@@ -76,9 +76,9 @@ class Bodies:
         self.caches = caches or Caches()
         self.pauses = pauses or Pauses()
         self._signers = signers or {}
-        routes = routes or Routes.of_environment()
+        self._routes = routes or Routes.of_environment()
         self._pool = Pool()
-        self._exchanges = Exchanges(self.limits, routes, trust or Trust(), self._pool)
+        self._exchanges = Exchanges(self.limits, self._routes, trust or Trust(), self._pool)
         self._buffers = ReceiveBuffers(memory.for_streams())
         self._signed: dict[str, Url] = {}  # by a signed location's URL: its last redirect
 
@@ -254,6 +254,10 @@ class Bodies:
         signed = signer_of(self._signers, location.url) is not None
         return (self._signed.get(location.url) or target_of(location.url, signed=signed)).origin
 
+    def proxied(self, location: Location) -> bool:
+        """Whether the environment names a proxy for the bytes at `location`."""
+        return self._routes.proxy(self.first_origin(location)) is not None
+
     def _request(self, location: Location, requested: Range, options: Options) -> Exchange:
         """The answer with the body, after redirects."""
         signer = signer_of(self._signers, location.url)
@@ -310,7 +314,8 @@ class Bodies:
         assert location.cache is not None
         url = site.rewritten(location.cache, location.url, signed.url)
         assert url is not None
-        return Signed(url, {**signed.headers, **location.headers, **url.credentials})
+        more = {**location.headers, **site.source_headers(location.cache, signed.url)}
+        return Signed(url, {**signed.headers, **more, **url.credentials})
 
     def _request_signed(
         self,

@@ -38,6 +38,21 @@ def slice_key(digest: str, number: int) -> str:
     return f"{digest}/{number}"
 
 
+def object_headers(sha256: str) -> dict[str, str]:
+    """What tells a cache which object it is asked for, whatever the URL and its signature are.
+
+    Dragonfly's peers share it under that name, in pieces of a slice, and bring only what is asked.
+    """
+    name = f"sha256:{sha256}"
+    return {
+        "Axonfs-Object": name,
+        "X-Dragonfly-Use-P2P": "true",
+        "X-Dragonfly-Prefetch": "false",
+        "X-Dragonfly-Piece-Length": f"{SLICE >> 20}mib",
+        "X-Dragonfly-Content-For-Calculating-Task-ID": name,
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class CacheState:
     """What a cache did so far.
@@ -249,6 +264,20 @@ class SiteCaches:
             rest = "/" + split_url(url).target.removeprefix(self._base)
         return None if rest is None else replace(cache.url, target=cache.url.target + rest)
 
+    def source_headers(self, cache: Cache, signed: Url) -> dict[str, str]:
+        """What tells Dragonfly which source `cache` stands in for; other caches know it.
+
+        Args:
+            signed: where the source itself would be asked.
+        """
+        whole = str(self._source)
+        if self._source.origin.scheme in SIGNED:
+            whole = str(replace(signed, target=""))
+        base = whole.rstrip("/")
+        if not base.endswith(cache.url.target):
+            return {}
+        return {"X-Dragonfly-Registry": base.removesuffix(cache.url.target)}
+
     def restored(self, cache: Cache, url: Url) -> str | None:
         """The URL below the source that `url` at `cache` stands for; None if it is elsewhere or
         the source's URLs are signed."""
@@ -289,6 +318,10 @@ class Through:
         if found is None:
             raise self.site.elsewhere(url)
         return found
+
+    def headers(self, signed: Url) -> dict[str, str]:
+        """What the cache is told beside the request, which would itself go to `signed`."""
+        return self.site.source_headers(self.cache, signed)
 
     def following(self, url: Url) -> Url:
         """Where to go on after a redirect to `url`: to the cache, if `url` is below the source.

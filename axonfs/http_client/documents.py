@@ -226,11 +226,12 @@ class Documents:
 
     async def _attempt(self, call: _Call, through: Through | None = None) -> Fetched | None:
         started, first = await self._start(call, through)
+        more = through.headers(started.url) if through else {}
         secrets, url = started.headers, first
         for _ in range(MAX_REDIRECTS + 1):
             if through is None:
                 await self._wait(call, url.origin)
-            slots, sent = call.visit.enter(url.origin), {**call.headers, **secrets}
+            slots, sent = call.visit.enter(url.origin), {**call.headers, **more, **secrets}
             async with slots, self._response(url, sent, call.visit, near=bool(through)) as response:
                 told = through.told(url) if through else str(url)
                 answer = _answer(call.asked if call.signer else told, response)

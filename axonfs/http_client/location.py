@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from axonfs.http_client.caches import Cache
+from axonfs.http_client.caches import Cache, object_headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,14 @@ class Location:
     cache: Cache | None = None
     ranged: bool = False
 
+    def named(self, sha256: str | None) -> Self:
+        """The same, with what tells a cache or a proxy which object it is asked for."""
+        named = object_headers(sha256) if sha256 else {}
+        return replace(self, headers={**self.headers, **named})
+
     def through(self, cache: Cache, sha256: str | None, *, ranged: bool) -> Self:
-        """The same of a site cache, which is told what it is asked for by its digest, whatever the
-        URL and its signature are."""
-        named = {"Axonfs-Object": f"sha256:{sha256}"} if sha256 else {}
-        headers = {**self.headers, **named}
-        return replace(self, headers=headers, signed=False, cache=cache, ranged=ranged)
+        """The same of a site cache."""
+        return replace(self.named(sha256), signed=False, cache=cache, ranged=ranged)
 
     @property
     def asked(self) -> str:

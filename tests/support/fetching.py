@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +84,7 @@ async def rig(
     blobs: HubCache | None = None,
     allow_unverified: bool = False,
     sites: Iterable[SiteCaches] = (),
+    environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Rig]:
     """The parts over the registries at `urls` and `hubs`, until the block is left.
 
@@ -91,11 +92,13 @@ async def rig(
         boot: a boot id to believe in.
         allow_unverified: whether the registries may give files without a sha256.
         sites: the site caches of sources, which are asked for bytes and not for documents.
+        environ: variables that name proxies.
     """
-    async with Documents(limits, trust, routes=Routes({})) as documents:
+    routes = Routes(environ or {})
+    async with Documents(limits, trust, routes=routes) as documents:
         with (
             closing(Store.open(cache, boot_id=boot)) as store,
-            Bodies(limits, trust, routes=Routes({}), caches=Caches(sites)) as bodies,
+            Bodies(limits, trust, routes=routes, caches=Caches(sites)) as bodies,
         ):
             async with trio.open_nursery() as nursery:
                 sources = [

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from axonfs.http_client.caches import SLICE
 from tests.support.serving import QuietHandler, Served
 from tests.support.sitecaches import ENGINES
 
-SLICE = 8 << 20  # as much as AxonFS asks of one cache
 BODY = random.Random(19).randbytes(2 * SLICE + SLICE // 2)
 TOKEN = "Bearer right"
 

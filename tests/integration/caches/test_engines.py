@@ -6,7 +6,8 @@ import http.client
 import re
 from urllib.parse import urlsplit
 
-from tests.integration.caches.conftest import BODY, SLICE, TOKEN, Engine
+from axonfs.http_client.caches import SLICE
+from tests.integration.caches.conftest import BODY, TOKEN, Engine
 from tests.support.sitecaches import CACHES
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.caches.conftest import BODY, SLICE, TOKEN, Engine, Source
+from axonfs.http_client.caches import SLICE
+from tests.integration.caches.conftest import BODY, TOKEN, Engine, Source
 from tests.integration.caches.test_engines import check
 from tests.support.rawserver import RawServer
 from tests.support.sitecaches import nginx_cache
