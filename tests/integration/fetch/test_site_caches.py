@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -124,7 +123,6 @@ async def test_a_fault_of_a_cache_is_its_own(
     bad, *good = three
     bad.always(on_objects(fault))
     caches_ = site(origin, bad, *good, fallback=fallback)
-    began = time.monotonic()
     async with rig(tmp_path / "cache", origin.url, sites=[caches_]) as parts:
         assert await parts.content("model.safetensors") == (tmp_path / MODEL).read_bytes()
         assert objects_asked(origin) == 0
@@ -133,7 +131,6 @@ async def test_a_fault_of_a_cache_is_its_own(
         # A 404 says nothing of other objects, nor does a source that knows no ranges.
         kept = fault is MISSING or (fault is faulty.ignore_range and not fallback)
         assert state.set_aside is not kept
-    assert time.monotonic() - began < 5
 
 
 @pytest.mark.complains
@@ -205,11 +202,14 @@ async def test_what_waits_for_a_cache_that_died_goes_on_with_the_others(
     monkeypatch.setattr(hedges, "SILENCE", 1.0)
     three[0].always(faulty.stall_before)
     slow = replace(FAST, first_byte=20, stall=20, deadline=60)
-    sites = [site(origin, *three)]
-    began = time.monotonic()
-    async with rig(tmp_path / "cache", origin.url, sites=sites, limits=slow) as parts:
+    caches_ = site(origin, *three)
+    async with rig(tmp_path / "cache", origin.url, sites=[caches_], limits=slow) as parts:
         assert await parts.content("model.safetensors") == (tmp_path / MODEL).read_bytes()
-    assert time.monotonic() - began < 15
+    (silent,) = (cache for cache in caches_ if cache.set_aside)
+    assert (silent.name, silent.state.fault) == (
+        name(three[0]),
+        "it sends nothing, and another one does",
+    )
     assert objects_asked(origin) == 0
 
 
@@ -267,7 +267,8 @@ async def test_without_a_table_wrong_bytes_of_a_cache_are_no_fault_of_the_object
         numbered(0)(exchange)
         faulty.flip(exchange)
 
-    three[0].always(on_objects(wrong))
+    for one in three if fallback else three[:2]:
+        one.always(on_objects(wrong))
     sites = [site(origin, *three, fallback=fallback)]
     async with rig(tmp_path / "cache", origin.url, sites=sites) as parts:
         assert await parts.content("model.safetensors") == (tmp_path / MODEL).read_bytes()
