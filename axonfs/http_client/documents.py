@@ -239,7 +239,8 @@ class Documents:
                     return await self._body(answer, response, call)
                 call.visit.progressed()
                 said = await drain(response)
-            if url.origin == first.origin and await self._refused(call, started, answer, said):
+            own = url.origin == first.origin and _is_for_signer(answer, call, through)
+            if own and await self._refused(call, started, answer, said):
                 started, first = await self._start(call, through)
                 secrets, url = started.headers, first
                 continue
@@ -277,7 +278,7 @@ class Documents:
 
     async def _refused(self, call: _Call, started: Signed, answer: Answer, said: bytes) -> bool:
         """Whether to send a signed request again, with new credentials."""
-        if call.signer is None or answer.status in call.expected:
+        if call.signer is None:
             return False
         return await trio.to_thread.run_sync(
             call.signer.refused,
@@ -350,6 +351,12 @@ class Documents:
             call.visit.progressed()
             later = trio.current_time() + self.limits.deadline
             call.scope.deadline = min(later, call.until)
+
+
+def _is_for_signer(answer: Answer, call: _Call, through: Through | None) -> bool:
+    """Whether a signer is told of an answer. Those of site caches are about credentials alone: for
+    others it would ask the source itself."""
+    return answer.status in (401, 403) if through else answer.status not in call.expected
 
 
 def _answer(url: str, response: httpcore.Response) -> Answer:
