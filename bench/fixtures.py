@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,18 +142,29 @@ def _with_children(pid: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def mounted(url: str, cache: Path, *options: str, bundle: Path | None = None) -> Iterator[Mount]:
-    """A mount that answers. It is unmounted at the end; its cache stays."""
+def mounted(
+    url: str,
+    cache: Path,
+    *options: str,
+    bundle: Path | None = None,
+    within: Sequence[str] = (),
+) -> Iterator[Mount]:
+    """A mount that answers. It is unmounted at the end; its cache stays.
+
+    Args:
+        within: a command that starts another in namespaces. `Mount.path` leads through them, as
+            the mount may not be visible here.
+    """
     path = cache.with_name(f"{cache.name}.mnt")
     path.mkdir(parents=True, exist_ok=True)
     log = cache.with_name(f"{cache.name}.log")
-    command = [*AXONFS, "mount", str(path), "--foreground", "--registry", url]
+    command = [*within, *AXONFS, "mount", str(path), "--foreground", "--registry", url]
     command += ["--cache", str(cache), *options]
     with open(log, "wb") as stderr:
         process = subprocess.Popen(command, stderr=stderr, env=quiet_environment(bundle))
     try:
         _wait_until_up(process, path, log)
-        yield Mount(path, cache, process)
+        yield Mount(Path(f"/proc/{process.pid}/root{path}") if within else path, cache, process)
     finally:
         unmount(process, path)
 

@@ -76,8 +76,8 @@ def line(bits_per_second: int, rtt: float) -> Iterator[Line]:
         _ip("-n", namespace, "address", "add", f"{net}.2/30", "dev", far)
         _ip("-n", namespace, "link", "set", far, "up")
         _ip("-n", namespace, "link", "set", "lo", "up")
-        bucket = f"tbf rate {bits_per_second}bit burst {BURST} limit {QUEUE}"
-        _run("tc", "-n", namespace, "qdisc", "add", "dev", far, "root", *bucket.split())
+        limit = ("root", *bucket(bits_per_second, QUEUE))
+        run("tc", "-n", namespace, "qdisc", "add", "dev", far, *limit)
         netem = bool(rtt) and _netem(near, rtt)
         yield Line(namespace, f"{net}.2", bits_per_second, rtt, netem)
     finally:
@@ -93,6 +93,11 @@ def _netem(device: str, rtt: float) -> bool:
     return subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 0
 
 
+def bucket(bits_per_second: int, queue: int) -> list[str]:
+    """The words of a token bucket for tc, with so many bytes of queue in front of it."""
+    return f"tbf rate {bits_per_second}bit burst {BURST} limit {queue}".split()
+
+
 def _sweep() -> None:
     """Remove the namespaces of earlier runs that were killed."""
     with contextlib.suppress(FileNotFoundError):
@@ -103,10 +108,11 @@ def _sweep() -> None:
 
 
 def _ip(*arguments: str) -> None:
-    _run("ip", *arguments)
+    run("ip", *arguments)
 
 
-def _run(*command: str) -> None:
+def run(*command: str) -> None:
+    """Run a command of iproute2."""
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
     except FileNotFoundError as exc:

@@ -23,7 +23,7 @@ HOSTS = RESULTS / "hosts"
 BEGIN, END = "<!-- results: written by bench/report.py -->", "<!-- end of results -->"
 EXPERIMENTS = (
     "warm", "cold", "tls", "scale", "line", "firstbyte", "pin", "mounts", "objectstore", "oci",
-    "tensors", "serve", "loaders", "memory", "metadata", "growth",
+    "tensors", "serve", "loaders", "memory", "metadata", "growth", "fleet",
 )  # fmt: skip
 # Run by host.sh alone.
 HOST_EXPERIMENTS = ("gpu", "ready")

@@ -126,6 +126,7 @@ missing_packages() {
             [[ -x /usr/sbin/varnishd ]] || command -v varnishd >/dev/null || echo varnish
             [[ -x /usr/sbin/squid ]] || command -v squid >/dev/null || echo squid
             ;;
+        lines) [[ -x /sbin/tc || -x /usr/sbin/tc ]] || echo iproute2 ;;
         oci) command -v docker-registry >/dev/null || echo docker-registry ;;
         bench) missing_bench_packages ;;
         # The CPU build of vLLM is linked with libnuma. /sbin is not on an ordinary user's PATH.
@@ -134,13 +135,12 @@ missing_packages() {
     done
 }
 
-# For the bench: the programs that it compares with, and iproute2 for limited lines.
+# For the bench: the programs that it compares with.
 missing_bench_packages() {
     command -v httpdirfs >/dev/null || echo httpdirfs
     command -v aria2c >/dev/null || echo aria2
     command -v curl >/dev/null || echo curl
     command -v openssl >/dev/null || echo openssl
-    [[ -x /sbin/tc || -x /usr/sbin/tc ]] || echo iproute2
 }
 
 apt_install() {
@@ -156,7 +156,7 @@ apt_install() {
             install --no-install-recommends "$@" >&2
 }
 
-# need_machine [nginx] [caches] [oci] [bench] [vllm] [fio]: install missing Debian packages, find Python and /dev/fuse, or say what is missing.
+# need_machine [nginx] [caches] [lines] [oci] [bench] [vllm] [fio]: install missing Debian packages, find Python and /dev/fuse, or say what is missing.
 need_machine() {
     local missing
     mapfile -t missing < <(missing_packages "$@")

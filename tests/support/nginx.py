@@ -45,8 +45,8 @@ def running(
     listing: bool = False,
     within: Sequence[str] = (),
     workers: int = 1,
-) -> Iterator[None]:
-    """nginx with `listen` as the value of that directive.
+) -> Iterator[subprocess.Popen[bytes]]:
+    """nginx with `listen` as the value of that directive, as a process.
 
     Args:
         listing: whether directories are listed, also those that have a page.
@@ -54,15 +54,15 @@ def running(
         workers: nginx's processes.
     """
     server = _SERVER.format(root=root, listen=listen, listing=_LISTING if listing else "")
-    with configured(server, logs, within=within, workers=workers):
-        yield
+    with configured(server, logs, within=within, workers=workers) as process:
+        yield process
 
 
 @contextlib.contextmanager
 def configured(
     servers: str, logs: Path, *, within: Sequence[str] = (), workers: int = 1
-) -> Iterator[None]:
-    """nginx with `servers` in its http block; the other arguments as for `running`."""
+) -> Iterator[subprocess.Popen[bytes]]:
+    """nginx with `servers` in its http block, as a process; other arguments as for `running`."""
     logs.mkdir(parents=True, exist_ok=True)
     config = logs / "nginx.conf"
     several = workers > 1
@@ -70,17 +70,18 @@ def configured(
     user = "user root;" if several and os.geteuid() == 0 else ""
     switches = {"master": _switch(several), "user": user}
     config.write_text(_MAIN.format(servers=servers, logs=logs, workers=workers, **switches))
-    with _started([*within, executable(), "-c", str(config)], logs):
-        yield
+    command = [*within, executable(), "-c", str(config), "-e", str(logs / "error.log")]
+    with started(command, logs / "pid", logs / "error.log") as process:
+        yield process
 
 
 @contextlib.contextmanager
-def _started(command: list[str], logs: Path) -> Iterator[None]:
-    command = [*command, "-e", str(logs / "error.log")]
+def started(command: list[str], pid: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """nginx as a process of `command`, which writes its pid and its errors into these files."""
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
-            _wait_until_up(process, logs)
-            yield
+            _wait_until_up(process, pid, log)
+            yield process
         finally:
             process.terminate()
 
@@ -102,11 +103,10 @@ def executable() -> str:
     return path
 
 
-def _wait_until_up(process: subprocess.Popen[bytes], logs: Path) -> None:
-    """Wait for the pid, which nginx writes once it listens: that is visible from outside a
+def _wait_until_up(process: subprocess.Popen[bytes], pid: Path, log: Path) -> None:
+    """Wait for the file `pid`, which nginx writes once it listens: that is visible from outside a
     namespace."""
     deadline = time.monotonic() + UP_SECONDS
-    pid, log = logs / "pid", logs / "error.log"
     while not (pid.exists() and pid.read_text().strip()):
         if process.poll() is not None or time.monotonic() > deadline:
             said = log.read_text() if log.exists() else ""
