@@ -48,6 +48,8 @@ first edit creates a file of AxonFS with the settings from it.
 config file, which maps registry URLs to tokens. Only its owner may read it (mode 0600), so that all
 users may read the config file. Tokens in the config file work too if others may not read it; an
 edit moves them.
+`AXONFS_VIA` has site caches, separated by blanks: of the first registry, or `SOURCE=CACHE_URL`,
+where SOURCE is a registry's URL or a hub ([registries.md](registries.md#site-caches)).
 If a user may not read the config file, a note says so and its settings are not used.
 
 | key | variable | |

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import trio
 
 from axonfs.cli.doctor_checks import FAIL, OK, WARN, Check
+from axonfs.cli.options import openly
 from axonfs.errors import AccessDeniedError, AxonError, NotFoundError
 from axonfs.http_client import (
     Cache,
@@ -30,6 +31,7 @@ PATIENCE = 10.0
 _LIMITS = Limits(connect=5, first_byte=8, stall=8, deadline=PATIENCE, attempts=1)
 _LIMIT = 64 << 20
 _HINT = "check that it runs, and its configuration; until then the other caches do its part"
+_OPEN = "use https, or a network that you trust"
 
 
 def site_cache_checks(settings: Settings) -> Iterator[Check]:
@@ -71,7 +73,10 @@ async def _ask(
         with trio.fail_after(PATIENCE):
             await _probe(settings, only)
         took = (time.monotonic() - began) * 1000
-        check = Check(_title(cache.name), OK, f"answers for {site.source} in {took:.0f} ms")
+        text = f"answers for {site.source} in {took:.0f} ms"
+        check = Check(_title(cache.name), OK, text)
+        if _token_of(settings, site) and (what := openly(site.source, [str(cache.url)])):
+            check = Check(_title(cache.name), WARN, f"{text}, but {what}", _OPEN)
     except trio.TooSlowError:
         text = f"no answer within {PATIENCE:.0f} s"
         check = Check(_title(cache.name), _state(site), text, _HINT)
@@ -82,12 +87,18 @@ async def _ask(
     checks[site.source, cache.name] = check
 
 
+def _token_of(settings: Settings, site: SiteCaches) -> str | None:
+    source = site.source.rstrip("/")
+    tokens = ((url, settings.token(url)) for url in settings.tokens)
+    return next((token for url, token in tokens if url.partition("?")[0] == source), None)
+
+
 async def _probe(settings: Settings, site: SiteCaches) -> None:
     """
     Raises:
         AxonError: the cache does not answer, or a proxy before it does.
     """
-    token = settings.token(site.source)
+    token = _token_of(settings, site)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     signers = RegistrySigners(settings.ca_bundle)
     signers.learn(settings.registries, settings.tokens)

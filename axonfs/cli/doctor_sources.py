@@ -15,7 +15,7 @@ import trio
 from axonfs.cli.doctor_checks import FAIL, OK, WARN, Check
 from axonfs.cli.options import sent_openly
 from axonfs.errors import ADD_REGISTRY, AccessDeniedError, AxonError, NotFoundError
-from axonfs.http_client import Documents, Limits, Trust
+from axonfs.http_client import Documents, Limits, Lookups, Trust
 from axonfs.names import OCI
 from axonfs.settings.settings import Settings
 from axonfs.settings.store_urls import oci_alias
@@ -27,6 +27,7 @@ from axonfs.sources import (
     configured_hubs,
     hub_tokens,
     oci_registries,
+    site_caches,
 )
 from axonfs.units import counted
 
@@ -35,7 +36,7 @@ _LIMITS = Limits(connect=5, first_byte=10, stall=10, deadline=PATIENCE, attempts
 
 
 def registry_checks(settings: Settings) -> Iterator[Check]:
-    """Request the index of each registry, and the account of each hub's token."""
+    """Request the index of each registry, and the account of each hub's token, as a mount does."""
     if settings.offline:
         yield Check("registries", OK, "not checked: offline")
         return
@@ -48,8 +49,10 @@ async def _ask_all(settings: Settings) -> list[Check]:
     checks: dict[str, Check] = {}
     signers = RegistrySigners(settings.ca_bundle)
     signers.learn(settings.registries, settings.tokens)
+    caches, trust = site_caches(settings), Trust(settings.ca_bundle)
+    await Lookups(caches).once()
     async with (
-        Documents(_LIMITS, Trust(settings.ca_bundle), signers=signers.by_scheme) as documents,
+        Documents(_LIMITS, trust, signers=signers.by_scheme, caches=caches) as documents,
         trio.open_nursery() as nursery,
     ):
         usual = [url for url in settings.registries if not url.startswith("oci:")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ from axonfs.names import printable
 from axonfs.settings.parsers import local_path
 from axonfs.settings.settings import convert, settings_of
 from axonfs.settings.store_urls import oci_options
+from axonfs.settings.via import SRV
 
 F = TypeVar("F", bound=Callable[..., Any])
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -140,6 +141,14 @@ def note_if_open(url: str) -> None:
     """Tell that others can read the token of the registry at `url`, if they can."""
     if sent_openly(url):
         note(f"the token of {url} is sent over plain HTTP, where others can read it; use https")
+
+
+def openly(url: str, caches: Iterable[str]) -> str | None:
+    """How others can read a token that is sent to a source at `url` through site caches."""
+    bare = [cache.removeprefix(SRV) for cache in caches]
+    if not (exposed := [cache for cache in bare if sent_openly(cache)]):
+        return None
+    return f"the token of {url} is sent to {', '.join(exposed)} over plain HTTP"
 
 
 def source_options(function: F) -> F:

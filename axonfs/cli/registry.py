@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from axonfs.cli.copying import copy
-from axonfs.cli.options import json_option, note_if_open, resolved
+from axonfs.cli.options import json_option, note_if_open, openly, resolved
 from axonfs.cli.output import echo, echo_json, note, prompted, table
 from axonfs.cli.registries import COMMANDS
 from axonfs.cli.reload import apply_to_mounts
@@ -160,6 +160,7 @@ def _edit(
         echo(caches.told(url))
     if token:
         note_if_open(url)
+    _note_open_caches(url)
     _warn_if_hidden()
     edited = {"tokens": token is not None, "allow_unverified": unverified is not None}
     edited["via"] = caches is not None
@@ -191,6 +192,14 @@ def _read_token(url: str) -> str:
     if url.startswith("oci:") and ":" not in found.strip(":"):
         raise UsageError("the log-in of an OCI registry needs a user", hint="write USER:PASSWORD")
     return found
+
+
+def _note_open_caches(url: str) -> None:
+    """Tell that others can read the token of a registry on its way to a site cache, if they can."""
+    found = resolve({})
+    via = found["via"][0].get(url)
+    if via and url in found["tokens"][0] and (what := openly(url, via.caches)):
+        note(f"{what}, where others can read it; use https, or a network that you trust")
 
 
 def _warn_if_hidden() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -128,3 +129,13 @@ def test_site_caches_of_a_mapping_survive_an_edit(tmp_path: Path, run: Run) -> N
     assert load().via == {URL: Via(("http://c",), "never")}
     assert run("config", "set", "via", "http://c").code == 2
     assert run("config", "set", "fallback", "never").code == 0
+
+
+def test_a_token_over_plain_http_to_a_cache_is_told(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("s3cret\n"))
+    done = run("registry", "add", URL, "--via", "http://c", "--via", "https://d", "--with-token")
+    assert f"the token of {URL} is sent to http://c over plain HTTP" in done.err
+    assert "s3cret" not in done.err + done.out
+    assert "plain HTTP" not in run("registry", "add", URL, "--via", "http://127.0.0.1:80").err
