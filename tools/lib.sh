@@ -125,6 +125,8 @@ missing_packages() {
         caches)
             [[ -x /usr/sbin/varnishd ]] || command -v varnishd >/dev/null || echo varnish
             [[ -x /usr/sbin/squid ]] || command -v squid >/dev/null || echo squid
+            command -v envsubst >/dev/null || echo gettext-base
+            [[ -x /sbin/ip || -x /usr/sbin/ip ]] || echo iproute2
             ;;
         lines) [[ -x /sbin/tc || -x /usr/sbin/tc ]] || echo iproute2 ;;
         oci) command -v docker-registry >/dev/null || echo docker-registry ;;
