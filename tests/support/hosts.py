@@ -1,7 +1,7 @@
 """Hosts of a small site: network namespaces on one switch, which `ssh` and `scp` of a test reach.
 
-Each host has a home directory, a /var/cache, addresses and processes of its own; files elsewhere are
-the machine's. Needs root. All of it goes when the block is left.
+Each host has a home directory, a /var/cache, addresses and processes of its own; files elsewhere
+are the machine's. Needs root. All of it goes when the block is left.
 """
 
 from __future__ import annotations
@@ -87,4 +87,3 @@ def _namespaces(*kinds: str) -> Iterator[int]:
             yield int(children[0]) if children else holder.pid
         finally:
             holder.kill()
-
