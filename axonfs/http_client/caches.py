@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from urllib.parse import unquote
@@ -287,9 +287,14 @@ class SiteCaches:
             return None
         return str(replace(self._source, target=self._base + url.target.removeprefix(base)))
 
-    def none_left(self, url: str) -> UnavailableError:
-        """The error where no cache answers, and the source may not be asked."""
-        faults = [f"{state.name}: {state.fault}" for state in self.states() if state.fault]
+    def none_left(self, url: str, said: Mapping[str, str] | None = None) -> UnavailableError:
+        """The error where no cache answers, and the source may not be asked.
+
+        Args:
+            said: faults by the names of the caches, beside those for which they are set aside.
+        """
+        known = {state.name: state.fault for state in self.states() if state.fault}
+        faults = [f"{name}: {fault}" for name, fault in {**known, **(said or {})}.items()]
         what = f"no site cache of {shown(self.source)} answers ({'; '.join(faults[:3])})"
         hint = "check the caches; axonfs status shows them, and fallback: origin allows the source"
         return fault(UnavailableError, what, shown(url), transient=True, hint=hint)

@@ -32,7 +32,7 @@ from axonfs.http_client.faults import UP, deadline_passed, fault
 from axonfs.http_client.fields import fields, next_page
 from axonfs.http_client.limits import DEADLINES_MAX, PROGRESS_BYTES, Limits
 from axonfs.http_client.pauses import Pauses
-from axonfs.http_client.race import Race
+from axonfs.http_client.race import Race, UnfitError
 from axonfs.http_client.resolver import TrioResolver
 from axonfs.http_client.routes import Routes, Trust
 from axonfs.http_client.shares import Shares, Visit
@@ -219,8 +219,11 @@ class Documents:
         fetched = await self._attempt(call, through)
         if fetched is not None:
             through.cache.received(len(fetched.body))
-            with naming(source=shown(str(through.cache.url))):
-                await trio.to_thread.run_sync(call.check, fetched.body)
+            try:
+                with naming(source=shown(str(through.cache.url))):
+                    await trio.to_thread.run_sync(call.check, fetched.body)
+            except AxonError as exc:
+                raise UnfitError(exc, fetched.body) from exc
         through.cache.answered()
         return fetched
 

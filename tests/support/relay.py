@@ -113,7 +113,12 @@ def several(url: str) -> Iterator[list[Relay]]:
         yield [first, *others]
 
 
+_real = socket.getaddrinfo
+
+
 def _resolve(host: str | bytes, port: int, *rest: int) -> list[Any]:
+    if host in ("127.0.0.1", "127.0.0.2", "127.0.0.3"):
+        return _real(host, port, *rest)
     if host not in (HOST, HOST.encode()) or rest[-1] & socket.AI_NUMERICHOST:
         raise socket.gaierror(socket.EAI_NONAME, "there is no such name")
     kind = socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, ""

@@ -13,12 +13,12 @@ import trio
 from trio.testing import MockClock
 
 from axonfs.errors import AccessDeniedError, CorruptError, NotFoundError, UnavailableError
-from axonfs.http_client import Caches, Documents, Limits, Routes, SiteCaches, Trust
+from axonfs.http_client import Caches, Documents, Limits, Lookups, Routes, SiteCaches, Trust
 from axonfs.http_client.caches import FIRST_PAUSE
 from tests.support import faulty
 from tests.support.faulty import FaultyOrigin
 from tests.support.files import write_files
-from tests.support.relay import Relay
+from tests.support.relay import HOST, Relay, several
 from tests.support.wiring import Authority
 
 DATA = random.Random(7).randbytes(300_000)
@@ -99,7 +99,7 @@ async def test_a_document_comes_from_the_first_cache_with_its_validator_and_the_
 
 @pytest.mark.parametrize(
     "fault",
-    [faulty.status(502), faulty.reset_before, faulty.hang_up_before, faulty.garbage, faulty.short,
+    [faulty.status(503), faulty.reset_before, faulty.hang_up_before, faulty.garbage, faulty.short,
      faulty.reset_within, faulty.endless, faulty.redirect("ftp://x/")],
 )  # fmt: skip
 async def test_the_next_cache_is_asked_at_once_where_one_fails(
@@ -118,7 +118,7 @@ async def test_the_next_cache_is_asked_at_once_where_one_fails(
 async def test_a_cache_that_is_back_is_used_again(make: Make) -> None:
     site = make()
     first, second, _ = site.ordered
-    first.plan(faulty.status(502))
+    first.plan(faulty.status(503))
     async with site.documents() as client:
         assert await site.body(client) == DATA
         site.caches.order(site.url)[0]._again = 0.0  # its pause is over
@@ -150,14 +150,89 @@ async def test_a_document_that_the_source_cannot_have_sent_counts_against_the_ca
     site = make()
     site.ordered[0].always(faulty.flip)
 
-    def check(body: bytes) -> None:
-        if body != DATA:
-            raise CorruptError("it does not match its digest")
-
     async with site.documents() as client:
-        assert await site.body(client, check=check) == DATA
+        assert await site.body(client, check=is_data) == DATA
     assert counts([*site.ordered, site.source]) == [1, 1, 0, 0]
     assert site.caches.order(site.url)[0].state.fault == "it does not match its digest"
+
+
+def is_data(body: bytes) -> None:
+    if body != DATA:
+        raise CorruptError("it does not match its digest")
+
+
+def garbled(exchange: faulty.Exchange) -> None:
+    exchange.body = bytes(len(exchange.body))
+
+
+async def test_a_document_that_two_send_alike_is_the_sources_fault_and_no_caches(
+    make: Make,
+) -> None:
+    """A registry with one malformed manifest costs it none of its caches."""
+    site = make()
+    for server in (*site.servers, site.source):
+        server.always(garbled)
+    async with site.documents() as client:
+        with pytest.raises(CorruptError) as caught:
+            await site.body(client, check=is_data)
+    assert caught.value.source == site.url
+    assert counts([*site.ordered, site.source]) == [1, 1, 0, 0]
+    assert [state.fault for state in site.caches.states()] == [None] * 3
+
+
+async def test_the_source_confirms_what_its_only_cache_sends(make: Make) -> None:
+    site = make(1)
+    for server in (*site.servers, site.source):
+        server.always(garbled)
+    async with site.documents() as client:
+        assert await site.body(client, check=is_data) == bytes(len(DATA)), "the caller checks it"
+    assert [state.fault for state in site.caches.states()] == [None]
+
+
+async def test_the_only_cache_is_named_where_it_sends_what_is_wrong(
+    make: Make, clock: MockClock
+) -> None:
+    site = make(1, fallback=False)
+    site.servers[0].always(garbled)
+    async with site.documents() as client:
+        with pytest.raises(CorruptError) as caught:
+            await site.body(client, check=is_data)
+    assert caught.value.source == f"{site.servers[0].url}m"
+
+
+@pytest.mark.parametrize("status", [502, 504])
+async def test_a_gateway_whose_source_does_not_answer_is_well_itself(
+    make: Make, clock: MockClock, status: int
+) -> None:
+    """It has other things of the source, and is asked for them."""
+    site = make(fallback=False)
+    for server in site.servers:
+        server.always(faulty.status(status))
+    async with site.documents() as client:
+        with pytest.raises(UnavailableError, match=f"the server answered {status}"):
+            await site.body(client)
+    assert [state.fault for state in site.caches.states()] == [None] * 3
+
+
+async def test_a_fault_of_the_source_is_not_asked_for_at_every_cache(make: Make) -> None:
+    site = make(6)
+    for server in site.servers:
+        server.always(faulty.status(502))
+    async with site.documents() as client:
+        assert await site.body(client) == DATA
+    assert counts([*site.ordered, site.source]) == [1, 1, 1, 0, 0, 0, 1]
+
+
+async def test_what_the_source_answers_as_well_is_no_fault_of_the_caches(
+    make: Make, clock: MockClock
+) -> None:
+    site = make()
+    for server in (*site.servers, site.source):
+        server.always(faulty.status(500))
+    async with site.documents() as client:
+        with pytest.raises(UnavailableError, match="the server answered 500"):
+            await site.body(client)
+    assert [state.fault for state in site.caches.states()] == [None] * 3
 
 
 async def test_the_source_is_asked_when_all_caches_fail(make: Make) -> None:
@@ -271,3 +346,25 @@ async def test_a_cache_at_one_address_has_the_name_in_its_certificate(
     assert fetched.body == DATA
     assert server.requests[0].headers["host"] == f"localhost:{relay.port}"
     assert relay.connections == 1
+
+
+async def test_each_address_of_a_name_has_a_share_and_one_that_ends_leaves_it_to_the_others(
+    tmp_path: Path,
+) -> None:
+    names = [f"doc{number}" for number in range(30)]
+    files = write_files(tmp_path / "www", {f"m/{name}": DATA[:1000] for name in names})
+    with FaultyOrigin(files) as server, several(server.url) as relays:
+        site = SiteCaches("http://reg.example/reg", [f"http://{HOST}:{relays[0].port}/m"])
+        await Lookups(Caches([site]), Routes({})).once()
+        async with Documents(routes=Routes({}), caches=Caches([site])) as client:
+            for name in names:
+                assert await client.get(f"http://reg.example/reg/{name}", limit=LIMIT)
+            assert all(state.requests > 0 for state in site.states())
+            assert {seen.headers["host"] for seen in server.requests} == {
+                f"{HOST}:{relays[0].port}"
+            }
+            relays[1].close()
+            for name in names:
+                assert await client.get(f"http://reg.example/reg/{name}", limit=LIMIT)
+    (gone,) = [state for state in site.states() if state.fault]
+    assert gone.address == "127.0.0.2"

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import socket
+import threading
+from collections.abc import Iterator
 from typing import Any
 
+import dns.message
+import dns.rcode
+import dns.resolver
+import dns.rrset
 import pytest
 
 from axonfs.errors import UsageError
@@ -28,24 +34,36 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 
 
 @pytest.fixture
-def records(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[str, int]]]:
-    """The SRV records that names have."""
+def records(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[tuple[str, int]]]]:
+    """The SRV records that a name server on loopback has."""
     found: dict[str, list[tuple[str, int]]] = {}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=answer_all, args=(sock, found))
+        thread.start()
+        resolver = dns.resolver.Resolver(configure=False)
+        resolver.nameservers, resolver.port = ["127.0.0.1"], sock.getsockname()[1]
+        monkeypatch.setattr("dns.resolver.default_resolver", resolver)
+        yield found
+        sock.sendto(b"", sock.getsockname())
+        thread.join()
 
-    class Record:
-        def __init__(self, target: str, port: int) -> None:
-            self.target, self.port = f"{target}.", port
 
-    def resolve(name: str, kind: str, lifetime: float) -> list[Record]:
-        from dns.resolver import NoAnswer
-
-        assert kind == "SRV"
-        if name not in found:
-            raise NoAnswer
-        return [Record(*one) for one in found[name]]
-
-    monkeypatch.setattr("dns.resolver.resolve", resolve)
-    return found
+def answer_all(sock: socket.socket, records: dict[str, list[tuple[str, int]]]) -> None:
+    """Be a name server until an empty datagram comes."""
+    while question := sock.recvfrom(4096):
+        raw, asker = question
+        if not raw:
+            return
+        query = dns.message.from_wire(raw)
+        reply = dns.message.make_response(query)
+        name = query.question[0].name
+        listed = [f"0 0 {port} {host}." for host, port in records.get(str(name).rstrip("."), [])]
+        if listed:
+            reply.answer.append(dns.rrset.from_text(name, 1, "IN", "SRV", *listed))
+        else:
+            reply.set_rcode(dns.rcode.NXDOMAIN)
+        sock.sendto(reply.to_wire(), asker)
 
 
 def site(*urls: str) -> SiteCaches:
