@@ -29,7 +29,9 @@ from axonfs.oci.manifest import (
 )
 from axonfs.oci.packing import rendered
 
+# The types of artifacts: with a version, and with chunk tables alone.
 VERSION = "application/vnd.axonfs.version.v1"
+TABLES = "application/vnd.axonfs.chunktables.v1"
 MANIFEST = "application/vnd.axonfs.manifest.v1+yaml"
 TABLE = "application/vnd.axonfs.chunktable.v1"
 SIGNATURES = "application/vnd.axonfs.signatures.v1+jsonl"
@@ -44,8 +46,7 @@ class Artifact:
     """The parts of an artifact that are read.
 
     Args:
-        manifest: None if the model comes from no registry of files: the artifact then keeps the
-            chunk tables that the model's layers name.
+        manifest: of the version; None if the artifact keeps chunk tables alone.
         signatures: None if there are none.
         tables: the digests of the chunk tables.
         yanked: whether the version is yanked.
@@ -55,6 +56,14 @@ class Artifact:
     signatures: Descriptor | None
     tables: frozenset[str]
     yanked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An artifact that a registry lists; `has_version` tells one with a version."""
+
+    digest: str
+    has_version: bool
 
 
 def table_of(size: int, chunks: ChunkRef | None) -> Descriptor | None:
@@ -70,15 +79,16 @@ def tag_of(subject: str) -> str:
 
 
 def render_artifact(subject: Descriptor, layers: Iterable[Descriptor], *, yanked: bool) -> bytes:
-    """The manifest of an artifact.
+    """The manifest of an artifact; of a version, if a manifest is among its layers.
 
     Raises:
         AxonError: it would be larger than registries accept.
     """
+    layers = list(layers)
     root = {
         "schemaVersion": 2,
         "mediaType": IMAGE,
-        "artifactType": VERSION,
+        "artifactType": VERSION if any(one.media_type == MANIFEST for one in layers) else TABLES,
         "config": rendered(_EMPTY, digest_of(NO_CONFIG), len(NO_CONFIG)),
         "layers": [rendered(one.media_type, one.digest, one.size) for one in layers],
         "subject": rendered(subject.media_type, subject.digest, subject.size),
@@ -101,28 +111,29 @@ def parse_artifact(raw: bytes, subject: str) -> Artifact:
     """
     root = document(raw)
     layers, notes = root.get("layers"), annotations_of(root.get("annotations"))
-    if root.get("artifactType") != VERSION or not isinstance(layers, list):
-        raise MalformedError("it is not an artifact with a version")
+    if not _is_own(root) or not isinstance(layers, list):
+        raise MalformedError("it is not an artifact with a version or chunk tables")
     if descriptor(root.get("subject"), "the subject").digest != subject:
         raise MalformedError("the artifact refers to another model")
     found = [descriptor(item, f"layer {number}") for number, item in enumerate(layers, 1)]
     manifests = [one for one in found if one.media_type == MANIFEST]
     signatures = [one for one in found if one.media_type == SIGNATURES]
     tables = frozenset(one.digest for one in found if one.media_type == TABLE)
-    if len(manifests) > 1 or len(signatures) > len(manifests):
-        raise MalformedError("the artifact has several manifests, or signatures without one")
+    if len(manifests) != int(_has_version(root)) or len(signatures) > len(manifests):
+        raise MalformedError("the artifact does not have what is in one of its type")
     yanked = notes.get(YANKED) == "true"
     return Artifact(next(iter(manifests), None), next(iter(signatures), None), tables, yanked)
 
 
-def listed(raw: bytes) -> list[Descriptor]:
-    """The artifacts with versions in an index of what refers to a model.
+def listed(raw: bytes) -> list[Listed]:
+    """The artifacts in an index of what refers to a model.
 
     Raises:
         MalformedError: it is no index.
     """
-    own = filter(_is_version, _items(document(raw)))
-    return [descriptor(item, "a manifest of the index") for item in own]
+    own = filter(_is_own, _items(document(raw)))
+    what = "a manifest of the index"
+    return [Listed(descriptor(item, what).digest, _has_version(item)) for item in own]
 
 
 def with_artifact(index: bytes | None, raw: bytes, replaced: Iterable[str]) -> bytes:
@@ -139,15 +150,20 @@ def with_artifact(index: bytes | None, raw: bytes, replaced: Iterable[str]) -> b
     items, own = _items(root), digest_of(raw)
     gone = {f"sha256:{digest}" for digest in replaced if digest != own}
     kept = [item for item in items if item.get("digest") not in gone]
-    if not any(_is_version(item) and item.get("digest") == f"sha256:{own}" for item in kept):
-        kept.append({**rendered(IMAGE, own, len(raw)), "artifactType": VERSION})
+    if not any(_is_own(item) and item.get("digest") == f"sha256:{own}" for item in kept):
+        kind = document(raw).get("artifactType")
+        kept.append({**rendered(IMAGE, own, len(raw)), "artifactType": kind})
     if index and kept == items:
         return index
     root |= {"schemaVersion": 2, "mediaType": INDEX, "manifests": kept}
     return json.dumps(root, separators=(",", ":")).encode()
 
 
-def _is_version(item: Mapping[str, Any]) -> bool:
+def _is_own(item: Mapping[str, Any]) -> bool:
+    return item.get("artifactType") in (VERSION, TABLES)
+
+
+def _has_version(item: Mapping[str, Any]) -> bool:
     return item.get("artifactType") == VERSION
 
 

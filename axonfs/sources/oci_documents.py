@@ -5,7 +5,7 @@ Below oci.py and oci_versions.py. Trio only.
 
 from __future__ import annotations
 
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import trio
 
@@ -30,8 +30,8 @@ from axonfs.oci.manifest import (
 )
 from axonfs.oci.referrers import (
     MAX_ARTIFACTS,
-    VERSION,
     Artifact,
+    Listed,
     listed,
     parse_artifact,
     table_of,
@@ -39,7 +39,6 @@ from axonfs.oci.referrers import (
 )
 
 MAX_PAGES = 200  # of one list of what refers to a model
-_VERSIONS = urlencode({"artifactType": VERSION})  # a registry may list others nevertheless
 _NO_LISTS = frozenset({400, 405, 501})  # answers by which registries say that they keep none
 
 
@@ -103,9 +102,9 @@ class OciDocuments:
         assert fetched is not None  # no ETag was sent
         return fetched.body
 
-    async def artifacts(self, repository: str, digest: str) -> list[Descriptor]:
-        """The artifacts with versions that refer to a model's manifest: those that the registry
-        lists, else those in the index under the tag for them. A registry may list what refers to a
+    async def artifacts(self, repository: str, digest: str) -> list[Listed]:
+        """The artifacts of AxonFS that refer to a model's manifest: those that the registry lists,
+        else those in the index under the tag for them. A registry may list what refers to a
         manifest, and still have a client that keeps the index.
 
         Raises:
@@ -116,7 +115,7 @@ class OciDocuments:
             with naming(source=f"{self._root}{repository}/manifests/{tag}"):
                 found = listed(raw)
         if len(found) > MAX_ARTIFACTS:
-            what = f"more than {MAX_ARTIFACTS} artifacts with versions refer to the model"
+            what = f"more than {MAX_ARTIFACTS} artifacts of AxonFS refer to the model"
             raise MalformedError(what)
         return found
 
@@ -143,12 +142,12 @@ class OciDocuments:
                 raise VanishedError(what, source=exc.source) from exc
             return parse_table(raw, size=entry.size, chunks=entry.chunks)
 
-    async def _referrers(self, repository: str, digest: str) -> list[Descriptor]:
+    async def _referrers(self, repository: str, digest: str) -> list[Listed]:
         """Those in the pages of the registry's list; none if it keeps no such lists."""
         path = f"{self._root}{repository}/referrers/sha256:{digest}"
-        found = list[Descriptor]()
+        found = list[Listed]()
         try:
-            page = await self._documents.get(f"{path}?{_VERSIONS}", limit=MAX_MANIFEST_BYTES)
+            page = await self._documents.get(path, limit=MAX_MANIFEST_BYTES)
         except NotFoundError:
             return found
         except UnavailableError as exc:

@@ -32,7 +32,7 @@ from axonfs.oci import Place, Reference
 from axonfs.oci.config import About, about
 from axonfs.oci.manifest import Model, digest_of
 from axonfs.oci.place import version_of
-from axonfs.oci.referrers import Artifact, tag_of
+from axonfs.oci.referrers import Artifact, Listed, tag_of
 from axonfs.signatures import MAX_SIGNATURES, limit_of, parse_signatures
 from axonfs.sources.oci_documents import OciDocuments
 from axonfs.sources.oci_lists import OciLists
@@ -167,7 +167,9 @@ class OciVersions:
         """The version that the artifacts of a model agree on, and the digests of their tables."""
         version, tables = None, frozenset[str]()
         for item in await self._documents.artifacts(reference.repository, digest):
-            artifact = await self._artifact(reference.repository, item.digest, digest)
+            artifact = await self._artifact(reference.repository, item, digest)
+            if artifact is None:
+                continue
             tables |= artifact.tables
             if artifact.manifest is None:
                 continue
@@ -177,10 +179,13 @@ class OciVersions:
                 version = _joined(version, found) if version else found
         return version, tables
 
-    async def _artifact(self, repository: str, digest: str, subject: str) -> Artifact:
+    async def _artifact(self, repository: str, item: Listed, subject: str) -> Artifact | None:
+        """One that the registry lists; None if it is gone and kept chunk tables alone."""
         try:
-            return await self._documents.artifact(repository, digest, subject)
+            return await self._documents.artifact(repository, item.digest, subject)
         except NotFoundError as exc:
+            if not item.has_version:
+                return None
             what = "the registry no longer has the artifact with the version's manifest"
             hint = f"remove the tag {tag_of(subject)} there, and copy the version from elsewhere"
             raise VanishedError(what, hint=hint) from exc

@@ -16,6 +16,7 @@ from axonfs.oci.referrers import (
     MANIFEST,
     SIGNATURES,
     TABLE,
+    TABLES,
     listed,
     parse_artifact,
     render_artifact,
@@ -65,12 +66,16 @@ def test_an_artifact_without_a_version_keeps_chunk_tables() -> None:
     found = parse_artifact(render_artifact(MODEL, [table], yanked=False), MODEL.digest)
     assert found.manifest is None
     assert found.tables == {table.digest}
+    [one] = listed(with_artifact(None, render_artifact(MODEL, [table], yanked=False), ()))
+    assert not one.has_version
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"artifactType": "other"},
+        {"artifactType": TABLES},
+        {"layers": []},
         {"layers": [layer(MANIFEST)] * 2},
         {"layers": [layer(SIGNATURES)]},
         {"layers": None},

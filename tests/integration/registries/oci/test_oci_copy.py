@@ -140,9 +140,10 @@ def test_from_one_oci_registry_to_another(
 
 
 def test_chunk_tables_go_along(
-    tmp_path: Path, docker_registry: DockerRegistry, oci: str, prefix: str
+    run: Run, tmp_path: Path, docker_registry: DockerRegistry, oci: str, prefix: str
 ) -> None:
-    """From one OCI registry to another, as `publish` made them."""
+    """From one OCI registry to another, as `publish` made them; and where a registry lost them, the
+    model goes without."""
     model = make_model(tmp_path / "model", {"a.bin": (1 << 20) + 1})
     pushed = publish_oci(model, reference_of(f"{oci}/a/nlp/tiny:1"))
     copied(f"{oci}/a", f"{oci}/b", "nlp/tiny@1")
@@ -154,7 +155,10 @@ def test_chunk_tables_go_along(
     kept = get(docker_registry, f"{prefix}/b/nlp/tiny/manifests/{artifact['digest']}")
     digests = [table["digest"] for table in json.loads(kept)["layers"]]
     tables = [get(docker_registry, f"{prefix}/b/nlp/tiny/blobs/{digest}") for digest in digests]
-    assert (1 << 20) + 1 in [decode_table(table).size for table in tables]
+    assert [decode_table(table).size for table in tables] == [(1 << 20) + 1]
+    docker_registry.request("DELETE", f"/v2/{prefix}/b/nlp/tiny/manifests/{artifact['digest']}")
+    done = run("registry", "copy", f"{oci}/b", tmp_path / "files", "nlp/tiny@1")
+    assert (done.code, done.err) == (0, "")
 
 
 @pytest.mark.parametrize("allowed", [True, False])
