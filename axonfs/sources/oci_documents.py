@@ -140,6 +140,9 @@ class OciDocuments:
             except VanishedError as exc:
                 what = "the registry does not have the chunk table that the manifest names"
                 raise VanishedError(what, source=exc.source) from exc
+            except MalformedError as exc:
+                exc.what = f"the chunk table that the manifest names: {exc.what}"
+                raise
             return parse_table(raw, size=entry.size, chunks=entry.chunks)
 
     async def _referrers(self, repository: str, digest: str) -> list[Listed]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from axonfs.names import parse_spec
 from axonfs.oci import reference_of
 from axonfs.oci.manifest import INDEX, digest_of
 from axonfs.publish import publish_oci
+from axonfs.registries import oci_target
 from tests.integration.registries.oci.copying import (
     NEW,
     OLD,
@@ -159,6 +161,22 @@ def test_chunk_tables_go_along(
     docker_registry.request("DELETE", f"/v2/{prefix}/b/nlp/tiny/manifests/{artifact['digest']}")
     done = run("registry", "copy", f"{oci}/b", tmp_path / "files", "nlp/tiny@1")
     assert (done.code, done.err) == (0, "")
+
+
+def test_a_version_that_an_older_axonfs_packed_is_the_same_one(
+    run: Run, registry: Path, oci: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its manifest in OCI says nothing of chunk tables, and so has another digest."""
+    real = oci_target._files
+    with monkeypatch.context() as older:
+        without = lambda found: [replace(file, chunks=None) for file in real(found)]  # noqa: E731
+        older.setattr(oci_target, "_files", without)
+        copied(f"file://{registry}", f"{oci}/a", OLD)
+    copied(f"file://{registry}", f"{oci}/b", OLD)
+    for source, target in ("ab", "ba"):
+        done = run("registry", "copy", f"{oci}/{source}", f"{oci}/{target}", OLD)
+        assert (done.code, done.err) == (0, "")
+        assert "0 versions copied, 1 already there" in done.out
 
 
 @pytest.mark.parametrize("allowed", [True, False])
