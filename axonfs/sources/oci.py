@@ -94,7 +94,7 @@ class OciRegistry:
         self._documents = documents
         self._bodies = bodies
         self._proven = OciDocuments(place.host, documents)
-        self._tables = OciTables(self._proven, bodies, documents.limits.deadline)
+        self._tables = OciTables(self._proven, bodies)
         self._lists = OciLists(place.host, documents, cache)
         self._kept = KeptDocuments(documents, cache, {})
 

@@ -31,30 +31,31 @@ from axonfs.sources.whole import read_body
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 20.0  # seconds within which what refers to a model has to be listed and read
+
 
 class OciTables:
     """Those of the models in one registry.
 
     Args:
         bodies: reads files whose tables are gone; without it these cannot be read.
-        patience: seconds within which what refers to a model has to be listed and read.
     """
 
-    def __init__(self, documents: OciDocuments, bodies: Bodies | None, patience: float) -> None:
+    def __init__(self, documents: OciDocuments, bodies: Bodies | None) -> None:
         self._documents = documents
         self._bodies = bodies
-        self._patience = patience
 
     async def kept(self, repository: str, digest: str) -> frozenset[str]:
         """The digests of the chunk tables that the registry keeps for a model. None are needed:
         without one, the sha256 of a file proves it."""
-        why: object = f"what refers to it does not come within {self._patience:g} s"
-        with trio.move_on_after(self._patience):
+        why: object = f"what refers to it does not come within {PATIENCE:g} s"
+        with trio.move_on_after(PATIENCE):
             try:
                 return await self._listed(repository, digest)
             except AxonError as exc:
                 why = exc
-        log.warning("a model is read without chunk tables, which is slower: %s", why)
+        name = f"{repository}@sha256:{digest}"
+        log.warning("%s is read without chunk tables, which is slower: %s", name, why)
         return frozenset()
 
     async def _listed(self, repository: str, digest: str) -> frozenset[str]:

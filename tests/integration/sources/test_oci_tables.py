@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from urllib.error import HTTPError
@@ -18,9 +19,12 @@ from axonfs.names import Spec, oci_version
 from axonfs.oci import reference_of, uploads
 from axonfs.oci.manifest import CHUNK_SIZE, CHUNK_TABLE, INDEX, Model, parse
 from axonfs.publish import publish_oci
+from axonfs.sources import oci_tables
 from tests.support.dockerregistry import FILEPATH, DockerRegistry, Packed
-from tests.support.ocireader import Opened, Reader
+from tests.support.faulty import Exchange
+from tests.support.ocireader import REPOSITORY, Opened, Reader, url_of
 from tests.support.registry import make_model
+from tests.support.tinyoci import TinyOci
 
 FILE = "model.safetensors"
 NAME = "tables/tiny"
@@ -111,6 +115,27 @@ async def test_another_artifact_that_is_wrong_or_gone_is_no_hindrance(
     docker_registry.push_manifest(name, spec.version, index)
     found, _ = await files(opened(f"oci://{docker_registry.host}?alias=team"), spec)
     assert found[FILE].chunks
+
+
+async def test_a_silent_list_of_what_refers_to_a_model_delays_it_for_a_while_only(
+    tiny: TinyOci,
+    opened: Opened,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(oci_tables, "PATIENCE", 0.1)
+    left = threading.Event()
+
+    def silent(exchange: Exchange) -> None:
+        left.wait(20)
+
+    tiny.fault = silent
+    reader = opened(url_of(tiny))
+    try:
+        assert await reader.source._tables.kept(REPOSITORY, "a" * 64) == frozenset()
+    finally:
+        left.set()
+    assert f"{REPOSITORY}@sha256:{'a' * 64} is read without chunk tables" in caplog.text
 
 
 @pytest.fixture
