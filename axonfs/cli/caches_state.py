@@ -8,6 +8,9 @@ from axonfs.cli.output import clock, echo
 from axonfs.names import printable
 from axonfs.units import counted, size
 
+# Beyond so many, only those that are set aside have a line each.
+MOST_LINES = 16
+
 
 def show_caches(item: dict[str, Any]) -> None:
     """The lines of a registry's or a hub's caches.
@@ -15,13 +18,29 @@ def show_caches(item: dict[str, Any]) -> None:
     Args:
         item: the registry or the hub in the mount's status.
     """
+    caches = item.get("caches") or []
     if item.get("fallback") == "never":
         echo("  only its site caches are asked")
-    for cache in item.get("caches") or []:
+    if len(caches) > MOST_LINES:
+        echo(_summary(caches))
+        caches = [cache for cache in caches if cache["fault"] is not None]
+    for cache in caches:
         where = f" at {cache['address']}" if cache["address"] else ""
-        requests = counted(cache["requests"], "request")
-        did = f"{size(cache['bytes'])} in {requests}, {cache['share']:.0%}"
+        did = f"{_work([cache])}, {cache['share'] * 100:.0f} %"
         echo(f"  site cache {cache['url']}{where}: {did}{_trouble(cache)}")
+
+
+def _summary(caches: list[dict[str, Any]]) -> str:
+    aside = sum(cache["fault"] is not None for cache in caches)
+    least, most = (pick(cache["share"] * 100 for cache in caches) for pick in (min, max))
+    shares = f"{least:.1f} to {most:.1f} % each"
+    return f"  {len(caches)} site caches: {_work(caches)}, {shares}; {aside} set aside"
+
+
+def _work(caches: list[dict[str, Any]]) -> str:
+    requests = sum(cache["requests"] for cache in caches)
+    received = sum(cache["bytes"] for cache in caches)
+    return f"{size(received)} in {counted(requests, 'request')}"
 
 
 def _trouble(cache: dict[str, Any]) -> str:

@@ -12,6 +12,8 @@ import dns.rcode
 import dns.resolver
 import dns.rrset
 import pytest
+import trio
+from trio.testing import MockClock
 
 from axonfs.errors import UsageError
 from axonfs.http_client import Caches, Lookups, Routes, SiteCaches, check_srv
@@ -66,6 +68,11 @@ def answer_all(sock: socket.socket, records: dict[str, list[tuple[str, int]]]) -
         sock.sendto(reply.to_wire(), asker)
 
 
+@pytest.fixture
+def clock() -> MockClock:
+    return MockClock(autojump_threshold=0.1)  # lookups run in threads, in real time
+
+
 def site(*urls: str) -> SiteCaches:
     return SiteCaches("https://reg.example/models", urls)
 
@@ -95,6 +102,22 @@ async def test_each_address_is_a_cache_and_is_looked_up_again(names: dict[str, l
     del names["c.example"]
     await found.once()
     assert len(named(caches)) == 3, "the resolver fails, so the known ones stay"
+
+
+async def test_names_are_looked_up_again_every_30_seconds(
+    names: dict[str, list[str]], clock: MockClock
+) -> None:
+    caches = site("http://c.example/m")
+    names["c.example"] = ["10.0.0.1", "10.0.0.2"]
+    found = await look_up(caches)
+    names["c.example"] = ["10.0.0.3", "10.0.0.4"]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(found.run)
+        await trio.sleep(29)
+        assert "http://c.example/m at 10.0.0.1" in named(caches)
+        await trio.sleep(2)
+        assert "http://c.example/m at 10.0.0.3" in named(caches)
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_name_with_one_address_is_the_same_cache_on_every_host(
