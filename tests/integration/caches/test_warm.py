@@ -55,7 +55,9 @@ def test_the_caches_have_one_copy_and_the_host_none(site: Site, run: Run) -> Non
     done = run("warm", *site.flags(), "--json")
     assert (done.code, done.err) == (0, "")
     [version] = json.loads(done.out)
-    assert version["bytes"] == sum(version["caches"].values()) == site.size
+    assert version["bytes"] == site.size
+    tables = sum(version["caches"].values()) - site.size
+    assert 0 < tables < 1 << 16
     assert set(version["caches"]) == set(site.caches)
     assert all(version["caches"].values()), "both have some of it"
     first = site.sent()
@@ -87,7 +89,7 @@ def test_what_a_cache_has_wrong_is_said(site: Site, run: Run) -> None:
     done = run("warm", *site.flags(site.caches[0]))
     assert done.code == 1
     assert "has the wrong digest" in done.err
-    assert "safetensors" in done.err
+    assert "a.safetensors" in done.err or "b.bin" in done.err
     assert site.caches[0] in done.err
 
 
@@ -106,7 +108,9 @@ def test_a_file_without_a_chunk_table_is_compared_as_a_whole(site: Site, run: Ru
     wrong.parent.mkdir(exist_ok=True)
     wrong.write_bytes(stored.read_bytes())
     path.write_text(yaml.safe_dump({**manifest, "metadata": manifest["metadata"]}))
-    done = run("warm", *site.flags(), "--cache", site.work / "other")
+    # The other caches keep the manifest for a minute.
+    with nginx_cache(site.origin, site.work / "new") as cache:
+        done = run("warm", *site.flags(cache), "--cache", site.work / "other")
     assert done.code == 1
     assert f"{SPEC} b.bin: what its site caches sent does not match its sha256" in done.err
 
