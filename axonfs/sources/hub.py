@@ -307,7 +307,9 @@ class HubSource(ABC):
         """One document, which is not kept."""
         self._check_silence()
         with self._explaining(repo, url):
-            fetched = await self._documents.get(url, limit=MAX_ANSWER_BYTES, headers=self._secrets)
+            fetched = await self._documents.get(
+                url, limit=MAX_ANSWER_BYTES, headers=self._secrets, check=parse_json
+            )
             assert fetched is not None  # no ETag was sent
             return fetched
 

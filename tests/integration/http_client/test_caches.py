@@ -13,7 +13,17 @@ import trio
 from trio.testing import MockClock
 
 from axonfs.errors import AccessDeniedError, CorruptError, NotFoundError, UnavailableError
-from axonfs.http_client import Caches, Documents, Limits, Lookups, Routes, SiteCaches, Trust
+from axonfs.http_client import (
+    Bodies,
+    Caches,
+    Documents,
+    Limits,
+    Location,
+    Lookups,
+    Routes,
+    SiteCaches,
+    Trust,
+)
 from axonfs.http_client.caches import FIRST_PAUSE
 from tests.support import faulty
 from tests.support.faulty import FaultyOrigin
@@ -368,3 +378,17 @@ async def test_each_address_of_a_name_has_a_share_and_one_that_ends_leaves_it_to
                 assert await client.get(f"http://reg.example/reg/{name}", limit=LIMIT)
     (gone,) = [state for state in site.states() if state.fault]
     assert gone.address == "127.0.0.2"
+
+
+def test_bytes_of_a_cache_at_one_address_come_from_there(tmp_path: Path) -> None:
+    files, taken, size = write_files(tmp_path / "www", {"m/object": DATA}), bytearray(), len(DATA)
+    with FaultyOrigin(files) as server, several(server.url) as relays:
+        site = SiteCaches("http://reg.example/reg", [f"http://{HOST}:{relays[0].port}/m"])
+        trio.run(Lookups(Caches([site]), Routes({})).once)
+        with Bodies(Limits(), routes=Routes({}), caches=Caches([site])) as bodies:
+            for cache in site:
+                location = Location("http://reg.example/reg/object")
+                location = location.through(cache, None, ranged=True)
+                bodies.read(location, 0, size, size, lambda _, view: taken.extend(view), unit=4096)
+    assert taken == DATA * 3
+    assert [relay.connections for relay in relays] == [1, 1, 1]

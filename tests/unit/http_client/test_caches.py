@@ -1,9 +1,13 @@
 """Site caches: which one is asked for what, at which URL, and when a failed one is asked again."""
 
+import posixpath
 from collections import Counter
 from dataclasses import replace
+from urllib.parse import unquote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from axonfs.errors import UnavailableError
 from axonfs.http_client import caches
@@ -75,6 +79,19 @@ def test_what_is_not_below_the_source_has_no_cache(url: str) -> None:
     caches_ = site()
     assert caches_.rewritten(caches_.order("")[0], url) is None
     assert Caches([caches_]).of(url) is None
+
+
+@given(st.text("abz./%\\?#@:2eE5cC0", max_size=12))
+def test_no_url_leads_above_the_cache_s_or_to_another_host(rest: str) -> None:
+    caches_ = site()
+    cache = caches_.order("")[0]
+    found = caches_.rewritten(cache, f"{SOURCE}/{rest}")
+    if found is not None:
+        assert found.origin == cache.url.origin
+        path = unquote(found.target.partition("?")[0])
+        assert found.target.startswith("/m/")
+        assert (posixpath.normpath(path) + "/").startswith("/m/")
+        assert not {".", ".."} & set(path.split("/"))
 
 
 def test_an_answer_from_elsewhere_stands_for_no_url_of_the_source() -> None:
