@@ -10,10 +10,12 @@ import pytest
 
 from tests.support.commands import Run
 from tests.support.dockerregistry import DockerRegistry
+from tests.support.faulty import FaultyOrigin
+from tests.support.fetching import objects_asked
 from tests.support.hub import HubServer, Repo, sha256
-from tests.support.registry import SPEC, make_model
+from tests.support.registry import SPEC, make_model, published
 from tests.support.seaweed import Seaweed
-from tests.support.sitecaches import nginx_cache
+from tests.support.sitecaches import ENGINES, nginx_cache, varnish_cache
 from tests.support.tinyhub import FILES, LARGE
 
 MIB = 1 << 20
@@ -43,6 +45,34 @@ def check_asked(cache: Path) -> None:
     asked = re.findall(r'"GET (\S+) HTTP/1.1" \d+ \d+ "(\S+)"', log)
     assert len(asked) == len(set(asked))
     assert len([part for _, part in asked if part != "-"]) == PARTS
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_registry_of_files(
+    tmp_path: Path, engine: str, on_two_hosts: Pins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published(tmp_path, SIZES)
+    with FaultyOrigin(tmp_path / "registry") as origin:
+        monkeypatch.setenv("AXONFS_REGISTRY", origin.url)
+        with ENGINES[engine](origin.url, tmp_path / engine) as url:
+            monkeypatch.setenv("AXONFS_VIA", url)
+            on_two_hosts(SPEC)
+        whole = engine == "squid"
+        assert objects_asked(origin) == (2 if whole else PARTS)
+
+
+def test_varnish_before_the_part_of_nginx_that_follows(
+    tmp_path: Path, on_two_hosts: Pins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with HubServer(Repo.tagged(FILES, LARGE)) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        with (
+            nginx_cache(hub.url, tmp_path / "nginx", STORAGE=hub.storage) as nginx,
+            varnish_cache(nginx.replace("127.0.0.1", "127.0.0.3"), tmp_path / "varnish") as url,
+        ):
+            monkeypatch.setenv("AXONFS_VIA", f"hf={url}")
+            on_two_hosts("hf/acme/tiny@main")
+        assert len(hub.asked(sha256(FILES["model.safetensors"]), "storage")) == 1
 
 
 def test_a_hub(tmp_path: Path, on_two_hosts: Pins, monkeypatch: pytest.MonkeyPatch) -> None:
