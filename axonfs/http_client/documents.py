@@ -211,7 +211,17 @@ class Documents:
             with self._shares.visit() as visit:
                 return await self._ask(Through(site, cache), replace(call, visit=visit, best=0))
 
-        return await Race(site, call.asked, ask).run()
+        if not site.fallback:  # then the caches stall as one, in the source's place
+            call.visit.enter(call.url.origin)
+            call.visit.begin()
+        try:
+            found = await Race(site, call.asked, ask).run()
+        except AxonError as exc:
+            if not exc.transient:
+                call.visit.progressed()
+            raise
+        call.visit.progressed()
+        return found
 
     async def _ask(self, through: Through, call: _Call) -> Fetched | None:
         """The answer of one site cache."""

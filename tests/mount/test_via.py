@@ -152,3 +152,32 @@ def test_a_running_mount_begins_to_use_caches(
     (dead,) = [check for check in checks if check["name"] == f"site cache {caches.urls[1]}"]
     assert dead["state"] == "fail"
     assert "Connection refused" in dead["text"]
+
+
+@pytest.mark.complains
+def test_what_the_caches_have_is_read_while_the_registry_is_down(
+    tmp_path: Path, caches: Caches, registry: RegistryServer, start_mount: MountFactory
+) -> None:
+    """By a host that never asked the registry itself, and though it asks for other things."""
+    url, via = registry.url, [word for url in caches.urls for word in ("--via", url)]
+    warming = start_mount(url, options=tuple(via))
+    assert all(right(tmp_path, warming.path, name) for name in SIZES)
+    warming.stop()
+    with down(registry):
+        other, env = tmp_path / "other", {"AXONFS_RETRIES": "0"}
+        mount = start_mount(url, options=tuple(via), cache=other, env=env)
+        for name in SIZES:
+            assert right(tmp_path, mount.path, name)
+            with pytest.raises(OSError, match=rf"Errno {errno.EIO}\b"):
+                (mount.path / f"nlp/not-{name}").stat()
+        (item,) = mount.status()["registries"]
+        assert sum(state["bytes"] for state in item["caches"]) >= sum(SIZES.values())
+
+
+@contextlib.contextmanager
+def down(registry: RegistryServer) -> Iterator[None]:
+    registry.__exit__()
+    try:
+        yield
+    finally:
+        registry.__enter__()

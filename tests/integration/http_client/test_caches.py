@@ -268,6 +268,24 @@ async def test_with_fallback_never_the_source_is_not_asked(make: Make, clock: Mo
     assert site.source.requests == []
 
 
+async def test_a_reader_waits_once_for_caches_that_are_all_down(
+    make: Make, clock: MockClock
+) -> None:
+    site = make(fallback=False)
+    for server in site.servers:
+        server.always(faulty.status(502))
+    async with site.documents() as client:
+        with pytest.raises(UnavailableError):
+            await site.body(client)
+        before = counts(site.ordered)
+        with pytest.raises(UnavailableError):
+            await site.body(client)
+        assert counts(site.ordered) == [count + 1 for count in before], "no retry"
+        for server in site.servers:
+            server.always(None)
+        assert await site.body(client) == DATA
+
+
 async def test_a_missing_document_is_missing_when_two_say_so(make: Make) -> None:
     site = make()
     site.ordered[0].always(faulty.status(404))
