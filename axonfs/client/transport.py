@@ -45,9 +45,10 @@ READ_ONLY = frozenset(
         "cache_clean_plan",
         "pin_check",
         "path",
-        "warm",
     }
 )
+# These keep nothing, and have a cache of their own while another process has the usual one.
+APART = frozenset({"warm"})
 
 # Seconds to wait for other processes that use the cache without a mount. A command takes one, and a
 # client in Python lets go of the cache after four.
@@ -271,15 +272,22 @@ def _open_session(settings: Settings, op: str, stack: ExitStack) -> Session:
     try:
         return stack.enter_context(closing(Session(settings, owner=True)))
     except BusyError:
-        if op not in READ_ONLY:
+        if op not in READ_ONLY | APART:
             raise
-        owner = False
+        owner = op in APART
+        if owner:
+            settings = _apart(settings, stack)
     except UnsupportedError:
-        if op not in LOOKS:
+        if op not in LOOKS | APART:
             raise
-        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="axonfs-"))
-        settings = replace(settings, cache=Path(directory))
+        settings = _apart(settings, stack)
     return stack.enter_context(closing(Session(settings, owner=owner)))
+
+
+def _apart(settings: Settings, stack: ExitStack) -> Settings:
+    """The settings with an empty cache, which is removed in the end."""
+    directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="axonfs-"))
+    return replace(settings, cache=Path(directory))
 
 
 def result_here(session: Session, request: Event, sink: Sink) -> Event:

@@ -12,6 +12,7 @@ import yaml
 
 from axonfs.names import parse_spec
 from axonfs.publish import publish
+from axonfs.store import Store
 from tests.support.commands import Run
 from tests.support.nginx import free_port, nginx
 from tests.support.registry import make_model
@@ -66,6 +67,14 @@ def test_the_caches_have_one_copy_and_the_host_none(site: Site, run: Run) -> Non
     assert done.out.startswith(f"{SPEC} is in its site caches: ")
     assert site.sent() == first
     assert json.loads(run("cache", "list", "--cache", site.work / "local", "--json").out) == []
+
+
+def test_beside_a_mount(site: Site, run: Run) -> None:
+    """Which has the cache of this host for itself."""
+    with contextlib.closing(Store.open(site.work / "local")):
+        done = run("warm", *site.flags())
+    assert (done.code, done.err) == (0, "")
+    assert site.sent() >= site.size
 
 
 def test_a_cache_that_is_away_leaves_its_part_to_the_next(site: Site, run: Run) -> None:
