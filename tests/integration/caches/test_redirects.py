@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from axonfs.http_client.caches import SLICE
 from tests.integration.caches.conftest import BODY, TOKEN, Engine, Source
 from tests.integration.caches.test_engines import check
 from tests.support.rawserver import RawServer
-from tests.support.sitecaches import nginx_cache
+from tests.support.sitecaches import CACHES, nginx_cache
 from tests.support.wiring import Authority
 
 only_nginx = pytest.mark.parametrize("engine", ["nginx"], indirect=True)
@@ -56,6 +57,24 @@ def test_a_redirect_to_any_other_host_is_refused(engine: Engine) -> None:
 def test_documents_are_asked_again_as_they_were_written(engine: Engine) -> None:
     engine.get("/documents/refs%2Fpr%2F1?cursor=a%3D")
     assert engine.source.seen[-1].path == "/documents/refs%2Fpr%2F1?cursor=a%3D"
+
+
+def test_the_storage_of_known_hubs_is_as_the_page_says(tmp_path: Path) -> None:
+    page = (CACHES.parents[1] / "docs/fleet.md").read_text()
+    found = re.findall(r"^\| .* \| `([a-z.]+)` \| `(https:.*)` \|$", page, re.MULTILINE)
+    storage = {host: pattern.replace("\\|", "|") for host, pattern in found}
+    assert storage.keys() == {"huggingface.co", "modelscope.cn", "ghcr.io"}
+    for hub, url in (
+        ("huggingface.co", "https://cas-bridge.xethub.hf.co"),
+        ("huggingface.co", "https://cdn-lfs-us-1.huggingface.co"),
+        ("ghcr.io", "https://pkg-containers.githubusercontent.com"),
+    ):
+        assert re.fullmatch(storage[hub], url)
+        assert not re.fullmatch(storage[hub], f"{url}.example.org")
+        assert not re.fullmatch(storage[hub], "https://evil.example.org")
+    every = "|".join(storage.values())
+    with Source() as source, nginx_cache(source.url, tmp_path / "cache", STORAGE=every) as url:
+        assert Engine("nginx", url, source, source).get("/documents/list").status == 200
 
 
 def test_a_tls_source_is_verified_by_its_name(tmp_path: Path) -> None:
