@@ -224,11 +224,11 @@ class RegistrySource:
 
     async def manifest(self, spec: Spec) -> tuple[Manifest, str] | None:
         url = f"{self._model_url(spec.model)}/{quote(spec.version, safe='+')}/manifest.yaml"
-        check = partial(parse_manifest, expected=spec)
+        parse = Once(partial(parse_manifest, expected=spec, base=self.url))
         try:
             fetched = await self._access.answered(
                 self._documents.get(
-                    url, limit=MAX_MANIFEST_BYTES, headers=self._secrets, check=check
+                    url, limit=MAX_MANIFEST_BYTES, headers=self._secrets, check=parse
                 )
             )
         except NotFoundError:
@@ -239,8 +239,10 @@ class RegistrySource:
             raise
         assert fetched is not None  # no ETag was sent
         base = base_of(fetched.final_url, spec.model) or self.url
+        if base != self.url:
+            parse = Once(partial(parse_manifest, expected=spec, base=base))
         with naming(source=shown(fetched.final_url)):
-            manifest = await trio.to_thread.run_sync(parse_manifest, fetched.body, spec, base)
+            manifest = await trio.to_thread.run_sync(parse, fetched.body)
         leftout.warn(manifest.spec, manifest.left_out)
         return manifest, base
 
