@@ -82,7 +82,8 @@ def squid_cache(source: str, home: Path, **more: str) -> Iterator[str]:
         own.chmod(0o777)
         store_id = Path(shutil.copy(CACHES / "squid-store-id.sh", own))
         given = values(source, port, DIR=made, STORE_ID=str(store_id), **more)
-        (own / "squid.conf").write_text(rendered("squid.conf.template", given))
+        text = rendered("squid.conf.template", given)
+        (own / "squid.conf").write_text(text.replace("lifetime 2 seconds", "lifetime 0 seconds"))
         command = [_executable("squid"), "-N", "-f", str(own / "squid.conf")]
         subprocess.run([*command, "-z"], check=True, capture_output=True)
         try:
