@@ -8,7 +8,9 @@ await, and then closes its connection.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import random
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -16,7 +18,7 @@ from typing import Self
 import httpcore
 import trio
 
-from axonfs.errors import AxonError, DeadlineError, NotFoundError, naming
+from axonfs.errors import AxonError, CorruptError, DeadlineError, NotFoundError, naming
 from axonfs.http_client import local
 from axonfs.http_client.answers import (
     HEADERS,
@@ -51,6 +53,9 @@ from axonfs.http_client.urls import (
 from axonfs.http_client.whole import abandon, drain, plain, too_large
 
 SIGNING = 32  # threads that sign at a time: each may wait for a server of credentials
+
+
+_DIGEST = re.compile(r"/sha256:([0-9a-f]{64})$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +236,7 @@ class Documents:
             through.cache.received(len(fetched.body))
             try:
                 with naming(source=shown(str(through.cache.url))):
-                    await trio.to_thread.run_sync(call.check, fetched.body)
+                    await trio.to_thread.run_sync(_check, call, fetched.body)
             except AxonError as exc:
                 raise UnfitError(exc, fetched.body) from exc
         through.cache.answered()
@@ -364,6 +369,17 @@ class Documents:
             call.visit.progressed()
             later = trio.current_time() + self.limits.deadline
             call.scope.deadline = min(later, call.until)
+
+
+def _check(call: _Call, body: bytes) -> None:
+    """
+    Raises:
+        AxonError: a cache should not have sent `body`. URLs of OCI registries have the digest.
+    """
+    named = _DIGEST.search(call.asked)
+    if named and hashlib.sha256(body).hexdigest() != named[1]:
+        raise CorruptError("its bytes do not match the digest in its URL")
+    call.check(body)
 
 
 def _is_for_signer(answer: Answer, call: _Call, through: Through | None) -> bool:

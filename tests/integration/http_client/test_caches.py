@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -173,6 +174,21 @@ def is_data(body: bytes) -> None:
 
 def garbled(exchange: faulty.Exchange) -> None:
     exchange.body = bytes(len(exchange.body))
+
+
+async def test_a_url_with_a_digest_says_what_a_cache_may_send(tmp_path: Path) -> None:
+    path = f"v2/nlp/tiny/manifests/sha256:{hashlib.sha256(DATA).hexdigest()}"
+    files = write_files(tmp_path / "www", {path: DATA})
+    with FaultyOrigin(files) as one, FaultyOrigin(files) as other:
+        site = SiteCaches("http://r.example/", [one.url, other.url], fallback=False)
+        first = site.order(f"http://r.example/{path}")[0]
+        for server in (one, other):
+            server.always(garbled if str(first.url) in server.url else None)
+        async with Documents(routes=Routes({}), caches=Caches([site])) as client:
+            fetched = await client.get(f"http://r.example/{path}", limit=LIMIT)
+    assert fetched is not None
+    assert fetched.body == DATA
+    assert "do not match the digest in its URL" in str(first.state.fault)
 
 
 async def test_a_document_that_two_send_alike_is_the_sources_fault_and_no_caches(
