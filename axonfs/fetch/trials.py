@@ -1,7 +1,8 @@
 """Asks site caches that are set aside whether they are back: by one request for a chunk each.
 
 Between network and ways. No reader waits for such a request, however long the cache takes. What it
-brings is compared where a chunk table is known, and then dropped.
+brings is compared where a chunk table is known, and then dropped. A cache that had wrong bytes is
+asked for them again, and told to fetch them anew.
 
 Trio thread; the request runs in a worker thread.
 """
@@ -33,13 +34,19 @@ class Trials:
         self._threads = trio.CapacityLimiter(math.inf)  # there are as many as caches, at the most
         self._tried: set[Cache] = set()
         self._ended = trio.Event()  # the next one
+        self._spoilt: dict[Cache, partial[None]] = {}  # what a cache is asked for anew
+
+    def spoilt(self, cache: Cache, download: Download, chunk: int, location: Location) -> None:
+        """Note that a cache had wrong bytes in a chunk."""
+        self._spoilt[cache] = partial(self._ask, download, chunk, location.renewed())
 
     def begin(self, cache: Cache, download: Download, chunk: int, location: Location) -> None:
         """Ask for a chunk at `location`, if it is time for that."""
         if cache in self._tried or not cache.admits():
             return
         self._tried.add(cache)
-        self._nursery.start_soon(self._try, cache, partial(self._ask, download, chunk, location))
+        ask = self._spoilt.pop(cache, None) or partial(self._ask, download, chunk, location)
+        self._nursery.start_soon(self._try, cache, ask)
 
     async def one_is_back(self, caches: set[Cache]) -> bool:
         """Wait while any of the caches is tried, until one is back; whether one is."""

@@ -14,7 +14,7 @@ from contextlib import suppress
 import trio
 
 from axonfs.catalog.tree import Version
-from axonfs.errors import AxonError, UnrangedError
+from axonfs.errors import AxonError, CorruptError, UnrangedError
 from axonfs.fetch import blame
 from axonfs.fetch.download import Download, Job
 from axonfs.fetch.lane import Lane
@@ -167,6 +167,9 @@ class Ways:
             self._take_whole(job, site)
         elif not blame.of_object(exc):
             blame.set_aside(cache, exc)
+        if isinstance(exc, CorruptError) and job.version and job.remaining():
+            through = _through(job, job.version, cache)
+            self._trials.spoilt(cache, job.download, job.next, through)
         return cache.set_aside
 
     def _take_whole(self, job: Job, site: SiteCaches) -> None:

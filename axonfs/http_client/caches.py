@@ -24,7 +24,10 @@ from axonfs.http_client.urls import SIGNED, Url, shown, split_url, target_of
 
 # Seconds until a cache that was set aside is tried again; the pause doubles up to the second.
 FIRST_PAUSE, LAST_PAUSE = 1.0, 5.0
-# Bytes of an object that are asked of one cache; no request goes beyond such a slice.
+# Bytes of an object that are asked of one cache; no request goes beyond such a slice. The caches of
+# packaging/caches have slices of the same size. A mount that read 1 GiB through a warm nginx took
+# 1.11, 1.09 and 1.04 times the processor time of a direct read with slices of 4, 8 and 16 MiB; and
+# of 8 caches the one with the most got 1.13, 1.17 and 1.28 times its share of 4 GiB.
 SLICE = 8 << 20
 
 

@@ -46,6 +46,10 @@ class Location:
         """The same of a site cache."""
         return replace(self.named(sha256), signed=False, cache=cache, ranged=ranged)
 
+    def renewed(self) -> Self:
+        """The same, where a cache fetches anew what it has."""
+        return replace(self, headers={**self.headers, "Cache-Control": "no-cache"})
+
     @property
     def asked(self) -> str:
         """Who is asked, for messages."""

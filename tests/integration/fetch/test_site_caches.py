@@ -111,26 +111,31 @@ async def test_each_slice_has_a_cache_and_is_asked_of_no_other(
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: getattr(fault, "__name__", "fault"))
-@pytest.mark.parametrize("fallback", [True, False], ids=["origin", "never"])
 async def test_a_fault_of_a_cache_is_its_own(
-    tmp_path: Path,
-    origin: FaultyOrigin,
-    three: list[FaultyOrigin],
-    fault: Fault,
-    fallback: bool,
+    tmp_path: Path, origin: FaultyOrigin, three: list[FaultyOrigin], fault: Fault
 ) -> None:
-    """Readers get right bytes, soon, from another cache and not from the origin."""
+    """Readers get right bytes of another cache, though the origin may not be asked."""
     bad, *good = three
     bad.always(on_objects(fault))
-    caches_ = site(origin, bad, *good, fallback=fallback)
+    caches_ = site(origin, bad, *good, fallback=False)
     async with rig(tmp_path / "cache", origin.url, sites=[caches_]) as parts:
         assert await parts.content("model.safetensors") == (tmp_path / MODEL).read_bytes()
         assert objects_asked(origin) == 0
         assert objects_asked(bad) >= 1
         state = next(one for one in caches_ if one.name == name(bad))
         # A 404 says nothing of other objects, nor does a source that knows no ranges.
-        kept = fault is MISSING or (fault is faulty.ignore_range and not fallback)
-        assert state.set_aside is not kept
+        assert state.set_aside is (fault not in (MISSING, faulty.ignore_range))
+
+
+async def test_the_origin_is_asked_where_no_cache_has_the_bytes(
+    tmp_path: Path, origin: FaultyOrigin, three: list[FaultyOrigin]
+) -> None:
+    """At once: not after the deadline, nor after a pause for each of them."""
+    for one, fault in zip(three, (MISSING, faulty.reset_before, faulty.ignore_range), strict=True):
+        one.always(on_objects(fault))
+    async with rig(tmp_path / "cache", origin.url, sites=[site(origin, *three)]) as parts:
+        assert await parts.content("model.safetensors") == (tmp_path / MODEL).read_bytes()
+    assert objects_asked(origin) == 21  # chunks
 
 
 @pytest.mark.complains
