@@ -67,10 +67,6 @@ class Job:
         self.passed: AxonError | None = None  # the last failure of one
         self.takes_whole = False  # of a cache too, where none sends ranges
 
-    def elsewhere(self) -> set[Cache]:
-        """The caches that another job for the same bytes passes over."""
-        return self.tried if self.cache is None else self.tried | {self.cache}
-
     def remaining(self) -> bool:
         """Whether a chunk of the job is still absent; moves `next` over those that are there."""
         missing = self.download.local.missing(self.next, self.chunks.stop)
@@ -256,7 +252,7 @@ class Download:
         hedge = self.begin(Range(job.next, job.chunks.stop), job.priority)
         hedge.hedges = job.hedges = job.hedges + 1
         hedge.rival, job.rival = job, hedge
-        hedge.tried = job.elsewhere()
+        hedge.tried = set(job.tried)
         # The slow one may be about to land something, and is no faster for it.
         hedge.to_win, job.to_win = 1, 2
         return hedge

@@ -7,23 +7,28 @@ one lands two pieces before, the hedge ends (runner.py). What comes twice is the
 that the slow job had received. So the hedges of an origin may cost a small part of what it sent,
 and an origin that stalls, or lately said that it is overloaded, gets none.
 
+A job at a site cache may wait because the cache waits for its source, and another cache would only
+ask the source once more. So its hedge asks the same cache. A cache that sends nothing, or far less
+than the others, is asked for something that it has (trials.py). If that does not come either, it is
+set aside, and all that waits for it has a hedge, which asks the next one.
+
 Trio thread only; a method that is not async has no checkpoint.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from statistics import median
 
 import trio
 
-from axonfs.errors import DeadlineError
-from axonfs.fetch import blame
 from axonfs.fetch.arrivals import Arrivals
 from axonfs.fetch.download import Job, Priority
 from axonfs.fetch.lane import Lane
 from axonfs.fetch.network import Network
-from axonfs.fetch.pace import Pace, Sample, compared
+from axonfs.fetch.pace import FACTOR, Pace, Sample, compared
+from axonfs.fetch.trials import Trials
 from axonfs.fetch.ways import Ways
 
 log = logging.getLogger(__name__)
@@ -35,8 +40,11 @@ LATE = 0.5
 # Hedges at a time of one origin, and in a row for one range: more would double its load.
 AT_ONCE = 2
 IN_A_ROW = 2
-# Seconds after which a job that a site cache sends nothing is a straggler, whatever the others do.
-SILENCE = 5.0
+# A site cache that sends nothing to a job for so many seconds is asked for something that it has,
+# and has so many seconds to answer.
+QUIET, ANSWERED = 2.0, 3.0
+# One that seems slow is asked for so many bytes, and has so many seconds at least.
+SLOW_BYTES, SLOW_SECONDS = 1 << 20, 1.0
 
 Samples = Mapping[Job, Sample | None]
 
@@ -46,7 +54,9 @@ class Hedges:
 
     Args:
         ways: say whom a new job would ask first, which may redirect it.
+        trials: ask site caches for what they have.
         submit: starts a job.
+        settle: ends the rival of a job.
         arrivals: what landed and is not known yet.
     """
 
@@ -55,13 +65,17 @@ class Hedges:
         network: Network,
         nursery: trio.Nursery,
         ways: Ways,
+        trials: Trials,
         submit: Callable[[Job], None],
+        settle: Callable[[Job], None],
         arrivals: Arrivals,
     ) -> None:
         self._network = network
         self._nursery = nursery
         self._ways = ways
+        self._trials = trials
         self._submit = submit
+        self._settle = settle
         self._arrivals = arrivals
         self._watching = False
 
@@ -92,55 +106,73 @@ class Hedges:
         own = [job for job in lane.schedule.jobs if job in samples]
         hedged = sum(job.rival is not None for job in own)
         for job in own:
-            if not job.pace or not _may_have(job):
+            if job.pace is None or not job.remaining():
                 continue
-            left_alone = job.cache is not None and job.cache.set_aside and job.pace.silent(now)
-            if not left_alone:
-                if hedged >= AT_ONCE or not lane.takes_hedges(now):
-                    continue
-                if not self._straggles(job, job.pace, lane, samples, now):
-                    continue
-            alike = Job(job.download, job.chunks, job.priority)  # asks where a hedge would
-            alike.tried = job.elsewhere()
-            self._ways.choose(alike)
-            if not self._ways.lane(alike).takes_hedges(now):
+            self._doubt(job, job.pace, samples, now)
+            if _forsaken(job, now):
+                self._move(job)
                 continue
-            twice = job.bytes_left if job.cache else job.pace.unit
-            if not left_alone and not lane.may_hedge(twice):
+            peers = [one for one in lane.schedule.jobs if one is not job]
+            usual = compared(_known(samples, peers), lane.ended, now)
+            if not usual or not _may_have(job) or not job.pace.behind(now, usual):
+                continue
+            if hedged >= AT_ONCE or not lane.takes_hedges(now) or not self._is_taken(job, now):
+                continue
+            if not lane.may_hedge(job.pace.unit):
                 return
-            log.info("%s: a connection is far slower than the others", job.download.entry.path)
             hedged += 1
-            self._network.hedged += 1
-            self._submit(job.download.hedge(job))
+            self._hedge(job)
 
-    def _straggles(self, job: Job, pace: Pace, lane: Lane, samples: Samples, now: float) -> bool:
-        """Whether a job is far behind the others of its origin, or those at other caches."""
-        if job.cache and pace.silent(now, SILENCE):
-            return True
-        peers = [one for one in lane.schedule.jobs if one is not job]
-        ended = list(lane.ended)
-        if job.cache and job.site:
-            origins = {cache.url.origin for cache in job.site} - {lane.origin}
-            lanes = [one for one in self._network.lanes() if one.origin in origins]
-            peers = [one for each in lanes for one in each.schedule.jobs if one.site is job.site]
-            ended = sorted(one for each in lanes for one in each.ended)
-        usual = compared([found for one in peers if (found := samples.get(one))], ended, now)
-        return bool(usual) and pace.behind(now, usual)
+    def _hedge(self, job: Job) -> None:
+        log.info("%s: a connection is far slower than the others", job.download.entry.path)
+        self._network.hedged += 1
+        self._submit(job.download.hedge(job))
 
-    def lost(self, job: Job, now: float) -> bool:
-        """Note that the hedge of a job brought something first; whether the job's cache was set
-        aside because it sends nothing."""
-        cache, pace = job.cache, job.pace
-        if cache is None or cache.set_aside or pace is None or not pace.silent(now):
-            return False
-        blame.set_aside(cache, DeadlineError("it sends nothing, and another one does"))
-        return True
+    def _is_taken(self, job: Job, now: float) -> bool:
+        """Whether those who would be asked by a hedge of `job` take one."""
+        alike = Job(job.download, job.chunks, job.priority)
+        alike.tried = job.tried
+        self._ways.choose(alike)
+        return self._ways.lane(alike).takes_hedges(now)
+
+    def _doubt(self, job: Job, pace: Pace, samples: Samples, now: float) -> None:
+        """Have a site cache asked for what it has, if it sends nothing, or less than others."""
+        if job.cache is None or job.site is None or job.cache.set_aside:
+            return
+        if pace.silent(now, QUIET):
+            self._trials.doubt(job.cache, job.site, 1, ANSWERED)
+            return
+        origins = {cache.url.origin for cache in job.site} - {job.cache.url.origin}
+        lanes = [lane for lane in self._network.lanes() if lane.origin in origins]
+        peers = [one for lane in lanes for one in lane.schedule.jobs if one.site is job.site]
+        ended = sorted(sample for lane in lanes for sample in lane.ended)
+        usual = compared(_known(samples, peers), ended, now)
+        if usual and pace.behind(now, usual):
+            rate = median(sample.rate for sample in usual)
+            seconds = max(FACTOR * SLOW_BYTES / max(rate, 1), SLOW_SECONDS)
+            self._trials.doubt(job.cache, job.site, SLOW_BYTES, seconds)
+
+    def _move(self, job: Job) -> None:
+        """Have the bytes of a job asked of another cache; its own is set aside."""
+        if job.rival is not None and job.rival.cache is job.cache:
+            self._settle(job)
+        if job.rival is None and not job.superfluous:
+            self._hedge(job)
+
+
+def _forsaken(job: Job, now: float) -> bool:
+    """Whether a job gets nothing of a site cache that was set aside."""
+    aside = job.cache is not None and job.cache.set_aside
+    return aside and job.pace is not None and job.pace.silent(now)
+
+
+def _known(samples: Samples, jobs: Iterable[Job]) -> list[Sample]:
+    return [found for job in jobs if (found := samples.get(job))]
 
 
 def _may_have(job: Job) -> bool:
     """Whether a hedge is of use: a reader needs the job's bytes, and they come in ranges."""
-    wanted = job.priority is not Priority.BACKGROUND or job.cache is not None
-    needed = wanted and not job.superfluous and not job.held
+    needed = job.priority is not Priority.BACKGROUND and not job.superfluous and not job.held
     whole = job.download.unranged or job.download.answers.one
     return needed and not whole and job.rival is None and job.hedges < IN_A_ROW and job.remaining()
 

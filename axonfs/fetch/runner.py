@@ -70,8 +70,10 @@ class Runner:
         self._landed = landed
         self._limits = network.limits
         self.arrivals = Arrivals(self._arrived)
-        self.ways = Ways(network, packages, Trials(network, nursery))
-        self._hedges = Hedges(network, nursery, self.ways, self.submit, self.arrivals)
+        trials = Trials(network, nursery)
+        self.ways = Ways(network, packages, trials)
+        jobs = self.submit, self._settle
+        self._hedges = Hedges(network, nursery, self.ways, trials, *jobs, self.arrivals)
         self._threads = trio.CapacityLimiter(math.inf)  # the lanes bound them
 
     def submit(self, job: Job) -> None:
@@ -116,8 +118,6 @@ class Runner:
             job.pace.landed(size, now)
         job.to_win -= 1
         if job.rival is not None and job.to_win <= 0:
-            if self._hedges.lost(job.rival, now):
-                self._scatter(self._network.lane_of(job.rival))
             self._settle(job)
         job.download.arrived(chunks, data)
         if hashing := job.download.hashing:

@@ -20,7 +20,7 @@ from axonfs.fetch.download import Download, Job
 from axonfs.fetch.lane import Lane
 from axonfs.fetch.network import Network
 from axonfs.fetch.package import Packages
-from axonfs.fetch.trials import Trials
+from axonfs.fetch.trials import Had, Trials
 from axonfs.http_client import Cache, Location, SiteCaches, slice_chunks, slice_key
 from axonfs.ranges import Range, aligned, split
 
@@ -180,8 +180,12 @@ class Ways:
 
     def went_well(self, job: Job) -> None:
         """Note that an attempt ended well."""
-        if job.cache is not None and job.cache.set_aside:
-            job.cache.answered()
+        if job.cache is not None and job.version is not None:
+            start = job.chunks.start * job.download.object.chunk_size
+            had = Had(_through(job, job.version, job.cache), start, job.download.entry.size)
+            self._trials.note(job.cache, had)
+            if job.cache.set_aside:
+                job.cache.answered()
 
 
 def _located(download: Download, version: Version) -> Location:

@@ -204,18 +204,41 @@ async def test_what_waits_for_a_cache_that_died_goes_on_with_the_others(
 ) -> None:
     """A cache that takes requests and says nothing holds a reader up once, and for less than a
     source that is silent."""
-    monkeypatch.setattr(hedges, "SILENCE", 1.0)
+    monkeypatch.setattr(hedges, "QUIET", 0.5)
+    monkeypatch.setattr(hedges, "ANSWERED", 0.5)
     three[0].always(faulty.stall_before)
     slow = replace(FAST, first_byte=20, stall=20, deadline=60)
     caches_ = site(origin, *three)
     async with rig(tmp_path / "cache", origin.url, sites=[caches_], limits=slow) as parts:
         assert await parts.content("model.safetensors") == (tmp_path / MODEL).read_bytes()
-    (silent,) = (cache for cache in caches_ if cache.set_aside)
-    assert (silent.name, silent.state.fault) == (
-        name(three[0]),
-        "it sends nothing, and another one does",
-    )
+    assert [cache.name for cache in caches_ if cache.set_aside] == [name(three[0])]
     assert objects_asked(origin) == 0
+
+
+async def test_a_cache_that_waits_for_its_source_is_no_dead_one(
+    tmp_path: Path, origin: FaultyOrigin, three: list[FaultyOrigin], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked for what it has, and no other cache for what it does not have yet."""
+    monkeypatch.setattr(hedges, "QUIET", 0.3)
+    monkeypatch.setattr(hedges, "ANSWERED", 0.5)
+    seen: set[str] = set()
+
+    def cold(exchange: Exchange) -> None:
+        new = exchange.seen.headers["range"] not in seen
+        seen.add(exchange.seen.headers["range"])
+        if new and len(exchange.body) > 1:
+            exchange.hang(1.5)
+
+    three[0].always(on_objects(cold))
+    caches_, patient = site(origin, *three), replace(FAST, first_byte=20, stall=20, deadline=60)
+    async with rig(tmp_path / "cache", origin.url, sites=[caches_], limits=patient) as parts:
+        assert await parts.content("model.safetensors") == (tmp_path / MODEL).read_bytes()
+    assert not any(cache.set_aside for cache in caches_)
+    asked = [
+        {seen.headers["range"] for seen in one.requests if "/objects/" in seen.path}
+        for one in three
+    ]
+    assert asked[0].isdisjoint(asked[1] | asked[2])
 
 
 @pytest.mark.parametrize("fallback", [True, False], ids=["origin", "never"])
