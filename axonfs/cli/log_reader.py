@@ -1,0 +1,154 @@
+"""`axonfs logs`: shows the log of a mount, wherever it is.
+
+A mount in the background logs to a file of its cache; one in the foreground to where its standard
+error leads, which for a systemd unit is the journal. Blocking.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+from axonfs.cli.default_mount import chosen_mountpoint
+from axonfs.cli.logfile import LOG
+from axonfs.cli.options import LocalPath, cache_option, make_target
+from axonfs.cli.output import echo
+from axonfs.daemon.holders import Running, holder_at
+from axonfs.errors import AxonError, NotFoundError
+from axonfs.names import printable
+
+FOLLOW_PAUSE = 0.3
+_LONGEST = 10_000  # characters of one line that are shown
+_SLICES = (".service", ".scope")
+
+
+@click.command
+@click.argument("mountpoint", required=False, type=LocalPath("the mountpoint"))
+@click.option("-f", "--follow", is_flag=True, help="Go on with new lines until interrupted.")
+@click.option(
+    "-n",
+    "--lines",
+    default=100,
+    show_default=True,
+    type=click.IntRange(0),
+    help="How many of the last lines to show first.",
+)
+@cache_option
+def logs(mountpoint: Path | None, follow: bool, lines: int, cache: str | None) -> None:
+    """Show the log of a mount.
+
+    Of a mount in the background this is a file in its cache, also after it has ended; of a systemd
+    unit the journal. MOUNTPOINT defaults as for `axonfs umount`. With --cache it is the log of the
+    mount that uses or used this cache.
+    """
+    path = _path(mountpoint, cache, lines, follow=follow)
+    try:
+        for line in _lines(path, lines, follow=follow):
+            echo(printable(line.rstrip("\n"), _LONGEST))
+    except OSError as exc:
+        raise AxonError(f"the log cannot be read: {exc.strerror}", path=str(path)) from exc
+
+
+def _path(mountpoint: Path | None, cache: str | None, lines: int, *, follow: bool) -> Path:
+    """The log file; where the log is the journal, this process becomes journalctl.
+
+    Raises:
+        AxonError: there is no log that can be shown.
+    """
+    holder = None
+    if cache is None and (mountpoint is not None or _mounted()):
+        holder = holder_at(chosen_mountpoint(mountpoint))
+        if holder is None:
+            what = "no mount of yours is there"
+            raise NotFoundError(what, path=str(mountpoint or ""), hint="see axonfs status")
+    path = make_target((), cache).settings.cache / LOG
+    if holder is not None:
+        path = holder.cache / LOG
+        place = os.readlink(f"/proc/{holder.pid}/fd/2").removesuffix(" (deleted)")
+        if place.startswith("socket:"):
+            _read_journal(holder, lines, follow=follow)
+        if os.path.isfile(place):
+            path = Path(place.removesuffix(".1")) if place == f"{path}.1" else Path(place)
+        elif not place.startswith("/dev/null"):
+            what = f"its log goes to {printable(place)} of process {holder.pid}"
+            raise AxonError(what, path=str(holder.mountpoint), hint="look there")
+    if not path.exists():
+        what = "there is no log: no mount in the background has used this cache"
+        raise NotFoundError(what, path=str(path), hint="name the mountpoint, or --cache DIR")
+    return path
+
+
+def _mounted() -> bool:
+    try:
+        return holder_at(chosen_mountpoint(None)) is not None
+    except AxonError:
+        return False
+
+
+def _read_journal(holder: Running, lines: int, *, follow: bool) -> None:
+    """Become journalctl, which shows the log of the holder's unit.
+
+    Raises:
+        AxonError: it is not installed.
+    """
+    unit = Path(f"/proc/{holder.pid}/cgroup").read_text().strip().rpartition("/")[2]
+    user = ["--user"] if holder.owner else []
+    which = [*user, f"--unit={unit}"] if unit.endswith(_SLICES) else [f"_PID={holder.pid}"]
+    command = [
+        "journalctl",
+        *which,
+        f"--lines={lines}",
+        "--output=cat",
+        *(["-f"] if follow else []),
+    ]
+    program = shutil.which("journalctl")
+    if program is None:
+        what = "its log is in the journal, and journalctl is not installed"
+        raise AxonError(what, path=str(holder.mountpoint))
+    os.execv(program, [*command, "-f"] if follow else command)
+
+
+def _lines(path: Path, count: int, *, follow: bool) -> Iterator[str]:
+    """The last lines, also of before the last rotation, and then those that are added."""
+    last: deque[str] = deque(maxlen=count)
+    before, file = path.with_suffix(".log.1"), _opened(path)
+    if path.name == LOG.name and before.exists():
+        with _opened(before) as earlier:
+            last.extend(earlier)
+    last.extend(file)
+    rest = ""
+    if follow and last and not last[-1].endswith("\n"):
+        rest = last.pop()
+    yield from last
+    while follow:
+        following = _successor(file, path)  # before the last lines of this one are read
+        while piece := file.readline():
+            rest += piece
+            if rest.endswith("\n"):
+                yield rest
+                rest = ""
+        if following:
+            file.close()
+            file = following
+        else:
+            time.sleep(FOLLOW_PAUSE)
+
+
+def _opened(path: Path) -> TextIO:
+    return path.open(errors="replace")
+
+
+def _successor(file: TextIO, path: Path) -> TextIO | None:
+    """The file at `path` if that is no longer `file`."""
+    try:
+        same = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        return None if same else _opened(path)
+    except FileNotFoundError:  # between the two steps of a rotation
+        return None

@@ -1,0 +1,67 @@
+"""`axonfs logs`: the log of a mount, in its file and over a rotation."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from axonfs.client.health import mount_at
+from tests.mount.conftest import MountFactory, run_axonfs
+from tests.support.registry import RegistryServer
+
+pytestmark = pytest.mark.mount
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A mountpoint with a mount in the background."""
+    monkeypatch.setenv("AXONFS_CONFIG", str(tmp_path / "config.yaml"))
+    monkeypatch.setenv("AXONFS_CACHE_DIR", str(tmp_path / "cache"))
+    path = tmp_path / "background"
+    path.mkdir()
+    yield path
+    if mount_at(path) is not None:
+        run_axonfs("umount", path, "--force", check=False)
+
+
+def test_the_log_of_a_mount_in_the_background(
+    place: Path, registry: RegistryServer, tmp_path: Path
+) -> None:
+    nothing = run_axonfs("logs", check=False)
+    assert nothing.returncode == 1
+    assert "there is no log" in nothing.stderr
+    run_axonfs("mount", place, "--registry", registry.url)
+    assert f"mounted at {place}" in run_axonfs("logs", place).stdout
+    assert run_axonfs("logs", place, "-n", "0").stdout == ""
+    command = [sys.executable, "-m", "axonfs", "logs", "-f", "-n", "1", str(place)]
+    log = tmp_path / "cache/run/mount.log"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        first = following.stdout.readline()  # it has opened the log
+        time.sleep(0.1)  # and, mostly, read it to its end
+        os.rename(log, log.with_suffix(".log.1"))
+        with log.with_suffix(".log.1").open("a") as before, log.open("a") as now:
+            before.write("the last line of before\n")
+            now.write("\x1b[31mthe first one\n")
+        found = [following.stdout.readline() for _ in range(2)]
+        following.terminate()
+    assert first
+    assert found[0] == "the last line of before\n"
+    assert found[1].endswith("[31mthe first one\n")
+    assert run_axonfs("logs", "-n", "2").stdout.startswith("the last line of before\n")
+    run_axonfs("umount", place)
+    assert "the first one" in run_axonfs("logs").stdout
+
+
+def test_the_log_of_a_mount_in_the_foreground(
+    start_mount: MountFactory, registry: RegistryServer
+) -> None:
+    mount = start_mount(registry.url)
+    shown = run_axonfs("logs", mount.path).stdout
+    assert shown.splitlines()[-1] in mount.log.read_text()
