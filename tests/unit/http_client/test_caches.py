@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from axonfs.errors import UnavailableError
 from axonfs.http_client import caches
-from axonfs.http_client.caches import Cache, Caches, SiteCaches
+from axonfs.http_client.caches import Cache, Caches, SiteCaches, Through
 from axonfs.http_client.urls import Url, split_url
 
 SOURCE = "https://reg.example/models"
@@ -168,3 +168,23 @@ def test_the_error_without_caches_names_what_they_said() -> None:
     error = caches_.none_left(f"{SOURCE}/a")
     assert error.transient
     assert "http://cache-1:8080/m: the server answered 502" in error.what
+
+
+@pytest.mark.parametrize(
+    ("source", "cache", "asked", "told"),
+    [
+        ("https://reg.example/models", "http://d:4001", "", "https://reg.example/models"),
+        ("https://reg.example/models", "http://d:4001/models", "", "https://reg.example"),
+        ("https://reg.example", "http://d:4001/elsewhere", "", None),
+        ("s3://models/prod", "http://d:4001", "https://s3.example/models/a", "https://s3.example"),
+        ("oci://oci.example", "http://d:4001", "https://oci.example/v2/", "https://oci.example"),
+    ],
+)
+def test_a_dragonfly_is_told_its_source(
+    source: str, cache: str, asked: str, told: str | None
+) -> None:
+    """So that it makes the URL of the source of what it is asked for, which it only appends."""
+    site = SiteCaches(source, [cache])
+    signed = split_url(asked or source)
+    headers = Through(site, next(iter(site))).headers(signed)
+    assert headers == ({} if told is None else {"X-Dragonfly-Registry": told})
