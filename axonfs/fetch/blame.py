@@ -1,8 +1,9 @@
 """Whose fault it is when an answer through a site cache is not what was asked for.
 
 A cache that fails is set aside. A fault that is about one object alone, such as 404, has only that
-object asked elsewhere. What a cache passes on from its source, a refusal of access or a limit of
-requests, counts as the source's. Any thread.
+object asked elsewhere; so have 502 and 504, which say that the source does not answer the cache:
+it may still have what others ask for. What a cache passes on from its source, a refusal of access
+or a limit of requests, counts as the source's. Any thread.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from axonfs.http_client import Cache
 
 log = logging.getLogger(__name__)
 
+# After so many caches that do not have the bytes no other one is asked.
+ENOUGH = 3
 _TOO_MANY = 429
+_GATEWAY = frozenset({502, 504})
 
 
 def of_cache(exc: AxonError) -> bool:
@@ -33,7 +37,7 @@ def of_cache(exc: AxonError) -> bool:
 
 def of_object(exc: AxonError) -> bool:
     """Whether a fault of a cache says nothing of other objects."""
-    return isinstance(exc, VanishedError | EtagError)
+    return isinstance(exc, VanishedError | EtagError) or exc.status in _GATEWAY
 
 
 def set_aside(cache: Cache, exc: AxonError) -> None:

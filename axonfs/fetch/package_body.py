@@ -21,6 +21,7 @@ import trio
 
 from axonfs.errors import AxonError
 from axonfs.fetch import blame
+from axonfs.fetch.blame import ENOUGH
 from axonfs.fetch.download import Priority
 from axonfs.fetch.network import Network
 from axonfs.formats.package import Package
@@ -67,6 +68,8 @@ class PackageBody:
         self._site = site
         self._avoided = avoided
         self._failed: set[Cache] = set()  # since the source was asked, or the slice began
+        self._vain = 0  # of those, the ones that did not have the bytes
+        self._passed: AxonError | None = None  # the last failure of one
         self._cache: Cache | None = None  # that was asked last
         self._stop = 0  # of the answer
         self._patience = patience
@@ -130,7 +133,7 @@ class PackageBody:
             with contextlib.suppress(AxonError):  # what follows is not of the package
                 self._reading.end()
         self._reading = None
-        self._failed.clear()
+        self._begin_anew()
         if self._cache and self._cache.set_aside:
             self._cache.answered()
 
@@ -139,7 +142,10 @@ class PackageBody:
         if self._cache is None or not blame.of_cache(exc):
             return False
         self._failed.add(self._cache)
-        if not blame.of_object(exc):
+        self._passed = exc
+        if blame.of_object(exc):
+            self._vain += 1
+        else:
             blame.set_aside(self._cache, exc)
         return True
 
@@ -158,14 +164,21 @@ class PackageBody:
         number = self._taken // SLICE
         self._stop = min((number + 1) * SLICE, self._size)
         key = slice_key(self._package.digest or location.url, number)
-        self._cache = site.choose(key, self._failed | self._avoided)
+        if self._vain < ENOUGH:
+            self._cache = site.choose(key, self._failed | self._avoided)
         if self._cache is not None:
             self.caches.add(self._cache)
             return location.through(self._cache, self._package.digest, ranged=site.fallback)
+        self._begin_anew()
+        if site.fallback:
+            return location
+        if self._passed and blame.of_object(self._passed):
+            raise self._passed.located()
+        raise site.none_left(location.url) from self._passed
+
+    def _begin_anew(self) -> None:
         self._failed.clear()
-        if not site.fallback:
-            raise site.none_left(location.url)
-        return location
+        self._vain = 0
 
     def _ask(self) -> Reading:
         location = self._way()

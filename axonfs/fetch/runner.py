@@ -229,7 +229,7 @@ class Runner:
                 self._rest(job)
                 return True
             job.attempts = 1 if job.progress > before else job.attempts + 1
-            job.tried.clear()
+            job.begin_anew()
             if isinstance(exc, EtagError) and (mixed or job.nodes < MAX_NODES):
                 job.nodes += 1
                 self._rest(job)

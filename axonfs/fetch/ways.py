@@ -16,6 +16,7 @@ import trio
 from axonfs.catalog.tree import Version
 from axonfs.errors import AxonError, CorruptError, UnrangedError
 from axonfs.fetch import blame
+from axonfs.fetch.blame import ENOUGH
 from axonfs.fetch.download import Download, Job
 from axonfs.fetch.lane import Lane
 from axonfs.fetch.network import Network
@@ -108,6 +109,8 @@ class Ways:
         download = job.download
         if download.answers.one and site.fallback:
             return None  # which of the caches had wrong bytes is not known
+        if job.vain >= ENOUGH:
+            return None
         for cache in self._order(job, site):
             if cache in job.tried:
                 continue
@@ -140,13 +143,15 @@ class Ways:
         if not site.covers(location.url):
             raise site.elsewhere(location.url)
         passed = job.passed if job is not None else None
-        if passed and blame.of_object(passed) and not any(cache.set_aside for cache in site):
-            raise passed.located()  # all caches say so
+        none_failed = not any(cache.set_aside for cache in site)
+        if job and passed and (job.vain >= ENOUGH or (job.vain and none_failed)):
+            raise passed.located()  # others would say so, too
         raise site.none_left(location.url) from passed
 
     def waits_for_caches(self, job: Job) -> bool:
         """Whether a job found no cache, and may not ask the source."""
-        return job.cache is None and job.site is not None and not job.site.fallback
+        never = job.site is not None and not job.site.fallback
+        return never and job.cache is None and job.vain < ENOUGH
 
     async def one_is_back(self, job: Job, patience: float | None) -> bool:
         """Wait while caches are tried, for `patience` seconds; whether the job may ask one now."""
@@ -165,7 +170,9 @@ class Ways:
         job.passed = exc
         if isinstance(exc, UnrangedError) and not site.fallback:
             self._take_whole(job, site)
-        elif not blame.of_object(exc):
+        elif blame.of_object(exc):
+            job.vain += 1
+        else:
             blame.set_aside(cache, exc)
         if isinstance(exc, CorruptError) and job.version and job.remaining():
             through = _through(job, job.version, cache)
@@ -176,7 +183,7 @@ class Ways:
         """Take the whole object of a cache where no other is left: the source knows no ranges."""
         if all(cache in job.tried or cache.set_aside for cache in site):
             job.takes_whole = True
-            job.tried.clear()
+            job.begin_anew()
 
     def went_well(self, job: Job) -> None:
         """Note that an attempt ended well."""

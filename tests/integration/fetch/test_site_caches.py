@@ -69,7 +69,7 @@ def shorter(exchange: Exchange) -> None:
     exchange.hang_up()
 
 
-MISSING = faulty.status(404)
+MISSING, GATEWAY = faulty.status(404), faulty.status(502)
 FAULTS = [
     faulty.stall_before,
     faulty.stall_within,
@@ -83,7 +83,8 @@ FAULTS = [
     faulty.garbage,
     MISSING,
     faulty.status(416),
-    faulty.status(502),
+    GATEWAY,
+    faulty.status(500),
     faulty.status(503, Retry_After="30"),
     faulty.redirect("http://127.0.0.1:9/elsewhere"),
     page,
@@ -123,8 +124,8 @@ async def test_a_fault_of_a_cache_is_its_own(
         assert objects_asked(origin) == 0
         assert objects_asked(bad) >= 1
         state = next(one for one in caches_ if one.name == name(bad))
-        # A 404 says nothing of other objects, nor does a source that knows no ranges.
-        assert state.set_aside is (fault not in (MISSING, faulty.ignore_range))
+        # What says nothing of other objects: no such object, no answer of the source, no ranges.
+        assert state.set_aside is (fault not in (MISSING, GATEWAY, faulty.ignore_range))
 
 
 async def test_the_origin_is_asked_where_no_cache_has_the_bytes(
@@ -136,6 +137,26 @@ async def test_the_origin_is_asked_where_no_cache_has_the_bytes(
     async with rig(tmp_path / "cache", origin.url, sites=[site(origin, *three)]) as parts:
         assert await parts.content("model.safetensors") == (tmp_path / MODEL).read_bytes()
     assert objects_asked(origin) == 21  # chunks
+
+
+@pytest.mark.parametrize("fault", [MISSING, GATEWAY], ids=["404", "502"])
+async def test_what_no_cache_has_is_no_fault_of_the_caches(
+    tmp_path: Path, origin: FaultyOrigin, three: list[FaultyOrigin], fault: Fault
+) -> None:
+    """The reader is told what they say, and what they do have is read all the same."""
+    for one in three:
+        one.always(on_objects(fault))
+    caches_ = site(origin, *three, fallback=False)
+    async with rig(tmp_path / "cache", origin.url, sites=[caches_]) as parts:
+        feed = await parts.open()
+        with pytest.raises(AxonError, match="404" if fault is MISSING else "502"):
+            await feed.need(Range(0, 1))
+        for one in three:
+            one.always(None)
+        await feed.need(Range(1, 2))
+        feed.close()
+    assert not any(cache.set_aside for cache in caches_)
+    assert objects_asked(origin) == 0
 
 
 @pytest.mark.complains
