@@ -59,6 +59,21 @@ def test_documents_are_asked_again_as_they_were_written(engine: Engine) -> None:
     assert engine.source.seen[-1].path == "/documents/refs%2Fpr%2F1?cursor=a%3D"
 
 
+def test_what_nginx_keeps_it_has_after_a_restart_and_while_the_source_is_away(
+    tmp_path: Path,
+) -> None:
+    digest = f"sha256:{19:064x}"
+    with Source() as source:
+        for _ in range(2):
+            with nginx_cache(source.url, tmp_path / "cache") as url:
+                cache = Engine("nginx", url, source, source)
+                check(cache, "/objects/weights", digest, 0, SLICE)
+                assert cache.get("/documents/list").body == b"2"
+        assert source.paths() == ["/objects/weights", "/documents/list"]
+    with nginx_cache(source.url, tmp_path / "cache") as url:
+        check(Engine("nginx", url, source, source), "/objects/weights", digest, 0, SLICE)
+
+
 def test_the_storage_of_known_hubs_is_as_the_page_says(tmp_path: Path) -> None:
     page = (CACHES.parents[1] / "docs/fleet.md").read_text()
     found = re.findall(r"^\| .* \| `([a-z.]+)` \| `(https:.*)` \|$", page, re.MULTILINE)
