@@ -26,6 +26,7 @@ from axonfs.oci.manifest import (
     Descriptor,
     Model,
     digest_of,
+    document,
     parse,
 )
 from axonfs.oci.referrers import (
@@ -96,7 +97,7 @@ class OciDocuments:
         """What a tag names now; None if it does not exist."""
         url = f"{self._root}{repository}/manifests/{tag}"
         try:
-            fetched = await self._documents.get(url, limit=MAX_MANIFEST_BYTES)
+            fetched = await self._documents.get(url, limit=MAX_MANIFEST_BYTES, check=document)
         except NotFoundError:
             return None
         assert fetched is not None  # no ETag was sent
@@ -150,7 +151,7 @@ class OciDocuments:
         path = f"{self._root}{repository}/referrers/sha256:{digest}"
         found = list[Listed]()
         try:
-            page = await self._documents.get(path, limit=MAX_MANIFEST_BYTES)
+            page = await self._documents.get(path, limit=MAX_MANIFEST_BYTES, check=listed)
         except NotFoundError:
             return found
         except UnavailableError as exc:
@@ -163,7 +164,7 @@ class OciDocuments:
             if not page.following or len(found) > MAX_ARTIFACTS:
                 return found
             url = f"{path}?{urlsplit(page.following).query}"
-            page = await self._documents.get(url, limit=MAX_MANIFEST_BYTES)
+            page = await self._documents.get(url, limit=MAX_MANIFEST_BYTES, check=listed)
         raise MalformedError("the registry's list of what refers to the model does not end")
 
     async def _proven(self, url: str, digest: str, limit: int) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -65,7 +66,8 @@ class OciLists:
         """The names under `key` of all pages of a list."""
         url, names = f"{self._root}{path}?n={PAGE}", dict[str, None]()
         for _ in range(MAX_PAGES):
-            fetched, before = await self._documents.get(url, limit=MAX_PAGE_BYTES), len(names)
+            before, check = len(names), partial(_names, key=key)
+            fetched = await self._documents.get(url, limit=MAX_PAGE_BYTES, check=check)
             assert fetched is not None  # no ETag was sent
             names |= dict.fromkeys(found := _names(fetched.body, key))
             if not fetched.following:

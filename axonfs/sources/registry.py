@@ -46,6 +46,7 @@ from axonfs.http_client.documents import Documents
 from axonfs.http_client.location import Location
 from axonfs.http_client.urls import SIGNED, shown, split_url, target_of
 from axonfs.names import LATEST, Spec
+from axonfs.signatures import parse_signatures
 from axonfs.sources.access import Access
 from axonfs.sources.kept import KeptDocuments, Once
 from axonfs.sources.source import DocumentCache
@@ -131,7 +132,9 @@ class RegistrySource:
             NotFoundError: the registry has no index.
         """
         url = f"{self.url}{_API}index.json"
-        fetched = await self._documents.get(url, limit=MAX_INDEX_BYTES, headers=self._secrets)
+        fetched = await self._documents.get(
+            url, limit=MAX_INDEX_BYTES, headers=self._secrets, check=parse_yanked
+        )
         assert fetched is not None  # no ETag was sent
         with naming(source=shown(url)):
             return await trio.to_thread.run_sync(parse_yanked, fetched.body)
@@ -260,7 +263,9 @@ class RegistrySource:
 
     async def signatures(self, base: str, spec: Spec, limit: int) -> bytes | None:
         url = f"{base.rstrip('/')}/{quote(signatures_key(spec), safe='/+')}"
-        request = self._documents.get(url, limit=limit, headers=self._headers(base))
+        request = self._documents.get(
+            url, limit=limit, headers=self._headers(base), check=parse_signatures
+        )
         try:
             fetched = await self._access.optional(request)
         except NotFoundError:
