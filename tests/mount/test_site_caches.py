@@ -24,8 +24,8 @@ from tests.support.sitecaches import nginx_cache
 pytestmark = pytest.mark.mount
 SPEC = "nlp/tiny@1.0.0"
 # Small files have slices of their own, so that shares are even without gigabytes.
-FILES = {f"part-{number:02}.bin": (1 << 20) + number for number in range(30)}
-FILES["large.bin"] = 3 * SLICE + 17
+FILES = {f"part-{number:02}.bin": (1 << 19) + number for number in range(60)}
+FILES["large.bin"] = 2 * SLICE + 17
 
 
 class Site:
@@ -83,14 +83,15 @@ def signalled(pid: int, which: signal.Signals) -> None:
 def test_caches_hold_one_copy_together(
     site: Site, start_mount: MountFactory, tmp_path: Path
 ) -> None:
-    """Two hosts read a version: one copy of it leaves the origin, and each cache has its share."""
+    """Hosts that read through site caches take one copy of the bytes from the registry together,
+    and each cache has its share of it."""
     size = sum(FILES.values())
     for host in ("one", "another"):
         mount = start_mount(site.url, options=site.options("never"), cache=tmp_path / host)
         read(mount, tmp_path)
-        shares = [cache["bytes"] for cache in of_caches(mount)]
-        assert sum(shares) >= size
-        assert all(size < 6 * share < 4 * size for share in shares), shares
+        assert sum(cache["bytes"] for cache in of_caches(mount)) >= size
+        asked = [cache["requests"] for cache in of_caches(mount)]
+        assert min(asked) >= len(FILES) / 3 - 13, asked  # 3.5 standard deviations: ports vary
     assert size <= site.sent() < 1.5 * size  # on a busy machine a request may be made twice
 
 
@@ -98,8 +99,8 @@ def test_caches_hold_one_copy_together(
 def test_one_has_wrong_bytes_and_one_stalls(
     site: Site, start_mount: MountFactory, tmp_path: Path
 ) -> None:
-    """Every read has right bytes. The cache whose disk rotted is named, and fetches anew what was
-    wrong; the one that stood still is used again soon after it goes on."""
+    """Where a site cache has wrong bytes or stands still, a read has the right bytes of another
+    one; and the cache is used again when it works."""
     first = start_mount(site.url, options=site.options("never"), cache=tmp_path / "one")
     read(first, tmp_path)
     for path in (site.homes[0] / "bytes").rglob("*"):
@@ -111,13 +112,13 @@ def test_one_has_wrong_bytes_and_one_stalls(
     signalled(stalled, signal.SIGSTOP)
     try:
         second = start_mount(site.url, options=site.options("never"), cache=tmp_path / "two")
-        read(second, tmp_path, list(FILES)[:15])
+        read(second, tmp_path, list(FILES)[:30])
         assert of_caches(second)[1]["fault"]
     finally:
         signalled(stalled, signal.SIGCONT)
-    for name in list(FILES)[15:]:
+    for name in list(FILES)[30:]:
         read(second, tmp_path, [name])
-        time.sleep(0.1)
+        time.sleep(0.05)
     settled(lambda: of_caches(second)[1]["fault"] is None)
     url = of_caches(second)[0]["url"]
     assert any(f"site cache {url} is set aside" in line for line in second.complaints())
