@@ -14,6 +14,7 @@ from axonfs.errors import (
     AccessDeniedError,
     AxonError,
     CorruptError,
+    DeadlineError,
     EtagError,
     NoSpaceError,
     ShortageError,
@@ -38,6 +39,13 @@ def of_cache(exc: AxonError) -> bool:
 def of_object(exc: AxonError) -> bool:
     """Whether a fault of a cache says nothing of other objects."""
     return isinstance(exc, VanishedError | EtagError) or exc.status in _GATEWAY
+
+
+def silent(exc: BaseException | None) -> bool:
+    """Whether the fault is that nothing came, or was raised from that."""
+    while exc is not None and not isinstance(exc, DeadlineError | TimeoutError):
+        exc = exc.__cause__  # each copy that names a place has one more cause
+    return exc is not None
 
 
 def set_aside(cache: Cache, exc: AxonError) -> None:

@@ -65,6 +65,7 @@ class Job:
         self.cache: Cache | None = None
         self.tried: set[Cache] = set()  # caches that failed since the source was asked
         self.vain = 0  # of those, the ones that did not have the bytes
+        self.waited: set[Cache] = set()  # caches that sent nothing once, and waited for the source
         self.passed: AxonError | None = None  # the last failure of one
         self.takes_whole = False  # of a cache too, where none sends ranges
 
@@ -72,6 +73,7 @@ class Job:
         """Pass over no cache any more: the source was asked, or none is left."""
         self.tried.clear()
         self.vain = 0
+        self.waited.clear()
 
     def remaining(self) -> bool:
         """Whether a chunk of the job is still absent; moves `next` over those that are there."""

@@ -87,6 +87,10 @@ class Trials:
         self._asked.add(cache)
         self._nursery.start_soon(self._prove, cache, partial(self._take, had, count, seconds))
 
+    def waits(self, cache: Cache) -> bool:
+        """Whether a cache that sends nothing lately proved to work: it waits for its source."""
+        return trio.current_time() < self._proven.get(cache, -math.inf) + PROVEN
+
     async def one_is_back(self, caches: set[Cache]) -> bool:
         """Wait while any of the caches is tried, until one is back; whether one is."""
         while all(cache.set_aside for cache in caches) and not self._asked.isdisjoint(caches):

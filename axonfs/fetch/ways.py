@@ -162,12 +162,19 @@ class Ways:
 
     def pass_over(self, job: Job, exc: AxonError) -> bool:
         """Have a job ask another cache, or the source, where the one that it asked is to blame for
-        `exc`, which is then `job.passed`. Whether that cache was set aside."""
+        `exc`, which is then `job.passed`. Whether that cache was set aside.
+
+        One that waits for its source is asked twice: the next one would wait for it as well, and
+        double what the source has to send.
+        """
         cache, site = job.cache, job.site
         if cache is None or site is None or not blame.of_cache(exc):
             return False
-        job.tried.add(cache)
         job.passed = exc
+        if blame.silent(exc) and self._trials.waits(cache) and cache not in job.waited:
+            job.waited.add(cache)
+            return False
+        job.tried.add(cache)
         if isinstance(exc, UnrangedError) and not site.fallback:
             self._take_whole(job, site)
         elif blame.of_object(exc):

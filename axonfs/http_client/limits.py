@@ -16,8 +16,9 @@ from typing import Self
 # Seconds. A longer Retry-After is cut to this.
 RETRY_AFTER_MAX = 60.0
 
-# Seconds to connect to a site cache: an address that swallows packets costs no more.
-CONNECT_NEAR = 2.0
+# Seconds to connect to a site cache: an address that swallows packets costs no more. A packet that
+# is lost is sent again after one second, and after three.
+CONNECT_NEAR = 3.5
 
 # Fewer bytes than this within the deadline are not progress: at that rate a small model takes a
 # day, and a server that sends single bytes would hold a reader for ever.

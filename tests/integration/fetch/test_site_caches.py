@@ -236,8 +236,13 @@ async def test_what_waits_for_a_cache_that_died_goes_on_with_the_others(
     assert objects_asked(origin) == 0
 
 
+@pytest.mark.parametrize("stall", [20, 1], ids=["", "longer than a request"])
 async def test_a_cache_that_waits_for_its_source_is_no_dead_one(
-    tmp_path: Path, origin: FaultyOrigin, three: list[FaultyOrigin], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    origin: FaultyOrigin,
+    three: list[FaultyOrigin],
+    monkeypatch: pytest.MonkeyPatch,
+    stall: float,
 ) -> None:
     """It is asked for what it has, and no other cache for what it does not have yet."""
     monkeypatch.setattr(hedges, "QUIET", 0.3)
@@ -251,7 +256,10 @@ async def test_a_cache_that_waits_for_its_source_is_no_dead_one(
             exchange.hang(1.5)
 
     three[0].always(on_objects(cold))
-    caches_, patient = site(origin, *three), replace(FAST, first_byte=20, stall=20, deadline=60)
+    caches_, patient = (
+        site(origin, *three),
+        replace(FAST, first_byte=stall, stall=stall, deadline=60),
+    )
     async with rig(tmp_path / "cache", origin.url, sites=[caches_], limits=patient) as parts:
         assert await parts.content("model.safetensors") == (tmp_path / MODEL).read_bytes()
     assert not any(cache.set_aside for cache in caches_)
