@@ -7,8 +7,9 @@ origin's line and a host's line.
 
 A fleet is measured, then one more host, then a new host when no cache answers and the origin may
 not be asked. In another fleet a quarter of the caches are killed in the middle, one sends wrong
-bytes, and one stops. Last, the same hosts read without caches, once. The rates are so low that two
-processors do not bind 32 hosts; the figures say how much of them was used.
+bytes, and one stops; those two are asked for most. Last, the same hosts download the model with
+curl, once. The rates are so low that two processors do not bind 32 hosts; the figures say how much
+of them was used.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import hashlib
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -24,17 +26,21 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 
+from axonfs.formats.layout import object_key
+from axonfs.http_client import SiteCaches, slice_key
+from axonfs.http_client.caches import SLICE
 from axonfs.names import parse_spec
 from axonfs.publish import publish
 from bench.experiment import Answer, Experiment, experiment
 from bench.fixtures import MIB, scratch, usage_of, write_model
-from bench.fleets import Fleet, Processors, Reading, fleet, read, read_together, sent
+from bench.fleets import Fleet, Processors, Reading, cache_url, fleet, read, read_together, sent
+from bench.lan import Host
 from bench.measure import Figures, Found, rounds_of, summaries
 
 SPEC = "bench/fleet@1.0.0"
 FILES = 4
 # Bits per second.
-LINE, HOST_LINE = 50_000_000, 500_000_000
+LINE, HOST_LINE = 25_000_000, 250_000_000
 # Seconds without progress after which a reader gets an error.
 DEADLINE = 10
 # A fleet takes minutes.
@@ -49,11 +55,17 @@ SOONER, EGRESS = 1 / 4.1, 0.11
 
 @dataclass(frozen=True)
 class Model:
-    """The published model; `digest` is of all its weights."""
+    """The published model.
+
+    Args:
+        digest: of all its weights.
+        objects: their keys and digests.
+    """
 
     registry: Path
     size: int
     digest: str
+    objects: Sequence[tuple[str, str]]
 
     @property
     def ideal(self) -> float:
@@ -64,13 +76,25 @@ class Model:
         """How many readers had an error or other bytes."""
         return sum(one.error is not None or one.digest != self.digest for one in readings)
 
+    def by_share(self, many: Fleet) -> list[Host]:
+        """The hosts; those whose caches are asked for most slices come first."""
+        found = SiteCaches(many.url, map(cache_url, many.hosts))
+        slices = range(-(-self.size // FILES // SLICE))
+        keys = [slice_key(digest, number) for _, digest in self.objects for number in slices]
+        asked = Counter(str(found.order(key)[0].url) for key in keys)
+        return sorted(many.hosts, key=lambda host: -asked[cache_url(host)])
+
 
 def published(work: Path, size: int) -> Model:
-    folder, digest = write_model(work / "model", FILES, size // FILES), hashlib.sha256()
+    folder, whole = write_model(work / "model", FILES, size // FILES), hashlib.sha256()
     publish(folder, parse_spec(SPEC), work / "registry")
+    objects = []
     for path in sorted(folder.glob("*.safetensors")):
-        digest.update(path.read_bytes())
-    return Model(work / "registry", size, digest.hexdigest())
+        content = path.read_bytes()
+        whole.update(content)
+        digest = hashlib.sha256(content).hexdigest()
+        objects.append((object_key(digest), digest))
+    return Model(work / "registry", size, whole.hexdigest(), objects)
 
 
 def falsified(model: Model, folder: Path) -> Path:
@@ -174,25 +198,25 @@ def healthy(model: Model, work: Path, hosts: int) -> Figures:
 def faulty(model: Model, work: Path, hosts: int) -> Figures:
     """A fleet with one cache that lies, and in the middle a quarter are killed and one stops."""
     with started(model, work / "faulty", hosts) as many:
-        many.start_caches(many.hosts[1:])
-        liar = many.start_liar(many.hosts[0], falsified(model, work / "falsified"))
+        liar, stopped, *others = model.by_share(many)
+        url = many.start_liar(liar, falsified(model, work / "falsified")).url
+        many.start_caches([stopped, *others])
 
         def middle() -> None:
-            stopped, *killed = many.caches[: hosts // 4 + 1]
-            stopped.stall()
-            for cache in killed:
+            first, *rest = many.caches
+            first.stall()
+            for cache in rest[: hosts // 4]:
                 cache.kill()
 
-        found = together(many, model, [liar.url, *many.urls], middle)
-        if not sent(liar.log).requests:
-            raise RuntimeError("the cache that lies was never asked")
-        return found
+        return together(many, model, [url, *many.urls], middle)
 
 
 def direct(model: Model, work: Path, hosts: int) -> Figures:
-    """The hosts without caches."""
+    """The hosts download the model at the same time, without caches and mounts."""
     with started(model, work / "direct", hosts) as many:
-        return together(many, model, [])
+        seconds = many.download([key for key, _ in model.objects])
+        last = {"last host": seconds / model.ideal, "last host, seconds": seconds}
+        return {**last, "copies": many.sent().bytes / model.size}
 
 
 def judge(trial: Experiment, hosts: int, found: Found) -> None:
@@ -224,7 +248,7 @@ def judge(trial: Experiment, hosts: int, found: Found) -> None:
 
 def main() -> None:
     with experiment("fleet", __doc__, quick_rounds=1) as trial, scratch() as work:
-        hosts, size = trial.size(8, 32), trial.size(64 * MIB, 256 * MIB)
+        hosts, size = trial.size(8, 32), trial.size(64 * MIB, 128 * MIB)
         model = published(work, size)
         ways = {"healthy": healthy, "faulty": faulty}
         found = rounds_of(

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from bench.downloads import program
 from bench.fixtures import Mount, mounted
 from bench.lan import Host, Switch, switch
 from tests.support.nginx import executable, running, started
@@ -69,6 +70,11 @@ def _processor_times() -> tuple[int, int]:
     _, *fields = Path("/proc/stat").read_text().partition("\n")[0].split()
     times = list(map(int, fields[:8]))
     return sum(times) - times[3] - times[4], sum(times)
+
+
+def cache_url(host: Host) -> str:
+    """The URL of the cache of a host, whether it runs or not."""
+    return f"http://{host.address}:{PORT}"
 
 
 @dataclass(frozen=True)
@@ -193,6 +199,20 @@ class Fleet:
         with ThreadPoolExecutor(STARTING) as pool:
             return list(pool.map(one, hosts))
 
+    def download(self, keys: Sequence[str]) -> float:
+        """Every host downloads files of the registry with curl; the seconds until the last is done.
+
+        Raises:
+            RuntimeError: a download failed.
+        """
+        wanted = [word for key in keys for word in ("-o", "/dev/null", f"{self.url}/{key}")]
+        command, began = [program("curl"), "-sSf", *wanted], time.monotonic()
+        running = [subprocess.Popen([*host.inside(), *command]) for host in self.hosts]
+        codes = [one.wait() for one in running]
+        if any(codes):
+            raise RuntimeError("a host could not download the model")
+        return time.monotonic() - began
+
     def until_sent(self, size: float) -> None:
         """Wait until the origin's line has carried so many bytes to the hosts."""
         while self.line.carried()[1] < size:
@@ -212,7 +232,7 @@ def _site_cache(host: Host, origin: Host, home: Path) -> Iterator[SiteCache]:
     command += ["-e", str(home / "error.log"), "-g", "daemon off; master_process off;"]
     with started(command, home / "nginx.pid", home / "error.log") as process:
         try:
-            yield SiteCache(host, f"http://{host.address}:{PORT}", home / "access.log", process)
+            yield SiteCache(host, cache_url(host), home / "access.log", process)
         finally:
             process.send_signal(signal.SIGCONT)
 
