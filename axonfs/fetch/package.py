@@ -28,7 +28,7 @@ from axonfs.fetch.package_body import PackageBody
 from axonfs.fetch.unpacking import Unpacking, refuse
 from axonfs.formats.document import Document
 from axonfs.formats.manifest import FileEntry
-from axonfs.http_client import Cache, shown
+from axonfs.http_client import Cache, SiteCaches, shown
 from axonfs.store import Store
 
 log = logging.getLogger(__name__)
@@ -208,9 +208,17 @@ class _Pass:
             names = ", ".join(sorted(cache.name for cache in body.caches))
             log.warning("%s; it came through site caches: %s", exc, names)
             self._avoided |= body.caches
-            if not self._site.fallback and self._avoided.issuperset(self._site):
-                self._avoided = frozenset()  # they are all there is
+            if not self._site.fallback:
+                self._avoided = self._all_but_one(self._site, body.caches)
         return body.answers > 1 or bool(body.caches)
+
+    def _all_but_one(self, site: SiteCaches, asked: set[Cache]) -> frozenset[Cache]:
+        """All caches but the one that is to send the whole package: not one of those that were
+        asked, as long as there is another one."""
+        order = site.order(self._package.digest or self._mirrors[0].url)
+        well = [cache for cache in order if not cache.set_aside] or order
+        alone = next((cache for cache in well if cache not in asked), well[0])
+        return frozenset(site) - {alone}
 
     async def _refuse(self, exc: AxonError) -> None:
         if isinstance(exc, MalformedError):

@@ -367,3 +367,17 @@ async def test_a_token_goes_to_the_caches_and_a_refusal_is_the_sources(
         feed.close()
     assert sum(map(objects_asked, three)) == 1
     assert objects_asked(origin) == 0
+
+
+@pytest.mark.complains
+@pytest.mark.parametrize("bad", [0, 1, 2])
+async def test_a_package_of_which_a_cache_has_wrong_bytes_comes_from_another_one(
+    registry: Path, tmp_path: Path, origin: FaultyOrigin, three: list[FaultyOrigin], bad: int
+) -> None:
+    """Though no slice of it can be compared, and the origin may not be asked."""
+    add_package(registry, PACKAGED, {"big.bin": BIG})
+    caches_ = site(origin, *three, fallback=False)
+    three[bad].always(on_packages(faulty.flip))
+    async with rig(tmp_path / "cache", origin.url, sites=[caches_]) as parts:
+        assert await parts.content("big.bin", PACKAGED) == BIG
+    assert not any("/packages/" in seen.path for seen in origin.requests)
