@@ -323,7 +323,7 @@ class Runner:
             self.arrivals.take()  # which counts what the copy has given
             download.refuse_blob()  # the next attempt asks the source
             if not transfer.lacked_table:
-                self._pass_over(job, exc)
+                self._pass_over(job, exc, hasty=patience is not None and patience < math.inf)
             raise
         finally:
             self.arrivals.take()
@@ -333,10 +333,10 @@ class Runner:
             self.ways.went_well(job)
         return False
 
-    def _pass_over(self, job: Job, exc: AxonError) -> None:
+    def _pass_over(self, job: Job, exc: AxonError, *, hasty: bool) -> None:
         """Have a job go on without the cache that failed, and all that waited for it."""
         lane = self._network.lane_of(job)
-        if self.ways.pass_over(job, exc):
+        if self.ways.pass_over(job, exc, hasty=hasty):
             self._scatter(lane)
 
     def _scatter(self, lane: Lane) -> None:

@@ -160,24 +160,30 @@ class Ways:
             return await self._trials.one_is_back(set(job.site) - job.tried)
         return False
 
-    def pass_over(self, job: Job, exc: AxonError) -> bool:
+    def pass_over(self, job: Job, exc: AxonError, *, hasty: bool) -> bool:
         """Have a job ask another cache, or the source, where the one that it asked is to blame for
-        `exc`, which is then `job.passed`. Whether that cache was set aside.
+        `exc`, which is then `job.passed`.
 
         One that waits for its source is asked twice: the next one would wait for it as well, and
         double what the source has to send.
+
+        Args:
+            hasty: whether the attempt had less patience than a cold cache may need.
+
+        Returns:
+            Whether the cache was set aside.
         """
         cache, site = job.cache, job.site
         if cache is None or site is None or not blame.of_cache(exc):
             return False
-        job.passed = exc
-        if blame.silent(exc) and self._trials.waits(cache) and cache not in job.waited:
+        job.passed, silent = exc, blame.silent(exc)
+        if silent and self._trials.waits(cache) and cache not in job.waited:
             job.waited.add(cache)
             return False
         job.tried.add(cache)
         if isinstance(exc, UnrangedError) and not site.fallback:
             self._take_whole(job, site)
-        elif blame.of_object(exc):
+        elif blame.of_object(exc) or (hasty and silent):
             job.vain += 1
         else:
             blame.set_aside(cache, exc)
