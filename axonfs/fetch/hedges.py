@@ -139,9 +139,7 @@ class Hedges:
         """Have a site cache asked for what it has, if it sends nothing, or less than others."""
         if job.cache is None or job.site is None or job.cache.set_aside:
             return
-        if pace.silent(now, QUIET):
-            self._trials.doubt(job.cache, job.site, 1, ANSWERED)
-            return
+        silent = pace.silent(now, QUIET)
         origins = {cache.url.origin for cache in job.site} - {job.cache.url.origin}
         lanes = [lane for lane in self._network.lanes() if lane.origin in origins]
         peers = [one for lane in lanes for one in lane.schedule.jobs if one.site is job.site]
@@ -149,8 +147,11 @@ class Hedges:
         usual = compared(_known(samples, peers), ended, now)
         if usual and pace.behind(now, usual):
             rate = median(sample.rate for sample in usual)
-            seconds = max(FACTOR * SLOW_BYTES / max(rate, 1), SLOW_SECONDS)
+            least = ANSWERED if silent else SLOW_SECONDS
+            seconds = max(FACTOR * SLOW_BYTES / max(rate, 1), least)
             self._trials.doubt(job.cache, job.site, SLOW_BYTES, seconds)
+        elif silent:
+            self._trials.doubt(job.cache, job.site, 1, ANSWERED)
 
     def _move(self, job: Job) -> None:
         """Have the bytes of a job asked of another cache; its own is set aside."""
