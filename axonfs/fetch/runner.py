@@ -27,6 +27,7 @@ from axonfs.errors import (
     shortages,
 )
 from axonfs.fetch.arrivals import Arrivals
+from axonfs.fetch.blame import ENOUGH
 from axonfs.fetch.download import Download, Job, Priority
 from axonfs.fetch.hedges import Hedges
 from axonfs.fetch.lane import Lane
@@ -184,7 +185,8 @@ class Runner:
         """One attempt. If it is to be followed by another the job queues again after a pause."""
         now, error, again = trio.current_time(), None, False
         # A job does not lose patience while it waits for a stream.
-        job.progress = now if job.attempts == 0 else job.progress + now - job.queued
+        fresh = job.attempts == 0 and job.passed is None
+        job.progress = now if fresh else job.progress + now - job.queued
         try:
             again = await self._turn(job)
         except AxonError as exc:
@@ -226,6 +228,8 @@ class Runner:
                 self._overloaded(job, exc)
                 return False
             if job.passed is exc:  # by the next cache, or the source
+                if trio.current_time() - job.progress >= self._limits.deadline:
+                    job.vain = ENOUGH
                 self._rest(job)
                 return True
             job.attempts = 1 if job.progress > before else job.attempts + 1

@@ -144,9 +144,10 @@ class Ways:
             raise site.elsewhere(location.url)
         passed = job.passed if job is not None else None
         none_failed = not any(cache.set_aside for cache in site)
-        if job and passed and (job.vain >= ENOUGH or (job.vain and none_failed)):
+        if job and passed and blame.of_object(passed) and (job.vain >= ENOUGH or none_failed):
             raise passed.located()  # others would say so, too
-        raise site.none_left(location.url) from passed
+        said = {passed.source or site.source: passed.what} if passed else None
+        raise site.none_left(location.url, said) from passed
 
     def waits_for_caches(self, job: Job) -> bool:
         """Whether a job found no cache, and may not ask the source."""
