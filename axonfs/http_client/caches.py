@@ -221,6 +221,11 @@ class SiteCaches:
             if not self._members[configured]:
                 self._unknown[configured] = error.what
 
+    @property
+    def lacks_some(self) -> bool:
+        """Whether it is not known where a cache is, of those that were looked up."""
+        return bool(self._unknown)
+
     def states(self) -> list[CacheState]:
         """What each cache did, and which ones are not known where they are."""
         unknown = [CacheState(url, "", 0, 0, why, None) for url, why in self._unknown.items()]

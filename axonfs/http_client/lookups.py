@@ -1,8 +1,8 @@
 """Where the site caches of a process are: each address of a name, and the hosts of SRV records.
 
-Each is looked up again every EVERY seconds. A name with one address is one cache, which connects by
-the name. Each address of a name with several is a cache of its own. Lookups run in threads; the
-rest is for trio only.
+Each is looked up again every EVERY seconds, and sooner as long as it is not known where one is. A
+name with one address is one cache, which connects by the name. Each address of a name with several
+is a cache of its own. Lookups run in threads; the rest is for trio only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import trio
 
-from axonfs.errors import AxonError, UsageError
+from axonfs.errors import AxonError, DeadlineError, UsageError
 from axonfs.http_client.caches import Caches, SiteCaches
 from axonfs.http_client.faults import network_fault
 from axonfs.http_client.resolver import lookup
@@ -26,6 +26,8 @@ from axonfs.names import printable
 log = logging.getLogger(__name__)
 
 EVERY = 30.0
+# The same while it is not known where a cache is: a host may start before its name server answers.
+SOON = 3.0
 # Seconds for one lookup. A mount that starts waits for the first ones for at most this long.
 PATIENCE = 3.0
 MOST = 1000  # caches of one name
@@ -61,7 +63,7 @@ class Lookups:
     async def run(self) -> None:
         """Look up all names again and again."""
         while self._names:
-            await trio.sleep(EVERY)
+            await trio.sleep(SOON if any(site.lacks_some for site, _ in self._names) else EVERY)
             await self.once()
 
     async def once(self) -> None:
@@ -72,7 +74,7 @@ class Lookups:
 
     async def _locate(self, site: SiteCaches, url: str) -> None:
         """Where a lookup fails, the caches that are known stay."""
-        with trio.move_on_after(PATIENCE + 1):
+        with trio.move_on_after(PATIENCE + 1) as scope:
             try:
                 found = await trio.to_thread.run_sync(
                     _found, url, self._routes, abandon_on_cancel=True
@@ -81,6 +83,8 @@ class Lookups:
             except AxonError as exc:
                 log.info("the site cache is not looked up again: %s", exc)
                 site.unknown(url, exc)
+        if scope.cancelled_caught:
+            site.unknown(url, DeadlineError("its name does not resolve in time", source=url))
 
 
 def _is_fixed(configured: str, routes: Routes) -> bool:

@@ -120,6 +120,23 @@ async def test_names_are_looked_up_again_every_30_seconds(
         nursery.cancel_scope.cancel()
 
 
+async def test_a_cache_that_no_record_was_found_for_is_looked_up_soon(
+    names: dict[str, list[str]],
+    records: dict[str, list[tuple[str, int]]],
+    clock: MockClock,
+) -> None:
+    """A host that starts before its name server has its caches soon after."""
+    caches = site("srv+http://_axonfs._tcp.site.example/m")
+    found = await look_up(caches)
+    records["_axonfs._tcp.site.example"] = [("a.site.example", 8001)]
+    names["a.site.example"] = ["10.0.0.1"]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(found.run)
+        await trio.sleep(5)
+        assert named(caches) == ["http://a.site.example:8001/m"]
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_name_with_one_address_is_the_same_cache_on_every_host(
     names: dict[str, list[str]],
 ) -> None:
