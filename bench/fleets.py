@@ -31,6 +31,8 @@ from tests.support.sitecaches import rendered, values
 PORT = 8080
 # Mounts that start at a time: more would only wait for the processors.
 STARTING = 4
+# Bytes per second that are no download.
+QUIET_BYTES = 100_000
 _ANSWER = re.compile(rb'"GET (\S+) [^"]*" \d+ (\d+) ')
 
 
@@ -217,6 +219,13 @@ class Fleet:
         """Wait until the origin's line has carried so many bytes to the hosts."""
         while self.line.carried()[1] < size:
             time.sleep(0.05)
+
+    def until_quiet(self) -> None:
+        """Wait until the origin's line carries nothing more: caches complete what they began."""
+        before = -QUIET_BYTES
+        while (now := self.line.carried()[1]) - before >= QUIET_BYTES:
+            before = now
+            time.sleep(1)
 
     def _home(self) -> Path:
         return self._work / str(next(self._numbers))

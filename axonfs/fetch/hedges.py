@@ -44,7 +44,7 @@ IN_A_ROW = 2
 # and has so many seconds to answer.
 QUIET, ANSWERED = 2.0, 3.0
 # One that seems slow is asked for so many bytes, and has so many seconds at least.
-SLOW_BYTES, SLOW_SECONDS = 1 << 20, 1.0
+SLOW_BYTES, SLOW_SECONDS = 1 << 20, 2.0
 
 Samples = Mapping[Job, Sample | None]
 

@@ -75,7 +75,7 @@ class Trials:
 
     def doubt(self, cache: Cache, site: SiteCaches, count: int, seconds: float) -> None:
         """Ask a cache for `count` bytes that it has, and set it aside if that takes longer than
-        `seconds`; not if it proved to work a moment ago."""
+        `seconds` twice; not if it proved to work a moment ago."""
         if cache in self._asked or trio.current_time() < self._proven.get(cache, -math.inf):
             return
         had = self._had.get(cache)
@@ -107,6 +107,9 @@ class Trials:
 
     async def _prove(self, cache: Cache, ask: Callable[[], None]) -> None:
         fault = await self._fault_of(cache, ask)
+        if blame.silent(fault):  # this host may have been busy, or lost a packet
+            self._asked.add(cache)
+            fault = await self._fault_of(cache, ask)
         if fault is None or fault.status is not None:
             self._proven[cache] = trio.current_time() + PROVEN
         elif blame.of_cache(fault):
