@@ -6,8 +6,8 @@ Pure; below runner.
 from __future__ import annotations
 
 from axonfs.errors import AxonError, DeadlineError, UnavailableError
-from axonfs.fetch.blame import silent
 from axonfs.http_client import UP
+from axonfs.http_client.blame import silent
 
 
 def overdue(exc: AxonError, waited: float) -> AxonError:

@@ -20,8 +20,6 @@ from dataclasses import replace
 import trio
 
 from axonfs.errors import AxonError
-from axonfs.fetch import blame
-from axonfs.fetch.blame import ENOUGH
 from axonfs.fetch.download import Priority
 from axonfs.fetch.network import Network
 from axonfs.formats.package import Package
@@ -32,8 +30,10 @@ from axonfs.http_client import (
     Location,
     Reading,
     SiteCaches,
+    blame,
     slice_key,
 )
+from axonfs.http_client.blame import ENOUGH
 
 log = logging.getLogger(__name__)
 

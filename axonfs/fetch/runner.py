@@ -27,7 +27,6 @@ from axonfs.errors import (
     shortages,
 )
 from axonfs.fetch.arrivals import Arrivals
-from axonfs.fetch.blame import ENOUGH
 from axonfs.fetch.download import Download, Job, Priority
 from axonfs.fetch.hedges import Hedges
 from axonfs.fetch.lane import Lane
@@ -39,6 +38,7 @@ from axonfs.fetch.transfer import ElsewhereError, Transfer
 from axonfs.fetch.trials import Trials
 from axonfs.fetch.ways import Ways
 from axonfs.http_client import LEAST, Origin, Stall
+from axonfs.http_client.blame import ENOUGH
 from axonfs.ranges import Range
 
 log = logging.getLogger(__name__)

@@ -22,10 +22,9 @@ from typing import NamedTuple
 import trio
 
 from axonfs.errors import AxonError, CorruptError, DeadlineError, shortages
-from axonfs.fetch import blame
 from axonfs.fetch.download import Download
 from axonfs.fetch.network import Network
-from axonfs.http_client import Cache, Location, SiteCaches
+from axonfs.http_client import Cache, Location, SiteCaches, blame
 from axonfs.ranges import chunk_range
 
 log = logging.getLogger(__name__)

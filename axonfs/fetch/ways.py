@@ -15,14 +15,13 @@ import trio
 
 from axonfs.catalog.tree import Version
 from axonfs.errors import AxonError, CorruptError, UnrangedError
-from axonfs.fetch import blame
-from axonfs.fetch.blame import ENOUGH
 from axonfs.fetch.download import Download, Job
 from axonfs.fetch.lane import Lane
 from axonfs.fetch.network import Network
 from axonfs.fetch.package import Packages
 from axonfs.fetch.trials import Had, Trials
-from axonfs.http_client import Cache, Location, SiteCaches, slice_chunks, slice_key
+from axonfs.http_client import Cache, Location, SiteCaches, blame, slice_chunks, slice_key
+from axonfs.http_client.blame import ENOUGH
 from axonfs.ranges import Range, aligned, split
 
 # One ranged GET, without site caches. Larger spares round trips, smaller lets demand in sooner and

@@ -19,6 +19,7 @@ from axonfs.formats.manifest import MAX_FILES
 from axonfs.http_client import Bodies, Location, Reading
 from axonfs.names import printable
 from axonfs.oci.manifest import Layer
+from axonfs.sources.near import read_near
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -57,20 +58,23 @@ def files_of(
         if not layer.blob.size:
             raise MalformedError("the layer is empty, and so no archive")
         if layer.packing == "tar":
-            stream = io.BufferedReader(
-                _Ranges(layer.blob.size, location, bodies, cancelled), HEADERS_BYTES
-            )
+            stream = io.BufferedReader(_Ranges(layer, location, bodies, cancelled), HEADERS_BYTES)
             return list(_listed(stream, lambda size: _seek(stream, size, layer.blob.size)))
-        return _retried(lambda: _unpacked(layer, location, bodies, cancelled), bodies)
+        if bodies.caches.of(location.url):
+            return _unpacked(_Ranges(layer, location, bodies, cancelled).more)
+        return _retried(lambda: _in_one_answer(layer, location, bodies, cancelled), bodies)
 
 
-def _unpacked(
+def _in_one_answer(
     layer: Layer, location: Location, bodies: Bodies, cancelled: Callable[[], bool]
 ) -> list[tuple[str, int]]:
     with bodies.open(location, 0, layer.blob.size, cancelled=cancelled) as reading:
-        source = _Slices(reading, layer.blob.size)
-        plain = io.BufferedReader(Plain(source.more, MOST_PLAIN), PIECE)
-        return list(_listed(plain, lambda size: _skip(plain, size)))
+        return _unpacked(_Slices(reading, layer.blob.size).more)
+
+
+def _unpacked(more: Callable[[], memoryview]) -> list[tuple[str, int]]:
+    plain = io.BufferedReader(Plain(more, MOST_PLAIN), PIECE)
+    return list(_listed(plain, lambda size: _skip(plain, size)))
 
 
 def _retried(call: Callable[[], T], bodies: Bodies) -> T:
@@ -119,9 +123,10 @@ class _Ranges(io.RawIOBase):
     archive has small files, and a request for each header would take longer than their bytes."""
 
     def __init__(
-        self, size: int, location: Location, bodies: Bodies, cancelled: Callable[[], bool]
+        self, layer: Layer, location: Location, bodies: Bodies, cancelled: Callable[[], bool]
     ) -> None:
-        self._size = size
+        self._size = layer.blob.size
+        self._digest = layer.blob.digest
         self._location = location
         self._bodies = bodies
         self._cancelled = cancelled
@@ -152,6 +157,11 @@ class _Ranges(io.RawIOBase):
         self._at += len(piece)
         return len(piece)
 
+    def more(self) -> memoryview:
+        """What follows, for `Plain`."""
+        buffer = memoryview(bytearray(HEADERS_BYTES))
+        return buffer[: self.readinto(buffer)]
+
     def _next(self) -> None:
         """Hold the range at the current position."""
         gap = self._at - self._base - len(self._held)
@@ -170,9 +180,8 @@ class _Ranges(io.RawIOBase):
             if low < high:  # a server may send all of the blob
                 self._held += piece[low - offset : high - offset]
 
-        self._bodies.read(
-            self._location, start, stop, self._size, take, unit=PIECE, cancelled=self._cancelled
-        )
+        place, parts = (self._bodies, self._location, self._digest), (start, stop, self._size)
+        read_near(*place, *parts, take, unit=PIECE, cancelled=self._cancelled)
 
 
 class _Slices:

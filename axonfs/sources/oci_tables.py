@@ -111,7 +111,7 @@ def made_again(
         whole.update(piece)
         digests.extend(chunk_digest(piece))
 
-    read_body(bodies, location, entry.size, take, entry.chunks.size, stopped)
+    read_body(bodies, location, entry.size, take, entry.chunks.size, stopped, entry.digest)
     if whole.hexdigest() != entry.digest:
         raise CorruptError(f"object {entry.digest[:12]} has the wrong sha256")
     table = ChunkTable(entry.size, entry.chunks.size, bytes(digests))

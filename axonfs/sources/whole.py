@@ -8,6 +8,7 @@ from collections.abc import Callable
 from axonfs.errors import AxonError, StoppedError
 from axonfs.http_client.bodies import Bodies
 from axonfs.http_client.location import Location
+from axonfs.sources.near import read_near
 
 Sink = Callable[[memoryview], object]
 
@@ -19,12 +20,14 @@ def read_body(
     sink: Sink,
     unit: int,
     stopped: Callable[[], bool],
+    sha256: str | None = None,
 ) -> None:
     """Read an object from a server from its start to its end.
 
     Args:
         sink: called with each piece, in order. A piece ends at a multiple of `unit` or at the end.
         stopped: polled.
+        sha256: of the object, by which site caches have it.
 
     Raises:
         AxonError: the server does not send it.
@@ -43,7 +46,9 @@ def read_body(
         if stopped():
             raise StoppedError("stopped")
         try:
-            bodies.read(location, done, size, size, take, unit=unit, cancelled=stopped)
+            read_near(
+                bodies, location, sha256, done, size, size, take, unit=unit, cancelled=stopped
+            )
         except AxonError as exc:
             failures += 1
             if not exc.transient or failures >= bodies.limits.attempts:

@@ -20,7 +20,7 @@ from axonfs.errors import (
     ShortageError,
     VanishedError,
 )
-from axonfs.http_client import Cache
+from axonfs.http_client.caches import Cache
 
 log = logging.getLogger(__name__)
 
