@@ -23,7 +23,8 @@ from axonfs.store import StoredObject
 
 log = logging.getLogger(__name__)
 
-# How often an object whose answers differ is fetched again before its digest counts as wrong.
+# How often an object whose answers differ is fetched again before its digest counts as wrong; once
+# more of site caches, so that two of three may have wrong bytes.
 MAX_RESTARTS = 2
 
 
@@ -76,7 +77,7 @@ class Answers:
     def final(self) -> bool:
         """Whether a wrong digest is the source's fault, rather than that of several answers."""
         several = self.differ or self._untied or len(self._taken) > 1 or self._caches
-        return self.restarts == MAX_RESTARTS or not several
+        return self.restarts >= MAX_RESTARTS + bool(self._caches) or not several
 
     @property
     def one(self) -> bool:
