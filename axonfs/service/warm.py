@@ -1,8 +1,8 @@
 """warm: each slice of a version is asked once of the site cache that has it, so that it has it.
 
 What comes is compared and dropped: it fills the caches, and not this host. A file with a chunk
-table is asked for slice by slice, several at a time; one without is compared as a whole, so its
-slices come one after another. Trio thread; the bytes move in worker threads.
+table is asked for slice by slice, several at a time; one without, or a package, is compared as a
+whole, so its slices come one after another. Trio thread; the bytes move in worker threads.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from axonfs.http_client import (
 )
 from axonfs.service.context import Context, Event, resolve, texts_of, wanted_of
 from axonfs.service.selection import Selection, select
+from axonfs.sources import Source
 
 PROGRESS_PAUSE = 0.1
 TOO_MANY = 429
@@ -130,8 +131,13 @@ class _Warming:
     async def _ask_all(self) -> None:
         limiter = trio.CapacityLimiter(self._context.settings.streams)
         async with trio.open_nursery() as nursery:
-            for entry in self._selection.objects:
-                for work in self._works(await self._file(entry)) if entry.size else ():
+            asked = set[str]()
+            for entry in (one for one in self._selection.objects if one.size):
+                file = await self._file(entry)
+                if file.entry.digest in asked:  # a package that has several files
+                    continue
+                asked.add(file.entry.digest)
+                for work in self._works(file):
                     await limiter.acquire_on_behalf_of(work)
                     nursery.start_soon(self._run, work, limiter)
 
@@ -139,13 +145,24 @@ class _Warming:
         source, base = self._version.source, self._version.base
         assert source is not None  # it has site caches
         with naming(spec=str(self._version.spec), path=entry.path):
-            if entry.named or entry.packed:
-                what = "it is in a package on another server, which no site cache has"
-                raise UsageError(what, hint="leave it out: --exclude")
+            if entry.named:
+                return self._package(source, entry)
             location = source.locate(base, self._version.holding(entry))
             if not self._site.covers(location.url):
                 raise self._site.elsewhere(location.url)
             return _File(entry, location, await source.table(base, entry))
+
+    def _package(self, source: Source, entry: FileEntry) -> _File:
+        """The package that a file is nowhere but in, as a file."""
+        part = self._version.part(entry)
+        package = part.manifest.package if part else None
+        located = source.locate_package(self._version.base, package) if package else []
+        if package is None or not located or not self._site.covers(located[0].url):
+            what = "it is in a package on another server, which no site cache has"
+            raise UsageError(what, hint="leave it out: --exclude")
+        name = package.digest or located[0].url
+        whole = FileEntry(entry.path, package.size, name, unverified=package.digest is None)
+        return _File(whole, located[0], None)
 
     def _works(self, file: _File) -> Iterator[Callable[[], None]]:
         """The parts of a file that may be asked for at the same time."""

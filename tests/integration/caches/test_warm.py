@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from axonfs.publish import publish
 from axonfs.store import Store
 from tests.support.commands import Run
 from tests.support.nginx import free_port, nginx
+from tests.support.packages import add_package
 from tests.support.registry import make_model
 from tests.support.sitecaches import nginx_cache
 
@@ -67,6 +69,16 @@ def test_the_caches_have_one_copy_and_the_host_none(site: Site, run: Run) -> Non
     assert done.out.startswith(f"{SPEC} is in its site caches: ")
     assert site.sent() == first
     assert json.loads(run("cache", "list", "--cache", site.work / "local", "--json").out) == []
+
+
+def test_a_package_of_the_registry_is_asked_for_once(site: Site, run: Run) -> None:
+    """Where its files are nowhere else."""
+    files = {name: random.Random(name).randbytes(MIB) for name in ("a.bin", "b.bin")}
+    size = len(add_package(site.work / "registry", "vision/packed@1.0", files, sums=False))
+    done = run("warm", "vision/packed@1.0", *site.flags()[1:], "--json")
+    assert (done.code, done.err) == (0, "")
+    lines = (site.work / "origin/access.log").read_text().splitlines()
+    assert sum(int(line.split()[9]) for line in lines if "/packages/" in line) == size
 
 
 def test_beside_a_mount(site: Site, run: Run) -> None:
