@@ -17,7 +17,6 @@ from typing import Any
 import trio
 
 from axonfs.errors import (
-    AccessDeniedError,
     AxonError,
     CorruptError,
     UsageError,
@@ -32,6 +31,7 @@ from axonfs.http_client import (
     Limits,
     Location,
     SiteCaches,
+    blame,
     slice_chunks,
     slice_key,
 )
@@ -103,6 +103,7 @@ class _Warming:
         self._before = {cache: cache.state.bytes for cache in self._site}
         self._bodies = context.engine.bodies
         self._left = False
+        self._absent: FileEntry | None = None  # a file that is in the package alone
 
     async def run(self) -> Event:
         """Ask for every slice; what was done."""
@@ -140,6 +141,10 @@ class _Warming:
                 for work in self._works(file):
                     await limiter.acquire_on_behalf_of(work)
                     nursery.start_soon(self._run, work, limiter)
+        if self._absent is not None:
+            assert self._version.source is not None
+            work = partial(self._whole, self._package(self._version.source, self._absent))
+            await trio.to_thread.run_sync(work)
 
     async def _file(self, entry: FileEntry) -> _File:
         source, base = self._version.source, self._version.base
@@ -175,6 +180,10 @@ class _Warming:
     async def _run(self, work: Callable[[], None], limiter: trio.CapacityLimiter) -> None:
         try:
             await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1))
+        except VanishedError:
+            if self._version.manifest.package is None:
+                raise
+            self._absent = self._selection.objects[0]
         finally:
             limiter.release_on_behalf_of(work)
 
@@ -289,12 +298,13 @@ class _Asking:
         """
         cache = self._site.choose(self._key, self._tried)
         if cache is None:
+            all_well = not any(one.set_aside for one in self._site)
+            if isinstance(self._last, VanishedError) and all_well:
+                raise self._last  # all say so
             self._pause(None)
             return
         try:
             read(cache)
-        except AccessDeniedError:
-            raise  # the source's answer, which the cache passes on
         except AxonError as exc:
             self._last = exc.located(source=cache.name)
             self._failed(cache, exc)
@@ -305,8 +315,10 @@ class _Asking:
         if exc.status == TOO_MANY:  # as well
             self._pause(exc.retry_after)
             return
+        if not blame.of_cache(exc):
+            raise exc
         self._tried.add(cache)
-        if not isinstance(exc, VanishedError):
+        if not blame.of_object(exc):
             cache.failed(exc)
 
     def _pause(self, retry_after: float | None) -> None:

@@ -71,10 +71,11 @@ def test_the_caches_have_one_copy_and_the_host_none(site: Site, run: Run) -> Non
     assert json.loads(run("cache", "list", "--cache", site.work / "local", "--json").out) == []
 
 
-def test_a_package_of_the_registry_is_asked_for_once(site: Site, run: Run) -> None:
-    """Where its files are nowhere else."""
+@pytest.mark.parametrize("sums", [True, False])
+def test_a_package_of_the_registry_is_asked_for_once(site: Site, run: Run, sums: bool) -> None:
+    """Where its files are nowhere else, whether the manifest says so or not."""
     files = {name: random.Random(name).randbytes(MIB) for name in ("a.bin", "b.bin")}
-    size = len(add_package(site.work / "registry", "vision/packed@1.0", files, sums=False))
+    size = len(add_package(site.work / "registry", "vision/packed@1.0", files, sums=sums))
     done = run("warm", "vision/packed@1.0", *site.flags()[1:], "--json")
     assert (done.code, done.err) == (0, "")
     lines = (site.work / "origin/access.log").read_text().splitlines()
