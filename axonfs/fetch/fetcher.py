@@ -32,6 +32,10 @@ from axonfs.store import Store, StoredObject
 
 _Key = tuple[str, int, ChunkRef | None, str | None, bool]
 
+# Where hosts behind site caches begin. What they ask for at each place is on its way from the
+# source at once, and shares its line with what readers wait for: more places would take too long.
+PLACES = 4
+
 
 class Fetcher:
     """The feeds of all objects in use, and the streams that fill them.
@@ -118,11 +122,12 @@ class Fetcher:
         return digest in self._withdrawn
 
     def begin_at(self, version: Version) -> float:
-        """Where in a plan of its files this host begins, as a part of it: elsewhere than others
-        that start together, where all ask the same site caches; else at its beginning."""
+        """Where in a plan of its files this host begins, as a part of it: at one of PLACES, so that
+        hosts that start together do not all wait for the same slices of their site caches; without
+        caches at its beginning."""
         source = version.source
         caches = source and self._network.bodies.caches.of(source.url)
-        return random.random() if caches else 0.0
+        return random.randrange(PLACES) / PLACES if caches else 0.0
 
     @property
     def busy(self) -> bool:
