@@ -8,9 +8,7 @@ await, and then closes its connection.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import random
-import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -18,7 +16,7 @@ from typing import Self
 import httpcore
 import trio
 
-from axonfs.errors import AxonError, CorruptError, DeadlineError, NotFoundError, naming
+from axonfs.errors import AxonError, DeadlineError, MalformedError, NotFoundError, naming
 from axonfs.http_client import local
 from axonfs.http_client.answers import (
     HEADERS,
@@ -50,12 +48,9 @@ from axonfs.http_client.urls import (
     shown,
     target_of,
 )
-from axonfs.http_client.whole import abandon, drain, plain, too_large
+from axonfs.http_client.whole import abandon, check_digest, drain, plain, too_large
 
 SIGNING = 32  # threads that sign at a time: each may wait for a server of credentials
-
-
-_DIGEST = re.compile(r"/(?:manifests|blobs)/sha256:([0-9a-f]{64})$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +226,10 @@ class Documents:
     async def _ask(self, through: Through, call: _Call) -> Fetched | None:
         """The answer of one site cache."""
         through.cache.asked()
-        fetched = await self._attempt(call, through)
+        try:
+            fetched = await self._attempt(call, through)
+        except MalformedError as exc:  # it is too large, whatever is in it
+            raise UnfitError(exc, b"") from exc
         if fetched is not None:
             through.cache.received(len(fetched.body))
             try:
@@ -374,11 +372,9 @@ class Documents:
 def _check(call: _Call, body: bytes) -> None:
     """
     Raises:
-        AxonError: a cache should not have sent `body`. Most URLs of OCI registries have its digest.
+        AxonError: a cache should not have sent `body`.
     """
-    named = _DIGEST.search(call.asked)
-    if named and hashlib.sha256(body).hexdigest() != named[1]:
-        raise CorruptError("its bytes do not match the digest in its URL")
+    check_digest(call.asked, body)
     call.check(body)
 
 

@@ -1,15 +1,17 @@
-"""Whole bodies of small answers on the event loop: read to the end, decoded, or abandoned."""
+"""Whole bodies of small answers on the event loop: read to the end, decoded, compared, or abandoned."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import re
 from collections.abc import AsyncIterator
 
 import httpcore
 import trio
 
-from axonfs.errors import MalformedError, UnavailableError
+from axonfs.errors import CorruptError, MalformedError, UnavailableError
 from axonfs.http_client.answers import Answer, codings
 from axonfs.http_client.coding import CodingError, CutError, decoded
 from axonfs.http_client.faults import fault
@@ -18,7 +20,20 @@ from axonfs.http_client.urls import shown
 from axonfs.units import size
 
 DECODED_PIECE = 1 << 20
+# Not the digest of what refers to a manifest (/referrers/), which is of that manifest.
+_DIGEST = re.compile(r"/(?:manifests|blobs)/sha256:([0-9a-f]{64})$")
 _LOST = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError)
+
+
+def check_digest(url: str, body: bytes) -> None:
+    """
+    Raises:
+        CorruptError: `url` is one of an OCI registry with the digest of what it has, and that is
+            not `body`.
+    """
+    named = _DIGEST.search(url)
+    if named and hashlib.sha256(body).hexdigest() != named[1]:
+        raise CorruptError("its bytes do not match the digest in its URL")
 
 
 def plain(body: bytes, answer: Answer, limit: int) -> bytes:

@@ -13,7 +13,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from axonfs.errors import AccessDeniedError, CorruptError, NotFoundError, UnavailableError
+from axonfs.errors import (
+    AccessDeniedError,
+    CorruptError,
+    MalformedError,
+    NotFoundError,
+    UnavailableError,
+)
 from axonfs.http_client import (
     Bodies,
     Caches,
@@ -201,6 +207,18 @@ async def test_a_document_that_two_send_alike_is_the_sources_fault_and_no_caches
     async with site.documents() as client:
         with pytest.raises(CorruptError) as caught:
             await site.body(client, check=is_data)
+    assert caught.value.source == site.url
+    assert counts([*site.ordered, site.source]) == [1, 1, 0, 0]
+    assert [state.fault for state in site.caches.states()] == [None] * 3
+
+
+async def test_a_document_that_is_too_large_everywhere_is_no_fault_of_the_caches(
+    make: Make,
+) -> None:
+    site = make()
+    async with site.documents() as client:
+        with pytest.raises(MalformedError, match="larger than") as caught:
+            await client.get(site.url, limit=1000, headers=TOKEN)
     assert caught.value.source == site.url
     assert counts([*site.ordered, site.source]) == [1, 1, 0, 0]
     assert [state.fault for state in site.caches.states()] == [None] * 3
