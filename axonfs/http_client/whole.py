@@ -1,4 +1,4 @@
-"""Whole bodies of small answers on the event loop: read to the end, decoded, compared, or abandoned."""
+"""Whole bodies of small answers on the event loop: read, decoded, compared, or abandoned."""
 
 from __future__ import annotations
 
