@@ -217,8 +217,8 @@ class _Pass:
         asked, as long as there is another one."""
         order = site.order(self._package.digest or self._mirrors[0].url)
         well = [cache for cache in order if not cache.set_aside] or order
-        alone = next((cache for cache in well if cache not in asked), well[0])
-        return frozenset(site) - {alone}
+        fresh = [cache for cache in well if cache not in asked]
+        return frozenset(site).difference((fresh or well)[:1])
 
     async def _refuse(self, exc: AxonError) -> None:
         if isinstance(exc, MalformedError):
