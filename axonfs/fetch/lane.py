@@ -10,8 +10,10 @@ from collections import deque
 
 import trio
 
+from axonfs.fetch.concurrency import Streams
+from axonfs.fetch.download import Job
 from axonfs.fetch.pace import SAMPLE_BYTES, SAMPLES, Pace, Sample
-from axonfs.fetch.schedule import Schedule
+from axonfs.fetch.schedule import RESERVED_STREAMS, Schedule
 from axonfs.http_client import Origin, Pauses, Stall
 
 # What may come twice because of hedges: this part of what came, and these bytes at first.
@@ -23,6 +25,30 @@ OVERLOADED_SECONDS = 10.0
 # in bytes per second, and so on: they take no longer than elsewhere, and each request costs as much
 # processor time as 1 MiB.
 FAST_SAMPLE, FAST_RATES = 8 << 20, (128 << 20, 256 << 20)
+
+
+class Group:
+    """Lanes that share the streams for bulk work: those of the site caches of one source.
+
+    All of them bring the bytes of its one line while they are cold: with streams for each, much
+    would be on its way at once, and what a reader waits for would come with the last of it.
+    """
+
+    def __init__(self, streams: int) -> None:
+        self.lanes: list[Lane] = []
+        self._streams = Streams(streams - RESERVED_STREAMS)
+
+    def enter(self, lane: Lane) -> None:
+        """Let a lane share them."""
+        lane.group = self
+        self.lanes.append(lane)
+        lane.schedule.share(self._streams, lambda: sum(one.schedule.running for one in self.lanes))
+
+    def take(self) -> Job | None:
+        """The job to start now: of all lanes the most urgent one that waits longest."""
+        waiting = [lane.schedule for lane in self.lanes if lane.schedule.waiting]
+        taken = (one.take() for one in sorted(waiting, key=lambda one: one.turn))
+        return next(filter(None, taken), None)
 
 
 class Lane:
@@ -38,6 +64,7 @@ class Lane:
         self, origin: Origin | None, streams: int, deadline: float, pauses: Pauses
     ) -> None:
         self.origin = origin
+        self.group: Group | None = None
         self._pauses = pauses
         self.schedule = Schedule(streams)
         self.stall = Stall(deadline)
@@ -73,6 +100,10 @@ class Lane:
             self._pauses.asked(self.origin, retry_after)
         pause = max(retry_after or 0.0, OVERLOADED_SECONDS)
         self._hedges_from = max(self._hedges_from, now + pause)
+
+    def take(self) -> Job | None:
+        """The job to start now, here or in a lane with which it shares its streams."""
+        return self.group.take() if self.group else self.schedule.take()
 
     @property
     def pause(self) -> float:

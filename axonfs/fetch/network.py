@@ -14,8 +14,8 @@ import trio
 from axonfs.catalog.tree import Version
 from axonfs.fetch.bandwidth import Bandwidth
 from axonfs.fetch.download import Job
-from axonfs.fetch.lane import Lane
-from axonfs.http_client import Bodies, Limits, Location, Origin, SiteCaches
+from axonfs.fetch.lane import Group, Lane
+from axonfs.http_client import Bodies, Cache, Limits, Location, Origin, SiteCaches
 
 # Lanes that are remembered; beyond that those without jobs are forgotten.
 MOST = 256
@@ -36,6 +36,7 @@ class Network:
         self.closing = False  # once it is true, worker threads end within a moment
         self._streams = streams
         self._lanes: dict[Origin | None, Lane] = {None: self._new_lane(None)}
+        self._groups: dict[str, Group] = {}  # of site caches, by the URL of their source
         self._lane_of: dict[Job, Lane] = {}
         self.hedged = 0  # jobs that were slow and are asked for anew elsewhere
         self._requests = self._received = self._copied = 0
@@ -48,6 +49,13 @@ class Network:
             lane = self._lanes[origin] = self._new_lane(origin)
         return lane
 
+    def cache_lane(self, site: SiteCaches, cache: Cache) -> Lane:
+        """The lane of a site cache, which shares streams with the other caches of its source."""
+        lane = self.lane(cache.url.origin)
+        if lane.group is None:
+            self._groups.setdefault(site.source, Group(self._streams)).enter(lane)
+        return lane
+
     def _new_lane(self, origin: Origin | None) -> Lane:
         return Lane(origin, self._streams, self.limits.deadline, self.bodies.pauses)
 
@@ -57,6 +65,8 @@ class Network:
             idle = [lane for lane in self._lanes.values() if lane.idle and lane.origin is not None]
             for lane in idle[: len(idle) // 2]:
                 del self._lanes[lane.origin]
+                if lane.group:
+                    lane.group.lanes.remove(lane)
 
     def lane_at(self, location: Location) -> Lane:
         """The lane of the origin that is asked first for `location`."""
@@ -130,6 +140,6 @@ class Network:
             "queued": sum(schedule.waiting for schedule in schedules),
             "in_flight_bytes": sum(schedule.in_flight_bytes for schedule in schedules),
             "streams": max(schedule.streams.limit for schedule in schedules),
-            "rate": round(sum(schedule.streams.current_rate(now) for schedule in schedules)),
+            "rate": round(sum(one.current_rate(now) for one in {s.streams for s in schedules})),
             "bandwidth": self.bandwidth.rate,
         }

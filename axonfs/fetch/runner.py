@@ -153,7 +153,7 @@ class Runner:
 
     def _dispatch(self, lane: Lane) -> None:
         """Start queued jobs while streams are free."""
-        while job := lane.schedule.take():
+        while job := lane.take():
             job.download.started(job)
             self._nursery.start_soon(self._run, job)
             self._hedges.watch()

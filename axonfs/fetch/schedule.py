@@ -6,6 +6,8 @@ concurrency.py says how many streams bulk work (readahead and prefetch) may have
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from axonfs import memory
 from axonfs.fetch.concurrency import Streams
 from axonfs.fetch.download import Job, Priority
@@ -27,13 +29,30 @@ class Schedule:
     def __init__(self, most: int) -> None:
         self._most = most
         self.streams = Streams(most - RESERVED_STREAMS)
+        self._together: Callable[[], int] = lambda: self.running
         self._running: set[Job] = set()
         # A dict is a queue from whose middle a job can be taken at no cost.
         self._waiting: dict[Priority, dict[Job, None]] = {priority: {} for priority in Priority}
 
+    def share(self, streams: Streams, together: Callable[[], int]) -> None:
+        """Share the streams of bulk jobs with other schedules.
+
+        Args:
+            together: how many jobs run in all of them.
+        """
+        self.streams, self._together = streams, together
+
     @property
     def running(self) -> int:
         return len(self._running)
+
+    @property
+    def turn(self) -> tuple[Priority, float]:
+        """What says when its first waiting job has its turn among those of others: the least goes
+        first."""
+        queue = next(filter(None, self._waiting.values()))
+        job = next(iter(queue))
+        return job.priority, job.queued
 
     @property
     def jobs(self) -> list[Job]:
@@ -98,13 +117,13 @@ class Schedule:
     def short_of_streams(self) -> bool:
         """Whether bulk jobs wait though there are as many as `streams` allows."""
         bulk = len(self._waiting[Priority.READAHEAD]) + len(self._waiting[Priority.BACKGROUND])
-        return bulk > 0 and len(self._running) >= self.streams.limit
+        return bulk > 0 and self._together() >= self.streams.limit
 
     def free(self, priority: Priority) -> bool:
         """Whether there is a stream for a job of `priority`."""
         if priority is Priority.DEMAND:
             return len(self._running) < min(self.streams.limit + RESERVED_STREAMS, self._most)
-        if len(self._running) >= self.streams.limit:
+        if self._together() >= self.streams.limit:
             return False
         bulk = (job.bytes_left for job in self._running if job.priority > Priority.DEMAND)
         return sum(bulk) < IN_FLIGHT_BYTES

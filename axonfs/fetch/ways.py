@@ -58,7 +58,8 @@ class Ways:
         if not self._asks(job):
             return self._network.lane(None)
         if job.cache:
-            return self._network.lane(job.cache.url.origin)
+            assert job.site is not None
+            return self._network.cache_lane(job.site, job.cache)
         return self.lane_for(job.download, job.version)
 
     def lane_for(self, download: Download, version: Version) -> Lane:

@@ -4,7 +4,9 @@ from typing import Any, cast
 
 from axonfs.fetch.concurrency import FIRST
 from axonfs.fetch.download import Download, Job, Priority
+from axonfs.fetch.lane import Group, Lane
 from axonfs.fetch.schedule import IN_FLIGHT_BYTES, RESERVED_STREAMS, Schedule
+from axonfs.http_client import Pauses
 from axonfs.ranges import Range
 
 MIB = 1 << 20
@@ -99,3 +101,24 @@ def test_bytes_under_way_bound_bulk_work_and_not_demand() -> None:
     assert not schedule.short_of_streams()
     schedule.add(job(Priority.DEMAND, chunk_size=large))
     assert len(taken(schedule)) == 1
+
+
+def test_lanes_of_one_source_share_the_streams_for_bulk_work() -> None:
+    """A reader finds one in each lane nevertheless; what waits longest goes first."""
+    group = Group(16)
+    lanes = [Lane(None, 16, 60.0, Pauses()) for _ in range(3)]
+    for lane in lanes:
+        group.enter(lane)
+    jobs = [job(Priority.READAHEAD) for _ in range(FIRST + 2)]
+    for number, one in enumerate(jobs):
+        one.queued = float(number)
+        lanes[number % 3].schedule.add(one)
+    started = list(iter(lanes[2].take, None))
+    assert started == jobs[:FIRST], "in the order in which they came, in whatever lane"
+    urgent = job(Priority.DEMAND)
+    lanes[1].schedule.add(urgent)
+    assert lanes[0].take() is urgent
+    lanes[1].schedule.rest(urgent)
+    lanes[0].schedule.rest(jobs[0])
+    assert lanes[0].take() is jobs[FIRST], "a stream that is free again serves any lane"
+    assert lanes[0].take() is None
