@@ -25,15 +25,13 @@ from axonfs.fetch.network import Network
 from axonfs.formats.package import Package
 from axonfs.http_client import (
     SLICE,
+    Asking,
     Cache,
     CancelledReadError,
     Location,
     Reading,
     SiteCaches,
-    blame,
-    slice_key,
 )
-from axonfs.http_client.blame import ENOUGH
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +64,9 @@ class PackageBody:
         self._package = package
         self._size = package.size
         self._site = site
-        self._avoided = avoided
-        self._failed: set[Cache] = set()  # since the source was asked, or the slice began
-        self._vain = 0  # of those, the ones that did not have the bytes
-        self._passed: AxonError | None = None  # the last failure of one
-        self._cache: Cache | None = None  # that was asked last
+        self._asking = (
+            Asking(site, package.digest, fallback=site.fallback, avoided=avoided) if site else None
+        )
         self._stop = 0  # of the answer
         self._patience = patience
         self._taken = self._before = 0  # bytes that were read, and when the last answer broke off
@@ -116,13 +112,14 @@ class PackageBody:
             self._reading.fill(view, self._taken)
         except AxonError as exc:
             self._hang_up()
-            if not self._passed_over(exc) and not trio.from_thread.run(self._again, exc):
+            passed = self._asking is not None and self._asking.pass_over(exc)
+            if not passed and not trio.from_thread.run(self._again, exc):
                 raise
             return 0
         self._soon(self._network.received, len(view))
         self._taken += len(view)
-        if self._cache:
-            self._cache.received(len(view))
+        if self._asking:
+            self._asking.received(len(view))
         if self._taken == self._stop:
             self._end()
         return len(view)
@@ -133,21 +130,8 @@ class PackageBody:
             with contextlib.suppress(AxonError):  # what follows is not of the package
                 self._reading.end()
         self._reading = None
-        self._begin_anew()
-        if self._cache and self._cache.set_aside:
-            self._cache.answered()
-
-    def _passed_over(self, exc: AxonError) -> bool:
-        """Whether to go on at once without the cache that was asked, which is to blame."""
-        if self._cache is None or not blame.of_cache(exc):
-            return False
-        self._failed.add(self._cache)
-        self._passed = exc
-        if blame.of_object(exc):
-            self._vain += 1
-        else:
-            blame.set_aside(self._cache, exc)
-        return True
+        if self._asking:
+            self._asking.went_well()
 
     def _way(self) -> Location:
         """Whom to ask for what comes next.
@@ -155,30 +139,16 @@ class PackageBody:
         Raises:
             AxonError: no cache is left, and the source may not be asked.
         """
-        location, site = replace(self._mirrors[0], spread=False), self._site
-        self._cache, self._stop = None, self._size
-        if site is None or (site.fallback and not site.covers(location.url)):
+        location, self._stop = replace(self._mirrors[0], spread=False), self._size
+        if self._site is None or self._asking is None:
             return location
-        if not site.covers(location.url):
-            raise site.elsewhere(location.url)
         number = self._taken // SLICE
-        self._stop = min((number + 1) * SLICE, self._size)
-        key = slice_key(self._package.digest or location.url, number)
-        if self._vain < ENOUGH:
-            self._cache = site.choose(key, self._failed | self._avoided)
-        if self._cache is not None:
-            self.caches.add(self._cache)
-            return location.through(self._cache, self._package.digest, ranged=site.fallback)
-        self._begin_anew()
-        if site.fallback:
-            return location
-        if self._passed and blame.of_object(self._passed):
-            raise self._passed.located()
-        raise site.none_left(location.url) from self._passed
-
-    def _begin_anew(self) -> None:
-        self._failed.clear()
-        self._vain = 0
+        if self._site.covers(location.url):
+            self._stop = min((number + 1) * SLICE, self._size)
+        where = self._asking.choose(location, number, ranged=self._site.fallback)
+        if self._asking.cache is not None:
+            self.caches.add(self._asking.cache)
+        return where
 
     def _ask(self) -> Reading:
         location = self._way()

@@ -6,6 +6,7 @@ threads.
 """
 
 from axonfs.http_client.answers import Answer
+from axonfs.http_client.asking import Asking
 from axonfs.http_client.bodies import Bodies
 from axonfs.http_client.caches import (
     SLICE,
@@ -40,6 +41,7 @@ __all__ = [
     "SLICE",
     "UP",
     "Answer",
+    "Asking",
     "Bodies",
     "Cache",
     "CacheState",

@@ -19,6 +19,7 @@ import trio
 from axonfs.errors import (
     AxonError,
     CorruptError,
+    UnavailableError,
     UsageError,
     VanishedError,
     naming,
@@ -26,21 +27,18 @@ from axonfs.errors import (
 from axonfs.formats.chunktable import ChunkTable
 from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE, FileEntry
 from axonfs.http_client import (
-    Bodies,
     Cache,
-    Limits,
     Location,
     SiteCaches,
-    blame,
     slice_chunks,
-    slice_key,
 )
+from axonfs.names import printable
 from axonfs.service.context import Context, Event, resolve, texts_of, wanted_of
 from axonfs.service.selection import Selection, select
 from axonfs.sources import Source
+from axonfs.sources.near import read_near
 
 PROGRESS_PAUSE = 0.1
-TOO_MANY = 429
 
 
 async def warm(context: Context, request: Event) -> Event:
@@ -74,8 +72,7 @@ class _File:
     def slices(self) -> list[_Slice]:
         """All of it."""
         size, stop = slice_chunks(self.chunk_size) * self.chunk_size, self.entry.size
-        starts = enumerate(range(0, stop, size))
-        return [_Slice(self, number, start, min(start + size, stop)) for number, start in starts]
+        return [_Slice(self, at, min(at + size, stop)) for at in range(0, stop, size)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +80,8 @@ class _Slice:
     """The bytes `[start, stop)` of a file, which one cache is asked for."""
 
     file: _File
-    number: int
     start: int
     stop: int
-
-    @property
-    def key(self) -> str:
-        return slice_key(self.file.entry.digest, self.number)
 
 
 class _Warming:
@@ -175,7 +167,7 @@ class _Warming:
             yield partial(self._whole, file)
             return
         for part in file.slices():
-            yield partial(self._slice, part, partial(_compare, file.table))
+            yield partial(self._slice, part, partial(_compare, file.table, file.entry.path))
 
     async def _run(self, work: Callable[[], None], limiter: trio.CapacityLimiter) -> None:
         try:
@@ -199,11 +191,36 @@ class _Warming:
 
     def _slice(self, part: _Slice, compare: Callable[[int, memoryview], object]) -> None:
         """Read one slice through the first of its caches that has it. In a worker thread."""
-        asking = _Asking(self._site, part.key, self._bodies.limits)
-        reading = _Reading(part, self._bodies, compare, lambda: self._left)
-        with naming(spec=str(self._version.spec), path=part.file.entry.path):
-            while not (reading.done or self._left):
-                asking.once(reading.read)
+        file, done, attempt = part.file, part.start, 0
+
+        def take(offset: int, piece: memoryview) -> None:
+            nonlocal done
+            compare(offset, piece)
+            done = offset + len(piece)
+
+        with naming(spec=str(self._version.spec), path=file.entry.path):
+            while done < part.stop and not self._left:
+                try:
+                    read_near(
+                        self._bodies,
+                        file.location,
+                        file.entry.proof.get("sha256"),
+                        done,
+                        part.stop,
+                        file.entry.size,
+                        take,
+                        unit=file.chunk_size,
+                        cancelled=lambda: self._left,
+                        itself=False,
+                        name=file.entry.digest,
+                    )
+                except AxonError as exc:
+                    attempt += 1
+                    if not exc.transient or attempt >= self._bodies.limits.attempts:
+                        if isinstance(exc, UnavailableError):
+                            exc.hint = "check the caches"  # the source is not asked in any case
+                        raise
+                    time.sleep(self._bodies.limits.pause(attempt, exc.retry_after))
 
     async def _tick(self) -> None:
         while True:
@@ -235,95 +252,9 @@ def _site(context: Context, selection: Selection) -> SiteCaches:
     return found
 
 
-def _compare(table: ChunkTable, offset: int, piece: memoryview) -> None:
+def _compare(table: ChunkTable, path: str, offset: int, piece: memoryview) -> None:
     unit = table.chunk_size
     for start in range(0, len(piece), unit):
         chunk = (offset + start) // unit
         if not table.right(chunk, piece[start : start + unit]):
-            raise CorruptError(f"chunk {chunk} has the wrong digest")
-
-
-class _Reading:
-    """The bytes of a slice, on their way past this process."""
-
-    def __init__(
-        self,
-        part: _Slice,
-        bodies: Bodies,
-        compare: Callable[[int, memoryview], object],
-        cancelled: Callable[[], bool],
-    ) -> None:
-        self._part = part
-        self._bodies = bodies
-        self._compare = compare
-        self._cancelled = cancelled
-        self._at = part.start
-
-    @property
-    def done(self) -> bool:
-        return self._at == self._part.stop
-
-    def read(self, cache: Cache) -> None:
-        """Ask `cache` for what is left."""
-        file = self._part.file
-
-        def take(offset: int, piece: memoryview) -> None:
-            self._compare(offset, piece)
-            self._at = offset + len(piece)
-            cache.received(len(piece))
-
-        location = file.location.through(cache, file.entry.proof.get("sha256"), ranged=True)
-        unit, size = file.chunk_size, file.entry.size
-        self._bodies.read(
-            location, self._at, self._part.stop, size, take, unit=unit, cancelled=self._cancelled
-        )
-
-
-class _Asking:
-    """The attempts at one slice: the caches of its order in turn, and again after a pause."""
-
-    def __init__(self, site: SiteCaches, key: str, limits: Limits) -> None:
-        self._site = site
-        self._key = key
-        self._limits = limits
-        self._tried: set[Cache] = set()
-        self._rounds = 0
-        self._last: AxonError | None = None
-
-    def once(self, read: Callable[[Cache], None]) -> None:
-        """Ask the next cache.
-
-        Raises:
-            AxonError: the caches have been asked often enough, or what one says is final.
-        """
-        cache = self._site.choose(self._key, self._tried)
-        if cache is None:
-            all_well = not any(one.set_aside for one in self._site)
-            if isinstance(self._last, VanishedError) and all_well:
-                raise self._last  # all say so
-            self._pause(None)
-            return
-        try:
-            read(cache)
-        except AxonError as exc:
-            self._last = exc.located(source=cache.name)
-            self._failed(cache, exc)
-        else:
-            cache.answered()
-
-    def _failed(self, cache: Cache, exc: AxonError) -> None:
-        if exc.status == TOO_MANY:  # as well
-            self._pause(exc.retry_after)
-            return
-        if not blame.of_cache(exc):
-            raise exc
-        self._tried.add(cache)
-        if not blame.of_object(exc):
-            cache.failed(exc)
-
-    def _pause(self, retry_after: float | None) -> None:
-        self._rounds += 1
-        if self._rounds >= self._limits.attempts:
-            raise self._last or self._site.none_left(self._site.source)
-        self._tried.clear()
-        time.sleep(self._limits.pause(self._rounds, retry_after))
+            raise CorruptError(f"chunk {chunk} of '{printable(path)}' has the wrong digest")
