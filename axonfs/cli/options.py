@@ -154,3 +154,22 @@ def openly(url: str, caches: Iterable[str]) -> str | None:
 def source_options(function: F) -> F:
     """`--registry` and `--cache`, for every command that reads models."""
     return registry_option(cache_option(function))
+
+
+def glob_options(function: F) -> F:
+    """`--include` and `--exclude`, for every command that takes a part of a version."""
+    return _include(_exclude(function))
+
+
+_include = click.option(
+    "--include",
+    metavar="GLOB",
+    multiple=True,
+    help="Only files whose path matches; may be given more than once. `*` also matches `/`.",
+)
+_exclude = click.option(
+    "--exclude",
+    metavar="GLOB",
+    multiple=True,
+    help="Leave out files whose path matches; may be given more than once.",
+)

@@ -11,7 +11,14 @@ import click
 from axonfs.call import Event
 from axonfs.cli.client import ask
 from axonfs.cli.lockfiles import read_lock
-from axonfs.cli.options import LocalPath, cache_option, json_option, make_target, source_options
+from axonfs.cli.options import (
+    LocalPath,
+    cache_option,
+    glob_options,
+    json_option,
+    make_target,
+    source_options,
+)
 from axonfs.cli.output import clock, echo, echo_json, interrupted, note, show_note
 from axonfs.cli.progress import ProgressDisplay
 from axonfs.client.target import Target
@@ -21,18 +28,6 @@ from axonfs.units import counted, part_of, size
 from axonfs.versions import parse_wanted
 
 _SAME = "the same command"
-_include = click.option(
-    "--include",
-    metavar="GLOB",
-    multiple=True,
-    help="Only files whose path matches; may be given more than once. `*` also matches `/`.",
-)
-_exclude = click.option(
-    "--exclude",
-    metavar="GLOB",
-    multiple=True,
-    help="Leave out files whose path matches; may be given more than once.",
-)
 
 
 @click.command
@@ -52,8 +47,7 @@ _exclude = click.option(
     type=LocalPath("the lock file", exists=True, dir_okay=False),
     help="Pin the versions in this file from `axonfs lock`; fail if a manifest differs.",
 )
-@_include
-@_exclude
+@glob_options
 @source_options
 @json_option
 def pin(
@@ -89,8 +83,7 @@ def pin(
 
 @click.command
 @click.argument("specs", metavar="SPEC...", nargs=-1, required=True)
-@_include
-@_exclude
+@glob_options
 @source_options
 @json_option
 def install(

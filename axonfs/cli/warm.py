@@ -7,7 +7,7 @@ import sys
 import click
 
 from axonfs.call import Event
-from axonfs.cli.options import json_option, resolved, source_options, via_option
+from axonfs.cli.options import glob_options, json_option, resolved, source_options, via_option
 from axonfs.cli.output import echo, echo_json, interrupted, note
 from axonfs.cli.progress import ProgressDisplay
 from axonfs.client.target import Target
@@ -20,18 +20,7 @@ from axonfs.versions import parse_wanted
 @click.command
 @click.argument("specs", metavar="SPEC...", nargs=-1, required=True)
 @via_option
-@click.option(
-    "--include",
-    metavar="GLOB",
-    multiple=True,
-    help="Only files whose path matches; may be given more than once. `*` also matches `/`.",
-)
-@click.option(
-    "--exclude",
-    metavar="GLOB",
-    multiple=True,
-    help="Leave out files whose path matches; may be given more than once.",
-)
+@glob_options
 @source_options
 @json_option
 def warm(

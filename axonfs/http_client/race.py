@@ -8,7 +8,6 @@ source does not answer. Trio only.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from math import inf
@@ -16,18 +15,10 @@ from typing import Generic, Protocol, TypeVar
 
 import trio
 
-from axonfs.errors import (
-    AccessDeniedError,
-    AxonError,
-    CorruptError,
-    DeadlineError,
-    NotFoundError,
-    ShortageError,
-)
+from axonfs.errors import AxonError, DeadlineError, NotFoundError
+from axonfs.http_client import blame
 from axonfs.http_client.caches import Cache, SiteCaches
 from axonfs.http_client.urls import shown
-
-log = logging.getLogger(__name__)
 
 
 class _Document(Protocol):
@@ -37,16 +28,12 @@ class _Document(Protocol):
 
 T = TypeVar("T", bound=_Document | None)
 
-# What a gateway answers when its source does not: the cache itself is well.
-_GATEWAY = frozenset({502, 504})
 # Seconds until the next cache is asked beside one that has not answered, and until the source is.
 # A cache that has to ask the source first is slow, and the source should be asked once, so the
 # source is asked last.
 SLOW, VERY_SLOW = 3.0, 10.0
 # The same for a cache that was set aside, which this request tries again: no reader waits for it.
 TRIAL = 0.3
-# Caches that answer with a fault until no further one is asked: each may have asked the source.
-ENOUGH = 3
 
 
 class UnfitError(Exception):
@@ -130,7 +117,7 @@ class Race(Generic[T]):
 
     def _begin_next(self, nursery: trio.Nursery, began: float) -> float:
         """Ask the next one if it is its turn; return the seconds until one more may be asked."""
-        enough = len(self._unfit) + self._refusals >= ENOUGH
+        enough = len(self._unfit) + self._refusals >= blame.ENOUGH
         cache = None if enough else self._site.choose(self._url, self._tried)
         if cache:
             self._tried.append(cache)
@@ -165,7 +152,7 @@ class Race(Generic[T]):
         if isinstance(answer, UnfitError):
             assert cache is not None
             return self._second_unfit(cache, answer)
-        if isinstance(answer, AccessDeniedError | ShortageError) or answer.status == 429:
+        if not blame.of_cache(answer):
             return answer
         if cache is None:
             self._error = answer
@@ -177,9 +164,8 @@ class Race(Generic[T]):
             return before and answer  # two say so
         self._faults[cache.name] = answer
         self._refusals += answer.status is not None
-        if answer.status not in _GATEWAY:
-            log.info("site cache %s is set aside: %s", cache.name, answer)
-            cache.failed(answer)
+        if not blame.of_object(answer):
+            blame.set_aside(cache, answer)
         return None
 
     def _second_unfit(self, cache: Cache, answer: UnfitError) -> AxonError | None:
@@ -201,9 +187,7 @@ class Race(Generic[T]):
             if unfit.body == body:
                 cache.answered()
             else:
-                level = logging.WARNING if isinstance(unfit.error, CorruptError) else logging.INFO
-                log.log(level, "site cache %s is set aside: %s", cache.name, unfit.error)
-                cache.failed(unfit.error)
+                blame.set_aside(cache, unfit.error)
         late = trio.current_time() - SLOW
         for asked in self._pending:
             if asked.cache and not asked.trial and asked.began <= late:
