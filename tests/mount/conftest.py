@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import axonfs
+from axonfs.client.health import mount_at
 from axonfs.connection.mountinfo import mounts
 from axonfs.daemon.holders import holder_of
 from axonfs.names import parse_spec
@@ -254,3 +255,15 @@ def object_requests(registry: RegistryServer) -> list[tuple[str, str | None]]:
         for method, path, ranged in registry.requests
         if method == "GET" and "/objects/" in path
     ]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty mountpoint, with settings of the test's own; whatever is mounted there goes."""
+    monkeypatch.setenv("AXONFS_CONFIG", str(tmp_path / "config.yaml"))
+    monkeypatch.setenv("AXONFS_CACHE_DIR", str(tmp_path / "cache"))
+    path = tmp_path / "background"
+    path.mkdir()
+    yield path
+    if mount_at(path) is not None:
+        run_axonfs("umount", path, "--force", check=False)

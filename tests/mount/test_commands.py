@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,18 +19,6 @@ from tests.support.registry import RegistryServer
 
 pytestmark = pytest.mark.mount
 SPEC = "nlp/tiny@1.0.0"
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty mountpoint, with settings of the test's own; whatever is mounted there goes."""
-    monkeypatch.setenv("AXONFS_CONFIG", str(tmp_path / "config.yaml"))
-    monkeypatch.setenv("AXONFS_CACHE_DIR", str(tmp_path / "cache"))
-    path = tmp_path / "background"
-    path.mkdir()
-    yield path
-    if mount_at(path) is not None:
-        run_axonfs("umount", path, "--force", check=False)
 
 
 def test_the_background_mount(place: Path, registry: RegistryServer, tmp_path: Path) -> None:

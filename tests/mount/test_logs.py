@@ -5,29 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from axonfs.client.health import mount_at
-from tests.mount.conftest import MountFactory, run_axonfs
+from tests.mount.conftest import MountFactory, run_axonfs, settled
 from tests.support.registry import RegistryServer
 
 pytestmark = pytest.mark.mount
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A mountpoint with a mount in the background."""
-    monkeypatch.setenv("AXONFS_CONFIG", str(tmp_path / "config.yaml"))
-    monkeypatch.setenv("AXONFS_CACHE_DIR", str(tmp_path / "cache"))
-    path = tmp_path / "background"
-    path.mkdir()
-    yield path
-    if mount_at(path) is not None:
-        run_axonfs("umount", path, "--force", check=False)
+def state_of(pid: int) -> str:
+    """The state of a process: S while it sleeps."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
 
 
 def test_the_log_of_a_mount_in_the_background(
@@ -44,7 +34,7 @@ def test_the_log_of_a_mount_in_the_background(
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
         assert following.stdout is not None
         first = following.stdout.readline()  # it has opened the log
-        time.sleep(0.1)  # and, mostly, read it to its end
+        settled(lambda: state_of(following.pid) == "S")  # and has read it to its end
         os.rename(log, log.with_suffix(".log.1"))
         with log.with_suffix(".log.1").open("a") as before, log.open("a") as now:
             before.write("the last line of before\n")

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -16,17 +12,15 @@ import trio
 import axonfs.ahead.plan
 import axonfs.ahead.prefetcher
 import axonfs.ahead.walks
-from axonfs.ahead.prefetcher import Prefetcher
 from axonfs.engine import Engine, open_engine
-from axonfs.formats.manifest import Manifest
 from axonfs.http_client import Caches, SiteCaches
 from axonfs.names import parse_spec
 from axonfs.publish import publish
 from axonfs.settings.settings import Settings
-from axonfs.upkeep.evictor import Evictor
 from tests.support import faulty
 from tests.support.faulty import Exchange, FaultyOrigin
-from tests.support.fetching import CHUNK, Gate, Rig, chunks_of, on_objects, rig, settled
+from tests.support.fetching import CHUNK, Gate, chunks_of, on_objects, settled
+from tests.support.foreseeing import foreseeing
 from tests.support.registry import SPEC, make_model, published
 
 SHARDS = [f"model-{number}.safetensors" for number in (1, 2, 10)]
@@ -40,7 +34,6 @@ SIZES = dict.fromkeys(SHARDS, 4 * CHUNK + 7) | {
 }
 INDEX = "model.safetensors.index.json"
 SMALL = ["config.json", INDEX, "tokenizer.json"]
-ENOUGH = 1 << 30
 
 
 @pytest.fixture(autouse=True)
@@ -57,64 +50,6 @@ def registry(tmp_path: Path) -> Path:
     (source / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     publish(source, parse_spec(SPEC), tmp_path / "registry", chunk_size=CHUNK)
     return tmp_path / "registry"
-
-
-@dataclass
-class Foreseeing:
-    """A prefetcher over a rig."""
-
-    parts: Rig
-    prefetcher: Prefetcher
-    manifest: Manifest
-
-    async def open(self, path: str = "config.json") -> None:
-        """Open a file as a loader does."""
-        self.prefetcher.opened(await self.parts.tree.version(parse_spec(SPEC)), path)
-        await trio.testing.wait_all_tasks_blocked()  # by then it has been judged
-
-    @property
-    def load(self) -> dict[str, Any]:
-        """What `status` says of the load; nothing before it began."""
-        loads = self.prefetcher.statistics()["loads"]
-        return dict(loads[0]) if loads else {}
-
-    async def ended(self) -> str:
-        """The state in which the load ended."""
-        await settled(lambda: bool(self.load))
-        await settled(lambda: not any(load.active for load in self.prefetcher._loads.values()))
-        figures = self.parts.fetcher.statistics
-        await settled(lambda: not (figures()["in_flight"] or figures()["queued"]))
-        return str(self.load["state"])
-
-    def local(self, path: str) -> int:
-        """Local bytes of a file."""
-        entry = self.manifest.file(path)
-        assert entry is not None
-        info = self.parts.store.peek(entry.digest)
-        return info.present_bytes if info else 0
-
-    def asked(self, origin: FaultyOrigin) -> list[str]:
-        """The files that requests were about, in order, repeats left out."""
-        paths = {entry.digest: entry.path for entry in self.manifest.files}
-        digests = [seen.path.rpartition("/")[2] for seen in origin.requests]
-        return list(dict.fromkeys(paths[digest] for digest in digests if digest in paths))
-
-
-@asynccontextmanager
-async def foreseeing(
-    tmp_path: Path,
-    origin: FaultyOrigin,
-    *,
-    mode: str = "auto",
-    limit: int = ENOUGH,
-    streams: int = 1,
-    offline: bool = False,
-) -> AsyncIterator[Foreseeing]:
-    async with rig(tmp_path / "cache", origin.url, streams=streams, offline=offline) as parts:
-        evictor = Evictor(parts.store, tmp_path / "cache", limit)
-        prefetcher = Prefetcher(parts.fetcher, evictor, parts.nursery, mode=mode, width=2)
-        version = await parts.tree.version(parse_spec(SPEC))
-        yield Foreseeing(parts, prefetcher, version.manifest)
 
 
 async def test_the_small_files_and_then_the_shards_in_order(

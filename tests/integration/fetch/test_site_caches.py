@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +10,10 @@ import pytest
 import trio
 
 from axonfs.errors import AxonError, DeadlineError, UnavailableError
-from axonfs.fetch import hedges, lane, pace, package_body, trials
-from axonfs.http_client import SiteCaches, caches
+from axonfs.fetch import hedges, lane, pace, trials
+from axonfs.http_client import caches
 from axonfs.ranges import Range
+from tests.integration.fetch.conftest import site
 from tests.support import faulty
 from tests.support.faulty import Exchange, Fault, FaultyOrigin
 from tests.support.fetching import (
@@ -22,34 +21,18 @@ from tests.support.fetching import (
     FAST,
     objects_asked,
     on_objects,
-    on_packages,
     rig,
     settled,
     without_tables,
 )
-from tests.support.packages import add_package
 
 SLICE = CHUNK  # each cache has several, whatever its URL
-PACKAGED = "vision/resnet50@1.0.0"
-BIG = random.Random(5).randbytes(11 * CHUNK)
 MODEL = Path("models/nlp/tiny/1.0.0/model.safetensors")  # 20 chunks and a bit
 
 
 @pytest.fixture(autouse=True)
 def _small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caches, "SLICE", SLICE)
-    monkeypatch.setattr(package_body, "SLICE", SLICE)
-
-
-@pytest.fixture
-def three(registry: Path) -> Iterator[list[FaultyOrigin]]:
-    """Three servers with the registry's files, as caches that have everything."""
-    with FaultyOrigin(registry) as a, FaultyOrigin(registry) as b, FaultyOrigin(registry) as c:
-        yield [a, b, c]
-
-
-def site(origin: FaultyOrigin, *members: FaultyOrigin, fallback: bool = True) -> SiteCaches:
-    return SiteCaches(origin.url, [one.url for one in members], fallback=fallback)
 
 
 def name(cache: FaultyOrigin) -> str:
@@ -348,28 +331,6 @@ async def test_without_a_table_wrong_bytes_of_a_cache_are_no_fault_of_the_object
     assert (objects_asked(origin) > 0) is fallback
 
 
-@pytest.mark.complains
-@pytest.mark.parametrize("fault", [None, faulty.flip, faulty.status(502), faulty.status(404)])
-async def test_a_package_comes_through_caches(
-    registry: Path,
-    tmp_path: Path,
-    origin: FaultyOrigin,
-    three: list[FaultyOrigin],
-    fault: Fault | None,
-) -> None:
-    """By slices, and from the origin where caches had wrong bytes of it."""
-    size = len(add_package(registry, PACKAGED, {"big.bin": BIG}))
-    if fault:
-        three[0].always(on_packages(fault))
-    async with rig(tmp_path / "cache", origin.url, sites=[site(origin, *three)]) as parts:
-        assert await parts.content("big.bin", PACKAGED) == BIG
-    asked = [seen for one in three for seen in one.requests if "/packages/" in seen.path]
-    assert size > 2 * SLICE
-    assert len(asked) >= size // SLICE
-    direct = [seen for seen in origin.requests if "/packages/" in seen.path]
-    assert bool(direct) is (fault is faulty.flip)
-
-
 async def test_a_token_goes_to_the_caches_and_a_refusal_is_the_sources(
     tmp_path: Path, origin: FaultyOrigin, three: list[FaultyOrigin]
 ) -> None:
@@ -383,20 +344,6 @@ async def test_a_token_goes_to_the_caches_and_a_refusal_is_the_sources(
         feed.close()
     assert sum(map(objects_asked, three)) == 1
     assert objects_asked(origin) == 0
-
-
-@pytest.mark.complains
-@pytest.mark.parametrize("bad", [0, 1, 2])
-async def test_a_package_of_which_a_cache_has_wrong_bytes_comes_from_another_one(
-    registry: Path, tmp_path: Path, origin: FaultyOrigin, three: list[FaultyOrigin], bad: int
-) -> None:
-    """Though no slice of it can be compared, and the origin may not be asked."""
-    add_package(registry, PACKAGED, {"big.bin": BIG})
-    three[bad].always(on_packages(faulty.flip))
-    sites = [site(origin, *three, fallback=False)]
-    async with rig(tmp_path / "cache", origin.url, sites=sites) as parts:
-        assert await parts.content("big.bin", PACKAGED) == BIG
-    assert not any("/packages/" in seen.path for seen in origin.requests)
 
 
 async def test_a_cache_that_sends_single_bytes_is_passed_over(
