@@ -21,12 +21,12 @@ from axonfs.cli.logfile import LOG
 from axonfs.cli.options import LocalPath, cache_option, make_target
 from axonfs.cli.output import echo
 from axonfs.daemon.holders import Running, holder_at
-from axonfs.errors import AxonError, NotFoundError
+from axonfs.errors import AxonError, NotFoundError, UsageError
 from axonfs.names import printable
 
 FOLLOW_PAUSE = 0.3
 _LONGEST = 10_000  # characters of one line that are shown
-_SLICES = (".service", ".scope")
+_UNITS = (".service", ".scope")
 
 
 @click.command
@@ -62,34 +62,47 @@ def _path(mountpoint: Path | None, cache: str | None, lines: int, *, follow: boo
     Raises:
         AxonError: there is no log that can be shown.
     """
-    holder = None
-    if cache is None and (mountpoint is not None or _mounted()):
-        holder = holder_at(chosen_mountpoint(mountpoint))
-        if holder is None:
-            what = "no mount of yours is there"
-            raise NotFoundError(what, path=str(mountpoint or ""), hint="see axonfs status")
-    path = make_target((), cache).settings.cache / LOG
+    holder = _holder(mountpoint) if cache is None else None
     if holder is not None:
-        path = holder.cache / LOG
-        place = os.readlink(f"/proc/{holder.pid}/fd/2").removesuffix(" (deleted)")
-        if place.startswith("socket:"):
-            _read_journal(holder, lines, follow=follow)
-        if os.path.isfile(place):
-            path = Path(place.removesuffix(".1")) if place == f"{path}.1" else Path(place)
-        elif not place.startswith("/dev/null"):
-            what = f"its log goes to {printable(place)} of process {holder.pid}"
-            raise AxonError(what, path=str(holder.mountpoint), hint="look there")
+        return _of_holder(holder, lines, follow=follow)
+    path = make_target((), cache).settings.cache / LOG
     if not path.exists():
         what = "there is no log: no mount in the background has used this cache"
         raise NotFoundError(what, path=str(path), hint="name the mountpoint, or --cache DIR")
     return path
 
 
-def _mounted() -> bool:
+def _holder(mountpoint: Path | None) -> Running | None:
+    """The holder of the mount; None if no mountpoint is given and nothing is mounted.
+
+    Raises:
+        NotFoundError: no mount of this user is at `mountpoint`.
+        UsageError: none is given, and this user has several mounts.
+    """
     try:
-        return holder_at(chosen_mountpoint(None)) is not None
-    except AxonError:
-        return False
+        found = holder_at(chosen_mountpoint(mountpoint))
+    except UsageError:
+        raise
+    except AxonError:  # only others have mounts
+        return None
+    if found is None and mountpoint is not None:
+        what = "no mount of yours is there"
+        raise NotFoundError(what, path=str(mountpoint), hint="see axonfs status")
+    return found
+
+
+def _of_holder(holder: Running, lines: int, *, follow: bool) -> Path:
+    """Where the standard error of a holder leads."""
+    place = os.readlink(f"/proc/{holder.pid}/fd/2").removesuffix(" (deleted)")
+    if place.startswith("socket:"):
+        _read_journal(holder, lines, follow=follow)
+    own = holder.cache / LOG
+    if Path(place) in (own, own.with_suffix(".log.1")):
+        return own
+    if os.path.isfile(place):
+        return Path(place)
+    what = f"its log goes to {printable(place)} of process {holder.pid}"
+    raise AxonError(what, path=str(holder.mountpoint), hint="look there")
 
 
 def _read_journal(holder: Running, lines: int, *, follow: bool) -> None:
@@ -98,21 +111,17 @@ def _read_journal(holder: Running, lines: int, *, follow: bool) -> None:
     Raises:
         AxonError: it is not installed.
     """
-    unit = Path(f"/proc/{holder.pid}/cgroup").read_text().strip().rpartition("/")[2]
-    user = ["--user"] if holder.owner else []
-    which = [*user, f"--unit={unit}"] if unit.endswith(_SLICES) else [f"_PID={holder.pid}"]
-    command = [
-        "journalctl",
-        *which,
-        f"--lines={lines}",
-        "--output=cat",
-        *(["-f"] if follow else []),
-    ]
+    group = Path(f"/proc/{holder.pid}/cgroup").read_text().strip()
+    unit = group.rpartition("/")[2]
+    which = [f"_PID={pid}" for pid in (holder.pid, *holder.workers)]
+    if unit.endswith(_UNITS):
+        which = [*(["--user"] if "/user@" in group else []), f"--unit={unit}"]
     program = shutil.which("journalctl")
     if program is None:
         what = "its log is in the journal, and journalctl is not installed"
         raise AxonError(what, path=str(holder.mountpoint))
-    os.execv(program, [*command, "-f"] if follow else command)
+    follows = ["--follow"] if follow else []
+    os.execv(program, ["journalctl", *which, f"--lines={lines}", "--output=cat", *follows])
 
 
 def _lines(path: Path, count: int, *, follow: bool) -> Iterator[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from axonfs.client.health import mount_at
 from tests.mount.conftest import MountFactory, run_axonfs, settled
 from tests.support.registry import RegistryServer
 
@@ -55,3 +57,28 @@ def test_the_log_of_a_mount_in_the_foreground(
     mount = start_mount(registry.url)
     shown = run_axonfs("logs", mount.path).stdout
     assert shown.splitlines()[-1] in mount.log.read_text()
+
+
+def test_the_log_of_a_unit_is_the_journals(
+    place: Path, registry: RegistryServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script stands in for journalctl: no systemd runs here."""
+    program = tmp_path / "bin/journalctl"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.chmod(0o755)
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-m", "axonfs", "mount", str(place), "--foreground"]
+    with ours, theirs:
+        mounting = subprocess.Popen([*command, "--registry", registry.url], stderr=theirs.fileno())
+        try:
+            settled(lambda: mount_at(place) is not None)
+            monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+            asked = run_axonfs("logs", "-f", "-n", "7", place).stdout.split()
+        finally:
+            mounting.terminate()
+            mounting.wait()
+    assert asked[-3:] == ["--lines=7", "--output=cat", "--follow"]
+    unit = Path("/proc/self/cgroup").read_text().strip().rpartition("/")[2]
+    known = unit.endswith((".service", ".scope"))
+    assert (f"--unit={unit}" if known else f"_PID={mounting.pid}") in asked
