@@ -127,9 +127,7 @@ class Fetcher:
         """Where in a plan of its files this host begins, as a part of it: at one of PLACES, so that
         hosts that start together do not all wait for the same slices of their site caches; without
         caches at its beginning."""
-        source = version.source
-        caches = source and self._network.bodies.caches.of(source.url)
-        return random.randrange(PLACES) / PLACES if caches else 0.0
+        return random.randrange(PLACES) / PLACES if self._network.site_of(version) else 0.0
 
     @property
     def busy(self) -> bool:

@@ -57,7 +57,7 @@ class Lane:
     Args:
         streams: ranged GETs at a time.
         deadline: seconds without progress after which the origin stalls.
-        pauses: that origins have asked for.
+        pauses: those that origins have asked this process for.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ LATER, LATER_SECONDS = 0.5, 10.0
 
 
 class Pauses:
-    """Those of one process.
+    """The pauses that origins have asked one process for.
 
     Args:
         draw: a number from 0 to 1, each time another one.
