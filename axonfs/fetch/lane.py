@@ -42,7 +42,7 @@ class Group:
         """Let a lane share them."""
         lane.group = self
         self.lanes.append(lane)
-        lane.schedule.share(self._streams, lambda: sum(one.schedule.running for one in self.lanes))
+        lane.schedule.share(self._streams, lambda: sum(map(_working, self.lanes)))
 
     def take(self) -> Job | None:
         """The job to start now: of all lanes the most urgent one that waits longest."""
@@ -131,3 +131,9 @@ class Lane:
         """Whether nothing runs or waits here."""
         busy = self.schedule.running or self.schedule.waiting or self.passes.borrowed_tokens
         return not busy
+
+
+def _working(lane: Lane) -> int:
+    """How many jobs run there; not those of a cache that is set aside, whose bytes others bring."""
+    jobs = lane.schedule.jobs
+    return sum(not (job.cache is not None and job.cache.set_aside) for job in jobs)

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from axonfs.errors import AxonError, DeadlineError, UnavailableError
-from axonfs.fetch import hedges, lane, pace, trials
+from axonfs.fetch import Priority, hedges, lane, pace, trials
 from axonfs.http_client import caches
 from axonfs.ranges import Range
 from tests.integration.fetch.conftest import site
@@ -227,6 +227,23 @@ async def test_what_waits_for_a_cache_that_died_goes_on_with_the_others(
     async with rig(tmp_path / "cache", origin.url, sites=[caches_], limits=slow) as parts:
         assert await parts.content("model.safetensors") == (tmp_path / MODEL).read_bytes()
     assert [cache.name for cache in caches_ if cache.set_aside] == [name(three[0])]
+    assert objects_asked(origin) == 0
+
+
+async def test_a_cache_that_died_keeps_no_streams_from_the_others(
+    tmp_path: Path, origin: FaultyOrigin, three: list[FaultyOrigin], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prefetch, for which no reader waits, goes on as soon as the cache is set aside."""
+    monkeypatch.setattr(hedges, "QUIET", 0.3)
+    monkeypatch.setattr(hedges, "ANSWERED", 0.3)
+    three[0].always(faulty.stall_before)
+    patient = replace(FAST, first_byte=20, stall=20, deadline=60)
+    caches_ = site(origin, *three)
+    async with rig(tmp_path / "cache", origin.url, sites=[caches_], limits=patient) as parts:
+        feed = await parts.open()
+        feed.want(Range(0, 21), Priority.BACKGROUND)
+        await settled(lambda: feed.complete)
+        feed.close()
     assert objects_asked(origin) == 0
 
 
