@@ -169,7 +169,10 @@ class Runner:
         self._network.leave(job)
         job.running = False
         job.download.ended(job, error)
-        self._dispatch(lane)
+        # Without ranges the others of its object waited for it, some maybe in other lanes.
+        others = job.download.jobs if job.download.unranged else ()
+        for waiting in {lane, *map(self._network.lane_of, others)}:
+            self._dispatch(waiting)
 
     def _settle(self, winner: Job) -> None:
         """Have `winner` bring what its rival was to bring too, and end the rival."""
@@ -246,15 +249,14 @@ class Runner:
             return True
 
     def _held(self, job: Job) -> float:
-        """Seconds that a job waits since its origin asked for a pause; no longer than until its
-        last attempt."""
+        """Seconds until the pause of its origin ends, or it is time for the job's last attempt."""
         left = job.progress + self._limits.deadline - trio.current_time()
         return min(self._network.lane_of(job).pause, left)
 
     def _overloaded(self, job: Job, exc: AxonError) -> None:
         if exc.overloaded:
-            lane, now = self._network.lane_of(job), trio.current_time()
-            lane.overloaded(now, exc.retry_after, itself=job.cache is None)
+            lane, itself = self._network.lane_of(job), job.cache is None
+            lane.overloaded(trio.current_time(), exc.retry_after, itself=itself)
 
     def _stall(self, job: Job) -> Stall:
         """What says how long an attempt waits: the origin's stall, else the object's own."""
@@ -378,10 +380,8 @@ class Runner:
     def _stalled(
         self, job: Job, lane: Lane, stall: Stall, error: AxonError, exc: AxonError
     ) -> AxonError:
-        """What readers get of an attempt that failed within a stall.
-
-        Jobs that have waited since before that attempt would fail as it did.
-        """
+        """What readers get of an attempt that failed within a stall, as do the jobs that have
+        waited since before it."""
         error = error.located()
         error.source = exc.source or error.source
         if stall is lane.stall:

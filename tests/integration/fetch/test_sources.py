@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from tests.support import faulty
 from tests.support.faulty import Exchange, Fault, FaultyOrigin
 from tests.support.fetching import (
     CHUNK,
+    FAST,
+    Gate,
     Rig,
     chunks_of,
     objects_asked,
@@ -190,3 +193,39 @@ async def test_a_pass_that_breaks_off_is_taken_up_by_another(
         assert await parts.read(feed) == whole
         feed.close()
         await settled(parts.idle)
+
+
+async def test_a_pass_at_another_host_leaves_nobody_who_waits(
+    tmp_path: Path, registry: Path, origin: FaultyOrigin, whole: bytes
+) -> None:
+    """It runs where the origin redirected it, and who comes meanwhile waits at the origin."""
+    gate = Gate()
+
+    def in_halves(exchange: Exchange) -> None:
+        faulty.ignore_range(exchange)
+        exchange.head()
+        exchange.write(exchange.body[: 8 * CHUNK])
+        gate(exchange)
+        exchange.write(exchange.body[8 * CHUNK :])
+        exchange.hang_up()
+
+    with FaultyOrigin(registry) as host:
+        host.always(on_objects(in_halves))
+
+        def elsewhere(exchange: Exchange) -> None:
+            faulty.redirect(host.url + exchange.seen.path.lstrip("/"))(exchange)
+
+        origin.always(on_objects(elsewhere))
+        patient = replace(FAST, first_byte=20, stall=20, deadline=60)
+        async with rig(tmp_path / "cache", origin.url, limits=patient) as parts:
+            feed = await parts.open()
+            await feed.need(Range(6, 7))
+            await settled(lambda: feed.download.unranged)
+            async with trio.open_nursery() as readers:
+                readers.start_soon(feed.need, Range(18, 19))
+                await settled(lambda: parts.fetcher.statistics()["queued"] == 1)
+                gate.open.set()
+            assert await parts.read(feed) == whole
+            feed.close()
+            await settled(parts.idle)
+        assert objects_asked(host) == 1
