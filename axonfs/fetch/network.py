@@ -62,7 +62,8 @@ class Network:
     def _forget_idle(self) -> None:
         """A source may redirect to ever other hosts."""
         if len(self._lanes) >= MOST:
-            idle = [lane for lane in self._lanes.values() if lane.idle and lane.origin is not None]
+            used = {self._lanes[None], *self._lane_of.values()}  # also by jobs that rest
+            idle = [lane for lane in self._lanes.values() if lane.idle and lane not in used]
             for lane in idle[: len(idle) // 2]:
                 del self._lanes[lane.origin]
                 if lane.group:
