@@ -175,7 +175,9 @@ class PackageBody:
         if self._taken > self._before:
             self._attempt, self._since, self._before = 1, now, self._taken
         if exc.overloaded:
-            self._network.lane_at(self._mirrors[0]).overloaded(now, exc.retry_after)
+            itself = self._asking is None or self._asking.cache is None
+            lane = self._network.lane_at(self._mirrors[0])
+            lane.overloaded(now, exc.retry_after, itself=itself)
         late = now - self._since >= self._limits.deadline
         if late or not exc.transient or self._patience is not None:
             return False

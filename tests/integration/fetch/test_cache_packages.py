@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from axonfs.fetch import package_body
-from axonfs.http_client import caches
+from axonfs.http_client import Origin, Pauses, caches
 from tests.integration.fetch.conftest import site
 from tests.support import faulty
 from tests.support.faulty import Fault, FaultyOrigin
-from tests.support.fetching import CHUNK, on_packages, rig
+from tests.support.fetching import CHUNK, FAST, on_packages, rig
 from tests.support.packages import add_package
 
 SLICE = CHUNK  # each cache has several, whatever its URL
@@ -60,3 +61,25 @@ async def test_a_package_of_which_a_cache_has_wrong_bytes_comes_from_another_one
     async with rig(tmp_path / "cache", origin.url, sites=sites) as parts:
         assert await parts.content("big.bin", PACKAGED) == BIG
     assert not any("/packages/" in seen.path for seen in origin.requests)
+
+
+@pytest.mark.parametrize("through", [True, False], ids=["cache", "origin"])
+async def test_only_the_source_itself_has_all_requests_to_it_wait(
+    registry: Path,
+    tmp_path: Path,
+    origin: FaultyOrigin,
+    three: list[FaultyOrigin],
+    monkeypatch: pytest.MonkeyPatch,
+    through: bool,
+) -> None:
+    """What a cache says of too many requests holds up the package, and nothing else."""
+    told: list[Origin] = []
+    monkeypatch.setattr(Pauses, "asked", lambda self, origin, seconds: told.append(origin))
+    add_package(registry, PACKAGED, {"big.bin": BIG})
+    for one in (*three, origin):
+        one.plan(faulty.status(429, Retry_After="1"), of="/packages/")
+    sites = [site(origin, *three, fallback=False)] if through else []
+    patient = replace(FAST, deadline=20)
+    async with rig(tmp_path / "cache", origin.url, sites=sites, limits=patient) as parts:
+        assert await parts.content("big.bin", PACKAGED) == BIG
+    assert len(told) == (0 if through else 1)
