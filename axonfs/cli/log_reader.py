@@ -92,8 +92,16 @@ def _holder(mountpoint: Path | None) -> Running | None:
 
 
 def _of_holder(holder: Running, lines: int, *, follow: bool) -> Path:
-    """Where the standard error of a holder leads."""
-    place = os.readlink(f"/proc/{holder.pid}/fd/2").removesuffix(" (deleted)")
+    """Where the standard error of a holder leads.
+
+    Raises:
+        AxonError: not to a file, or the holder has ended meanwhile.
+    """
+    try:
+        place = os.readlink(f"/proc/{holder.pid}/fd/2").removesuffix(" (deleted)")
+    except OSError as exc:
+        what, hint = "the mount has just ended", f"axonfs logs --cache {holder.cache}"
+        raise NotFoundError(what, path=str(holder.mountpoint), hint=hint) from exc
     if place.startswith("socket:"):
         _read_journal(holder, lines, follow=follow)
     own = holder.cache / LOG
