@@ -81,6 +81,9 @@ class PackageBody:
         Raises:
             Exception: what `use` raises.
         """
+        if self._site is None:  # else caches are asked, which the source's pause is not about
+            pause = self._network.lane_at(self._mirrors[0]).pause
+            await trio.sleep(min(pause, self._limits.deadline))
         await self._take_turn()
         try:
             with contextlib.suppress(CancelledReadError):

@@ -3,6 +3,7 @@
 All requests of a process to an origin wait, not only the one that was refused: a hub counts the
 requests of an address, and one that comes too early may prolong the pause. The end of a pause
 differs from host to host, so that a fleet that was refused together does not come back together.
+Only the archive layers of OCI models (sources/near.py) are asked for at once.
 Trio thread only.
 """
 

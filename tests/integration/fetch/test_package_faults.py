@@ -12,6 +12,7 @@ import trio
 
 from axonfs.errors import AxonError
 from axonfs.fetch.unpacking import PIECE
+from axonfs.http_client.urls import target_of
 from axonfs.ranges import Range
 from tests.support import faulty
 from tests.support.faulty import Exchange, Fault, FaultyOrigin
@@ -61,6 +62,19 @@ async def test_a_fault_that_stays_ends_at_the_deadline(
         origin.always(None)
         feed = await parts.open("last.bin", SPEC)
         assert await parts.read(feed) == LAST
+        feed.close()
+
+
+async def test_a_pass_waits_while_its_source_wants_a_pause(
+    tmp_path: Path, registry: Path, origin: FaultyOrigin
+) -> None:
+    add_package(registry, SPEC, FILES)
+    async with rig(tmp_path / "cache", origin.url) as parts:
+        feed = await parts.open("last.bin", SPEC)
+        parts.fetcher._network.bodies.pauses.asked(target_of(origin.url).origin, 0.5)
+        began = trio.current_time()
+        assert await parts.read(feed) == LAST
+        assert trio.current_time() - began >= 0.5
         feed.close()
 
 
