@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -99,14 +100,16 @@ def published(work: Path, size: int) -> Model:
 
 def falsified(model: Model, folder: Path) -> Path:
     """A copy of the registry in which every byte of the weights is another one."""
-    shutil.copytree(model.registry, folder)
+    shutil.copytree(model.registry, folder, dirs_exist_ok=True)
     for path in folder.glob("objects/sha256/*/*"):
         path.write_bytes(os.urandom(path.stat().st_size))
     return folder
 
 
 def started(model: Model, work: Path, hosts: int) -> AbstractContextManager[Fleet]:
-    return fleet(model.registry, work, hosts, LINE, HOST_LINE)
+    """A fleet whose caches and mounts are empty: each round has a directory of its own in `work`."""
+    home = Path(tempfile.mkdtemp(dir=work))
+    return fleet(model.registry, home, hosts, LINE, HOST_LINE)
 
 
 def together(
@@ -191,7 +194,7 @@ def alone(many: Fleet) -> Figures:
 
 def healthy(model: Model, work: Path, hosts: int) -> Figures:
     """A fleet without faults, and what comes after it."""
-    with started(model, work / "healthy", hosts) as many:
+    with started(model, work, hosts) as many:
         many.start_caches(many.hosts)
         found = together(many, model, many.urls)
         return {**found, **of_caches(many), **joined(many, model), **alone(many)}
@@ -199,7 +202,7 @@ def healthy(model: Model, work: Path, hosts: int) -> Figures:
 
 def faulty(model: Model, work: Path, hosts: int) -> Figures:
     """A fleet with one cache that lies, and in the middle a quarter are killed and one stops."""
-    with started(model, work / "faulty", hosts) as many:
+    with started(model, work, hosts) as many:
         liar, stopped, *others = model.by_share(many)
         url = many.start_liar(liar, falsified(model, work / "falsified")).url
         many.start_caches([stopped, *others])
@@ -215,7 +218,7 @@ def faulty(model: Model, work: Path, hosts: int) -> Figures:
 
 def direct(model: Model, work: Path, hosts: int) -> Figures:
     """The hosts download the model at the same time, without caches and mounts."""
-    with started(model, work / "direct", hosts) as many:
+    with started(model, work, hosts) as many:
         seconds = many.download([key for key, _ in model.objects])
         last = {"last host": seconds / model.ideal, "last host, seconds": seconds}
         return {**last, "copies": many.sent().bytes / model.size}
