@@ -107,7 +107,7 @@ def falsified(model: Model, folder: Path) -> Path:
 
 
 def started(model: Model, work: Path, hosts: int) -> AbstractContextManager[Fleet]:
-    """A fleet whose caches and mounts are empty: each round has a directory of its own in `work`."""
+    """A fleet with empty caches and mounts: each round has a directory of its own in `work`."""
     home = Path(tempfile.mkdtemp(dir=work))
     return fleet(model.registry, home, hosts, LINE, HOST_LINE)
 

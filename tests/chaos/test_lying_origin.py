@@ -226,7 +226,7 @@ def test_right_bytes_or_a_documented_errno(
     with Readers(
         KINDS, pairs, chunk=CHUNK, seed=SEED, errnos=DOCUMENTED, seconds=PATIENCE
     ) as readers:
-        settled(lambda: liar.requests >= scaled(400, 6000), 900)
+        settled(lambda: liar.requests >= scaled(200, 6000), 900)
     origin.always(None)
 
     assert _read_all(mount, pairs) == worker

@@ -36,6 +36,7 @@ PAGES = (
     "registries.md",
     "signatures.md",
     "server.md",
+    "operations.md",
 )
 MIB = 1 << 20
 WEIGHTS = bytes(range(256)) * (25 << 12)
@@ -160,6 +161,7 @@ def terminal(
         names = {
             **oci,
             "8443": str(free_port()),
+            "9464": str(free_port()),
             "http://models.example.org": registry.url,
             "https://huggingface.co": hub.url,
             "https://modelscope.cn": modelscope.url,
