@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
 
 from axonfs.cli.caches_state import show_caches
-from axonfs.cli.client import ask, ask_worker
 from axonfs.cli.extensions import by_whom, why_not_of
+from axonfs.cli.mount_state import state_source, where_mounted
 from axonfs.cli.options import cache_option, json_option, make_target
 from axonfs.cli.output import clock, echo, echo_json, facts, note, table
-from axonfs.client.health import health, mount_at
-from axonfs.client.other_users import is_ours, others, owner_of, state_of, unanswered
-from axonfs.client.target import Target
-from axonfs.connection.mountinfo import Mount, mounts
-from axonfs.errors import ADD_REGISTRY, AxonError
+from axonfs.errors import ADD_REGISTRY
 from axonfs.names import printable
 from axonfs.units import counted, share, size
 
-STATUS = {"op": "status"}
 WATCH_PAUSE = 1.0
 _SHOWN_FAILURES = 5
 
@@ -43,12 +34,12 @@ def status(mountpoint: str | None, watch: bool, cache: str | None, as_json: bool
     MOUNTPOINT defaults to the mount that uses the configured cache, or the only mount. If nothing
     is mounted, it shows the state of the cache and exits with 1.
     """
-    fetch = _source(mountpoint, make_target((), cache))
+    fetch = state_source(mountpoint, make_target((), cache))
     while True:
         state = fetch()
         _print(state, as_json=as_json, watch=watch)
         if not state.get("mountpoint"):
-            note(f"nothing is mounted with the cache {state.get('cache')}; {_hint()}")
+            note(f"nothing is mounted with the cache {state.get('cache')}; {where_mounted()}")
             click.get_current_context().exit(1)
         if not watch:
             return
@@ -64,64 +55,6 @@ def _print(state: dict[str, Any], *, as_json: bool, watch: bool) -> None:
         if watch:
             click.clear()
         _show(state)
-
-
-def _source(mountpoint: str | None, target: Target) -> Callable[[], dict[str, Any]]:
-    """A function that fetches the state: from the worker, or from another user's status file."""
-    if mountpoint is not None:
-        return _source_at(Path(mountpoint), target)
-    if ask_worker(target, STATUS) is not None:
-        return _asking(target)
-    theirs = [] if target.explicit_cache else others()
-    alive = [other for other in theirs if other.alive]
-    if len(alive) == 1:
-        note(f"this is {alive[0].title}")
-        return lambda: _status_of(alive[0].mount)
-    if not theirs or os.path.exists(target.settings.cache):
-        return _asking(target)
-    for other in theirs:
-        note(state_of(other))
-    raise AxonError("you have no mount", hint=_hint() if alive else _MOUNT)
-
-
-def _source_at(mountpoint: Path, target: Target) -> Callable[[], dict[str, Any]]:
-    found = mount_at(mountpoint)
-    if found is None:
-        raise AxonError("no AxonFS is mounted there", path=str(mountpoint), hint=_hint())
-    state = _status_of(found)
-    if not is_ours(found):
-        note(f"this is {owner_of(found)}'s mount")
-    if not is_ours(found) or not state.get("cache"):
-        return lambda: _status_of(found)
-    settings = replace(target.settings, cache=Path(state["cache"]))
-    return _asking(replace(target, settings=settings, explicit_cache=True))
-
-
-def _asking(target: Target) -> Callable[[], dict[str, Any]]:
-    return lambda: dict(ask(target, STATUS)["status"])
-
-
-def _status_of(mount: Mount) -> dict[str, Any]:
-    """The content of a mount's status file.
-
-    Raises:
-        AxonError: the mount does not answer, or this user may not read it.
-    """
-    state = health(mount)
-    if state.state != "alive":
-        raise unanswered(mount, state)
-    return state.status
-
-
-def _hint() -> str:
-    """Where AxonFS is mounted, or how to mount it."""
-    found = [str(mount.mountpoint) for mount in mounts()]
-    if not found:
-        return _MOUNT
-    return f"for the mount at {', '.join(found)}: axonfs status {found[0]}"
-
-
-_MOUNT = "to mount: axonfs mount"
 
 
 def _show(state: dict[str, Any]) -> None:

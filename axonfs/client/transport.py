@@ -189,11 +189,11 @@ def cache_of_only_mount() -> Path | None:
     from axonfs.connection.mountinfo import mounts
 
     own = [mount for mount in mounts() if mount.owner == os.geteuid()]
-    caches = {cache for mount in own if (cache := _cache_of(mount))}
+    caches = {cache for mount in own if (cache := cache_of(mount))}
     return Path(caches.pop()) if len(caches) == 1 else None
 
 
-def _cache_of(mount: Mount) -> str | None:
+def cache_of(mount: Mount) -> str | None:
     """As its holder says, which need not answer; else, in a container say, as the mount does."""
     from axonfs.client.health import health
     from axonfs.daemon.holders import holder_of

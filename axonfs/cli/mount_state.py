@@ -1,0 +1,179 @@
+"""How commands get the state of a mount: from its worker, or from another user's status file.
+
+Blocking. Another user's status file may say anything, so nothing in it is trusted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from axonfs.cli.client import ask, ask_worker
+from axonfs.cli.output import note
+from axonfs.client.health import health, mount_at
+from axonfs.client.other_users import Other, is_ours, others, owner_of, state_of, unanswered
+from axonfs.client.target import Target
+from axonfs.client.transport import cache_of
+from axonfs.connection.mountinfo import Mount, mounts
+from axonfs.errors import AccessDeniedError, AxonError, NotFoundError, UnavailableError, UsageError
+
+State: TypeAlias = dict[str, Any]
+
+STATUS = {"op": "status"}
+_MOUNT = "to mount: axonfs mount"
+
+
+def state_source(mountpoint: str | None, target: Target) -> Callable[[], State]:
+    """A function that fetches the state: of a mount, or of the cache if nothing is mounted."""
+    if mountpoint is not None:
+        return _source_at(Path(mountpoint), target)
+    if ask_worker(target, STATUS) is not None:
+        return _asking(target)
+    theirs = [] if target.explicit_cache else others()
+    alive = [other for other in theirs if other.alive]
+    if len(alive) == 1:
+        note(f"this is {alive[0].title}")
+        return lambda: _status_of(alive[0].mount)
+    if not theirs or os.path.exists(target.settings.cache):
+        return _asking(target)
+    raise _only_others(theirs)
+
+
+def _only_others(theirs: list[Other]) -> AxonError:
+    for other in theirs:
+        note(state_of(other))
+    alive = any(other.alive for other in theirs)
+    return AxonError("you have no mount", hint=where_mounted() if alive else _MOUNT)
+
+
+def _source_at(mountpoint: Path, target: Target) -> Callable[[], State]:
+    found = _mounted(mountpoint)
+    state = _status_of(found)
+    if not is_ours(found):
+        note(f"this is {owner_of(found)}'s mount")
+    if not is_ours(found) or not state.get("cache"):
+        return lambda: _status_of(found)
+    return _asking(_with_cache(target, Path(state["cache"])))
+
+
+def _mounted(mountpoint: Path) -> Mount:
+    found = mount_at(mountpoint)
+    if found is None:
+        what = "no AxonFS is mounted there"
+        raise NotFoundError(what, path=str(mountpoint), hint=where_mounted())
+    return found
+
+
+def _with_cache(target: Target, cache: Path) -> Target:
+    settings = replace(target.settings, cache=cache)
+    return replace(target, settings=settings, explicit_cache=True)
+
+
+def _asking(target: Target) -> Callable[[], State]:
+    return lambda: dict(ask(target, STATUS)["status"])
+
+
+def _status_of(mount: Mount) -> State:
+    """The content of a mount's status file.
+
+    Raises:
+        AxonError: the mount does not answer, or this user may not read it.
+    """
+    state = health(mount)
+    if state.state != "alive":
+        raise unanswered(mount, state)
+    return state.status
+
+
+def where_mounted() -> str:
+    """Where AxonFS is mounted, or how to mount it."""
+    found = [str(mount.mountpoint) for mount in mounts()]
+    if not found:
+        return _MOUNT
+    return f"for the mount at {', '.join(found)}: axonfs status {found[0]}"
+
+
+class LiveState:
+    """The state of one mount, which may end, hang and come back between two questions.
+
+    Args:
+        mountpoint: where it is; None chooses the mount with the configured cache, or the only one.
+
+    Raises:
+        AxonError: no such mount is there now, or there are several.
+    """
+
+    def __init__(self, mountpoint: Path | None, target: Target) -> None:
+        self._target = target
+        self._mount = _chosen(target) if mountpoint is None else _mounted(mountpoint)
+        self._cache = _cache_of(self._mount)
+        self.mountpoint = self._mount.mountpoint
+
+    @property
+    def owner(self) -> str | None:
+        """The other user whose mount it is; None if this user may ask its worker."""
+        return None if self._cache else owner_of(self._mount)
+
+    def read(self) -> State:
+        """The state now; takes up to some 15 s if the mount does not answer.
+
+        Raises:
+            AxonError: it is not mounted, or does not answer.
+        """
+        self._look()
+        return dict(self._ask(STATUS)["status"]) if self._cache else _status_of(self._mount)
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer of the mount's worker to another request.
+
+        Raises:
+            AxonError: it is not mounted, it does not answer, or it is another user's.
+        """
+        self._look()
+        if self._cache is None:
+            what = f"only {owner_of(self._mount)} and root may ask this mount for it"
+            raise AccessDeniedError(what, path=str(self.mountpoint))
+        return self._ask(request)
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert self._cache is not None
+        found = ask_worker(_with_cache(self._target, self._cache), request)
+        if found is None:
+            self._cache = _cache_of(self._mount)  # another mount may have come in its place
+            raise UnavailableError("its worker cannot be asked", path=str(self.mountpoint))
+        return found
+
+    def _look(self) -> None:
+        """Find the mount that is there now."""
+        mount = mount_at(self.mountpoint)
+        if mount is None:
+            raise NotFoundError("it is not mounted now", path=str(self.mountpoint))
+        if mount != self._mount:
+            self._mount, self._cache = mount, _cache_of(mount)
+
+
+def _cache_of(mount: Mount) -> Path | None:
+    if not is_ours(mount):
+        return None
+    found = cache_of(mount)
+    return Path(found) if found else None
+
+
+def _chosen(target: Target) -> Mount:
+    """The mount with the configured cache, or the only one of this user, or of all users."""
+    found = mounts()
+    own = [mount for mount in found if mount.owner == os.geteuid()]
+    with_cache = [mount for mount in own if _cache_of(mount) == target.settings.cache]
+    if target.explicit_cache and not with_cache:
+        what = f"nothing is mounted with the cache {target.settings.cache}"
+        raise NotFoundError(what, hint=where_mounted())
+    candidates = with_cache[:1] or own or found
+    if not candidates:
+        raise NotFoundError("nothing is mounted", hint=_MOUNT)
+    if len(candidates) > 1:
+        names = ", ".join(sorted(str(mount.mountpoint) for mount in candidates))
+        raise UsageError(f"there are {len(candidates)} mounts: {names}", hint="name one")
+    return candidates[0]
