@@ -297,6 +297,7 @@ class Worker:
             "reads": self._vfs.files.reads,
             "fetch": engine.fetcher.statistics(),
             "prefetch": engine.prefetcher.statistics(),
+            "pinning": self._service.pinning.statistics(),
             "scrub": engine.scrub.statistics(),
             "quarantined": quarantine(engine.store),
             "open": self._vfs.files.open_files(),

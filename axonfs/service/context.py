@@ -18,6 +18,7 @@ from axonfs.errors import NotFoundError, UsageError, naming
 from axonfs.fetch import Fetcher
 from axonfs.formats.listing import Versions
 from axonfs.names import LATEST, Spec, newest, version_key
+from axonfs.service.pinning import Pinning
 from axonfs.settings.settings import Settings
 from axonfs.sources import Hub
 from axonfs.store import Store
@@ -34,6 +35,7 @@ class Context:
     tree: Tree
     live: Callable[[], dict[str, Any]]
     events: trio.MemorySendChannel[Event]
+    pinning: Pinning
 
     @property
     def store(self) -> Store:

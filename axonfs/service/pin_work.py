@@ -1,4 +1,4 @@
-"""The fetch of one pin: which bytes of its objects are missing, and progress for the command.
+"""The fetch of one pin: which bytes of its objects are missing, and its progress.
 
 Trio thread only, except for `begin`, which blocks.
 """
@@ -39,12 +39,17 @@ async def fetch(context: Context, selection: Selection, bulk: Bulk) -> None:
     Raises:
         AxonError: a file cannot be fetched; the error names it.
     """
+    with context.pinning.noting(selection, bulk):
+        await _fetch(context, selection, bulk)
+    await context.events.send(progress(selection, bulk))
+
+
+async def _fetch(context: Context, selection: Selection, bulk: Bulk) -> None:
     async with trio.open_nursery() as ticking:
         ticking.start_soon(_tick, context, selection, bulk)
         # Twice the number of streams, so that none is idle while the end of a part is written.
         await bulk.fetch(turned(selection.objects, bulk.begin), width=2 * context.settings.streams)
         ticking.cancel_scope.cancel()
-    await context.events.send(progress(selection, bulk))
 
 
 def progress(selection: Selection, bulk: Bulk) -> Event:

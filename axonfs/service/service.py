@@ -23,6 +23,7 @@ from axonfs.errors import AxonError, UsageError, fault_of
 from axonfs.names import printable
 from axonfs.service import cache, lockfiles, paths, pins, queries, unpin, verify, warm
 from axonfs.service.context import Context, Event, texts_of
+from axonfs.service.pinning import Pinning
 from axonfs.settings.parsers import parse_token
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Service:
     def __init__(self, engine: Engine, live: Callable[[], dict[str, Any]] | None = None) -> None:
         self._engine = engine
         self._live = live or self._unmounted
+        self.pinning = Pinning()
 
     async def handle(self, request: Event) -> AsyncGenerator[Event, None]:
         """The events of `request`: progress and notes, then one result or one error.
@@ -113,7 +115,7 @@ class Service:
     def _context(self, request: Event, send: trio.MemorySendChannel[Event]) -> Context:
         registries = tuple(texts_of(request, "registries"))
         tree = self._engine.tree_for(registries, _tokens_of(request))
-        return Context(self._engine, tree, self._live, send)
+        return Context(self._engine, tree, self._live, send, self.pinning)
 
     def _unmounted(self) -> dict[str, Any]:
         """The state if nothing is mounted, in the form of a mount's status."""

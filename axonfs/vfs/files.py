@@ -303,13 +303,14 @@ class Files:
         """The open files, for `status`."""
         files: dict[str, dict[str, Any]] = {}
         for handle in self._handles.values():
-            if handle.feed is None:
+            if handle.feed is None or not isinstance(handle.place, File):
                 continue
             name = "/".join(handle.place.path)
             row = files.setdefault(
                 name,
                 {
                     "path": name,
+                    "spec": str(handle.place.version.spec),
                     "size": handle.feed.entry.size,
                     "local": handle.feed.local_bytes,
                     "handles": 0,
