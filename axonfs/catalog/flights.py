@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 import trio
 
 from axonfs.errors import AxonError, DeadlineError
+from axonfs.steps import Cause, Step, outermost
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -29,6 +30,7 @@ class LateError(DeadlineError):
 @dataclass(slots=True)
 class _Flight:
     done: trio.Event = field(default_factory=trio.Event)
+    task: object = None  # that makes the call
     value: Any = None
     error: Exception | None = None
 
@@ -63,12 +65,13 @@ class Flights:
             LateError: the call did not end within `patience` seconds; it continues.
         """
         if fresh and (before := self._flights.get(key)):
-            await before.done.wait()
+            with _joined(before):
+                await before.done.wait()
         flight = self._flights.get(key)
         if flight is None:
             flight = self._flights[key] = _Flight()
             self._nursery.start_soon(self._run, key, flight, call)
-        with trio.move_on_after(patience):
+        with trio.move_on_after(patience), _joined(flight):
             await flight.done.wait()
         if not flight.done.is_set():
             raise LateError(f"no answer within {patience:g} s", hint="the request continues")
@@ -120,7 +123,8 @@ class Flights:
 
         async def ask(one: S) -> None:
             try:
-                await self.join((key, one), partial(call, one))
+                with Step(Cause.DOCUMENT, "asking", within=waiting):
+                    await self.join((key, one), partial(call, one))
                 answered.set()
             except AxonError as exc:
                 failures.append(exc)
@@ -130,17 +134,19 @@ class Flights:
             await trio.sleep(head_start)
             asking.cancel_scope.cancel()
 
-        async with trio.open_nursery() as limiting:
-            limiting.start_soon(limit)
-            async with trio.open_nursery() as asking:
-                for one in asked:
-                    asking.start_soon(ask, one)
-            limiting.cancel_scope.cancel()
+        with Step(Cause.DOCUMENT, "asking the registries") as waiting:
+            async with trio.open_nursery() as limiting:
+                limiting.start_soon(limit)
+                async with trio.open_nursery() as asking:
+                    for one in asked:
+                        asking.start_soon(ask, one)
+                limiting.cancel_scope.cancel()
         return failures
 
     async def _run(
         self, key: Hashable, flight: _Flight, call: Callable[[], Awaitable[Any]]
     ) -> None:
+        flight.task = trio.lowlevel.current_task()
         try:
             flight.value = await call()
         except Exception as exc:  # for the callers; a cancellation must propagate
@@ -151,3 +157,7 @@ class Flights:
         finally:
             del self._flights[key]
             flight.done.set()
+
+
+def _joined(flight: _Flight) -> Step:
+    return Step(Cause.OTHER, "waiting", on=lambda: outermost(flight.task))

@@ -2,8 +2,8 @@
 
 `Fetcher` builds the parts and has a `Feed` for each object in use. Imports run one way:
 
-    fetcher → feed → {judge, runner} → {transfer, hedges} → ways → {trials, package} → network
-    network → {bandwidth, lane} → schedule → download → pace
+    fetcher → feed → {judge, runner} → {transfer, hedges} → ways → {trials, package} → stages
+    stages → network → {bandwidth, lane} → schedule → download → pace
 
 Imports catalog, sources and store. Trio thread only; the bytes of a job move in a worker thread.
 """

@@ -13,6 +13,9 @@ import threading
 import time
 from collections.abc import Callable
 
+from axonfs.steps import Cause, Step
+from axonfs.units import size
+
 # A share is what the limit allows in this many seconds, within these bytes. Shares are small, so
 # that a reader waits for few of them; below 64 KiB a receive costs more than its bytes.
 SHARE_SECONDS, SMALLEST, LARGEST = 0.05, 16 << 10, 1 << 20
@@ -79,10 +82,12 @@ class Bandwidth:
             waiter = _Waiter(priority, self._lock)
             self._waiters.append(waiter)
             try:
-                while not cancelled():
-                    if (pause := self._pause(waiter)) <= 0:
-                        return self._take(waiter, most)
-                    waiter.turn.wait(min(pause, TICK))
+                text = f"held by the mount's bandwidth of {size(self._rate)}/s"
+                with Step(Cause.BANDWIDTH, text):
+                    while not cancelled():
+                        if (pause := self._pause(waiter)) <= 0:
+                            return self._take(waiter, most)
+                        waiter.turn.wait(min(pause, TICK))
                 return most  # which it does not receive, so nobody waits for that
             finally:
                 self._waiters.remove(waiter)

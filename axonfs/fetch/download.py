@@ -11,12 +11,13 @@ Trio thread only; a method that is not async has no checkpoint. Transfers read `
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import IntEnum
 
 import trio
 
 from axonfs.catalog.tree import Version
-from axonfs.errors import AxonError
+from axonfs.errors import AxonError, shortages
 from axonfs.fetch.answers import Answers
 from axonfs.fetch.hashing import Hashing
 from axonfs.fetch.local import Local
@@ -48,6 +49,8 @@ class Job:
         self.next = chunks.start
         self.priority = priority
         self.running = False
+        self.task: object = None  # while it is not queued
+        self.failure: AxonError | None = None  # of the last attempt
         self.superfluous = False  # no reader needs the rest; the worker thread reads this
         self.progress = 0.0
         self.redirected = False  # into its lane, by an answer
@@ -211,6 +214,11 @@ class Download:
         if self.lacks_table:
             version = version or next(iter(self.versions), None)
             self._table = await self._lookups.table(self.entry, version)
+
+    async def seek_table(self, version: Version) -> None:
+        """The same beside the bytes, whose transfer asks again, and tells its reader of errors."""
+        with suppress(AxonError, OSError), shortages():
+            await self.find_table(version)
 
     @property
     def may_have_blob(self) -> bool:

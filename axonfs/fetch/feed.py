@@ -6,8 +6,9 @@ its way in download.py. Trio thread only; a method that is not async has no chec
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import trio
 
@@ -16,16 +17,16 @@ from axonfs.errors import AxonError, BusyError, CorruptError, OfflineError, Unve
 from axonfs.fetch.download import Download, Priority
 from axonfs.fetch.judge import Judge
 from axonfs.fetch.package import Packages
+from axonfs.fetch.punching import behind_readers
 from axonfs.fetch.readahead import Readahead
 from axonfs.fetch.runner import Runner
 from axonfs.fetch.verify import judge_passed
-from axonfs.ranges import Range, runs, split
+from axonfs.ranges import Range, chunk_span, runs, split
+from axonfs.steps import Cause, Step
 
 # A chunk that a running job brings only after more bytes than this is requested on its own:
 # less than that is mostly there sooner than an answer to another request.
 FAR_BYTES = 8 << 20
-# Readers step back a little (safetensors reads a header twice), so that much is not punched.
-KEEP_BEHIND = 8 << 20
 # Fetched ahead of one reader while the disk takes nothing.
 AHEAD_OF_A_BAD_DISK = 4 << 20
 
@@ -254,12 +255,27 @@ class Feed:
             if ahead is not None:
                 self.want(ahead)
                 ahead = None
-            await self.download.landed(absent, passed, self._runner.arrivals.take, urgent=urgent)
+            with Step(Cause.OTHER, "waiting", on=partial(self.step_towards, absent)):
+                await self.download.landed(
+                    absent, passed, self._runner.arrivals.take, urgent=urgent
+                )
             if passed and self._answers.differ:
                 raise self._answers.undecided(self.object.health.fault)
         if ahead is not None:
             self.want(ahead)
         return passed
+
+    def step_towards(self, absent: Sequence[Range]) -> Step | None:
+        """What brings the first of these chunks that is on its way."""
+        return self._runner.step_towards(self.download, absent)
+
+    def awaited(self, start: int, stop: int) -> Range:
+        """The chunks that keep a read of these bytes waiting, in one run; maybe none."""
+        chunks = chunk_span(start, stop - start, self.object.chunk_size)
+        if self._entire:
+            chunks = Range(0, self.object.count)
+        missing = self._local.missing(*chunks)
+        return Range(missing[0].start, missing[-1].stop) if missing else Range(0, 0)
 
     async def _may_serve(self, chunks: Range, passed: dict[int, bytes]) -> bool:
         """Whether chunks are there and right, in memory too where the disk did not take them."""
@@ -371,7 +387,7 @@ class Feed:
         if self._packed or self._answers.differ:
             return freed
         with self.in_use():  # the last reader may leave between two runs
-            for run in self._behind_readers(goal):
+            for run in behind_readers(self.download, self.readahead, goal):
                 self._answers.punched |= not self.compared
                 job = self.download.begin(run, Priority.DEMAND)
                 job.running = True
@@ -380,15 +396,3 @@ class Feed:
                 finally:
                     self.download.ended(job, None)
         return freed
-
-    def _behind_readers(self, goal: int) -> list[Range]:
-        """Runs of local chunks that no reader is at or will come to soon, first ones first."""
-        size, chosen = self.object.chunk_size, list[int]()
-        near = self.readahead.near(size, KEEP_BEHIND)
-        for chunk in range(self.object.count):
-            if len(chosen) * size >= goal:
-                break
-            idle = chunk not in near and self.download.flying(chunk) is None
-            if idle and not self.object.missing(chunk, chunk + 1):
-                chosen.append(chunk)
-        return runs(chosen)

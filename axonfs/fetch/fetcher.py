@@ -28,6 +28,7 @@ from axonfs.formats.manifest import ChunkRef, FileEntry
 from axonfs.http_client import Bodies, Limits
 from axonfs.ranges import Range
 from axonfs.sources import Copies, HubCache
+from axonfs.steps import Cause, Step
 from axonfs.store import Store, StoredObject
 
 _Key = tuple[str, int, ChunkRef | None, str | None, bool]
@@ -88,7 +89,8 @@ class Fetcher:
         """The feed of `entry`'s object; close it when the handle is closed."""
         feed = self.feed(entry)
         if feed is None:
-            stored = await trio.to_thread.run_sync(held_object, self.store, entry)
+            with Step(Cause.DISK, "opening the file in the cache"):
+                stored = await trio.to_thread.run_sync(held_object, self.store, entry)
             feed = self.feed(entry)  # another task may have opened it meanwhile
             if feed is None:
                 feed = self._feeds[_key(entry)] = self._new_feed(entry, stored)

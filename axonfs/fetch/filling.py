@@ -19,6 +19,7 @@ from axonfs.formats.chunktable import ChunkTable
 from axonfs.formats.manifest import FileEntry
 from axonfs.names import printable
 from axonfs.ranges import Range
+from axonfs.steps import Cause, Step
 from axonfs.store import StoredObject
 
 
@@ -76,7 +77,8 @@ class Filling:
             self._object.land(self._chunk, memoryview(piece), proven=True)
 
     def _land(self, chunk: int, piece: bytes, *, proven: bool = False) -> None:
-        self._object.land(chunk, memoryview(piece), proven=proven)
+        with Step(Cause.DISK, "writing to the cache's disk"):
+            self._object.land(chunk, memoryview(piece), proven=proven)
         epoch, writes = self._generation
         self._generation = epoch, writes + 1  # ours; others' show when it is compared
 

@@ -16,6 +16,7 @@ from axonfs.errors import CorruptError
 from axonfs.fetch.download import Download
 from axonfs.fetch.verify import verify_whole, wrong_chunks
 from axonfs.ranges import Range
+from axonfs.steps import Cause, Step
 from axonfs.store import DISK_FAULTS
 
 # For what reads a whole object: the worker waits for its threads before it ends.
@@ -67,7 +68,8 @@ class Judge:
                 # What the disk did is told by the sums, chunk by chunk; the digest is for sources.
                 if not self._object.adopted(0, self._object.count):
                     await self.settle(Range(0, self._object.count))
-                await self._compare()
+                with Step(Cause.CHECKING, "comparing the whole file with its digest"):
+                    await self._compare()
             except DISK_FAULTS as exc:
                 self._local.distrust(Range(0, self._object.count), exc)
             finally:
@@ -114,6 +116,7 @@ class Judge:
     async def _check(self, run: Range) -> list[int]:
         if self._object.adopted(*run):  # else the index has their sums, and nothing is sent
             await self._download.find_table()
-        return await trio.to_thread.run_sync(
-            wrong_chunks, self._object, run, self._download.table, self._entry, _proceed
-        )
+        with Step(Cause.CHECKING, "comparing local chunks with their digests"):
+            return await trio.to_thread.run_sync(
+                wrong_chunks, self._object, run, self._download.table, self._entry, _proceed
+            )

@@ -106,6 +106,11 @@ class Lane:
         return self.group.take() if self.group else self.schedule.take()
 
     @property
+    def name(self) -> str:
+        """Whom its jobs ask, for messages."""
+        return self.origin.authority if self.origin else "nobody"
+
+    @property
     def pause(self) -> float:
         """Seconds for which the origin is not to be asked."""
         return self._pauses.left(self.origin) if self.origin else 0.0

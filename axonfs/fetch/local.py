@@ -14,6 +14,7 @@ import trio
 from axonfs.descriptors import is_shortage
 from axonfs.formats.manifest import FileEntry
 from axonfs.ranges import Range, runs
+from axonfs.steps import Cause, Step
 from axonfs.store import DISK_FAULTS, Store, StoredObject
 
 
@@ -60,7 +61,7 @@ class Local:
     async def tried_again(self) -> None:
         """Try to open the file if it could not be opened: the cause may have passed."""
         if not self._stored.readable:
-            with suppress(*DISK_FAULTS):
+            with suppress(*DISK_FAULTS), Step(Cause.DISK, "opening the file in the cache"):
                 await trio.to_thread.run_sync(self._stored.opened)
 
     def distrust(self, chunks: Range, exc: Exception) -> None:

@@ -16,6 +16,7 @@ from axonfs.errors import OfflineError
 from axonfs.formats.chunktable import ChunkTable, single_table
 from axonfs.formats.manifest import FileEntry
 from axonfs.sources import Blob, Copies, HubCache
+from axonfs.steps import Cause, Step
 from axonfs.store import Store, StoredObject
 
 
@@ -87,7 +88,8 @@ class Lookups:
             return None
 
         async def find() -> Blob | None:
-            return await trio.to_thread.run_sync(blobs.find, entry, chunk_size, cancelled)
+            with Step(Cause.CHECKING, "looking for a copy on this machine"):
+                return await trio.to_thread.run_sync(blobs.find, entry, chunk_size, cancelled)
 
         key = "blob", entry.digest, entry.size, entry.chunks, entry.git
         return await self._flights.join(key, find)

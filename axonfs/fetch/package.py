@@ -29,6 +29,7 @@ from axonfs.fetch.unpacking import Unpacking, refuse
 from axonfs.formats.document import Document
 from axonfs.formats.manifest import FileEntry
 from axonfs.http_client import Cache, SiteCaches, shown
+from axonfs.steps import Cause, Step
 from axonfs.store import Store
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,8 @@ class Packages:
         be wrong, and would write into what the other has proven."""
         contents = frozenset(entry.digest for entry in version.manifest.files)
         while before := [end for end, theirs in self._running.items() if theirs & contents]:
-            await before[0].wait()
+            with Step(Cause.PACKAGE, "waiting for the pass over a package with the same files"):
+                await before[0].wait()
         ended = trio.Event()
         self._running[ended] = contents
         try:

@@ -31,7 +31,12 @@ from axonfs.http_client import (
     Location,
     Reading,
     SiteCaches,
+    pausing,
+    retrying,
+    shown,
 )
+from axonfs.steps import Cause, Step
+from axonfs.units import size
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +86,22 @@ class PackageBody:
         Raises:
             Exception: what `use` raises.
         """
+        with Step(Cause.PACKAGE, "unpacking", about=self._said, source=self._source):
+            await self._run(use)
+
+    def _said(self) -> str:
+        return f"in a pass over {self._source}, at {size(self._taken)} of {size(self._size)}"
+
+    @property
+    def _source(self) -> str:
+        return shown(self._mirrors[0].url)
+
+    async def _run(self, use: Callable[[PackageBody], object]) -> None:
         if self._site is None:  # else caches are asked, which the source's pause is not about
-            pause = self._network.lane_at(self._mirrors[0]).pause
-            await trio.sleep(min(pause, self._limits.deadline))
+            lane = self._network.lane_at(self._mirrors[0])
+            pause = min(lane.pause, self._limits.deadline)
+            with pausing(lane.name, pause):
+                await trio.sleep(pause)
         await self._take_turn()
         try:
             with contextlib.suppress(CancelledReadError):
@@ -112,7 +130,8 @@ class PackageBody:
         try:
             self._reading = self._reading or self._ask()
             view = view[: self._stop - self._taken]
-            self._reading.fill(view, self._taken)
+            with Step(Cause.RECEIVING, self._reading.said):
+                self._reading.fill(view, self._taken)
         except AxonError as exc:
             self._hang_up()
             passed = self._asking is not None and self._asking.pass_over(exc)
@@ -189,13 +208,16 @@ class PackageBody:
         self._attempt += 1
         self._mirrors.rotate(-1)
         self._end_turn()
-        await trio.sleep(pause)
+        with retrying(exc, f"attempt {self._attempt}", pause):
+            await trio.sleep(pause)
         await self._take_turn()
         return True
 
     async def _take_turn(self) -> None:
-        turns = self._network.lane_at(self._mirrors[0]).passes
-        await turns.acquire_on_behalf_of(self)
+        lane = self._network.lane_at(self._mirrors[0])
+        turns = lane.passes
+        with Step(Cause.QUEUED, f"waiting behind other passes over packages of {lane.name}"):
+            await turns.acquire_on_behalf_of(self)
         self._turn = turns
 
     def _end_turn(self) -> None:

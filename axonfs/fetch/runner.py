@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -26,6 +25,7 @@ from axonfs.errors import (
     VanishedError,
     shortages,
 )
+from axonfs.fetch import stages
 from axonfs.fetch.arrivals import Arrivals
 from axonfs.fetch.download import Download, Job, Priority
 from axonfs.fetch.hedges import Hedges
@@ -37,9 +37,10 @@ from axonfs.fetch.package import Packages
 from axonfs.fetch.transfer import ElsewhereError, Transfer
 from axonfs.fetch.trials import Trials
 from axonfs.fetch.ways import Ways
-from axonfs.http_client import LEAST, Origin, Stall
+from axonfs.http_client import LEAST, Origin, Stall, pausing, retrying
 from axonfs.http_client.blame import ENOUGH
 from axonfs.ranges import Range
+from axonfs.steps import Step
 
 log = logging.getLogger(__name__)
 
@@ -187,16 +188,19 @@ class Runner:
     async def _run(self, job: Job) -> None:
         """One attempt. If it is to be followed by another the job queues again after a pause."""
         now, error, again = trio.current_time(), None, False
+        job.task = trio.lowlevel.current_task()
         # A job does not lose patience while it waits for a stream.
         fresh = job.attempts == 0 and job.passed is None
         job.progress = now if fresh else job.progress + now - job.queued
         try:
-            again = await self._turn(job)
+            with stages.attempt(job):
+                again = await self._turn(job)
         except AxonError as exc:
             error = exc
         except OSError as exc:  # the disk, not the network: Bodies maps all of its own
             error = AxonError(f"the cache's disk failed: {exc}", hint="see axonfs status")
         finally:
+            job.task = None
             if not again:
                 self._over(job, error)
         if again:
@@ -214,7 +218,8 @@ class Runner:
         if (pause := self._held(job)) > 0:
             job.attempts = job.attempts or 1  # whose deadline goes on, and whose turn ends
             self._rest(job)
-            await trio.sleep(pause)
+            with pausing(self._network.lane_of(job).name, pause):
+                await trio.sleep(pause)
             return True
         stall = self._stall(job)
         job.asked = trio.current_time()
@@ -226,6 +231,7 @@ class Runner:
             with shortages():
                 return await self._attempt(job, version, patience)
         except AxonError as exc:
+            job.failure = exc
             mixed = isinstance(exc, EtagError) and job.download.answers.mix(exc)
             if job.rival is not None:  # which goes on
                 self._overloaded(job, exc)
@@ -245,7 +251,9 @@ class Runner:
             self._judge(job, exc, stall, patience)
             job.redirected = False
             self._rest(job)
-            await trio.sleep(self._pause(job, exc))
+            pause, caches = self._pause(job, exc), self.ways.waits_for_caches(job)
+            with retrying(exc, f"attempt {job.attempts + 1}", pause, caches=caches):
+                await trio.sleep(pause)
             return True
 
     def _held(self, job: Job) -> float:
@@ -263,6 +271,10 @@ class Runner:
         stall = self._network.lane_of(job).stall
         return stall if stall.open else job.download.stall
 
+    def step_towards(self, download: Download, absent: Sequence[Range]) -> Step | None:
+        """What brings the first of these chunks that is on its way."""
+        return stages.bringing(self._network, download, absent)
+
     def _rest(self, job: Job) -> None:
         """The job leaves its stream to the next one."""
         lane = self._network.lane_of(job)
@@ -270,10 +282,8 @@ class Runner:
         self._dispatch(lane)
 
     def _pause(self, job: Job, exc: AxonError) -> float:
-        """Until the next attempt, the last of which begins when the deadline ends.
-
-        That may be sooner than the source asked for: its answer decides what readers get.
-        """
+        """Until the next attempt. The last one begins when the deadline ends, though the source
+        may have asked for more: its answer decides what readers get."""
         left = job.progress + self._limits.deadline - trio.current_time()
         most = A_MOMENT if self.ways.waits_for_caches(job) else math.inf
         return min(self._limits.pause(job.attempts, exc.retry_after), max(left, 0.0), most)
@@ -300,14 +310,15 @@ class Runner:
     async def _unpack(self, job: Job, version: Version, patience: float | None) -> None:
         """Wait for the package without a stream: the pass has one for all files."""
         self._rest(job)
-        await self._packages.unpack(version.part(job.download.entry) or version, patience)
+        with stages.packed(job):
+            await self._packages.unpack(version.part(job.download.entry) or version, patience)
 
     async def _transfer(self, job: Job, version: Version, patience: float | None) -> bool:
         download = job.download
         if job.priority is not Priority.DEMAND:
             await download.find_table(version)
         elif download.lacks_table:  # beside the bytes, to spare the reader a round trip
-            self._nursery.start_soon(_find_table, download, version)
+            self._nursery.start_soon(download.seek_table, version)
         if download.blob is None:
             self._network.asked()
         if self.ways.waits_for_caches(job):
@@ -319,7 +330,8 @@ class Runner:
         transfer = Transfer(job, version, location, self._network, patience, *reports)
         pace = job.pace = Pace(transfer.unit, trio.current_time()) if not download.blob else None
         try:
-            await trio.to_thread.run_sync(transfer.run, limiter=self._threads)
+            with stages.asking(location):
+                await trio.to_thread.run_sync(transfer.run, limiter=self._threads)
         except ElsewhereError as exc:
             self._rest(job)
             self._network.enter(job, self._network.lane(exc.origin))
@@ -343,12 +355,8 @@ class Runner:
         """Have a job go on without the cache that failed, and all that waited for it."""
         lane = self._network.lane_of(job)
         if self.ways.pass_over(job, exc, hasty=hasty):
-            self._scatter(lane)
-
-    def _scatter(self, lane: Lane) -> None:
-        """Have the jobs that wait in a lane choose again whom they ask."""
-        for other in lane.schedule.drop(trio.current_time()):
-            self.submit(other)
+            for other in lane.schedule.drop(trio.current_time()):
+                self.submit(other)
 
     def _judge(self, job: Job, exc: AxonError, stall: Stall, patience: float | None) -> None:
         """Raise what the readers get, or say that it is tried again."""
@@ -392,8 +400,3 @@ class Runner:
                 else:  # another origin has it
                     self.submit(other)
         return error
-
-
-async def _find_table(download: Download, version: Version) -> None:
-    with suppress(AxonError, OSError), shortages():  # the transfer asks again and tells its reader
-        await download.find_table(version)

@@ -64,6 +64,12 @@ class Schedule:
         """What running jobs have asked for and not got yet."""
         return sum(job.bytes_left for job in self._running)
 
+    def before(self, job: Job) -> int:
+        """How many jobs have their turn before one that waits."""
+        queues = (queue for priority, queue in self._waiting.items() if priority <= job.priority)
+        waiting = [one for queue in queues for one in queue]
+        return waiting.index(job) if job in waiting else len(waiting)
+
     @property
     def waiting(self) -> int:
         return sum(map(len, self._waiting.values()))

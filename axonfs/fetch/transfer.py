@@ -24,6 +24,7 @@ from axonfs.fetch.network import Network
 from axonfs.formats.chunktable import ChunkTable
 from axonfs.http_client import MOMENT, Location, Origin
 from axonfs.ranges import Range
+from axonfs.steps import Cause, Step
 from axonfs.store import DISK_FAULTS
 
 # Seconds; shorter waits for bandwidth are not worth a word to the trio thread.
@@ -195,7 +196,8 @@ class Transfer:
             if self._download.local.distrusts(run):
                 raise OSError(errno.EIO, "the cache's disk did not give back what it took")
             proven = table is not None and table is self._download.own_table
-            self._object.land(run.start, view, proven=proven)
+            with Step(Cause.DISK, "writing to the cache's disk"):
+                self._object.land(run.start, view, proven=proven)
         except DISK_FAULTS as exc:
             self._object.health.failed(exc)
             if self._job.priority is Priority.BACKGROUND:  # only the disk is of use

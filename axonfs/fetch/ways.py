@@ -23,6 +23,7 @@ from axonfs.fetch.trials import Had, Trials
 from axonfs.http_client import Cache, Location, SiteCaches, blame, slice_chunks, slice_key
 from axonfs.http_client.blame import ENOUGH
 from axonfs.ranges import Range, aligned, split
+from axonfs.steps import Cause, Step
 
 # One ranged GET, without site caches. Larger spares round trips, smaller lets demand in sooner and
 # spreads streams.
@@ -157,7 +158,11 @@ class Ways:
     async def one_is_back(self, job: Job, patience: float | None) -> bool:
         """Wait while caches are tried, for `patience` seconds; whether the job may ask one now."""
         assert job.site is not None
-        with trio.move_on_after(math.inf if patience is None else patience):
+        text = f"waiting while the site caches of {job.site.source} are tried"
+        with (
+            trio.move_on_after(math.inf if patience is None else patience),
+            Step(Cause.CACHES, text),
+        ):
             return await self._trials.one_is_back(set(job.site) - job.tried)
         return False
 

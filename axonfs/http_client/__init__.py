@@ -30,6 +30,7 @@ from axonfs.http_client.pauses import Pauses
 from axonfs.http_client.reading import MOMENT, Reading
 from axonfs.http_client.routes import Routes, Trust
 from axonfs.http_client.signing import Signed, Signer, Signers
+from axonfs.http_client.stages import pausing, retrying
 from axonfs.http_client.stalls import LEAST, Stall
 from axonfs.http_client.urls import Origin, shown, split_url
 from axonfs.http_client.wire import CancelledReadError
@@ -70,6 +71,8 @@ __all__ = [
     "check_registry",
     "check_srv",
     "path_of",
+    "pausing",
+    "retrying",
     "shown",
     "slice_chunks",
     "slice_key",

@@ -47,6 +47,7 @@ from axonfs.http_client.urls import (
 )
 from axonfs.http_client.wire import CancelledReadError
 from axonfs.ranges import Range
+from axonfs.steps import Cause, Step
 
 Sink = Callable[[int, memoryview], object]
 _EXPECTED = frozenset({200, 206})
@@ -220,14 +221,15 @@ class Bodies:
         # `at` were received.
         base = start = at = wanted.start
         try:
-            while start < wanted.stop:
-                stop = min(base - base % unit + most, wanted.stop)
-                at += reading.fill(buffer[at - base : stop - base], at, unit, moment)
-                end = at if at == stop else at - at % (grain if reading.broken else unit)
-                if end > start:
-                    sink(start, buffer[start - base : end - base])
-                    start = end
-                base = start if start in (at, stop) else base
+            with Step(Cause.RECEIVING, reading.said):
+                while start < wanted.stop:
+                    stop = min(base - base % unit + most, wanted.stop)
+                    at += reading.fill(buffer[at - base : stop - base], at, unit, moment)
+                    end = at if at == stop else at - at % (grain if reading.broken else unit)
+                    if end > start:
+                        sink(start, buffer[start - base : end - base])
+                        start = end
+                    base = start if start in (at, stop) else base
         finally:
             self._buffers.put(buffer)
 

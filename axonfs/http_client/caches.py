@@ -226,6 +226,11 @@ class SiteCaches:
         """Whether it is not known where a cache is, of those that were looked up."""
         return bool(self._unknown)
 
+    @property
+    def none_may_be_asked(self) -> bool:
+        """Whether all caches are set aside, and the source may not be asked."""
+        return not self.fallback and all(cache.set_aside for cache in self._caches)
+
     def states(self) -> list[CacheState]:
         """What each cache did, and which ones are not known where they are."""
         unknown = [CacheState(url, "", 0, 0, why, None) for url, why in self._unknown.items()]

@@ -27,7 +27,9 @@ from axonfs.http_client.faults import fault
 from axonfs.http_client.fields import fields
 from axonfs.http_client.limits import Limits
 from axonfs.http_client.routes import Routes, Trust
+from axonfs.http_client.stages import told
 from axonfs.http_client.urls import Url, shown
+from axonfs.steps import Cause, Step
 from axonfs.units import size
 
 MAX_ANSWER = 4 << 20
@@ -107,14 +109,18 @@ class Calls:
         limits = (
             self._limits if wait is None else replace(self._limits, first_byte=wait, stall=wait)
         )
+        step = Step(Cause.DOCUMENT, f"asking {url.origin.authority}")
         parts = request(
             url,
             sent,
             connect=limits.connect,
             wait=limits.stall,
+            trace=told(step, url.origin),
             forwarded=proxy is not None and not url.origin.secure,
         )
-        with translating(url, limits):
+        name = shown(str(url))
+        asking = Step(Cause.DOCUMENT, "asking", about=f"for {name}", source=name)
+        with asking, step, translating(url, limits):
             pool = self._pool(url.origin.secure, proxy)
             with pool.stream(method, content=content, **parts) as response:
                 answer = Answer(str(url), response.status, fields(response.headers))

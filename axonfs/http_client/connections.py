@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -158,12 +158,19 @@ def _decrypts_more(layer: Any) -> bool:
 
 
 def request(
-    url: Url, headers: Mapping[str, str], *, connect: float, wait: float, forwarded: bool = False
+    url: Url,
+    headers: Mapping[str, str],
+    *,
+    connect: float,
+    wait: float,
+    trace: Callable[[str, Any], Any] | None = None,
+    forwarded: bool = False,
 ) -> dict[str, Any]:
     """The arguments of a pool's `stream`, except the method.
 
     Args:
         connect, wait: seconds to connect, and from one byte to the next.
+        trace: called with what httpcore does.
         forwarded: the request goes to an HTTP proxy, so its request line has the whole URL.
     """
     lines = [("Host", url.origin.authority), *headers.items()]
@@ -171,7 +178,7 @@ def request(
     return {
         "url": _target(url),
         "headers": [(name.encode(), text.encode()) for name, text in lines],
-        "extensions": {"timeout": timeout, "sni_hostname": url.origin.host}
+        "extensions": {"timeout": timeout, "sni_hostname": url.origin.host, "trace": trace}
         | ({"target": str(url).encode()} if forwarded else {}),
     }
 

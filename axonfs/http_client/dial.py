@@ -15,9 +15,11 @@ from axonfs.http_client.faults import fault
 from axonfs.http_client.limits import Limits
 from axonfs.http_client.resolver import lookup
 from axonfs.http_client.routes import Routes, Trust
+from axonfs.http_client.stages import NO_CONNECTION, NO_NAME, NO_PROXY, NO_TLS
 from axonfs.http_client.urls import Origin, Url, shown
 from axonfs.http_client.wire import Wire
 from axonfs.names import printable
+from axonfs.steps import Cause, Step
 
 _HEAD_LIMIT = 16 << 10
 
@@ -50,9 +52,11 @@ class Dialer:
             channel: Channel = Plain(sock)
             if url.origin.secure:
                 if proxy:
-                    _tunnel(sock, proxy, url.origin, until)
+                    with _connecting(f"waiting for the proxy {shown(str(proxy))}", NO_PROXY):
+                        _tunnel(sock, proxy, url.origin, until)
                 sock.settimeout(_left(until))
-                channel = secured(sock, self._trust.context, url.origin.host)
+                with _connecting(f"in the TLS handshake with {url.origin.authority}", NO_TLS):
+                    channel = secured(sock, self._trust.context, url.origin.host)
         except BaseException:
             sock.close()
             raise
@@ -67,14 +71,17 @@ class Dialer:
 
     def _connect(self, origin: Origin, until: float, *, spread: bool) -> socket.socket:
         """Connect to the first address that answers; each gets an equal share of the time left."""
-        found = lookup(origin.address or origin.host, origin.port, _left(until))
+        with _connecting(f"looking up the name {origin.host}", NO_NAME):
+            found = lookup(origin.address or origin.host, origin.port, _left(until))
         addresses = self._addresses.ordered(origin, found, spread=spread)
         failure: OSError = OSError("the host name has no address")
         for number, (family, kind, protocol, _, address) in enumerate(addresses):
             sock = socket.socket(family, kind, protocol)
             try:
                 sock.settimeout(_left(until) / (len(addresses) - number))
-                sock.connect(address)
+                text = f"connecting to {origin.authority} at {address[0]}"
+                with _connecting(text, NO_CONNECTION):
+                    sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as exc:
                 sock.close()
@@ -84,6 +91,10 @@ class Dialer:
                 self._addresses.connected(address)
                 return sock
         raise failure
+
+
+def _connecting(text: str, hint: str) -> Step:
+    return Step(Cause.CONNECTING, text, hint=hint)
 
 
 def _left(until: float) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Self
 
 import httpcore
@@ -29,6 +29,7 @@ from axonfs.http_client.answers import (
 from axonfs.http_client.caches import Cache, Caches, SiteCaches, Through
 from axonfs.http_client.connections import check_surplus, connections, request, translating
 from axonfs.http_client.faults import UP, deadline_passed, fault
+from axonfs.http_client.fetched import Asked, Fetched
 from axonfs.http_client.fields import fields, next_page
 from axonfs.http_client.limits import DEADLINES_MAX, PROGRESS_BYTES, Limits
 from axonfs.http_client.pauses import Pauses
@@ -36,7 +37,8 @@ from axonfs.http_client.race import Race, UnfitError
 from axonfs.http_client.resolver import TrioResolver
 from axonfs.http_client.routes import Routes, Trust
 from axonfs.http_client.shares import Shares, Visit
-from axonfs.http_client.signing import Signed, Signer, Signers, signer_of
+from axonfs.http_client.signing import Signed, Signers, signer_of
+from axonfs.http_client.stages import pausing, retrying, told_async
 from axonfs.http_client.urls import (
     MAX_REDIRECTS,
     REDIRECTS,
@@ -49,44 +51,9 @@ from axonfs.http_client.urls import (
     target_of,
 )
 from axonfs.http_client.whole import abandon, check_digest, drain, plain, too_large
+from axonfs.steps import Cause, Step
 
 SIGNING = 32  # threads that sign at a time: each may wait for a server of credentials
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A document as its source sent it.
-
-    Args:
-        final_url: the URL after redirects.
-        following: the URL of the next page, if the answer names one.
-    """
-
-    body: bytes
-    etag: str | None
-    final_url: str
-    following: str | None = None
-
-
-@dataclass(slots=True)
-class _Call:
-    """The state of one call of `get`. Progress moves the deadline of `scope`, up to `until`."""
-
-    asked: str
-    signer: Signer | None
-    url: Url
-    headers: dict[str, str]
-    secrets: Mapping[str, str] = field(repr=False)
-    limit: int
-    check: Callable[[bytes], object]
-    scope: trio.CancelScope
-    until: float
-    visit: Visit
-    best: int = 0
-
-    @property
-    def expected(self) -> frozenset[int]:
-        return frozenset({200, 304} if "If-None-Match" in self.headers else {200})
 
 
 class Documents:
@@ -157,6 +124,17 @@ class Documents:
             UnavailableError: no usable answer after all retries.
             DeadlineError: too little progress within the deadline.
         """
+        with Step(Cause.DOCUMENT, "asking", about=f"for {shown(url)}", source=shown(url)):
+            return await self._get(url, limit, etag, headers, check)
+
+    async def _get(
+        self,
+        url: str,
+        limit: int,
+        etag: str | None,
+        headers: Mapping[str, str] | None,
+        check: Callable[[bytes], object],
+    ) -> Fetched | None:
         signer = signer_of(self._signers, url)
         if signer and url.startswith("file:"):
             return await self._from_file(url, limit, etag)
@@ -169,14 +147,21 @@ class Documents:
                 secrets = {**target.credentials, **(headers or {})}
                 until = trio.current_time() + DEADLINES_MAX * self.limits.deadline
                 sent = {**HEADERS, **condition}
-                call = _Call(url, signer, target, sent, secrets, limit, check, scope, until, visit)
+                call = Asked(url, signer, target, sent, secrets, limit, check, scope, until, visit)
                 site = self.caches.of(url)
-                for attempt in range(1, self.limits.attempts + 1):
+                most = self.limits.attempts
+                for attempt in range(1, most + 1):
                     try:
-                        return await (self._race(site, call) if site else self._attempt(call))
+                        with Step(Cause.DOCUMENT, "asking", about=call.tried):
+                            return await (self._race(site, call) if site else self._attempt(call))
                     except AxonError as exc:
                         failure = exc
-                        await trio.sleep(self._pause(exc, attempt, call))
+                        pause = self._pause(exc, attempt, call)
+                        coming = f"attempt {attempt + 1} of {most}"
+                        caches = site is not None and site.none_may_be_asked
+                        with retrying(exc, coming, pause, caches=caches):
+                            await trio.sleep(pause)
+                        call.tried = f"in {coming} after: {exc.what}"
             late = deadline_passed(self.limits.deadline, shown(url), failure)
             raise visit.failed(late) from failure
 
@@ -188,7 +173,7 @@ class Documents:
             return Fetched(found[0], found[1], url) if found else None
         raise deadline_passed(self.limits.deadline, shown(url))
 
-    def _pause(self, exc: AxonError, attempt: int, call: _Call) -> float:
+    def _pause(self, exc: AxonError, attempt: int, call: Asked) -> float:
         """How long to wait before the next attempt.
 
         Raises:
@@ -202,7 +187,7 @@ class Documents:
             raise call.visit.failed(exc)
         return pause
 
-    async def _race(self, site: SiteCaches, call: _Call) -> Fetched | None:
+    async def _race(self, site: SiteCaches, call: Asked) -> Fetched | None:
         """The answer of a site cache, or of the source itself."""
 
         async def ask(cache: Cache | None) -> Fetched | None:
@@ -223,7 +208,7 @@ class Documents:
         call.visit.progressed()
         return found
 
-    async def _ask(self, through: Through, call: _Call) -> Fetched | None:
+    async def _ask(self, through: Through, call: Asked) -> Fetched | None:
         """The answer of one site cache."""
         through.cache.asked()
         try:
@@ -240,15 +225,15 @@ class Documents:
         through.cache.answered()
         return fetched
 
-    async def _attempt(self, call: _Call, through: Through | None = None) -> Fetched | None:
+    async def _attempt(self, call: Asked, through: Through | None = None) -> Fetched | None:
         started, first = await self._start(call, through)
         more = through.headers(started.url) if through else {}
         secrets, url = started.headers, first
         for _ in range(MAX_REDIRECTS + 1):
             if through is None:
                 await self._wait(call, url.origin)
-            slots, sent = call.visit.enter(url.origin), {**call.headers, **more, **secrets}
-            async with slots, self._response(url, sent, call.visit, near=bool(through)) as response:
+            sent = {**call.headers, **more, **secrets}
+            async with self._response(url, sent, call.visit, near=bool(through)) as response:
                 told = through.told(url) if through else str(url)
                 answer = _answer(call.asked if call.signer else told, response)
                 if answer.status == 200:
@@ -269,13 +254,14 @@ class Documents:
             secrets, url = carried(secrets, url, following), following
         raise endless(str(call.url))
 
-    async def _wait(self, call: _Call, origin: Origin) -> None:
+    async def _wait(self, call: Asked, origin: Origin) -> None:
         """Wait while `origin` wants a pause, if that ends in time."""
         left = self._pauses.left(origin)
         if left and trio.current_time() + left < call.scope.deadline:
-            await trio.sleep(left)
+            with pausing(origin.authority, left):
+                await trio.sleep(left)
 
-    def _check(self, answer: Answer, call: _Call, origin: Origin | None) -> None:
+    def _check(self, answer: Answer, call: Asked, origin: Origin | None) -> None:
         try:
             check_status(answer, call.expected, NotFoundError)
         except AxonError as exc:
@@ -283,7 +269,7 @@ class Documents:
                 self._pauses.asked(origin, exc.retry_after)
             raise
 
-    async def _start(self, call: _Call, through: Through | None) -> tuple[Signed, Url]:
+    async def _start(self, call: Asked, through: Through | None) -> tuple[Signed, Url]:
         """The first request, or one that is signed again, and where it goes."""
         signed = Signed(call.url, call.secrets)
         if call.signer:
@@ -292,7 +278,7 @@ class Documents:
             )
         return signed, through.first(call.asked, signed.url) if through else signed.url
 
-    async def _refused(self, call: _Call, started: Signed, answer: Answer, said: bytes) -> bool:
+    async def _refused(self, call: Asked, started: Signed, answer: Answer, said: bytes) -> bool:
         """Whether to send a signed request again, with new credentials."""
         if call.signer is None:
             return False
@@ -310,21 +296,23 @@ class Documents:
     async def _response(
         self, url: Url, headers: dict[str, str], visit: Visit, *, near: bool
     ) -> AsyncIterator[httpcore.Response]:
-        limits = visit.begin()
-        if near:
-            limits = limits.near()
-        with translating(url, limits):
-            proxy = self._routes.proxy(url.origin)
-            parts = request(
-                url,
-                headers,
-                connect=limits.connect,
-                wait=limits.first_byte,
-                forwarded=proxy is not None and not url.origin.secure,
-            )
-            async with self._client(url.origin, proxy).stream("GET", **parts) as response:
-                yield response
-                check_surplus(response)
+        slots, busy = visit.enter(url.origin), f"waiting behind other requests to {url.origin.host}"
+        with Step(Cause.QUEUED, busy) as step:
+            async with slots:
+                limits = visit.begin().near() if near else visit.begin()
+                with translating(url, limits):
+                    proxy = self._routes.proxy(url.origin)
+                    parts = request(
+                        url,
+                        headers,
+                        connect=limits.connect,
+                        wait=limits.first_byte,
+                        trace=told_async(step, url.origin),
+                        forwarded=proxy is not None and not url.origin.secure,
+                    )
+                    async with self._client(url.origin, proxy).stream("GET", **parts) as response:
+                        yield response
+                        check_surplus(response)
 
     def _client(self, origin: Origin, proxy: Url | None) -> httpcore.AsyncConnectionPool:
         # A pool knows the addresses of its connections, and not the names in their certificates.
@@ -333,7 +321,7 @@ class Documents:
             self._clients[key] = connections(origin.secure, proxy, self._trust)
         return self._clients[key]
 
-    async def _body(self, answer: Answer, response: httpcore.Response, call: _Call) -> Fetched:
+    async def _body(self, answer: Answer, response: httpcore.Response, call: Asked) -> Fetched:
         check_status(answer, call.expected, NotFoundError)
         # The limit is for the decoded document; a coded body may be slightly longer than it.
         room = call.limit + (call.limit // 64 + 4096 if codings(answer) else 0)
@@ -360,7 +348,7 @@ class Documents:
         what = f"received nothing for {visit.limits.stall:g} s"
         raise fault(DeadlineError, what, shown(answer.url), transient=True, hint=UP)
 
-    def _note_progress(self, call: _Call, received: int) -> None:
+    def _note_progress(self, call: Asked, received: int) -> None:
         """Move the deadline when this attempt has received more than any before it."""
         if received >= call.best + PROGRESS_BYTES:
             call.best = received
@@ -369,7 +357,7 @@ class Documents:
             call.scope.deadline = min(later, call.until)
 
 
-def _check(call: _Call, body: bytes) -> None:
+def _check(call: Asked, body: bytes) -> None:
     """
     Raises:
         AxonError: a cache should not have sent `body`.
@@ -378,7 +366,7 @@ def _check(call: _Call, body: bytes) -> None:
     call.check(body)
 
 
-def _is_for_signer(answer: Answer, call: _Call, through: Through | None) -> bool:
+def _is_for_signer(answer: Answer, call: Asked, through: Through | None) -> bool:
     """Whether a signer is told of an answer. Those of site caches are about credentials alone: for
     others it would ask the source itself."""
     return answer.status in (401, 403) if through else answer.status not in call.expected

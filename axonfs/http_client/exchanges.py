@@ -22,6 +22,7 @@ from axonfs.http_client.reading import Exchange, mapped
 from axonfs.http_client.routes import Routes, Trust
 from axonfs.http_client.urls import Origin, Url
 from axonfs.http_client.wire import CancelledReadError, Wire
+from axonfs.steps import Cause, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,9 @@ class Exchanges:
         target, extra = self._dialer.target(url)
         try:
             sent = {**headers, **extra}
-            reply = wire.request(url, target, sent, options.cancelled, options.patience)
+            text = f"waiting for the first byte of the answer of {url.origin.authority}"
+            with Step(Cause.FIRST_BYTE, text):
+                reply = wire.request(url, target, sent, options.cancelled, options.patience)
             answer = Answer(str(url), reply.status, reply.fields)
             check_framing(answer)
         except BaseException:

@@ -19,6 +19,7 @@ from axonfs.errors import AxonError, DeadlineError, NotFoundError
 from axonfs.http_client import blame
 from axonfs.http_client.caches import Cache, SiteCaches
 from axonfs.http_client.urls import shown
+from axonfs.steps import Cause, Step, here
 
 
 class _Document(Protocol):
@@ -75,6 +76,7 @@ class Race(Generic[T]):
         self._faults: dict[str, AxonError] = {}  # by the cache's name
         self._refusals = 0  # of these, with a status
         self._error: AxonError | None = None  # of the source itself
+        self._step = here()
         channel = trio.open_memory_channel[tuple[_Asked, T | AxonError | UnfitError]](inf)
         self._tell, self._told = channel
 
@@ -140,8 +142,11 @@ class Race(Generic[T]):
 
     async def _run(self, asked: _Asked) -> None:
         answer: T | AxonError | UnfitError
+        cache = asked.cache.name if asked.cache else None
+        about = f"at the site cache {cache}" if cache else ""
         try:
-            answer = await self._ask(asked.cache)
+            with Step(Cause.DOCUMENT, "asking", about=about, cache=cache, within=self._step):
+                answer = await self._ask(asked.cache)
         except (AxonError, UnfitError) as exc:
             answer = exc
         self._tell.send_nowait((asked, answer))

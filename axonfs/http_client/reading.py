@@ -27,10 +27,13 @@ from axonfs.http_client.reply import Reply
 from axonfs.http_client.urls import Url, shown
 from axonfs.http_client.wire import TICK, SlowError, StallError, Wire
 from axonfs.ranges import Range
+from axonfs.units import size
 
 # Seconds after which a piece ends, by default. The larger pieces are, the less Python costs: the
 # threads that receive took 0.25 s of processor time per GiB for it in pieces of 1 MiB, 0.13 in 8.
 MOMENT = TICK
+# Seconds without a byte that are worth a word.
+SILENT = 1.0
 # Seconds: a share that took longer was waited for.
 LIMITED = 0.001
 # The most answers of one read, from a server that sends less than the requested range: so many, or
@@ -164,12 +167,14 @@ class Reading:
         self._pool = pool
         self._limits = limits
         self._share = share
+        self._asked = asked
         self._granted = 0  # bytes of the last share that were not received yet
         self._limited = False  # the last share was waited for, so that the next one will be
         self._answers = 1
         self._most = max(MAX_ANSWERS, asked // ANSWER_BYTES)
         self._ended = False
         self._fault: AxonError | None = None  # which the next `fill` raises
+        self._start = self._at = body.at
 
     def __enter__(self) -> Reading:
         return self
@@ -215,12 +220,20 @@ class Reading:
             end = min(at - at % unit + unit, stop) if unit and moment < TICK else stop
             try:
                 at += self._some(view[at - start : end - start], at)
+                self._at = at
             except AxonError as exc:
                 if not unit:
                     raise
                 self._fault = exc
                 break
         return at - start
+
+    def said(self) -> str:
+        """What came until now, as a clause; any thread may ask."""
+        came = f"receiving from {self._body.exchange.url.origin.authority}"
+        came += f": {size(self._at - self._start)} of {size(self._asked)} came"
+        silence = self._body.exchange.wire.silence
+        return f"{came}, and nothing for {silence:.0f} s" if silence >= SILENT else came
 
     @property
     def broken(self) -> bool:

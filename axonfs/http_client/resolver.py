@@ -19,6 +19,9 @@ from typing import Any
 
 import trio
 
+from axonfs.http_client.stages import NO_NAME
+from axonfs.steps import Cause, Step
+
 # Maximum number of calls in flight for one name.
 CALLS = 4
 # Seconds. After this time a call may hang, so the next lookup starts another call.
@@ -57,7 +60,11 @@ class TrioResolver(trio.abc.HostnameResolver):
                 token.run_sync_soon(over.set)
 
         call.add_done_callback(tell)
-        with trio.move_on_after(self._seconds):
+        name = host.decode(errors="replace") if host else ""
+        with (
+            trio.move_on_after(self._seconds),
+            Step(Cause.CONNECTING, f"looking up the name {name}", hint=NO_NAME),
+        ):
             await over.wait()
         if not call.done():
             raise _silent(self._seconds)

@@ -122,6 +122,12 @@ class Wire:
         """Whether bytes, or the end of the connection, are there within `seconds`."""
         return self._inlet.leftover(self._reader) or self._channel.surplus(seconds)
 
+    @property
+    def silence(self) -> float:
+        """Seconds since a byte came, or was not waited for; any thread may ask."""
+        asked = self._inlet.asked
+        return time.monotonic() - asked if asked else 0.0
+
     def hang_up(self) -> None:
         self._channel.close()
 
@@ -136,6 +142,7 @@ class _Inlet(io.RawIOBase):
         self._deadline = self._progress_by = 0.0
         self._received = self._mark = self._most = 0
         self.patience = 0.0
+        self.asked = 0.0  # since when a byte is waited for that did not come within a tick
 
     def watch(self, cancelled: Callable[[], bool], patience: float, deadline: float) -> None:
         self._cancelled = cancelled
@@ -180,7 +187,9 @@ class _Inlet(io.RawIOBase):
         with contextlib.suppress(TimeoutError):
             count = self._receive(buffer)
         if count < 0:  # after the handler, so errors of `_wait` are not chained to the timeout
+            self.asked = asked
             count = self._wait(buffer, asked)
+            self.asked = 0.0
         self._received += count
         if self._received >= self._mark:
             if self._received > self._most:

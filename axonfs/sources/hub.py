@@ -35,7 +35,8 @@ from axonfs.formats.chunktable import ChunkTable
 from axonfs.formats.listing import Listing, Versions
 from axonfs.formats.manifest import SNAPSHOT, FileEntry, Manifest, parse_manifest, render_manifest
 from axonfs.formats.package import Package
-from axonfs.http_client.documents import Documents, Fetched
+from axonfs.http_client.documents import Documents
+from axonfs.http_client.fetched import Fetched
 from axonfs.http_client.location import Location
 from axonfs.http_client.urls import shown, target_of
 from axonfs.names import LATEST, Spec, is_commit, plain, revision_of, revision_segment

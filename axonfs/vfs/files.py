@@ -19,6 +19,7 @@ from axonfs.ahead.prefetcher import Prefetcher
 from axonfs.errors import BadHandleError
 from axonfs.fetch import Feed, Fetcher
 from axonfs.ranges import Range, chunk_range, chunk_span
+from axonfs.steps import Cause, Step
 from axonfs.store import DISK_FAULTS, StoredObject, in_memory, read_all
 from axonfs.vfs.buffers import ReplyBuffers
 from axonfs.vfs.error_context import naming_place
@@ -241,7 +242,7 @@ class Files:
             if self._in_memory and descriptor is not None:
                 read_all(descriptor, view, offset)
             elif descriptor is None or read_cached(descriptor, view, offset) != len(view):
-                await trio.to_thread.run_sync(_read_object, stored, view, offset)
+                await _read_apart(stored, view, offset)
             return
         for chunk in range(*chunk_span(offset, len(view), stored.chunk_size)):
             bounds = chunk_range(chunk, stored.chunk_size, stored.size)
@@ -250,7 +251,7 @@ class Files:
             if (data := passed.get(chunk)) is not None:
                 part[:] = data[start - bounds.start : stop - bounds.start]
             else:
-                await trio.to_thread.run_sync(_read_object, stored, part, start)
+                await _read_apart(stored, part, start)
 
     def attach_all(self) -> None:
         """Have the native threads answer the reads of all handles that are restored."""
@@ -337,10 +338,16 @@ async def _descriptor(feed: Feed) -> int | None:
     try:
         descriptor = feed.object.fd
         if descriptor is None:
-            descriptor = await trio.to_thread.run_sync(feed.object.opened)
+            with Step(Cause.DISK, "opening the file in the cache"):
+                descriptor = await trio.to_thread.run_sync(feed.object.opened)
         return descriptor if os.fstat(descriptor).st_size >= feed.entry.size else None
     except DISK_FAULTS:
         return None
+
+
+async def _read_apart(stored: StoredObject, view: memoryview, offset: int) -> None:
+    with Step(Cause.DISK, "reading from the cache's disk"):
+        await trio.to_thread.run_sync(_read_object, stored, view, offset)
 
 
 def _read_object(stored: StoredObject, view: memoryview, offset: int) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-import axonfs.fetch.feed
+import axonfs.fetch.punching
 import axonfs.fetch.ways
 from axonfs.errors import ChangedError, CorruptError
 from axonfs.names import parse_spec
@@ -33,7 +33,7 @@ JOBS = 3  # ranged GETs for all of it
 def small_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a small object takes several."""
     monkeypatch.setattr(axonfs.fetch.ways, "JOB_BYTES", 4 * PIECE)
-    monkeypatch.setattr(axonfs.fetch.feed, "KEEP_BEHIND", PIECE)
+    monkeypatch.setattr(axonfs.fetch.punching, "KEEP_BEHIND", PIECE)
 
 
 @pytest.fixture(scope="module")

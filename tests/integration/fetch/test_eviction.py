@@ -13,7 +13,7 @@ import trio
 
 import axonfs.vfs.files
 from axonfs.engine import Engine, open_engine
-from axonfs.fetch.feed import KEEP_BEHIND
+from axonfs.fetch.punching import KEEP_BEHIND
 from axonfs.names import parse_spec
 from axonfs.settings.settings import Settings
 from axonfs.store import StoredObject

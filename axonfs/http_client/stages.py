@@ -1,0 +1,67 @@
+"""The steps of requests that httpcore sends, and of the pauses between requests.
+
+Beside documents.py and calls.py, which enter them; dial.py and exchanges.py have those of bodies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from axonfs.errors import AxonError
+from axonfs.http_client.urls import Origin
+from axonfs.steps import Cause, Step
+
+NO_NAME = "check the host name in the URL, and this machine's name servers (getent hosts NAME)"
+NO_CONNECTION = "check that the server runs, and that no firewall drops what is sent to it"
+NO_TLS = "the port accepts connections and says nothing in TLS: check the server and the URL"
+NO_PROXY = "check the proxy that HTTPS_PROXY names"
+# httpcore's words for what it begins.
+_BEGUN = {
+    "connection.connect_tcp.started": (Cause.CONNECTING, "connecting to", NO_CONNECTION),
+    "connection.start_tls.started": (Cause.CONNECTING, "in the TLS handshake with", NO_TLS),
+    "http11.send_request_headers.started": (
+        Cause.FIRST_BYTE,
+        "waiting for the first byte of the answer of",
+        None,
+    ),
+    "http11.receive_response_body.started": (Cause.RECEIVING, "receiving from", None),
+}
+
+
+def told(step: Step, origin: Origin) -> Callable[[str, Any], None]:
+    """Has `step` say what httpcore does for a request to `origin`."""
+
+    def tell(event: str, info: Any) -> None:
+        if begun := _BEGUN.get(event):
+            cause, text, step.hint = begun
+            step.turn(cause, f"{text} {origin.authority}")
+
+    return tell
+
+
+def told_async(step: Step, origin: Origin) -> Callable[[str, Any], Awaitable[None]]:
+    """The same for httpcore's asynchronous requests."""
+    tell = told(step, origin)
+
+    async def tell_async(event: str, info: Any) -> None:
+        tell(event, info)
+
+    return tell_async
+
+
+def pausing(origin: str, seconds: float) -> Step:
+    """A pause that `origin` asked for."""
+    return Step(Cause.PAUSED, f"waiting {seconds:.0f} s, since {origin} asked for a pause")
+
+
+def retrying(exc: AxonError, attempt: str, seconds: float, *, caches: bool = False) -> Step:
+    """The pause before the next attempt, as in "attempt 3 of 6".
+
+    Args:
+        caches: whether nobody can be asked but site caches, all of which are set aside.
+    """
+    cause = Cause.CACHES if caches else Cause.PAUSED if exc.retry_after else Cause.RETRYING
+    asked = f", of which the source asked for {exc.retry_after:.0f} s" if exc.retry_after else ""
+    text = f"waiting {seconds:.1f} s{asked} before {attempt}"
+    return Step(cause, text, about=f"since: {exc.what}")
