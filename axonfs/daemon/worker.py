@@ -22,7 +22,7 @@ from axonfs.connection.mountinfo import shown, top_at
 from axonfs.daemon import control
 from axonfs.engine import Engine, open_engine
 from axonfs.errors import find
-from axonfs.fuse import Adapter, HandshakeError, NativeReads, Session
+from axonfs.fuse import Adapter, HandshakeError, NativeReads, Operations, Session
 from axonfs.fuse.adapter import Access
 from axonfs.fuse.failures import Failures
 from axonfs.fuse.notices import invalidate_attributes
@@ -112,6 +112,7 @@ class Worker:
         self._under_way = control.UnderWay()
         self._failures = Failures()
         self._journal = Journal(held.journal)
+        self._operations = Operations(self._journal.known)
         self._service = Service(engine, self.status)
         self._vfs = Vfs(
             engine.tree,
@@ -138,6 +139,7 @@ class Worker:
             self._session.passthrough,
             self._session.pages,
             self._native,
+            self._operations,
             keeps_listings=self._session.keeps_listings,
         )
 
@@ -151,6 +153,7 @@ class Worker:
                 nursery.start_soon(self._stop_on_signal)
                 nursery.start_soon(self._announce)
                 nursery.start_soon(self._adapter.interrupts.watch)
+                nursery.start_soon(self._operations.run)
                 nursery.start_soon(self._engine.scrub.run, lambda: self._vfs.files.reads)
                 await self._session.serve()
                 nursery.cancel_scope.cancel()
@@ -295,6 +298,7 @@ class Worker:
                 "_records": {"why_not": why_no_records()},
             },
             "reads": self._vfs.files.reads,
+            "operations": self._operations.statistics(),
             "fetch": engine.fetcher.statistics(),
             "prefetch": engine.prefetcher.statistics(),
             "pinning": self._service.pinning.statistics(),

@@ -22,6 +22,7 @@ import trio
 from axonfs.fuse import openreply
 from axonfs.fuse.failures import Failures
 from axonfs.fuse.interrupts import Interrupts
+from axonfs.fuse.operations import CACHE, COLD, PASSED_THROUGH, SERVED, Operations
 from axonfs.fuse.pages import Pages
 from axonfs.fuse.passthrough import Passthrough
 from axonfs.fuse.reads import NativeReads
@@ -61,16 +62,26 @@ class Access:
 def answered(
     handler: Callable[Concatenate[Adapter, P], Awaitable[T]],
 ) -> Callable[Concatenate[Adapter, P], Coroutine[Any, Any, T]]:
-    """Turn every exception of a request handler into a FUSEError."""
+    """Turn every exception of a request handler into a FUSEError, and note how long it took."""
+    name = handler.__name__
 
     @functools.wraps(handler)
     async def wrapper(self: Adapter, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        request = self.operations.begin(name, args)
         try:
-            return await handler(self, *args, **kwargs)
-        except pyfuse3.FUSEError:
+            answer = await handler(self, *args, **kwargs)
+        except pyfuse3.FUSEError as exc:
+            self.operations.end(request, exc.errno)
             raise
         except Exception as exc:
-            raise pyfuse3.FUSEError(self.failures.errno_of(exc, handler.__name__)) from exc
+            error = self.failures.errno_of(exc, name)
+            self.operations.end(request, error)
+            raise pyfuse3.FUSEError(error) from exc
+        except BaseException:
+            self.operations.drop(request)
+            raise
+        self.operations.end(request)
+        return answer
 
     return wrapper
 
@@ -99,6 +110,7 @@ class Adapter(pyfuse3.Operations):
         disk: the cache directory; `statfs` describes its file system.
         passthrough, pages: those of the session.
         native: the threads that answer reads of attached handles.
+        operations: notes each request.
         keeps_listings: whether the kernel can use directories without opening them; it then caches
             their listings.
     """
@@ -112,12 +124,14 @@ class Adapter(pyfuse3.Operations):
         passthrough: Passthrough,
         pages: Pages,
         native: NativeReads,
+        operations: Operations,
         *,
         keeps_listings: bool,
     ) -> None:
         super().__init__()
         self.failures = failures
         self.interrupts = Interrupts(native)
+        self.operations = operations
         self._vfs = vfs
         self._access = access
         self._disk = disk
@@ -181,6 +195,8 @@ class Adapter(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: Any) -> pyfuse3.FileInfo:
         if flags & (os.O_WRONLY | os.O_RDWR):
             raise pyfuse3.FUSEError(errno.EROFS)
+        noted = self.operations.latest
+        noted.kind = SERVED
         request = openreply.request()
         if self._vfs.files.noted(request):  # an earlier worker ended before it answered
             self._release(request)
@@ -195,19 +211,22 @@ class Adapter(pyfuse3.Operations):
         # No checkpoint until the answer: the handle is counted exactly if the kernel is told of it.
         backing_id = self._passthrough.opened(inode, handle.number, handle.backing)
         self._vfs.files.opened(handle.number, inode, backing_id)
+        noted.kind = PASSED_THROUGH if backing_id else SERVED
         return pyfuse3.FileInfo(
             fh=handle.number, keep_cache=handle.keeps_pages, direct_io=handle.live
         )
 
     @answered
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        # pyfuse3 takes any contiguous buffer, which saves a copy; it is annotated as bytes alone.
-        return cast(bytes, await self._read(fh, off, size))
-
-    def _read(self, fh: int, off: int, size: int) -> Awaitable[bytes | memoryview]:
+        noted = self.operations.latest
+        waits = self._vfs.files.waits(fh, off, size)
+        noted.kind = COLD if waits else CACHE
         read = functools.partial(self._vfs.files.read, fh, off, size)
         # A local read does not wait; to make it interruptible would add a tenth to its time.
-        return self.interrupts.read(off, read) if self._vfs.files.waits(fh, off, size) else read()
+        data = await (self.interrupts.read(off, read) if waits else read())
+        noted.size = len(data)
+        # pyfuse3 takes any contiguous buffer, which saves a copy; it is annotated as bytes alone.
+        return cast(bytes, data)
 
     @answered
     async def release(self, fh: int) -> None:

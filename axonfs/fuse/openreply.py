@@ -16,7 +16,7 @@ from types import ModuleType
 log = logging.getLogger(__name__)
 
 # Of the extension that fits this code; see native/module.c.
-INTERFACE = 2
+INTERFACE = 3
 
 
 def _load() -> tuple[ModuleType | None, str | None]:
@@ -69,6 +69,15 @@ def request() -> int:
     if _extension is None or UNAVAILABLE is not None:
         return 0
     return int(_extension.request())
+
+
+def described() -> tuple[int, int, int, int]:
+    """The number, inode and thread of the request whose handler was just called, and when it came
+    (ns, by `time.monotonic_ns`); zeros without the extension. See `request`."""
+    if _extension is None or UNAVAILABLE is not None:
+        return 0, 0, 0, 0
+    number, inode, thread, arrived = _extension.described()
+    return number, inode, thread, arrived
 
 
 def inode() -> int:

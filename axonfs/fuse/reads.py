@@ -40,13 +40,17 @@ ANSWERERS = 8
 
 
 class ParkedRead(NamedTuple):
-    """A read that waits for chunks; `flags` are those of its open file (O_*)."""
+    """A read that waits for chunks; `flags` are those of its open file (O_*). `since` is when it
+    came, in ns by `time.monotonic_ns`."""
 
     request: int
     thread: int
     inode: int
     offset: int
     flags: int
+    handle: int
+    size: int
+    since: int
 
 
 class _Object:
@@ -210,6 +214,9 @@ class NativeReads:
         attached, handle = self._handles.pop(number, (None, None))
         if attached is None or handle is None or self._extension is None:
             return
+        reads, count = self._extension.totals(number)
+        handle.reads += reads
+        handle.bytes_read += count
         if self._extension.detach(number):
             attached.feed.object.touch()
             handle.uncompared = attached.restarts
@@ -288,6 +295,13 @@ class NativeReads:
         if self.why_not is not None or self._extension is None:
             return []
         return [ParkedRead(*found) for found in self._extension.parked()]
+
+    def totals(self, number: int) -> tuple[int, int]:
+        """Reads of a handle that the threads took since it was attached, and their bytes."""
+        if self._extension is None or number not in self._handles:
+            return 0, 0
+        reads, count = self._extension.totals(number)
+        return reads, count
 
     def interrupt(self, request: int) -> None:
         """Answer a parked read EINTR, if it still waits."""

@@ -41,6 +41,9 @@ class Native(Protocol):
     def detach(self, number: int) -> None:
         """Have Python answer the reads of a handle, attached or not."""
 
+    def totals(self, number: int) -> tuple[int, int]:
+        """The reads of a handle since it was attached, and their bytes."""
+
 
 class Files:
     """The open handles of one mount.
@@ -195,6 +198,8 @@ class Files:
         with naming_place(handle.place):
             view = await self._read(handle.feed, handle.place, offset, size)
             handle.served()
+        handle.reads += 1
+        handle.bytes_read += size
         if self.native is not None and handle.number in self._handles:
             self.native.attach(handle)
         return view
@@ -315,11 +320,16 @@ class Files:
                     "size": handle.feed.entry.size,
                     "local": handle.feed.local_bytes,
                     "handles": 0,
+                    "reads": 0,
+                    "bytes_read": 0,
                     "passed_through": handle.frozen,
                     "unverified": handle.feed.entry.unverified,
                 },
             )
             row["handles"] += 1
+            reads, count = self.native.totals(handle.number) if self.native else (0, 0)
+            row["reads"] += handle.reads + reads
+            row["bytes_read"] += handle.bytes_read + count
         return list(files.values())
 
 

@@ -26,6 +26,8 @@ class Handle:
     fresh: bool = False  # the kernel has to drop its cached pages of the file
     uncompared: int | None = None  # the feed's restarts when unverified bytes were read
     backing: int | None = None
+    reads: int = 0  # those that were answered, and their bytes; not those of native threads
+    bytes_read: int = 0
 
     @property
     def live(self) -> bool:

@@ -75,7 +75,7 @@ class Cycles:
         while not stopping.is_set():
             first = rng.randrange(_COUNT)
             run = first, rng.randrange(first, _COUNT) + 1
-            call = rng.randrange(8)
+            call = rng.randrange(11)
             if call == 0:
                 core.landed(self.absent, *run)
             elif call == 1:
@@ -90,6 +90,12 @@ class Cycles:
                 core.parked()
             elif call == 6:
                 core.pop()
+            elif call == 7:
+                core.at_disk()
+            elif call == 8:
+                core.listen(rng.random() < 0.5)
+            elif call == 9:
+                core.finished()
             else:
                 core.interrupt(2 * rng.randrange(200), errno.EINTR)
 

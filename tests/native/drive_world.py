@@ -13,9 +13,11 @@ import json
 import queue
 import random
 import select
+import struct
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from typing import Any
 from tests.native.kernel import (
     FORGET,
     GETATTR,
+    HEADER,
     Answer,
     Asked,
     Connection,
@@ -41,6 +44,7 @@ _MOST = (2 << 20) - 4096  # a larger read is Python's
 # Size and chunk size: with a short last chunk, with chunks of no power of two, and a large one.
 _FILES = ((300_000, 4096), (90_001, 5000), (1 << 20, 16384))
 _PATIENCE = 20
+_FINISHED = struct.Struct("=QQQQQIIiI")  # of operations.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,9 @@ class World:
         self._short_of_memory = short_of_memory
         self._seed = seed
         self._wants: queue.SimpleQueue[tuple[Backing, int, int]] = queue.SimpleQueue()
+        self.answers: Counter[tuple[int, ...]] = Counter()
+        self.told: Counter[tuple[int, ...]] = Counter()
+        core.listen(True)
         self._told_interrupted: set[int] = set()
         self._seen_interrupted: set[int] = set()
         for file in self.files:
@@ -138,6 +145,7 @@ class World:
     def _check(self, answer: Answer, asked: Asked) -> None:
         read = asked.what
         assert isinstance(read, Read), "the core answered a request that is no read"
+        self.answers[struct.unpack_from("=QQ", asked.message, HEADER.size)] += 1
         if not answer.error:
             read.backing.check(answer.data, read.offset, read.size, asked.since)
             self.counts["right"] += 1
@@ -199,16 +207,23 @@ class World:
             assert not self.core.interrupt(number + 1, errno.EINTR)
 
     def look_at_parked(self, rng: random.Random) -> None:
-        found = []
+        found, at_disk = [], []
         with suppress(MemoryError):  # an injected one
-            found = self.core.parked()
-        for number, thread, inode, _, flags in found:
-            assert (number % 2, thread, inode, flags) == (0, 1, 1, 0), (
-                number,
-                thread,
-                inode,
-                flags,
-            )
+            found, at_disk = self.core.parked(), self.core.at_disk()
+        for number, thread, inode, _, flags, handle, size, since in found:
+            told = number % 2, thread, inode, flags
+            assert told == (0, 1, 1, 0), told
+            assert handle >= 64
+            assert size > 0
+            assert since > 0
+        for _, thread, inode, *_ in at_disk:
+            assert (thread, inode) == (1, 1)
+
+    def listen(self, rng: random.Random) -> None:
+        reads, left_out = self.core.finished()
+        assert left_out == 0
+        for read in _FINISHED.iter_unpack(reads):
+            self.told[read[3:5]] += 1  # by handle and offset
 
     # What the store and the mount do by themselves.
 
@@ -278,6 +293,7 @@ class World:
             (self.clear, 0.002),
             (self.interrupt, 0.01),
             (self.look_at_parked, 0.05),
+            (self.listen, 0.02),
             (self.replace, 0.1),
             (self.reattach, 0.01),
         ]
@@ -306,6 +322,10 @@ class World:
         assert self._short_of_memory or done["refused"] == 0, done
         assert self.counts["right"] > 0
         assert self.core.stop()
+        self.listen(random.Random())
+        assert self.told == self.answers, "what was answered is not what a listener was told"
+        cache, cold, _ = self.core.latencies()
+        assert sum(cache[1]) + sum(cold[1]) == self.answers.total()
         self.connection.close()
         print(json.dumps({**self.counts, "retried": done["retried"]}))
 

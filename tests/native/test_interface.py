@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ HANDLE, OTHER = 2, 4
 MIB = 1 << 20
 SLACK = 2 * MIB  # of objects.c
 LATER = 0.015  # likewise
+FINISHED = struct.Struct("=QQQQQIIiI")  # of operations.c
 
 
 class Core:
@@ -56,7 +58,7 @@ class Core:
     def has_news(self) -> bool:
         return bool(select.select([self.news], [], [], 0)[0])
 
-    def parked(self, count: int) -> list[tuple[int, int, int, int, int]]:
+    def parked(self, count: int) -> list[tuple[int, ...]]:
         """Wait until so many reads are parked; returns them."""
         until(lambda: len(self.core.parked()) == count)
         return list(self.core.parked())
@@ -258,9 +260,12 @@ def test_an_empty_run_and_one_behind_the_end_are_none(core: Core) -> None:
 
 
 def test_parked_reads_fail_are_interrupted_or_handed_over(core: Core) -> None:
+    before = time.monotonic_ns()
     message = read_request(core.connection.number(), HANDLE, 5, 10, inode=7, thread=8)
     number = core.connection.send(message)
-    assert core.parked(1) == [(number, 8, 7, 5, 0)]
+    ((*found, since),) = core.parked(1)
+    assert found == [number, 8, 7, 5, 0, HANDLE, 10]
+    assert before <= since <= time.monotonic_ns()
     assert not core.core.interrupt(number + 2, errno.EINTR)
     assert core.core.interrupt(number, errno.EINTR)
     assert not core.core.interrupt(number, errno.EINTR)
@@ -286,6 +291,58 @@ def test_a_handle_is_attached_once_and_detach_says_whether_it_was_read(core: Cor
     assert not core.core.detach(OTHER)
     core.read(0, 10)
     core.popped()
+
+
+def test_reads_are_counted_by_latency_and_told_while_somebody_listens(core: Core) -> None:
+    cache, cold, errors = core.core.latencies()
+    core.core.landed(core.number, 0, 1)
+    core.answered(core.read(5, 10))
+    core.core.listen(True)
+    message = read_request(core.connection.number(), HANDLE, 7, 10, inode=9, thread=8)
+    core.answered(core.connection.send(message))
+    parked = core.read(MIB, 10)
+    core.parked(1)
+    time.sleep(0.02)
+    core.core.interrupt(parked, errno.EINTR)
+    core.answered(parked, errno.EINTR)
+    core.settled()
+    told = list(FINISHED.iter_unpack(core.core.finished()[0]))
+    core.core.listen(False)
+    core.answered(core.read(9, 10))
+    assert core.core.finished() == (b"", 0)
+    assert [one[2:] for one in told] == [
+        (9, HANDLE, 7, 10, 8, 0, 0),
+        (1, HANDLE, MIB, 0, 1, errno.EINTR, 1),
+    ]
+    assert told[1][1] >= 20_000_000  # ns
+    found = core.core.latencies()
+    assert sum(found[0][1]) - sum(cache[1]) == 3
+    assert [new - old for new, old in zip(found[1][1], cold[1], strict=True)].index(1) >= 11
+    assert found[2][errno.EINTR] - errors.get(errno.EINTR, 0) == 1
+
+
+def test_a_listener_that_is_slow_is_told_how_many_reads_it_missed(core: Core) -> None:
+    core.core.landed(core.number, 0, 1)
+    core.core.listen(True)
+    for _ in range(4100):  # 4096 have room
+        core.answered(core.read(5, 10))
+    core.settled()
+    reads, left_out = core.core.finished()
+    core.core.listen(False)
+    assert (len(reads) // FINISHED.size, left_out) == (4096, 4)
+
+
+def test_a_handle_counts_what_was_read(core: Core) -> None:
+    core.core.landed(core.number, 0, 1)
+    core.answered(core.read(0, 10))
+    core.answered(core.read(10, 20))
+    core.read(MIB, 5)
+    core.parked(1)
+    assert core.core.totals(HANDLE) == (3, 35)
+    core.core.declined(core.number, 1, 2)  # Python answers it, and counts it
+    core.popped()
+    assert core.core.totals(HANDLE) == (2, 30)
+    assert core.core.totals(OTHER) == (0, 0)
 
 
 def test_bytes_end_with_the_object(core: Core) -> None:

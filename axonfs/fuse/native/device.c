@@ -82,7 +82,7 @@ static void *read_device(void *argument)
 
         if (header->opcode == FUSE_READ && read_take(thread, thread->request, size))
             continue;
-        while (!queue_push(thread->request, size) && !atomic_load(&stopping)) /* memory is short */
+        while (!queue_push(thread->request, size, clock_now()) && !atomic_load(&stopping)) /* memory is short */
             nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
     }
     atomic_store(&thread->ended, true);
@@ -190,6 +190,17 @@ bool device_end(void)
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     }
     return true;
+}
+
+/* Copy the reads that threads answer which may wait for the disk, as many as there is room for. */
+size_t threads_at_disk(struct waiting *copies, size_t room)
+{
+    size_t count = 0;
+
+    for (unsigned at = 0; at < thread_count; at++)
+        if (threads[at].at_disk.size && count++ < room)
+            copies[count - 1] = threads[at].at_disk;
+    return count;
 }
 
 static void close_one(int *fd)

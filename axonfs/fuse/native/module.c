@@ -148,6 +148,21 @@ static PyObject *detach(PyObject *module, PyObject *args)
     return PyBool_FromLong(touched);
 }
 
+static PyObject *totals(PyObject *module, PyObject *args)
+{
+    unsigned long long fh, count = 0, bytes = 0;
+    const struct handle *handle;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "K", &fh))
+        return NULL;
+    pthread_mutex_lock(&lock);
+    if ((handle = *handle_find(fh)))
+        count = handle->count, bytes = handle->bytes;
+    pthread_mutex_unlock(&lock);
+    return Py_BuildValue("KK", count, bytes);
+}
+
 static PyObject *mark(PyObject *module, PyObject *args)
 {
     unsigned long long fh, offset;
@@ -295,34 +310,6 @@ static PyObject *news(PyObject *module, PyObject *args)
     return objects_news();
 }
 
-static PyObject *parked(PyObject *module, PyObject *args)
-{
-    size_t room = reads_parked(NULL, 0), count;
-    struct read_request *copies = malloc((room + 1) * sizeof *copies);
-    PyObject *list;
-
-    (void)module;
-    (void)args;
-    if (!copies)
-        return PyErr_NoMemory();
-    count = reads_parked(copies, room);
-    count = count < room ? count : room; /* one that has come meanwhile is in the next answer */
-    list = PyList_New(count);
-    for (size_t at = 0; list && at < count; at++) {
-        const struct fuse_in_header *header = &copies[at].header;
-        PyObject *item = Py_BuildValue("KIKKI", (unsigned long long)(header->unique & ~RESENT),
-            (unsigned)header->pid, (unsigned long long)header->nodeid,
-            (unsigned long long)copies[at].read.offset, (unsigned)copies[at].read.flags);
-
-        if (!item)
-            Py_CLEAR(list);
-        else
-            PyList_SET_ITEM(list, at, item);
-    }
-    free(copies);
-    return list;
-}
-
 static PyObject *interrupt(PyObject *module, PyObject *args)
 {
     unsigned long long unique;
@@ -363,6 +350,7 @@ static PyMethodDef methods[] = {
     {"drop", drop, METH_VARARGS, "drop(object): likewise, and forget it."},
     {"attach", attach, METH_VARARGS, "attach(handle, object): answer the handle's reads here; false if it is attached, or the object gone."},
     {"detach", detach, METH_VARARGS, "detach(handle): do not; whether a read of it was taken here."},
+    {"totals", totals, METH_VARARGS, "totals(handle): (reads, bytes) that were taken here since it was attached."},
     {"mark", mark, METH_VARARGS, "mark(handle, offset): a read that reaches `offset` is news."},
     {"epoch", epoch, METH_VARARGS, "epoch(object): changes whenever chunks are cleared."},
     {"landed", landed, METH_VARARGS, "landed(object, first, stop[, epoch]): they may be served; false if it changed."},
@@ -372,7 +360,6 @@ static PyMethodDef methods[] = {
     {"declined", declined, METH_VARARGS, "declined(object, first, stop): hand reads that wait for them to Python."},
     {"failed", failed, METH_VARARGS, "failed(object, first, stop, errno): answer those reads with an error."},
     {"news", news, METH_NOARGS, "news(): (handle, start, stop, reads)…, and wanted (object, first, stop, 0)…"},
-    {"parked", parked, METH_NOARGS, "parked(): (request, thread, inode, offset, flags) of each read that waits."},
     {"interrupt", interrupt, METH_VARARGS, "interrupt(request, errno): answer a parked read; whether it was parked."},
     {"statistics", counts, METH_NOARGS, "statistics(): what was done since the module was loaded."},
     {"pop", pop, METH_NOARGS, "pop(): the next request for Python, for tests without libfuse; b\"\" if none waits."},
@@ -384,13 +371,14 @@ static struct PyModuleDef definition = {
 };
 
 /* Grows whenever the functions change; see openreply.py, which may be newer or older than this. */
-enum { INTERFACE = 2 };
+enum { INTERFACE = 3 };
 
 PyMODINIT_FUNC PyInit__native(void)
 {
     PyObject *module = PyModule_Create(&definition);
 
     if (module && (PyModule_AddFunctions(module, open_methods)
+                      || PyModule_AddFunctions(module, operation_methods)
                       || PyModule_AddIntConstant(module, "INTERFACE", INTERFACE)))
         Py_CLEAR(module);
     return module;

@@ -10,11 +10,13 @@
  *   objects.c  objects with their bits, handles, and what Python is told of them
  *   queue.c    requests for Python, and the two functions of libfuse by which pyfuse3 gets them
  *   opens.c    answers to opens, and facts about the request that Python handles
+ *   operations.c  what reads took, and which wait; each one while somebody listens
  *   module.c   the interface for Python
  *
- * Locks: `lock` guards all that the comments do not exclude. It is a leaf: a thread that holds it
- * takes no other lock, never waits for the GIL, and does no I/O but to set an eventfd or a timer. Python
- * takes it with the GIL held, so nothing may release the GIL while it holds `lock`.
+ * Locks: `lock` guards all that the comments do not exclude; operations.c has another one for its
+ * ring. Both are leaves: a thread that holds one takes no other lock, never waits for the GIL, and
+ * does no I/O but to set an eventfd or a timer. Python takes them with the GIL held, so nothing may
+ * release the GIL while it holds one.
  *
  * Right bytes: a chunk's bit is cleared, and the epoch of its object raised, before its bytes may
  * change. A thread loads the epoch, sees the bits set, reads the bytes and loads the epoch again; if
@@ -64,9 +66,17 @@ struct interrupt_request { /* says which request is interrupted */
 struct read { /* a READ that is parked or ready */
     struct read_request request;
     uint32_t size; /* bytes to answer; those behind the end of the object are cut off */
-    uint64_t since; /* when it was parked, by clock_now */
+    bool cold; /* it was parked */
+    uint64_t arrived; /* when a thread got it, by clock_now */
+    uint64_t since; /* when it was parked last, likewise */
     struct object *object; /* holds a reference */
     struct read *next, **back; /* back: only while it is parked */
+};
+
+struct waiting { /* what Python is told of a read that waits */
+    struct read_request request;
+    uint32_t size;
+    uint64_t arrived;
 };
 
 struct object { /* a backing file, and which of its chunks may be served */
@@ -90,6 +100,7 @@ struct handle { /* an open file */
     uint64_t mark; /* a read that reaches it is news for Python */
     uint64_t start, stop, reads; /* of the latest run of reads, of which Python was not told yet */
     bool touched; /* it was attached, and a read was answered here */
+    uint64_t count, bytes; /* reads that were taken here, and what they ask for */
     struct object *object; /* holds a reference */
     struct handle *next;
 };
@@ -102,6 +113,7 @@ struct thread {
     pthread_t id;
     _Atomic bool ended;
     char *request, *buffer;
+    struct waiting at_disk; /* the read that it answers, if it may wait; size 0: none */
 };
 
 struct statistics {
@@ -129,6 +141,7 @@ void object_expect(struct object *object, uint64_t first, uint64_t stop, bool co
 void object_unwant(struct object *object, uint64_t first, uint64_t stop);
 struct handle **handle_find(uint64_t fh);
 void handle_note(struct handle *handle, uint64_t offset, uint64_t size);
+void handle_gave_up(uint64_t fh, uint64_t size);
 void objects_forget(void);
 PyObject *objects_news(void); /* takes the lock itself */
 
@@ -144,13 +157,14 @@ void reads_want(struct object *object, uint64_t now); /* under lock */
 void reads_hand_over(struct read *list);
 void reads_fail(struct read *list, int error);
 bool read_interrupt(uint64_t unique, int error);
-size_t reads_parked(struct read_request *copies, size_t room);
+size_t reads_parked(struct waiting *copies, size_t room);
+size_t reads_at_disk(struct waiting *copies, size_t room, size_t count); /* under lock */
 void reads_forget(void);
 void reply_to_own(const struct fuse_in_header *header);
 extern pthread_cond_t ready_condition;
 
 /* queue.c */
-bool queue_push(const void *bytes, size_t size);
+bool queue_push(const void *bytes, size_t size, uint64_t arrived);
 void interrupt_again(uint64_t unique); /* under lock */
 void queue_end(void);
 bool queue_open(int device);
@@ -159,13 +173,19 @@ bool queue_watch(int fd);
 void *queue_pop(size_t *size);
 void raise_event(int fd);
 void clear_event(int fd);
+extern uint64_t popped_arrived; /* when a thread got the request that was popped last; guarded by the GIL */
 
 /* opens.c */
 extern PyMethodDef open_methods[];
+
+/* operations.c */
+extern PyMethodDef operation_methods[];
+void operation_done(const struct read *read, int error);
 
 /* device.c */
 const char *device_start(int device, int readers, int answerers);
 bool device_end(void); /* without the GIL */
 void device_forget(void);
+size_t threads_at_disk(struct waiting *copies, size_t room); /* under lock */
 
 #endif

@@ -236,6 +236,19 @@ void handle_note(struct handle *handle, uint64_t offset, uint64_t size)
         raise_news();
 }
 
+/* Python answers a read that was counted for the handle. Not under lock. */
+void handle_gave_up(uint64_t fh, uint64_t size)
+{
+    struct handle *handle;
+
+    pthread_mutex_lock(&lock);
+    if ((handle = *handle_find(fh)) && handle->count && handle->bytes >= size) { /* else attached anew */
+        handle->count--;
+        handle->bytes -= size;
+    }
+    pthread_mutex_unlock(&lock);
+}
+
 static PyObject *runs_to_python(const struct run *runs, size_t count)
 {
     PyObject *list = PyList_New(count);

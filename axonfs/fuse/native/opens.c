@@ -33,7 +33,7 @@ struct open_out { /* fuse_open_out since protocol 7.40 */
 
 static int armed;
 static struct open_out answer;
-static uint64_t latest, latest_inode;
+static uint64_t latest, latest_inode, latest_arrived;
 static uint32_t latest_flags, latest_thread;
 static PyObject *on_interrupted; /* owned; NULL until on_interrupt() sets it */
 
@@ -79,13 +79,14 @@ EXPORTED void fuse_session_process_buf(struct fuse_session *session, const struc
 {
     static void (*libfuse)(struct fuse_session *, const struct fuse_buf *);
 
-    latest = latest_inode = latest_flags = latest_thread = 0;
+    latest = latest_inode = latest_arrived = latest_flags = latest_thread = 0;
     if (!(buffer->flags & FUSE_BUF_IS_FD) && buffer->size >= sizeof(struct fuse_in_header)) {
         const struct fuse_in_header *header = buffer->mem;
 
         latest = header->unique & ~RESENT;
         latest_inode = header->nodeid;
         latest_thread = header->pid;
+        latest_arrived = popped_arrived;
         if (header->opcode == FUSE_READ && buffer->size >= sizeof(struct read_request))
             latest_flags = ((const struct read_request *)buffer->mem)->read.flags;
         if (header->opcode == FUSE_INTERRUPT
@@ -130,6 +131,14 @@ static PyObject *request(PyObject *module, PyObject *args)
     return PyLong_FromUnsignedLongLong(latest);
 }
 
+static PyObject *described(PyObject *module, PyObject *args)
+{
+    (void)module;
+    (void)args;
+    return Py_BuildValue("KKIK", (unsigned long long)latest, (unsigned long long)latest_inode,
+        (unsigned)latest_thread, (unsigned long long)latest_arrived);
+}
+
 static PyObject *inode(PyObject *module, PyObject *args)
 {
     (void)module;
@@ -167,6 +176,7 @@ PyMethodDef open_methods[] = {
     {"arm", arm, METH_VARARGS, "arm(handle, flags, backing_id): answer the open of this handle with them."},
     {"disarm", disarm, METH_NOARGS, "disarm(): whether the armed answer was not given."},
     {"request", request, METH_NOARGS, "request(): the number of the latest request, or 0."},
+    {"described", described, METH_NOARGS, "described(): (number, inode, thread, nanoseconds when it came) of the latest request, or zeros."},
     {"inode", inode, METH_NOARGS, "inode(): the inode of the latest request, or 0."},
     {"flags", flags, METH_NOARGS, "flags(): O_* of the open file, if the latest request is a read, else 0."},
     {"thread", thread, METH_NOARGS, "thread(): the thread that sent the latest request, or 0."},

@@ -14,12 +14,14 @@
 struct message {
     struct message *next;
     size_t size;
+    uint64_t arrived;
     void *bytes; /* allocated: pyfuse3 frees it */
 };
 
 enum { EARLY = 64 };
 
 int queue_fd = -1;
+uint64_t popped_arrived;
 static uint64_t early[EARLY]; /* the requests of the last interrupts; 0 where there is none */
 static unsigned early_next;
 static int epoll_fd = -1;
@@ -44,7 +46,7 @@ void clear_event(int fd)
     (void)count; /* EAGAIN: nothing was raised */
 }
 
-static bool put(const void *bytes, size_t size)
+static bool put(const void *bytes, size_t size, uint64_t arrived)
 {
     struct message *message = malloc(sizeof *message);
 
@@ -54,6 +56,7 @@ static bool put(const void *bytes, size_t size)
     }
     memcpy(message->bytes, bytes, size);
     message->size = size;
+    message->arrived = arrived;
     message->next = NULL;
     if (!messages && queue_fd >= 0)
         raise_event(queue_fd);
@@ -73,18 +76,18 @@ void interrupt_again(uint64_t unique)
     for (unsigned at = 0; unique && at < EARLY; at++) /* a FORGET has no number */
         if (early[at] == again.interrupt.unique) {
             early[at] = 0;
-            put(&again, sizeof again); /* else memory is short: Python sees the signal a bit later */
+            put(&again, sizeof again, 0); /* else memory is short: Python sees the signal a bit later */
         }
 }
 
-/* Queue a copy of a request; false if memory is short. */
-bool queue_push(const void *bytes, size_t size)
+/* Queue a copy of a request that a thread got at `arrived`; false if memory is short. */
+bool queue_push(const void *bytes, size_t size, uint64_t arrived)
 {
     const struct fuse_in_header *header = bytes;
     bool pushed;
 
     pthread_mutex_lock(&lock);
-    pushed = put(bytes, size);
+    pushed = put(bytes, size, arrived);
     if (header->opcode == FUSE_INTERRUPT && size >= sizeof(struct interrupt_request))
         early[early_next++ % EARLY] = ((const struct interrupt_request *)bytes)->interrupt.unique & ~RESENT;
     else if (pushed)
@@ -191,6 +194,7 @@ static int receive_from_libfuse(struct fuse_session *session, struct fuse_buf *b
     if (!libfuse)
         return -ENOSYS;
     result = libfuse(session, buffer);
+    popped_arrived = clock_now();
     /* The request that made the device readable may be gone: its reader was killed, or it was an
      * interrupt of a request that has been answered. pyfuse3 takes only EINTR for harmless. */
     return result == -EAGAIN ? -EINTR : result;
@@ -214,6 +218,7 @@ EXPORTED int fuse_session_receive_buf(struct fuse_session *session, struct fuse_
     buffer->mem = message->bytes;
     buffer->size = message->size;
     buffer->flags = 0;
+    popped_arrived = message->arrived;
     size = (int)message->size;
     free(message);
     return size;

@@ -46,8 +46,11 @@ static enum outcome fill(const struct object *object, char *data, uint64_t offse
 static void hand_over(const struct read *read)
 {
     atomic_fetch_add(&statistics.handed_over, 1);
-    if (!queue_push(&read->request, sizeof read->request))
+    handle_gave_up(read->request.read.fh, read->size);
+    if (!queue_push(&read->request, sizeof read->request, read->arrived)) {
         reply(read->request.header.unique, ENOMEM, NULL, 0);
+        operation_done(read, ENOMEM);
+    }
 }
 
 static void park(struct read *read)
@@ -58,6 +61,7 @@ static void park(struct read *read)
     if ((read->next = object->parked))
         read->next->back = &read->next;
     object->parked = read;
+    read->cold = true;
     atomic_fetch_add(&statistics.parked, 1);
     interrupt_again(read->request.header.unique);
     read->since = clock_now();
@@ -122,6 +126,7 @@ static void answer(struct read *read, struct read *own, char *data, bool may_wai
                 reply(unique, 0, data, read->size);
                 atomic_fetch_add(&statistics.answered, 1);
                 atomic_fetch_add(&statistics.bytes, read->size);
+                operation_done(read, 0);
                 end_read(object, own);
                 return;
             }
@@ -136,6 +141,7 @@ static void answer(struct read *read, struct read *own, char *data, bool may_wai
         if (!(own = kept(read, own))) {
             pthread_mutex_unlock(&lock);
             reply(unique, ENOMEM, NULL, 0);
+            operation_done(read, ENOMEM);
             object_put(object);
             return;
         }
@@ -152,10 +158,15 @@ static void answer(struct read *read, struct read *own, char *data, bool may_wai
     end_read(object, own);
 }
 
+static struct waiting waiting_of(const struct read *read)
+{
+    return (struct waiting){read->request, read->size, read->arrived};
+}
+
 /* Take a request if it is a READ of an attached handle. */
 bool read_take(struct thread *thread, const void *bytes, size_t size)
 {
-    struct read read = {.object = NULL};
+    struct read read = {.arrived = clock_now()};
     struct handle *handle;
     uint64_t offset;
 
@@ -178,9 +189,12 @@ bool read_take(struct thread *thread, const void *bytes, size_t size)
     if (!read.size) { /* behind the end */
         pthread_mutex_unlock(&lock);
         reply(read.request.header.unique, 0, thread->buffer + HEADROOM, 0);
+        operation_done(&read, 0);
         return true;
     }
     handle->touched = true;
+    handle->count++;
+    handle->bytes += read.size;
     handle_note(handle, offset, read.size);
     read.object->references++;
     answer(&read, NULL, thread->buffer + HEADROOM, false);
@@ -196,8 +210,10 @@ bool read_answer_ready(struct thread *thread)
         return false;
     if (!(ready = read->next))
         ready_end = &ready;
+    thread->at_disk = waiting_of(read);
     answer(read, read, thread->buffer + HEADROOM, true);
     pthread_mutex_lock(&lock);
+    thread->at_disk.size = 0;
     return true;
 }
 
@@ -253,6 +269,7 @@ void reads_fail(struct read *list, int error)
     for (struct read *next; list; list = next) {
         next = list->next;
         reply(list->request.header.unique, error, NULL, 0);
+        operation_done(list, error);
         end_read(list->object, list);
     }
 }
@@ -283,7 +300,7 @@ bool read_interrupt(uint64_t unique, int error)
 }
 
 /* Copy as many parked reads as there is room for; returns how many there are. */
-size_t reads_parked(struct read_request *copies, size_t room)
+size_t reads_parked(struct waiting *copies, size_t room)
 {
     size_t count = 0;
 
@@ -291,8 +308,17 @@ size_t reads_parked(struct read_request *copies, size_t room)
     for (unsigned at = 0; at < MAX_OBJECTS; at++)
         for (struct read *read = objects[at] ? objects[at]->parked : NULL; read; read = read->next)
             if (count++ < room)
-                copies[count - 1] = read->request;
+                copies[count - 1] = waiting_of(read);
     pthread_mutex_unlock(&lock);
+    return count;
+}
+
+/* Likewise those that no thread has begun to answer, behind `count` that were copied before. */
+size_t reads_at_disk(struct waiting *copies, size_t room, size_t count)
+{
+    for (const struct read *read = ready; read; read = read->next)
+        if (count++ < room)
+            copies[count - 1] = waiting_of(read);
     return count;
 }
 

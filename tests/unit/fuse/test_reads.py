@@ -30,6 +30,9 @@ class Extension:
     def add(self, fd: int, size: int, chunk: int, in_memory: bool) -> int:
         return 1
 
+    def totals(self, handle: int) -> tuple[int, int]:
+        return 0, 0
+
     def attach(self, handle: int, number: int) -> bool:
         return True
 
@@ -62,7 +65,8 @@ def started(extension: Extension, monkeypatch: pytest.MonkeyPatch) -> NativeRead
     native = NativeReads(files, SimpleNamespace(), in_memory=False)  # type: ignore[arg-type]
     native.start(0)
     place = File((), None, None)  # type: ignore[arg-type]
-    handle: Any = SimpleNamespace(number=2, place=place, feed=feed, frozen=False)
+    counts = {"reads": 0, "bytes_read": 0}
+    handle: Any = SimpleNamespace(number=2, place=place, feed=feed, frozen=False, **counts)
     native.attach(handle)
     return native
 
