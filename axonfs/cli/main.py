@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, str] = {
     "umount": "mount:umount",
     "restart": "mount:restart",
     "status": "status:status",
+    "top": "top.command:top",
     "logs": "log_reader:logs",
     "search": "models:search",
     "info": "models:info",
