@@ -95,7 +95,7 @@ class Step:
     def __enter__(self) -> Self:
         self.now = *self.now[:2], time.monotonic()
         self._before = _here.get()
-        task = trio.lowlevel.current_task() if trio.lowlevel.in_trio_task() else None
+        task = this_task()
         if self._outer is None:
             self._outer = self._before
             if task is not None and self._before is not None and self._before.task is not task:
@@ -141,6 +141,11 @@ class Step:
 
 _here: ContextVar[Step | None] = ContextVar("step", default=None)
 _outermost: dict[object, Step] = {}  # by task
+
+
+def this_task() -> trio.lowlevel.Task | None:
+    """The task that runs now; None in other threads."""
+    return trio.lowlevel.current_task() if trio.lowlevel.in_trio_task() else None
 
 
 def here() -> Step | None:

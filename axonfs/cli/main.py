@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, str] = {
     "restart": "mount:restart",
     "status": "status:status",
     "top": "top.command:top",
+    "explain": "explain:explain",
     "logs": "log_reader:logs",
     "search": "models:search",
     "info": "models:info",

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from axonfs.cli.caches_state import show_caches
+from axonfs.cli.explain import summary
 from axonfs.cli.extensions import by_whom, why_not_of
 from axonfs.cli.mount_state import state_source, where_mounted
 from axonfs.cli.options import cache_option, json_option, make_target
@@ -29,8 +30,8 @@ _SHOWN_FAILURES = 5
 def status(mountpoint: str | None, watch: bool, cache: str | None, as_json: bool) -> None:
     """Show what the mount is doing.
 
-    Shows its registries, the cache, fetches and prefetches, the scrub, open files, quarantined
-    objects and recent failures.
+    Shows its registries, the cache, programs that wait, fetches and prefetches, the scrub, open
+    files, quarantined objects and recent failures.
     MOUNTPOINT defaults to the mount that uses the configured cache, or the only mount. If nothing
     is mounted, it shows the state of the cache and exits with 1.
     """
@@ -88,10 +89,18 @@ def _show(state: dict[str, Any]) -> None:
         if item.get("state") != "not asked":
             echo(f"hub {item['name']}: {item['url']} {_source_state(item)}")
             show_caches(item)
+    _show_waits(state)
     _show_loads((state.get("prefetch") or {}).get("loads") or [])
     _show_open(state.get("open") or [])
     _show_quarantined(state.get("quarantined") or [])
     _show_failures(state.get("failures") or [])
+
+
+def _show_waits(state: dict[str, Any]) -> None:
+    if lines := summary(state):
+        click.echo("\nprograms that wait")
+        for line in lines:
+            echo(line)
 
 
 def _of_limit(used: int, limit: int | None) -> str:

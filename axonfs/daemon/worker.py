@@ -36,6 +36,7 @@ from axonfs.sources import caches_report
 from axonfs.store import in_memory
 from axonfs.vfs import Vfs
 from axonfs.vfs.journal import Journal
+from axonfs.waits import Waits
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +132,13 @@ class Worker:
             allow_other=settings.allow_other,
             passthrough=settings.passthrough,
         )
+        self._waits = Waits(
+            self._operations,
+            self._vfs.place,
+            lambda place: engine.fetcher.feed(place.entry),
+            self._native.step_towards,
+            lambda: engine.store.health.fault,
+        )
         self._adapter = Adapter(
             self._vfs,
             self._failures,
@@ -154,6 +162,7 @@ class Worker:
                 nursery.start_soon(self._announce)
                 nursery.start_soon(self._adapter.interrupts.watch)
                 nursery.start_soon(self._operations.run)
+                nursery.start_soon(self._waits.run)
                 nursery.start_soon(self._engine.scrub.run, lambda: self._vfs.files.reads)
                 await self._session.serve()
                 nursery.cancel_scope.cancel()
@@ -299,6 +308,7 @@ class Worker:
             },
             "reads": self._vfs.files.reads,
             "operations": self._operations.statistics(),
+            **self._waits.report(),
             "fetch": engine.fetcher.statistics(),
             "prefetch": engine.prefetcher.statistics(),
             "pinning": self._service.pinning.statistics(),

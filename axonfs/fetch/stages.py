@@ -17,7 +17,7 @@ from axonfs.fetch.lane import Lane
 from axonfs.fetch.network import Network
 from axonfs.http_client import Location, shown
 from axonfs.ranges import Range
-from axonfs.steps import Cause, Step, outermost
+from axonfs.steps import Cause, Step, Text, outermost
 from axonfs.units import size
 
 # Files that are named of those that have the streams.
@@ -38,7 +38,7 @@ def bringing(network: Network, download: Download, absent: Sequence[Range]) -> S
 
 
 def _queued(job: Job, lane: Lane) -> Step:
-    step = Step(Cause.QUEUED, partial(_place, job, lane), about=partial(failed, job))
+    step = _step(job, Cause.QUEUED, partial(_place, job, lane))
     step.now = *step.now[:2], time.monotonic() - (trio.current_time() - job.queued)
     return step
 
@@ -52,8 +52,14 @@ def _place(job: Job, lane: Lane) -> str:
     named = ", ".join(list(files)[:NAMED]) + (", …" if len(files) > NAMED else "")
     left = size(sum(one.bytes_left for one in running))
     busy = f", which bring {left} of {named}" if running else ""
-    streams = f"one of {len(running)} streams of {lane.name}"
-    return f"waiting behind {before} other requests for {streams}{busy}"
+    behind = f"behind {before} other requests " if before else ""
+    return f"waiting {behind}for one of {len(running)} streams of {lane.name}{busy}"
+
+
+def _step(job: Job, cause: Cause, text: Text) -> Step:
+    source = shown(job.version.base) if job.version else None
+    cache = job.cache.name if job.cache else None
+    return Step(cause, text, about=partial(failed, job), source=source, cache=cache)
 
 
 def failed(job: Job) -> str:
@@ -67,7 +73,7 @@ def failed(job: Job) -> str:
 
 def attempt(job: Job) -> Step:
     """The task of a job."""
-    return Step(Cause.OTHER, "about to ask", about=partial(failed, job))
+    return _step(job, Cause.OTHER, "about to ask")
 
 
 def asking(location: Location) -> Step:

@@ -24,6 +24,7 @@ import trio
 
 from axonfs.fuse import openreply
 from axonfs.fuse.programs import Programs
+from axonfs.steps import this_task
 from axonfs.vfs.journal import Known
 
 # Upper bounds of the buckets of latency, in µs; one more bucket has what took longer. As BUCKETS
@@ -45,7 +46,7 @@ class UnderWay(NamedTuple):
     """A request that is not answered yet. `since` is by `time.monotonic`, also over a hand-over.
 
     `waits_for` is "chunks" or "disk" for a read that native threads have, else empty: Python
-    handles it. `handle` is 0 unless it is a read; `size` is in bytes.
+    handles it, in `task`. `handle` is 0 unless it is a read; `size` is in bytes.
     """
 
     operation: str
@@ -58,6 +59,7 @@ class UnderWay(NamedTuple):
     size: int
     since: float
     waits_for: str = ""
+    task: object = None
 
 
 class Finished(NamedTuple):
@@ -94,6 +96,7 @@ class Request:
     offset: int = 0
     size: int = 0
     kind: str = ""
+    task: object = field(default_factory=this_task)
 
 
 @dataclass(slots=True)
@@ -258,6 +261,7 @@ class Operations:
                 request.offset,
                 request.size,
                 request.arrived / _BILLION,
+                task=request.task,
             )
             for request in self._running
         ]

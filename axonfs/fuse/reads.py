@@ -24,6 +24,7 @@ from axonfs.fetch import Feed
 from axonfs.fuse import openreply
 from axonfs.fuse.failures import Failures
 from axonfs.ranges import Range
+from axonfs.steps import Step, outermost
 from axonfs.store import DISK_FAULTS
 from axonfs.store.watcher import UNWATCHED
 from axonfs.vfs.error_context import naming_place
@@ -137,6 +138,7 @@ class NativeReads:
         self._extension = openreply.extension()
         self._objects: dict[int, _Object] = {}
         self._handles: dict[int, tuple[_Object, Handle]] = {}
+        self._bringing: dict[object, tuple[Feed, Range]] = {}  # by task
         self._news = -1
 
     def start(self, device: int) -> None:
@@ -270,6 +272,8 @@ class NativeReads:
     async def _bring(self, attached: _Object, chunks: Range) -> None:
         """Have chunks fetched that parked reads want, and the reads answered."""
         assert self._extension is not None
+        task = trio.lowlevel.current_task()
+        self._bringing[task] = attached.feed, chunks
         with attached.feed.in_use():
             try:
                 with naming_place(attached.place):
@@ -279,6 +283,15 @@ class NativeReads:
                 await self._fail(attached, chunks, self._failures.errno_of(exc, "read"))
             else:
                 attached.serve(chunks)
+            finally:
+                self._bringing.pop(task, None)
+
+    def step_towards(self, feed: Feed, chunks: Range) -> Step | None:
+        """What is done now for chunks that parked reads want, beside the jobs that bring them."""
+        for task, (other, brought) in self._bringing.items():
+            if other is feed and brought.start < chunks.stop and chunks.start < brought.stop:
+                return outermost(task)
+        return None
 
     async def _fail(self, attached: _Object, chunks: Range, error: int) -> None:
         """Answer with `error` what waits for chunks that do not come; others may still come."""

@@ -5,6 +5,7 @@ Beside documents.py and calls.py, which enter them; dial.py and exchanges.py hav
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -52,7 +53,7 @@ def told_async(step: Step, origin: Origin) -> Callable[[str, Any], Awaitable[Non
 
 def pausing(origin: str, seconds: float) -> Step:
     """A pause that `origin` asked for."""
-    return Step(Cause.PAUSED, f"waiting {seconds:.0f} s, since {origin} asked for a pause")
+    return Step(Cause.PAUSED, _until(f"the end of the pause that {origin} asked for", seconds))
 
 
 def retrying(exc: AxonError, attempt: str, seconds: float, *, caches: bool = False) -> Step:
@@ -62,6 +63,10 @@ def retrying(exc: AxonError, attempt: str, seconds: float, *, caches: bool = Fal
         caches: whether nobody can be asked but site caches, all of which are set aside.
     """
     cause = Cause.CACHES if caches else Cause.PAUSED if exc.retry_after else Cause.RETRYING
-    asked = f", of which the source asked for {exc.retry_after:.0f} s" if exc.retry_after else ""
-    text = f"waiting {seconds:.1f} s{asked} before {attempt}"
-    return Step(cause, text, about=f"since: {exc.what}")
+    asked = f" (the source asked for {exc.retry_after:.0f} s)" if exc.retry_after else ""
+    return Step(cause, _until(f"{attempt}{asked}", seconds), about=f"after: {exc.what}")
+
+
+def _until(what: str, seconds: float) -> Callable[[], str]:
+    end = time.monotonic() + seconds
+    return lambda: f"waiting for {what}, {max(end - time.monotonic(), 0):.1f} s more"

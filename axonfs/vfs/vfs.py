@@ -100,6 +100,10 @@ class Vfs:
             self._inodes.settle(inode, place)
         return place
 
+    def place(self, inode: int) -> Place | None:
+        """The place of an inode, if it is known."""
+        return self._inodes.place(inode)
+
     async def lookup(self, parent: int, name: str) -> Attributes:
         """Look up `name` in a directory and count a reference; inode 0 if it does not exist."""
         directory = await self._at(parent)
