@@ -22,7 +22,15 @@ from axonfs.connection.mountinfo import shown, top_at
 from axonfs.daemon import control
 from axonfs.engine import Engine, open_engine
 from axonfs.errors import find
-from axonfs.fuse import Adapter, HandshakeError, NativeReads, Operations, Session
+from axonfs.fuse import (
+    AccessLog,
+    Adapter,
+    HandshakeError,
+    NativeReads,
+    Operations,
+    Session,
+    accesslog,
+)
 from axonfs.fuse.adapter import Access
 from axonfs.fuse.failures import Failures
 from axonfs.fuse.notices import invalidate_attributes
@@ -113,7 +121,7 @@ class Worker:
         self._under_way = control.UnderWay()
         self._failures = Failures()
         self._journal = Journal(held.journal)
-        self._operations = Operations(self._journal.known)
+        self._operations = Operations(self._journal.known, silent=accesslog.INODE)
         self._service = Service(engine, self.status)
         self._vfs = Vfs(
             engine.tree,
@@ -121,6 +129,7 @@ class Worker:
             self.status,
             self._journal,
             prefetcher=engine.prefetcher,
+            access_log=AccessLog(self._operations).file,
         )
         self._native = NativeReads(
             self._vfs.files, self._failures, in_memory=in_memory(settings.cache)

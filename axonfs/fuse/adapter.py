@@ -27,6 +27,7 @@ from axonfs.fuse.pages import Pages
 from axonfs.fuse.passthrough import Passthrough
 from axonfs.fuse.reads import NativeReads
 from axonfs.vfs import Attributes, Vfs
+from axonfs.vfs.streams import Stream
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,9 @@ _GLANCE = os.O_NONBLOCK | os.O_NOATIME
 # What the kernel reads at a time, ahead of a reader and around a page fault: its largest request,
 # since a request costs as much as copying its bytes.
 WINDOW = 1 << 20
+# A stream has no position. Without this flag a reader that waits holds the lock of its position:
+# a program that shares the open file waits for that lock, and cannot be killed.
+_FOPEN_DIRECT_IO, _FOPEN_STREAM = 1 << 0, 1 << 4
 NAME_MAX = 255  # bytes, as statfs says
 BLOCK_SIZE = 128 << 10  # the kernel's default request; readers choose their buffer size by it
 
@@ -212,12 +216,19 @@ class Adapter(pyfuse3.Operations):
         backing_id = self._passthrough.opened(inode, handle.number, handle.backing)
         self._vfs.files.opened(handle.number, inode, backing_id)
         noted.kind = PASSED_THROUGH if backing_id else SERVED
+        if handle.stream is not None:
+            openreply.arm(handle.number, _FOPEN_DIRECT_IO | _FOPEN_STREAM)
         return pyfuse3.FileInfo(
-            fh=handle.number, keep_cache=handle.keeps_pages, direct_io=handle.live
+            fh=handle.number,
+            keep_cache=handle.keeps_pages,
+            direct_io=handle.live,
+            nonseekable=handle.stream is not None,
         )
 
     @answered
     async def read(self, fh: int, off: int, size: int) -> bytes:
+        if (stream := self._vfs.files.stream(fh)) is not None:
+            return await self._follow(stream, size)
         noted = self.operations.latest
         waits = self._vfs.files.waits(fh, off, size)
         noted.kind = COLD if waits else CACHE
@@ -227,6 +238,12 @@ class Adapter(pyfuse3.Operations):
         noted.size = len(data)
         # pyfuse3 takes any contiguous buffer, which saves a copy; it is annotated as bytes alone.
         return cast(bytes, data)
+
+    async def _follow(self, stream: Stream, size: int) -> bytes:
+        """Read the access log, which has no end."""
+        if openreply.flags() & os.O_NONBLOCK and not stream:
+            raise pyfuse3.FUSEError(errno.EAGAIN)
+        return await self.interrupts.heeded(lambda: stream.read(size))
 
     @answered
     async def release(self, fh: int) -> None:
@@ -273,6 +290,9 @@ class Adapter(pyfuse3.Operations):
             entry.st_mode = self._access.mode_of(attributes.mode)
             entry.st_nlink = attributes.links
             entry.st_uid, entry.st_gid = self._access.uid, self._access.gid
+            if attributes.private:
+                entry.st_mode = attributes.mode
+                entry.st_uid, entry.st_gid = os.geteuid(), os.getegid()
             entry.st_size = attributes.size
             entry.st_blocks = attributes.blocks
             entry.st_blksize = BLOCK_SIZE

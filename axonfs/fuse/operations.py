@@ -23,14 +23,11 @@ from typing import Any, NamedTuple
 import trio
 
 from axonfs.fuse import openreply
+from axonfs.fuse.latencies import Latency, total
 from axonfs.fuse.programs import Programs
 from axonfs.steps import this_task
 from axonfs.vfs.journal import Known
 
-# Upper bounds of the buckets of latency, in µs; one more bucket has what took longer. As BUCKETS
-# and LEAST in native/operations.c.
-BOUNDS = tuple(1 << power for power in range(4, 28))
-_LEAST = 4
 # How a read was answered: at once, or after its bytes had come. How an open was: see the module.
 CACHE, COLD, PASSED_THROUGH, SERVED = "cache", "cold", "passed_through", "served"
 # A listener hears in steps of this many seconds. The native ring holds what comes meanwhile.
@@ -99,36 +96,6 @@ class Request:
     task: object = field(default_factory=this_task)
 
 
-@dataclass(slots=True)
-class Latency:
-    """How long operations of one kind took: counts by bucket."""
-
-    nanoseconds: int = 0
-    buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
-
-    def note(self, took: int) -> None:
-        """Count one that took so many nanoseconds."""
-        self.nanoseconds += took
-        power = (-(-took // 1000) - 1).bit_length() if took > 1000 else 0
-        self.buckets[min(max(power - _LEAST, 0), len(BOUNDS))] += 1
-
-    def add(self, other: Latency) -> None:
-        """Add another's counts."""
-        self.nanoseconds += other.nanoseconds
-        self.buckets = [mine + more for mine, more in zip(self.buckets, other.buckets, strict=True)]
-
-    def report(self) -> dict[str, Any]:
-        """For `status`: the buckets that are not empty, by upper bound in seconds; not added up."""
-        bounds = [*(f"{bound / 1e6:g}" for bound in BOUNDS), "inf"]
-        return {
-            "count": sum(self.buckets),
-            "seconds": self.nanoseconds / _BILLION,
-            "buckets": {
-                bound: count for bound, count in zip(bounds, self.buckets, strict=True) if count
-            },
-        }
-
-
 class Listener:
     """What one listener has not heard yet."""
 
@@ -152,7 +119,8 @@ class Listener:
     async def wait(self) -> None:
         """Return when there is something to hear; has no checkpoint if there is."""
         while not self:
-            self._news = trio.Event()
+            if self._news.is_set():  # another task may wait for it
+                self._news = trio.Event()
             await self._news.wait()
 
     def take(self, most: int = KEPT) -> tuple[list[Finished], int]:
@@ -294,9 +262,9 @@ class Operations:
                 mine[error] = mine.get(error, 0) + count
         report: dict[str, dict[str, Any]] = {}
         for operation in sorted({operation for operation, _ in latencies}):
-            kinds_of = {k: _sum(all_) for (op, k), all_ in latencies.items() if op == operation}
+            kinds_of = {k: total(all_) for (op, k), all_ in latencies.items() if op == operation}
             report[operation] = {
-                **_sum(list(kinds_of.values())).report(),
+                **total(list(kinds_of.values())).report(),
                 "errors": _named(errors.get(operation, {})),
             }
             if "" not in kinds_of:
@@ -393,13 +361,6 @@ class Operations:
                 COLD if cold else CACHE,
                 handle,
             )
-
-
-def _sum(latencies: Sequence[Latency]) -> Latency:
-    total = Latency()
-    for latency in latencies:
-        total.add(latency)
-    return total
 
 
 def _named(errors: dict[int, int]) -> dict[str, int]:

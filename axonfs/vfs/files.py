@@ -26,6 +26,7 @@ from axonfs.vfs.error_context import naming_place
 from axonfs.vfs.handle import Handle
 from axonfs.vfs.journal import Journal, Kind, KnownHandle
 from axonfs.vfs.paths import File, Place, Text
+from axonfs.vfs.streams import Log, Stream
 
 
 class Native(Protocol):
@@ -85,6 +86,8 @@ class Files:
             handle = Handle(number, place, None, place.render())
         elif isinstance(place, File):
             handle = await self._open_object(number, place)
+        elif isinstance(place, Log):
+            handle = Handle(number, place, None, stream=place.begin(False))
         else:
             raise BadHandleError("not a file", path="/".join(place.path))
         self._handles[number] = handle
@@ -135,6 +138,8 @@ class Files:
         """
         if isinstance(place, Text):
             self._take_over(handles, partial(_resumed, place))
+        elif isinstance(place, Log):
+            self._take_over(handles, partial(_continued, place))
         elif isinstance(place, File):
             with closing(await self._fetcher.open(place.version, place.entry)) as feed:
                 self._take_over(handles, partial(_restored, place, feed))
@@ -168,6 +173,11 @@ class Files:
             return handle
         raise BadHandleError(f"handle {number} is not open")
 
+    def stream(self, number: int) -> Stream | None:
+        """The stream of a handle of the access log; None of any other."""
+        handle = self._handles.get(number)
+        return handle.stream if handle else None
+
     def waits(self, number: int, offset: int, size: int) -> bool:
         """Whether a read would wait for bytes that are not local, or not verified."""
         handle = self._handles.get(number)
@@ -187,7 +197,9 @@ class Files:
             AxonError: the bytes cannot be fetched; the error names the spec and the path.
         """
         handle = await self._handle(number)
-        if handle.feed is None or isinstance(handle.place, Text):
+        if handle.stream is not None:
+            return await handle.stream.read(size)
+        if handle.feed is None or not isinstance(handle.place, File):
             return handle.read_text(offset, size)
         size = min(size, handle.feed.entry.size - offset)
         if size <= 0:
@@ -297,6 +309,8 @@ class Files:
         if self.native is not None:
             self.native.detach(number)
         handle = self._handles.pop(number, None)
+        if handle is not None and handle.stream is not None:
+            handle.stream.close()
         if handle is None or handle.feed is None:
             return False
         if handle.frozen:
@@ -335,6 +349,10 @@ class Files:
 
 def _resumed(place: Text, number: int, known: KnownHandle) -> Handle:
     return Handle(number, place, None, place.render(), resumed=True)
+
+
+def _continued(place: Log, number: int, known: KnownHandle) -> Handle:
+    return Handle(number, place, None, stream=place.begin(True))
 
 
 def _restored(place: File, feed: Feed, number: int, known: KnownHandle) -> Handle:

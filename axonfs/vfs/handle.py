@@ -7,20 +7,22 @@ from dataclasses import dataclass
 from axonfs.errors import CorruptError
 from axonfs.fetch import Feed
 from axonfs.vfs.paths import File, Text
+from axonfs.vfs.streams import Log, Stream
 
 
 @dataclass(slots=True)
 class Handle:
-    """An open file: the feed of its object, or the bytes of a generated file.
+    """An open file: the feed of its object, or what is generated for it.
 
     `frozen` means that the backing file is complete and stays so: the kernel may read it itself.
     `backing` is its descriptor until the open is answered.
     """
 
     number: int
-    place: File | Text
+    place: File | Text | Log
     feed: Feed | None
     text: bytes = b""
+    stream: Stream | None = None
     resumed: bool = False  # its reader may have the beginning of another worker's `text`
     frozen: bool = False
     fresh: bool = False  # the kernel has to drop its cached pages of the file
@@ -32,7 +34,7 @@ class Handle:
     @property
     def live(self) -> bool:
         """Whether each open has new content, which the kernel must not cache."""
-        return isinstance(self.place, Text) and self.place.live
+        return self.stream is not None or (isinstance(self.place, Text) and self.place.live)
 
     @property
     def keeps_pages(self) -> bool:

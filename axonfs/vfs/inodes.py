@@ -16,6 +16,11 @@ ROOT = 1
 _RESERVED = 16
 
 
+def usual_number(path: tuple[str, ...]) -> int:
+    """The number of a path, unless another path has it by chance."""
+    return max(hashed("\0".join(path)), _RESERVED)
+
+
 class Inodes:
     """All inodes that the kernel may use in requests."""
 
@@ -56,11 +61,10 @@ class Inodes:
         """The inode number of `place`, always the same."""
         if place.path == ():
             return ROOT
-        key = "\0".join(place.path)
-        inode = max(hashed(key), _RESERVED)
+        inode = usual_number(place.path)
         # Collisions are rare (probability 1e-8 for a million files), so simple probing will do.
         while (node := self._known.nodes.get(inode)) and node.path != place.path:
-            inode = max(hashed(f"{key}\0{inode}"), _RESERVED)
+            inode = max(hashed("\0".join((*place.path, str(inode)))), _RESERVED)
         return inode
 
     def remember(self, place: Place) -> None:

@@ -19,10 +19,11 @@ from axonfs.catalog.tree import Tree, Version
 from axonfs.errors import AxonError, NotFoundError
 from axonfs.formats.manifest import FileEntry
 from axonfs.names import LATEST, Spec, spec_of, valid_segment, version_key
+from axonfs.vfs.folders import MANIFEST, folders
 from axonfs.vfs.hub_paths import HubPaths, is_probe
 from axonfs.vfs.oci_paths import Found
+from axonfs.vfs.streams import ACCESS_LOG, Log
 
-MANIFEST = "manifest.yaml"
 CONTROL = ".axonfs"
 STATUS = "status.json"
 
@@ -84,7 +85,7 @@ class Text:
     version: Version | None = None
 
 
-Place = Directory | Folder | File | Alias | Text
+Place = Directory | Folder | File | Alias | Text | Log
 
 
 class Entry(NamedTuple):
@@ -96,11 +97,15 @@ class Entry(NamedTuple):
 
 
 class Paths:
-    """Lookup and listing over a tree; `status` returns the state for status.json."""
+    """Lookup and listing over a tree; `status` returns the state for status.json, and `access_log`
+    is the other file of `.axonfs`, if there is one."""
 
-    def __init__(self, tree: Tree, status: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, tree: Tree, status: Callable[[], dict[str, Any]], access_log: Log | None = None
+    ) -> None:
         self._tree = tree
         self._status = status
+        self._access_log = access_log
         self._hubs = HubPaths(tree)
         self._folders: dict[Spec, dict[str, dict[str, FileEntry | None]]] = {}
 
@@ -124,7 +129,7 @@ class Paths:
         The cache usually has the manifest of a version that was entered.
         """
         if path[:1] == (CONTROL,):
-            return self._status_file() if path[1:] else Directory(path)
+            return self._control_file(path[1]) if path[1:] else Directory(path)
         for depth in range(len(path), 2, -1):
             spec = spec_of(path[:depth])
             if spec and (version := await self._tree.known(spec)):
@@ -154,7 +159,7 @@ class Paths:
             AxonError: a source that might have the name did not answer.
         """
         if parent == Directory((CONTROL,)):
-            return self._status_file() if name == STATUS else None
+            return self._control_file(name)
         parent = await self._with_manifest(parent)
         await self.admit(parent)
         if isinstance(parent, Folder):
@@ -348,12 +353,12 @@ class Paths:
         return self._child(parent, name, children[name]) if name in children else None
 
     def _children(self, folder: Folder) -> dict[str, FileEntry | None]:
-        folders = self._folders.get(folder.version.spec)
-        if folders is None:
+        found = self._folders.get(folder.version.spec)
+        if found is None:
             while len(self._folders) >= 256:  # bounds the memory for trees of many versions
                 del self._folders[next(iter(self._folders))]
-            folders = self._folders[folder.version.spec] = _folders(folder.version)
-        return folders.get(folder.inner, {})
+            found = self._folders[folder.version.spec] = folders(folder.version.manifest.files)
+        return found.get(folder.inner, {})
 
     def _child(self, parent: Folder, name: str, entry: FileEntry | None) -> Place:
         path = (*parent.path, name)
@@ -362,6 +367,11 @@ class Paths:
         if not parent.inner and name == MANIFEST and parent.version.manifest.shown:
             return manifest_file(path, parent.version)
         return Folder(path, parent.version, f"{parent.inner}/{name}".lstrip("/"))
+
+    def _control_file(self, name: str) -> Text | Log | None:
+        if name == ACCESS_LOG:
+            return self._access_log
+        return self._status_file() if name == STATUS else None
 
     def _status_file(self) -> Text:
         def render() -> bytes:
@@ -385,16 +395,3 @@ def manifest_file(path: tuple[str, ...], version: Version) -> Text:
     """The version's manifest as a file."""
     raw = version.manifest.raw
     return Text(path, lambda: raw, len(raw), version.manifest.created, version=version)
-
-
-def _folders(version: Version) -> dict[str, dict[str, FileEntry | None]]:
-    """Folder path → its names; the value is None for a folder and for the manifest."""
-    folders: dict[str, dict[str, FileEntry | None]] = {"": {MANIFEST: None}}
-    for entry in version.manifest.files:
-        inner, _, name = entry.path.rpartition("/")
-        folders.setdefault(inner, {})[name] = entry
-        while inner:
-            parent, _, name = inner.rpartition("/")
-            folders.setdefault(parent, {})[name] = None
-            inner = parent
-    return folders

@@ -38,6 +38,7 @@ from axonfs.vfs.paths import (
     Place,
     Text,
 )
+from axonfs.vfs.streams import Log
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class Attributes:
     links: int
     attr_ttl: float
     entry_ttl: float
+    private: bool = False  # only for the owner of the mount, and root
 
 
 class Vfs:
@@ -72,6 +74,7 @@ class Vfs:
         status: returns the state for status.json.
         journal: the inodes and handles that earlier workers gave the kernel; empty by default.
         prefetcher: notified of files that loaders open, and of files that are streamed.
+        access_log: a file of `.axonfs`, if it has one.
     """
 
     def __init__(
@@ -82,11 +85,12 @@ class Vfs:
         journal: Journal | None = None,
         *,
         prefetcher: Prefetcher | None = None,
+        access_log: Log | None = None,
     ) -> None:
         self._prefetcher = prefetcher
         self._fetcher = fetcher
         self._journal = journal or Journal.new()
-        self._paths = Paths(tree, status)
+        self._paths = Paths(tree, status, access_log)
         self._inodes = Inodes(self._journal)
         self._listings: dict[int, list[Entry]] = {}
         self._odd = itertools.count(self._journal.known.last + 1 | 1, 2)
@@ -181,6 +185,8 @@ class Vfs:
             case Text(size=size, mtime=mtime, live=live):
                 ttl, blocks = 0.0 if live else FOREVER, _blocks(size, size)
                 return Attributes(inode, stat.S_IFREG | 0o444, size, blocks, mtime, 1, ttl, ttl)
+            case Log():
+                return Attributes(inode, stat.S_IFREG | 0o400, 0, 0, 0.0, 1, 0.0, 0.0, private=True)
             case Alias(target=target):
                 mode, ttl = stat.S_IFLNK | 0o777, ABSENT_TTL
                 return Attributes(inode, mode, len(target.encode()), 0, 0.0, 1, ttl, ttl)

@@ -10,8 +10,9 @@ import pytest
 import trio
 import trio.testing
 
-from axonfs.fuse import openreply, operations
-from axonfs.fuse.operations import BOUNDS, KEPT, Latency, Listener, Operations
+from axonfs.fuse import openreply
+from axonfs.fuse.latencies import BOUNDS, Latency
+from axonfs.fuse.operations import KEPT, Listener, Operations
 from axonfs.fuse.programs import NOBODY, Program, Programs
 from axonfs.vfs.journal import Known, KnownNode
 
@@ -103,4 +104,4 @@ def test_programs_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert programs.of(0) == NOBODY
     gone = 1 << 22  # above the highest pid
     assert programs.of(gone) == Program(gone, "")
-    assert operations.BOUNDS[-1] == 1 << 27
+    assert BOUNDS[-1] == 1 << 27
