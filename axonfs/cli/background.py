@@ -22,7 +22,7 @@ from axonfs.cli.logfile import LOG, open_log
 from axonfs.connection import clear_dead
 from axonfs.errors import AxonError, NoSpaceError
 from axonfs.rundir import FREE_SPACE
-from axonfs.settings.parsers import parse_registry_urls
+from axonfs.settings.parsers import parse_path, parse_registry_urls
 from axonfs.settings.settings import Settings
 from axonfs.settings.signers import NONE, parse_signature_rules
 
@@ -33,7 +33,13 @@ END_TIMEOUT = 45.0
 LITTLE_SPACE = 1 << 20
 # The mount runs in `/`, so a relative path in one of these variables has to be made absolute, as
 # those of registries and of keys.
-_PATH_VARIABLES = ("AXONFS_CONFIG", "AXONFS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_PATH_VARIABLES = (
+    "AXONFS_CONFIG",
+    "AXONFS_CA_BUNDLE",
+    "AXONFS_TRACE",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+)
 
 # The flags of `axonfs mount` beside --cache, --registry and --via.
 _SWITCHES = {
@@ -124,6 +130,8 @@ def _words(flags: Flags, cache: Path) -> list[str]:
     for name, (on, off) in _SWITCHES.items():
         if flags.get(name) is not None:
             words.append(on if flags[name] else off)
+    if flags.get("trace") is not None:
+        words += ["--trace", str(parse_path(flags["trace"]))]
     for name in _VALUES:
         if flags.get(name) is not None:
             words += [f"--{name.replace('_', '-')}", str(flags[name])]

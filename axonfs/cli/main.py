@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, str] = {
     "top": "top.command:top",
     "explain": "explain:explain",
     "logs": "log_reader:logs",
+    "trace": "trace:trace",
     "search": "models:search",
     "info": "models:info",
     "path": "path:path",

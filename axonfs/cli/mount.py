@@ -97,6 +97,12 @@ def mount_options(function: Command) -> Command:
             type=click.Choice(LOG_LEVELS),
             help="Lowest level of messages in the log; info by default. [env: AXONFS_LOG_LEVEL]",
         ),
+        click.option(
+            "--trace",
+            metavar="FILE",
+            help="Record opens, reads, requests and waits in FILE, for axonfs trace show."
+            " [env: AXONFS_TRACE]",
+        ),
     ]
     for option in reversed(options):
         function = option(function)

@@ -42,6 +42,7 @@ from axonfs.settings.applied import LIVE, Applied, look, try_again, works
 from axonfs.settings.settings import Settings
 from axonfs.sources import caches_report
 from axonfs.store import in_memory
+from axonfs.trace.recorder import Recorder
 from axonfs.vfs import Vfs
 from axonfs.vfs.journal import Journal
 from axonfs.waits import Waits
@@ -148,6 +149,19 @@ class Worker:
             self._native.step_towards,
             lambda: engine.store.health.fault,
         )
+        self._recorder = Recorder(
+            engine.fetcher,
+            self._vfs.files,
+            self._operations,
+            self._waits,
+            self._mountpoint,
+            self._about,
+        )
+        self._requests = {
+            "reload": self._reload,
+            "trace_start": self._recorder.start,
+            "trace_stop": self._recorder.stop,
+        }
         self._adapter = Adapter(
             self._vfs,
             self._failures,
@@ -163,12 +177,14 @@ class Worker:
     async def serve(self) -> None:
         """Answer the kernel and commands until the mount or this worker has to end."""
         listening = socket.socket(fileno=self._held.control)
+        await self._recorder.resume(self._engine.settings.trace, first=self._held.first)
         with self._session.mounted(self._adapter):
             await self._restore()
             async with trio.open_nursery() as nursery:
                 await nursery.start(control.serve, listening, self._answer, self._under_way)
                 nursery.start_soon(self._stop_on_signal)
                 nursery.start_soon(self._announce)
+                nursery.start_soon(self._recorder.run)
                 nursery.start_soon(self._adapter.interrupts.watch)
                 nursery.start_soon(self._operations.run)
                 nursery.start_soon(self._waits.run)
@@ -212,14 +228,14 @@ class Worker:
 
     async def _answer(self, request: Event) -> AsyncGenerator[Event, None]:
         """The events that answer a command's request."""
-        if request.get("op") == "reload":
-            yield {"event": "result", **await self._reload()}
+        if (own := self._requests.get(str(request.get("op")))) is not None:
+            yield {"event": "result", **await own(request)}
             return
         async with aclosing(self._service.handle(request)) as events:
             async for event in events:
                 yield event
 
-    async def _reload(self) -> Event:
+    async def _reload(self, request: Event) -> Event:
         """Read the settings again; if they changed, apply them, or have the next worker do it.
 
         Raises:
@@ -249,6 +265,8 @@ class Worker:
     async def _apply_live(self, found: Applied) -> None:
         """Apply settings that only differ in what this process can change while it works."""
         self._engine.fetcher.bandwidth.rate = found.settings.bandwidth
+        if found.settings.trace != self._applied.settings.trace:
+            await self._recorder.follow(found.settings.trace)
         self._applied = found
         await trio.to_thread.run_sync(works, found, self._held.settings)
 
@@ -287,6 +305,17 @@ class Worker:
             item |= caches_report(self._engine.bodies.caches, item["url"])
         return report
 
+    def _about(self) -> dict[str, Any]:
+        """This worker, for a trace."""
+        settings = self._applied.settings
+        names = "streams", "bandwidth", "prefetch", "offline", "passthrough"
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "mountpoint": str(self._mountpoint),
+            **{name: getattr(settings, name) for name in names},
+        }
+
     def status(self) -> dict[str, Any]:
         """The live state that `status --json` and status.json show."""
         engine = self._engine
@@ -322,6 +351,7 @@ class Worker:
             "prefetch": engine.prefetcher.statistics(),
             "pinning": self._service.pinning.statistics(),
             "scrub": engine.scrub.statistics(),
+            "trace": self._recorder.state(),
             "quarantined": quarantine(engine.store),
             "open": self._vfs.files.open_files(),
             "failures": self._failures.recent(),

@@ -7,7 +7,8 @@ know names, inodes or HTTP. One `Feed` per object in use; one job per ranged GET
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import trio
@@ -24,6 +25,7 @@ from axonfs.fetch.network import Network
 from axonfs.fetch.overflow import Overflow
 from axonfs.fetch.package import Packages
 from axonfs.fetch.runner import Runner
+from axonfs.fetch.watcher import UNWATCHED, Watcher
 from axonfs.formats.manifest import ChunkRef, FileEntry
 from axonfs.http_client import Bodies, Limits
 from axonfs.ranges import Range
@@ -80,6 +82,15 @@ class Fetcher:
         self._network = Network(bodies, limits or Limits(), streams, self.bandwidth)
         self.packages = Packages(self._network, store, self._flights, self._unpacked)
         self._runner = Runner(self._network, self.packages, nursery, landed)
+
+    @contextmanager
+    def watched(self, watcher: Watcher) -> Iterator[None]:
+        """Tell `watcher` of each job until the block is left. There can be one at a time."""
+        self._network.watcher = watcher
+        try:
+            yield
+        finally:
+            self._network.watcher = UNWATCHED
 
     def stop(self) -> None:
         """Have worker threads end within a moment."""

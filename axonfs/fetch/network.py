@@ -15,6 +15,7 @@ from axonfs.catalog.tree import Version
 from axonfs.fetch.bandwidth import Bandwidth
 from axonfs.fetch.download import Job
 from axonfs.fetch.lane import Group, Lane
+from axonfs.fetch.watcher import UNWATCHED, Watcher
 from axonfs.http_client import Bodies, Cache, Limits, Location, Origin, SiteCaches
 
 # Lanes that are remembered; beyond that those without jobs are forgotten.
@@ -38,6 +39,7 @@ class Network:
         self._lanes: dict[Origin | None, Lane] = {None: self._new_lane(None)}
         self._groups: dict[str, Group] = {}  # of site caches, by the URL of their source
         self._lane_of: dict[Job, Lane] = {}
+        self.watcher: Watcher = UNWATCHED
         self.hedged = 0  # jobs that were slow and are asked for anew elsewhere
         self._requests = self._received = self._copied = 0
 

@@ -81,6 +81,7 @@ class Runner:
     def submit(self, job: Job) -> None:
         """Queue a job; the most urgent of its lane goes first."""
         job.queued, job.running = trio.current_time(), False
+        self._network.watcher.queued(job)
         if job.redirected and job in self._network:
             lane = self._network.lane_of(job)
         else:
@@ -113,6 +114,7 @@ class Runner:
         count = self._network.copied if job.download.blob else self._network.received
         count(size)
         job.progress = now = trio.current_time()
+        self._network.watcher.landed(job, chunks)
         job.download.stall.progressed(now)
         if job in self._network:
             self._network.lane_of(job).landed(size, now)
@@ -166,6 +168,7 @@ class Runner:
             error = None  # nobody notices: the rival brings the same
         if error and not job.download.awaited(job):
             log.info("%s; no reader waits for it", error)
+        self._network.watcher.ended(job, error)
         lane = self._network.lane_of(job)
         self._network.leave(job)
         job.running = False
@@ -326,6 +329,7 @@ class Runner:
             if await self.ways.one_is_back(job, patience):
                 return True
         location = self.ways.location(download, version, job)
+        self._network.watcher.asked(job)
         reports = self.arrivals, self.redirected, self.held_back
         transfer = Transfer(job, version, location, self._network, patience, *reports)
         pace = job.pace = Pace(transfer.unit, trio.current_time()) if not download.blob else None

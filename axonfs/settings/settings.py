@@ -78,6 +78,7 @@ class Settings:
     passthrough: bool = True
     log_format: str = "text"
     log_level: str = "info"
+    trace: Path | None = None
     mountpoint: Path = field(default_factory=default_mountpoint)
     ca_bundle: Path | None = None
     sources: tuple[str, ...] = HUBS
@@ -150,6 +151,11 @@ KEYS: Mapping[str, Key] = {
         "AXONFS_LOG_LEVEL",
         parse_log_level,
         "Lowest level of messages in a mount's log: debug, info, warning or error.",
+    ),
+    "trace": Key(
+        "AXONFS_TRACE",
+        parse_optional_path,
+        "File in which a mount records what it does, for `axonfs trace show`.",
     ),
     "mountpoint": Key("AXONFS_MOUNTPOINT", parse_path, "Where `axonfs mount` mounts by default."),
     "ca_bundle": Key(

@@ -17,7 +17,7 @@ import trio
 from axonfs.ahead.plan import AHEAD
 from axonfs.ahead.prefetcher import Prefetcher
 from axonfs.errors import BadHandleError
-from axonfs.fetch import Feed, Fetcher
+from axonfs.fetch import Download, Feed, Fetcher
 from axonfs.ranges import Range, chunk_range, chunk_span
 from axonfs.steps import Cause, Step
 from axonfs.store import DISK_FAULTS, StoredObject, in_memory, read_all
@@ -318,6 +318,13 @@ class Files:
         whole = handle.feed.complete  # before the close, which may close the backing file too
         handle.feed.close()
         return whole
+
+    def download(self, path: str) -> Download | None:
+        """The object of the open file at `path`, None if it is not open."""
+        for handle in self._handles.values():
+            if handle.feed is not None and "/".join(handle.place.path) == path:
+                return handle.feed.download
+        return None
 
     def open_files(self) -> list[dict[str, Any]]:
         """The open files, for `status`."""

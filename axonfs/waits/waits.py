@@ -223,6 +223,11 @@ class Waits:
                 "programs wait for %d more files; axonfs explain names them", len(fresh) - LINES
             )
 
+    @property
+    def waited(self) -> dict[str, float]:
+        """The seconds that were waited since the mount, by cause."""
+        return {cause.value: round(seconds, 3) for cause, seconds in self._waited.items()}
+
     def report(self) -> dict[str, Any]:
         """For `status`: what waits now, the longest first, how many there are, what has waited
         last, and the seconds that were waited since the mount, by cause."""
@@ -233,7 +238,7 @@ class Waits:
             "waits": [wait.report(now) for wait in waits[:SHOWN]],
             "waiting": len(waits),
             "waits_over": list(self._over),
-            "waited": {cause.value: round(self._waited[cause], 3) for cause in Cause},
+            "waited": self.waited,
         }
 
 

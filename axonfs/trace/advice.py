@@ -1,0 +1,121 @@
+"""What would have made the loads of a trace sooner, as sentences: what the trace shows, no more.
+
+Pure; above figures.py. A sentence has the seconds that readers waited for its reason, as far as
+they are known, and the longest come first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from axonfs.trace.figures import BRIEF, FULL, Figures, said
+from axonfs.trace.reading import Trace
+from axonfs.units import counted, size
+
+# What is a smaller part of the time is not worth a sentence.
+LEAST_PART, LEAST_SECONDS = 0.05, 0.05
+MOST_SENTENCES = 3
+# If the line was full for less than this part, it was not the line.
+MUCH = 0.3
+
+# What readers wait for, as people say it: `{}` has the seconds.
+CAUSES = {
+    "queued": "a free stream to the source",
+    "connecting": "connections",
+    "first_byte": "first bytes",
+    "receiving": "bytes on their way",
+    "retrying": "another attempt after a failure",
+    "paused": "the end of a pause that a source asked for",
+    "bandwidth": "the mount's bandwidth limit",
+    "package": "a package, which is read from its start",
+    "document": "a manifest, a list or a chunk table",
+    "checking": "a comparison with a digest",
+    "disk": "the cache's disk",
+    "caches": "site caches",
+    "offline": "what is not sent offline",
+    "other": "something else",
+    BRIEF: "bytes in short waits, which nobody looked at",
+}
+
+
+def advice(trace: Trace, figures: Figures) -> list[str]:
+    """One to three sentences, the weightiest first."""
+    if not figures.periods:
+        return ["The trace shows neither a read nor a request."]
+    weighed = sorted(_reasons(trace, figures), key=lambda reason: -reason[0])
+    least = max(LEAST_PART * figures.seconds, LEAST_SECONDS)
+    found = [sentence for seconds, sentence in weighed if seconds >= least]
+    return found[:MOST_SENTENCES] or [_nothing(figures)]
+
+
+def _nothing(figures: Figures) -> str:
+    if not figures.requests:
+        return "Nothing: no bytes had to come from a source."
+    if not figures.waited:
+        return "Nothing: no reader waited for bytes."
+    part = 100 * figures.waited / max(figures.seconds, 1e-9)
+    return (
+        f"Little: readers waited {said(figures.waited)} in {said(figures.seconds)}"
+        f" ({part:.0f} %); the programs took the rest."
+    )
+
+
+def _reasons(trace: Trace, figures: Figures) -> Iterator[tuple[float, str]]:
+    """Sentences, each with the seconds that it is about."""
+    facts, causes = trace.facts, figures.causes
+    for cause, seconds in causes.items():
+        yield seconds, _waited(cause, seconds, facts, figures)
+    if facts.get("prefetch") == "off" and figures.asked_late > 0.3:
+        part = f"{100 * figures.asked_late:.0f} %"
+        yield (
+            figures.waited,
+            (
+                f"{part} of the bytes were asked for only when a reader waited for them:"
+                " --prefetch auto would have asked for them ahead."
+            ),
+        )
+
+
+def _waited(cause: str, seconds: float, facts: dict[str, Any], figures: Figures) -> str:
+    """The sentence for the readers that waited for one cause."""
+    begin = f"Readers waited {said(seconds)} for {CAUSES.get(cause, CAUSES['other'])}"
+    if cause == "receiving":
+        return f"{begin}; {_line(figures)}"
+    if cause in ("first_byte", BRIEF) and figures.hurried:
+        many = counted(figures.hurried, "request")
+        return (
+            f"{begin}: of the {many} that went out because a reader waited, half had brought bytes"
+            f" after {said(figures.first)}."
+        )
+    if cause == "bandwidth":
+        limit = facts.get("bandwidth")
+        of = f" of {size(limit)}/s" if isinstance(limit, int) and limit else ""
+        return f"{begin}{of}: a higher --bandwidth would have made it sooner."
+    remedy = _REMEDIES.get(cause)
+    return f"{begin}: {remedy}." if remedy else f"{begin}."
+
+
+def _line(figures: Figures) -> str:
+    part = f"{100 * figures.full:.0f} % of the time in which bytes were under way"
+    if figures.full < MUCH:
+        return (
+            f"the line was full for {part} only, so most of them could have been asked for sooner."
+        )
+    return (
+        f"the line was full for {part}, at {100 * FULL:.0f} % of {size(figures.fastest)}/s or more:"
+        " a faster line, or a site cache nearby, would have made it sooner."
+    )
+
+
+_REMEDIES = {
+    "queued": "other requests had all streams; a higher setting `streams` gives more",
+    "connecting": "the network or the source takes long to accept a connection",
+    "retrying": "the log names the failures",
+    "paused": "it wants fewer requests; a site cache asks it once for all hosts",
+    "package": "a registry that has the files themselves gives each as it is read",
+    "document": "axonfs pin asks for them before a program does",
+    "checking": "files that were published with chunk tables are compared as they come",
+    "disk": "a faster disk for the cache",
+    "caches": "axonfs doctor says which of them do not answer",
+}

@@ -1,0 +1,141 @@
+"""The charts of a picture: the line's use, and the waiting readers, column by column.
+
+Pure; between figures.py and picture.py.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from axonfs.trace.advice import CAUSES
+from axonfs.trace.figures import BRIEF, MOMENT, Figures, moments
+from axonfs.trace.raster import Raster, Rect
+from axonfs.trace.reading import Trace
+from axonfs.trace.timeline import Axis
+from axonfs.units import size
+
+COLUMNS = 400
+_LINE_HEIGHT, _WAITS_HEIGHT = 120, 80
+_HEADROOM = 1.05
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Rectangles of one colour, which `kind` names."""
+
+    kind: str
+    rects: list[Rect]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One chart over the axis of time: `height` in pixels, `top` is what its highest point is.
+
+    Of a file, whose bytes go from top to bottom, `size` is how many these are.
+    """
+
+    title: str
+    note: str
+    height: int
+    layers: list[Layer]
+    top: str = ""
+    size: int = 0
+
+
+class Columns:
+    """Amounts over the axis of time."""
+
+    def __init__(self, axis: Axis) -> None:
+        self._axis = axis
+        self._amounts = [0.0] * COLUMNS
+        self._seconds = [0.0] * COLUMNS
+
+    def add(self, start: float, stop: float, amount: float) -> None:
+        """Spread an amount evenly over some seconds."""
+        left, right = self._axis.at(start) * COLUMNS, self._axis.at(stop) * COLUMNS
+        first, last = min(int(left), COLUMNS - 1), min(int(right), COLUMNS - 1)
+        for column in range(first, last + 1):
+            inside = max(min(right, column + 1) - max(left, column), 0.0)
+            part = inside / (right - left) if right > left else 1.0
+            self._amounts[column] += amount * part
+            self._seconds[column] += (stop - start) * part
+
+    def rates(self) -> list[float]:
+        """The amount for each second that was added."""
+        pairs = zip(self._amounts, self._seconds, strict=True)
+        return [amount / seconds if seconds > 1e-9 else 0.0 for amount, seconds in pairs]
+
+    def heights(self) -> list[float]:
+        """The amount for each second of a column's own time."""
+        seconds = self._axis.seconds_of(1 / COLUMNS)
+        return [amount / seconds for amount in self._amounts]
+
+
+def line(trace: Trace, sums: Figures, axis: Axis) -> Panel:
+    """Bytes per second over time, and the limit on them."""
+    received, copied = Columns(axis), Columns(axis)
+    for one, seconds in moments(trace.line):
+        received.add(one.time - seconds, one.time, one.received)
+        copied.add(one.time - seconds, one.time, one.copied)
+    kinds = {"received": received.rates(), "copied": copied.rates()}
+    limit = trace.facts.get("bandwidth")
+    limit = limit if isinstance(limit, int) else 0
+    highest = max(*_sums(kinds.values()), limit, 1.0)
+    layers = _stacked(kinds, highest * _HEADROOM)
+    note = f"full for {100 * sums.full:.0f} % of the time in which bytes were under way"
+    if limit:
+        at = 1 - limit / (highest * _HEADROOM)
+        layers.append(Layer("limit", [Rect(0.0, at, 1.0, at + 0.01)]))
+        note += f"; limited to {size(limit)}/s"
+    return Panel("The line", note, _LINE_HEIGHT, layers, f"{size(highest)}/s")
+
+
+def waits(trace: Trace, axis: Axis) -> Panel:
+    """How many readers waited over time, by cause."""
+    looked: dict[str, Columns] = defaultdict(lambda: Columns(axis))
+    for at, causes in trace.waited:
+        for cause, seconds in causes.items():
+            looked[cause].add(max(at - MOMENT, 0.0), at, seconds)
+    every = Columns(axis)
+    for reads in trace.reads:
+        every.add(reads.began, reads.ended, reads.waited)
+    kinds = {kind_of(cause): columns.heights() for cause, columns in looked.items()}
+    known = _sums(kinds.values())
+    kinds[BRIEF] = [
+        max(all_ - seen, 0.0) for all_, seen in zip(every.heights(), known, strict=True)
+    ]
+    highest = max(*_sums(kinds.values()), 1.0)
+    note = "how many, by what they waited for"
+    return Panel(
+        "Waiting readers",
+        note,
+        _WAITS_HEIGHT,
+        _stacked(kinds, highest * _HEADROOM),
+        f"{highest:.0f}",
+    )
+
+
+def kind_of(cause: str) -> str:
+    """The colour of a cause."""
+    return cause if cause in CAUSES else "other"
+
+
+def _sums(kinds: Iterable[list[float]]) -> list[float]:
+    return [sum(values) for values in zip([0.0] * COLUMNS, *kinds, strict=True)]
+
+
+def _stacked(kinds: Mapping[str, list[float]], top: float) -> list[Layer]:
+    """Columns of several kinds, one on top of another."""
+    base = [0.0] * COLUMNS
+    layers = []
+    for kind, values in kinds.items():
+        raster = Raster(200)
+        for column, value in enumerate(values):
+            if value > 0:
+                low, base[column] = base[column], base[column] + value
+                left, right = column / COLUMNS, (column + 1) / COLUMNS
+                raster.add(left, right, 1 - base[column] / top, 1 - low / top)
+        layers.append(Layer(kind, raster.rects()))
+    return layers

@@ -1,0 +1,244 @@
+"""What a trace amounts to: sums, rates and medians.
+
+Pure; above reading.py, below advice.py and picture.py.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from axonfs.trace.reading import File, Job, Line, Program, Trace
+from axonfs.trace.timeline import TOGETHER, Interval, length, union
+from axonfs.units import duration
+
+# The recorder looks at the line and the waits so often, in seconds.
+MOMENT = 0.1
+LATE = 2.5  # and a busy process so many times later
+# A line that brings this part of the fastest rate of its trace is full.
+FULL = 0.8
+BRIEF = "brief"  # the cause of waits that ended before anybody could look
+
+
+@dataclass(slots=True)
+class Sum:
+    """What one program, or one file, amounts to."""
+
+    opens: int = 0
+    reads: int = 0
+    read: int = 0
+    came: int = 0
+    waited: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The figures of one trace; sizes in bytes, times in seconds.
+
+    Args:
+        periods: when something happened.
+        waiting: when at least one reader waited.
+        causes: the seconds that readers waited, by cause; two at a time count twice.
+        fastest: bytes per second, which the line brought for a tenth of its time at least.
+        full: the part of the time in which bytes were asked for that the line was full.
+        first: median seconds from a reader's request to the first bytes that landed of it.
+        hurried: how many requests went out because a reader waited.
+        asked_late: the part of the bytes that came that was asked for when a reader waited.
+    """
+
+    periods: list[Interval]
+    waiting: list[Interval]
+    causes: dict[str, float]
+    came: int
+    copied: int
+    read: int
+    local: int
+    fastest: float
+    full: float
+    first: float
+    hurried: int
+    asked_late: float
+    requests: int
+    errors: list[str]
+    programs: dict[Program, Sum]
+    files: dict[File, Sum]
+    sources: dict[str, tuple[int, int]]
+
+    @property
+    def seconds(self) -> float:
+        return length(self.periods)
+
+    @property
+    def waited(self) -> float:
+        """Seconds in which at least one reader waited."""
+        return length(self.waiting)
+
+
+def figures(trace: Trace) -> Figures:
+    """The figures of a trace."""
+    programs, files = _sums(trace)
+    waiting = union(_waits(trace))
+    first = [
+        job.landings[0].time - job.requests[-1].time
+        for job in trace.jobs
+        if job.landings and job.requests and job.requests[0].priority == 0
+    ]
+    came = sum(line.received for line in trace.line)
+    late = sum(_landed(job) for job in trace.jobs if job.priority == 0)
+    rates = [(line.received / seconds, seconds) for line, seconds in moments(trace.line)]
+    fastest = _fastest(rates)
+    busy = length(union((job.asked, ended(job)) for job in trace.jobs))
+    full = sum(seconds for rate, seconds in rates if rate >= FULL * fastest)
+    return Figures(
+        periods=union(_happened(trace), TOGETHER),
+        waiting=waiting,
+        causes=_causes(trace, sum(reads.waited for reads in trace.reads)),
+        came=came,
+        copied=sum(line.copied for line in trace.line),
+        read=sum(reads.size for reads in trace.reads),
+        local=sum(run.size for file in trace.files for run in file.local),
+        fastest=fastest,
+        full=min(full / busy, 1.0) if busy and fastest else 0.0,
+        first=median(first) if first else 0.0,
+        hurried=sum(job.requests[0].priority == 0 for job in trace.jobs if job.requests),
+        asked_late=min(late / came, 1.0) if came else 0.0,
+        requests=sum(len(job.requests) for job in trace.jobs),
+        errors=[job.error for job in trace.jobs if job.error],
+        programs=programs,
+        files=files,
+        sources=_sources(trace),
+    )
+
+
+def plain(trace: Trace, found: Figures) -> dict[str, Any]:
+    """The figures in types that JSON has."""
+    return {
+        "began": trace.began,
+        "specs": list(dict.fromkeys(file.spec for file in trace.files if file.spec)),
+        "seconds": found.seconds,
+        "waited": found.waited,
+        "causes": found.causes,
+        "came": found.came,
+        "copied": found.copied,
+        "read": found.read,
+        "local": found.local,
+        "requests": found.requests,
+        "fastest": found.fastest,
+        "full": found.full,
+        "first": found.first,
+        "errors": found.errors,
+        "programs": [
+            {"name": program.name, "pid": program.pid, **asdict(one)}
+            for program, one in found.programs.items()
+        ],
+        "files": [
+            {"path": file.path, "size": file.size, **asdict(one)}
+            for file, one in found.files.items()
+        ],
+        "sources": [
+            {"source": source, "requests": count, "came": came}
+            for source, (count, came) in found.sources.items()
+        ],
+    }
+
+
+def moments(line: Iterable[Line]) -> Iterator[tuple[Line, float]]:
+    """What the line brought, each with the seconds that it took."""
+    before: float | None = None
+    for one in line:
+        since = MOMENT if before is None else one.time - before
+        yield one, max(min(since, LATE * MOMENT), 1e-3)
+        before = one.time
+
+
+def _fastest(rates: list[tuple[float, float]]) -> float:
+    """The rate that the line had for a tenth of its time at least."""
+    rates = sorted(((rate, seconds) for rate, seconds in rates if rate), reverse=True)
+    left = 0.1 * sum(seconds for _, seconds in rates)
+    for rate, seconds in rates:
+        left -= seconds
+        if left <= 0:
+            return rate
+    return rates[-1][0] if rates else 0.0
+
+
+def _sums(trace: Trace) -> tuple[dict[Program, Sum], dict[File, Sum]]:
+    programs: dict[Program, Sum] = defaultdict(Sum)
+    files: dict[File, Sum] = {file: Sum() for file in trace.files}
+    for opened in trace.opens:
+        for one in (programs[opened.program], files[opened.file]):
+            one.opens += 1
+    for reads in trace.reads:
+        for one in (programs[reads.program], files[reads.file]):
+            one.reads += reads.count
+            one.read += reads.size
+            one.waited += reads.waited
+    for job in trace.jobs:
+        files[job.file].came += _landed(job)
+    return programs, files
+
+
+def _sources(trace: Trace) -> dict[str, tuple[int, int]]:
+    """Requests and bytes by whom they were asked of."""
+    found: dict[str, tuple[int, int]] = {}
+    for job in trace.jobs:
+        for at, request in enumerate(job.requests):
+            last = at == len(job.requests) - 1
+            came = _landed(job) if last else 0
+            count, size = found.get(request.source, (0, 0))
+            found[request.source] = count + 1, size + came
+    return found
+
+
+def _waits(trace: Trace) -> Iterator[Interval]:
+    for reads in trace.reads:
+        if reads.waited:
+            yield reads.began, reads.ended
+    for time, causes in trace.waited:
+        if any(causes.values()):
+            yield max(time - MOMENT, 0.0), time
+
+
+def _causes(trace: Trace, waited: float) -> dict[str, float]:
+    """Seconds by cause, most first; what the reads waited beyond those that were looked at is
+    brief."""
+    found: dict[str, float] = defaultdict(float)
+    for _, causes in trace.waited:
+        for cause, seconds in causes.items():
+            found[cause] += seconds
+    if (brief := waited - sum(found.values())) > 0.01:
+        found[BRIEF] = brief
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _happened(trace: Trace) -> Iterator[Interval]:
+    for job in trace.jobs:
+        yield job.asked, ended(job)
+    for reads in trace.reads:
+        yield reads.began, reads.ended
+    for opened in trace.opens:
+        yield opened.time, opened.time
+    yield from _waits(trace)
+
+
+def _landed(job: Job) -> int:
+    """How many bytes of a job came."""
+    return sum(landing.span.size for landing in job.landings)
+
+
+def ended(job: Job) -> float:
+    """When a job was over; of one that a killed worker left, when the last bytes landed."""
+    landed = (landing.time for landing in job.landings)
+    return job.ended if job.ended is not None else max([job.asked, *landed])
+
+
+def said(seconds: float) -> str:
+    """A duration with two digits: `340 ms`, `4.1 s`, `83 s`, `12 min`."""
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    return duration(seconds)

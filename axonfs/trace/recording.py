@@ -1,0 +1,97 @@
+"""What one worker records, from the moment at which its `Recording` is made until it is left.
+
+Below recorder.py, which writes the records to the file. Trio thread only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import trio
+
+from axonfs.fetch import Fetcher
+from axonfs.fuse.operations import Operations
+from axonfs.trace.events import Events
+from axonfs.trace.file import TraceFile
+from axonfs.trace.hearing import Hearing
+from axonfs.trace.records import Record, began, header
+from axonfs.vfs.files import Files
+from axonfs.waits import Waits
+
+
+class Recording:
+    """The records of one worker for `file`. `since` is the unix time at which the trace began,
+    maybe with an earlier worker."""
+
+    def __init__(
+        self,
+        file: TraceFile,
+        fetcher: Fetcher,
+        files: Files,
+        operations: Operations,
+        waits: Waits,
+        about: Mapping[str, Any],
+    ) -> None:
+        self.file = file
+        now, clock = time.time(), trio.current_time()
+        known = began(file.head)
+        self.since = now if known is None else known
+        self._fetcher = fetcher
+        self._events = Events(clock - (now - self.since))
+        self._line: list[int] = [0, 0, 0, 0]
+        self._before = [fetcher.statistics()[name] for name in ("bytes", "copied")]
+        self._waits = waits
+        self._waited = waits.waited
+        if known is None:
+            self._events.put(header(now))
+        self._events.put(["worker", self._events.since(clock), dict(about)])
+        self._hearing = Hearing(self._events, files, self.since)
+        self._watching = ExitStack()
+        self._watching.enter_context(fetcher.watched(self._events))
+        self._listener = self._watching.enter_context(operations.listen())
+
+    def taken(self) -> list[Record]:
+        """What happened since the last call."""
+        now = trio.current_time()
+        self._hearing.hear(*self._listener.take())
+        self._events.note_stages()
+        self._note_line(now)
+        self._note_waits(now)
+        return self._events.take(now)
+
+    def _note_line(self, now: float) -> None:
+        """Note what came over the line, and how many requests are under way, if that changed."""
+        figures = self._fetcher.statistics()
+        came = figures["bytes"] - self._before[0], figures["copied"] - self._before[1]
+        line = [*came, figures["in_flight"], figures["queued"]]
+        if line != self._line:
+            self._events.put(["line", self._events.since(now), *line])
+            self._line = line
+
+    def _note_waits(self, now: float) -> None:
+        """Note what readers have waited for since the last call."""
+        self._waits.look()
+        waited = self._waits.waited
+        more = {
+            cause: round(seconds - self._waited[cause], 3)
+            for cause, seconds in waited.items()
+            if seconds > self._waited[cause]
+        }
+        if more:
+            self._events.put(["waited", self._events.since(now), more])
+            self._waited = waited
+
+    def leave(self, why: str | None = None) -> list[Record]:
+        """Record no more; the last records.
+
+        Args:
+            why: why the trace ends here; None where the next worker goes on.
+        """
+        records = self.taken()
+        self._watching.close()
+        if why is not None:
+            records.append(["stop", self._events.since(trio.current_time()), why])
+        return records

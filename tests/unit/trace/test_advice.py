@@ -1,0 +1,87 @@
+"""What a trace says would have made it sooner."""
+
+from __future__ import annotations
+
+from axonfs.trace.advice import advice
+from axonfs.trace.figures import figures
+from tests.support.traces import MIB, Made
+
+
+def said(made: Made) -> list[str]:
+    trace = made.trace()
+    return advice(trace, figures(trace))
+
+
+def load(**facts: object) -> Made:
+    made = Made(**facts)
+    made.file("nlp/a/1/model.bin", 100 * MIB, "nlp/a@1")
+    made.program(0, "vllm")
+    return made
+
+
+def test_an_empty_trace_says_so() -> None:
+    assert said(Made()) == ["The trace shows neither a read nor a request."]
+
+
+def test_bytes_that_were_local_could_not_come_sooner() -> None:
+    made = Made()
+    made.file("nlp/a/1/model.bin", 100 * MIB, "nlp/a@1", local=True)
+    made.program(0, "vllm")
+    made.read(0, 0, 100 * MIB, 1.0, 2.0)
+    assert said(made) == ["Nothing: no bytes had to come from a source."]
+
+
+def test_a_full_line_is_named_with_the_part_of_the_time() -> None:
+    made = load()
+    for second in range(10):
+        part = 10 * MIB
+        made.fetched(0, second * part, (second + 1) * part, second * 0.1, (second + 1) * 0.1)
+    made.read(0, 0, 100 * MIB, 0.0, 1.0, waits=True)
+    made.waited(1.0, receiving=1.0)
+    (sentence,) = said(made)
+    assert sentence.startswith("Readers waited 1.0 s for bytes on their way; the line was full for")
+    assert "100 % of the time" in sentence
+    assert "a faster line, or a site cache nearby" in sentence
+
+
+def test_first_bytes_are_named_with_how_long_they_took() -> None:
+    made = load()
+    for at in range(12):
+        made.fetched(0, at * MIB, (at + 1) * MIB, float(at), at + 0.34, priority=0)
+        made.read(0, at * MIB, (at + 1) * MIB, float(at), at + 0.34, waits=True)
+        made.waited(at + 0.3, first_byte=0.34)
+    assert said(made)[0] == (
+        "Readers waited 4.1 s for first bytes: of the 12 requests that went out because a reader"
+        " waited, half had brought bytes after 340 ms."
+    )
+
+
+def test_the_bandwidth_limit_is_named_with_its_rate() -> None:
+    made = load(bandwidth=5 * MIB)
+    made.fetched(0, 0, 50 * MIB, 0.0, 10.0)
+    made.read(0, 0, 50 * MIB, 0.0, 10.0, waits=True)
+    made.waited(10.0, bandwidth=9.6)
+    assert said(made)[0] == (
+        "Readers waited 9.6 s for the mount's bandwidth limit of 5.0 MiB/s: a higher --bandwidth"
+        " would have made it sooner."
+    )
+
+
+def test_without_prefetch_it_would_have_asked_ahead() -> None:
+    made = load(prefetch="off")
+    made.fetched(0, 0, 80 * MIB, 0.0, 4.0, priority=0)
+    made.read(0, 0, 80 * MIB, 0.0, 4.0, waits=True)
+    assert any("--prefetch auto would have asked for them ahead" in one for one in said(made))
+    made = load(prefetch="auto")
+    made.fetched(0, 0, 80 * MIB, 0.0, 4.0, priority=0)
+    made.read(0, 0, 80 * MIB, 0.0, 4.0, waits=True)
+    assert not any("prefetch" in one for one in said(made))
+
+
+def test_a_program_that_hardly_waits_decides_itself() -> None:
+    made = load()
+    made.fetched(0, 0, 10 * MIB, 0.0, 0.1)
+    made.read(0, 0, MIB, 0.0, 0.02, waits=True)
+    for second in range(10):
+        made.read(0, 0, 10 * MIB, float(second), second + 1.0)
+    assert said(made) == ["Little: readers waited 20 ms in 10 s (0 %); the programs took the rest."]

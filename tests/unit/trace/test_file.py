@@ -1,0 +1,63 @@
+"""The file of a trace: private, and never in the place of another one."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from axonfs.errors import AxonError
+from axonfs.trace.file import TraceFile
+from axonfs.trace.records import encoded, header
+
+
+def test_it_is_private_and_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "load.trace"
+    before = os.umask(0)
+    try:
+        file = TraceFile.open(path)
+    finally:
+        os.umask(before)
+    file.append(encoded([header(5.0)]) + b'["li')
+    with pytest.raises(AxonError, match="another mount records into it"):
+        TraceFile.open(path)
+    file.close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    again = TraceFile.open(path)
+    again.append(b"[]\n")
+    again.close()
+    assert path.read_bytes() == encoded([header(5.0)]) + b'["li\n[]\n'
+
+
+def _text(path: Path) -> None:
+    path.write_text("a letter")
+
+
+def _link(path: Path) -> None:
+    TraceFile.open(path.with_suffix(".other")).close()
+    path.symlink_to(path.with_suffix(".other"))
+
+
+def _hard_link(path: Path) -> None:
+    file = TraceFile.open(path)
+    file.append(encoded([header(5.0)]))
+    file.close()
+    path.with_suffix(".other").hardlink_to(path)
+
+
+def _open_to_all(path: Path) -> None:
+    path.write_bytes(encoded([header(5.0)]))
+    path.chmod(0o666)
+
+
+@pytest.mark.parametrize("make", [_text, _link, _hard_link, _open_to_all, os.mkfifo, Path.mkdir])
+def test_anything_else_is_left_as_it_is(make: object, tmp_path: Path) -> None:
+    path = tmp_path / "load.trace"
+    assert callable(make)
+    make(path)
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(AxonError, match=r"load\.trace: .*name another file"):
+        TraceFile.open(path)
+    assert (path.read_bytes() if path.is_file() else None) == before
