@@ -18,13 +18,13 @@ def ask(target: Target, request: Event, sink: Sink = ignore) -> Event:
     return transport(target).ask(request, sink)
 
 
-def ask_worker(target: Target, request: Event) -> Event | None:
+def ask_worker(target: Target, request: Event, sink: Sink = ignore) -> Event | None:
     """The result of `request` from a running mount of this user; None without such a mount.
 
     Raises:
         AxonError: the request failed; it carries the exit code.
     """
-    return transport(target).ask_worker(request)
+    return transport(target).ask_worker(request, sink)
 
 
 def transport(target: Target) -> Transport:

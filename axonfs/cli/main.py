@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, str] = {
     "explain": "explain:explain",
     "logs": "log_reader:logs",
     "trace": "trace:trace",
+    "profile": "profile:profile",
     "search": "models:search",
     "info": "models:info",
     "path": "path:path",

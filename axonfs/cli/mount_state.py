@@ -16,7 +16,7 @@ from axonfs.cli.output import note
 from axonfs.client.health import health, mount_at
 from axonfs.client.other_users import Other, is_ours, others, owner_of, state_of, unanswered
 from axonfs.client.target import Target
-from axonfs.client.transport import cache_of
+from axonfs.client.transport import Sink, cache_of, ignore
 from axonfs.connection.mountinfo import Mount, mounts
 from axonfs.errors import AccessDeniedError, AxonError, NotFoundError, UnavailableError, UsageError
 
@@ -126,8 +126,8 @@ class LiveState:
         self._look()
         return dict(self._ask(STATUS)["status"]) if self._cache else _status_of(self._mount)
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The answer of the mount's worker to another request.
+    def ask(self, request: dict[str, Any], sink: Sink = ignore) -> dict[str, Any]:
+        """The answer of the mount's worker to another request; other events go to `sink`.
 
         Raises:
             AxonError: it is not mounted, it does not answer, or it is another user's.
@@ -136,11 +136,11 @@ class LiveState:
         if self._cache is None:
             what = f"only {owner_of(self._mount)} and root may ask this mount for it"
             raise AccessDeniedError(what, path=str(self.mountpoint))
-        return self._ask(request)
+        return self._ask(request, sink)
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, request: dict[str, Any], sink: Sink = ignore) -> dict[str, Any]:
         assert self._cache is not None
-        found = ask_worker(_with_cache(self._target, self._cache), request)
+        found = ask_worker(_with_cache(self._target, self._cache), request, sink)
         if found is None:
             self._cache = _cache_of(self._mount)  # another mount may have come in its place
             raise UnavailableError("its worker cannot be asked", path=str(self.mountpoint))

@@ -210,7 +210,7 @@ def _events_of_worker(cache: Path, request: Event) -> Iterator[Event] | None:
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError, PermissionError):
         return None
     except ConnectionError as exc:  # it ended while it was asked
-        raise AxonError(_WENT_AWAY, hint=_AGAIN) from exc
+        raise UnavailableError(_WENT_AWAY, hint=_AGAIN) from exc
     except StopIteration:
         return iter(())
     return _chain(first, events)
@@ -235,9 +235,9 @@ def _result_of_worker(events: Iterator[Event], sink: Sink, cache: Path) -> Event
     except TimeoutError as exc:
         raise _silent(cache) from exc
     except ConnectionError as exc:
-        raise AxonError(_WENT_AWAY, hint=_AGAIN) from exc
+        raise UnavailableError(_WENT_AWAY, hint=_AGAIN) from exc
     if result is None:
-        raise AxonError(_WENT_AWAY, hint=_AGAIN)
+        raise UnavailableError(_WENT_AWAY, hint=_AGAIN)
     return result
 
 

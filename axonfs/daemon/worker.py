@@ -20,6 +20,7 @@ from axonfs.call import Event
 from axonfs.connection.held import DONE, NO_HANDSHAKE, RELOAD, REPLACE, Held
 from axonfs.connection.mountinfo import shown, top_at
 from axonfs.daemon import control
+from axonfs.daemon.profile import profile
 from axonfs.engine import Engine, open_engine
 from axonfs.errors import find
 from axonfs.fuse import (
@@ -231,7 +232,11 @@ class Worker:
         if (own := self._requests.get(str(request.get("op")))) is not None:
             yield {"event": "result", **await own(request)}
             return
-        async with aclosing(self._service.handle(request)) as events:
+        if request.get("op") == "profile":
+            answers = profile(self._operations, request.get("seconds"))
+        else:
+            answers = self._service.handle(request)
+        async with aclosing(answers) as events:
             async for event in events:
                 yield event
 
@@ -346,6 +351,7 @@ class Worker:
             },
             "reads": self._vfs.files.reads,
             "operations": self._operations.statistics(),
+            "listeners": self._operations.listeners,
             **self._waits.report(),
             "fetch": engine.fetcher.statistics(),
             "prefetch": engine.prefetcher.statistics(),

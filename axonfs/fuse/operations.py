@@ -273,6 +273,11 @@ class Operations:
 
     # Listening.
 
+    @property
+    def listeners(self) -> int:
+        """How many listen: readers of the access log, profiles and traces."""
+        return len(self._listeners)
+
     @contextmanager
     def listen(self) -> Iterator[Listener]:
         """A listener that hears of each request that is answered while the block runs."""
