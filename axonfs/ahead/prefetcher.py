@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -65,6 +66,7 @@ class Prefetcher:
         self._opens = Opens()
         self._pairs = Pairs()
         self._loads: dict[Spec, Load] = {}
+        self._ended = Counter[str]()  # loads, by how they ended
 
     def opened(self, version: Version, path: str, program: int = 0, *, whole: bool = False) -> None:
         """Note that a program opened a file in the way of a loader. No checkpoint; raises nothing.
@@ -134,9 +136,9 @@ class Prefetcher:
                 load.stop()
 
     def statistics(self) -> dict[str, Any]:
-        """The mode, and the running and recent loads, for `status`."""
+        """The mode, the running and recent loads, and how many ended in which way, for `status`."""
         loads = [load.statistics() for load in self._loads.values()]
-        return {"mode": self._mode, "loads": loads}
+        return {"mode": self._mode, "loads": loads, "ended": dict(self._ended)}
 
     async def _judge(self) -> None:
         """Start the loads among the opened versions, until all of them are judged."""
@@ -172,6 +174,7 @@ class Prefetcher:
     async def _run(self, load: Load, source: Source | None) -> None:
         async with self._slots.setdefault(source, trio.CapacityLimiter(RUNNING_LOADS)):
             await load.run()
+        self._ended[load.state] += 1
 
     async def _room(self, load: Load) -> int:
         """Bytes that `load` may fetch without evicting open, pinned or prefetched files."""

@@ -22,6 +22,7 @@ from axonfs.cli.logfile import LOG, open_log
 from axonfs.connection import clear_dead
 from axonfs.errors import AxonError, NoSpaceError
 from axonfs.rundir import FREE_SPACE
+from axonfs.settings.listening import parse_listening
 from axonfs.settings.parsers import parse_path, parse_registry_urls
 from axonfs.settings.settings import Settings
 from axonfs.settings.signers import NONE, parse_signature_rules
@@ -41,7 +42,7 @@ _PATH_VARIABLES = (
     "SSL_CERT_DIR",
 )
 
-# The flags of `axonfs mount` beside --cache, --registry and --via.
+# The flags of `axonfs mount` beside --cache, --registry, --via and --metrics.
 _SWITCHES = {
     "offline": ("--offline", "--online"),
     "allow_other": ("--allow-other", "--only-me"),
@@ -127,6 +128,8 @@ def _words(flags: Flags, cache: Path) -> list[str]:
         words += ["--registry", url]
     for text in flags.get("via") or ():
         words += ["--via", str(text)]
+    if metrics := flags.get("metrics"):  # a relative path names another place in `/`
+        words += ["--metrics", parse_listening(metrics) or "off"]
     for name, (on, off) in _SWITCHES.items():
         if flags.get(name) is not None:
             words.append(on if flags[name] else off)
@@ -159,6 +162,8 @@ def _environment(ready: int) -> dict[str, str]:
         environment["AXONFS_REGISTRY"] = " ".join(parse_registry_urls(urls))
     if rules := environment.get("AXONFS_REQUIRE_SIGNATURE"):
         environment["AXONFS_REQUIRE_SIGNATURE"] = " ".join(parse_signature_rules(rules)) or NONE
+    if metrics := environment.get("AXONFS_METRICS"):
+        environment["AXONFS_METRICS"] = parse_listening(metrics) or "off"
     return environment
 
 

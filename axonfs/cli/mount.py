@@ -103,6 +103,12 @@ def mount_options(function: Command) -> Command:
             help="Record opens, reads, requests and waits in FILE, for axonfs trace show."
             " [env: AXONFS_TRACE]",
         ),
+        click.option(
+            "--metrics",
+            metavar="[ADDRESS:]PORT",
+            help="Serve metrics for Prometheus, /healthz and /readyz there. ADDRESS is 127.0.0.1 by"
+            " default; unix:PATH is a Unix socket. [env: AXONFS_METRICS]",
+        ),
     ]
     for option in reversed(options):
         function = option(function)
@@ -128,6 +134,7 @@ def mount(mountpoint: str | None, foreground: bool, **flags: object) -> None:
     settings = load({**flags, "mountpoint": mountpoint})
     check_sources(settings)
     check_owner(settings)
+    check_metrics(settings)
     place = prepare_mountpoint(settings.mountpoint)
     if foreground:
         click.get_current_context().exit(_hold(flags, settings, place))
@@ -189,6 +196,14 @@ def check_owner(settings: Settings) -> None:
     if not settings.allow_other:
         what = f"uid {settings.uid} could not access the files"
         raise UsageError(what, hint="add --allow-other")
+
+
+def check_metrics(settings: Settings) -> None:
+    """Refuse a mount whose metrics no library can serve, before anything is mounted."""
+    if settings.metrics:
+        from axonfs.observe.prometheus import check_library
+
+        check_library()
 
 
 def prepare_mountpoint(mountpoint: Path) -> Path:

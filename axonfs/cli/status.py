@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 from axonfs.cli.caches_state import show_caches
+from axonfs.cli.check import check
 from axonfs.cli.explain import summary
 from axonfs.cli.extensions import by_whom, why_not_of
 from axonfs.cli.mount_state import state_source, where_mounted
 from axonfs.cli.options import cache_option, json_option, make_target
 from axonfs.cli.output import clock, echo, echo_json, facts, note, table
-from axonfs.errors import ADD_REGISTRY
+from axonfs.errors import ADD_REGISTRY, UsageError
 from axonfs.names import printable
 from axonfs.units import counted, share, size
 
@@ -25,16 +26,29 @@ _SHOWN_FAILURES = 5
 @click.command
 @click.argument("mountpoint", required=False)
 @click.option("--watch", is_flag=True, help="Show it again every second until interrupted.")
+@click.option("--check", "checks", is_flag=True, help="Print only what is wrong; see below.")
 @cache_option
 @json_option
-def status(mountpoint: str | None, watch: bool, cache: str | None, as_json: bool) -> None:
+def status(
+    mountpoint: str | None, watch: bool, checks: bool, cache: str | None, as_json: bool
+) -> None:
     """Show what the mount is doing.
 
     Shows its registries, the cache, programs that wait, fetches and prefetches, the scrub, open
     files, quarantined objects and recent failures.
     MOUNTPOINT defaults to the mount that uses the configured cache, or the only mount. If nothing
     is mounted, it shows the state of the cache and exits with 1.
+
+    With --check it prints what is wrong, one line for each trouble, or ok, and exits with the code
+    of the gravest: 1, nothing is mounted; 3, the mount does not answer; 4, the disk of the cache is
+    full or fails; 5, a registry or hub does not answer; 6, objects are quarantined; 0, none of
+    these. A mount with 4, 5 or 6 still serves what it can. 2 is for a wrong command line.
     """
+    if checks:
+        if watch:
+            raise UsageError("--check and --watch exclude each other", hint="give one of them")
+        target = make_target((), cache)
+        click.get_current_context().exit(check(mountpoint, target, as_json=as_json))
     fetch = state_source(mountpoint, make_target((), cache))
     while True:
         state = fetch()
@@ -70,6 +84,7 @@ def _show(state: dict[str, Any]) -> None:
             ("cache", f"{state.get('cache')}, {size(used)}{_of_limit(used, limit)}"),
             ("limit", state.get("cache_shortage") or ""),
             ("log", str(state.get("log") or "")),
+            ("metrics", _metrics(state.get("metrics"))),
             ("pinned", _pins(state.get("pins"))),
             ("disk", _disk(state.get("disk"))),
             ("fetched", _fetched(state.get("fetch"))),
@@ -111,6 +126,12 @@ def _of_limit(used: int, limit: int | None) -> str:
 
 def _settings(fault: str | None) -> str:
     return f"the previous ones are in use: {printable(fault, 1000)}" if fault else ""
+
+
+def _metrics(metrics: dict[str, Any] | None) -> str:
+    if not metrics or not metrics.get("address"):
+        return ""
+    return printable(str(metrics.get("url") or metrics.get("fault") or "starting"), 1000)
 
 
 def _pins(pins: dict[str, Any] | None) -> str:

@@ -22,8 +22,9 @@ class Held:
 
     `device` is the connection's descriptor, -1 if libfuse has to make one, for which `plain` is the
     reason. `init` is the kernel's INIT message, which the `first` worker answers. `lock`,
-    `control`, `journal`, `settings` and `ready` are descriptors too; the worker writes a byte to
-    `ready` once the mount answers. `connection` is the connection's number, -1 if it is unknown.
+    `control`, `journal`, `settings`, `meters` and `ready` are descriptors too; the worker writes a
+    byte to `ready` once the mount answers. `meters` is -1 if the holder is of an earlier version.
+    `connection` is the connection's number, -1 if it is unknown.
     """
 
     holder: int
@@ -41,10 +42,12 @@ class Held:
     reloaded: bool = False
     # How the workers before this one ended, for `status`: unix seconds and what happened.
     ends: list[dict[str, Any]] = field(default_factory=list)
+    meters: int = -1
 
     @property
     def descriptors(self) -> list[int]:
-        found = [self.lock, self.control, self.journal, self.settings, self.ready, self.device]
+        found = [self.lock, self.control, self.journal, self.settings, self.meters, self.ready]
+        found.append(self.device)
         return [descriptor for descriptor in found if descriptor >= 0]
 
     def encode(self) -> str:

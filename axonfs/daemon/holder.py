@@ -189,6 +189,7 @@ class Holder:
             control=mine.control,
             journal=mine.journal,
             settings=mine.settings,
+            meters=mine.meters,
             ready=ready,
             device=mine.device,
             connection=mine.known.connection,

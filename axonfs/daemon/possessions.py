@@ -28,20 +28,22 @@ ADOPT = "AXONFS_ADOPT"
 class Possessions:
     """A holder's descriptors and the state that it keeps in one of them.
 
-    `settings` is a file in memory that the workers write (settings/applied.py). `device` is -1 if
-    libfuse makes the connection. `answered` says that a worker has answered the kernel.
+    `settings` and `meters` are files in memory that the workers write (settings/applied.py,
+    observe/meters.py). `device` is -1 if libfuse makes the connection. `answered` says that a
+    worker has answered the kernel.
     """
 
     lock: int
     control: int
     journal: int
     settings: int
+    meters: int
     state: int
     known: State
     device: int = -1
     answered: bool = False
 
-    NAMES = ("lock", "control", "journal", "settings", "state", "device")
+    NAMES = ("lock", "control", "journal", "settings", "meters", "state", "device")
 
     @property
     def descriptors(self) -> dict[str, int]:
@@ -79,8 +81,9 @@ def inherited() -> Possessions | None:
     found = found or systemd.stored()
     if not {"lock", "control", "journal", "state", "device"} <= set(found):
         return None
-    # A holder of an earlier version has no such file.
-    found.setdefault("settings", _memory("settings"))
+    for name in ("settings", "meters"):  # which a holder of an earlier version lacks
+        if name not in found:
+            found[name] = _memory(name)
     known = State.load(found["state"])
     chosen = {name: found[name] for name in Possessions.NAMES}
     return Possessions(**chosen, known=known, answered=True)
@@ -120,7 +123,8 @@ def acquire(
     with claimed(mountpoint):
         device = connect(mountpoint, allow_other=allow_other)
         known.connection = connection_of(device, mountpoint)
-    files = (_memory("journal"), _memory("settings"), os.memfd_create(STATE_NAME))
+    journal, settings, meters = map(_memory, ("journal", "settings", "meters"))
+    files = (journal, settings, meters, os.memfd_create(STATE_NAME))
     possessions = Possessions(lock, control, *files, known, device)
     try:
         init = os.read(device, READ_BYTES)

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import trio
@@ -37,8 +38,9 @@ from axonfs.fuse.failures import Failures
 from axonfs.fuse.notices import invalidate_attributes
 from axonfs.http_client import why_no_records
 from axonfs.names import Spec
+from axonfs.observe.observer import Observer
 from axonfs.service import Service
-from axonfs.service.queries import quarantine
+from axonfs.service.queries import pin_counts, quarantine
 from axonfs.settings.applied import LIVE, Applied, look, try_again, works
 from axonfs.settings.settings import Settings
 from axonfs.sources import caches_report
@@ -87,8 +89,9 @@ def _die_with(holder: int) -> None:
 async def _serve(applied: Applied, held: Held) -> int:
     async with open_engine(applied.settings, lock=held.lock) as engine:
         worker = Worker(engine, applied, held)
-        gc.freeze()  # what is there now stays: to look through it takes 10 ms each time
-        await worker.serve()
+        async with worker.observer.watching(applied.settings.metrics, first=held.first):
+            gc.freeze()  # what is there now stays: to look through it takes 10 ms each time
+            await worker.serve()
     return worker.ending
 
 
@@ -125,6 +128,13 @@ class Worker:
         self._journal = Journal(held.journal)
         self._operations = Operations(self._journal.known, silent=accesslog.INODE)
         self._service = Service(engine, self.status)
+        self.observer = Observer(
+            self.status,
+            partial(pin_counts, engine.store),
+            settings.cache,
+            held.meters,
+            failed=not (held.first or held.reloaded),
+        )
         self._vfs = Vfs(
             engine.tree,
             engine.fetcher,
@@ -213,6 +223,7 @@ class Worker:
             log.info("mounted at %s", self._mountpoint)
             if shortage := self._engine.evictor.shortage():
                 log.warning("%s", shortage)
+            self.observer.ready = True
             os.write(self._held.ready, b"1")
             os.close(self._held.ready)
             await trio.sleep_forever()
@@ -335,6 +346,7 @@ class Worker:
             "settings_fault": self._applied.fault,
             **self._sources(),
             "log": _log_place(),
+            "metrics": self.observer.report(),
             "cache": str(engine.settings.cache),
             "cache_used": engine.store.usage(),
             "cache_limit": engine.evictor.limit(),
@@ -349,10 +361,13 @@ class Worker:
                 "_native": {"why_not": self._native.why_not},
                 "_records": {"why_not": why_no_records()},
             },
+            "evictions": engine.evictor.statistics(),
             "reads": self._vfs.files.reads,
             "operations": self._operations.statistics(),
             "listeners": self._operations.listeners,
             **self._waits.report(),
+            "handles": self._vfs.files.handles,
+            "inodes": len(self._journal.known.nodes),
             "fetch": engine.fetcher.statistics(),
             "prefetch": engine.prefetcher.statistics(),
             "pinning": self._service.pinning.statistics(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import trio
@@ -24,6 +25,7 @@ from axonfs.fetch.lookups import Lookups
 from axonfs.fetch.network import Network
 from axonfs.fetch.overflow import Overflow
 from axonfs.fetch.package import Packages
+from axonfs.fetch.readahead import Ahead
 from axonfs.fetch.runner import Runner
 from axonfs.fetch.watcher import UNWATCHED, Watcher
 from axonfs.formats.manifest import ChunkRef, FileEntry
@@ -76,6 +78,7 @@ class Fetcher:
         self._landed = landed
         self._began = began
         self._feeds: dict[_Key, Feed] = {}
+        self._ahead = Ahead()  # of feeds that are closed
         self._flights = Flights(nursery)
         self._lookups = Lookups(store, self._flights, blobs, offline=offline)
         self.bandwidth = bandwidth or Bandwidth()
@@ -129,7 +132,8 @@ class Fetcher:
     def _forget(self, download: Download) -> None:
         key = _key(download.entry)
         if key in self._feeds and self._feeds[key].download is download:
-            del self._feeds[key]
+            feed = self._feeds.pop(key)
+            self._ahead = self._ahead.with_closed(feed.readahead, whole=feed.complete)
             self._landed()
 
     def withdrew(self, digest: str) -> bool:
@@ -149,7 +153,10 @@ class Fetcher:
 
     def statistics(self) -> dict[str, Any]:
         """Figures for `status`."""
-        return self._network.statistics()
+        ahead = self._ahead
+        for feed in self.feeds():
+            ahead = ahead.with_open(feed.readahead)
+        return {**self._network.statistics(), "readahead": asdict(ahead)}
 
     def _unpacked(self, entry: FileEntry) -> None:
         """The object of `entry` is complete and right: wake its readers."""

@@ -7,14 +7,17 @@ changes its lane: the share belongs to the origin that is asked. Trio thread onl
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import trio
 
 from axonfs.catalog.tree import Version
+from axonfs.errors import AxonError
 from axonfs.fetch.bandwidth import Bandwidth
 from axonfs.fetch.download import Job
 from axonfs.fetch.lane import Group, Lane
+from axonfs.fetch.tallies import Tallies, Tally
 from axonfs.fetch.watcher import UNWATCHED, Watcher
 from axonfs.http_client import Bodies, Cache, Limits, Location, Origin, SiteCaches
 
@@ -41,7 +44,9 @@ class Network:
         self._lane_of: dict[Job, Lane] = {}
         self.watcher: Watcher = UNWATCHED
         self.hedged = 0  # jobs that were slow and are asked for anew elsewhere
-        self._requests = self._received = self._copied = 0
+        self._copied = 0
+        self._landed = Counter[str]()  # bytes from sources, by what they were fetched for
+        self._tallies = Tallies()
 
     def lane(self, origin: Origin | None) -> Lane:
         """The lane of `origin`."""
@@ -110,17 +115,29 @@ class Network:
         """How many jobs are under way."""
         return sum(lane.schedule.running for lane in self._lanes.values())
 
-    def asked(self) -> None:
+    def tally(self, version: Version | None, cache: Cache | None) -> Tally:
+        """What counts for the source of a version, or for the cache that stands in for it."""
+        return self._tallies.of(version.source.url if version and version.source else "", cache)
+
+    def asked(self, job: Job) -> None:
         """Count a request."""
-        self._requests += 1
+        self.tally(job.version, job.cache).asked()
 
-    def received(self, size: int) -> None:
-        """Count bytes that came from a source."""
-        self._received += size
+    def failed(self, job: Job, exc: AxonError) -> None:
+        """Count a request that failed."""
+        self.tally(job.version, job.cache).failed(exc)
 
-    def copied(self, size: int) -> None:
-        """Count bytes that came from a place on this machine."""
-        self._copied += size
+    def landed(self, job: Job, size: int) -> None:
+        """Count bytes that a job brought."""
+        if job.download.blob:
+            self._copied += size
+        else:
+            self.received(self.tally(job.version, job.cache), size, job.priority.name.lower())
+
+    def received(self, tally: Tally, size: int, purpose: str) -> None:
+        """Count bytes that came from a source, and what they were fetched for."""
+        tally.received(size, trio.current_time())
+        self._landed[purpose] += size
 
     @property
     def busy(self) -> bool:
@@ -131,13 +148,13 @@ class Network:
         """Figures for `status`: bytes, requests, hedges since the mount, bytes copied from a place
         on this machine, jobs under way and waiting, what these jobs have yet to bring, streams for
         bulk work of the origin that has the most, bytes per second of late, and the limit on them
-        (0 is none).
+        (0 is none); the same by source, and the bytes by what they were fetched for.
         """
         schedules, now = [lane.schedule for lane in self._lanes.values()], trio.current_time()
         return {
-            "bytes": self._received,
+            "bytes": self._landed.total(),
             "copied": self._copied,
-            "requests": self._requests,
+            "requests": self._tallies.requests,
             "hedged": self.hedged,
             "in_flight": sum(schedule.running for schedule in schedules),
             "queued": sum(schedule.waiting for schedule in schedules),
@@ -145,4 +162,6 @@ class Network:
             "streams": max(schedule.streams.limit for schedule in schedules),
             "rate": round(sum(one.current_rate(now) for one in {s.streams for s in schedules})),
             "bandwidth": self.bandwidth.rate,
+            "landed": dict(self._landed),
+            "sources": self._tallies.statistics(now),
         }

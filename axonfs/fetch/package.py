@@ -158,6 +158,7 @@ class _Pass:
         self._store = store
         self._file_unpacked = unpacked
         self._patience = patience
+        self._version = version
         self._manifest = version.manifest
         self._package = version.manifest.package
         self._mirrors = deque(version.source.locate_package(version.base, self._package))
@@ -196,6 +197,7 @@ class _Pass:
             self._mirrors,
             self._package,
             self._patience,
+            version=self._version,
             site=self._site,
             avoided=self._avoided,
         )

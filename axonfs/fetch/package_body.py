@@ -19,9 +19,11 @@ from dataclasses import replace
 
 import trio
 
+from axonfs.catalog.tree import Version
 from axonfs.errors import AxonError
 from axonfs.fetch.download import Priority
 from axonfs.fetch.network import Network
+from axonfs.fetch.tallies import Tally
 from axonfs.formats.package import Package
 from axonfs.http_client import (
     SLICE,
@@ -47,6 +49,7 @@ class PackageBody:
     Args:
         mirrors: the one to ask next comes first; a fault rotates them.
         patience: seconds to wait, where that is less than the usual; asks once then.
+        version: has the package.
         site: the site caches of its source.
         avoided: caches that may have wrong bytes of it.
     """
@@ -58,6 +61,7 @@ class PackageBody:
         package: Package,
         patience: float | None,
         *,
+        version: Version,
         site: SiteCaches | None = None,
         avoided: frozenset[Cache] = frozenset(),
     ) -> None:
@@ -68,6 +72,7 @@ class PackageBody:
         self._mirrors = mirrors
         self._package = package
         self._size = package.size
+        self._version = version
         self._site = site
         self._asking = (
             Asking(site, package.digest, fallback=site.fallback, avoided=avoided) if site else None
@@ -134,11 +139,12 @@ class PackageBody:
                 self._reading.fill(view, self._taken)
         except AxonError as exc:
             self._hang_up()
+            self._soon(self._tally().failed, exc)
             passed = self._asking is not None and self._asking.pass_over(exc)
             if not passed and not trio.from_thread.run(self._again, exc):
                 raise
             return 0
-        self._soon(self._network.received, len(view))
+        self._soon(self._network.received, self._tally(), len(view), "package")
         self._taken += len(view)
         if self._asking:
             self._asking.received(len(view))
@@ -175,7 +181,7 @@ class PackageBody:
     def _ask(self) -> Reading:
         location = self._way()
         self.answers += 1
-        self._soon(self._network.asked)
+        self._soon(self._tally().asked)
         return self._network.bodies.open(
             location,
             self._taken,
@@ -185,6 +191,10 @@ class PackageBody:
             patience=self._patience,
             share=self._share,
         )
+
+    def _tally(self) -> Tally:
+        """What counts for whom is asked."""
+        return self._network.tally(self._version, self._asking.cache if self._asking else None)
 
     def _share(self, most: int) -> int:
         """A share of the bandwidth. Readers may wait for the files of a package, and pins too."""

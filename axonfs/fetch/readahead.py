@@ -9,7 +9,7 @@ slides: it is filled again whenever a part of it was read, so that requests go o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from axonfs.ranges import Range
 
@@ -40,6 +40,29 @@ class Cursor:
     used: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What came of readahead, in bytes: asked for, come to by a reader, and never come to.
+
+    Of an object that is whole at its end all was of use: later reads of it were not seen.
+    """
+
+    asked: int = 0
+    used: int = 0
+    wasted: int = 0
+
+    def with_open(self, one: Readahead) -> Ahead:
+        """With what came of an object that is in use; its reader may yet come to the rest."""
+        return Ahead(self.asked + one.asked, self.used + one.used, self.wasted)
+
+    def with_closed(self, one: Readahead, *, whole: bool) -> Ahead:
+        """With what came of an object that is no longer in use."""
+        added, rest = self.with_open(one), max(one.asked - one.used, 0)
+        if whole:
+            return replace(added, used=added.used + rest)
+        return replace(added, wasted=added.wasted + rest)
+
+
 class Readahead:
     """The cursors of one object of `size` bytes."""
 
@@ -47,6 +70,7 @@ class Readahead:
         self._size = size
         self._clock = 0
         self.read = 0  # bytes; what several readers or one again reads counts each time
+        self.asked = self.used = 0  # bytes asked for ahead, and those that a reader came to
         self.cursors: list[Cursor] = []
 
     def near(self, unit: int, behind: int) -> set[int]:
@@ -79,7 +103,9 @@ class Readahead:
         cursor.used = self._clock
         if end <= cursor.position:
             return None  # several readers of one place are no stream
-        self.read += end - max(cursor.position, offset)
+        start = max(cursor.position, offset)
+        self.read += end - start
+        self.used += max(min(end, cursor.issued) - start, 0)
         cursor.position = end
         if absent or cursor.issued < end:
             cursor.issued = end
@@ -120,6 +146,7 @@ class Readahead:
         start, stop = cursor.issued, min(cursor.position + cursor.window, self._size)
         if start >= stop:
             return None
+        self.asked += stop - start
         cursor.issued = stop
         cursor.window = min(cursor.window * GROWTH, self._share())
         return Range(start, stop)

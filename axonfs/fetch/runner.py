@@ -111,8 +111,7 @@ class Runner:
 
     def _arrived(self, job: Job, chunks: Range, size: int, data: bytes | None) -> None:
         """Chunks of `job`, which may be over, are in the store, or `data` has their bytes."""
-        count = self._network.copied if job.download.blob else self._network.received
-        count(size)
+        self._network.landed(job, size)
         job.progress = now = trio.current_time()
         self._network.watcher.landed(job, chunks)
         job.download.stall.progressed(now)
@@ -235,6 +234,7 @@ class Runner:
                 return await self._attempt(job, version, patience)
         except AxonError as exc:
             job.failure = exc
+            self._network.failed(job, exc)
             mixed = isinstance(exc, EtagError) and job.download.answers.mix(exc)
             if job.rival is not None:  # which goes on
                 self._overloaded(job, exc)
@@ -323,7 +323,7 @@ class Runner:
         elif download.lacks_table:  # beside the bytes, to spare the reader a round trip
             self._nursery.start_soon(download.seek_table, version)
         if download.blob is None:
-            self._network.asked()
+            self._network.asked(job)
         if self.ways.waits_for_caches(job):
             self._rest(job)
             if await self.ways.one_is_back(job, patience):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -57,6 +58,12 @@ def _pins(store: Store) -> dict[str, Any]:
     pins = store.pins()
     incomplete = sorted(str(pin.spec) for pin in pins if not pin.complete)
     return {"count": len(pins), "incomplete": incomplete}
+
+
+def pin_counts(store: Store) -> dict[str, int]:
+    """How many pins are complete, and how many are not; blocks."""
+    found = Counter("complete" if pin.complete else "incomplete" for pin in store.pins())
+    return {state: found[state] for state in ("complete", "incomplete")}
 
 
 def quarantine(store: Store) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from axonfs.names import HUBS, printable
 from axonfs.settings.axon import RENAMED, axon_config_path, translated
 from axonfs.settings.homes import below_home, default_cache, default_mountpoint
 from axonfs.settings.items import SEPARATED
+from axonfs.settings.listening import parse_listening
 from axonfs.settings.parsers import (
     InvalidItemError,
     as_written,
@@ -54,10 +55,10 @@ class Settings:
     """All settings of a command or a mount; times in seconds, sizes in bytes.
 
     `cache_size` None means: leave 10 % of the disk free. `prefetch` is one of PREFETCH. `bandwidth`
-    and `scrub` are in bytes per second; 0 is no limit, and no scrub. `allow_unverified` holds URLs
-    of registries, `require_signature` the rules of signers.py. `via` maps a registry's
-    URL or a hub's name to its site caches. `tokens` maps a registry's URL to a token, which is sent
-    to that registry and its site caches only.
+    and `scrub` are in bytes per second; 0 is no limit, and no scrub. `metrics` is an address, as
+    listening.py has it. `allow_unverified` holds URLs of registries, `require_signature` the rules
+    of signers.py. `via` maps a registry's URL or a hub's name to its site caches. `tokens` maps a
+    registry's URL to a token, which is sent to that registry and its site caches only.
     The repr leaves tokens out, so no log can show them.
     """
 
@@ -79,6 +80,7 @@ class Settings:
     log_format: str = "text"
     log_level: str = "info"
     trace: Path | None = None
+    metrics: str | None = None
     mountpoint: Path = field(default_factory=default_mountpoint)
     ca_bundle: Path | None = None
     sources: tuple[str, ...] = HUBS
@@ -156,6 +158,11 @@ KEYS: Mapping[str, Key] = {
         "AXONFS_TRACE",
         parse_optional_path,
         "File in which a mount records what it does, for `axonfs trace show`.",
+    ),
+    "metrics": Key(
+        "AXONFS_METRICS",
+        parse_listening,
+        "Where a mount serves its metrics: [ADDRESS:]PORT, unix:PATH, or off.",
     ),
     "mountpoint": Key("AXONFS_MOUNTPOINT", parse_path, "Where `axonfs mount` mounts by default."),
     "ca_bundle": Key(

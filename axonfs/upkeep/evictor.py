@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Set
 from pathlib import Path
 from shutil import disk_usage
+from typing import Any
 
 import trio
 
@@ -45,6 +46,7 @@ class Evictor:
         self._fixed = limit
         self._over = trio.Event()
         self._limit, self._limit_time = 0, float("-inf")
+        self._objects = self._bytes = 0  # that were evicted
 
     def limit(self) -> int:
         """Bytes that the cache may take now."""
@@ -129,5 +131,13 @@ class Evictor:
         done = await trio.to_thread.run_sync(self._store.evict, int(limit * HEADROOM))
         digests = list(done.digests)
         if done.short_by > 0:
+            used = self._store.usage()
             digests += await fetcher.punch(done.short_by)
+            self._bytes += max(used - self._store.usage(), 0)  # about: chunks land meanwhile
+        self._objects += len(digests)
+        self._bytes += done.freed
         return digests
+
+    def statistics(self) -> dict[str, Any]:
+        """How many objects lost bytes since the mount, and how many bytes, for `status`."""
+        return {"objects": self._objects, "bytes": self._bytes}

@@ -76,6 +76,11 @@ class Files:
         """Reads of objects; the kernel answers others from its cache or a backing file."""
         return self._reads + (self.native.answered if self.native else 0)
 
+    @property
+    def handles(self) -> int:
+        """How many handles the kernel has."""
+        return len(self._handles)
+
     async def open(self, number: int, place: Place) -> Handle:
         """Open a file; the caller calls `opened` next. Sends nothing.
 

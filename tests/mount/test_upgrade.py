@@ -11,7 +11,8 @@ from tests.support.registry import RegistryServer
 
 pytestmark = [pytest.mark.mount, pytest.mark.complains]
 
-# As it was at first: neither place nor cache nor connection, and no settings for the next worker.
+# As it was at first: neither place nor cache nor connection, and no settings and counters for the
+# next worker.
 EARLIER = """
 import json, os
 from axonfs.daemon.holders import State
@@ -23,7 +24,8 @@ def save(known, descriptor):
 hand_over = Possessions.hand_over
 def hand_over_less(possessions):
     hand_over(possessions)
-    kept = {name: number for name, number in possessions.descriptors.items() if name != "settings"}
+    later = ("settings", "meters")
+    kept = {name: number for name, number in possessions.descriptors.items() if name not in later}
     os.environ[ADOPT] = json.dumps(kept)
     os.environ["PYTHONPATH"] = ""
 State.save, Possessions.hand_over = save, hand_over_less

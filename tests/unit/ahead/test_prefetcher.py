@@ -156,7 +156,7 @@ async def test_a_load_begins_a_moment_after_the_open(
     foreseen.opened(one, "sub/config.json")
     await later(0.2 * QUIET_SECONDS)
     assert [(load.version, load.triggers) for load in loads] == [(one, [CONFIG, "sub/config.json"])]
-    assert foreseen.statistics() == {"mode": "auto", "loads": [{"spec": "nlp/one@1"}]}
+    assert foreseen.statistics() == {"mode": "auto", "loads": [{"spec": "nlp/one@1"}], "ended": {}}
 
 
 async def test_two_versions_at_once_are_a_load_and_three_a_walk(

@@ -1,0 +1,90 @@
+"""Keeps what counters counted in earlier workers, so that they go on over restarts.
+
+The holder passes a file in memory from worker to worker. It has two slots, and each save writes the
+older one: a worker that is killed while it writes leaves the other. Any thread, one at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+from axonfs.observe.family import Distribution, Family, Labels, Value
+
+SLOT = 1 << 20
+# More series than this are no series of ours: labels have few values.
+MOST_SERIES = 4000
+
+Totals: TypeAlias = dict[str, dict[Labels, Value]]
+
+
+class Meters:
+    """The totals of one mount, in the file `descriptor`.
+
+    A worker adds what it counts to what the file had when the worker began.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        found = [_slot(descriptor, number) for number in range(2)]
+        self._number, self._before = max(found, key=lambda one: one[0])
+
+    def total(self, families: Iterable[Family]) -> list[Family]:
+        """The families with the totals of all workers, series of earlier ones included."""
+        return [
+            one.having(_sum(self._before.get(one.name, {}), one)) if one.grows else one
+            for one in families
+        ]
+
+    def save(self, families: Iterable[Family]) -> None:
+        """Write totals for the next worker."""
+        totals = {one.name: one.samples for one in families if one.grows}
+        if sum(map(len, totals.values())) > MOST_SERIES:
+            return
+        text = json.dumps({name: _plain(samples) for name, samples in totals.items()}).encode()
+        if len(text) + 64 > SLOT:
+            return
+        self._number += 1
+        head = f"{self._number} {len(text)} {zlib.crc32(text)}\n".encode()
+        os.pwrite(self._descriptor, head + text, SLOT * (self._number % 2))
+
+
+def _sum(before: dict[Labels, Value], now: Family) -> dict[Labels, Value]:
+    found = dict(before)
+    for labels, value in now.samples.items():
+        known = found.get(labels)
+        if isinstance(value, Distribution):
+            found[labels] = known + value if isinstance(known, Distribution) else value
+        else:
+            found[labels] = value + (known if isinstance(known, int | float) else 0)
+    return found
+
+
+def _plain(samples: Any) -> list[Any]:
+    return [
+        [labels, value.plain() if isinstance(value, Distribution) else value]
+        for labels, value in samples.items()
+    ]
+
+
+def _slot(descriptor: int, number: int) -> tuple[int, Totals]:
+    """The number of a save and its totals; 0 and none if the slot is empty or torn."""
+    head, _, rest = os.pread(descriptor, SLOT, SLOT * number).partition(b"\n")
+    try:
+        saved, size, checksum = map(int, head.split())
+        text = rest[:size]
+        if zlib.crc32(text) != checksum:
+            return 0, {}
+        return saved, {name: _samples(plain) for name, plain in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError):  # of another version, or torn
+        return 0, {}
+
+
+def _samples(plain: list[Any]) -> dict[Labels, Value]:
+    return {
+        tuple(labels): Distribution.of(value) if isinstance(value, list) else value
+        for labels, value in plain
+    }

@@ -1,0 +1,204 @@
+"""Watches one mount: gathers its metrics, keeps its counters, and answers scrapes and probes.
+
+Made by the worker. Scrapes are answered in the listener's threads, which ask the trio thread for
+the state and wait for it for a moment only; a worker whose event loop stands still says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from axonfs.errors import AxonError
+from axonfs.observe import otlp, prometheus
+from axonfs.observe.families import Facts, State, families_of, silent_families
+from axonfs.observe.family import Family
+from axonfs.observe.health import troubles
+from axonfs.observe.listener import Listener, Page
+from axonfs.observe.meters import Meters
+from axonfs.observe.pulse import Pulse
+
+log = logging.getLogger(__name__)
+
+# Seconds between two saves of the counters, at the most; a worker that is killed loses as much.
+SAVE_SECONDS = 5.0
+# Seconds to wait for the event loop's answer.
+PATIENCE = 2.0
+# An event loop that has been silent for so long is not alive any more.
+DEAD_SECONDS = 10.0
+# Seconds until an address that could not be used is tried again.
+AGAIN_SECONDS = 2.0
+
+
+class Observer:
+    """Watches the mount of this process.
+
+    Args:
+        state: gives the live state; called in the trio thread.
+        pins: counts pins by their state; called in other threads, and may block.
+        cache: the cache directory.
+        meters: descriptor of the file that keeps the counters.
+        failed: whether this worker replaced one that failed.
+    """
+
+    def __init__(
+        self,
+        state: Callable[[], dict[str, Any]],
+        pins: Callable[[], Mapping[str, int]],
+        cache: Path,
+        meters: int,
+        *,
+        failed: bool,
+    ) -> None:
+        self.ready = False  # whether the mount answers the kernel
+        self.fault: str | None = None
+        self._state = state
+        self._pins = pins
+        self._cache = cache
+        self._meters = Meters(meters if meters >= 0 else os.memfd_create("axonfs-meters"))
+        self._failed = failed
+        self._pulse = Pulse()
+        self._lock = threading.Lock()
+        self._token = trio.lowlevel.current_trio_token()
+        self._address: str | None = None
+        self._listener: Listener | None = None
+
+    @asynccontextmanager
+    async def watching(self, address: str | None, *, first: bool) -> AsyncIterator[None]:
+        """Serve metrics at `address`, if there is one, and send them by OTLP, if the environment
+        asks for it, until the block is left.
+
+        Args:
+            first: whether a fault ends the mount. A later worker tries again instead.
+
+        Raises:
+            AxonError: the address cannot be used, or a library is missing.
+        """
+        self._address = address
+        if address and first:
+            prometheus.check_library()
+            self._listener = Listener(address, self._pages())
+        sender = otlp.sender(self.gather)
+        try:
+            async with trio.open_nursery() as nursery:
+                if address or sender:
+                    nursery.start_soon(self._pulse.run)
+                    nursery.start_soon(self._save_regularly)
+                if address and not first:
+                    nursery.start_soon(self._listen_again)
+                yield
+                nursery.cancel_scope.cancel()
+        finally:
+            if address or sender:
+                self._meters.save(self._families(self._state()))
+            if self._listener:
+                self._listener.close()
+            if sender:
+                sender.close()
+
+    def report(self) -> dict[str, Any]:
+        """Where metrics are served, for `status`."""
+        url = self._listener.url if self._listener else None
+        return {"address": self._address, "url": url, "fault": self.fault}
+
+    async def _listen_again(self) -> None:
+        """Listen where the mount's settings say, now or later: nothing else waits for it."""
+        assert self._address is not None
+        while self._listener is None:
+            try:
+                prometheus.check_library()
+                self._listener = Listener(self._address, self._pages())
+                self.fault = None
+            except AxonError as exc:
+                if self.fault != str(exc):
+                    log.warning("%s; the mount works without", exc)
+                self.fault = str(exc)
+                await trio.sleep(AGAIN_SECONDS)
+
+    async def _save_regularly(self) -> None:
+        while True:
+            await trio.sleep(SAVE_SECONDS)
+            await trio.to_thread.run_sync(self.gather)
+
+    def gather(self) -> list[Family]:
+        """The metrics now; what can be said without the event loop while that does not answer. Not
+        for the trio thread."""
+        with self._lock:
+            state = self._ask()
+            if state is None:
+                return silent_families(self._pulse.silent())
+            families = self._families(state)
+            self._meters.save(families)
+            return families
+
+    def _ask(self) -> State | None:
+        """The state from the trio thread; None if it does not answer."""
+        if self._pulse.silent():
+            return None
+        answer = queue.SimpleQueue[State | None]()
+        try:
+            self._token.run_sync_soon(self._answer, answer)
+            return answer.get(timeout=PATIENCE)
+        except (trio.RunFinishedError, queue.Empty):
+            return None
+
+    def _answer(self, answer: queue.SimpleQueue[State | None]) -> None:
+        try:
+            answer.put(self._state())
+        except Exception:  # an exception here would end the mount
+            log.exception("a bug in status; please report it")
+            answer.put(None)
+
+    def _families(self, state: State) -> list[Family]:
+        facts = Facts(self._pulse.lag, self._failed, self._pins(), self._disk())
+        return [one for one in self._meters.total(families_of(state, facts)) if one.samples]
+
+    def _disk(self) -> tuple[int, int] | None:
+        try:
+            found = os.statvfs(self._cache)
+        except OSError:
+            return None
+        return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+
+    def _pages(self) -> dict[str, Callable[[Mapping[str, str]], Page]]:
+        return {"/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz}
+
+    def _metrics(self, headers: Mapping[str, str]) -> Page:
+        return metrics_page(self.gather(), headers)
+
+    def _healthz(self, headers: Mapping[str, str]) -> Page:
+        silent = self._pulse.silent()
+        if silent < DEAD_SECONDS:
+            return Page(b"ok\n")
+        return _unavailable(f"the mount's event loop has not answered for {silent:.0f} s")
+
+    def _readyz(self, headers: Mapping[str, str]) -> Page:
+        if not self.ready:
+            return _unavailable("the mount has not begun to answer")
+        state = self._ask()
+        if state is None:
+            silent = self._pulse.silent()
+            return _unavailable(f"the mount's event loop has not answered for {silent:.0f} s")
+        lines = ["ok", *map(str, troubles(state))]
+        return Page(("\n".join(lines) + "\n").encode(errors="replace"))
+
+
+def metrics_page(families: list[Family], headers: Mapping[str, str]) -> Page:
+    """The answer to a scrape with these headers."""
+    accept, coding = headers.get("accept", ""), headers.get("accept-encoding", "")
+    found = prometheus.expose(families, accept, coding)
+    more = {"Content-Encoding": found.coding} if found.coding else {}
+    return Page(found.body, content_type=found.content_type, more=more)
+
+
+def _unavailable(why: str) -> Page:
+    return Page(f"503 {why}\n".encode(), HTTPStatus.SERVICE_UNAVAILABLE)
