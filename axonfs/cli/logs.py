@@ -10,6 +10,7 @@ import errno
 import json
 import logging
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,15 @@ from axonfs.errors import AxonError
 from axonfs.names import printable
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
+# Levels and the priorities of syslog(3) that they stand for.
+_PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
 
 def log_to_stderr(form: str = "text", level: str = "info", cache: Path | None = None) -> None:
     """Log as a mount does: lines with time (UTC), level and module, or one JSON object per line.
+
+    Where standard error is systemd's journal, each line begins with its priority, which the journal
+    takes off: `journalctl -p warning` then shows what it should.
 
     Args:
         form: `text` or `json`.
@@ -31,6 +37,8 @@ def log_to_stderr(form: str = "text", level: str = "info", cache: Path | None = 
         cache: the cache whose log file is rotated, if standard error is that file.
     """
     formatter: logging.Formatter = _Json() if form == "json" else _Text()
+    if _is_journal():
+        formatter = _Prioritised(formatter)
     owned = cache is not None and is_stderr(cache / LOG)
     handler = LogFile(cache / LOG) if cache and owned else logging.StreamHandler()
     _install(handler, formatter, logging.getLevelNamesMapping()[level.upper()])
@@ -56,8 +64,27 @@ class _Text(_Safe):
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", _TIME)
 
 
+class _Prioritised(logging.Formatter):
+    """The lines of another formatter, with systemd's prefix for their priority (sd-daemon(3))."""
+
+    def __init__(self, form: logging.Formatter) -> None:
+        super().__init__()
+        self._form = form
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next((number for level, number in _PRIORITIES if record.levelno >= level), 7)
+        lines = self._form.format(record).split("\n")
+        return "\n".join(f"<{priority}>{line}" for line in lines)
+
+
+def _is_journal() -> bool:
+    """Whether standard error leads to systemd's journal, by what systemd says of it."""
+    here = os.fstat(sys.stderr.fileno())
+    return os.environ.get("JOURNAL_STREAM") == f"{here.st_dev}:{here.st_ino}"
+
+
 class _Json(_Safe):
-    """One JSON object per line; an AxonError's model, file and source are separate keys."""
+    """One JSON object per line; the model, the file, the source and the cause are separate keys."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -73,11 +100,17 @@ class _Json(_Safe):
 
 
 def _subject(record: logging.LogRecord) -> dict[str, Any]:
-    arguments = record.args if isinstance(record.args, tuple) else ()
-    for error in (one for one in arguments if isinstance(one, AxonError)):
-        name = errno.errorcode.get(error.errno, str(error.errno))
-        found = {key: getattr(error, key) for key in ("spec", "path", "source", "hint")}
-        return {key: value for key, value in found.items() if value} | {"errno": name}
+    """What a record is about: an AxonError, or an argument that has `facts`."""
+    for one in record.args if isinstance(record.args, tuple) else ():
+        if isinstance(one, AxonError):
+            found: dict[str, Any] = {key: getattr(one, key) for key in ("spec", "path", "source")}
+            found |= {"cause": one.what, "hint": one.hint}
+            found["errno"] = errno.errorcode.get(one.errno, str(one.errno))
+        elif hasattr(one, "facts"):
+            found = one.facts()
+        else:
+            continue
+        return {key: value for key, value in found.items() if value}
     return {}
 
 

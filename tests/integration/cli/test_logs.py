@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +124,47 @@ def test_json_lines_have_the_model_the_file_and_the_source_apart(cache: Path) ->
         "spec": "nlp/a@1",
         "path": "w.bin",
         "source": "http://r/",
+        "cause": "refused",
         "errno": "EIO",
     }
     assert failure["message"] == "nlp/a@1 w.bin: refused (from http://r/) [EIO]"
+
+
+HOSTILE = '\x1b]0;x\x07\n{"level": "forged"}\r\u202e\u2028\x9b31m\'</script>\udc80'
+FORGER = """
+import logging, sys
+from axonfs.cli.logs import log_to_stderr
+from axonfs.errors import UnavailableError
+
+log_to_stderr(sys.argv[1])
+names = dict.fromkeys(("spec", "path", "source", "hint"), eval(sys.argv[2]))
+error = UnavailableError(names["path"], **names)
+logging.getLogger("axonfs.test").error("%s [%s]", error, "EIO")
+try:
+    raise ValueError(names["path"])
+except ValueError as exc:
+    logging.getLogger("axonfs.test").warning("a bug", exc_info=exc)
+"""
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_hostile_texts_forge_no_line(form: str) -> None:
+    """Names and texts from outside stay within their line, and control no terminal; in the journal
+    each line has its priority."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        here = os.fstat(theirs.fileno())
+        command = [sys.executable, "-c", FORGER, form, ascii(HOSTILE)]
+        env = {**os.environ, "JOURNAL_STREAM": f"{here.st_dev}:{here.st_ino}"}
+        subprocess.run(command, stderr=theirs.fileno(), env=env, check=True)
+        theirs.close()
+        lines = ours.makefile("rb").read().decode().split("\n")[:-1]
+    assert [line[:3] for line in lines] == ["<3>"] + ["<4>"] * (len(lines) - 1)
+    assert all(line.isascii() and line.isprintable() for line in lines)
+    if form == "text":
+        assert [line[3:].split()[1] for line in lines if line[3] == "2"] == ["ERROR", "WARNING"]
+        return
+    failure, bug = (json.loads(line[3:]) for line in lines)
+    assert failure["level"] == "error"
+    assert {failure[name] for name in ("spec", "path", "source", "cause", "hint")} == {HOSTILE}
+    assert HOSTILE in bug["traceback"]
