@@ -21,7 +21,7 @@ from axonfs.cli.mount_state import LiveState
 from axonfs.cli.options import LocalPath, cache_option, json_option, make_target
 from axonfs.cli.output import echo, echo_json, note, table
 from axonfs.errors import UnavailableError
-from axonfs.units import counted, duration, size
+from axonfs.units import counted, size
 
 VIEWS = ("file", "program", "operation")
 SECONDS = 10.0  # in a pipe
@@ -126,13 +126,13 @@ class Profile:
 def profile(
     mountpoint: Path | None, seconds: float | None, by: str | None, cache: str | None, as_json: bool
 ) -> None:
-    """Sum up what programs do with a mount: by file, program and operation.
+    """Sum up what programs do with a mount.
 
-    For each: how many operations the mount answered, the bytes that were read, the seconds that the
-    answers took together, the slowest one, and errors. In a terminal the sums are shown again every
-    second, else once at the end. A file that is complete is read by the kernel itself where that is
-    possible; then its opens are counted, and its reads are not. MOUNTPOINT defaults as for `axonfs
-    status`.
+    By file, by program and by operation: how many operations the mount answered, the bytes that
+    were read, the seconds that the answers took together, the slowest one, and errors. In a
+    terminal the sums are shown again every second, else once at the end. A file that is complete is
+    read by the kernel itself where that is possible; then its opens are counted, and its reads are
+    not. MOUNTPOINT defaults to the mount with the configured cache, or the only mount.
     """
     live = LiveState(mountpoint, make_target((), cache))
     views = (by,) if by else VIEWS
@@ -158,11 +158,11 @@ def _follow(
         AxonError: the mount cannot be asked, or does not answer any more.
     """
     until = time.monotonic() + (seconds if seconds is not None else float("inf"))
-    heard: list[float] = []
+    last = time.monotonic()
 
     def hear(event: Event) -> None:
-        heard.append(time.monotonic())
-        del heard[:-1]
+        nonlocal last
+        last = time.monotonic()
         found.add(event)
         shown()
 
@@ -171,7 +171,7 @@ def _follow(
             live.ask({"op": "profile", "seconds": left if seconds is not None else None}, hear)
             return
         except UnavailableError:
-            if not heard or time.monotonic() - heard[0] > PATIENCE:
+            if time.monotonic() - last > PATIENCE:
                 raise
         found.next_worker()
         time.sleep(AGAIN)
@@ -183,7 +183,7 @@ def _show(found: Profile, views: tuple[str, ...], *, moving: bool) -> None:
         most = _TOP
     if moving:
         click.clear()
-    echo(f"{duration(found.seconds)} of counting")
+    echo(f"counted for {found.seconds:.0f} s")
     for view in views:
         rows = found.rows(view)
         click.echo("")

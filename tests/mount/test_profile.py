@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -23,12 +25,17 @@ from tests.mount.test_access_log import read_as
 pytestmark = pytest.mark.mount
 
 
-def profiling(mount: Mount, *options: str) -> subprocess.Popen[str]:
-    """A profile that has begun."""
+@contextmanager
+def profiling(mount: Mount, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A profile that has begun; killed when the block is left."""
     command = [sys.executable, "-m", "axonfs", "profile", str(mount.path), *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    settled(lambda: mount.status()["listeners"] == 1)
-    return process
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            settled(lambda: mount.status()["listeners"] == 1)
+            yield process
+        finally:
+            process.kill()
 
 
 def result(process: subprocess.Popen[str]) -> tuple[str, str]:
@@ -44,10 +51,10 @@ def row(found: dict[str, Any], view: str, name: str) -> dict[str, Any]:
 
 
 def test_sums_by_file_program_and_operation(mount: Mount) -> None:
-    process = profiling(mount, "--seconds", "3", "--json")
-    read_as(b"lo\x1bader", mount.path / MODEL)
-    assert not (mount.path / "nlp/tiny/1.0.0/missing").exists()
-    found = json.loads(result(process)[0])
+    with profiling(mount, "--seconds", "3", "--json") as process:
+        read_as(b"lo\x1bader", mount.path / MODEL)
+        assert not (mount.path / "nlp/tiny/1.0.0/missing").exists()
+        found = json.loads(result(process)[0])
     assert 3 <= found["seconds"] < 9
     assert (found["left_out"], found["opens_passed_through"]) == (0, 0)
     of_file = row(found, "file", MODEL)
@@ -62,24 +69,19 @@ def test_sums_by_file_program_and_operation(mount: Mount) -> None:
 @pytest.mark.complains
 def test_a_file_that_the_kernel_reads_and_a_worker_that_dies(mount: Mount) -> None:
     read_and_closed(mount)
-    process = profiling(mount, "--seconds", "5")
-    before = mount.kill_worker()
-    settled(lambda: mount.worker() != before and mount.status()["listeners"] == 1)
-    (mount.path / MODEL).read_bytes()
-    said, notes = result(process)
+    with profiling(mount, "--seconds", "5") as process:
+        before = mount.kill_worker()
+        settled(lambda: mount.worker() != before and mount.status()["listeners"] == 1)
+        (mount.path / MODEL).read_bytes()
+        said, notes = result(process)
     assert "open (passed through)  1 " in said
     assert "1 open of files that the kernel reads itself: their reads are not counted" in notes
     assert "the worker was replaced" in notes
 
 
 def test_a_reload_does_not_wait_for_it(mount: Mount) -> None:
-    process = profiling(mount)
-    before = mount.worker()
-    told = json.loads(ask(mount))
-    assert told["waits_for"] == []
-    process.terminate()
-    process.communicate()
-    assert mount.worker() == before
+    with profiling(mount):
+        assert json.loads(ask(mount))["waits_for"] == []
 
 
 def ask(mount: Mount) -> str:
