@@ -20,7 +20,8 @@ INTERFACE = 3
 
 
 def _load() -> tuple[ModuleType | None, str | None]:
-    """The extension, or why it is missing."""
+    """The extension if it is loaded, and why it cannot be used. One of another version is loaded,
+    so that pyfuse3 has its functions: `watch` has to tell it of libfuse's descriptor."""
     if "pyfuse3" in sys.modules:
         return None, "pyfuse3 was imported before the extension"
     flags = sys.getdlopenflags()
@@ -33,7 +34,7 @@ def _load() -> tuple[ModuleType | None, str | None]:
     finally:
         sys.setdlopenflags(flags)
     if getattr(_native, "INTERFACE", 1) != INTERFACE:
-        return None, "the extension is of another version of AxonFS (install axonfs again)"
+        return _native, "the extension is of another version of AxonFS (install axonfs again)"
     return _native, None
 
 

@@ -148,6 +148,16 @@ def test_switched_off(start_mount: MountFactory, registry: RegistryServer, tmp_p
             "no extension",
         ),
         (
+            "import glob, importlib.util, os, sys, axonfs\n"
+            "sys.setdlopenflags(sys.getdlopenflags() | os.RTLD_GLOBAL)\n"
+            "(file,) = glob.glob(axonfs.__path__[0] + '/fuse/_native*.so')\n"
+            "spec = importlib.util.spec_from_file_location('axonfs.fuse._native', file)\n"
+            "module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)\n"
+            "spec.loader.exec_module(module)\n"
+            "module.INTERFACE = 1",
+            "the extension is of another version of AxonFS (install axonfs again)",
+        ),
+        (
             "from axonfs.fuse import session\n"
             "def refuse(*_, **__): raise ValueError('no')\n"
             "session.amend = refuse",
