@@ -147,10 +147,10 @@ def _tell(found: Picture) -> None:
     for title, bars in found.tables:
         if bars:
             click.echo("")
-            table((title.upper(), ""), ((bar.name, bar.value) for bar in bars))
+            table((title.upper(), ""), ((bar.name, bar.value) for bar in bars), widest=100)
     if found.files:
         click.echo("")
         rows = [(panel.title, panel.note) for panel in found.files[:_SHOWN_FILES]]
-        table(("FILE", ""), rows)
+        table(("FILE", ""), rows, widest=100)
     if (left := len(found.files) - _SHOWN_FILES) > 0:
         echo(f"and {counted(left, 'file')} more, which -o load.html shows")

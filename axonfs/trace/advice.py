@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from axonfs.trace.figures import BRIEF, FULL, Figures, said
+from axonfs.trace.causes import BRIEF
+from axonfs.trace.figures import FULL, Figures, said
 from axonfs.trace.reading import Trace
 from axonfs.units import counted, size
 
@@ -35,7 +36,7 @@ CAUSES = {
     "caches": "site caches",
     "offline": "what is not sent offline",
     "other": "something else",
-    BRIEF: "bytes in short waits, which nobody looked at",
+    BRIEF: "what the trace does not say",
 }
 
 
@@ -66,23 +67,22 @@ def _reasons(trace: Trace, figures: Figures) -> Iterator[tuple[float, str]]:
     facts, causes = trace.facts, figures.causes
     for cause, seconds in causes.items():
         yield seconds, _waited(cause, seconds, facts, figures)
-    if facts.get("prefetch") == "off" and figures.asked_late > 0.3:
-        part = f"{100 * figures.asked_late:.0f} %"
-        yield (
-            figures.waited,
-            (
-                f"{part} of the bytes were asked for only when a reader waited for them:"
-                " --prefetch auto would have asked for them ahead."
-            ),
+    many, seconds = figures.late
+    if facts.get("prefetch") == "off" and many:
+        late = (
+            f"{counted(many, 'file')} of {len(figures.files)} were asked for only when the program"
+            f" had come to them, and readers waited {said(seconds)} for their bytes: --prefetch"
+            " auto would have asked for them ahead."
         )
+        yield seconds, late
 
 
 def _waited(cause: str, seconds: float, facts: dict[str, Any], figures: Figures) -> str:
     """The sentence for the readers that waited for one cause."""
-    begin = f"Readers waited {said(seconds)} for {CAUSES.get(cause, CAUSES['other'])}"
+    begin = f"Readers waited {said(seconds)} in all for {CAUSES.get(cause, CAUSES['other'])}"
     if cause == "receiving":
         return f"{begin}; {_line(figures)}"
-    if cause in ("first_byte", BRIEF) and figures.hurried:
+    if cause == "first_byte" and figures.hurried:
         many = counted(figures.hurried, "request")
         return (
             f"{begin}: of the {many} that went out because a reader waited, half had brought bytes"

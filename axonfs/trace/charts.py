@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from axonfs.trace.advice import CAUSES
-from axonfs.trace.figures import BRIEF, MOMENT, Figures, moments
+from axonfs.trace.figures import Figures, moments
 from axonfs.trace.raster import Raster, Rect
 from axonfs.trace.reading import Trace
 from axonfs.trace.timeline import Axis
@@ -92,29 +92,16 @@ def line(trace: Trace, sums: Figures, axis: Axis) -> Panel:
     return Panel("The line", note, _LINE_HEIGHT, layers, f"{size(highest)}/s")
 
 
-def waits(trace: Trace, axis: Axis) -> Panel:
+def waits(sums: Figures, axis: Axis) -> Panel:
     """How many readers waited over time, by cause."""
-    looked: dict[str, Columns] = defaultdict(lambda: Columns(axis))
-    for at, causes in trace.waited:
-        for cause, seconds in causes.items():
-            looked[cause].add(max(at - MOMENT, 0.0), at, seconds)
-    every = Columns(axis)
-    for reads in trace.reads:
-        every.add(reads.began, reads.ended, reads.waited)
-    kinds = {kind_of(cause): columns.heights() for cause, columns in looked.items()}
-    known = _sums(kinds.values())
-    kinds[BRIEF] = [
-        max(all_ - seen, 0.0) for all_, seen in zip(every.heights(), known, strict=True)
-    ]
+    found: dict[str, Columns] = defaultdict(lambda: Columns(axis))
+    for piece in sums.waits:
+        found[kind_of(piece.cause)].add(piece.start, piece.stop, piece.seconds)
+    kinds = {cause: found[cause].heights() for cause in CAUSES if cause in found}
     highest = max(*_sums(kinds.values()), 1.0)
+    layers = _stacked(kinds, highest * _HEADROOM)
     note = "how many, by what they waited for"
-    return Panel(
-        "Waiting readers",
-        note,
-        _WAITS_HEIGHT,
-        _stacked(kinds, highest * _HEADROOM),
-        f"{highest:.0f}",
-    )
+    return Panel("Waiting readers", note, _WAITS_HEIGHT, layers, f"{highest:.0f}")
 
 
 def kind_of(cause: str) -> str:

@@ -11,16 +11,17 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from axonfs.trace.causes import MOMENT, Piece, pieces
 from axonfs.trace.reading import File, Job, Line, Program, Trace
-from axonfs.trace.timeline import TOGETHER, Interval, length, union
+from axonfs.trace.timeline import Interval, length, periods, union
 from axonfs.units import duration
 
-# The recorder looks at the line and the waits so often, in seconds.
-MOMENT = 0.1
-LATE = 2.5  # and a busy process so many times later
+# The recorder looks at the line after each MOMENT, and in a busy process so many times later.
+LATE = 2.5
+# The line has a rate over so many seconds at least.
+STEADY = 0.4
 # A line that brings this part of the fastest rate of its trace is full.
 FULL = 0.8
-BRIEF = "brief"  # the cause of waits that ended before anybody could look
 
 
 @dataclass(slots=True)
@@ -40,17 +41,18 @@ class Figures:
 
     Args:
         periods: when something happened.
-        waiting: when at least one reader waited.
-        causes: the seconds that readers waited, by cause; two at a time count twice.
+        waits: what readers waited for, in pieces.
+        causes: the seconds of these by cause; two readers at a time count twice.
         fastest: bytes per second, which the line brought for a tenth of its time at least.
         full: the part of the time in which bytes were asked for that the line was full.
         first: median seconds from a reader's request to the first bytes that landed of it.
         hurried: how many requests went out because a reader waited.
-        asked_late: the part of the bytes that came that was asked for when a reader waited.
+        late: the files that were asked for only when a program read them, after others of their
+            version, and the seconds that readers waited for them.
     """
 
     periods: list[Interval]
-    waiting: list[Interval]
+    waits: list[Piece]
     causes: dict[str, float]
     came: int
     copied: int
@@ -60,7 +62,7 @@ class Figures:
     full: float
     first: float
     hurried: int
-    asked_late: float
+    late: tuple[int, float]
     requests: int
     errors: list[str]
     programs: dict[Program, Sum]
@@ -74,28 +76,30 @@ class Figures:
     @property
     def waited(self) -> float:
         """Seconds in which at least one reader waited."""
-        return length(self.waiting)
+        return length(union((piece.start, piece.stop) for piece in self.waits))
 
 
 def figures(trace: Trace) -> Figures:
     """The figures of a trace."""
     programs, files = _sums(trace)
-    waiting = union(_waits(trace))
+    waits = list(pieces(trace))
     first = [
         job.landings[0].time - job.requests[-1].time
         for job in trace.jobs
         if job.landings and job.requests and job.requests[0].priority == 0
     ]
     came = sum(line.received for line in trace.line)
-    late = sum(_landed(job) for job in trace.jobs if job.priority == 0)
-    rates = [(line.received / seconds, seconds) for line, seconds in moments(trace.line)]
+    rates = _rates(trace.line)
+    limit = trace.facts.get("bandwidth")
     fastest = _fastest(rates)
+    if isinstance(limit, int) and limit:
+        fastest = min(fastest, limit)
     busy = length(union((job.asked, ended(job)) for job in trace.jobs))
     full = sum(seconds for rate, seconds in rates if rate >= FULL * fastest)
     return Figures(
-        periods=union(_happened(trace), TOGETHER),
-        waiting=waiting,
-        causes=_causes(trace, sum(reads.waited for reads in trace.reads)),
+        periods=periods(_happened(trace)),
+        waits=waits,
+        causes=_causes(waits),
         came=came,
         copied=sum(line.copied for line in trace.line),
         read=sum(reads.size for reads in trace.reads),
@@ -104,7 +108,7 @@ def figures(trace: Trace) -> Figures:
         full=min(full / busy, 1.0) if busy and fastest else 0.0,
         first=median(first) if first else 0.0,
         hurried=sum(job.requests[0].priority == 0 for job in trace.jobs if job.requests),
-        asked_late=min(late / came, 1.0) if came else 0.0,
+        late=_late(trace, files),
         requests=sum(len(job.requests) for job in trace.jobs),
         errors=[job.error for job in trace.jobs if job.error],
         programs=programs,
@@ -150,8 +154,19 @@ def moments(line: Iterable[Line]) -> Iterator[tuple[Line, float]]:
     before: float | None = None
     for one in line:
         since = MOMENT if before is None else one.time - before
-        yield one, max(min(since, LATE * MOMENT), 1e-3)
+        yield one, min(max(since, MOMENT), LATE * MOMENT)
         before = one.time
+
+
+def _rates(line: Iterable[Line]) -> list[tuple[float, float]]:
+    """Bytes per second, each of some seconds: what lands at a time says little of less."""
+    found, came, took = [], 0, 0.0
+    for one, seconds in moments(line):
+        came, took = came + one.received, took + seconds
+        if took >= STEADY:
+            found.append((came / took, took))
+            came, took = 0, 0.0
+    return [*found, (came / took, took)] if came else found
 
 
 def _fastest(rates: list[tuple[float, float]]) -> float:
@@ -181,6 +196,17 @@ def _sums(trace: Trace) -> tuple[dict[Program, Sum], dict[File, Sum]]:
     return programs, files
 
 
+def _late(trace: Trace, sums: dict[File, Sum]) -> tuple[int, float]:
+    begun: dict[str, set[File]] = defaultdict(set)
+    late: set[File] = set()
+    for job in sorted(trace.jobs, key=lambda job: job.asked):
+        others = begun[job.file.spec]
+        if others and job.file not in others and job.priority == 0:
+            late.add(job.file)
+        others.add(job.file)
+    return len(late), sum(sums[file].waited for file in late)
+
+
 def _sources(trace: Trace) -> dict[str, tuple[int, int]]:
     """Requests and bytes by whom they were asked of."""
     found: dict[str, tuple[int, int]] = {}
@@ -193,24 +219,11 @@ def _sources(trace: Trace) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _waits(trace: Trace) -> Iterator[Interval]:
-    for reads in trace.reads:
-        if reads.waited:
-            yield reads.began, reads.ended
-    for time, causes in trace.waited:
-        if any(causes.values()):
-            yield max(time - MOMENT, 0.0), time
-
-
-def _causes(trace: Trace, waited: float) -> dict[str, float]:
-    """Seconds by cause, most first; what the reads waited beyond those that were looked at is
-    brief."""
+def _causes(waits: Iterable[Piece]) -> dict[str, float]:
+    """Seconds by cause, most first."""
     found: dict[str, float] = defaultdict(float)
-    for _, causes in trace.waited:
-        for cause, seconds in causes.items():
-            found[cause] += seconds
-    if (brief := waited - sum(found.values())) > 0.01:
-        found[BRIEF] = brief
+    for piece in waits:
+        found[piece.cause] += piece.seconds
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
@@ -221,7 +234,7 @@ def _happened(trace: Trace) -> Iterator[Interval]:
         yield reads.began, reads.ended
     for opened in trace.opens:
         yield opened.time, opened.time
-    yield from _waits(trace)
+    yield from ((max(time - MOMENT, 0.0), time) for time, _ in trace.waited)
 
 
 def _landed(job: Job) -> int:

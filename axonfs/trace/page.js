@@ -60,6 +60,6 @@ const filter = document.querySelector(".filter input");
 filter.addEventListener("input", () => {
   const wanted = filter.value.toLowerCase();
   for (const row of timeline.querySelectorAll(".row.file")) {
-    row.hidden = !row.querySelector("b").textContent.toLowerCase().includes(wanted);
+    row.hidden = !row.querySelector(".name").textContent.toLowerCase().includes(wanted);
   }
 });

@@ -57,6 +57,7 @@ def page(picture: Picture) -> str:
         legend=_joined(
             f'<span><i class="{kind}"></i>{_text(words)}</span>' for kind, words in KINDS.items()
         ),
+        empty="" if picture.charts else " hidden",
         axis=_text(axis),
         ticks=_ticks(picture),
         charts=_joined(_row(panel, picture) for panel in picture.charts),

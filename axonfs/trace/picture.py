@@ -56,10 +56,10 @@ def picture(trace: Trace, name: str) -> Picture:
         sentences=advice(trace, sums),
         axis=axis,
         ticks=[(at, f"{seconds - begins:g} s") for seconds, at in axis.ticks(begins)],
-        charts=[line(trace, sums, axis), waits(trace, axis)] if sums.periods else [],
+        charts=[line(trace, sums, axis), waits(sums, axis)] if sums.periods else [],
         files=rows(trace, sums, axis),
         tables=[
-            ("Waiting time by cause", _causes(sums)),
+            ("Waiting time by cause, of all readers together", _causes(sums)),
             ("Programs", _programs(sums)),
             ("Sources", _sources(sums)),
         ],

@@ -24,6 +24,7 @@ _LEFT, _RIGHT = MARGIN + NAMES, WIDTH - MARGIN
 _GAP = 6
 _SMALL, _USUAL, _LARGE = 13, 16, 26
 _SENTENCE = 150  # characters of a line
+_TIED = "\N{NO-BREAK SPACE}"
 _COLOUR = re.compile(r"--([a-z_]+): (#[0-9a-f]{3,6})")
 
 
@@ -65,14 +66,16 @@ class _Sheet:
     def draw(self, picture: Picture) -> None:
         """Draw all of a picture."""
         self._line(picture.title, _LARGE, wide=90)
-        self._line("   ".join(f"{name}: {text}" for name, text in picture.facts), _SMALL, "soft")
+        facts = (f"{name}: {text}".replace(" ", _TIED) for name, text in picture.facts)
+        self._line(f"{_TIED} {_TIED}".join(facts), _SMALL, "soft", wide=200)
         for sentence in picture.sentences:
             self._line(sentence, _USUAL, wide=_SENTENCE)
         for remark in picture.remarks:
             self._line(remark, _SMALL, "soft")
         self.y += 2 * _GAP
-        self._legend()
-        self._axis(picture)
+        if picture.charts:
+            self._legend()
+            self._axis(picture)
         for panel in (*picture.charts, *picture.files):
             self._panel(panel, picture)
         for title, bars in picture.tables:
@@ -97,7 +100,7 @@ class _Sheet:
     def _line(self, text: str, size: int, colour: str = "text", *, wide: int = 190) -> None:
         """Some lines of text, over the whole width."""
         for line in textwrap.wrap(text, wide):
-            self._text(MARGIN, self.y, line, size, colour)
+            self._text(MARGIN, self.y, line.replace(_TIED, " ").strip(), size, colour)
             self.y += round(1.4 * size)
         self.y += _GAP
 

@@ -177,7 +177,26 @@ def parse(start: float, text: bytes) -> Trace:
     parser = _Parser(Trace(start))
     for line in _lines(text):
         parser.take(line)
+    _complete(parser.trace)
     return parser.trace
+
+
+def _complete(trace: Trace) -> None:
+    """Find out what the trace does not say of files that were closed before it could look: whatever
+    was read and did not arrive was local, and a version has all files in its directory."""
+    landed: dict[File, set[Range]] = {file: set() for file in trace.files}
+    for job in trace.jobs:
+        landed[job.file].update(landing.span for landing in job.landings)
+    for reads in trace.reads:
+        if not reads.file.known and not landed[reads.file]:
+            reads.file.local.append(reads.span)
+    directories = {
+        file.spec.replace("@", "/") + "/": file.spec for file in trace.files if file.spec
+    }
+    for file in trace.files:
+        if not file.spec:
+            found = (spec for place, spec in directories.items() if file.path.startswith(place))
+            file.spec = next(found, "")
 
 
 def _lines(text: bytes) -> Iterator[bytes]:

@@ -110,8 +110,8 @@ class _Row:
 
     def panel(self, found: Sum, *, several: bool) -> Panel:
         """The row; `several` versions are named."""
-        name = self._file.path.removeprefix(directory(self._file))
-        note = [self._file.spec] if several and self._file.spec else []
+        inner = self._file.path.removeprefix(directory(self._file))
+        name, *note = [self._file.spec, inner] if several and self._file.spec else [inner]
         note.append(size(self._file.size))
         if found.came:
             note.append(f"{size(found.came)} came")

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 
 Interval = tuple[float, float]
 
-# What happens within so many seconds belongs together.
-TOGETHER = 2.0
+# What happens within so many seconds belongs together, as does what happens within this part of all
+# the time in which something happened.
+TOGETHER, PART_TOGETHER = 2.0, 0.05
 # A pause takes this part of the axis, but all of them together no more than MOST_PAUSES.
 PAUSE, MOST_PAUSES = 0.015, 0.25
 _STEPS = (1, 2, 5)
@@ -27,6 +28,12 @@ def union(intervals: Iterable[Interval], gap: float = 0.0) -> list[Interval]:
         else:
             found.append((start, stop))
     return found
+
+
+def periods(happened: Iterable[Interval]) -> list[Interval]:
+    """The times in which something happened; short pauses are a part of them."""
+    found = union(happened, TOGETHER)
+    return union(found, PART_TOGETHER * length(found))
 
 
 def length(intervals: Iterable[Interval]) -> float:

@@ -30,15 +30,24 @@ class Made:
         self.records.append(["program", number, pid, name])
 
     def fetched(
-        self, file: int, start: int, stop: int, asked: float, landed: float, priority: int = 1
+        self,
+        file: int,
+        start: int,
+        stop: int,
+        asked: float,
+        landed: float,
+        priority: int = 1,
+        stage: str = "",
     ) -> None:
-        """Bytes that one request brings at once, with what the line says of them."""
+        """Bytes that one request brings at once, with what the line says of them, and what the
+        request waited for all the time."""
         job = self._jobs
         self._jobs += 1
         self._came += stop - start
         self.records += [
             ["ask", asked, job, file, start, stop, priority],
             ["request", asked, job, priority, "http://registry.test/"],
+            *([["stage", asked, job, stage]] if stage else []),
             ["land", landed, job, start, stop],
             ["end", landed, job, None],
             ["line", landed, self._came, 0, 1, 0],
@@ -74,7 +83,9 @@ def loads(count: int, *, apart: float = 3.0, files: int = 1) -> Made:
                 start, stop = part * size // 4, (part + 1) * size // 4
                 asked = began + 0.05 * part + 0.3 * number
                 landed = began + 0.2 * (part + 1) + 0.3 * number
-                made.fetched(file, start, stop, asked, landed)
+                made.fetched(
+                    file, start, stop, asked, landed, stage=("receiving", "first_byte")[part % 2]
+                )
                 made.read(file, start, stop, asked, landed + 0.02, waits=True)
-            made.waited(began + 0.5 + 0.3 * number, receiving=0.4, first_byte=0.1)
+            made.waited(began + 0.5 + 0.3 * number, document=0.1)
     return made

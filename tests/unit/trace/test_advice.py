@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from axonfs.trace.advice import advice
 from axonfs.trace.figures import figures
 from tests.support.traces import MIB, Made
@@ -35,47 +37,60 @@ def test_a_full_line_is_named_with_the_part_of_the_time() -> None:
     made = load()
     for second in range(10):
         part = 10 * MIB
-        made.fetched(0, second * part, (second + 1) * part, second * 0.1, (second + 1) * 0.1)
-    made.read(0, 0, 100 * MIB, 0.0, 1.0, waits=True)
-    made.waited(1.0, receiving=1.0)
+        began, ended = second * 0.1, (second + 1) * 0.1
+        made.fetched(0, second * part, (second + 1) * part, began, ended, stage="receiving")
+        made.read(0, second * part, (second + 1) * part, began, ended, waits=True)
     (sentence,) = said(made)
-    assert sentence.startswith("Readers waited 1.0 s for bytes on their way; the line was full for")
-    assert "100 % of the time" in sentence
+    assert sentence.startswith("Readers waited 1.0 s in all for bytes on their way; the line was")
+    assert "full for 100 % of the time in which bytes were under way, at 80 % of 100" in sentence
     assert "a faster line, or a site cache nearby" in sentence
 
 
 def test_first_bytes_are_named_with_how_long_they_took() -> None:
     made = load()
     for at in range(12):
-        made.fetched(0, at * MIB, (at + 1) * MIB, float(at), at + 0.34, priority=0)
+        stage = "first_byte"
+        made.fetched(0, at * MIB, (at + 1) * MIB, float(at), at + 0.34, priority=0, stage=stage)
         made.read(0, at * MIB, (at + 1) * MIB, float(at), at + 0.34, waits=True)
-        made.waited(at + 0.3, first_byte=0.34)
     assert said(made)[0] == (
-        "Readers waited 4.1 s for first bytes: of the 12 requests that went out because a reader"
-        " waited, half had brought bytes after 340 ms."
+        "Readers waited 4.1 s in all for first bytes: of the 12 requests that went out because a"
+        " reader waited, half had brought bytes after 340 ms."
     )
 
 
 def test_the_bandwidth_limit_is_named_with_its_rate() -> None:
     made = load(bandwidth=5 * MIB)
-    made.fetched(0, 0, 50 * MIB, 0.0, 10.0)
-    made.read(0, 0, 50 * MIB, 0.0, 10.0, waits=True)
-    made.waited(10.0, bandwidth=9.6)
+    made.fetched(0, 0, 50 * MIB, 0.0, 10.0, stage="bandwidth")
+    made.read(0, 0, 50 * MIB, 0.4, 10.0, waits=True)
     assert said(made)[0] == (
-        "Readers waited 9.6 s for the mount's bandwidth limit of 5.0 MiB/s: a higher --bandwidth"
-        " would have made it sooner."
+        "Readers waited 9.6 s in all for the mount's bandwidth limit of 5.0 MiB/s: a higher"
+        " --bandwidth would have made it sooner."
     )
 
 
-def test_without_prefetch_it_would_have_asked_ahead() -> None:
-    made = load(prefetch="off")
-    made.fetched(0, 0, 80 * MIB, 0.0, 4.0, priority=0)
-    made.read(0, 0, 80 * MIB, 0.0, 4.0, waits=True)
-    assert any("--prefetch auto would have asked for them ahead" in one for one in said(made))
-    made = load(prefetch="auto")
-    made.fetched(0, 0, 80 * MIB, 0.0, 4.0, priority=0)
-    made.read(0, 0, 80 * MIB, 0.0, 4.0, waits=True)
-    assert not any("prefetch" in one for one in said(made))
+def test_a_manifest_that_is_waited_for_is_named() -> None:
+    made = load()
+    made.fetched(0, 0, 50 * MIB, 3.0, 3.2)
+    made.waited(2.0, document=1.5)
+    assert said(made)[0] == (
+        "Readers waited 1.5 s in all for a manifest, a list or a chunk table: axonfs pin asks for"
+        " them before a program does."
+    )
+
+
+@pytest.mark.parametrize(("prefetch", "named"), [("off", True), ("auto", False)])
+def test_files_that_were_asked_for_one_after_another(prefetch: str, named: bool) -> None:
+    made = Made(prefetch=prefetch)
+    made.program(0, "vllm")
+    for number in range(4):
+        file = made.file(f"nlp/a/1/model-{number}.bin", 80 * MIB, "nlp/a@1")
+        made.fetched(file, 0, 80 * MIB, float(number), number + 0.9, priority=0)
+        made.read(file, 0, 80 * MIB, float(number), number + 0.9, waits=True)
+    sentence = (
+        "3 files of 4 were asked for only when the program had come to them, and readers waited"
+        " 2.7 s for their bytes: --prefetch auto would have asked for them ahead."
+    )
+    assert (sentence in said(made)) is named
 
 
 def test_a_program_that_hardly_waits_decides_itself() -> None:

@@ -1,0 +1,117 @@
+"""What the readers of a trace waited for: each wait in pieces, by what was done for it meanwhile.
+
+Pure; between reading.py and figures.py. A read that waits is explained by the job that brought the
+last of its bytes. What no job brings (a package, a manifest) was looked at while it lasted. What
+neither explains is BRIEF.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+from axonfs.trace.reading import File, Job, Landing, Reads, Trace
+
+# The recorder looks at waits so often, in seconds.
+MOMENT = 0.1
+BRIEF = "brief"
+# The causes that a job goes through; the waits for others are those that were looked at.
+OF_JOBS = frozenset(
+    {
+        "queued",
+        "connecting",
+        "first_byte",
+        "receiving",
+        "retrying",
+        "paused",
+        "bandwidth",
+        "disk",
+    }
+)
+
+
+class Piece(NamedTuple):
+    """Some seconds that readers waited for one cause, between two times of the trace."""
+
+    start: float
+    stop: float
+    cause: str
+    seconds: float
+
+
+def pieces(trace: Trace) -> Iterator[Piece]:
+    """The waits of a trace, in no order."""
+    jobs = _Jobs(trace)
+    looked = [
+        Piece(max(time - MOMENT, 0.0), time, cause, seconds)
+        for time, causes in trace.waited
+        for cause, seconds in causes.items()
+        if cause not in OF_JOBS
+    ]
+    yield from looked
+    unexplained = []
+    for reads in trace.reads:
+        if reads.waited:
+            job = jobs.waited_for(reads)
+            if job is None:
+                unexplained.append(reads)
+            else:
+                yield from _explained(reads, job)
+    left = sum(piece.seconds for piece in looked)
+    for reads in unexplained:
+        if (rest := reads.waited - left) > 0:
+            yield Piece(reads.began, reads.ended, BRIEF, rest)
+        left = max(left - reads.waited, 0.0)
+
+
+def _explained(reads: Reads, job: Job) -> Iterator[Piece]:
+    """The time of a read in pieces, by what its job did."""
+    marks = _marks(job)
+    marks.insert(0, (0.0, BRIEF))  # before the job, it was something else
+    cuts = [reads.began, *(at for at, _ in marks if reads.began < at < reads.ended), reads.ended]
+    whole = max(reads.ended - reads.began, 1e-9)
+    times = [at for at, _ in marks]
+    for start, stop in pairwise(cuts):
+        cause = marks[bisect_right(times, start) - 1][1]
+        yield Piece(start, stop, cause, reads.waited * (stop - start) / whole)
+
+
+def _marks(job: Job) -> list[tuple[float, str]]:
+    """What a job waited for from when on."""
+    marks = [(job.asked, "queued"), *((request.time, "first_byte") for request in job.requests)]
+    stages = [(time, cause) for time, cause in job.stages if cause in OF_JOBS]
+    if not stages and job.landings:
+        stages = [(job.landings[0].time, "receiving")]
+    return sorted(marks + stages, key=lambda mark: mark[0])
+
+
+class _Jobs:
+    """Finds the job that brought the last bytes of a read."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._landings: dict[File, list[tuple[int, Landing, Job]]] = defaultdict(list)
+        for job in trace.jobs:
+            for landing in job.landings:
+                self._landings[job.file].append((landing.span.start, landing, job))
+        for landings in self._landings.values():
+            landings.sort(key=lambda found: found[0])
+        self._widest = {
+            file: max(landing.span.size for _, landing, _ in landings)
+            for file, landings in self._landings.items()
+        }
+
+    def waited_for(self, reads: Reads) -> Job | None:
+        landings = self._landings.get(reads.file, [])
+        first = reads.span.start - self._widest.get(reads.file, 0)
+        at = bisect_right(landings, first, key=lambda found: found[0])
+        last: tuple[float, Job] | None = None
+        for start, landing, job in landings[at:]:
+            if start >= reads.span.stop:
+                break
+            covers = landing.span.stop > reads.span.start and landing.time > reads.began - MOMENT
+            if covers and (last is None or landing.time > last[0]):
+                last = landing.time, job
+        return last[1] if last else None
