@@ -24,7 +24,7 @@ import trio
 
 from axonfs.fuse import openreply
 from axonfs.fuse.latencies import Latency, total
-from axonfs.fuse.programs import Programs
+from axonfs.fuse.programs import Program, Programs
 from axonfs.steps import this_task
 from axonfs.vfs.journal import Known
 
@@ -349,11 +349,14 @@ class Operations:
 
     def _heard_of(self, native: bytes) -> Iterator[Finished]:
         """The reads that native threads have answered."""
-        path, program = self.path, self.programs.of
+        path, programs = self.path, dict[int, Program]()
         ahead = time.time() - time.monotonic()
         for end, took, inode, handle, offset, size, thread, error, cold in _FINISHED.iter_unpack(
             native
         ):
+            program = programs.get(thread)
+            if program is None:
+                program = programs[thread] = self.programs.of(thread)
             yield Finished(
                 end / _BILLION + ahead,
                 "read",
@@ -362,7 +365,7 @@ class Operations:
                 size,
                 took / _BILLION,
                 error,
-                *program(thread),
+                *program,
                 COLD if cold else CACHE,
                 handle,
             )

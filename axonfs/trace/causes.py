@@ -15,8 +15,10 @@ from typing import NamedTuple
 
 from axonfs.trace.reading import File, Job, Landing, Reads, Trace
 
-# The recorder looks at waits so often, in seconds.
-MOMENT = 0.1
+# A mount looks at its waits so often, in seconds.
+LOOK = 0.5
+# A read that begins so shortly after a landing may have waited for it.
+SOON = 0.1
 BRIEF = "brief"
 # The causes that a job goes through; the waits for others are those that were looked at.
 OF_JOBS = frozenset(
@@ -46,7 +48,7 @@ def pieces(trace: Trace) -> Iterator[Piece]:
     """The waits of a trace, in no order."""
     jobs = _Jobs(trace)
     looked = [
-        Piece(max(time - MOMENT, 0.0), time, cause, seconds)
+        Piece(max(time - LOOK, 0.0), time, cause, seconds)
         for time, causes in trace.waited
         for cause, seconds in causes.items()
         if cause not in OF_JOBS
@@ -111,7 +113,7 @@ class _Jobs:
         for start, landing, job in landings[at:]:
             if start >= reads.span.stop:
                 break
-            covers = landing.span.stop > reads.span.start and landing.time > reads.began - MOMENT
+            covers = landing.span.stop > reads.span.start and landing.time > reads.began - SOON
             if covers and (last is None or landing.time > last[0]):
                 last = landing.time, job
         return last[1] if last else None

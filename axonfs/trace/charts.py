@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from axonfs.trace.advice import CAUSES
-from axonfs.trace.figures import Figures, moments
+from axonfs.trace.figures import Figures, flows
 from axonfs.trace.raster import Raster, Rect
 from axonfs.trace.reading import Trace
 from axonfs.trace.timeline import Axis
@@ -50,7 +50,6 @@ class Columns:
     def __init__(self, axis: Axis) -> None:
         self._axis = axis
         self._amounts = [0.0] * COLUMNS
-        self._seconds = [0.0] * COLUMNS
 
     def add(self, start: float, stop: float, amount: float) -> None:
         """Spread an amount evenly over some seconds."""
@@ -60,12 +59,6 @@ class Columns:
             inside = max(min(right, column + 1) - max(left, column), 0.0)
             part = inside / (right - left) if right > left else 1.0
             self._amounts[column] += amount * part
-            self._seconds[column] += (stop - start) * part
-
-    def rates(self) -> list[float]:
-        """The amount for each second that was added."""
-        pairs = zip(self._amounts, self._seconds, strict=True)
-        return [amount / seconds if seconds > 1e-9 else 0.0 for amount, seconds in pairs]
 
     def heights(self) -> list[float]:
         """The amount for each second of a column's own time."""
@@ -75,11 +68,10 @@ class Columns:
 
 def line(trace: Trace, sums: Figures, axis: Axis) -> Panel:
     """Bytes per second over time, and the limit on them."""
-    received, copied = Columns(axis), Columns(axis)
-    for one, seconds in moments(trace.line):
-        received.add(one.time - seconds, one.time, one.received)
-        copied.add(one.time - seconds, one.time, one.copied)
-    kinds = {"received": received.rates(), "copied": copied.rates()}
+    found = {"received": Columns(axis), "copied": Columns(axis)}
+    for flow in flows(trace):
+        found["copied" if flow.local else "received"].add(flow.start, flow.stop, flow.size)
+    kinds = {kind: columns.heights() for kind, columns in found.items()}
     limit = trace.facts.get("bandwidth")
     limit = limit if isinstance(limit, int) else 0
     highest = max(*_sums(kinds.values()), limit, 1.0)

@@ -40,6 +40,7 @@ class Events(Watcher):
         self._programs: dict[tuple[int, str], int] = {}
         self._jobs: dict[Job, int] = {}
         self._stages: dict[int, tuple[Cause, float]] = {}  # by job, with when it began
+        self._unasked: set[int] = set()  # jobs that have sent no request
         self._count = 0
 
     def take(self, now: float) -> list[Record]:
@@ -92,6 +93,7 @@ class Events(Watcher):
 
     def asked(self, job: Job) -> None:
         number = self._number(job)
+        self._unasked.discard(number)
         self.put(["request", self._now(), number, int(job.priority), _whom(job)])
 
     def landed(self, job: Job, chunks: Range) -> None:
@@ -99,15 +101,26 @@ class Events(Watcher):
 
     def ended(self, job: Job, error: AxonError | None) -> None:
         if (number := self._jobs.pop(job, None)) is not None:
+            self._unpacked(job, number)
             why = str(error)[:_LONGEST_TEXT] if error else None
             self.put(["end", self._now(), number, why])
             self._stages.pop(number, None)
+            self._unasked.discard(number)
+
+    def _unpacked(self, job: Job, number: int) -> None:
+        """Note bytes that came with a package: their job asked for nothing itself."""
+        download = job.download
+        apart = number in self._unasked and not download.unranged
+        if apart and not download.local.missing(*job.chunks):
+            self.put(["request", self._now(), number, int(job.priority), _whom(job)])
+            self.put(["land", self._now(), number, *_bytes(download, job.chunks)])
 
     def _number(self, job: Job) -> int:
         number = self._jobs.get(job)
         if number is None:
             number = self._jobs[job] = self._count
             self._count += 1
+            self._unasked.add(number)
             file = self.file(_path(job.download), lambda path: job.download)
             span = _bytes(job.download, job.chunks)
             self.put(["ask", self._now(), number, file, *span, int(job.priority)])

@@ -9,19 +9,26 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
-from axonfs.trace.causes import MOMENT, Piece, pieces
-from axonfs.trace.reading import File, Job, Line, Program, Trace
+from axonfs.trace.causes import LOOK, Piece, pieces
+from axonfs.trace.reading import File, Job, Program, Trace
 from axonfs.trace.timeline import Interval, length, periods, union
 from axonfs.units import duration
 
-# The recorder looks at the line after each MOMENT, and in a busy process so many times later.
-LATE = 2.5
-# The line has a rate over so many seconds at least.
-STEADY = 0.4
+# The line has a rate over so many seconds.
+STEADY = 0.25
 # A line that brings this part of the fastest rate of its trace is full.
 FULL = 0.8
+
+
+class Flow(NamedTuple):
+    """Bytes that came between two times of the trace; `local` if from this machine."""
+
+    start: float
+    stop: float
+    size: int
+    local: bool
 
 
 @dataclass(slots=True)
@@ -88,20 +95,20 @@ def figures(trace: Trace) -> Figures:
         for job in trace.jobs
         if job.landings and job.requests and job.requests[0].priority == 0
     ]
-    came = sum(line.received for line in trace.line)
-    rates = _rates(trace.line)
+    rates = _rates(trace)
     limit = trace.facts.get("bandwidth")
     fastest = _fastest(rates)
     if isinstance(limit, int) and limit:
         fastest = min(fastest, limit)
     busy = length(union((job.asked, ended(job)) for job in trace.jobs))
-    full = sum(seconds for rate, seconds in rates if rate >= FULL * fastest)
+    full = STEADY * sum(rate >= FULL * fastest for rate in rates)
+    came = {local: sum(f.size for f in flows(trace) if f.local is local) for local in (False, True)}
     return Figures(
         periods=periods(_happened(trace)),
         waits=waits,
         causes=_causes(waits),
-        came=came,
-        copied=sum(line.copied for line in trace.line),
+        came=came[False],
+        copied=came[True],
         read=sum(reads.size for reads in trace.reads),
         local=sum(run.size for file in trace.files for run in file.local),
         fastest=fastest,
@@ -149,35 +156,33 @@ def plain(trace: Trace, found: Figures) -> dict[str, Any]:
     }
 
 
-def moments(line: Iterable[Line]) -> Iterator[tuple[Line, float]]:
-    """What the line brought, each with the seconds that it took."""
-    before: float | None = None
-    for one in line:
-        since = MOMENT if before is None else one.time - before
-        yield one, min(max(since, MOMENT), LATE * MOMENT)
-        before = one.time
+def flows(trace: Trace) -> Iterator[Flow]:
+    """What came, landing by landing: each in the time since the one before it of its job."""
+    for job in trace.jobs:
+        before = job.requests[0].time if job.requests else job.asked
+        local = bool(job.requests) and job.requests[-1].local
+        for landing in job.landings:
+            yield Flow(min(before, landing.time), landing.time, landing.span.size, local)
+            before = landing.time
 
 
-def _rates(line: Iterable[Line]) -> list[tuple[float, float]]:
-    """Bytes per second, each of some seconds: what lands at a time says little of less."""
-    found, came, took = [], 0, 0.0
-    for one, seconds in moments(line):
-        came, took = came + one.received, took + seconds
-        if took >= STEADY:
-            found.append((came / took, took))
-            came, took = 0, 0.0
-    return [*found, (came / took, took)] if came else found
+def _rates(trace: Trace) -> list[float]:
+    """Bytes per second of the line, in pieces of STEADY seconds in which something came."""
+    found: dict[int, float] = defaultdict(float)
+    for flow in flows(trace):
+        if not flow.local:
+            first, last = int(flow.start / STEADY), int(flow.stop / STEADY)
+            for piece in range(first, last + 1):
+                inside = min(flow.stop, (piece + 1) * STEADY) - max(flow.start, piece * STEADY)
+                whole = flow.stop - flow.start
+                found[piece] += flow.size * (inside / whole if whole > 0 else 1.0) / STEADY
+    return list(found.values())
 
 
-def _fastest(rates: list[tuple[float, float]]) -> float:
+def _fastest(rates: list[float]) -> float:
     """The rate that the line had for a tenth of its time at least."""
-    rates = sorted(((rate, seconds) for rate, seconds in rates if rate), reverse=True)
-    left = 0.1 * sum(seconds for _, seconds in rates)
-    for rate, seconds in rates:
-        left -= seconds
-        if left <= 0:
-            return rate
-    return rates[-1][0] if rates else 0.0
+    rates = sorted(rates, reverse=True)
+    return rates[(len(rates) - 1) // 10] if rates else 0.0
 
 
 def _sums(trace: Trace) -> tuple[dict[Program, Sum], dict[File, Sum]]:
@@ -234,7 +239,7 @@ def _happened(trace: Trace) -> Iterator[Interval]:
         yield reads.began, reads.ended
     for opened in trace.opens:
         yield opened.time, opened.time
-    yield from ((max(time - MOMENT, 0.0), time) for time, _ in trace.waited)
+    yield from ((max(time - LOOK, 0.0), time) for time, _ in trace.waited)
 
 
 def _landed(job: Job) -> int:

@@ -52,6 +52,11 @@ class Request:
     priority: int
     source: str
 
+    @property
+    def local(self) -> bool:
+        """Whether a copy on this machine is read, and nothing sent."""
+        return self.source.startswith("/")
+
 
 @dataclass(frozen=True, slots=True)
 class Landing:
@@ -114,17 +119,6 @@ class Failure:
     error: int
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """What came within the last moment, and the requests under way at its end."""
-
-    time: float
-    received: int
-    copied: int
-    running: int
-    queued: int
-
-
 @dataclass(slots=True)
 class Trace:
     """All that a trace says. Times are seconds since `began`, which is in unix seconds."""
@@ -136,7 +130,6 @@ class Trace:
     reads: list[Reads] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     opens: list[Open] = field(default_factory=list)
-    line: list[Line] = field(default_factory=list)
     waited: list[tuple[float, dict[str, float]]] = field(default_factory=list)
     stops: list[tuple[float, str]] = field(default_factory=list)
     lost: int = 0
@@ -226,7 +219,6 @@ class _Parser:
             "stage": self._stage,
             "land": self._land,
             "end": self._end,
-            "line": self._line,
             "waited": self._waited,
             "stop": self._stop,
             "lost": self._lost,
@@ -236,7 +228,6 @@ class _Parser:
         self._files: dict[int, File] = {}
         self._programs: dict[int, Program] = {}
         self._jobs: dict[int, Job] = {}
-        self._last = 0, 0
 
     def take(self, line: bytes) -> None:
         """One more record."""
@@ -319,12 +310,6 @@ class _Parser:
         job = self._jobs.pop(number)
         job.ended = _seconds(time)
         job.error = None if error is None else _text(error)
-
-    def _line(self, items: list[Any]) -> None:
-        time, received, copied, running, queued = (items[0], *map(_count, items[1:5]))
-        before, self._last = self._last, (received, copied)
-        came = max(received - before[0], 0), max(copied - before[1], 0)
-        self.trace.line.append(Line(_seconds(time), *came, running, queued))
 
     def _waited(self, items: list[Any]) -> None:
         time, causes = items[:2]

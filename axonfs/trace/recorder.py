@@ -33,7 +33,7 @@ from axonfs.waits import Waits
 
 log = logging.getLogger(__name__)
 
-TICK = 0.1
+TICK = 0.25
 # Where a trace goes that nobody gave a name, in the cache directory.
 TRACES = "traces"
 _STATE = Path(RUN, "trace")

@@ -39,10 +39,7 @@ class Recording:
         now, clock = time.time(), trio.current_time()
         known = began(file.head)
         self.since = now if known is None else known
-        self._fetcher = fetcher
         self._events = Events(clock - (now - self.since))
-        self._line: list[int] = [0, 0, 0, 0]
-        self._before = [fetcher.statistics()[name] for name in ("bytes", "copied")]
         self._waits = waits
         self._waited = waits.waited
         if known is None:
@@ -58,31 +55,21 @@ class Recording:
         now = trio.current_time()
         self._hearing.hear(*self._listener.take())
         self._events.note_stages()
-        self._note_line(now)
         self._note_waits(now)
         return self._events.take(now)
 
-    def _note_line(self, now: float) -> None:
-        """Note what came over the line, and how many requests are under way, if that changed."""
-        figures = self._fetcher.statistics()
-        came = figures["bytes"] - self._before[0], figures["copied"] - self._before[1]
-        line = [*came, figures["in_flight"], figures["queued"]]
-        if line != self._line:
-            self._events.put(["line", self._events.since(now), *line])
-            self._line = line
-
     def _note_waits(self, now: float) -> None:
-        """Note what readers have waited for since the last call."""
-        self._waits.look()
+        """Note what readers have waited for since the last call, if anything."""
         waited = self._waits.waited
+        if waited == self._waited:
+            return
         more = {
             cause: round(seconds - self._waited[cause], 3)
             for cause, seconds in waited.items()
             if seconds > self._waited[cause]
         }
-        if more:
-            self._events.put(["waited", self._events.since(now), more])
-            self._waited = waited
+        self._events.put(["waited", self._events.since(now), more])
+        self._waited = waited
 
     def leave(self, why: str | None = None) -> list[Record]:
         """Record no more; the last records.

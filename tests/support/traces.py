@@ -17,7 +17,6 @@ class Made:
     def __init__(self, **facts: Any) -> None:
         self.records: list[list[Any]] = [["worker", 0.0, {**FACTS, **facts}]]
         self._files = self._jobs = 0
-        self._came = 0
 
     def file(self, path: str, size: int, spec: str = "", *, local: bool = False) -> int:
         """A file; its number."""
@@ -39,18 +38,15 @@ class Made:
         priority: int = 1,
         stage: str = "",
     ) -> None:
-        """Bytes that one request brings at once, with what the line says of them, and what the
-        request waited for all the time."""
+        """Bytes that one request brings at once, and what it waited for all the time."""
         job = self._jobs
         self._jobs += 1
-        self._came += stop - start
         self.records += [
             ["ask", asked, job, file, start, stop, priority],
             ["request", asked, job, priority, "http://registry.test/"],
             *([["stage", asked, job, stage]] if stage else []),
             ["land", landed, job, start, stop],
             ["end", landed, job, None],
-            ["line", landed, self._came, 0, 1, 0],
         ]
 
     def read(

@@ -18,7 +18,7 @@ from axonfs.trace.records import encoded, header
 from tests.support.traces import Made
 
 NUMBERS = st.one_of(st.integers(), st.floats(), st.booleans(), st.none(), st.text(max_size=3))
-KINDS = "worker file program open read fail ask request stage land end line waited stop lost new"
+KINDS = "worker file program open read fail ask request stage land end waited stop lost new"
 RECORDS = st.lists(
     st.tuples(st.sampled_from(KINDS.split()), st.lists(NUMBERS | st.lists(NUMBERS), max_size=9))
 )
@@ -56,9 +56,9 @@ def test_each_worker_numbers_anew_and_a_file_stays_one() -> None:
 def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     whole = encoded([header(1000.0), *Made().records])
     path = tmp_path / "torn.trace"
-    path.write_bytes(whole + b'["line", 1.0, 5')
+    path.write_bytes(whole + b'["land", 1.0, 5')
     assert (read(path).malformed, len(read(path).workers)) == (0, 1)
-    path.write_bytes(whole + b'["line", 1.0, 5\n["stop", 2.0, "asked for"]\n')
+    path.write_bytes(whole + b'["land", 1.0, 5\n["stop", 2.0, "asked for"]\n')
     assert (read(path).malformed, read(path).stops) == (1, [(2.0, "asked for")])
 
 
