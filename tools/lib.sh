@@ -129,6 +129,7 @@ missing_packages() {
             [[ -x /sbin/ip || -x /usr/sbin/ip ]] || echo iproute2
             ;;
         lines) [[ -x /sbin/tc || -x /usr/sbin/tc ]] || echo iproute2 ;;
+        prometheus) command -v prometheus >/dev/null || echo prometheus ;;
         oci) command -v docker-registry >/dev/null || echo docker-registry ;;
         bench) missing_bench_packages ;;
         # The CPU build of vLLM is linked with libnuma. /sbin is not on an ordinary user's PATH.
@@ -158,7 +159,7 @@ apt_install() {
             install --no-install-recommends "$@" >&2
 }
 
-# need_machine [nginx] [caches] [lines] [oci] [bench] [vllm] [fio]: install missing Debian packages, find Python and /dev/fuse, or say what is missing.
+# need_machine [nginx] [caches] [lines] [oci] [prometheus] [bench] [vllm] [fio]: install missing Debian packages, find Python and /dev/fuse, or say what is missing.
 need_machine() {
     local missing
     mapfile -t missing < <(missing_packages "$@")

@@ -63,6 +63,12 @@ _tokens = LocalPath("the tokens file", dir_okay=False)
     type=click.IntRange(1, 100_000),
     help="Most connections at a time; over it idle ones are closed, then new clients get a 503.",
 )
+@click.option(
+    "--metrics",
+    metavar="[ADDRESS:]PORT",
+    help="Serve metrics for Prometheus there; ADDRESS is 127.0.0.1 by default; unix:PATH is a Unix"
+    " socket. No token is asked for.",
+)
 def serve(
     directory: Path,
     host: str,
@@ -72,6 +78,7 @@ def serve(
     tokens_file: Path | None,
     private: bool,
     max_connections: int,
+    metrics: str | None,
 ) -> None:
     """Serve a registry directory over HTTP until interrupted.
 
@@ -82,6 +89,7 @@ def serve(
     from axonfs.cli.logs import show_lines
     from axonfs.daemon.systemd import notify
     from axonfs.serve import access_log, serving
+    from axonfs.settings.settings import convert
 
     if not (directory / "api/v1").is_dir():
         note(f"{directory} has no models yet; axonfs publish DIR SPEC --to {directory} adds one")
@@ -106,6 +114,7 @@ def serve(
         access=access,
         certificate=certificate,
         max_connections=max_connections,
+        metrics=convert("metrics", metrics, "--metrics") if metrics else None,
     ) as server:
         signal.signal(signal.SIGHUP, lambda number, frame: server.reload())
         click.echo(f"serving {server.url}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from axonfs.observe.family import Distribution, Family, family
@@ -20,6 +21,8 @@ State = Mapping[str, Any]
 BOUNDS = tuple((1 << power) / 1_000_000 for power in range(6, 28, 2))
 # Answers that say nothing is wrong: no such name or attribute, not needed, interrupted.
 ORDINARY = frozenset({"ENOENT", "ENODATA", "ENOSYS", "EOPNOTSUPP", "EINTR"})
+# Errors that count from 0 on: of a series that begins with 1, Prometheus sees no increase.
+WATCHED = ("EACCES", "EIO", "ENETUNREACH", "EPERM", "ESTALE", "ETIMEDOUT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,8 @@ def _operations(state: State, facts: Facts) -> Iterator[Family]:
     opens = {kind: row["count"] for kind, row in _kinds(known, "open").items()}
     text = "Opens; of a file that is passed through the kernel reads the bytes itself, unseen."
     yield family("counter", "opens", text, opens, "kind")
-    errors = {
+    errors = dict.fromkeys(product(("open", "read"), WATCHED), 0)
+    errors |= {
         (name, error): number
         for name, row in known.items()
         for error, number in (row.get("errors") or {}).items()
@@ -120,17 +124,16 @@ def _distribution(row: Mapping[str, Any]) -> Distribution:
 
 
 def _waits(state: State, facts: Facts) -> Iterator[Family]:
-    waits = state.get("waits")
+    waits = state.get("waits") or ()
     text = "Seconds that requests have waited, by cause."
     yield family("counter", "wait_seconds", text, state.get("waited") or {}, "cause")
-    if waits is not None:
-        known = dict.fromkeys(state.get("waited") or {}, 0)
-        now = Counter(str(one.get("cause")) for one in waits)
-        text = "Requests that wait now, by cause."
-        yield family("gauge", "waits", text, {**known, **now}, "cause")
-        longest = max((float(one.get("seconds", 0)) for one in waits), default=0.0)
-        text = "For how long the longest of them has waited."
-        yield family("gauge", "longest_wait_seconds", text, longest)
+    known = dict.fromkeys(state.get("waited") or {}, 0)
+    now = Counter(str(one["cause"]) for one in waits)
+    text = "Requests that wait now, by cause; of more than 100 those that wait longest."
+    yield family("gauge", "waits", text, {**known, **now}, "cause")
+    text = "For how long the longest of them has waited."
+    longest = max((one["seconds"] for one in waits), default=0.0)
+    yield family("gauge", "longest_wait_seconds", text, longest)
 
 
 def _sources(state: State, facts: Facts) -> Iterator[Family]:

@@ -173,7 +173,7 @@ class Observer:
         return {"/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz}
 
     def _metrics(self, headers: Mapping[str, str]) -> Page:
-        return metrics_page(self.gather(), headers)
+        return prometheus.metrics_page(self.gather(), headers)
 
     def _healthz(self, headers: Mapping[str, str]) -> Page:
         silent = self._pulse.silent()
@@ -190,14 +190,6 @@ class Observer:
             return _unavailable(f"the mount's event loop has not answered for {silent:.0f} s")
         lines = ["ok", *map(str, troubles(state))]
         return Page(("\n".join(lines) + "\n").encode(errors="replace"))
-
-
-def metrics_page(families: list[Family], headers: Mapping[str, str]) -> Page:
-    """The answer to a scrape with these headers."""
-    accept, coding = headers.get("accept", ""), headers.get("accept-encoding", "")
-    found = prometheus.expose(families, accept, coding)
-    more = {"Content-Encoding": found.coding} if found.coding else {}
-    return Page(found.body, content_type=found.content_type, more=more)
 
 
 def _unavailable(why: str) -> Page:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from axonfs.errors import UsageError
 from axonfs.observe.family import Distribution, Family, Labels, Value
+from axonfs.observe.listener import Page
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -29,31 +29,19 @@ def check_library() -> None:
         raise UsageError(what, hint="pip install 'axonfs[metrics]'")
 
 
-@dataclass(frozen=True, slots=True)
-class Exposition:
-    """An answer to a scrape."""
-
-    body: bytes
-    content_type: str
-    coding: str | None
-
-
-def expose(families: Iterable[Family], accept: str, accept_encoding: str) -> Exposition:
-    """The families as the client wants them.
-
-    Args:
-        accept, accept_encoding: the request's headers; what is malformed there is ignored.
-    """
+def metrics_page(families: Iterable[Family], headers: Mapping[str, str]) -> Page:
+    """The answer to a scrape with these headers; what is malformed in them is ignored."""
     from prometheus_client.exposition import choose_encoder, gzip_accepted
 
     try:
-        encode, content_type = choose_encoder(accept)
+        encode, content_type = choose_encoder(headers.get("accept", ""))
     except ValueError:  # of a version that is no number
         encode, content_type = choose_encoder("")
     body = encode(_Collected(families))
-    if gzip_accepted(accept_encoding):
-        return Exposition(gzip.compress(body, 1), content_type, "gzip")
-    return Exposition(body, content_type, None)
+    if gzip_accepted(headers.get("accept-encoding", "")):
+        packed = gzip.compress(body, 1)
+        return Page(packed, content_type=content_type, more={"Content-Encoding": "gzip"})
+    return Page(body, content_type=content_type)
 
 
 class _Collected:

@@ -70,6 +70,11 @@ class Connections:
             self._open[sock] = _Connection(self._deadline(seconds), idle_from, refused)
             return True
 
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
     def _room(self) -> bool:
         return sum(not one.refused for one in self._open.values()) < self.most
 

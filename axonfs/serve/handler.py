@@ -73,17 +73,25 @@ class RegistryHandler(BaseHTTPRequestHandler):
             _shake_hands(self.connection)
 
     def handle_one_request(self) -> None:
-        self._status = self._sent = 0
+        self._status = self._sent = self._received = 0
         self._grant = ANYONE
+        self.command = ""
         try:
             if self.rfile.peek(1):
                 self.server.connections.begin(self.connection)
+            began = time.monotonic()
             super().handle_one_request()
         finally:
-            if self._status and access_log.isEnabledFor(logging.INFO):
-                self._log_answer()
+            if self._status:
+                self._note_answer(time.monotonic() - began)
         if not self.close_connection:
             self.server.connections.wait(self.connection)
+
+    def _note_answer(self, seconds: float) -> None:
+        figures = seconds, self._sent, self._received
+        self.server.counts.answered(self.command, self._status, *figures)
+        if access_log.isEnabledFor(logging.INFO):
+            self._log_answer()
 
     def parse_request(self) -> bool:
         """Read the head of a request, and answer a client that is over the limit."""
@@ -100,6 +108,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
         if not self.server.connections.refused(self.connection):
             return True
         self.close_connection = True
+        self.server.counts.refused_connection()
         body = f"503 all {self.server.connections.most} connections are in use\n".encode()
         self.answer(HTTPStatus.SERVICE_UNAVAILABLE, body, more={"Retry-After": "1"})
         return False
@@ -167,6 +176,8 @@ class RegistryHandler(BaseHTTPRequestHandler):
         grant = self.server.access.grant(header, writes=writes)
         if grant is None:
             what = "needs a token" if header is None else "has a token that is not valid here"
+            if header is not None:
+                self.server.counts.refused_token()
             body = f"401 the request {what}\n".encode()
             # Two fields: browsers look at the first challenge of each only.
             self._head(HTTPStatus.UNAUTHORIZED, len(body), _PLAIN, REVALIDATE)

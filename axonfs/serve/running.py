@@ -9,6 +9,9 @@ from pathlib import Path
 
 from axonfs.errors import AxonError
 from axonfs.names import printable
+from axonfs.observe import otlp
+from axonfs.observe.listener import Listener
+from axonfs.observe.prometheus import check_library, metrics_page
 from axonfs.serve.access import Access
 from axonfs.serve.connections import MAX_CONNECTIONS
 from axonfs.serve.server import POLL_SECONDS, RegistryServer
@@ -27,8 +30,13 @@ def serving(
     access: Access | None = None,
     certificate: Certificate | None = None,
     max_connections: int = MAX_CONNECTIONS,
+    metrics: str | None = None,
 ) -> Iterator[RegistryServer]:
     """Serve the registry in `directory` until the end of the block.
+
+    Args:
+        metrics: an address of its own for metrics, as settings/listening.py has it; whoever reaches
+            it sees them.
 
     Raises:
         AxonError: the directory does not exist, or the address is in use or unknown.
@@ -55,7 +63,22 @@ def serving(
     )
     accepting.start()
     try:
-        yield server
+        with _watched(server, metrics):
+            yield server
     finally:
         server.close(GRACE_SECONDS)
         accepting.join()
+
+
+@contextlib.contextmanager
+def _watched(server: RegistryServer, metrics: str | None) -> Iterator[None]:
+    """Serve the server's metrics until the end of the block, and send them by OTLP if the
+    environment asks for it."""
+    with contextlib.ExitStack() as stack:
+        if metrics:
+            check_library()
+            pages = {"/metrics": lambda headers: metrics_page(server.metrics(), headers)}
+            stack.callback(Listener(metrics, pages).close)
+        if sender := otlp.sender(server.metrics):
+            stack.callback(sender.close)
+        yield

@@ -21,8 +21,10 @@ from typing import Any
 from axonfs import descriptors
 from axonfs.errors import AxonError
 from axonfs.names import printable
+from axonfs.observe.family import Family
 from axonfs.serve.access import Access
 from axonfs.serve.connections import MAX_CONNECTIONS, REQUEST_SECONDS, Connections
+from axonfs.serve.counts import Counts
 from axonfs.serve.publishing import Publishing
 from axonfs.serve.resources import Resources
 from axonfs.serve.tls import Certificate
@@ -66,6 +68,7 @@ class RegistryServer(ThreadingHTTPServer):
         self.access = access or Access()
         self.publishing = Publishing(directory)
         self._expired = -math.inf  # when unfinished uploads were looked at
+        self.counts = Counts()
         self.connections = Connections(_allowed(max_connections), request_seconds)
         self._certificate = certificate
         self._reloading = threading.Event()
@@ -78,6 +81,11 @@ class RegistryServer(ThreadingHTTPServer):
         host, port = self.server_address[:2]
         shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(host), str(host))
         return f"{scheme}://[{shown}]:{port}" if ":" in shown else f"{scheme}://{shown}:{port}"
+
+    def metrics(self) -> list[Family]:
+        """The metrics of this server."""
+        connections, readable = self.connections, self.resources.present
+        return self.counts.families(connections.count, connections.most, readable=readable)
 
     def reload(self) -> None:
         """Have the certificate loaded again within a moment."""

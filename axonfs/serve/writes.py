@@ -150,6 +150,8 @@ class WritingHandler(RegistryHandler):
             case "POST", None:
                 raw = self._body(min(table_bytes(upload.size, MIN_CHUNK_SIZE), MAX_TABLE))
                 kept = publishing.settle(self._grant, upload, raw)
+                if kept:
+                    self.server.counts.changed("object uploaded")
                 statuses = {True: HTTPStatus.CREATED, False: HTTPStatus.OK}
                 self._done(HTTPStatus.ACCEPTED if kept is None else statuses[kept])
             case _:
@@ -168,6 +170,7 @@ class WritingHandler(RegistryHandler):
                 self._sign(spec)
             case "DELETE", "manifest.yaml":
                 self.server.publishing.remove(spec)
+                self.server.counts.changed("version removed")
                 self._done(HTTPStatus.NO_CONTENT)
             case "DELETE", "signatures.jsonl":
                 self.server.publishing.unsign(spec)
@@ -183,6 +186,7 @@ class WritingHandler(RegistryHandler):
         raw = self._body(MAX_MANIFEST_BYTES)
         earlier = self.server.publishing.enter(spec, raw)
         if earlier is None:
+            self.server.counts.changed("version published")
             self._done(HTTPStatus.CREATED)
         else:
             same = earlier.raw == raw
@@ -198,6 +202,8 @@ class WritingHandler(RegistryHandler):
                 body = resource.file.read()
                 before = Content(body, hashlib.sha256(body).hexdigest())
         signed = self.server.publishing.sign(spec, raw, before)
+        if signed:
+            self.server.counts.changed("version signed")
         self._done(HTTPStatus.CREATED if signed else HTTPStatus.PRECONDITION_FAILED)
 
     def _refuse_method(self) -> None:
@@ -238,6 +244,7 @@ class WritingHandler(RegistryHandler):
         if not count:
             raise ConnectionResetError("the body ended early")
         self._left -= count
+        self._received += count
         return count
 
     def _done(self, status: HTTPStatus) -> None:

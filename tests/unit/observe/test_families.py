@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families as plain_fam
 
 from axonfs.observe.families import Facts, families_of, names, silent_families
 from axonfs.observe.family import Distribution
-from axonfs.observe.prometheus import expose
+from axonfs.observe.prometheus import metrics_page
 
 HOSTILE = 'a"b\\c\nd\x1b[31m\u202e</script>\udcff' + "x" * 255
 FACTS = Facts(Distribution(3, 0.5, {0.1: 2}), True, {"complete": 2, "incomplete": 1}, (100, 40))
@@ -61,7 +61,7 @@ STATE = {
 
 
 def values(accept: str) -> dict[tuple[str, tuple[str, ...]], float]:
-    text = expose(families_of(STATE, FACTS), accept, "").body.decode()
+    text = metrics_page(families_of(STATE, FACTS), {"accept": accept}).body.decode()
     parse = text_string_to_metric_families if "openmetrics" in accept else plain_families
     return {
         (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value
@@ -98,7 +98,7 @@ def test_values(accept: str) -> None:
 
 def test_names_from_outside_are_printable_lines() -> None:
     for accept in ("application/openmetrics-text", "text/plain"):
-        body = expose(families_of(STATE, FACTS), accept, "").body.decode()
+        body = metrics_page(families_of(STATE, FACTS), {"accept": accept}).body.decode()
         assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", body)
         assert all(line.startswith(("#", "axonfs_", "process_")) for line in body.splitlines())
 
