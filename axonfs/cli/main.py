@@ -56,6 +56,7 @@ COMMANDS: Mapping[str, str] = {
     "registry": "registry:registry",
     "config": "config:config",
     "doctor": "doctor:doctor",
+    "debug": "bundle.command:debug",
     "version": "version:version",
 }
 LEAVE_SECONDS = 2.0  # for threads to remove temporary files after Ctrl-C

@@ -9,13 +9,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-import select
-import signal
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from axonfs.client.apart import run_apart
 from axonfs.connection.mountinfo import Mount, mounts
 from axonfs.connection.mounting import DEAD
 
@@ -75,14 +73,13 @@ def _link(path: Path) -> Path | None:
 
 def health(mount: Mount, patience: float = PATIENCE) -> Health:
     """Read the mount's status file within `patience` seconds."""
-    answer = _read_apart(mount.mountpoint / STATUS_PATH, patience)
-    if answer is None:
-        return Health("wedged")
-    content, complaint = answer
+    path = str(mount.mountpoint / STATUS_PATH)
+    env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+    answer = run_apart(["cat", "--", path], patience, _MAX_STATUS_BYTES, env)
     try:
-        document = json.loads(content)
+        document = json.loads(answer.out)
     except (ValueError, RecursionError):  # it may be another user's mount
-        return Health(_state_of(complaint))
+        return Health("wedged" if answer.code is None else _state_of(answer.err))
     return Health("alive", document if isinstance(document, dict) else {})
 
 
@@ -90,51 +87,3 @@ def _state_of(complaint: bytes) -> str:
     if any(os.strerror(code).encode() in complaint for code in DEAD):
         return "dead"
     return "closed" if os.strerror(errno.EACCES).encode() in complaint else "wedged"
-
-
-def _read_apart(path: Path, patience: float) -> tuple[bytes, bytes] | None:
-    """Standard output and error of `cat path`; None on timeout."""
-    out, out_child = os.pipe2(os.O_CLOEXEC)
-    err, err_child = os.pipe2(os.O_CLOEXEC)
-    try:
-        pid = os.posix_spawnp(
-            "cat",
-            ["cat", "--", str(path)],
-            {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, out_child, 1),
-                (os.POSIX_SPAWN_DUP2, err_child, 2),
-            ],
-        )
-    finally:
-        os.close(out_child)
-        os.close(err_child)
-    try:
-        return _drain(out, err, time.monotonic() + patience)
-    finally:
-        os.close(out)
-        os.close(err)
-        _let_go(pid)
-
-
-def _drain(out: int, err: int, deadline: float) -> tuple[bytes, bytes] | None:
-    content = {out: b"", err: b""}
-    waiting = set(content)
-    while waiting:
-        ready, _, _ = select.select(list(waiting), [], [], max(deadline - time.monotonic(), 0))
-        if not ready:
-            return None
-        for descriptor in ready:
-            piece = os.read(descriptor, 1 << 16)
-            content[descriptor] += piece
-            if not piece or len(content[descriptor]) > _MAX_STATUS_BYTES:
-                waiting.discard(descriptor)
-    return content[out], content[err]
-
-
-def _let_go(pid: int) -> None:
-    """Kill and reap the child; if it is stuck in the kernel, leave it to init."""
-    os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 0.2
-    while os.waitpid(pid, os.WNOHANG) == (0, 0) and time.monotonic() < deadline:
-        time.sleep(0.002)

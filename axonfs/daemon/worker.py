@@ -20,7 +20,7 @@ from axonfs._version import __version__
 from axonfs.call import Event
 from axonfs.connection.held import DONE, NO_HANDSHAKE, RELOAD, REPLACE, Held
 from axonfs.connection.mountinfo import shown, top_at
-from axonfs.daemon import control
+from axonfs.daemon import control, stacks
 from axonfs.daemon.profile import profile
 from axonfs.engine import Engine, open_engine
 from axonfs.errors import find
@@ -70,6 +70,7 @@ def work(applied: Applied, held: Held) -> int:
     # A second SIGHUP must not end this process before its time. SIG_IGN would drop a blocked one.
     signal.signal(signal.SIGHUP, lambda *_: None)
     _die_with(held.holder)
+    stacks.offer()
     try:
         return trio.run(_serve, applied, held)
     except* HandshakeError as group:
