@@ -22,23 +22,30 @@ class Sums:
     """Operations by file, program and kind."""
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[str, str, int, str], Row] = {}
+        self._rows: dict[tuple[str, str, int, str, str], Row] = {}
 
     def add(self, finished: Iterable[Finished]) -> None:
         """Count these operations."""
         for one in finished:
-            kind = f"{one.operation} ({one.kind.replace('_', ' ')})" if one.kind else one.operation
-            key = (one.path, one.program, one.pid, kind)
-            row = self._rows.get(key)
+            _, operation, path, _, size, seconds, error, pid, program, kind, _ = one
+            row = self._rows.get((path, program, pid, operation, kind))
             if row is None:
-                if len(self._rows) >= MOST_ROWS:
-                    key = (OTHERS, OTHERS, 0, kind)
-                row = self._rows.setdefault(key, [*key, 0, 0, 0.0, 0.0, 0])
+                row = self._new(path, program, pid, operation, kind)
             row[4] += 1
-            row[5] += one.size
-            row[6] += one.seconds
-            row[7] = max(row[7], one.seconds)
-            row[8] += one.errno != 0
+            row[5] += size
+            row[6] += seconds
+            if seconds > row[7]:
+                row[7] = seconds
+            if error:
+                row[8] += 1
+
+    def _new(self, path: str, program: str, pid: int, operation: str, kind: str) -> Row:
+        if len(self._rows) >= MOST_ROWS:
+            path = program = OTHERS
+            pid = 0
+        name = f"{operation} ({kind.replace('_', ' ')})" if kind else operation
+        row: Row = [path, program, pid, name, 0, 0, 0.0, 0.0, 0]
+        return self._rows.setdefault((path, program, pid, operation, kind), row)
 
     def take(self) -> list[Row]:
         """The rows since the last call."""

@@ -81,44 +81,41 @@ class Reader:
 
 
 class Lines:
-    """Makes lines; what many of them have in common is made once."""
+    """Makes lines, of which there may be thousands at once."""
 
     def __init__(self) -> None:
-        self._second = 0
-        self._clock = ""
-        self._words: dict[str, str] = {}
+        self._names: dict[tuple[int, str], str] = {}
+        self._paths: dict[str, str] = {}
 
     def of(self, finished: list[Finished], left_out: int) -> bytes:
         """The lines of these operations, and one that says how many were left out."""
-        lines = [self._line(one) for one in finished]
-        if left_out:
-            lines.insert(0, f"# {left_out} operations are left out: they came too fast\n")
+        lines = [f"# {left_out} operations are left out: they came too fast\n"] if left_out else []
+        names, paths = self._names, self._paths
+        for known in (names, paths):
+            if len(known) > _AT_ONCE:
+                known.clear()
+        second, clock = 0, ""
+        for when, operation, path, offset, size, took, error, pid, program, kind, _ in finished:
+            if int(when) != second:
+                second = int(when)
+                clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+            if (name := names.get((pid, program))) is None:
+                name = names[pid, program] = f"{_word(program)}[{pid}]"
+            if (shown := paths.get(path)) is None:
+                shown = paths[path] = printable(path, _LONGEST_PATH)
+            where = f"{size}@{offset}" if operation == "read" else "-"
+            result = _named(error) if error else kind or "ok"
+            micros = int((when - second) * 1_000_000)
+            lines.append(
+                f"{clock}.{micros:06} {name} {operation} {where} {took:.6f} {result} {shown}\n"
+            )
         return "".join(lines).encode()
 
-    def _line(self, one: Finished) -> str:
-        second = int(one.time)
-        if second != self._second:
-            self._second = second
-            self._clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
-        error = errno.errorcode.get(one.errno, str(one.errno)) if one.errno else ""
-        result = error or one.kind or "ok"
-        where = f"{one.size}@{one.offset}" if one.operation == "read" else "-"
-        return (
-            f"{self._clock}.{int(one.time % 1 * 1e6):06} {self._name(one.program)}[{one.pid}]"
-            f" {one.operation} {where} {one.seconds:.6f} {result} {self._path(one.path)}\n"
-        )
 
-    def _name(self, program: str) -> str:
-        """A program's name as one word; it may hold any character."""
-        return self._word(program, _LONGEST_NAME).replace(" ", "_") or "?"
+def _word(program: str) -> str:
+    """A program's name as one word; it may hold any character."""
+    return printable(program, _LONGEST_NAME).replace(" ", "_") or "?"
 
-    def _path(self, path: str) -> str:
-        return self._word(path, _LONGEST_PATH)
 
-    def _word(self, text: str, longest: int) -> str:
-        found = self._words.get(text)
-        if found is None:
-            if len(self._words) >= _AT_ONCE:
-                self._words.clear()
-            found = self._words[text] = printable(text, longest)
-        return found
+def _named(error: int) -> str:
+    return errno.errorcode.get(error, str(error))
