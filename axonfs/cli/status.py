@@ -84,6 +84,7 @@ def _show(state: dict[str, Any]) -> None:
             ("cache", f"{state.get('cache')}, {size(used)}{_of_limit(used, limit)}"),
             ("limit", state.get("cache_shortage") or ""),
             ("log", str(state.get("log") or "")),
+            ("trace", _trace(state.get("trace"))),
             ("metrics", _metrics(state.get("metrics"))),
             ("pinned", _pins(state.get("pins"))),
             ("disk", _disk(state.get("disk"))),
@@ -132,6 +133,12 @@ def _metrics(metrics: dict[str, Any] | None) -> str:
     if not metrics or not metrics.get("address"):
         return ""
     return printable(str(metrics.get("url") or metrics.get("fault") or "starting"), 1000)
+
+
+def _trace(trace: dict[str, Any] | None) -> str:
+    if not trace or not (trace["file"] or trace["ended"]):
+        return ""
+    return f"{trace['file']}, {size(trace['bytes'])}" if trace["file"] else str(trace["ended"])
 
 
 def _pins(pins: dict[str, Any] | None) -> str:

@@ -80,8 +80,8 @@ def _facts(trace: Trace, sums: Figures) -> list[tuple[str, str]]:
     read = sum(one.read for one in sums.programs.values())
     pairs = [
         ("began", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(began))),
-        ("took", said(sums.seconds)),
-        ("came", f"{size(sums.came)} in {counted(sums.requests, 'request')}"),
+        ("took", _took(sums)),
+        ("came", f"{size(sums.came)} in {counted(sums.requests, 'request')}" if sums.came else ""),
         ("copied on this machine", size(sums.copied) if sums.copied else ""),
         ("local before", size(sums.local) if sums.local else ""),
         ("read", f"{size(read)} by {counted(len(sums.programs), 'program')}" if read else ""),
@@ -91,6 +91,14 @@ def _facts(trace: Trace, sums: Figures) -> list[tuple[str, str]]:
         ("axonfs", str(facts.get("version", ""))),
     ]
     return [(name, text) for name, text in pairs if text]
+
+
+def _took(sums: Figures) -> str:
+    if not sums.periods:
+        return ""
+    whole = sums.periods[-1][1] - sums.periods[0][0]
+    shown = f", {said(sums.seconds)} of it shown" if len(sums.periods) > 1 else ""
+    return said(whole) + shown
 
 
 def _remarks(trace: Trace) -> list[str]:

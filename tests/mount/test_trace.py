@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import subprocess
 from pathlib import Path
@@ -77,6 +78,8 @@ def test_a_trace_goes_on_after_a_kill(
     run_axonfs("mount", place, "--registry", registry.url)
     mount = Mount(place, tmp_path / "cache", tmp_path / "cache/run/mount.log", None)  # type: ignore[arg-type]
     assert str(path) in run_axonfs("trace", "start", place, "-o", path).stdout
+    shown = run_axonfs("status", place).stdout.splitlines()
+    assert any(line.startswith("trace:") and str(path) in line for line in shown)
     again = run_axonfs("trace", "start", place, check=False)
     assert (again.returncode, "records a trace already" in again.stderr) == (1, True)
     (place / "nlp/tiny/1.0.0/vocab.txt").read_bytes()
@@ -90,11 +93,32 @@ def test_a_trace_goes_on_after_a_kill(
     assert (len(found.workers), found.malformed) == (2, 0)
     assert covered(landed(found)) == SIZE
     assert {file.path for file in found.files} >= {MODEL, "nlp/tiny/1.0.0/vocab.txt"}
-    mount.kill_worker()
+    run_axonfs("restart", place)
     assert mount.status()["trace"]["file"] is None
     assert path.stat().st_size == size
     refused = run_axonfs("trace", "stop", place, check=False)
     assert "the mount records no trace" in refused.stderr
+
+
+def test_the_setting_begins_and_ends_a_recording_at_once(
+    place: Path, registry: RegistryServer, tmp_path: Path
+) -> None:
+    """The setting `trace` applies to a running mount; its worker goes on."""
+    path = tmp_path / "load.trace"
+    run_axonfs("mount", place, "--registry", registry.url)
+    status = place / ".axonfs/status.json"
+    worker = json.loads(status.read_text())["worker"]
+    assert "applies now" in run_axonfs("config", "set", "trace", path).stderr
+    assert json.loads(status.read_text())["trace"]["file"] == str(path)
+    (place / MODEL).read_bytes()
+    settled(lambda: covered(landed(read(path))) == SIZE)
+    assert "applies now" in run_axonfs("config", "set", "trace", "default").stderr
+    after = json.loads(status.read_text())
+    assert (after["trace"]["file"], after["worker"]) == (None, worker)
+    assert read(path).stops[-1][1] == "asked for"
+    refused = run_axonfs("config", "set", "trace", tmp_path / "config.yaml")
+    assert "exists, and is not a trace" in refused.stderr
+    assert json.loads(status.read_text())["trace"]["file"] is None
 
 
 def test_no_other_file_is_recorded_into(
