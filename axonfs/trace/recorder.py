@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
@@ -33,7 +33,11 @@ from axonfs.waits import Waits
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 TICK = 0.25
+# Seconds for which the disk of a trace may keep silent.
+PATIENCE = 5.0
 # Where a trace goes that nobody gave a name, in the cache directory.
 TRACES = "traces"
 _STATE = Path(RUN, "trace")
@@ -61,6 +65,7 @@ class Recorder:
         self._about = about
         self._recording: Recording | None = None
         self._ended: str | None = None  # why the last recording ended, if nobody asked for it
+        self._writing = False  # a thread has the file
         self._lock = trio.Lock()
         self._began = trio.Event()
 
@@ -111,7 +116,7 @@ class Recorder:
             AxonError: it cannot be written, or the mount records already.
         """
         named = request.get("file")
-        path = Path(named) if isinstance(named, str) else self._new()
+        path = Path(named) if isinstance(named, str) else await _apart(_new, self._cache)
         await self._begin(path)
         await trio.to_thread.run_sync(_remember, self._cache, path)
         return self.state()
@@ -131,23 +136,17 @@ class Recorder:
             await trio.to_thread.run_sync(_remember, self._cache, None)
         return state
 
-    def _new(self) -> Path:
-        directory = self._cache / TRACES
-        try:
-            directory.mkdir(mode=0o700, exist_ok=True)
-        except OSError as exc:
-            raise AxonError(f"cannot be made: {exc.strerror}", path=str(directory)) from exc
-        return directory / time.strftime("%Y-%m-%dT%H-%M-%S.trace", time.gmtime())
-
     async def _begin(self, path: Path) -> None:
         async with self._lock:
             if self._recording is not None:
                 what = f"the mount records a trace already, into {self._recording.file.path}"
                 raise BusyError(what, hint="axonfs trace stop")
+            if not path.is_absolute():
+                raise UsageError("is not an absolute path", path=str(path))
             if path.is_relative_to(self._mountpoint):
                 raise UsageError("is in the mount itself", path=str(path), hint="name another file")
             # In a thread: the path may lead into this mount by another name.
-            file = await trio.to_thread.run_sync(TraceFile.open, path)
+            file = await _apart(TraceFile.open, path)
             if file.size >= MOST:
                 file.close()
                 raise NoSpaceError(_full(file), path=str(path), hint="name another file")
@@ -168,8 +167,8 @@ class Recorder:
                 async with self._lock:
                     await self._write()
         finally:
-            if (recording := self._recording) is not None:  # the next worker goes on
-                _finish(recording.file, recording.leave())
+            if (recording := self._recording) is not None and not self._writing:
+                _finish(recording.file, recording.leave())  # the next worker goes on
 
     async def _write(self) -> None:
         if (recording := self._recording) is None:
@@ -177,9 +176,12 @@ class Recorder:
         records = recording.taken()
         try:
             if records:
-                await trio.to_thread.run_sync(_append, recording.file, records)
-        except OSError as exc:
-            await self._fail(f"the trace cannot be written: {exc.strerror}")
+                self._writing = True
+                await _apart(_append, recording.file, records)
+            self._writing = False
+        except (OSError, AxonError) as exc:
+            why = exc.strerror if isinstance(exc, OSError) else exc
+            await self._fail(f"the trace cannot be written: {why}")
         else:
             if recording.file.size >= MOST:
                 await self._fail(_full(recording.file))
@@ -187,13 +189,36 @@ class Recorder:
     async def _fail(self, why: str) -> None:
         """End the recording for a reason that nobody asked for."""
         self._ended = why
-        log.warning("no trace is recorded any more: %s", why)
+        log.warning("no trace is recorded: %s", why)
         await self._end(why)
 
     async def _end(self, why: str) -> None:
         if (recording := self._recording) is not None:
             self._recording, self._began = None, trio.Event()
-            await trio.to_thread.run_sync(_finish, recording.file, recording.leave(why))
+            self._writing = False
+            with suppress(AxonError):
+                await _apart(_finish, recording.file, recording.leave(why))
+
+
+async def _apart(work: Callable[..., T], *arguments: Any) -> T:
+    """Do something with files in a thread, which may hang with its file system.
+
+    Raises:
+        AxonError: it took PATIENCE seconds; it may still be done.
+    """
+    with trio.move_on_after(PATIENCE):
+        return await trio.to_thread.run_sync(work, *arguments, abandon_on_cancel=True)
+    raise AxonError(f"the disk has not answered for {PATIENCE:.0f} s", hint="name another file")
+
+
+def _new(cache: Path) -> Path:
+    """A name for a new trace in the cache."""
+    directory = cache / TRACES
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+    except OSError as exc:
+        raise AxonError(f"cannot be made: {exc.strerror}", path=str(directory)) from exc
+    return directory / time.strftime("%Y-%m-%dT%H-%M-%S.trace", time.gmtime())
 
 
 def _append(file: TraceFile, records: list[Record]) -> None:

@@ -152,3 +152,26 @@ def test_a_full_trace_ends_and_the_mount_goes_on(
     ((_, why),) = read(path).stops
     assert "is full" in why
     assert any("is full" in line for line in mount.complaints())
+
+
+@pytest.mark.complains
+def test_a_disk_that_hangs_holds_up_no_reader(
+    start_mount: MountFactory, registry: RegistryServer, tmp_path: Path
+) -> None:
+    """A recording ends when its disk does not answer; reads and restarts go on."""
+    hangs = """
+import time
+from axonfs.trace import file, recorder
+recorder.PATIENCE = 0.5
+def append(self, lines, before=file.TraceFile.append):
+    before(self, lines) if self.size == 0 else time.sleep(3600)
+file.TraceFile.append = append
+"""
+    path = tmp_path / "load.trace"
+    options = ("--trace", str(path))
+    mount = start_mount(registry.url, options=options, env=patched(tmp_path, hangs))
+    assert (mount.path / MODEL).read_bytes() == source_bytes(tmp_path, 0, NAME)
+    settled(lambda: mount.status()["trace"]["file"] is None)
+    assert "has not answered" in mount.status()["trace"]["ended"]
+    run_axonfs("restart", mount.path)
+    assert (mount.path / MODEL).read_bytes() == source_bytes(tmp_path, 0, NAME)
