@@ -99,9 +99,7 @@ def _waited(cause: str, seconds: float, facts: dict[str, Any], figures: Figures)
 def _line(figures: Figures) -> str:
     part = f"{100 * figures.full:.0f} % of the time in which bytes were under way"
     if figures.full < MUCH:
-        return (
-            f"the line was full for {part} only, so most of them could have been asked for sooner."
-        )
+        return f"the line was full for only {part}, so the source or this host was slower."
     return (
         f"the line was full for {part}, at {100 * FULL:.0f} % of {size(figures.fastest)}/s or more:"
         " a faster line, or a site cache nearby, would have made it sooner."

@@ -5,18 +5,19 @@ Pure; between figures.py and picture.py.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from axonfs.trace.advice import CAUSES
+from axonfs.trace.causes import BRIEF
 from axonfs.trace.figures import Figures, flows
 from axonfs.trace.raster import Raster, Rect
 from axonfs.trace.reading import Trace
 from axonfs.trace.timeline import Axis
 from axonfs.units import size
 
-COLUMNS = 400
+# Columns of a chart, of COLUMN_SECONDS or more each: what lands at a time says little of less.
+FEWEST, MOST, COLUMN_SECONDS = 40, 400, 0.1
 _LINE_HEIGHT, _WAITS_HEIGHT = 120, 80
 _HEADROOM = 1.05
 
@@ -49,12 +50,14 @@ class Columns:
 
     def __init__(self, axis: Axis) -> None:
         self._axis = axis
-        self._amounts = [0.0] * COLUMNS
+        self._count = round(min(max(axis.seconds_of(1.0) / COLUMN_SECONDS, FEWEST), MOST))
+        self._amounts = [0.0] * self._count
 
     def add(self, start: float, stop: float, amount: float) -> None:
         """Spread an amount evenly over some seconds."""
-        left, right = self._axis.at(start) * COLUMNS, self._axis.at(stop) * COLUMNS
-        first, last = min(int(left), COLUMNS - 1), min(int(right), COLUMNS - 1)
+        count = self._count
+        left, right = self._axis.at(start) * count, self._axis.at(stop) * count
+        first, last = min(int(left), count - 1), min(int(right), count - 1)
         for column in range(first, last + 1):
             inside = max(min(right, column + 1) - max(left, column), 0.0)
             part = inside / (right - left) if right > left else 1.0
@@ -62,7 +65,7 @@ class Columns:
 
     def heights(self) -> list[float]:
         """The amount for each second of a column's own time."""
-        seconds = self._axis.seconds_of(1 / COLUMNS)
+        seconds = self._axis.seconds_of(1 / self._count)
         return [amount / seconds for amount in self._amounts]
 
 
@@ -74,7 +77,7 @@ def line(trace: Trace, sums: Figures, axis: Axis) -> Panel:
     kinds = {kind: columns.heights() for kind, columns in found.items()}
     limit = trace.facts.get("bandwidth")
     limit = limit if isinstance(limit, int) else 0
-    highest = max(*_sums(kinds.values()), limit, 1.0)
+    highest = max(*map(sum, zip(*kinds.values(), strict=True)), limit, 1.0)
     layers = _stacked(kinds, highest * _HEADROOM)
     note = f"full for {100 * sums.full:.0f} % of the time in which bytes were under way"
     if limit:
@@ -86,11 +89,12 @@ def line(trace: Trace, sums: Figures, axis: Axis) -> Panel:
 
 def waits(sums: Figures, axis: Axis) -> Panel:
     """How many readers waited over time, by cause."""
-    found: dict[str, Columns] = defaultdict(lambda: Columns(axis))
+    found = {BRIEF: Columns(axis)}
     for piece in sums.waits:
-        found[kind_of(piece.cause)].add(piece.start, piece.stop, piece.seconds)
+        columns = found.setdefault(kind_of(piece.cause), Columns(axis))
+        columns.add(piece.start, piece.stop, piece.seconds)
     kinds = {cause: found[cause].heights() for cause in CAUSES if cause in found}
-    highest = max(*_sums(kinds.values()), 1.0)
+    highest = max(*map(sum, zip(*kinds.values(), strict=True)), 1.0)
     layers = _stacked(kinds, highest * _HEADROOM)
     note = "how many, by what they waited for"
     return Panel("Waiting readers", note, _WAITS_HEIGHT, layers, f"{highest:.0f}")
@@ -101,20 +105,15 @@ def kind_of(cause: str) -> str:
     return cause if cause in CAUSES else "other"
 
 
-def _sums(kinds: Iterable[list[float]]) -> list[float]:
-    return [sum(values) for values in zip([0.0] * COLUMNS, *kinds, strict=True)]
-
-
 def _stacked(kinds: Mapping[str, list[float]], top: float) -> list[Layer]:
     """Columns of several kinds, one on top of another."""
-    base = [0.0] * COLUMNS
-    layers = []
+    layers, base = [], [0.0] * MOST
     for kind, values in kinds.items():
         raster = Raster(200)
         for column, value in enumerate(values):
             if value > 0:
                 low, base[column] = base[column], base[column] + value
-                left, right = column / COLUMNS, (column + 1) / COLUMNS
+                left, right = column / len(values), (column + 1) / len(values)
                 raster.add(left, right, 1 - base[column] / top, 1 - low / top)
         layers.append(Layer(kind, raster.rects()))
     return layers

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+import re
 from base64 import b64encode
 from collections.abc import Iterable
 from importlib.resources import files
@@ -27,6 +28,7 @@ from axonfs.units import counted
 WIDTH, HEIGHT = 10_000, 1000
 # Rows below so many pixels have their texts in one line.
 LOW = 30
+_OPTION = re.compile(r"--[a-z]+( auto)?")
 # Kinds of the line's chart.
 _LINE = ("received", "copied", "limit")
 # Pictures with so many files have a field that filters them.
@@ -52,7 +54,7 @@ def page(picture: Picture) -> str:
         facts=_joined(
             f"<div><dt>{_text(n)}</dt><dd>{_text(v)}</dd></div>" for n, v in picture.facts
         ),
-        sentences=_joined(f"<li>{_text(sentence)}</li>" for sentence in picture.sentences),
+        sentences=_joined(f"<li>{_sentence(one)}</li>" for one in picture.sentences),
         remarks=_joined(f'<p class="remark">{_text(text)}</p>' for text in picture.remarks),
         legend=_joined(
             f'<span><i class="{kind}"></i>{_text(words)}</span>' for kind, words in KINDS.items()
@@ -132,6 +134,11 @@ def _bars(title: str, bars: Iterable[Bar]) -> str:
         for bar in bars
     )
     return f'<section><h2>{_text(title)}</h2><dl class="bars">{rows}</dl></section>' if rows else ""
+
+
+def _sentence(text: str) -> str:
+    """A sentence whose options stay on one line."""
+    return _OPTION.sub(r"<code>\g<0></code>", _text(text))
 
 
 def _joined(parts: Iterable[str]) -> str:
