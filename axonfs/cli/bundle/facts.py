@@ -65,7 +65,8 @@ def versions() -> str:
         f"libc {' '.join(platform.libc_ver())}",
         f"extensions: {by_whom({NATIVE: UNAVAILABLE, RECORDS: why_no_records()})}",
     ]
-    names = (re.split(r"[^\w.-]", each)[0] for each in requires("axonfs") or ())
+    wanted = (each for each in requires("axonfs") or () if not re.search(r"extra == .dev", each))
+    names = (re.split(r"[^\w.-]", each)[0] for each in wanted)
     return "\n".join((*lines, "", *(_library(name) for name in dict.fromkeys(names))))
 
 

@@ -19,12 +19,14 @@ from axonfs.client.apart import run_apart
 from axonfs.daemon import stacks
 from axonfs.daemon.holders import Running, running
 from axonfs.errors import AxonError
+from axonfs.trace.recorder import TRACES
 
 SECONDS = 45.0  # for all of it: the parts are made at the same time
 _COMMAND_SECONDS = 30.0
 _MOST_OUTPUT = 64 << 20
 _LITTLE = 1 << 20
 LOG_LINES = 100_000
+_TRACES = 3
 _FUSE_LINES = ("fuse", "axonfs", "oom", "out of memory", "hung task", "blocked for more")
 
 
@@ -84,6 +86,7 @@ def parts(mountpoint: Path | None, cache: str | None, commands: Iterable[str]) -
         Part("disk.txt", "the file systems of the caches", lambda: _disk(holders, cache)),
         Part("processes.txt", "holders and workers", lambda: facts.processes(holders)),
         Part("stacks.txt", "where each Python thread of the worker is", lambda: _stacks(holders)),
+        Part("traces.txt", "the newest traces, in short", lambda: _traces(holders, cache)),
         Part("dmesg.txt", "what the kernel says of FUSE and of memory", _dmesg),
     ]
 
@@ -191,6 +194,13 @@ def _stacks(holders: Iterable[Running]) -> str:
         return "\n".join(f"==== worker {pid}\n{stacks.ask(pid)}" for pid in workers)
     except (AxonError, OSError) as exc:
         raise NotMadeError(str(exc)) from exc
+
+
+def _traces(holders: Iterable[Running], cache: str | None) -> str:
+    caches = [*(holder.cache for holder in holders), *([Path(cache)] if cache else [])]
+    files = sorted({file for each in caches for file in (each / TRACES).glob("*.trace")})
+    shown = (f"==== {file}\n{_axonfs(['trace', 'show', str(file)])}" for file in files[-_TRACES:])
+    return "\n".join(shown) or "there are none"
 
 
 def _dmesg() -> str:

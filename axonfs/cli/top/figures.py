@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from axonfs.cli.top.rates import Rates, Trend
@@ -21,9 +21,10 @@ Item = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A reader that waits now; `seconds` for how long."""
+    """A program that waits now for a file: `seconds` for how long, with `count` requests."""
 
     seconds: float
+    count: int
     program: str
     pid: int
     operation: str
@@ -119,6 +120,12 @@ class Moment:
     fetch_trend: Trend
     wait_trend: Trend
     reads: float | None
+    seconds_of_read: float
+
+    @property
+    def programs(self) -> int:
+        """How many programs wait."""
+        return len({wait.pid or index for index, wait in enumerate(self.waits)})
 
 
 def number(item: Item, name: str) -> float:
@@ -165,11 +172,11 @@ class Figures:
     def moment(self, state: Item, now: float) -> Moment:
         """What the state says now, in unix seconds."""
         self._rates.begin(now)
-        waits = sorted(map(_wait, items(state, "waits")), key=lambda wait: -wait.seconds)
+        waits = _waits(items(state, "waits"))
+        reads, seconds_of_read = self._reads(state)
         self._note_readers(waits, now)
         self._fetch.note(number(part(state, "fetch"), "rate"))
-        self._waiting.note(len(waits))
-        return Moment(
+        moment = Moment(
             time=now,
             state=state,
             waits=tuple(waits),
@@ -183,23 +190,25 @@ class Figures:
             waited={name: number(part(state, "waited"), name) for name in part(state, "waited")},
             fetch_trend=self._fetch,
             wait_trend=self._waiting,
-            reads=self._reads(state),
+            reads=reads,
+            seconds_of_read=seconds_of_read,
         )
+        self._waiting.note(moment.programs)
+        return moment
 
     def _note_readers(self, waits: Iterable[Wait], now: float) -> None:
         self._awaited = {wait.spec for wait in waits}
         recent = {k: v for k, v in self._readers.items() if now - v[0] < READERS_SECONDS}
         self._readers = recent | {wait.spec: (now, reader(wait)) for wait in waits if wait.program}
 
-    def _reads(self, state: Item) -> float | None:
-        """Reads per second of the kernel, those that it passed through not counted."""
-        operations = part(state, "operations")
-        counts = [
-            whole(part(operations, name), "count")
-            for name in operations
-            if name == "read" or name.startswith("read_")
-        ]
-        return self._rates.note("reads", sum(counts)) if counts else None
+    def _reads(self, state: Item) -> tuple[float | None, float]:
+        """Reads per second that the kernel asked for, and how long one of them took."""
+        reads = part(part(state, "operations"), "read")
+        if not reads:
+            return None, 0.0
+        rate = self._rates.note("reads", whole(reads, "count"))
+        seconds = self._rates.note("seconds of reads", number(reads, "seconds"))
+        return rate, seconds / rate if rate and seconds else 0.0
 
     def _loads(self, state: Item) -> Iterable[Load]:
         pins = [self._load(item, "pin") for item in items(state, "pinning")]
@@ -283,9 +292,20 @@ def reader(wait: Wait) -> str:
     return f"{name} ({wait.pid})" if wait.pid else name
 
 
+def _waits(listed: list[Item]) -> list[Wait]:
+    """The longest first; what one program waits for of one file, and for one cause, is one."""
+    found: dict[object, Wait] = {}
+    for wait in sorted(map(_wait, listed), key=lambda wait: -wait.seconds):
+        key = wait.pid, wait.program, wait.operation, wait.path, wait.cause
+        known = found.get(key)
+        found[key] = replace(known, count=known.count + 1) if known else wait
+    return list(found.values())
+
+
 def _wait(item: Item) -> Wait:
     return Wait(
         seconds=number(item, "seconds"),
+        count=1,
         program=text(item, "program"),
         pid=whole(item, "pid"),
         operation=text(item, "operation"),

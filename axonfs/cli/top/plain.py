@@ -8,6 +8,7 @@ import click
 
 from axonfs.cli.mount_state import LiveState
 from axonfs.cli.top.figures import Figures
+from axonfs.cli.top.layout import Line
 from axonfs.cli.top.views import Frame, View, header, overview
 from axonfs.errors import AxonError
 
@@ -40,6 +41,6 @@ def _block(source: LiveState, figures: Figures) -> AxonError | None:
         now = time.strftime("%H:%M:%S")
         lines = header(None, Frame(frame.mountpoint, frame.owner, f"{now}: {exc}"), None)
     else:
-        lines = header(moment, frame, None) + overview(moment, view, None, None)
+        lines = [*header(moment, frame, None), Line(""), *overview(moment, view, None, None)]
     click.echo("\n".join(line.text for line in lines) + "\n")
     return fault

@@ -56,7 +56,7 @@ def waiting(moment: Moment) -> Section:
     longest = max((wait.seconds for wait in moment.waits), default=0.0)
     return Section(
         WAITING,
-        f"WAITING {len(moment.waits)}" if moment.waits else "WAITING",
+        f"WAITING {moment.programs}" if moment.waits else "WAITING",
         (Column("", right=True), Column(""), Column(""), Column("", flexible=True)),
         tuple(map(_wait_row, moment.waits)),
         note="; ".join(filter(None, (blocks, f"since the mount {before}" if before else ""))),
@@ -70,6 +70,7 @@ def _wait_row(wait: Wait) -> Row:
     more = (does, f"→ {wait.hint}") if wait.hint else (does,)
     style = "bad" if wait.seconds >= LONG else "warn"
     path = _inside(wait.path, wait.spec) or wait.operation
+    path += f" × {wait.count}" if wait.count > 1 else ""
     cells = (duration(wait.seconds), reader(wait), spec_name(wait.spec), path)
     key = f"{wait.pid} {wait.operation} {wait.path}"
     return Row(key, cells, wait.spec, style, more)

@@ -126,7 +126,9 @@ def _fetching(moment: Moment) -> str:
         f"{size(whole(fetch, 'bytes'))} in all",
     ]
     if moment.reads is not None:
-        parts.insert(1, f"{moment.reads:.0f} reads/s")
+        took = moment.seconds_of_read
+        each = f" of {took:.1f} s" if took >= 1 else f" of {took * 1000:.3g} ms" if took else ""
+        parts.insert(2, f"{moment.reads:.0f} reads/s{each}")
     return ", ".join(parts)
 
 

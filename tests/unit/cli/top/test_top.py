@@ -121,7 +121,7 @@ def test_the_first_screen_says_who_waits_for_what_among_a_hundred_loads() -> Non
         state(
             *others,
             load(SPEC, GIB),
-            waits=[wait(2, program="cat"), wait(14)],
+            waits=[wait(2, program="cat", pid=7), wait(14), wait(9)],
             registries=[{"url": "http://registry/", "error": None}, failing],
             failures=[{"time": 4999.0, "message": "nlp/a@1: gone"}],
             open=[{"path": SHARD, "size": 1, "local": 1, "handles": 1}],
@@ -131,7 +131,7 @@ def test_the_first_screen_says_who_waits_for_what_among_a_hundred_loads() -> Non
     assert len(page) <= 19
     assert page[0] == Line(f"WAITING 2: {now.wait_trend.blocks(20)}", "alarm")
     assert texts(page[1:4]) == [
-        f"14 s  vllm (4123)  {SPEC}  model-1.safetensors",
+        f"14 s  vllm (4123)  {SPEC}  model-1.safetensors × 2",
         "    http://registry has sent nothing for 12 s",
         "    → axonfs doctor",
     ]
