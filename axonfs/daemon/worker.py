@@ -32,6 +32,7 @@ from axonfs.fuse import (
     Operations,
     Session,
     accesslog,
+    openreply,
 )
 from axonfs.fuse.adapter import Access
 from axonfs.fuse.failures import Failures
@@ -48,6 +49,7 @@ from axonfs.store import in_memory
 from axonfs.trace.recorder import Recorder
 from axonfs.vfs import Vfs
 from axonfs.vfs.journal import Journal
+from axonfs.vfs.streams import Log
 from axonfs.waits import Waits
 
 log = logging.getLogger(__name__)
@@ -142,7 +144,7 @@ class Worker:
             self.status,
             self._journal,
             prefetcher=engine.prefetcher,
-            access_log=AccessLog(self._operations).file,
+            access_log=self._access_log(),
         )
         self._native = NativeReads(
             self._vfs.files, self._failures, in_memory=in_memory(settings.cache)
@@ -185,6 +187,10 @@ class Worker:
             self._operations,
             keeps_listings=self._session.keeps_listings,
         )
+
+    def _access_log(self) -> Log | None:
+        """The access log; None without the extension: then no signal would end its readers."""
+        return AccessLog(self._operations).file if openreply.extension() else None
 
     async def serve(self) -> None:
         """Answer the kernel and commands until the mount or this worker has to end."""

@@ -243,7 +243,7 @@ class Adapter(pyfuse3.Operations):
         """Read the access log, which has no end."""
         if openreply.flags() & os.O_NONBLOCK and not stream:
             raise pyfuse3.FUSEError(errno.EAGAIN)
-        return await self.interrupts.heeded(lambda: stream.read(size))
+        return await self.interrupts.heeded(lambda: stream.read(size), endless=True)
 
     @answered
     async def release(self, fh: int) -> None:

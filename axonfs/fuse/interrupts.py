@@ -47,6 +47,8 @@ class _Waiting:
 
     `page` is the page that a read may be for; None for O_DIRECT (`direct`) and other requests.
     `tried`: the page was read before, and the kernel tries a page fault within a system call twice.
+    `endless`: nothing may ever answer it, so it ends also when its program is to be stopped, traced
+    or frozen; a machine could not suspend otherwise.
     """
 
     cancel: Callable[[], object]
@@ -54,6 +56,7 @@ class _Waiting:
     page: _Page | None = None
     direct: bool = False
     tried: bool = False
+    endless: bool = False
 
     @property
     def insists(self) -> bool:
@@ -87,13 +90,16 @@ class Interrupts:
         self._answered: dict[_Page, float] = {}
         openreply.on_interrupt(self.interrupted)
 
-    async def heeded(self, handler: Callable[[], Awaitable[T]]) -> T:
+    async def heeded(self, handler: Callable[[], Awaitable[T]], *, endless: bool = False) -> T:
         """Run `handler` until a signal cancels it. Call it before a request's first checkpoint.
+
+        Args:
+            endless: whether it may never end by itself.
 
         Raises:
             FUSEError: EINTR, the reader got a signal.
         """
-        return await self._until(handler, openreply.thread())
+        return await self._until(handler, openreply.thread(), endless=endless)
 
     async def read(self, offset: int, handler: Callable[[], Awaitable[T]]) -> T:
         """Like `heeded`, for a read at `offset`."""
@@ -108,12 +114,14 @@ class Interrupts:
         page: _Page | None = None,
         *,
         direct: bool = False,
+        endless: bool = False,
     ) -> T:
         request = openreply.request()
         if not request:
             return await handler()
         with trio.CancelScope() as scope:
-            self._waiting[request] = _Waiting(scope.cancel, thread, page, direct)
+            waiting = _Waiting(scope.cancel, thread, page, direct, endless=endless)
+            self._waiting[request] = waiting
             try:
                 return await handler()
             finally:
@@ -129,7 +137,7 @@ class Interrupts:
         if waiting is None:
             return
         found = signals.pending(waiting.thread)
-        if found and not found.own | found.shared:
+        if found and not found.own | found.shared and not waiting.endless:
             return  # it is stopped, traced or frozen; `watch` notices a later signal
         waiting.tried = waiting.page is not None and self._tried_again(waiting.page)
         if not waiting.insists:

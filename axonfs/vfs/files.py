@@ -23,7 +23,7 @@ from axonfs.steps import Cause, Step
 from axonfs.store import DISK_FAULTS, StoredObject, in_memory, read_all
 from axonfs.vfs.buffers import ReplyBuffers
 from axonfs.vfs.error_context import naming_place
-from axonfs.vfs.handle import Handle
+from axonfs.vfs.handle import Handle, continued, restored, resumed
 from axonfs.vfs.journal import Journal, Kind, KnownHandle
 from axonfs.vfs.paths import File, Place, Text
 from axonfs.vfs.streams import Log, Stream
@@ -142,12 +142,12 @@ class Files:
             BadHandleError: there is no file at its path any more.
         """
         if isinstance(place, Text):
-            self._take_over(handles, partial(_resumed, place))
+            self._take_over(handles, partial(resumed, place))
         elif isinstance(place, Log):
-            self._take_over(handles, partial(_continued, place))
+            self._take_over(handles, partial(continued, place))
         elif isinstance(place, File):
             with closing(await self._fetcher.open(place.version, place.entry)) as feed:
-                self._take_over(handles, partial(_restored, place, feed))
+                self._take_over(handles, partial(restored, place, feed))
         else:
             raise BadHandleError("not a file", path="/".join(place.path))
 
@@ -357,20 +357,6 @@ class Files:
             row["reads"] += handle.reads + reads
             row["bytes_read"] += handle.bytes_read + count
         return list(files.values())
-
-
-def _resumed(place: Text, number: int, known: KnownHandle) -> Handle:
-    return Handle(number, place, None, place.render(), resumed=True)
-
-
-def _continued(place: Log, number: int, known: KnownHandle) -> Handle:
-    return Handle(number, place, None, stream=place.begin(True))
-
-
-def _restored(place: File, feed: Feed, number: int, known: KnownHandle) -> Handle:
-    feed.opened(place.version)
-    frozen = known.backing_id > 0 and feed.object.freeze()
-    return Handle(number, place, feed, frozen=frozen)
 
 
 async def _descriptor(feed: Feed) -> int | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from axonfs.errors import CorruptError
 from axonfs.fetch import Feed
+from axonfs.vfs.journal import KnownHandle
 from axonfs.vfs.paths import File, Text
 from axonfs.vfs.streams import Log, Stream
 
@@ -60,3 +61,20 @@ class Handle:
             what = "its source sent different bytes, and this reader got wrong ones"
             raise CorruptError(what, hint="open the file again; the local bytes are verified now")
         self.uncompared = None if self.feed.compared else restarts
+
+
+def resumed(place: Text, number: int, known: KnownHandle) -> Handle:
+    """An earlier worker's handle of a generated file."""
+    return Handle(number, place, None, place.render(), resumed=True)
+
+
+def continued(place: Log, number: int, known: KnownHandle) -> Handle:
+    """An earlier worker's handle of the access log."""
+    return Handle(number, place, None, stream=place.begin(True))
+
+
+def restored(place: File, feed: Feed, number: int, known: KnownHandle) -> Handle:
+    """An earlier worker's handle of an object."""
+    feed.opened(place.version)
+    frozen = known.backing_id > 0 and feed.object.freeze()
+    return Handle(number, place, feed, frozen=frozen)

@@ -165,12 +165,18 @@ def test_other_users(start_mount: MountFactory, registry: RegistryServer) -> Non
 
 
 def test_signals(mount: Mount) -> None:
-    """A signal ends a program that waits for a line of the access log; with O_NONBLOCK it gets
-    EAGAIN."""
+    """A signal ends a program that waits for a line of the access log, one that stops it stops it;
+    with O_NONBLOCK it gets EAGAIN."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         with waiting(mount) as cat:
             cat.send_signal(number)
             assert cat.wait(10) == -number
+    with waiting(mount) as cat:
+        cat.send_signal(signal.SIGSTOP)
+        settled(lambda: "T (stopped)" in Path(f"/proc/{cat.pid}/status").read_text())
+        cat.send_signal(signal.SIGCONT)
+        os.stat(mount.path / "nlp/tiny")
+        until_line(cat, "nlp/tiny")
     descriptor = os.open(log_of(mount), os.O_RDONLY | os.O_NONBLOCK)
     assert os.read(descriptor, 1 << 16).startswith(b"# date")
     time.sleep(0.3)
