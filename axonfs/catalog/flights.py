@@ -148,7 +148,8 @@ class Flights:
     ) -> None:
         flight.task = trio.lowlevel.current_task()
         try:
-            flight.value = await call()
+            with Step(Cause.OTHER, "working on it"):  # also for the threads that the call uses
+                flight.value = await call()
         except Exception as exc:  # for the callers; a cancellation must propagate
             flight.error = exc
         except BaseException:

@@ -29,9 +29,10 @@ def kernel_side(mountpoint: Path) -> dict[str, str]:
         workers = ", ".join(map(str, holder.workers)) or "none"
         why, hint = silence(holder.pid)
         told["processes"] = f"holder {holder.pid}, worker {workers}; {why}; {hint}"
+        told["threads"] = ", ".join(text for pid in holder.workers for text in _stuck(pid))
     if asleep := _sleepers():
         told["programs"] = f"asleep in a FUSE file system: {', '.join(asleep[:_NAMED])}"
-    return told
+    return {name: text for name, text in told.items() if text}
 
 
 def _waiting(mount: Mount) -> str:
@@ -41,6 +42,18 @@ def _waiting(mount: Mount) -> str:
     except OSError as exc:
         return f"connection {mount.connection}; its requests are not told: {exc.strerror}"
     return f"connection {mount.connection}; {count} requests wait for an answer ({where}/waiting)"
+
+
+def _stuck(pid: int) -> list[str]:
+    """The threads of a worker that no signal wakes, most often since a disk does not answer."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("[0-9]*"):
+        with suppress(OSError):
+            name, _, state = (path / "stat").read_text(errors="replace").rpartition(") ")
+            if state.startswith("D"):
+                thread, where = printable(name.partition("(")[2]), (path / "wchan").read_text()
+                found.append(f"{thread} is asleep in the kernel ({where}): does the disk answer?")
+    return found
 
 
 def _sleepers() -> list[str]:

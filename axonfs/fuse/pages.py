@@ -17,6 +17,8 @@ from collections.abc import Callable
 
 import trio
 
+from axonfs.steps import Cause, Step
+
 log = logging.getLogger(__name__)
 
 
@@ -58,4 +60,5 @@ class Pages:
     async def settled(self, inode: int) -> None:
         """Return when no pages of `inode` are being dropped; has no checkpoint if none are."""
         while self._inode == inode:
-            await self._dropped.wait()
+            with Step(Cause.OTHER, "waiting until the kernel has dropped its pages of the file"):
+                await self._dropped.wait()

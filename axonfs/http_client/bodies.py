@@ -34,6 +34,7 @@ from axonfs.http_client.pool import Pool, ReceiveBuffers
 from axonfs.http_client.reading import MOMENT, Body, Exchange, Reading, mapped
 from axonfs.http_client.routes import Routes, Trust
 from axonfs.http_client.signing import Signed, Signers, signer_of
+from axonfs.http_client.stages import signing
 from axonfs.http_client.urls import (
     MAX_REDIRECTS,
     REDIRECTS,
@@ -303,7 +304,8 @@ class Bodies:
         """The URL and the credentials of the first request, or of one that is signed again."""
         signer = signer_of(self._signers, location.url)
         if signer:
-            signed = signer.sign(location.url)
+            with signing(location.url):
+                signed = signer.sign(location.url)
         else:
             url = target_of(location.url)
             signed = Signed(url, {**url.credentials, **location.headers})

@@ -38,7 +38,7 @@ from axonfs.http_client.resolver import TrioResolver
 from axonfs.http_client.routes import Routes, Trust
 from axonfs.http_client.shares import Shares, Visit
 from axonfs.http_client.signing import Signed, Signers, signer_of
-from axonfs.http_client.stages import pausing, retrying, told_async
+from axonfs.http_client.stages import pausing, retrying, signing, told_async
 from axonfs.http_client.urls import (
     MAX_REDIRECTS,
     REDIRECTS,
@@ -273,9 +273,10 @@ class Documents:
         """The first request, or one that is signed again, and where it goes."""
         signed = Signed(call.url, call.secrets)
         if call.signer:
-            signed = await trio.to_thread.run_sync(
-                call.signer.sign, call.asked, abandon_on_cancel=True, limiter=self._signing
-            )
+            with signing(call.asked):
+                signed = await trio.to_thread.run_sync(
+                    call.signer.sign, call.asked, abandon_on_cancel=True, limiter=self._signing
+                )
         return signed, through.first(call.asked, signed.url) if through else signed.url
 
     async def _refused(self, call: Asked, started: Signed, answer: Answer, said: bytes) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from axonfs.errors import AxonError
-from axonfs.http_client.urls import Origin
+from axonfs.http_client.urls import Origin, shown
 from axonfs.steps import Cause, Step
 
 NO_NAME = "check the host name in the URL, and this machine's name servers (getent hosts NAME)"
@@ -49,6 +49,11 @@ def told_async(step: Step, origin: Origin) -> Callable[[str, Any], Awaitable[Non
         tell(event, info)
 
     return tell_async
+
+
+def signing(url: str) -> Step:
+    """The search for the credentials of a request, which may ask a server of its own."""
+    return Step(Cause.DOCUMENT, "looking for credentials", about=f"for {shown(url)}")
 
 
 def pausing(origin: str, seconds: float) -> Step:

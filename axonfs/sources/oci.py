@@ -58,6 +58,7 @@ from axonfs.sources.oci_lists import OciLists
 from axonfs.sources.oci_snapshot import snapshot
 from axonfs.sources.oci_tables import OciTables
 from axonfs.sources.source import DocumentCache
+from axonfs.steps import Cause, Step
 
 log = logging.getLogger(__name__)
 
@@ -253,16 +254,18 @@ class OciRegistry:
         left = threading.Event()
         locate = functools.partial(location_of, base)
         try:
-            return await trio.to_thread.run_sync(
-                snapshot,
-                spec,
-                model,
-                told,
-                locate,
-                self._bodies,
-                left.is_set,
-                abandon_on_cancel=True,
-            )
+            purpose = f"for the layers of {spec} that are archives"
+            with Step(Cause.DOCUMENT, "reading", about=purpose, source=base):
+                return await trio.to_thread.run_sync(
+                    snapshot,
+                    spec,
+                    model,
+                    told,
+                    locate,
+                    self._bodies,
+                    left.is_set,
+                    abandon_on_cancel=True,
+                )
         finally:
             left.set()
 

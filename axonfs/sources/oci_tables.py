@@ -26,8 +26,10 @@ from axonfs.formats.chunktable import ChunkTable, chunk_digest
 from axonfs.formats.manifest import FileEntry
 from axonfs.http_client.bodies import Bodies
 from axonfs.http_client.location import Location
+from axonfs.http_client.urls import shown
 from axonfs.sources.oci_documents import OciDocuments, location_of
 from axonfs.sources.whole import read_body
+from axonfs.steps import Cause, Step
 
 log = logging.getLogger(__name__)
 
@@ -87,9 +89,11 @@ class OciTables:
     async def _made_again(self, bodies: Bodies, at: Location, entry: FileEntry) -> ChunkTable:
         left = threading.Event()
         try:
-            return await trio.to_thread.run_sync(
-                made_again, bodies, at, entry, left.is_set, abandon_on_cancel=True
-            )
+            about = f"for all bytes of {entry.path}, whose chunk table is gone"
+            with Step(Cause.DOCUMENT, "reading", about=about, source=shown(at.url)):
+                return await trio.to_thread.run_sync(
+                    made_again, bodies, at, entry, left.is_set, abandon_on_cancel=True
+                )
         finally:
             left.set()
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from axonfs.cli.kernel_side import kernel_side
 from tests.mount.conftest import Mount, MountFactory, patched, run_axonfs, settled
 from tests.support import faulty
 from tests.support.disks import MIB, Disk
@@ -26,6 +30,7 @@ from tests.support.registry import published
 pytestmark = pytest.mark.mount
 
 SIZE = 2 * MIB
+HOSTILE = "\x1b[31m\naxonfs"
 STREAMS = 4
 # A name server that does not answer cannot be caused here.
 HANGING_NAMES = """
@@ -151,17 +156,17 @@ def stalled(tmp_path: Path, start_mount: MountFactory) -> Iterator[Mount]:
 
 
 @contextmanager
-def reading(*paths: Path) -> Iterator[list[int]]:
+def reading(*paths: Path, program: str | Path = "head") -> Iterator[list[int]]:
     """Programs that read the beginning of these files; their pids."""
-    programs = [
-        subprocess.Popen(["head", "-c", "1", path], stdout=subprocess.DEVNULL) for path in paths
+    readers = [
+        subprocess.Popen([program, "-c", "1", path], stdout=subprocess.DEVNULL) for path in paths
     ]
     try:
-        yield [program.pid for program in programs]
+        yield [reader.pid for reader in readers]
     finally:
-        for program in programs:
-            program.kill()
-            program.wait(20)
+        for reader in readers:
+            reader.kill()
+            reader.wait(20)
 
 
 def place(mount: Mount, name: str) -> Path:
@@ -229,7 +234,10 @@ def logged(mount: Mount) -> set[str]:
 @pytest.mark.complains
 @pytest.mark.skipif(os.geteuid() != 0, reason="file systems need root")
 def test_the_limit_and_the_disk_are_named(tmp_path: Path, start_mount: MountFactory) -> None:
-    """A read that the bandwidth limit holds, on a disk that is full; offline, what fails."""
+    """A read that the bandwidth limit holds, on a disk that is full; offline, what fails. The name
+    of a program that reads cannot control a terminal."""
+    hostile = tmp_path / HOSTILE
+    hostile.symlink_to(shutil.which("head") or "")
     registry = published(tmp_path, {"w.bin": 8 * MIB})
     disk = Disk.tmpfs(tmp_path / "disk", 16 * MIB)
     try:
@@ -240,10 +248,16 @@ def test_the_limit_and_the_disk_are_named(tmp_path: Path, start_mount: MountFact
             path = mount.path / "nlp/tiny/1.0.0/w.bin"
             path.stat()
             disk.fill()
-            with reading(path):
+            with reading(path, program=hostile):
                 settled(lambda: bool(mount.status()["disk"]["fault"]))
                 settled(lambda: "bandwidth" in {one["cause"] for one in mount.status()["waits"]})
                 text = run_axonfs("explain", mount.path).stdout
+                settled(lambda: " has waited " in mount.log.read_text())
+                told = json.loads(run_axonfs("explain", mount.path, "--json").stdout)
+            assert told["waits"][0]["program"] == HOSTILE
+            for shown in (text, mount.log.read_text()):
+                assert "?[31m?axonfs (pid" in shown
+                assert "\x1b" not in shown
             assert "bandwidth: held by the mount's bandwidth of 100 KiB/s" in text
             assert "past the cache's disk, which fails: " in text
             assert "not well: the cache's disk fails since" in text
@@ -252,3 +266,36 @@ def test_the_limit_and_the_disk_are_named(tmp_path: Path, start_mount: MountFact
             assert run_axonfs("explain", mount.path).stdout.count("offline") == 1
     finally:
         disk.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="file systems need root")
+def test_a_disk_that_hangs_is_seen_from_outside(tmp_path: Path, start_mount: MountFactory) -> None:
+    """While writes to the cache's disk hang, the threads that wait for it are told."""
+    disk = Disk.ext4(tmp_path / "disk", 64 * MIB)
+    try:
+        with FaultyOrigin(published(tmp_path, {"w.bin": 8 * MIB})) as origin:
+            mount = start_mount(origin.url, cache=disk.path / "cache")
+            path = mount.path / "nlp/tiny/1.0.0/w.bin"
+            path.stat()
+            with disk.frozen():
+                reader = subprocess.Popen(["cat", path], stdout=subprocess.PIPE)
+                settled(lambda: "asleep in the kernel" in str(kernel_side(mount.path)), 20)
+            assert len(reader.communicate(timeout=20)[0]) == 8 * MIB
+    finally:
+        disk.close()
+
+
+def test_a_mount_that_does_not_answer_is_seen_from_outside(mount: Mount) -> None:
+    """While its worker is stopped, the kernel's side of it is told."""
+    worker = mount.worker()
+    os.kill(worker, signal.SIGSTOP)
+    with reading(mount.path / "nlp/tiny/1.1.0/vocab.txt") as (pid,):
+        try:
+            settled(lambda: f"head (pid {pid})" in kernel_side(mount.path).get("programs", ""), 20)
+            told = kernel_side(mount.path)
+        finally:
+            os.kill(worker, signal.SIGCONT)
+    assert f"worker (pid {worker}) is stopped; kill -CONT {worker}" in told["processes"]
+    waiting = re.search(r"; (\d+) requests wait", told["kernel"])
+    assert waiting is None or int(waiting[1]) > 0  # sysfs may be hidden
+    assert "nothing waits" in run_axonfs("explain", mount.path).stdout

@@ -64,6 +64,7 @@ def test_other_users_beside_a_mount(
     assert registry.url in shown.stdout
     state = json.loads(as_user("status", mount.path, "--json").stdout)
     assert state["mountpoint"] == str(mount.path)
+    assert as_user("explain", mount.path).stdout.startswith("nothing waits")
     for line in (["search", "tiny"], ["info", "nlp/tiny"], ["versions", "nlp/tiny"]):
         found = as_user(*line)
         assert (found.returncode, "1.1.0" in found.stdout) == (0, True), line

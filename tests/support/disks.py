@@ -7,10 +7,12 @@ import fcntl
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 MIB = 1 << 20
 _SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN: from then on everything fails with EIO
+_FREEZE, _THAW = 0xC0045877, 0xC0045878  # FIFREEZE, FITHAW
 _NO_LOG_FLUSH = (2).to_bytes(4, "little")
 
 
@@ -61,6 +63,17 @@ class Disk:
         try:
             fcntl.ioctl(descriptor, _SHUTDOWN, _NO_LOG_FLUSH)
         finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Writes hang, as on a disk that does not answer, until the block is left."""
+        descriptor = os.open(self.path, os.O_RDONLY)
+        fcntl.ioctl(descriptor, _FREEZE, 0)
+        try:
+            yield
+        finally:
+            fcntl.ioctl(descriptor, _THAW, 0)
             os.close(descriptor)
 
     def close(self) -> None:
