@@ -92,7 +92,7 @@ def _die_with(holder: int) -> None:
 async def _serve(applied: Applied, held: Held) -> int:
     async with open_engine(applied.settings, lock=held.lock) as engine:
         worker = Worker(engine, applied, held)
-        async with worker.observer.watching(applied.settings.metrics, first=held.first):
+        with worker.observer.watching(applied.settings.metrics, first=held.first):
             gc.freeze()  # what is there now stays: to look through it takes 10 ms each time
             await worker.serve()
     return worker.ending
@@ -132,6 +132,7 @@ class Worker:
         self._operations = Operations(self._journal.known, silent=accesslog.INODE)
         self._service = Service(engine, self.status)
         self.observer = Observer(
+            engine.nursery,
             self.status,
             partial(pin_counts, engine.store),
             settings.cache,
@@ -288,6 +289,7 @@ class Worker:
     async def _apply_live(self, found: Applied) -> None:
         """Apply settings that only differ in what this process can change while it works."""
         self._engine.fetcher.bandwidth.rate = found.settings.bandwidth
+        self.observer.serve_at(found.settings.metrics)
         if found.settings.trace != self._applied.settings.trace:
             await self._recorder.follow(found.settings.trace)
         self._applied = found

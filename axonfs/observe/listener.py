@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 SECONDS = 5.0
 MOST = 32
-_POLL = 0.5
+_POLL = 0.1  # seconds that the end of a listener may take
 _PLAIN = "text/plain; charset=utf-8"
 
 

@@ -10,8 +10,9 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class Observer:
     """Watches the mount of this process.
 
     Args:
+        nursery: runs its tasks.
         state: gives the live state; called in the trio thread.
         pins: counts pins by their state; called in other threads, and may block.
         cache: the cache directory.
@@ -52,6 +54,7 @@ class Observer:
 
     def __init__(
         self,
+        nursery: trio.Nursery,
         state: Callable[[], dict[str, Any]],
         pins: Callable[[], Mapping[str, int]],
         cache: Path,
@@ -61,6 +64,7 @@ class Observer:
     ) -> None:
         self.ready = False  # whether the mount answers the kernel
         self.fault: str | None = None
+        self._nursery = nursery
         self._state = state
         self._pins = pins
         self._cache = cache
@@ -71,9 +75,11 @@ class Observer:
         self._token = trio.lowlevel.current_trio_token()
         self._address: str | None = None
         self._listener: Listener | None = None
+        self._sender: otlp.Sender | None = None
+        self._trying = trio.CancelScope()
 
-    @asynccontextmanager
-    async def watching(self, address: str | None, *, first: bool) -> AsyncIterator[None]:
+    @contextmanager
+    def watching(self, address: str | None, *, first: bool) -> Iterator[None]:
         """Serve metrics at `address`, if there is one, and send them by OTLP, if the environment
         asks for it, until the block is left.
 
@@ -83,51 +89,73 @@ class Observer:
         Raises:
             AxonError: the address cannot be used, or a library is missing.
         """
-        self._address = address
         if address and first:
             prometheus.check_library()
-            self._listener = Listener(address, self._pages())
-        sender = otlp.sender(self.gather)
+            self._address, self._listener = address, Listener(address, self._pages())
+        self._sender = otlp.sender(self.gather)
+        self._nursery.start_soon(self._pulse.run)
+        self._nursery.start_soon(self._save_regularly)
+        self.serve_at(address)
         try:
-            async with trio.open_nursery() as nursery:
-                if address or sender:
-                    nursery.start_soon(self._pulse.run)
-                    nursery.start_soon(self._save_regularly)
-                if address and not first:
-                    nursery.start_soon(self._listen_again)
-                yield
-                nursery.cancel_scope.cancel()
+            yield
         finally:
-            if address or sender:
+            if self._watched:
                 self._meters.save(self._families(self._state()))
-            if self._listener:
-                self._listener.close()
-            if sender:
-                sender.close()
+            self._close()
+            if self._sender:
+                self._sender.close()
+
+    @property
+    def _watched(self) -> bool:
+        """Whether somebody is to see the metrics, so that their counters are to go on."""
+        return bool(self._address or self._sender)
+
+    def serve_at(self, address: str | None) -> None:
+        """Serve metrics at another address from now on, or nowhere. A fault is logged, and the
+        address tried again until it can be used."""
+        if address == self._address:
+            return
+        self._trying.cancel()
+        self._close()
+        self._address, self.fault = address, None
+        if address:
+            self._trying = trio.CancelScope()
+            self._nursery.start_soon(self._listen, address, self._trying)
+
+    def _close(self) -> None:
+        if self._listener:
+            self._listener.close()
+        self._listener = None
 
     def report(self) -> dict[str, Any]:
         """Where metrics are served, for `status`."""
         url = self._listener.url if self._listener else None
         return {"address": self._address, "url": url, "fault": self.fault}
 
-    async def _listen_again(self) -> None:
-        """Listen where the mount's settings say, now or later: nothing else waits for it."""
-        assert self._address is not None
-        while self._listener is None:
-            try:
-                prometheus.check_library()
-                self._listener = Listener(self._address, self._pages())
-                self.fault = None
-            except AxonError as exc:
-                if self.fault != str(exc):
-                    log.warning("%s; the mount works without", exc)
-                self.fault = str(exc)
-                await trio.sleep(AGAIN_SECONDS)
+    async def _listen(self, address: str, scope: trio.CancelScope) -> None:
+        """Listen at `address`, now or later."""
+        make = partial(Listener, address, self._pages())  # it may look up a name
+        with scope:
+            while True:
+                try:
+                    prometheus.check_library()
+                    listener = await trio.to_thread.run_sync(make)
+                    break
+                except AxonError as exc:
+                    if self.fault != str(exc):
+                        log.warning("%s; the mount works without", exc)
+                    self.fault = str(exc)
+                    await trio.sleep(AGAIN_SECONDS)
+            if scope.cancel_called:
+                listener.close()
+            else:
+                self._listener, self.fault = listener, None
 
     async def _save_regularly(self) -> None:
         while True:
             await trio.sleep(SAVE_SECONDS)
-            await trio.to_thread.run_sync(self.gather)
+            if self._watched:
+                await trio.to_thread.run_sync(self.gather)
 
     def gather(self) -> list[Family]:
         """The metrics now; what can be said without the event loop while that does not answer. Not

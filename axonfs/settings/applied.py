@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 # The kernel or the holder got these when the mount began. They change with the next mount only.
 FROZEN = frozenset({"cache", "mountpoint", "allow_other", "uid", "gid", "mode", "passthrough"})
 # A mount applies these at once; for the others its worker is replaced.
-LIVE = frozenset({"bandwidth", "trace"})
+LIVE = frozenset({"bandwidth", "metrics", "trace"})
 _MAX_BYTES = 8 << 20
 _RULES = "require_signature"
 # A rule that no version fulfils: there is no such file.

@@ -210,6 +210,28 @@ def test_a_port_in_use(start_mount: MountFactory, registry: RegistryServer, port
     assert len([line for line in mount.complaints() if "cannot serve metrics" in line]) == 1
 
 
+@pytest.mark.complains
+def test_the_setting(
+    start_mount: MountFactory, registry: RegistryServer, tmp_path: Path, port: int
+) -> None:
+    """A running mount serves metrics where its config says now, or stops to; the worker stays. A
+    port in use is no fault of the other settings."""
+    config = tmp_path / "config.yaml"
+    config.write_text("")
+    mount = start_mount(registry.url, env={"AXONFS_CONFIG": str(config)})
+    with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as other:
+        patch.setenv("AXONFS_CONFIG", str(config))
+        worker = mount.worker()
+        run_axonfs("config", "set", "metrics", str(other.getsockname()[1]))
+        settled(lambda: mount.status()["metrics"]["fault"] is not None)
+        run_axonfs("config", "set", "metrics", str(port))
+        settled(lambda: answers(port))
+        run_axonfs("config", "set", "metrics", "off")
+        settled(lambda: not answers(port))
+    assert mount.status()["metrics"] == {"address": None, "url": None, "fault": None}
+    assert mount.worker() == worker
+
+
 def test_the_library_is_missing(registry: RegistryServer, place: Path, tmp_path: Path) -> None:
     """Nothing is mounted, and the message says what to install."""
     env = patched(tmp_path, "import sys; sys.modules['prometheus_client'] = None")

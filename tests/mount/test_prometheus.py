@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import FILES, MountFactory, end, settled, source_bytes
+from tests.mount.conftest import FILES, MountFactory, end, run_axonfs, settled, source_bytes
 from tests.mount.test_bytes import flip, object_path, without_tables
 from tests.support.disks import MIB, Disk
 from tests.support.prometheus import Prometheus, prometheus
@@ -59,6 +59,10 @@ def test_a_mount_in_trouble(registry_dir: Path, start_mount: MountFactory, tmp_p
         assert found["AxonfsReadersFail"]["errno"] == "EIO"
         assert {one["instance"] for one in found.values()} == {f"127.0.0.1:{port}"}
         assert value(watcher, "axonfs_answering") == 1
+        done = run_axonfs("status", "--check", mount.path, check=False)
+        assert done.returncode == 4
+        checks = [line.partition(":")[0] for line in done.stdout.splitlines()]
+        assert checks == ["disk", "sources", "quarantine"]
 
 
 def value(watcher: Prometheus, expression: str) -> float | None:
