@@ -17,16 +17,19 @@ from typing import Any
 import click
 
 from axonfs.call import Event
+from axonfs.cli.columns import clip_start
 from axonfs.cli.mount_state import LiveState
 from axonfs.cli.options import LocalPath, cache_option, json_option, make_target
 from axonfs.cli.output import echo, echo_json, note, table
 from axonfs.errors import UnavailableError
+from axonfs.names import printable
 from axonfs.units import counted, size
 
 VIEWS = ("file", "program", "operation")
 SECONDS = 10.0  # in a pipe
 AGAIN, PATIENCE = 0.3, 20.0  # seconds between questions to the next worker, and for all of them
 _TOP = 10  # rows of each view where all three are shown
+_FIGURES = 54  # columns of a terminal that they take
 _PASSED = "open (passed through)"
 
 
@@ -181,15 +184,20 @@ def _show(found: Profile, views: tuple[str, ...], *, moving: bool) -> None:
     most = _rows_that_fit(len(views)) if moving else None
     if most is None and len(views) > 1:
         most = _TOP
+    longest = 1000
     if moving:
+        longest = max(shutil.get_terminal_size().columns - _FIGURES, 12)
         click.clear()
     echo(f"counted for {found.seconds:.0f} s")
     for view in views:
         rows = found.rows(view)
         click.echo("")
         table(
-            (view.upper(), "COUNT", "READ", "SECONDS", "SLOWEST", "ERRORS", "PROCESSES"),
-            (_cells(*row) for row in rows[:most]),
+            (view.upper(), "COUNT", "READ", "SECONDS", "SLOWEST", "ERRORS", "PIDS"),
+            (
+                _cells(clip_start(printable(name, 1000), longest), each)
+                for name, each in rows[:most]
+            ),
         )
         if len(rows) > len(rows[:most]):
             echo(f"and {len(rows) - len(rows[:most])} more: axonfs profile --by {view}")
