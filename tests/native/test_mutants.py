@@ -67,12 +67,6 @@ _FAULTS = (
     ),
     Fault("no reference", "reads.c", "    read.object->references++;\n", ""),
     Fault("leak", "reads.c", "    free(own);\n", "    (void)own;\n"),
-    Fault(
-        "an answer not told",
-        "reads.c",
-        "        operation_done(list, error);\n",
-        "",
-    ),
     Fault("no lock", "module.c", f"{_LOCK}{_MARK}{_UNLOCK}", _MARK, sanitizer=THREAD),
 )
 
