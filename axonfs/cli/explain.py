@@ -103,7 +103,7 @@ def _of_file(readers: list[dict[str, Any]]) -> Iterator[str]:
 def who(wait: dict[str, Any]) -> str:
     """The program that waits."""
     if not wait["pid"]:
-        return "a program in another pid namespace"
+        return "a program without a known pid"
     return f"{wait['program'] or 'a program'} (pid {wait['pid']})"
 
 

@@ -65,7 +65,7 @@ class Wait:
     def reader(self) -> str:
         """The program, for messages."""
         if not self.pid:
-            return "a program in another pid namespace"
+            return "a program without a known pid"
         return f"{self.program or 'a program'} (pid {self.pid})"
 
     def report(self, now: float | None = None) -> dict[str, Any]:
