@@ -39,6 +39,8 @@ def _compared(holder: Running, configured: dict[str, Any]) -> Check:
         return Check(
             name, WARN, f"it uses its previous settings: {fault}", f"fix that, then {restart}"
         )
+    if fault := (state.get("metrics") or {}).get("fault"):
+        return Check(name, WARN, str(fault), "axonfs config set metrics ADDRESS")
     theirs = state.get("settings") or {}
     differing = [
         (key, item)

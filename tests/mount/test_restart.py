@@ -29,8 +29,10 @@ from tests.mount.conftest import (
     patched,
     read_and_closed,
     run_axonfs,
+    settled,
     source_bytes,
 )
+from tests.support import scraping
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import Gate, on_objects
 from tests.support.registry import RegistryServer
@@ -261,9 +263,16 @@ def stored_descriptors(systemd: socket.socket) -> dict[str, int]:
 
 
 def test_the_holder_is_replaced_through_systemd(
-    start_mount: MountFactory, registry: RegistryServer, tmp_path: Path, systemd: socket.socket
+    start_mount: MountFactory,
+    registry: RegistryServer,
+    tmp_path: Path,
+    systemd: socket.socket,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A holder killed under systemd is replaced through the descriptors that systemd kept."""
+    """A holder killed under systemd is replaced through the descriptors that systemd kept, and the
+    counters of its metrics go on."""
+    port = scraping.free_port()
+    monkeypatch.setenv("AXONFS_METRICS", str(port))
     mount = start_mount(registry.url, env={"NOTIFY_SOCKET": str(tmp_path / "notify")})
     kept = stored_descriptors(systemd)
     # From its first close on the kernel knows that a close is not to be told of: the next one, in
@@ -271,11 +280,15 @@ def test_the_holder_is_replaced_through_systemd(
     (mount.path / "nlp/tiny/1.0.0/vocab.txt").read_bytes()
     with (mount.path / MODEL).open("rb") as file:
         first = file.read(10)
+        opens = scraping.scrape(port)["axonfs_opens_total{served}"]
+        assert opens >= 2
         mount.kill()
         process = _started_by_systemd(mount, registry.url, kept)
         mount.process = process
         assert first + file.read() == source_bytes(tmp_path, 0, NAME)
     assert mount.status()["pid"] == process.pid
+    settled(lambda: mount.status()["metrics"]["url"] is not None)
+    assert scraping.scrape(port)["axonfs_opens_total{served}"] >= opens
 
 
 def _started_by_systemd(mount: Mount, url: str, kept: dict[str, int]) -> subprocess.Popen[bytes]:

@@ -70,6 +70,7 @@ async def test_the_small_files_and_then_the_shards_in_order(
             "local": size,
             "path": SHARDS[-1],
         }
+        assert it.prefetcher.statistics()["ended"] == {"done": 1}
 
 
 async def test_a_host_behind_site_caches_begins_elsewhere(
@@ -99,7 +100,7 @@ async def test_all_is_every_file(tmp_path: Path, origin: FaultyOrigin) -> None:
 async def test_off_is_nothing(tmp_path: Path, origin: FaultyOrigin) -> None:
     async with foreseeing(tmp_path, origin, mode="off") as it:
         await it.open()
-        assert it.prefetcher.statistics() == {"mode": "off", "loads": []}
+        assert it.prefetcher.statistics() == {"mode": "off", "loads": [], "ended": {}}
         assert it.asked(origin) == []
 
 

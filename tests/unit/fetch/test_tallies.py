@@ -1,0 +1,64 @@
+"""What a source sent, by the source and its site caches; and what came of readahead."""
+
+from __future__ import annotations
+
+import errno
+
+from axonfs.errors import DeadlineError, UnavailableError
+from axonfs.fetch.readahead import Ahead, Readahead
+from axonfs.fetch.tallies import MOST, OTHER, PERIOD, Tallies
+from axonfs.http_client import Cache
+from axonfs.http_client.urls import split_url
+
+MIB = 1 << 20
+
+
+def refused(status: int) -> UnavailableError:
+    error = UnavailableError("no")
+    error.status = status
+    return error
+
+
+def test_a_source_and_its_cache_count_apart() -> None:
+    tallies, cache = Tallies(), Cache(split_url("http://near/"))
+    for tally, size in (
+        (tallies.of("https://one", None), 3),
+        (tallies.of("https://one", cache), 5),
+    ):
+        tally.asked()
+        tally.received(size, 0.0)
+    tallies.of("https://one", None).failed(refused(503))
+    tallies.of("https://one", None).failed(DeadlineError("late"))
+    rows = {row["cache"]: row for row in tallies.statistics(0.0)}
+    assert {name: row["bytes"] for name, row in rows.items()} == {None: 3, "http://near": 5}
+    assert rows[None]["errors"] == {"503": 1, errno.errorcode[errno.ETIMEDOUT]: 1}
+    assert tallies.requests == 2
+
+
+def test_the_rate_is_of_late() -> None:
+    tally = Tallies().of("https://one", None)
+    for step in range(5):
+        tally.received(MIB, 100 + step * PERIOD / 2)
+    assert tally.rate(100 + 2 * PERIOD) == 2 * MIB / PERIOD
+    assert tally.rate(100 + 7 * PERIOD) == 0
+
+
+def test_sources_without_end_share_a_tally() -> None:
+    tallies = Tallies()
+    for number in range(MOST + 7):
+        tallies.of(f"https://{number}", None).asked()
+    rows = {row["source"]: row["requests"] for row in tallies.statistics(0.0)}
+    assert len(rows) == MOST + 1
+    assert rows[OTHER] == 7
+
+
+def test_what_came_of_readahead() -> None:
+    readahead = Readahead(1 << 30)
+    for at in range(4):
+        readahead.on_read(at * MIB, MIB)
+    assert readahead.used == 2 * MIB  # the third and the fourth were asked for ahead
+    left = readahead.asked - 2 * MIB
+    assert left > 0
+    assert Ahead().with_open(readahead) == Ahead(2 * MIB + left, 2 * MIB, 0)
+    assert Ahead().with_closed(readahead, whole=False) == Ahead(2 * MIB + left, 2 * MIB, left)
+    assert Ahead().with_closed(readahead, whole=True) == Ahead(2 * MIB + left, 2 * MIB + left, 0)
