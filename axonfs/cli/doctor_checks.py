@@ -224,7 +224,10 @@ def mount_check(mount: Mount) -> Check:
     if answer.state == "dead":
         return Check(name, FAIL, "its process has ended", f"axonfs umount --force {place}")
     if answer.state == "wedged":
-        return Check(name, FAIL, "it does not answer", f"axonfs umount --force {place}")
+        hint = (
+            f"axonfs explain {place} says what can be seen; axonfs umount --force {place} ends it"
+        )
+        return Check(name, FAIL, "it does not answer", hint)
     if answer.state == "closed":
         return Check(name, WARN, "it is closed to this user", "mount it with --allow-other")
     failures = answer.status.get("failures") or []

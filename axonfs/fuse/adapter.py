@@ -78,7 +78,7 @@ def answered(
             self.operations.end(request, exc.errno)
             raise
         except Exception as exc:
-            error = self.failures.errno_of(exc, name)
+            error = self.failures.errno_of(exc, name, self.operations.path_of(request))
             self.operations.end(request, error)
             raise pyfuse3.FUSEError(error) from exc
         except BaseException:

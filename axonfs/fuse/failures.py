@@ -37,17 +37,29 @@ class Failures:
             return
         self._logged = {key: at for key, at in self._logged.items() if now - at < REPEAT_AFTER}
         self._logged[text] = now
-        self._recent.append({"time": time.time(), "errno": error.errno, "message": text})
+        about = {"spec": error.spec, "path": error.path, "source": error.source}
+        self._recent.append(
+            {
+                "time": time.time(),
+                "errno": error.errno,
+                "message": text,
+                "cause": error.what,
+                **about,
+            }
+        )
         log.error("%s [%s]", error, errno.errorcode.get(error.errno, str(error.errno)))
 
-    def errno_of(self, exc: Exception, what: str) -> int:
-        """The error for the reader, after `exc` was noted; a bug in `what` is EIO."""
+    def errno_of(self, exc: Exception, what: str, path: str) -> int:
+        """The error for the reader of `path`, after `exc` was noted; a bug in `what` is EIO."""
         if isinstance(exc, AxonError):
             self.note(exc)
             return exc.errno
         if isinstance(exc, OSError):
-            log.error("%s: %s", what, exc)
-            return exc.errno or errno.EIO
+            hint = "look at the disk of the cache: axonfs status, df, dmesg"
+            failure = AxonError(f"{what} failed: {exc.strerror or exc}", path=path, hint=hint)
+            failure.errno = exc.errno or errno.EIO
+            self.note(failure)
+            return failure.errno
         if (fault := fault_of(exc)) is not None:
             self.note(fault)
             return fault.errno

@@ -212,7 +212,8 @@ class Operations:
         # A number is a hash of the path, so it never means another one.
         return self._paths.setdefault(inode, "/".join(node.path) or "/")
 
-    def _path_of(self, request: Request) -> str:
+    def path_of(self, request: Request) -> str:
+        """The path that a request is about."""
         path = self.path(request.inode)
         return f"{path}/{request.name}".lstrip("/") if request.name else path
 
@@ -224,7 +225,7 @@ class Operations:
                 request.number,
                 request.thread,
                 request.inode,
-                self._path_of(request),
+                self.path_of(request),
                 request.handle,
                 request.offset,
                 request.size,
@@ -336,7 +337,7 @@ class Operations:
             Finished(
                 time.time(),
                 request.operation,
-                self._path_of(request),
+                self.path_of(request),
                 request.offset,
                 0 if error else request.size,
                 took / _BILLION,

@@ -280,7 +280,8 @@ class NativeReads:
                     # The threads learn of landings from the store.
                     await attached.feed.need(chunks, urgent=False)
             except Exception as exc:
-                await self._fail(attached, chunks, self._failures.errno_of(exc, "read"))
+                path = "/".join(attached.place.path)
+                await self._fail(attached, chunks, self._failures.errno_of(exc, "read", path))
             else:
                 attached.serve(chunks)
             finally:
