@@ -192,6 +192,22 @@ class Cycles:
                 os.close(device)
                 assert os.fstat(other.fileno()).st_size == 0
 
+    def the_disk_is_slow(self) -> None:
+        """A read that waits for it is told, with the time when it came."""
+        with self.started() as connection:
+            self.controls.faults(1000, 200_000, 0, 0, 1000, 0, 0)
+            before = time.monotonic_ns()
+            number = connection.read(_LOCAL, 100, 5000)
+            while not (told := self.core.at_disk()):
+                time.sleep(0.001)
+            self.controls.faults(*_NO_FAULTS)
+            *found, since = told[0]
+            assert found == [number, 1, 1, 100, 0, _LOCAL, 5000]
+            assert before <= since <= time.monotonic_ns()
+            assert connection.answer()[0].number == number
+            wait(lambda: self.core.at_disk() == [])
+            assert self.core.stop()
+
     def memory_is_short(self) -> None:
         """No request is lost; a stop does not wait for memory."""
         with self.started() as connection:
@@ -242,6 +258,7 @@ class Cycles:
             self.no_thread_is_left()
         self.begins_and_ends_at_odd_times()
         self.no_descriptor_is_left()
+        self.the_disk_is_slow()
         self.memory_is_short()
         self.the_device_does_not_block()
         self.the_process_forks()
