@@ -186,7 +186,9 @@ class Operations:
         now = time.monotonic_ns()
         took = max(now - request.arrived, 0)
         key = request.operation, request.kind
-        self._latencies.setdefault(key, Latency()).note(took)
+        if (latency := self._latencies.get(key)) is None:
+            latency = self._latencies[key] = Latency()
+        latency.note(took)
         if error:
             counts = self._errors.setdefault(request.operation, {})
             counts[error] = counts.get(error, 0) + 1
