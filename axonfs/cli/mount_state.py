@@ -114,8 +114,8 @@ class LiveState:
 
     @property
     def owner(self) -> str | None:
-        """The other user whose mount it is; None if this user may ask its worker."""
-        return None if self._cache else owner_of(self._mount)
+        """The other user whose mount it is; None if it is this user's, or this user is root."""
+        return None if is_ours(self._mount) else owner_of(self._mount)
 
     def read(self) -> State:
         """The state now; takes up to some 15 s if the mount does not answer.
@@ -134,7 +134,7 @@ class LiveState:
         """
         self._look()
         if self._cache is None:
-            what = f"only {owner_of(self._mount)} and root may ask this mount for it"
+            what = f"only root and {owner_of(self._mount)} may ask this mount for it"
             raise AccessDeniedError(what, path=str(self.mountpoint))
         return self._ask(request, sink)
 

@@ -17,6 +17,7 @@ from textual.pilot import Pilot
 from axonfs.cli.mount_state import LiveState
 from axonfs.cli.options import make_target
 from axonfs.cli.top.app import Lines, Top
+from axonfs.errors import AccessDeniedError
 from tests.mount.conftest import MODEL, Mount, MountFactory, run_axonfs
 from tests.support.registry import RegistryServer
 
@@ -131,8 +132,9 @@ def test_another_users_mount(start_mount: MountFactory, registry: RegistryServer
     mount = start_mount(registry.url)
     source = LiveState(mount.path, make_target())
     source._cache = None
-    assert source.owner == "root"
     assert source.read()["mountpoint"] == str(mount.path)
+    with pytest.raises(AccessDeniedError, match="only root and root may ask this mount for it"):
+        source.ask({"op": "ping"})
 
 
 def test_the_extra_is_named_where_it_is_missing(mount: Mount, tmp_path: Path) -> None:

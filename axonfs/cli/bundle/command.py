@@ -27,9 +27,9 @@ _README = "README.txt"
 _HEAD = """\
 What `axonfs debug bundle` found on {when}.
 
-{places} where a secret was or may have been say {removed}: tokens, passwords, what queries of URLs
-say, and headers with credentials. Names of models, files, hosts and users are in it: look at it
-before you attach it to a report.
+Tokens, passwords, what the queries of URLs say, and headers with credentials are left out:
+{removed} stands where one was or may have been, {places}. Names of models, files, hosts and
+users are in it: look at it before you attach it to a report.
 
 """
 
@@ -108,7 +108,7 @@ def _redacted(one: Made, redact: Redactor) -> Made:
 def _archive(found: Sequence[Made], places: int) -> bytes:
     """The tar file, in memory: a bundle is on the disk whole or not at all."""
     when = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    head = _HEAD.format(when=when, places=counted(places, "place").capitalize(), removed=REMOVED)
+    head = _HEAD.format(when=when, places=counted(places, "time"), removed=REMOVED)
     texts = {_README: head + "\n".join(map(_line, found)) + "\n"}
     texts |= {one.part.name: one.text for one in found if one.text}
     content = io.BytesIO()

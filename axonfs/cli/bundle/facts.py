@@ -113,8 +113,6 @@ def processes(holders: Iterable[Running]) -> str:
             parts.append(f"==== {role} {pid} of {holder.mountpoint}, cache {holder.cache}")
             parts += _process(Path(f"/proc/{pid}"))
             parts += _cgroup(pid)
-    if not parts:
-        raise LookupError("no mount of a user whose processes this one may inspect is running")
     return "\n\n".join(parts)
 
 

@@ -19,11 +19,12 @@ from axonfs.client.apart import run_apart
 from axonfs.daemon import stacks
 from axonfs.daemon.holders import Running, running
 from axonfs.errors import AxonError
+from axonfs.settings.settings import load
 from axonfs.trace.recorder import TRACES
 
 SECONDS = 45.0  # for all of it: the parts are made at the same time
 _COMMAND_SECONDS = 30.0
-_MOST_OUTPUT = 64 << 20
+_MOST_OUTPUT = 32 << 20
 _LITTLE = 1 << 20
 LOG_LINES = 100_000
 _TRACES = 3
@@ -71,10 +72,10 @@ def parts(mountpoint: Path | None, cache: str | None, commands: Iterable[str]) -
         ("explain.txt", "axonfs explain: what readers wait for", ["explain", *place, *options]),
         ("top.txt", "axonfs top, with rates", ["top", *place, *options, "-n", "1"]),
         ("doctor.txt", "axonfs doctor", ["doctor", *options]),
-        ("log.txt", "the last lines of the mount's log", _logs(place, options)),
     ]
     return [
         *(Part(name, what, lambda c=c: _axonfs(c)) for name, what, c in asked if c[0] in known),  # type: ignore[misc]
+        Part("log.txt", "the last lines of the log", lambda: _log(place, cache)),
         Part("settings.json", "the settings of commands, and their origins", _settings),
         Part("versions.txt", "versions of AxonFS, Python, kernel and libraries", facts.versions),
         Part("environment.txt", "variables; of secrets only the name", _environment),
@@ -84,7 +85,7 @@ def parts(mountpoint: Path | None, cache: str | None, commands: Iterable[str]) -
             "libfuse.txt", "fusermount3 --version", lambda: _program(["fusermount3", "--version"])
         ),
         Part("disk.txt", "the file systems of the caches", lambda: _disk(holders, cache)),
-        Part("processes.txt", "holders and workers", lambda: facts.processes(holders)),
+        Part("processes.txt", "holders and workers", lambda: _processes(holders)),
         Part("stacks.txt", "where each Python thread of the worker is", lambda: _stacks(holders)),
         Part("traces.txt", "the newest traces, in short", lambda: _traces(holders, cache)),
         Part("dmesg.txt", "what the kernel says of FUSE and of memory", _dmesg),
@@ -97,8 +98,16 @@ def chosen(mountpoint: Path | None) -> list[Running]:
     return [holder for holder in found if mountpoint in (None, holder.mountpoint)]
 
 
-def _logs(place: list[str], options: list[str]) -> list[str]:
-    return ["logs", *place, *options, "--lines", str(LOG_LINES)]
+def _log(place: list[str], cache: str | None) -> str:
+    """The log of the mount; if that has ended, of the cache."""
+    lines = ["--lines", str(LOG_LINES)]
+    try:
+        return _axonfs(["logs", *place, *(["--cache", cache] if cache else []), *lines])
+    except NotMadeError:
+        if not place:
+            raise
+        known = cache or str(load().cache)
+        return f"The log of {known}:\n" + _axonfs(["logs", "--cache", known, *lines])
 
 
 def made(wanted: Sequence[Part], seconds: float = SECONDS) -> Iterator[Made]:
@@ -140,12 +149,11 @@ def _program(command: Sequence[str], *, env: dict[str, str] | None = None) -> st
     except OSError as exc:
         raise NotMadeError(f"{command[0]}: {exc.strerror}") from exc
     got, said = _text(done.out), _text(done.err).strip()
-    both = "\n".join(filter(None, (got, said)))
     if done.code is None:
-        raise NotMadeError(f"it did not end within {_COMMAND_SECONDS:.0f} s", both)
+        raise NotMadeError(f"it did not end within {_COMMAND_SECONDS:.0f} s", got)
     last = said.rpartition("\n")[2]
     if not got or (done.code and last.startswith("axonfs: ")):
-        raise NotMadeError(last.removeprefix("axonfs: ") or f"exit code {done.code}", both)
+        raise NotMadeError(last.removeprefix("axonfs: ") or f"exit code {done.code}", got)
     return got
 
 
@@ -169,8 +177,6 @@ def _disk(holders: Iterable[Running], cache: str | None) -> str:
     """In a child process for each: a file system that hangs costs only its own part."""
     known = dict.fromkeys([*(str(holder.cache) for holder in holders), *([cache] if cache else [])])
     if not known:
-        from axonfs.settings.settings import load
-
         known = {str(load().cache): None}
     commands = [
         command
@@ -186,10 +192,16 @@ def _shown(command: Sequence[str]) -> str:
     return f"$ {' '.join(command)}\n{_text(done.out)}{_text(done.err)}{late}"
 
 
+def _processes(holders: Sequence[Running]) -> str:
+    if not holders:
+        raise NotMadeError("no mount is there whose processes this user may inspect")
+    return facts.processes(holders)
+
+
 def _stacks(holders: Iterable[Running]) -> str:
     workers = [pid for holder in holders for pid in holder.workers]
     if not workers:
-        raise NotMadeError("no worker of a mount is there that this user may inspect")
+        raise NotMadeError("no worker is there that this user may inspect")
     try:
         return "\n".join(f"==== worker {pid}\n{stacks.ask(pid)}" for pid in workers)
     except (AxonError, OSError) as exc:

@@ -24,13 +24,14 @@ SECRET_NAME = (
 _KEY = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
 )
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s\"'<>|\\]+")
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{0,15}://[^\s\"'<>|\\]+")
 # User and password before a host; a password may have a `/`, against the rules.
 _USER = re.compile(r"[^/@]*@|[^/@:]*:(?!\d*/)[^@]*@")
 # Options in the URLs of registries, and what is asked of one: no server takes them for secrets.
 _PLAIN_OPTIONS = {*S3_OPTIONS, *OCI_OPTIONS, "n", "last", "page", "recursive", "revision"}
 _HEADER = re.compile(
-    r"(\b(?:proxy-)?authorization|\b(?:set-)?cookie|\bx-[\w-]*(?:token|key|secret|sign|auth)[\w-]*)"
+    r"(\b(?:proxy-)?authorization|\b(?:set-)?cookie"
+    r"|(?<![\w-])x-[\w-]*?(?:token|key|secret|sign|auth)[\w-]*)"
     r"(\\?[\"']?\s*[:=,]\s*b?\\?[\"']?)[^\r\n\"'\\]+",
     re.IGNORECASE,
 )
@@ -38,18 +39,18 @@ _SCHEME = re.compile(
     r"\b(bearer|basic|digest|negotiate|AWS4-HMAC-SHA256)(\s+)[^\s\"',;]{6,}", re.IGNORECASE
 )
 _NAMED = re.compile(
-    rf"([\w-]*{SECRET_NAME}[\w-]*|(?<![a-z_-])(?:x-amz-)?(?:signature|sig)(?==))"
+    rf"((?<![\w-])[\w-]*?{SECRET_NAME}[\w-]*|(?<![a-z_-])(?:x-amz-)?(?:signature|sig)(?==))"
     r"(\\?[\"']?\s*[:=]\s*b?\\?[\"']?)([^\s\"',;}\])\\]+)",
     re.IGNORECASE,
 )
 # What stands for a secret without being one.
 _NO_SECRET = re.compile(
-    rf"(?:\(?(?:set|unset|none|null|true|false|yes|no|axonfs)|\d{{1,3}}|[\[{{]|{REMOVED})+",
+    rf"\(?(?:set|unset|none|null|true|false|yes|no|axonfs)|\d{{1,3}}|[\[{{]|{REMOVED}",
     re.IGNORECASE,
 )
 _SHAPES = re.compile(
-    r"\b(?:hf_\w{8,}|gh[opsur]_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|xox[a-z]-[\w-]{8,}"
-    r"|sk-[\w-]{16,}|A[KS]IA[0-9A-Z]{12,}|eyJ[\w-]{8,}\.[\w-]{4,}(?:\.[\w-]*)?)"
+    r"(?<![\w-])(?:hf_\w{8,}|gh[opsur]_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"
+    r"|xox[a-z]-[\w-]{8,}|sk-[\w-]{16,}|A[KS]IA[0-9A-Z]{12,}|eyJ[\w-]{8,}\.[\w-]{4,}(?:\.[\w-]*)?)"
 )
 
 

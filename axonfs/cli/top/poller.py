@@ -50,7 +50,8 @@ class Poller(threading.Thread):
         try:
             state = self.source.read()
         except AxonError as exc:
-            self.answer = Answer(self.answer.state, self.answer.time, str(exc))
+            why = exc.what + (f"; {exc.hint}" if exc.hint else "")
+            self.answer = Answer(self.answer.state, self.answer.time, why)
         else:
             self.answer = Answer(state, time.time())
         self._waits = False

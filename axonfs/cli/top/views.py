@@ -31,7 +31,7 @@ ORDER = (WAITING, LOADS, SOURCES, FAILURES, FILES)
 # How many lines each gets at a time where there are not enough.
 _WEIGHTS = {WAITING: 3, LOADS: 3, SOURCES: 2, FAILURES: 1, FILES: 1}
 LATELY = 600.0  # seconds for which a worker's end and a failure count as news
-_TREND = 20
+_TREND = 12
 
 HELP = """\
 The first lines: what arrives now and did lately, the cache, and what is wrong.
@@ -126,10 +126,15 @@ def _fetching(moment: Moment) -> str:
         f"{size(whole(fetch, 'bytes'))} in all",
     ]
     if moment.reads is not None:
-        took = moment.seconds_of_read
-        each = f" of {took:.1f} s" if took >= 1 else f" of {took * 1000:.3g} ms" if took else ""
-        parts.insert(2, f"{moment.reads:.0f} reads/s{each}")
+        took = f" of {_brief(moment.seconds_of_read)}" if moment.seconds_of_read else ""
+        parts.insert(2, f"{moment.reads:.0f} reads/s{took}")
     return ", ".join(parts)
+
+
+def _brief(seconds: float) -> str:
+    if seconds >= 1:
+        return f"{seconds:.1f} s"
+    return f"{seconds * 1e3:.0f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.0f} µs"
 
 
 def _cache(moment: Moment) -> str:
