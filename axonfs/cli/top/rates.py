@@ -18,15 +18,15 @@ class _Counter:
         self.grew = now
 
     def note(self, now: float, value: float) -> None:
-        before = self.moments[-1][1]
-        if value < before:  # it began again
-            self.__init__(now, value)  # type: ignore[misc]
-            return
-        if value > before:
+        if value > self.value:
             self.grew = now
         self.moments.append((now, value))
         while len(self.moments) > 2 and now - self.moments[1][0] >= SPAN:
             self.moments.popleft()
+
+    @property
+    def value(self) -> float:
+        return self.moments[-1][1]
 
     @property
     def rate(self) -> float | None:
@@ -50,7 +50,8 @@ class Rates:
 
     def note(self, key: Hashable, value: float) -> float | None:
         """The rate of a counter with this value now; None before its second moment."""
-        if (known := self._counters.get(key)) is None:
+        known = self._counters.get(key)
+        if known is None or value < known.value:  # it is new, or begins again
             self._counters[key] = _Counter(self._now, value)
         else:
             known.note(self._now, value)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from axonfs.cli.output import clock
 from axonfs.cli.progress import bar
-from axonfs.cli.top.figures import Failure, Load, Moment, OpenFile, Source, Wait, reader
+from axonfs.cli.top.figures import Failure, Load, Moment, OpenFile, Source, Wait, reader, whole
 from axonfs.cli.top.layout import Column, Row, Section
 from axonfs.units import duration, share, size
 
@@ -56,18 +56,32 @@ def waiting(moment: Moment) -> Section:
     longest = max((wait.seconds for wait in moment.waits), default=0.0)
     return Section(
         WAITING,
-        f"WAITING {moment.programs}" if moment.waits else "WAITING",
+        f"WAITING {_programs(moment)}" if moment.waits else "WAITING",
         (Column("", right=True), Column(""), Column(""), Column("", flexible=True)),
-        tuple(map(_wait_row, moment.waits)),
+        tuple(_wait_rows(moment.waits)),
         note="; ".join(filter(None, (blocks, f"since the mount {before}" if before else ""))),
         empty="no reader waits",
         style="alarm" if longest >= LONG else "title",
     )
 
 
-def _wait_row(wait: Wait) -> Row:
+def _programs(moment: Moment) -> str:
+    """How many programs wait; the state does not list more than some requests."""
+    listed = sum(wait.count for wait in moment.waits)
+    return f"{moment.programs}{'+' * (whole(moment.state, 'waiting') > listed)}"
+
+
+def _wait_rows(waits: Iterable[Wait]) -> Iterator[Row]:
+    """A row for each; what to do is said once."""
+    said = {""}
+    for wait in waits:
+        yield _wait_row(wait, hint=wait.hint not in said)
+        said.add(wait.hint)
+
+
+def _wait_row(wait: Wait, *, hint: bool) -> Row:
     does = wait.text or wait.cause
-    more = (does, f"→ {wait.hint}") if wait.hint else (does,)
+    more = (does, f"→ {wait.hint}") if hint else (does,)
     style = "bad" if wait.seconds >= LONG else "warn"
     path = _inside(wait.path, wait.spec) or wait.operation
     path += f" × {wait.count}" if wait.count > 1 else ""

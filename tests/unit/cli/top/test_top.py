@@ -135,6 +135,10 @@ def test_the_first_screen_says_who_waits_for_what_among_a_hundred_loads() -> Non
         "    http://registry has sent nothing for 12 s",
         "    → axonfs doctor",
     ]
+    assert texts(page[4:6]) == [
+        f" 2 s  cat (7)      {SPEC}  model-1.safetensors",
+        "    http://registry has sent nothing for 12 s",  # what to do is said once
+    ]
     loads = texts(page).index(line_of(page, "LOADS 101"))
     assert page[loads + 1].spec == SPEC  # what a reader waits for comes first
     assert "more; 2 shows all" in line_of(page[loads:], "more")
