@@ -97,9 +97,14 @@ class Request:
 
 
 class Listener:
-    """What one listener has not heard yet."""
+    """What one listener has not heard yet.
 
-    def __init__(self) -> None:
+    Args:
+        gathers: it calls `Operations.gather` itself, and needs no task that does so.
+    """
+
+    def __init__(self, *, gathers: bool = False) -> None:
+        self.gathers = gathers
         self._kept: deque[Finished] = deque()
         self._left_out = 0
         self._news = trio.Event()
@@ -282,9 +287,13 @@ class Operations:
         return len(self._listeners)
 
     @contextmanager
-    def listen(self) -> Iterator[Listener]:
-        """A listener that hears of each request that is answered while the block runs."""
-        listener = Listener()
+    def listen(self, *, gathers: bool = False) -> Iterator[Listener]:
+        """A listener that hears of each request that is answered while the block runs.
+
+        Args:
+            gathers: see `Listener`.
+        """
+        listener = Listener(gathers=gathers)
         self.join(listener)
         try:
             yield listener
@@ -296,21 +305,25 @@ class Operations:
         if not self._listeners:
             self._switch(on=True)
         self._listeners.add(listener)
+        self._need_gathering()
 
     def leave(self, listener: Listener) -> None:
         """Tell a listener no more."""
         self._listeners.discard(listener)
         if not self._listeners:
             self._switch(on=False)
+        self._need_gathering()
 
     def _switch(self, *, on: bool) -> None:
         self._finished.clear()
         self._left_out = 0
         if self._extension is not None:
             self._extension.listen(on)
-        if on:
+
+    def _need_gathering(self) -> None:
+        if not all(listener.gathers for listener in self._listeners):
             self._listened.set()
-        else:
+        elif self._listened.is_set():
             self._listened = trio.Event()
 
     async def run(self) -> None:
@@ -318,9 +331,10 @@ class Operations:
         while True:
             await self._listened.wait()
             await trio.sleep(INTERVAL)
-            self._tell()
+            self.gather()
 
-    def _tell(self) -> None:
+    def gather(self) -> None:
+        """Tell listeners what was answered until now; no checkpoint."""
         batch, self._finished = self._finished, []
         left_out, self._left_out = self._left_out, 0
         if self._extension is not None:

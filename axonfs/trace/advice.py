@@ -44,21 +44,23 @@ def advice(trace: Trace, figures: Figures) -> list[str]:
     """One to three sentences, the weightiest first."""
     if not figures.periods:
         return ["The trace shows neither a read nor a request."]
+    if figures.waited < max(LEAST_PART * figures.seconds, LEAST_SECONDS):
+        return [_little(figures)]
     weighed = sorted(_reasons(trace, figures), key=lambda reason: -reason[0])
-    least = max(LEAST_PART * figures.seconds, LEAST_SECONDS)
-    found = [sentence for seconds, sentence in weighed if seconds >= least]
-    return found[:MOST_SENTENCES] or [_nothing(figures)]
+    found = [one for seconds, one in weighed if seconds >= LEAST_PART * weighed[0][0]]
+    return found[:MOST_SENTENCES]
 
 
-def _nothing(figures: Figures) -> str:
-    if not figures.requests:
+def _little(figures: Figures) -> str:
+    if not figures.requests and not figures.waited:
         return "Nothing: no bytes had to come from a source."
     if not figures.waited:
         return "Nothing: no reader waited for bytes."
-    part = 100 * figures.waited / max(figures.seconds, 1e-9)
+    if figures.seconds < 2 * LEAST_SECONDS:
+        return f"Little: readers waited for only {said(figures.waited)}."
     return (
-        f"Little: readers waited {said(figures.waited)} in {said(figures.seconds)}"
-        f" ({part:.0f} %); the programs took the rest."
+        f"Little: readers waited for only {said(figures.waited)} of {said(figures.seconds)}; in the"
+        " rest the programs did something else."
     )
 
 
@@ -84,9 +86,10 @@ def _waited(cause: str, seconds: float, facts: dict[str, Any], figures: Figures)
         return f"{begin}; {_line(figures)}"
     if cause == "first_byte" and figures.hurried:
         many = counted(figures.hurried, "request")
+        half = "half of the" if figures.hurried > 1 else "the"
         return (
-            f"{begin}: of the {many} that went out because a reader waited, half had brought bytes"
-            f" after {said(figures.first)}."
+            f"{begin}: {half} {many} that went out because a reader waited had brought bytes after"
+            f" {said(figures.first)}."
         )
     if cause == "bandwidth":
         limit = facts.get("bandwidth")

@@ -40,7 +40,7 @@ class Events(Watcher):
         self._programs: dict[tuple[int, str], int] = {}
         self._jobs: dict[Job, int] = {}
         self._stages: dict[int, tuple[Cause, float]] = {}  # by job, with when it began
-        self._unasked: set[int] = set()  # jobs that have sent no request
+        self._landless: set[int] = set()  # jobs of which nothing has landed
         self._count = 0
 
     def take(self, now: float) -> list[Record]:
@@ -93,34 +93,37 @@ class Events(Watcher):
 
     def asked(self, job: Job) -> None:
         number = self._number(job)
-        self._unasked.discard(number)
         self.put(["request", self._now(), number, int(job.priority), _whom(job)])
 
     def landed(self, job: Job, chunks: Range) -> None:
-        self.put(["land", self._now(), self._number(job), *_bytes(job.download, chunks)])
+        number = self._number(job)
+        self._landless.discard(number)
+        self.put(["land", self._now(), number, *_bytes(job.download, chunks)])
 
     def ended(self, job: Job, error: AxonError | None) -> None:
-        if (number := self._jobs.pop(job, None)) is not None:
-            self._unpacked(job, number)
+        if (number := self._jobs.get(job)) is not None:
+            if error is None:
+                self._unpacked(job, number)
+            del self._jobs[job]
             why = str(error)[:_LONGEST_TEXT] if error else None
             self.put(["end", self._now(), number, why])
             self._stages.pop(number, None)
-            self._unasked.discard(number)
+            self._landless.discard(number)
 
     def _unpacked(self, job: Job, number: int) -> None:
-        """Note bytes that came with a package: their job asked for nothing itself."""
+        """Note bytes that came with a package, and not by a request of their job."""
         download = job.download
-        apart = number in self._unasked and not download.unranged
-        if apart and not download.local.missing(*job.chunks):
+        alone = not (download.unranged or job.hedges or job.superfluous)
+        if number in self._landless and alone and not download.local.missing(*job.chunks):
             self.put(["request", self._now(), number, int(job.priority), _whom(job)])
-            self.put(["land", self._now(), number, *_bytes(download, job.chunks)])
+            self.landed(job, job.chunks)
 
     def _number(self, job: Job) -> int:
         number = self._jobs.get(job)
         if number is None:
             number = self._jobs[job] = self._count
             self._count += 1
-            self._unasked.add(number)
+            self._landless.add(number)
             file = self.file(_path(job.download), lambda path: job.download)
             span = _bytes(job.download, job.chunks)
             self.put(["ask", self._now(), number, file, *span, int(job.priority)])

@@ -40,6 +40,7 @@ class Recording:
         known = began(file.head)
         self.since = now if known is None else known
         self._events = Events(clock - (now - self.since))
+        self._operations = operations
         self._waits = waits
         self._waited = waits.waited
         if known is None:
@@ -48,11 +49,12 @@ class Recording:
         self._hearing = Hearing(self._events, files, self.since)
         self._watching = ExitStack()
         self._watching.enter_context(fetcher.watched(self._events))
-        self._listener = self._watching.enter_context(operations.listen())
+        self._listener = self._watching.enter_context(operations.listen(gathers=True))
 
     def taken(self) -> list[Record]:
         """What happened since the last call."""
         now = trio.current_time()
+        self._operations.gather()
         self._hearing.hear(*self._listener.take())
         self._events.note_stages()
         self._note_waits(now)

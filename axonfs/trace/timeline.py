@@ -52,11 +52,11 @@ class Axis:
         self.periods = [*periods] or [(0.0, 1.0)]
         pauses = len(self.periods) - 1
         pause = min(PAUSE, MOST_PAUSES / pauses) if pauses else 0.0
-        scale = (1.0 - pauses * pause) / max(length(self.periods), 1e-3)
+        self._scale = (1.0 - pauses * pause) / max(length(self.periods), 1e-3)
         self.pieces: list[tuple[float, float, float, float]] = []  # from, to, seconds from, to
         at = 0.0
         for start, stop in self.periods:
-            end = at + max(stop - start, 1e-3 / len(self.periods)) * scale
+            end = at + max(stop - start, 1e-3 / len(self.periods)) * self._scale
             self.pieces.append((at, min(end, 1.0), start, stop))
             at = end + pause
         self._starts = [start for start, _ in self.periods]
@@ -70,8 +70,7 @@ class Axis:
 
     def seconds_of(self, part: float) -> float:
         """How many seconds a part of the axis has, pauses apart."""
-        left, right, start, stop = self.pieces[0]
-        return part * (stop - start) / max(right - left, 1e-9)
+        return part / self._scale
 
     @property
     def pauses(self) -> list[tuple[float, float, float]]:

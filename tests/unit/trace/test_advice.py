@@ -6,6 +6,7 @@ import pytest
 
 from axonfs.trace.advice import advice
 from axonfs.trace.figures import figures
+from axonfs.trace.picture import picture
 from tests.support.traces import MIB, Made
 
 
@@ -53,8 +54,8 @@ def test_first_bytes_are_named_with_how_long_they_took() -> None:
         made.fetched(0, at * MIB, (at + 1) * MIB, float(at), at + 0.34, priority=0, stage=stage)
         made.read(0, at * MIB, (at + 1) * MIB, float(at), at + 0.34, waits=True)
     assert said(made)[0] == (
-        "Readers waited 4.1 s in all for first bytes: of the 12 requests that went out because a"
-        " reader waited, half had brought bytes after 340 ms."
+        "Readers waited 4.1 s in all for first bytes: half of the 12 requests that went out because"
+        " a reader waited had brought bytes after 340 ms."
     )
 
 
@@ -99,4 +100,14 @@ def test_a_program_that_hardly_waits_decides_itself() -> None:
     made.read(0, 0, MIB, 0.0, 0.02, waits=True)
     for second in range(10):
         made.read(0, 0, 10 * MIB, float(second), second + 1.0)
-    assert said(made) == ["Little: readers waited 20 ms in 10 s (0 %); the programs took the rest."]
+    assert said(made) == [
+        "Little: readers waited for only 20 ms of 10 s; in the rest the programs did something"
+        " else."
+    ]
+
+
+def test_one_moment_is_enough_for_a_picture() -> None:
+    made = load()
+    made.records.append(["open", 5.0, 0.0, 0, 0, True, 0])
+    assert said(made) == ["Nothing: no bytes had to come from a source."]
+    assert len(picture(made.trace(), "moment").charts) == 2
