@@ -36,10 +36,10 @@ STREAMS = 4
 HANGING_NAMES = """
 import socket, time
 ask = socket.getaddrinfo
-def hang(host, *rest, **more):
-    if str(host).endswith(".hang.test"):
+def hang(host, port=0, family=0, type=0, proto=0, flags=0):
+    if ".hang.test" in str(host) and not flags & socket.AI_NUMERICHOST:
         time.sleep(60)
-    return ask(host, *rest, **more)
+    return ask(host, port, family, type, proto, flags)
 socket.getaddrinfo = hang
 """
 
