@@ -111,8 +111,8 @@ def _drawing(panel: Panel, picture: Picture) -> str:
     paths = _joined(_path(layer.kind, layer.rects) for layer in panel.layers if layer.rects)
     pauses = [Rect(left, 0.0, right, 1.0) for left, right, _ in picture.axis.pauses]
     return (
-        f'<svg height="{panel.height}" viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none"'
-        f' role="img" aria-label="{_text(panel.title)}">{paths}'
+        f'<svg height="{panel.height}" viewBox="0 0 {WIDTH} {HEIGHT}" data-width="{WIDTH}"'
+        f' preserveAspectRatio="none" role="img" aria-label="{_text(panel.title)}">{paths}'
         f"{_path('pause', pauses) if pauses else ''}</svg>"
     )
 

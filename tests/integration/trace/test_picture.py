@@ -68,6 +68,29 @@ def test_the_pointer_says_when_and_which_byte(tab: Page, tmp_path: Path) -> None
     assert "byte 50 MiB" in tab.text(".moment") or "byte 49 MiB" in tab.text(".moment")
 
 
+def test_a_drag_looks_closer_and_a_double_click_sees_all(tab: Page, tmp_path: Path) -> None:
+    shown(tab, loads(1), tmp_path)
+    x, y, wide, high = tab.run(
+        "(({x, y, width, height}) => [x, y, width, height])"
+        "(document.querySelector('.row.file .plot').getBoundingClientRect())"
+    )
+    before = tab.texts(".axis span")
+    for kind, part in (("mousePressed", 0.5), ("mouseMoved", 0.7), ("mouseReleased", 0.75)):
+        at = {"x": x + part * wide, "y": y + high / 2}
+        tab.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **at)
+    boxes = set(
+        tab.run(
+            "Array.from(document.querySelectorAll('.plot svg'), s => s.getAttribute('viewBox'))"
+        )
+    )
+    assert len(boxes) == 1
+    left, _, width, _ = map(float, boxes.pop().split())
+    assert (round(left, -2), round(width, -2)) == (5000, 2500)
+    assert tab.texts(".axis span") != before
+    tab.run("document.querySelector('.plot').dispatchEvent(new Event('dblclick', {bubbles: true}))")
+    assert tab.texts(".axis span") == before
+
+
 def test_many_files_are_filtered_by_name(tab: Page, tmp_path: Path) -> None:
     shown(tab, loads(3, files=5), tmp_path)
     tab.run("document.querySelector('.filter input').focus()")
