@@ -124,7 +124,8 @@ class LiveState:
             AxonError: it is not mounted, or does not answer.
         """
         self._look()
-        return dict(self._ask(STATUS)["status"]) if self._cache else _status_of(self._mount)
+        answer = self._ask(STATUS) if self._cache else None
+        return dict(answer["status"]) if answer else _status_of(self._mount)
 
     def ask(self, request: dict[str, Any], sink: Sink = ignore) -> dict[str, Any]:
         """The answer of the mount's worker to another request; other events go to `sink`.
@@ -136,14 +137,16 @@ class LiveState:
         if self._cache is None:
             what = f"only root and {owner_of(self._mount)} may ask this mount for it"
             raise AccessDeniedError(what, path=str(self.mountpoint))
-        return self._ask(request, sink)
+        if (found := self._ask(request, sink)) is None:
+            raise UnavailableError("its worker cannot be asked", path=str(self.mountpoint))
+        return found
 
-    def _ask(self, request: dict[str, Any], sink: Sink = ignore) -> dict[str, Any]:
+    def _ask(self, request: dict[str, Any], sink: Sink = ignore) -> dict[str, Any] | None:
+        """The worker's answer; None if its socket is gone, say because its cache was removed."""
         assert self._cache is not None
         found = ask_worker(_with_cache(self._target, self._cache), request, sink)
         if found is None:
             self._cache = _cache_of(self._mount)  # another mount may have come in its place
-            raise UnavailableError("its worker cannot be asked", path=str(self.mountpoint))
         return found
 
     def _look(self) -> None:

@@ -137,6 +137,13 @@ def test_another_users_mount(start_mount: MountFactory, registry: RegistryServer
         source.ask({"op": "ping"})
 
 
+def test_a_mount_whose_socket_was_removed(mount: Mount) -> None:
+    """The status file answers where the control socket is gone."""
+    source = LiveState(mount.path, make_target())
+    (mount.cache / "run/control.sock").unlink()
+    assert source.read()["mountpoint"] == str(mount.path)
+
+
 def test_the_extra_is_named_where_it_is_missing(mount: Mount, tmp_path: Path) -> None:
     """Without textual `axonfs top` says what to install, and that the plain form works."""
     (tmp_path / "hidden").mkdir()
