@@ -15,7 +15,7 @@ _PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]:|(?P<host>[\w.-]+):)?(?P<p
 
 
 def parse_listening(value: object) -> str | None:
-    """An address in its full form, like `127.0.0.1:9107`, `[::1]:9107` or `unix:/run/x.sock`; None
+    """An address in its full form, like `127.0.0.1:9464`, `[::1]:9464` or `unix:/run/x.sock`; None
     for off."""
     text = "" if isinstance(value, bool) else str(value).strip()
     if value is None or value is False or text.lower() == "off":

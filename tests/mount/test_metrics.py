@@ -237,7 +237,7 @@ def test_the_library_is_missing(registry: RegistryServer, place: Path, tmp_path:
     env = patched(tmp_path, "import sys; sys.modules['prometheus_client'] = None")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", env["PYTHONPATH"])
-        options = ("--registry", registry.url, "--metrics", "9107")
+        options = ("--registry", registry.url, "--metrics", "9464")
         done = run_axonfs("mount", place, *options, check=False)
     assert done.stderr == (
         "axonfs: metrics need prometheus-client, which is not installed;"

@@ -12,11 +12,11 @@ from axonfs.settings.listening import parse_listening, split_listening
 @pytest.mark.parametrize(
     ("written", "address", "parts"),
     [
-        (9107, "127.0.0.1:9107", ("127.0.0.1", 9107)),
-        ("9107", "127.0.0.1:9107", ("127.0.0.1", 9107)),
-        ("0.0.0.0:9107", "0.0.0.0:9107", ("0.0.0.0", 9107)),
-        ("gpu-1.example:9107", "gpu-1.example:9107", ("gpu-1.example", 9107)),
-        ("[::1]:9107", "[::1]:9107", ("::1", 9107)),
+        (9464, "127.0.0.1:9464", ("127.0.0.1", 9464)),
+        ("9464", "127.0.0.1:9464", ("127.0.0.1", 9464)),
+        ("0.0.0.0:9464", "0.0.0.0:9464", ("0.0.0.0", 9464)),
+        ("gpu-1.example:9464", "gpu-1.example:9464", ("gpu-1.example", 9464)),
+        ("[::1]:9464", "[::1]:9464", ("::1", 9464)),
         ("unix:/run/axonfs.sock", "unix:/run/axonfs.sock", ("/run/axonfs.sock", 0)),
     ],
 )
@@ -45,7 +45,7 @@ def test_a_relative_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         "-1",
         "host",
         "host:",
-        "::1:9107",
+        "::1:9464",
         "[::1]",
         "http://x:80",
         "unix:",
