@@ -76,7 +76,7 @@ def test_the_live_view(reading: Mount) -> None:
     async def steps() -> None:
         app = Top(LiveState(reading.path, make_target()), interval=0.3)
         async with app.run_test(size=(80, 32)) as pilot:
-            screen = await until(app, pilot, r"LOADS 1 [^\n]*\n" + SPEC + r" .* \d+ KiB/s")
+            screen = await until(app, pilot, r"LOADS 1 [^\n]*\n" + SPEC + r" .* \d+ K?i?B/s")
             assert screen.splitlines()[-1].startswith("q quit  ? help")
             await pilot.press("slash", *"no such", "enter")
             await until(app, pilot, r"only lines with 'no such'(.*\n)+LOADS 1?: none is under way")
