@@ -27,6 +27,8 @@ _KEY = re.compile(
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{0,15}://[^\s\"'<>|\\]+")
 # User and password before a host; a password may have a `/`, against the rules.
 _USER = re.compile(r"[^/@]*@|[^/@:]*:(?!\d*/)[^@]*@")
+# The same without a scheme, as a proxy may be given. A digest after a tag is no host.
+_LOG_IN = re.compile(r"(?<![\w/.@-])([\w.-]{1,64}:)[^\s/@\"']{3,128}(@(?!sha256)[\w.-]+)")
 # Options in the URLs of registries, and what is asked of one: no server takes them for secrets.
 _PLAIN_OPTIONS = {*S3_OPTIONS, *OCI_OPTIONS, "n", "last", "page", "recursive", "revision"}
 _HEADER = re.compile(
@@ -73,6 +75,7 @@ class Redactor:
             text = self._sub(self._known, REMOVED, text)
         text = self._sub(_KEY, f"-----{REMOVED} PRIVATE KEY-----", text)
         text = _URL.sub(self._url, text)
+        text = self._sub(_LOG_IN, rf"\1{REMOVED}\2", text)
         text = self._sub(_HEADER, rf"\1\2{REMOVED}", text)
         text = self._sub(_SCHEME, rf"\1\2{REMOVED}", text)
         text = self._sub(_SHAPES, REMOVED, text)
