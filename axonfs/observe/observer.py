@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 # Seconds between two saves of the counters, at the most; a worker that is killed loses as much.
 SAVE_SECONDS = 5.0
-# Seconds to wait for the event loop's answer.
+# Seconds to wait for the event loop's answer; one that has been silent for so long is not asked.
 PATIENCE = 2.0
 # An event loop that has been silent for so long is not alive any more.
 DEAD_SECONDS = 10.0
@@ -170,7 +170,7 @@ class Observer:
 
     def _ask(self) -> State | None:
         """The state from the trio thread; None if it does not answer."""
-        if self._pulse.silent():
+        if self._pulse.silent() >= PATIENCE:  # a busy one may be late by less
             return None
         answer = queue.SimpleQueue[State | None]()
         try:
