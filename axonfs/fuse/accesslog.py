@@ -1,7 +1,7 @@
 """The access log, `.axonfs/accesslog`: each request that was answered, as a line.
 
-Above operations, whose listener each open handle has. A line is complete or not there at all, also
-for a reader with a small buffer. Trio thread only.
+Above operations, whose listener each open handle has. What does not fit into the buffer of one read
+comes with the next. Trio thread only.
 
     DATE TIME PROGRAM[PID] OPERATION SIZE@OFFSET SECONDS RESULT PATH
 

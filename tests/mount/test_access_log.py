@@ -140,7 +140,7 @@ def test_an_open_of_a_file_that_the_kernel_reads(mount: Mount) -> None:
 
 def test_programs_that_read_whatever_they_find(mount: Mount, tmp_path: Path) -> None:
     """No listing has the access log, so that a program that reads every file it finds comes to its
-    end; its size is 0, and it cannot be mapped."""
+    end; its size is 0."""
     place = mount.path / ".axonfs"
     assert os.listdir(place) == ["status.json"]
     for command in (
