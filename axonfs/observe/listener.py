@@ -154,7 +154,7 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.debug("a request for metrics failed", exc_info=True)
+        log.debug("a client of the metrics is gone", exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -177,8 +177,15 @@ class _Handler(BaseHTTPRequestHandler):
             known = ", ".join(self.server.pages)
             page = Page(f"404 there is only {known}\n".encode(), HTTPStatus.NOT_FOUND)
         else:
-            page = make({name.lower(): value for name, value in self.headers.items()})
+            page = self._made(make)
         self._send(page)
+
+    def _made(self, make: Callable[[Mapping[str, str]], Page]) -> Page:
+        try:
+            return make({name.lower(): value for name, value in self.headers.items()})
+        except Exception:
+            log.exception("a bug in metrics; please report it")
+            return Page(b"500 the metrics cannot be gathered\n", HTTPStatus.INTERNAL_SERVER_ERROR)
 
     def _send(self, page: Page) -> None:
         self.send_response(page.status)

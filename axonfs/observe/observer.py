@@ -27,6 +27,7 @@ from axonfs.observe.health import troubles
 from axonfs.observe.listener import Listener, Page
 from axonfs.observe.meters import Meters
 from axonfs.observe.pulse import Pulse
+from axonfs.store import DISK_FAULTS
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class Observer:
         self._failed = failed
         self._pulse = Pulse()
         self._lock = threading.Lock()
+        self._over = False
         self._token = trio.lowlevel.current_trio_token()
         self._address: str | None = None
         self._listener: Listener | None = None
@@ -99,11 +101,18 @@ class Observer:
         try:
             yield
         finally:
-            if self._watched:
-                self._meters.save(self._families(self._state()))
+            self._end()
             self._close()
             if self._sender:
                 self._sender.close()
+
+    def _end(self) -> None:
+        """Save the counters; from here on no thread uses the store."""
+        if self._lock.acquire(timeout=PATIENCE):  # else the disk of the cache hangs
+            self._over = True
+            if self._watched:
+                self._counted(self._state())
+            self._lock.release()
 
     @property
     def _watched(self) -> bool:
@@ -160,13 +169,26 @@ class Observer:
     def gather(self) -> list[Family]:
         """The metrics now; what can be said without the event loop while that does not answer. Not
         for the trio thread."""
-        with self._lock:
-            state = self._ask()
-            if state is None:
-                return silent_families(self._pulse.silent())
-            families = self._families(state)
-            self._meters.save(families)
-            return families
+        state = self._ask()
+        if state is None:
+            return silent_families(self._pulse.silent())
+        if not self._lock.acquire(timeout=PATIENCE):  # another thread waits for the cache's disk
+            return self._families(state, Facts(self._pulse.lag, self._failed))
+        try:
+            return silent_families(0.0) if self._over else self._counted(state)
+        finally:
+            self._lock.release()
+
+    def _counted(self, state: State) -> list[Family]:
+        """The metrics of a state, whose totals are saved. The caller holds the lock."""
+        facts = Facts(self._pulse.lag, self._failed, self._pinned(), self._disk())
+        families = self._families(state, facts)
+        self._meters.save(families)
+        return families
+
+    def _families(self, state: State, facts: Facts) -> list[Family]:
+        """The metrics of a state, with the totals of all workers."""
+        return [one for one in self._meters.total(families_of(state, facts)) if one.samples]
 
     def _ask(self) -> State | None:
         """The state from the trio thread; None if it does not answer."""
@@ -186,9 +208,11 @@ class Observer:
             log.exception("a bug in status; please report it")
             answer.put(None)
 
-    def _families(self, state: State) -> list[Family]:
-        facts = Facts(self._pulse.lag, self._failed, self._pins(), self._disk())
-        return [one for one in self._meters.total(families_of(state, facts)) if one.samples]
+    def _pinned(self) -> Mapping[str, int] | None:
+        try:
+            return self._pins()
+        except DISK_FAULTS:
+            return None
 
     def _disk(self) -> tuple[int, int] | None:
         try:

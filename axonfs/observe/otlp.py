@@ -29,8 +29,6 @@ _PROTOCOLS = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCO
 _HTTP = "http/protobuf"
 # Milliseconds between two sends where OTEL_METRIC_EXPORT_INTERVAL gives none, as the SDK has it.
 _INTERVAL = 60_000
-# What the last metrics of a mount that ends may take, in seconds.
-_LAST_SECONDS = 2.0
 
 
 def asked_for(environment: Mapping[str, str] = os.environ) -> bool:
@@ -75,13 +73,11 @@ class Sender:
         self._resource = _resource()
         self._began = time.time_ns()
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="otlp", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._run, name="otlp", daemon=True).start()
 
     def close(self) -> None:
-        """Send no more, after what is being sent or a moment."""
+        """Send no more; what is being sent may still arrive."""
         self._over.set()
-        self._thread.join(_LAST_SECONDS)
 
     def _run(self) -> None:
         while not self._over.wait(_interval()):

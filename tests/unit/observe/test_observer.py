@@ -1,0 +1,66 @@
+"""Scrapes while the disk of the cache hangs, and at the end of the mount."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from axonfs.observe import observer
+from axonfs.observe.observer import Observer
+
+STATE: dict[str, Any] = {"version": "1", "mountpoint": "/models", "handles": 3}
+
+
+def names(found: Observer) -> set[str]:
+    return {one.name for one in found.gather()}
+
+
+def observing(
+    nursery: trio.Nursery, pins: Callable[[], Mapping[str, int]], meters: int
+) -> Observer:
+    return Observer(nursery, lambda: STATE, pins, Path("/"), meters, failed=False)
+
+
+async def test_a_disk_that_hangs_holds_up_one_scrape(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observer, "PATIENCE", 0.1)
+    hangs = threading.Event()
+
+    def pins() -> Mapping[str, int]:
+        hangs.wait(20)
+        return {"complete": 1}
+
+    found = observing(nursery, pins, -1)
+    with found.watching(None, first=True):
+        nursery.start_soon(trio.to_thread.run_sync, found.gather)
+        await trio.sleep(0.05)
+        second = await trio.to_thread.run_sync(names, found)
+        assert "axonfs_open_handles" in second
+        assert "axonfs_pins" not in second
+    hangs.set()
+
+
+async def test_after_its_end_nothing_uses_the_store(nursery: trio.Nursery) -> None:
+    meters, used = os.memfd_create("meters"), []
+
+    def pins() -> Mapping[str, int]:
+        used.append(1)
+        return {"complete": 1}
+
+    found = observing(nursery, pins, meters)
+    with found.watching(None, first=True):
+        assert "axonfs_pins" in await trio.to_thread.run_sync(names, found)
+    assert await trio.to_thread.run_sync(names, found) == {
+        "axonfs_answering",
+        "axonfs_event_loop_silent_seconds",
+    }
+    assert len(used) == 1
+    os.close(meters)
+    nursery.cancel_scope.cancel()
