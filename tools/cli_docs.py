@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from axonfs.cli.main import cli
-from axonfs.settings.settings import KEYS
+from axonfs.settings.keys import KEYS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
 

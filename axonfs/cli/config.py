@@ -13,9 +13,9 @@ from axonfs.cli.suggestions import Group
 from axonfs.errors import UsageError
 from axonfs.settings.applied import plain
 from axonfs.settings.editing import edit_config
+from axonfs.settings.keys import KEYS
 from axonfs.settings.settings import (
     DEFAULT_WORD,
-    KEYS,
     check_key,
     config_path,
     convert,

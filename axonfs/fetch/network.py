@@ -20,6 +20,7 @@ from axonfs.fetch.lane import Group, Lane
 from axonfs.fetch.tallies import Tallies, Tally
 from axonfs.fetch.watcher import UNWATCHED, Watcher
 from axonfs.http_client import Bodies, Cache, Limits, Location, Origin, SiteCaches
+from axonfs.ranges import Range
 
 # Lanes that are remembered; beyond that those without jobs are forgotten.
 MOST = 256
@@ -120,15 +121,19 @@ class Network:
         return self._tallies.of(version.source.url if version and version.source else "", cache)
 
     def asked(self, job: Job) -> None:
-        """Count a request."""
-        self.tally(job.version, job.cache).asked()
+        """A request for the bytes of a job goes out; count it if a source gets it."""
+        if job.download.blob is None:
+            self.tally(job.version, job.cache).asked()
+        self.watcher.asked(job)
 
     def failed(self, job: Job, exc: AxonError) -> None:
-        """Count a request that failed."""
+        """Note a request that failed, and why."""
+        job.failure = exc
         self.tally(job.version, job.cache).failed(exc)
 
-    def landed(self, job: Job, size: int) -> None:
-        """Count bytes that a job brought."""
+    def landed(self, job: Job, chunks: Range, size: int) -> None:
+        """Count the `size` bytes of chunks that a job brought."""
+        self.watcher.landed(job, chunks)
         if job.download.blob:
             self._copied += size
         else:

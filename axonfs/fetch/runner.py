@@ -111,9 +111,8 @@ class Runner:
 
     def _arrived(self, job: Job, chunks: Range, size: int, data: bytes | None) -> None:
         """Chunks of `job`, which may be over, are in the store, or `data` has their bytes."""
-        self._network.landed(job, size)
+        self._network.landed(job, chunks, size)
         job.progress = now = trio.current_time()
-        self._network.watcher.landed(job, chunks)
         job.download.stall.progressed(now)
         if job in self._network:
             self._network.lane_of(job).landed(size, now)
@@ -223,7 +222,8 @@ class Runner:
             with pausing(self._network.lane_of(job).name, pause):
                 await trio.sleep(pause)
             return True
-        stall = self._stall(job)
+        stall = self._network.lane_of(job).stall
+        stall = stall if stall.open else job.download.stall
         job.asked = trio.current_time()
         patience = stall.patience(job.asked)
         recently = job.asked - job.download.stall.vain < A_MOMENT
@@ -233,7 +233,6 @@ class Runner:
             with shortages():
                 return await self._attempt(job, version, patience)
         except AxonError as exc:
-            job.failure = exc
             self._network.failed(job, exc)
             mixed = isinstance(exc, EtagError) and job.download.answers.mix(exc)
             if job.rival is not None:  # which goes on
@@ -268,11 +267,6 @@ class Runner:
         if exc.overloaded:
             lane, itself = self._network.lane_of(job), job.cache is None
             lane.overloaded(trio.current_time(), exc.retry_after, itself=itself)
-
-    def _stall(self, job: Job) -> Stall:
-        """What says how long an attempt waits: the origin's stall, else the object's own."""
-        stall = self._network.lane_of(job).stall
-        return stall if stall.open else job.download.stall
 
     def step_towards(self, download: Download, absent: Sequence[Range]) -> Step | None:
         """What brings the first of these chunks that is on its way."""
@@ -322,14 +316,12 @@ class Runner:
             await download.find_table(version)
         elif download.lacks_table:  # beside the bytes, to spare the reader a round trip
             self._nursery.start_soon(download.seek_table, version)
-        if download.blob is None:
-            self._network.asked(job)
         if self.ways.waits_for_caches(job):
             self._rest(job)
             if await self.ways.one_is_back(job, patience):
                 return True
         location = self.ways.location(download, version, job)
-        self._network.watcher.asked(job)
+        self._network.asked(job)
         reports = self.arrivals, self.redirected, self.held_back
         transfer = Transfer(job, version, location, self._network, patience, *reports)
         pace = job.pace = Pace(transfer.unit, trio.current_time()) if not download.blob else None

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from axonfs.errors import UsageError
+from axonfs.settings.keys import KEYS
 from axonfs.settings.settings import (
-    KEYS,
     ConfigValues,
     Settings,
     config_path,

@@ -12,6 +12,7 @@ from axonfs.errors import UsageError
 from axonfs.settings import settings
 from axonfs.settings.axon import HUB, translated
 from axonfs.settings.editing import edit_config
+from axonfs.settings.keys import KEYS
 from axonfs.settings.settings import Settings, load, resolve
 
 # As `axon init` writes it, with a mirror and a token filled in.
@@ -79,7 +80,7 @@ def test_one_key_keeps_every_other_default(
 ) -> None:
     axon_file(home, text)
     loaded, plain = load(), Settings()
-    for name in settings.KEYS:
+    for name in KEYS:
         assert getattr(loaded, name) == changed.get(name, getattr(plain, name)), name
 
 

@@ -12,6 +12,7 @@ import yaml
 from axonfs.errors import UsageError
 from axonfs.settings import settings
 from axonfs.settings.editing import edit_config
+from axonfs.settings.keys import KEYS
 from axonfs.settings.parsers import parse_registry_url
 from axonfs.settings.settings import Settings, config_path, load, read_config
 
@@ -323,6 +324,6 @@ def test_a_path_is_made_absolute_and_a_home_is_expanded(
 
 
 def test_every_variable_is_named_once() -> None:
-    variables = [key.variable for key in settings.KEYS.values() if key.variable]
+    variables = [key.variable for key in KEYS.values() if key.variable]
     assert len(set(variables)) == len(variables)
     assert all(variable.startswith("AXONFS_") for variable in variables)
