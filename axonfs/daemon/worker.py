@@ -50,7 +50,7 @@ from axonfs.trace.recorder import Recorder
 from axonfs.vfs import Vfs
 from axonfs.vfs.journal import Journal
 from axonfs.vfs.streams import Log
-from axonfs.waits import Waits
+from axonfs.waits import Waits, nameless
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class Worker:
         self._vfs = Vfs(
             engine.tree,
             engine.fetcher,
-            self.status,
+            self._status_file,
             self._journal,
             prefetcher=engine.prefetcher,
             access_log=self._access_log(),
@@ -340,6 +340,11 @@ class Worker:
             "mountpoint": str(self._mountpoint),
             **{name: getattr(settings, name) for name in names},
         }
+
+    def _status_file(self) -> dict[str, Any]:
+        """The live state for status.json: which program waits is no affair of all users."""
+        state = self.status()
+        return nameless(state) if self._engine.settings.allow_other else state
 
     def status(self) -> dict[str, Any]:
         """The live state that `status --json` and status.json show."""

@@ -4,6 +4,6 @@ Above fuse, whose requests wait, and fetch, which brings what they wait for; bel
 of axonfs.steps lead from a request to what is done for it now. Trio thread only.
 """
 
-from axonfs.waits.waits import Waits
+from axonfs.waits.waits import Waits, nameless
 
-__all__ = ["Waits"]
+__all__ = ["Waits", "nameless"]

@@ -242,6 +242,13 @@ class Waits:
         }
 
 
+def nameless(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of a mount, with a `Waits.report` in it, without the programs that wait."""
+    bare = {"pid": 0, "program": ""}
+    hidden = {name: [wait | bare for wait in state[name]] for name in ("waits", "waits_over")}
+    return state | hidden
+
+
 def described(wait: Wait, now: float) -> str:
     """Who waits, for which file, since when."""
     request = wait.request

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import select
@@ -26,8 +27,10 @@ from tests.mount.conftest import (
     run_axonfs,
     settled,
 )
+from tests.support.faulty import FaultyOrigin
+from tests.support.fetching import Gate, on_objects
 from tests.support.registry import RegistryServer
-from tests.support.stuck import until_asleep
+from tests.support.stuck import stuck, until_asleep
 
 pytestmark = pytest.mark.mount
 NOBODY = 65534
@@ -172,6 +175,25 @@ def test_other_users(start_mount: MountFactory, registry: RegistryServer) -> Non
         capture_output=True, text=True, timeout=20, check=True,
     )  # fmt: skip
     assert done.stdout == f"{errno.EACCES}\n"
+
+
+def test_what_all_users_see(start_mount: MountFactory, registry_dir: Path) -> None:
+    """With `--allow-other` status.json, which all users can read, names no program that waits; the
+    commands of the owner do."""
+    gate = Gate(seconds=60)
+    with FaultyOrigin(registry_dir) as origin:
+        mount = start_mount(origin.url, options=("--allow-other",))
+        os.listdir((mount.path / MODEL).parent)
+        origin.always(on_objects(gate))
+        try:
+            with stuck("read", mount.path / MODEL) as reader:
+                settled(lambda: mount.status()["waits"] != [])
+                seen = {(wait["pid"], wait["program"]) for wait in mount.status()["waits"]}
+                told = json.loads(run_axonfs("explain", mount.path, "--json").stdout)
+                assert reader.pid in {wait["pid"] for wait in told["waits"]}
+        finally:
+            gate.open.set()
+    assert seen == {(0, "")}
 
 
 def test_signals(mount: Mount) -> None:
