@@ -9,17 +9,17 @@ no script but its own, and requests to its own origin only. Any thread.
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
-from base64 import b64encode
 from importlib.resources import files
 from string import Template
 
 from axonfs._version import __version__
 from axonfs.names import version_key
+from axonfs.page.policy import policy
 
 CONTENT_TYPE = "text/html; charset=utf-8"
 MAX_PAGE_BYTES = 1 << 20
+_ALLOWED = ("connect-src 'self'", "img-src data:")  # the registry's files, and the icon
 # A later script uses the functions of the earlier ones.
 _SCRIPTS = ("text.js", "manifest.js", "markdown.js", "index.js", "list.js", "version.js", "page.js")
 _GENERATOR = re.compile(rb'<meta name="generator" content="axonfs ([^" ]{1,100}) registry page">')
@@ -33,7 +33,7 @@ def page() -> bytes:
     bodies = [parts.joinpath(name).read_text("utf-8") for name in _SCRIPTS]
     script = '"use strict";\n(() => {\n' + "\n".join(bodies) + "})();\n"
     text = Template(parts.joinpath("page.html").read_text("utf-8")).substitute(
-        version=__version__, policy=_policy(style, script), style=style, script=script
+        version=__version__, policy=policy(style, script, *_ALLOWED), style=style, script=script
     )
     return text.encode()
 
@@ -44,24 +44,3 @@ def may_replace(body: bytes) -> bool:
     return found is not None and version_key(found[1].decode("ascii", "replace")) <= version_key(
         __version__
     )
-
-
-def _policy(style: str, script: str) -> str:
-    """The Content-Security-Policy. The hashes allow the document's own style and script."""
-    return "; ".join(
-        (
-            "default-src 'none'",
-            f"script-src '{_hash(script)}'",
-            f"style-src '{_hash(style)}'",
-            "connect-src 'self'",
-            "img-src data:",  # the icon
-            "base-uri 'none'",
-            "form-action 'none'",
-            "require-trusted-types-for 'script'",
-            "trusted-types 'none'",
-        )
-    )
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + b64encode(hashlib.sha256(text.encode()).digest()).decode()

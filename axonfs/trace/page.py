@@ -7,16 +7,15 @@ request. Pure.
 
 from __future__ import annotations
 
-import hashlib
 import html
 import json
 import re
-from base64 import b64encode
 from collections.abc import Iterable
 from importlib.resources import files
 from string import Template
 
 from axonfs._version import __version__
+from axonfs.page.policy import policy
 from axonfs.trace.advice import CAUSES
 from axonfs.trace.charts import Panel
 from axonfs.trace.picture import Bar, Picture
@@ -46,7 +45,7 @@ def page(picture: Picture) -> str:
     title = _text(picture.title)
     axis = json.dumps([[round(number, 5) for number in piece] for piece in picture.axis.pieces])
     return Template(template).substitute(
-        policy=_policy(style, script),
+        policy=policy(style, script),
         version=_text(__version__),
         title=title,
         style=style,
@@ -147,22 +146,3 @@ def _joined(parts: Iterable[str]) -> str:
 
 def _text(text: str) -> str:
     return html.escape(text, quote=True)
-
-
-def _policy(style: str, script: str) -> str:
-    """The Content-Security-Policy. The hashes allow the document's own style and script."""
-    return "; ".join(
-        (
-            "default-src 'none'",
-            f"script-src '{_hash(script)}'",
-            f"style-src '{_hash(style)}'",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "require-trusted-types-for 'script'",
-            "trusted-types 'none'",
-        )
-    )
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + b64encode(hashlib.sha256(text.encode()).digest()).decode()
