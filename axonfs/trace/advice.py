@@ -1,7 +1,8 @@
 """What would have made the loads of a trace sooner, as sentences: what the trace shows, no more.
 
-Pure; above figures.py. A sentence has the seconds that readers waited for its reason, as far as
-they are known, and the longest come first.
+Pure; above figures.py. A sentence has the seconds in which at least one reader waited for its
+reason, and the longest come first. Requests that wait at the same time are not added up: the kernel
+sends several of them for one reader.
 """
 
 from __future__ import annotations
@@ -66,22 +67,23 @@ def _little(figures: Figures) -> str:
 
 def _reasons(trace: Trace, figures: Figures) -> Iterator[tuple[float, str]]:
     """Sentences, each with the seconds that it is about."""
-    facts, causes = trace.facts, figures.causes
-    for cause, seconds in causes.items():
+    facts = trace.facts
+    for cause, seconds in figures.elapsed.items():
         yield seconds, _waited(cause, seconds, facts, figures)
     many, seconds = figures.late
     if facts.get("prefetch") == "off" and many:
         late = (
             f"{counted(many, 'file')} of {len(figures.files)} were asked for only when the program"
-            f" had come to them, and readers waited {said(seconds)} for their bytes: --prefetch"
-            " auto would have asked for them ahead."
+            f" had come to them, and for {_part(seconds, figures)} a reader waited for their bytes:"
+            " --prefetch auto would have asked for them ahead."
         )
         yield seconds, late
 
 
 def _waited(cause: str, seconds: float, facts: dict[str, Any], figures: Figures) -> str:
     """The sentence for the readers that waited for one cause."""
-    begin = f"Readers waited {said(seconds)} in all for {CAUSES.get(cause, CAUSES['other'])}"
+    whom = CAUSES.get(cause, CAUSES["other"])
+    begin = f"For {_part(seconds, figures)} a reader waited for {whom}"
     if cause == "receiving":
         return f"{begin}; {_line(figures)}"
     if cause == "first_byte" and figures.hurried:
@@ -97,6 +99,10 @@ def _waited(cause: str, seconds: float, facts: dict[str, Any], figures: Figures)
         return f"{begin}{of}: a higher --bandwidth would have made it sooner."
     remedy = _REMEDIES.get(cause)
     return f"{begin}: {remedy}." if remedy else f"{begin}."
+
+
+def _part(seconds: float, figures: Figures) -> str:
+    return f"{said(seconds)} of {said(max(figures.seconds, seconds))}"
 
 
 def _line(figures: Figures) -> str:

@@ -36,7 +36,8 @@ OF_JOBS = frozenset(
 
 
 class Piece(NamedTuple):
-    """Some seconds that readers waited for one cause, between two times of the trace."""
+    """A time in which readers waited for one cause. `seconds` adds up the requests that waited:
+    a reader has several under way, since the kernel reads ahead."""
 
     start: float
     stop: float
@@ -48,7 +49,7 @@ def pieces(trace: Trace) -> Iterator[Piece]:
     """The waits of a trace, in no order."""
     jobs = _Jobs(trace)
     looked = [
-        Piece(max(time - LOOK, 0.0), time, cause, seconds)
+        Piece(max(time - min(LOOK, seconds), 0.0), time, cause, seconds)
         for time, causes in trace.waited
         for cause, seconds in causes.items()
         if cause not in OF_JOBS
@@ -65,7 +66,7 @@ def pieces(trace: Trace) -> Iterator[Piece]:
     left = sum(piece.seconds for piece in looked)
     for reads in unexplained:
         if (rest := reads.waited - left) > 0:
-            yield Piece(reads.began, reads.ended, BRIEF, rest)
+            yield Piece(max(reads.began, reads.ended - rest), reads.ended, BRIEF, rest)
         left = max(left - reads.waited, 0.0)
 
 

@@ -9,12 +9,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from axonfs.trace.causes import LOOK, Piece, pieces
 from axonfs.trace.reading import File, Job, Program, Trace
 from axonfs.trace.timeline import Interval, length, periods, union
 from axonfs.units import duration
+
+T = TypeVar("T")
 
 # The line has a rate over so many seconds.
 STEADY = 0.25
@@ -33,7 +35,7 @@ class Flow(NamedTuple):
 
 @dataclass(slots=True)
 class Sum:
-    """What one program, or one file, amounts to."""
+    """What one program, or one file, amounts to; `waited` are seconds in which a read waited."""
 
     opens: int = 0
     reads: int = 0
@@ -49,18 +51,20 @@ class Figures:
     Args:
         periods: when something happened.
         waits: what readers waited for, in pieces.
-        causes: the seconds of these by cause; two readers at a time count twice.
+        causes: the seconds of these by cause; two requests at a time count twice.
+        elapsed: the seconds by cause in which at least one request waited for it.
         fastest: bytes per second, which the line brought for a tenth of its time at least.
         full: the part of the time in which bytes were asked for that the line was full.
         first: median seconds from a reader's request to the first bytes that landed of it.
         hurried: how many requests went out because a reader waited.
         late: the files that were asked for only when a program read them, after others of their
-            version, and the seconds that readers waited for them.
+            version, and the seconds in which a reader waited for them.
     """
 
     periods: list[Interval]
     waits: list[Piece]
     causes: dict[str, float]
+    elapsed: dict[str, float]
     came: int
     copied: int
     read: int
@@ -107,6 +111,7 @@ def figures(trace: Trace) -> Figures:
         periods=periods(_happened(trace)),
         waits=waits,
         causes=_causes(waits),
+        elapsed=_elapsed((piece.cause, (piece.start, piece.stop)) for piece in waits),
         came=came[False],
         copied=came[True],
         read=sum(reads.size for reads in trace.reads),
@@ -115,7 +120,7 @@ def figures(trace: Trace) -> Figures:
         full=min(full / busy, 1.0) if busy and fastest else 0.0,
         first=median(first) if first else 0.0,
         hurried=sum(job.requests[0].priority == 0 for job in trace.jobs if job.requests),
-        late=_late(trace, files),
+        late=_late(trace),
         requests=sum(len(job.requests) for job in trace.jobs),
         errors=[job.error for job in trace.jobs if job.error],
         programs=programs,
@@ -132,6 +137,7 @@ def plain(trace: Trace, found: Figures) -> dict[str, Any]:
         "seconds": found.seconds,
         "waited": found.waited,
         "causes": found.causes,
+        "elapsed": found.elapsed,
         "came": found.came,
         "copied": found.copied,
         "read": found.read,
@@ -195,13 +201,19 @@ def _sums(trace: Trace) -> tuple[dict[Program, Sum], dict[File, Sum]]:
         for one in (programs[reads.program], files[reads.file]):
             one.reads += reads.count
             one.read += reads.size
-            one.waited += reads.waited
+    waits = [one for one in trace.reads if one.waited]
+    for program, seconds in _elapsed(
+        (one.program, (one.began, one.ended)) for one in waits
+    ).items():
+        programs[program].waited = seconds
+    for file, seconds in _elapsed((one.file, (one.began, one.ended)) for one in waits).items():
+        files[file].waited = seconds
     for job in trace.jobs:
         files[job.file].came += _landed(job)
     return programs, files
 
 
-def _late(trace: Trace, sums: dict[File, Sum]) -> tuple[int, float]:
+def _late(trace: Trace) -> tuple[int, float]:
     begun: dict[str, set[File]] = defaultdict(set)
     late: set[File] = set()
     for job in sorted(trace.jobs, key=lambda job: job.asked):
@@ -209,7 +221,8 @@ def _late(trace: Trace, sums: dict[File, Sum]) -> tuple[int, float]:
         if others and job.file not in others and job.priority == 0:
             late.add(job.file)
         others.add(job.file)
-    return len(late), sum(sums[file].waited for file in late)
+    waits = [one for one in trace.reads if one.waited and one.file in late]
+    return len(late), length(union((one.began, one.ended) for one in waits))
 
 
 def _sources(trace: Trace) -> dict[str, tuple[int, int]]:
@@ -230,6 +243,14 @@ def _causes(waits: Iterable[Piece]) -> dict[str, float]:
     for piece in waits:
         found[piece.cause] += piece.seconds
     return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _elapsed(waits: Iterable[tuple[T, Interval]]) -> dict[T, float]:
+    """The seconds in which something waited, by what it is; two at a time count once."""
+    found: dict[T, list[Interval]] = defaultdict(list)
+    for what, interval in waits:
+        found[what].append(interval)
+    return {what: length(union(intervals)) for what, intervals in found.items()}
 
 
 def _happened(trace: Trace) -> Iterator[Interval]:

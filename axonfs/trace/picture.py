@@ -59,7 +59,7 @@ def picture(trace: Trace, name: str) -> Picture:
         charts=[line(trace, sums, axis), waits(sums, axis)] if sums.periods else [],
         files=rows(trace, sums, axis),
         tables=[
-            ("Waiting time by cause, of all readers together", _causes(sums)),
+            ("Waiting time by cause, all requests added up", _causes(sums)),
             ("Programs", _programs(sums)),
             ("Sources", _sources(sums)),
         ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from axonfs.trace.advice import advice
-from axonfs.trace.figures import figures
+from axonfs.trace.figures import figures, plain
 from axonfs.trace.picture import picture
 from tests.support.traces import MIB, Made
 
@@ -42,7 +42,9 @@ def test_a_full_line_is_named_with_the_part_of_the_time() -> None:
         made.fetched(0, second * part, (second + 1) * part, began, ended, stage="receiving")
         made.read(0, second * part, (second + 1) * part, began, ended, waits=True)
     (sentence,) = said(made)
-    assert sentence.startswith("Readers waited 1.0 s in all for bytes on their way; the line was")
+    assert sentence.startswith(
+        "For 1.0 s of 1.0 s a reader waited for bytes on their way; the line was"
+    )
     assert "full for 100 % of the time in which bytes were under way, at 80 % of 100" in sentence
     assert "a faster line, or a site cache nearby" in sentence
 
@@ -54,8 +56,8 @@ def test_first_bytes_are_named_with_how_long_they_took() -> None:
         made.fetched(0, at * MIB, (at + 1) * MIB, float(at), at + 0.34, priority=0, stage=stage)
         made.read(0, at * MIB, (at + 1) * MIB, float(at), at + 0.34, waits=True)
     assert said(made)[0] == (
-        "Readers waited 4.1 s in all for first bytes: half of the 12 requests that went out because"
-        " a reader waited had brought bytes after 340 ms."
+        "For 4.1 s of 11 s a reader waited for first bytes: half of the 12 requests that went out"
+        " because a reader waited had brought bytes after 340 ms."
     )
 
 
@@ -64,18 +66,32 @@ def test_the_bandwidth_limit_is_named_with_its_rate() -> None:
     made.fetched(0, 0, 50 * MIB, 0.0, 10.0, stage="bandwidth")
     made.read(0, 0, 50 * MIB, 0.4, 10.0, waits=True)
     assert said(made)[0] == (
-        "Readers waited 9.6 s in all for the mount's bandwidth limit of 5.0 MiB/s: a higher"
+        "For 9.6 s of 10 s a reader waited for the mount's bandwidth limit of 5.0 MiB/s: a higher"
         " --bandwidth would have made it sooner."
     )
+
+
+def test_requests_that_wait_at_a_time_are_not_added_up_in_a_sentence() -> None:
+    """The kernel has several requests under way for one reader, and there may be two readers."""
+    made = load(bandwidth=MIB)
+    made.fetched(0, 0, 8 * MIB, 0.0, 8.0, stage="bandwidth")
+    for part in range(8):
+        made.read(0, part * MIB, (part + 1) * MIB, 0.0, 8.0, waits=True)
+    sentence = said(made)[0]
+    assert sentence.startswith("For 8.0 s of 8.0 s a reader waited for the mount's bandwidth limit")
+    found = plain(made.trace(), figures(made.trace()))
+    assert (found["causes"], found["elapsed"]) == ({"bandwidth": 64.0}, {"bandwidth": 8.0})
+    assert found["programs"][0]["waited"] == found["files"][0]["waited"] == 8.0
 
 
 def test_a_manifest_that_is_waited_for_is_named() -> None:
     made = load()
     made.fetched(0, 0, 50 * MIB, 3.0, 3.2)
-    made.waited(2.0, document=1.5)
+    for look in range(3):
+        made.waited(1.0 + 0.5 * look, document=1.5)  # of three programs
     assert said(made)[0] == (
-        "Readers waited 1.5 s in all for a manifest, a list or a chunk table: axonfs pin asks for"
-        " them before a program does."
+        "For 1.5 s of 2.7 s a reader waited for a manifest, a list or a chunk table: axonfs pin"
+        " asks for them before a program does."
     )
 
 
@@ -88,8 +104,8 @@ def test_files_that_were_asked_for_one_after_another(prefetch: str, named: bool)
         made.fetched(file, 0, 80 * MIB, float(number), number + 0.9, priority=0)
         made.read(file, 0, 80 * MIB, float(number), number + 0.9, waits=True)
     sentence = (
-        "3 files of 4 were asked for only when the program had come to them, and readers waited"
-        " 2.7 s for their bytes: --prefetch auto would have asked for them ahead."
+        "3 files of 4 were asked for only when the program had come to them, and for 2.7 s of 3.9 s"
+        " a reader waited for their bytes: --prefetch auto would have asked for them ahead."
     )
     assert (sentence in said(made)) is named
 
