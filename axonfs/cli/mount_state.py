@@ -165,11 +165,20 @@ def _cache_of(mount: Mount) -> Path | None:
     return Path(found) if found else None
 
 
+def _with(found: list[Mount], cache: Path) -> list[Mount]:
+    """Those with this cache, to which symbolic links may lead. These are followed only if none has
+    its very name: the disk of another mount's cache may hang."""
+    caches = {mount: each for mount in found if (each := _cache_of(mount)) is not None}
+    exact = [mount for mount, each in caches.items() if each == cache]
+    real = os.path.realpath
+    return exact or [mount for mount, each in caches.items() if real(each) == real(cache)]
+
+
 def _chosen(target: Target) -> Mount:
     """The mount with the configured cache, or the only one of this user, or of all users."""
     found = mounts()
     own = [mount for mount in found if mount.owner == os.geteuid()]
-    with_cache = [mount for mount in own if _cache_of(mount) == target.settings.cache]
+    with_cache = _with(own, target.settings.cache)
     if target.explicit_cache and not with_cache:
         what = f"nothing is mounted with the cache {target.settings.cache}"
         raise NotFoundError(what, hint=where_mounted())

@@ -6,19 +6,18 @@ mount.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from axonfs.call import Event
-from axonfs.cli.default_mount import chosen_mountpoint
-from axonfs.cli.options import LocalPath, json_option
+from axonfs.cli.mount_state import LiveState
+from axonfs.cli.options import LocalPath, cache_option, json_option, make_target
 from axonfs.cli.output import echo, echo_json, facts, note, table
-from axonfs.cli.reload import ask_mount
 from axonfs.cli.suggestions import Group
-from axonfs.daemon.holders import holder_at
-from axonfs.errors import AxonError, NotFoundError, UsageError
+from axonfs.errors import AxonError, UnavailableError, UsageError
 from axonfs.settings.parsers import parse_path
 from axonfs.units import counted, size
 
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
 _MOUNT = LocalPath("the mountpoint")
 _SHOWN_FILES = 20
+# Seconds for which a mount whose worker is being replaced is asked again.
+PATIENCE = 5.0
 
 
 @click.group(cls=Group)
@@ -46,44 +47,50 @@ def trace() -> None:
     metavar="FILE",
     help="Where the mount writes the trace; by default a new file in its cache.",
 )
-def start(mountpoint: Path | None, output: str | None) -> None:
+@cache_option
+def start(mountpoint: Path | None, output: str | None, cache: str | None) -> None:
     """Begin to record.
 
-    MOUNTPOINT defaults as for `axonfs umount`. The recording goes on, also over a restart of the
+    MOUNTPOINT defaults as for `axonfs status`. The recording goes on, also over a restart of the
     mount, until `axonfs trace stop`, until the mount ends, or until the file has 64 MiB. A FILE
     that is a trace is gone on with; one that is something else is refused.
     """
     request: Event = {"op": "trace_start"}
     if output is not None:
         request["file"] = str(parse_path(output))
-    state = _ask(mountpoint, request)
+    state = _ask(mountpoint, cache, request)
     echo(f"recording into {state['file']}")
     note("to end it: axonfs trace stop")
 
 
 @trace.command
 @click.argument("mountpoint", required=False, type=_MOUNT)
-def stop(mountpoint: Path | None) -> None:
+@cache_option
+def stop(mountpoint: Path | None, cache: str | None) -> None:
     """End the recording.
 
-    MOUNTPOINT defaults as for `axonfs umount`.
+    MOUNTPOINT defaults as for `axonfs status`.
     """
-    state = _ask(mountpoint, {"op": "trace_stop"})
+    state = _ask(mountpoint, cache, {"op": "trace_stop"})
     echo(f"recorded {state['file']} ({size(state['bytes'])})")
     note(f"to see it: axonfs trace show {state['file']} -o load.html")
 
 
-def _ask(mountpoint: Path | None, request: Event) -> Event:
+def _ask(mountpoint: Path | None, cache: str | None, request: Event) -> Event:
     """The mount's answer.
 
     Raises:
         AxonError: there is no such mount, or it cannot do it.
     """
-    place = chosen_mountpoint(mountpoint)
-    holder = holder_at(place)
-    if holder is None:
-        raise NotFoundError("no mount of yours is there", path=str(place), hint="see axonfs status")
-    return ask_mount(holder, request)
+    live = LiveState(mountpoint, make_target((), cache))
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return live.ask(request)
+        except UnavailableError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
 
 
 @trace.command

@@ -164,3 +164,19 @@ def test_a_bundle_of_a_mount_that_hangs_and_of_none(mount: Mount, tmp_path: Path
     assert json.loads(found["status.json"])["mountpoint"] is None
     assert "processes.txt" not in found
     assert "kernel.txt" in found
+
+
+def test_a_bundle_is_of_the_mount_with_the_configured_cache_or_of_all(
+    start_mount: MountFactory, registry: RegistryServer, tmp_path: Path
+) -> None:
+    """Each of several mounts has files of its own in it."""
+    one, two = (start_mount(registry.url, cache=tmp_path / name) for name in "ab")
+    outputs = [tmp_path / f"{name}.tar.gz" for name in "ab"]
+    run_axonfs("debug", "bundle", "-o", outputs[0], "--cache", two.cache)
+    found = contents(outputs[0])
+    assert json.loads(found["status.json"])["mountpoint"] == str(two.path)
+    assert str(one.path) not in found["processes.txt"]
+    run_axonfs("debug", "bundle", "-o", outputs[1], "--cache", tmp_path / "none")
+    found = contents(outputs[1])
+    tops = sorted(found[name].split()[2] for name in ("top-1.txt", "top-2.txt"))
+    assert tops == [str(one.path), str(two.path)]

@@ -175,3 +175,18 @@ file.TraceFile.append = append
     assert "has not answered" in mount.status()["trace"]["ended"]
     run_axonfs("restart", mount.path)
     assert (mount.path / MODEL).read_bytes() == source_bytes(tmp_path, 0, NAME)
+
+
+def test_the_configured_cache_names_the_mount(
+    start_mount: MountFactory, registry: RegistryServer, tmp_path: Path
+) -> None:
+    """With several mounts, commands that name none are about the one with the configured cache, to
+    which a symbolic link may lead."""
+    mounts = [start_mount(registry.url, cache=tmp_path / name) for name in "ab"]
+    link = tmp_path / "link"
+    link.symlink_to(mounts[1].cache)
+    for cache in (mounts[1].cache, link):
+        done = run_axonfs("trace", "start", "--cache", cache)
+        assert str(mounts[1].cache) in done.stdout
+        assert [one.status()["trace"]["file"] is None for one in mounts] == [True, False]
+        run_axonfs("trace", "stop", "--cache", cache)

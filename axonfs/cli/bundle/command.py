@@ -54,18 +54,16 @@ def bundle(mountpoint: Path | None, output: Path | None, cache: str | None) -> N
 
     It has no tokens, passwords or signed URLs, but names of models, files and hosts: look at it
     before you attach it. It works without a mount, and with one that hangs or has ended; README.txt
-    in it says what each file is, and what could not be had. MOUNTPOINT defaults to all mounts of
-    this user, and for `axonfs status` in it as for that command.
+    in it says what each file is, and what could not be had. MOUNTPOINT defaults to the mount
+    with the configured cache, or else to all mounts of this user.
     """
-    from axonfs.cli.main import COMMANDS
-
     place = real_path(mountpoint) if mountpoint else None
     path = output or Path(time.strftime("axonfs-bundle-%Y%m%d-%H%M%S.tar.gz"))
     descriptor = _created(path)
     try:
         note(f"this takes up to {SECONDS:.0f} s …")
-        redact = Redactor(known_secrets([os.environ, *_environments(place)]))
-        found = [_redacted(one, redact) for one in made(parts(place, cache, COMMANDS))]
+        redact = Redactor(known_secrets([os.environ, *_environments(place, cache)]))
+        found = [_redacted(one, redact) for one in made(parts(place, cache))]
         with os.fdopen(descriptor, "wb") as file:
             file.write(_archive(found, redact.count))
     except BaseException:
@@ -95,9 +93,9 @@ def _created(path: Path) -> int:
         raise AxonError(what, path=str(path), hint="name another place with -o FILE") from exc
 
 
-def _environments(place: Path | None) -> list[dict[str, str]]:
+def _environments(place: Path | None, cache: str | None) -> list[dict[str, str]]:
     """The variables of the processes of mounts."""
-    pids = [pid for holder in chosen(place) for pid in (holder.pid, *holder.workers)]
+    pids = [pid for holder in chosen(place, cache) for pid in (holder.pid, *holder.workers)]
     return [environment(Path(f"/proc/{pid}")) for pid in pids]
 
 

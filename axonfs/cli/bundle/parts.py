@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,25 +58,19 @@ class Made:
     why: str = ""
 
 
-def parts(mountpoint: Path | None, cache: str | None, commands: Iterable[str]) -> list[Part]:
-    """The parts of a bundle about one mount, or about all that there is.
-
-    Args:
-        commands: the names of AxonFS's commands.
-    """
-    place = [str(mountpoint)] if mountpoint else []
+def parts(mountpoint: Path | None, cache: str | None) -> list[Part]:
+    """The parts of a bundle about one mount, or about all that there is."""
     options = ["--cache", cache] if cache else []
-    holders = chosen(mountpoint)
-    known = set(commands)
-    asked = [
-        ("status.json", "axonfs status --json", ["status", *place, *options, "--json"]),
-        ("explain.txt", "axonfs explain: what readers wait for", ["explain", *place, *options]),
-        ("top.txt", "axonfs top, with rates", ["top", *place, *options, "-n", "1"]),
-        ("doctor.txt", "axonfs doctor", ["doctor", *options]),
+    holders = chosen(mountpoint, cache)
+    places = [mountpoint] if mountpoint else [holder.mountpoint for holder in holders]
+    of_mounts = [
+        part
+        for number, place in enumerate(places or [None], 1)
+        for part in _of_mount(place, cache, number if len(places) > 1 else None)
     ]
     return [
-        *(Part(name, what, lambda c=c: _axonfs(c)) for name, what, c in asked if c[0] in known),  # type: ignore[misc]
-        Part("log.txt", "the last lines of the log", lambda: _log(place, cache)),
+        *of_mounts,
+        Part("doctor.txt", "axonfs doctor", lambda: _axonfs(["doctor", *options])),
         Part("settings.json", "the settings of commands, and their origins", _settings),
         Part("versions.txt", "versions of AxonFS, Python, kernel and libraries", facts.versions),
         Part("environment.txt", "variables; of secrets only the name", _environment),
@@ -92,17 +87,46 @@ def parts(mountpoint: Path | None, cache: str | None, commands: Iterable[str]) -
     ]
 
 
-def chosen(mountpoint: Path | None) -> list[Running]:
-    """The holders of the mount, or all that this user may inspect."""
+def _of_mount(mountpoint: Path | None, cache: str | None, number: int | None) -> Iterator[Part]:
+    """What commands say of a mount; of several each has a number."""
+    place = [str(mountpoint)] if mountpoint else []
+    place += ["--cache", cache] if cache else []
+    tail, of = ("", "") if number is None else (f"-{number}", f" {mountpoint}")
+
+    def part(name: str, what: str, make: Callable[[], str]) -> Part:
+        stem, ending = os.path.splitext(name)
+        return Part(f"{stem}{tail}{ending}", what + of, make)
+
+    yield part("status.json", "axonfs status --json", lambda: _axonfs(["status", *place, "--json"]))
+    what = "what readers wait for: axonfs explain"
+    yield part("explain.txt", what, lambda: _axonfs(["explain", *place]))
+    what = "rates: axonfs top"
+    yield part("top.txt", what, lambda: _axonfs(["top", *place, "-n", "1"]))
+    yield part("log.txt", "the last lines of the log: axonfs logs", lambda: _log(place, cache))
+
+
+def chosen(mountpoint: Path | None, cache: str | None) -> list[Running]:
+    """The holder of the mount; without a mountpoint that of the configured cache, as for `axonfs
+    status`, or else all that this user may inspect."""
     found = running()
-    return [holder for holder in found if mountpoint in (None, holder.mountpoint)]
+    if mountpoint is not None:
+        return [holder for holder in found if holder.mountpoint == mountpoint]
+    wanted = _configured(cache)
+    return [holder for holder in found if holder.cache == wanted] or found
+
+
+def _configured(cache: str | None) -> Path | None:
+    """The cache that commands use. It is not touched."""
+    with suppress(AxonError):  # settings.json says what is wrong with them
+        return Path(os.path.abspath(cache or load().cache))
+    return None
 
 
 def _log(place: list[str], cache: str | None) -> str:
     """The log of the mount; if that has ended, of the cache."""
     lines = ["--lines", str(LOG_LINES)]
     try:
-        return _axonfs(["logs", *place, *(["--cache", cache] if cache else []), *lines])
+        return _axonfs(["logs", *place, *lines])
     except NotMadeError:
         if not place:
             raise
@@ -202,15 +226,24 @@ def _stacks(holders: Iterable[Running]) -> str:
     workers = [pid for holder in holders for pid in holder.workers]
     if not workers:
         raise NotMadeError("no worker is there that this user may inspect")
-    try:
-        return "\n".join(f"==== worker {pid}\n{stacks.ask(pid)}" for pid in workers)
-    except (AxonError, OSError) as exc:
-        raise NotMadeError(str(exc)) from exc
+    got, why = [], ""
+    for pid in workers:
+        try:
+            got.append(f"==== worker {pid}\n{stacks.ask(pid)}")
+        except (AxonError, OSError) as exc:
+            why = str(exc)
+    if why:
+        raise NotMadeError(why, "\n".join(got))
+    return "\n".join(got)
 
 
 def _traces(holders: Iterable[Running], cache: str | None) -> str:
-    caches = [*(holder.cache for holder in holders), *([Path(cache)] if cache else [])]
-    files = sorted({file for each in caches for file in (each / TRACES).glob("*.trace")})
+    known = _configured(cache)
+    caches = {*(holder.cache for holder in holders), *([known] if known else [])}
+    files = sorted(
+        (file for each in caches for file in (each / TRACES).glob("*.trace")),
+        key=lambda file: file.name,
+    )
     shown = (f"==== {file}\n{_axonfs(['trace', 'show', str(file)])}" for file in files[-_TRACES:])
     return "\n".join(shown) or "there are none"
 
