@@ -98,11 +98,11 @@ def _of_mount(mountpoint: Path | None, cache: str | None, number: int | None) ->
         return Part(f"{stem}{tail}{ending}", what + of, make)
 
     yield part("status.json", "axonfs status --json", lambda: _axonfs(["status", *place, "--json"]))
-    what = "what readers wait for: axonfs explain"
+    what = "axonfs explain: what readers wait for"
     yield part("explain.txt", what, lambda: _axonfs(["explain", *place]))
-    what = "rates: axonfs top"
+    what = "axonfs top, with rates"
     yield part("top.txt", what, lambda: _axonfs(["top", *place, "-n", "1"]))
-    yield part("log.txt", "the last lines of the log: axonfs logs", lambda: _log(place, cache))
+    yield part("log.txt", "the last lines of the log", lambda: _log(place, cache))
 
 
 def chosen(mountpoint: Path | None, cache: str | None) -> list[Running]:
