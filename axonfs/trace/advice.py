@@ -117,6 +117,7 @@ def _line(figures: Figures) -> str:
 
 _REMEDIES = {
     "queued": "other requests had all streams; a higher setting `streams` gives more",
+    "first_byte": "the source, or what is between, answers late",
     "connecting": "the network or the source takes long to accept a connection",
     "retrying": "the log names the failures",
     "paused": "it wants fewer requests; a site cache asks it once for all hosts",

@@ -88,7 +88,7 @@ def line(trace: Trace, sums: Figures, axis: Axis) -> Panel:
 
 
 def waits(sums: Figures, axis: Axis) -> Panel:
-    """How many readers waited over time, by cause."""
+    """How many reads waited over time, by cause; one reader may have several under way."""
     found = {BRIEF: Columns(axis)}
     for piece in sums.waits:
         columns = found.setdefault(kind_of(piece.cause), Columns(axis))
@@ -96,8 +96,8 @@ def waits(sums: Figures, axis: Axis) -> Panel:
     kinds = {cause: found[cause].heights() for cause in CAUSES if cause in found}
     highest = max(*map(sum, zip(*kinds.values(), strict=True)), 1.0)
     layers = _stacked(kinds, highest * _HEADROOM)
-    note = "how many, by what they waited for"
-    return Panel("Waiting readers", note, _WAITS_HEIGHT, layers, f"{highest:.0f}")
+    note = "how many at a time, by what they waited for; the kernel sends several for one reader"
+    return Panel("Waiting reads", note, _WAITS_HEIGHT, layers, f"{highest:.0f}")
 
 
 def kind_of(cause: str) -> str:
