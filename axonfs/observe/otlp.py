@@ -10,12 +10,14 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from axonfs._version import __version__
+from axonfs.names import printable
 from axonfs.observe.family import Distribution, Family, Gather, Labels, Value
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _HTTP = "http/protobuf"
+_URL = re.compile(r"(\w+://|\burl: )\S+")
 # Milliseconds between two sends where OTEL_METRIC_EXPORT_INTERVAL gives none, as the SDK has it.
 _INTERVAL = 60_000
 
@@ -59,7 +62,30 @@ def sender(gather: Gather) -> Sender | None:
             " installed; pip install 'axonfs[otlp]'"
         )
         return None
-    return Sender(gather)
+    try:
+        return Sender(gather)
+    except Exception as exc:  # say of a plugin that is missing: no mount ends for that
+        log.warning("no metrics are sent: the OTEL_* variables cannot be used: %s", _safe(exc))
+        return None
+
+
+class _Heard(logging.Handler):
+    """Keeps the first message of the SDK, which would write each to standard error, with URLs whose
+    queries may have keys."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.first = ""
+        logger = logging.getLogger("opentelemetry")
+        logger.handlers[:], logger.propagate = [self], False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.first = self.first or record.getMessage()
+
+
+def _safe(text: object) -> str:
+    """A message of the SDK without what may be secret in URLs."""
+    return printable(_URL.sub(r"\1…", str(text)), 500)
 
 
 class Sender:
@@ -68,6 +94,8 @@ class Sender:
     def __init__(self, gather: Gather) -> None:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
+        self._heard = _Heard()
+        self._fails = False
         self._gather = gather
         self._exporter = OTLPMetricExporter()
         self._resource = _resource()
@@ -81,10 +109,23 @@ class Sender:
 
     def _run(self) -> None:
         while not self._over.wait(_interval()):
-            try:
-                self._exporter.export(self._data(self._gather()))
-            except Exception as exc:
-                log.warning("metrics could not be sent by OTLP: %s", exc)
+            why = self._send()
+            if why and not self._fails:
+                log.warning("metrics are not taken by OTLP's receiver: %s", why)
+            elif self._fails and not why:
+                log.info("metrics are sent by OTLP again")
+            self._fails = bool(why)
+
+    def _send(self) -> str:
+        """Send the metrics of now; why that failed, empty if it did not."""
+        from opentelemetry.sdk.metrics.export import MetricExportResult
+
+        self._heard.first = ""
+        try:
+            result = self._exporter.export(self._data(self._gather()))
+        except Exception as exc:
+            return _safe(f"{type(exc).__name__}: {exc}")
+        return "" if result is MetricExportResult.SUCCESS else _safe(self._heard.first or "failed")
 
     def _data(self, families: list[Family]) -> MetricsData:
         from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, ScopeMetrics

@@ -22,7 +22,7 @@ from axonfs.settings.settings import SYSTEM_CONFIG, load, own_config
 from axonfs.settings.tokens import tokens_path
 from axonfs.sources import hub_tokens
 
-_NAME = re.compile(rf"{SECRET_NAME}|(?:^|_)(?:key|pass|pat)$", re.IGNORECASE)
+_NAME = re.compile(rf"{SECRET_NAME}|(?:^|_)(?:key|pass|pat|headers)$", re.IGNORECASE)
 _LARGEST = 1 << 20
 # Beside the home directory: files of which every value counts as a secret.
 _LOG_INS = (
@@ -44,7 +44,11 @@ def known_secrets(environments: Iterable[Mapping[str, str]]) -> set[str]:
     """
     found: set[str] = set()
     for variables in environments:
-        found.update(value for name, value in variables.items() if is_secret(name))
+        for name, value in variables.items():
+            if is_secret(name):
+                found.add(value)
+            if name.endswith("_HEADERS"):  # of OpenTelemetry: name=value, …
+                found.update(pair.partition("=")[2] for pair in value.split(","))
         for value in variables.values():
             found.update(_in_urls(value))
     found.update(_in_configs())

@@ -6,7 +6,9 @@ import base64
 
 import pytest
 
+from axonfs.cli.bundle.facts import variables_shown
 from axonfs.cli.bundle.redaction import REMOVED, Redactor
+from axonfs.cli.bundle.secrets import known_secrets
 
 SECRET = "s3cr3t/Pa+ss:word~42"
 PLAIN = base64.b64encode(f"alice:{SECRET}".encode()).decode()
@@ -93,3 +95,10 @@ def test_the_password_of_a_known_log_in_goes_without_its_user() -> None:
 )
 def test_what_is_no_secret_stays(text: str) -> None:
     assert Redactor(["short"])(text) == text
+
+
+def test_the_headers_of_opentelemetry_are_secret() -> None:
+    """Each service has a header of its own for its key."""
+    variables = {"OTEL_EXPORTER_OTLP_HEADERS": "x-honeycomb-team=KEEPOUT42,tenant=KEEPOUT43"}
+    assert variables_shown(variables) == "OTEL_EXPORTER_OTLP_HEADERS=(set)"
+    assert {"KEEPOUT42", "KEEPOUT43"} <= known_secrets([variables])
