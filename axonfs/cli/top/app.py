@@ -248,6 +248,7 @@ class Top(App[None]):
         return self._view.table or (of_cursor if of_cursor in ORDER else LOADS)
 
     def action_filter(self) -> None:
+        self._leave()  # a filter is for tables
         field = self.query_one(Input)
         field.display = True
         field.value = self._view.needle

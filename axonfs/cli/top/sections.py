@@ -59,7 +59,7 @@ def waiting(moment: Moment) -> Section:
         f"WAITING {_programs(moment)}" if moment.waits else "WAITING",
         (Column("", right=True), Column(""), Column(""), Column("", flexible=True)),
         tuple(_wait_rows(moment.waits)),
-        note="; ".join(filter(None, (blocks, f"since the mount {before}" if before else ""))),
+        note="; ".join(filter(None, (blocks, before))),
         empty="no reader waits",
         style="alarm" if longest >= LONG else "title",
     )
@@ -242,11 +242,12 @@ def _file_row(file: OpenFile) -> Row:
 
 
 def waited(moment: Moment) -> str:
-    """For what readers waited since the mount, as `first byte 12 min, disk 3 s`."""
+    """For what readers waited since the mount, all of them together."""
     found = sorted(moment.waited.items(), key=lambda item: -item[1])
-    return ", ".join(
-        f"{name.replace('_', ' ')} {duration(seconds)}" for name, seconds in found if seconds >= 1
-    )
+    parts = [f"{name.replace('_', ' ')} {duration(seconds)}" for name, seconds in found]
+    if not (long := parts[: sum(seconds >= 1 for _, seconds in found)]):
+        return ""
+    return f"since the mount, all added up: {', '.join(long)}"
 
 
 TABLES: Mapping[str, Callable[[Moment], Section]] = {
