@@ -58,13 +58,15 @@ class Listener:
         self.address = address
         try:
             self._server = _Server(address, pages)
-        except OSError as exc:
-            what = f"cannot serve metrics at {printable(address)}: {exc.strerror or exc}"
+            self._thread = threading.Thread(
+                target=self._server.serve_forever, args=(_POLL,), name="metrics", daemon=True
+            )
+            self._thread.start()
+        # UnicodeError: a label of a name may be too long. RuntimeError: no thread could start.
+        except (OSError, UnicodeError, RuntimeError) as exc:
+            why = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
+            what = f"cannot serve metrics at {printable(address)}: {why}"
             raise AxonError(what, hint="choose another address with --metrics") from exc
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(_POLL,), name="metrics", daemon=True
-        )
-        self._thread.start()
 
     @property
     def url(self) -> str:
@@ -104,10 +106,11 @@ class _Server(ThreadingHTTPServer):
         TCPServer.server_bind(self)
 
     def server_close(self) -> None:
-        super().server_close()
+        # First the path: once the socket is closed, the next worker may make one of its own there.
         if self._path:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
+        super().server_close()
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:

@@ -110,8 +110,9 @@ class Observer:
         """Save the counters; from here on no thread uses the store."""
         if self._lock.acquire(timeout=PATIENCE):  # else the disk of the cache hangs
             self._over = True
-            if self._watched:
-                self._counted(self._state())
+            with _no_harm():
+                if self._watched:
+                    self._counted(self._state())
             self._lock.release()
 
     @property
@@ -164,7 +165,8 @@ class Observer:
         while True:
             await trio.sleep(SAVE_SECONDS)
             if self._watched:
-                await trio.to_thread.run_sync(self.gather)
+                with _no_harm():
+                    await trio.to_thread.run_sync(self.gather, abandon_on_cancel=True)
 
     def gather(self) -> list[Family]:
         """The metrics now; what can be said without the event loop while that does not answer. Not
@@ -242,6 +244,15 @@ class Observer:
             return _unavailable(f"the mount's event loop has not answered for {silent:.0f} s")
         lines = ["ok", *map(str, troubles(state))]
         return Page(("\n".join(lines) + "\n").encode(errors="replace"))
+
+
+@contextmanager
+def _no_harm() -> Iterator[None]:
+    """A block whose bugs are logged, and end no mount."""
+    try:
+        yield
+    except Exception:
+        log.exception("a bug in metrics; please report it")
 
 
 def _unavailable(why: str) -> Page:

@@ -45,6 +45,9 @@ class TraceFile:
             raise _unusable(path, exc) from exc
         try:
             return cls(path, descriptor, _checked(path, descriptor))
+        except OSError as exc:
+            os.close(descriptor)
+            raise _unusable(path, exc) from exc
         except BaseException:
             os.close(descriptor)
             raise

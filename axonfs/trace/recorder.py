@@ -168,7 +168,9 @@ class Recorder:
                     await self._write()
         finally:
             if (recording := self._recording) is not None and not self._writing:
-                _finish(recording.file, recording.leave())  # the next worker goes on
+                # The next worker goes on.
+                with trio.CancelScope(shield=True), suppress(AxonError):
+                    await _apart(_finish, recording.file, recording.leave())
 
     async def _write(self) -> None:
         if (recording := self._recording) is None:

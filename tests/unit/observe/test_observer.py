@@ -64,3 +64,18 @@ async def test_after_its_end_nothing_uses_the_store(nursery: trio.Nursery) -> No
     assert len(used) == 1
     os.close(meters)
     nursery.cancel_scope.cancel()
+
+
+async def test_a_bug_in_metrics_ends_no_mount(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(observer, "SAVE_SECONDS", 0.01)
+    monkeypatch.setattr(Observer, "_watched", True)
+
+    def pins() -> Mapping[str, int]:
+        raise RuntimeError("a bug of the test")
+
+    with observing(nursery, pins, -1).watching(None, first=True):
+        await trio.sleep(0.2)
+    assert "a bug in metrics; please report it" in caplog.messages
+    nursery.cancel_scope.cancel()

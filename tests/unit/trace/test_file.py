@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -61,3 +62,17 @@ def test_anything_else_is_left_as_it_is(make: object, tmp_path: Path) -> None:
     with pytest.raises(AxonError, match=r"load\.trace: .*name another file"):
         TraceFile.open(path)
     assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def test_a_full_disk_is_an_error_for_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full leaves a torn line, which the next worker would have to end."""
+
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "load.trace"
+    path.write_bytes(encoded([header(5.0)]) + b'["li')
+    path.chmod(0o600)
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(AxonError, match="the disk of the trace is full"):
+        TraceFile.open(path)
