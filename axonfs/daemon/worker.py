@@ -98,6 +98,17 @@ async def _serve(applied: Applied, held: Held) -> int:
     return worker.ending
 
 
+def _fixed(provenance: str) -> str | None:
+    """What to do about the bandwidth where the config file does not say it."""
+    if provenance == "flag":
+        given = "--bandwidth"
+    elif provenance.startswith("AXONFS_"):
+        given = provenance
+    else:
+        return None
+    return f"the mount was started with {given}, which holds until it is unmounted: mount it again"
+
+
 def _log_place() -> str | None:
     """Where this process's log goes: a file, a terminal or the journal; None for a pipe."""
     place = os.readlink("/proc/self/fd/2")
@@ -128,6 +139,7 @@ class Worker:
         self._since = time.time()
         self._under_way = control.UnderWay()
         self._failures = Failures()
+        engine.fetcher.bandwidth.hint = _fixed(applied.provenance.get("bandwidth", ""))
         self._journal = Journal(held.journal)
         self._operations = Operations(self._journal.known, silent=accesslog.INODE)
         self._service = Service(engine, self.status)
@@ -320,14 +332,18 @@ class Worker:
         for inode in inodes:
             invalidate_attributes(inode)
 
-    def _sources(self) -> dict[str, list[dict[str, Any]]]:
-        """How each registry and hub answered last."""
+    def _sources(self, sent: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+        """How each registry and hub answered last; `sent` says which of them stall."""
         report = self._engine.tree.outages.report()
         allowed = self._engine.settings.allow_unverified
         for item in report["registries"]:
             item["allow_unverified"] = item["url"].rstrip("/") in allowed
+        stalls = {row["source"]: row for row in sent if row["fault"] and not row["cache"]}
         for item in (*report["registries"], *report["hubs"]):
             item |= caches_report(self._engine.bodies.caches, item["url"])
+            if item["error"] is None and (row := stalls.get(item["url"])):  # documents still come
+                error = f"no bytes of files come: {row['fault']}"
+                item |= {"state": "failing", "error": error, "since": row["since"]}
         return report
 
     def _about(self) -> dict[str, Any]:
@@ -349,6 +365,7 @@ class Worker:
     def status(self) -> dict[str, Any]:
         """The live state that `status --json` and status.json show."""
         engine = self._engine
+        fetched = engine.fetcher.statistics()
         return {
             "version": __version__,
             "pid": self._held.holder,
@@ -358,7 +375,7 @@ class Worker:
             "offline": engine.settings.offline,
             "settings": self._applied.shown(),
             "settings_fault": self._applied.fault,
-            **self._sources(),
+            **self._sources(fetched["sources"]),
             "log": _log_place(),
             "metrics": self.observer.report(),
             "cache": str(engine.settings.cache),
@@ -382,7 +399,7 @@ class Worker:
             **self._waits.report(),
             "handles": self._vfs.files.handles,
             "inodes": len(self._journal.known.nodes),
-            "fetch": engine.fetcher.statistics(),
+            "fetch": fetched,
             "prefetch": engine.prefetcher.statistics(),
             "pinning": self._service.pinning.statistics(),
             "scrub": engine.scrub.statistics(),

@@ -47,6 +47,7 @@ class Bandwidth:
 
     def __init__(self, rate: int = 0) -> None:
         self._rate = rate
+        self.hint: str | None = None  # what to do about the limit, if that is not the usual
         self._lock = threading.Lock()
         self._waiters: list[_Waiter] = []  # in the order in which they came
         self._due = 0.0  # when the next share may be taken
@@ -83,7 +84,7 @@ class Bandwidth:
             self._waiters.append(waiter)
             try:
                 text = f"held by the mount's bandwidth of {size(self._rate)}/s"
-                with Step(Cause.BANDWIDTH, text):
+                with Step(Cause.BANDWIDTH, text, hint=self.hint):
                     while not cancelled():
                         if (pause := self._pause(waiter)) <= 0:
                             return self._take(waiter, most)

@@ -219,7 +219,7 @@ class Runner:
         if (pause := self._held(job)) > 0:
             job.attempts = job.attempts or 1  # whose deadline goes on, and whose turn ends
             self._rest(job)
-            with pausing(self._network.lane_of(job).name, pause):
+            with stages.tried(job), pausing(self._network.lane_of(job).name, pause):
                 await trio.sleep(pause)
             return True
         stall = self._network.lane_of(job).stall
@@ -230,7 +230,7 @@ class Runner:
         if patience is not None and patience < math.inf and recently:
             patience = LEAST
         try:
-            with shortages():
+            with shortages(), stages.tried(job):
                 return await self._attempt(job, version, patience)
         except AxonError as exc:
             self._network.failed(job, exc)
@@ -375,6 +375,8 @@ class Runner:
         if silent or waited >= self._limits.deadline:
             error = overdue(exc, max(waited, self._limits.deadline))
             chosen = lane.stall if silent else job.download.stall
+            if silent:
+                self._network.tally(job.version, job.cache).stalls(error)
             chosen.failed(now, error, asked=job.asked)
             raise self._stalled(job, lane, chosen, error, exc)
         if not job.download.awaited(job):

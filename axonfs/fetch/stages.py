@@ -38,7 +38,7 @@ def bringing(network: Network, download: Download, absent: Sequence[Range]) -> S
 
 
 def _queued(job: Job, lane: Lane) -> Step:
-    step = _step(job, Cause.QUEUED, partial(_place, job, lane))
+    step = _step(job, Cause.QUEUED, partial(_place, job, lane), partial(failed, job))
     step.now = *step.now[:2], time.monotonic() - (trio.current_time() - job.queued)
     return step
 
@@ -56,10 +56,10 @@ def _place(job: Job, lane: Lane) -> str:
     return f"waiting {behind}for one of {len(running)} streams of {lane.name}{busy}"
 
 
-def _step(job: Job, cause: Cause, text: Text) -> Step:
+def _step(job: Job, cause: Cause, text: Text, about: Text = "") -> Step:
     source = shown(job.version.base) if job.version else None
     cache = job.cache.name if job.cache else None
-    return Step(cause, text, about=partial(failed, job), source=source, cache=cache)
+    return Step(cause, text, about=about, source=source, cache=cache)
 
 
 def failed(job: Job) -> str:
@@ -74,6 +74,11 @@ def failed(job: Job) -> str:
 def attempt(job: Job) -> Step:
     """The task of a job."""
     return _step(job, Cause.OTHER, "about to ask")
+
+
+def tried(job: Job) -> Step:
+    """What one attempt does, without the pause that may follow."""
+    return Step(Cause.OTHER, "about to ask", about=partial(failed, job))
 
 
 def asking(location: Location) -> Step:

@@ -6,10 +6,11 @@ Below network. Trio thread only, but for `Tallies.of`, which any thread may call
 from __future__ import annotations
 
 import errno
+import time
 from collections import Counter
 from typing import Any
 
-from axonfs.errors import AxonError
+from axonfs.errors import AxonError, CorruptError
 from axonfs.http_client import Cache
 
 # Pairs of source and cache that are counted apart; requests may bring registries of their own.
@@ -25,6 +26,8 @@ class Tally:
     def __init__(self) -> None:
         self.requests = self.bytes = 0
         self.errors = Counter[str]()  # by HTTP status, or by errno where there was no answer
+        self.fault: AxonError | None = None  # why nothing came for a deadline, nor has since
+        self.since = 0.0  # when that was found, in unix seconds
         self._rate = self._began = 0.0
         self._since = 0
 
@@ -35,6 +38,7 @@ class Tally:
     def received(self, size: int, now: float) -> None:
         """Count bytes."""
         self.bytes += size
+        self.fault = None
         if now - self._began >= 4 * PERIOD:  # idle in between
             self._began, self._since = now, 0
         self._since += size
@@ -43,9 +47,17 @@ class Tally:
             self._began, self._since = now, 0
 
     def failed(self, exc: AxonError) -> None:
-        """Count a request that failed."""
+        """Count a request that failed. Any answer ends a stall."""
+        if exc.status is not None or isinstance(exc, CorruptError):
+            self.fault = None
         name = errno.errorcode.get(exc.errno, str(exc.errno))
         self.errors[str(exc.status or name)] += 1
+
+    def stalls(self, exc: AxonError) -> None:
+        """Note that nothing came for a deadline."""
+        if self.fault is None:
+            self.since = time.time()
+        self.fault = exc
 
     def rate(self, now: float) -> float:
         """Bytes per second of late, 0 if nothing comes any more."""
@@ -80,6 +92,8 @@ class Tallies:
                 "bytes": tally.bytes,
                 "errors": dict(tally.errors),
                 "rate": round(tally.rate(now)),
+                "fault": str(tally.fault) if tally.fault else None,
+                "since": tally.since,
             }
             for (source, cache), tally in list(self._tallies.items())
         ]

@@ -10,6 +10,7 @@ import contextlib
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import h11
 
@@ -87,8 +88,7 @@ class Exchanges:
         target, extra = self._dialer.target(url)
         try:
             sent = {**headers, **extra}
-            text = f"waiting for the first byte of the answer of {url.origin.authority}"
-            with Step(Cause.FIRST_BYTE, text):
+            with Step(Cause.FIRST_BYTE, partial(wire.awaited, url.origin.authority)):
                 reply = wire.request(url, target, sent, options.cancelled, options.patience)
             answer = Answer(str(url), reply.status, reply.fields)
             check_framing(answer)

@@ -23,7 +23,7 @@ _BEGUN = {
     "connection.start_tls.started": (Cause.CONNECTING, "in the TLS handshake with", NO_TLS),
     "http11.send_request_headers.started": (
         Cause.FIRST_BYTE,
-        "waiting for the first byte of the answer of",
+        "waiting for the answer of",
         None,
     ),
     "http11.receive_response_body.started": (Cause.RECEIVING, "receiving from", None),

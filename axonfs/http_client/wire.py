@@ -23,6 +23,7 @@ from axonfs.http_client.channel import BUFFER_SIZE, Channel
 from axonfs.http_client.limits import OVERHEAD_BYTES, PROGRESS_BYTES, Limits
 from axonfs.http_client.reply import HEAD_BYTES, OverlongError, Reply
 from axonfs.http_client.urls import Url
+from axonfs.units import size
 
 # Seconds between the checks of a waiting thread, and so the delay until a cancelled read ends. A
 # call that receives a body returns what has arrived by then.
@@ -128,6 +129,12 @@ class Wire:
         asked = self._inlet.asked
         return time.monotonic() - asked if asked else 0.0
 
+    def awaited(self, server: str) -> str:
+        """What came of the head of an answer, as a clause; any thread may ask."""
+        if not (came := self._inlet.came):
+            return f"waiting for the first byte of the answer of {server}"
+        return f"waiting for the rest of the head of the answer of {server}: {size(came)} came"
+
     def hang_up(self) -> None:
         self._channel.close()
 
@@ -140,7 +147,7 @@ class _Inlet(io.RawIOBase):
         self._cancelled: Callable[[], bool] = bool
         self._dry = False
         self._deadline = self._progress_by = 0.0
-        self._received = self._mark = self._most = 0
+        self._received = self._began = self._mark = self._most = 0
         self.patience = 0.0
         self.asked = 0.0  # since when a byte is waited for that did not come within a tick
 
@@ -148,6 +155,7 @@ class _Inlet(io.RawIOBase):
         self._cancelled = cancelled
         self.patience = patience
         self._deadline = deadline
+        self._began = self._received
         self._most = self._received + OVERHEAD_BYTES
         self.progressed()
 
@@ -166,6 +174,11 @@ class _Inlet(io.RawIOBase):
 
     def waited(self, seconds: float) -> None:
         self._progress_by += seconds
+
+    @property
+    def came(self) -> int:
+        """Bytes since `watch`."""
+        return self._received - self._began
 
     def leftover(self, reader: io.BufferedReader[Any]) -> bool:
         """Whether `reader` has bytes in its buffer; does not receive."""

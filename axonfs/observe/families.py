@@ -139,7 +139,7 @@ def _waits(state: State, facts: Facts) -> Iterator[Family]:
 def _sources(state: State, facts: Facts) -> Iterator[Family]:
     listed = [*(state.get("registries") or ()), *(state.get("hubs") or ())]
     up = {one["url"]: int(one["state"] == "ok") for one in listed if one["state"] != "not asked"}
-    text = "1 if a registry or hub answers; absent until it was asked."
+    text = "1 if a registry or hub answers, with bytes of files too; absent until it was asked."
     yield family("gauge", "source_up", text, up, "source")
     caches = {
         (one["url"], _name(cache)): int(cache.get("fault") is None)

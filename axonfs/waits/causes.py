@@ -21,7 +21,7 @@ _HINTS = {
     Cause.QUEUED: "axonfs config set streams N allows more requests at a time, if the source bears"
     " them; axonfs status shows what else is fetched",
     Cause.CONNECTING: "axonfs doctor asks each source",
-    Cause.FIRST_BYTE: "the server took the request and sends nothing: look at its load and its log",
+    Cause.FIRST_BYTE: "the server has the request and does not answer: look at its load and log",
     Cause.RECEIVING: "the server or the line is slow or stands still: fetch the same with curl, to"
     " compare",
     Cause.RETRYING: "look at the server's log; the program gets an error once nothing came for the"

@@ -36,7 +36,7 @@ SHOWN, KEPT, LINES = 100, 10, 25
 
 @dataclass(slots=True)
 class Wait:
-    """A request that waits; times by `time.monotonic`. `steady` is since when it has this cause."""
+    """A request that waits; times by `time.monotonic`."""
 
     request: UnderWay
     pid: int
@@ -44,14 +44,13 @@ class Wait:
     spec: str | None
     chunk: int | None
     meaning: Meaning
-    steady: float
     fault: str | None  # of the cache's disk
     logged: bool = False
 
     @property
     def sentence(self) -> str:
         """What it waits for."""
-        seconds = time.monotonic() - min(self.steady, self.meaning.since)
+        seconds = time.monotonic() - self.meaning.since
         parts = [self.meaning.text]
         if seconds >= 1:
             parts[0] += f" ({seconds:.0f} s)"
@@ -161,14 +160,12 @@ class Waits:
         version = place.version if isinstance(place, File | Folder) else None
         step, chunk = self._step(request, place)
         found = meaning(trail(step), request.since)
-        steady = before.steady if before and before.meaning.cause is found.cause else found.since
         return Wait(
             request,
             *self._operations.programs.of(request.thread),
             str(version.spec) if version else None,
             chunk,
             found,
-            steady,
             self._fault() if chunk is not None else None,
             before is not None and before.logged,
         )

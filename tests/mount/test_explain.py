@@ -101,12 +101,12 @@ STALLS = {  # in the order in which their registries are asked for manifests
         "connecting", "TLS handshake", moved(lambda at: f"https://127.0.0.1:{at.silent}/x")
     ),
     "mute": Stall("first_byte", "first byte", always(faulty.stall_before)),
+    "headless": Stall("first_byte", "rest of the head", always(faulty.drip_headers(0.05))),
     "trickle": Stall("receiving", " B of ", always(faulty.drip(0.05))),
     "halfway": Stall("receiving", " came, and nothing for", always(faulty.stall_within)),
     "busy": Stall("retrying", "the server answered 503", always(faulty.status(503))),
     "later": Stall("paused", "asked for", always(faulty.status(503, Retry_After="30"))),
     "limited": Stall("paused", "asked for", always(faulty.status(429, Retry_After="30"))),
-    "broken": Stall("retrying", "the server answered 500", always(faulty.status(500))),
     "tableless": Stall("document", "/chunks/", always(faulty.stall_before), path="/chunks/"),
     "packed": Stall("package", "in a pass over", always(faulty.stall_before), path="/packages/"),
     "crowded": Stall("queued", f"one of {STREAMS} streams", always(faulty.stall_before)),
@@ -219,6 +219,7 @@ def check(wait: dict[str, Any], name: str) -> None:
     """What is said of one wait is right."""
     assert wait["program"] == HOSTILE
     assert wait["hint"]
+    assert wait["text"].count("after: ") <= 1
     if name == "manifest":
         assert wait["operation"] == "lookup"
         return
@@ -254,6 +255,7 @@ def test_the_limit_and_the_disk_are_named(tmp_path: Path, start_mount: MountFact
                 settled(lambda: "bandwidth" in {one["cause"] for one in mount.status()["waits"]})
                 text = run_axonfs("explain", mount.path).stdout
             assert "bandwidth: held by the mount's bandwidth of 100 KiB/s" in text
+            assert "→ the mount was started with --bandwidth" in text
             assert "past the cache's disk, which fails: " in text
             assert "not well: the cache's disk fails since" in text
             mount.stop()

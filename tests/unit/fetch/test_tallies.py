@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from functools import partial
 
 from axonfs.errors import DeadlineError, UnavailableError
 from axonfs.fetch.readahead import Ahead, Readahead
@@ -33,6 +34,19 @@ def test_a_source_and_its_cache_count_apart() -> None:
     assert {name: row["bytes"] for name, row in rows.items()} == {None: 3, "http://near": 5}
     assert rows[None]["errors"] == {"503": 1, errno.errorcode[errno.ETIMEDOUT]: 1}
     assert tallies.requests == 2
+
+
+def test_a_stall_ends_with_the_first_byte_or_answer() -> None:
+    tallies = Tallies()
+    tally = tallies.of("https://one", None)
+    for ended in (partial(tally.received, 1, 0.0), partial(tally.failed, refused(404))):
+        tally.stalls(DeadlineError("late"))
+        tally.failed(DeadlineError("late again"))
+        (row,) = tallies.statistics(0.0)
+        assert row["fault"] == "late"
+        assert row["since"] > 0
+        ended()
+        assert tallies.statistics(0.0)[0]["fault"] is None
 
 
 def test_the_rate_is_of_late() -> None:
