@@ -65,7 +65,7 @@ def _shown(state: dict[str, Any]) -> dict[str, Any]:
 def _lines(state: dict[str, Any]) -> Iterator[str]:
     waits = state.get("waits") or []
     if not waits:
-        yield "nothing waits" + _last(state.get("waits_over") or [])
+        yield "nothing waits" + _last(state)
     files: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for wait in waits:
         files.setdefault((str(wait["path"]), str(wait["cause"])), []).append(wait)
@@ -77,7 +77,7 @@ def _lines(state: dict[str, Any]) -> Iterator[str]:
     if (more := state.get("waiting", 0) - len(waits)) > 0:
         yield f"{more} more requests wait"
     if waited := _waited(state.get("waited") or {}):
-        yield f"waited since the mount: {waited}"
+        yield f"waited since {_began(state)}: {waited}"
     yield from (f"not well: {text}" for text in _not_well(state))
 
 
@@ -113,9 +113,15 @@ def _request(wait: dict[str, Any]) -> str:
     return f"read of {size(wait['size'])} at byte {wait['offset']} of {wait['path']}"
 
 
-def _last(over: list[dict[str, Any]]) -> str:
+def _began(state: dict[str, Any]) -> str:
+    """When the worker began, which counts waits from then on."""
+    return clock(state.get("since") or 0.0)
+
+
+def _last(state: dict[str, Any]) -> str:
+    over = state.get("waits_over")
     if not over:
-        return ", and nothing has waited as long as a second since the mount"
+        return f", and nothing has waited as long as a second since {_began(state)}"
     last = over[-1]
     return (
         f"; last {who(last)} waited {last['seconds']:.1f} s for {last['path']}, until"

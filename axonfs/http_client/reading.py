@@ -231,7 +231,8 @@ class Reading:
     def said(self) -> str:
         """What came until now, as a clause; any thread may ask."""
         came = f"receiving from {self._body.exchange.url.origin.authority}"
-        came += f": {size(self._at - self._start)} of {size(self._asked)} came"
+        of = "the whole file, for want of ranges," if self.whole else size(self._asked)
+        came += f": {size(self._at - self._start)} of {of} came"
         silence = self._body.exchange.wire.silence
         return f"{came}, and nothing for {silence:.0f} s" if silence >= SILENT else came
 

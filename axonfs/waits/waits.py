@@ -17,6 +17,7 @@ import trio
 
 from axonfs.fetch import Feed
 from axonfs.fuse.operations import Operations, UnderWay
+from axonfs.fuse.programs import Program
 from axonfs.ranges import Range
 from axonfs.steps import Cause, Step, outermost, trail
 from axonfs.vfs.paths import File, Folder, Place
@@ -162,13 +163,16 @@ class Waits:
         found = meaning(trail(step), request.since)
         return Wait(
             request,
-            *self._operations.programs.of(request.thread),
+            *((before.pid, before.program) if before else self._program(request)),
             str(version.spec) if version else None,
             chunk,
             found,
             self._fault() if chunk is not None else None,
             before is not None and before.logged,
         )
+
+    def _program(self, request: UnderWay) -> Program:
+        return self._operations.programs.of(request.thread)
 
     def _step(self, request: UnderWay, place: Place | None) -> tuple[Step | None, int | None]:
         """The outermost step of what is done for a request, and the chunk that a read waits for."""
@@ -222,12 +226,12 @@ class Waits:
 
     @property
     def waited(self) -> dict[str, float]:
-        """The seconds that were waited since the mount, by cause."""
+        """The seconds that were waited since this worker began, by cause."""
         return {cause.value: round(seconds, 3) for cause, seconds in self._waited.items()}
 
     def report(self) -> dict[str, Any]:
         """For `status`: what waits now, the longest first, how many there are, what has waited
-        last, and the seconds that were waited since the mount, by cause."""
+        last, and the seconds that were waited since this worker began, by cause."""
         self.look()
         now = time.monotonic()
         waits = sorted(self._waits.values(), key=lambda wait: wait.request.since)
