@@ -342,7 +342,7 @@ class Worker:
         for item in (*report["registries"], *report["hubs"]):
             item |= caches_report(self._engine.bodies.caches, item["url"])
             if item["error"] is None and (row := stalls.get(item["url"])):  # documents still come
-                error = f"no bytes of files come: {row['fault']}"
+                error = f"no bytes of files came for the deadline: {row['fault']}"
                 item |= {"state": "failing", "error": error, "since": row["since"]}
         return report
 

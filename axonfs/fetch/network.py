@@ -131,6 +131,10 @@ class Network:
         job.failure = exc
         self.tally(job.version, job.cache).failed(exc)
 
+    def late(self, job: Job, exc: AxonError, since: float) -> None:
+        """Note that a job ends without what it has waited for since then."""
+        self.tally(job.version, job.cache).late(exc, since)
+
     def landed(self, job: Job, chunks: Range, size: int) -> None:
         """Count the `size` bytes of chunks that a job brought."""
         self.watcher.landed(job, chunks)

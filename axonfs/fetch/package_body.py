@@ -211,8 +211,8 @@ class PackageBody:
             lane = self._network.lane_at(self._mirrors[0])
             lane.overloaded(now, exc.retry_after, itself=itself)
         late = now - self._since >= self._limits.deadline
-        if late and exc.status is None:
-            self._tally().stalls(exc)
+        if late:
+            self._tally().late(exc, now - self._limits.deadline)
         if late or not exc.transient or self._patience is not None:
             return False
         log.info("%s; going on at byte %d (%d)", exc, self._taken, self._attempt)

@@ -375,8 +375,7 @@ class Runner:
         if silent or waited >= self._limits.deadline:
             error = overdue(exc, max(waited, self._limits.deadline))
             chosen = lane.stall if silent else job.download.stall
-            if silent:
-                self._network.tally(job.version, job.cache).stalls(error)
+            self._network.late(job, exc, now - self._limits.deadline)
             chosen.failed(now, error, asked=job.asked)
             raise self._stalled(job, lane, chosen, error, exc)
         if not job.download.awaited(job):

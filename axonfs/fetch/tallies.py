@@ -6,11 +6,12 @@ Below network. Trio thread only, but for `Tallies.of`, which any thread may call
 from __future__ import annotations
 
 import errno
+import math
 import time
 from collections import Counter
 from typing import Any
 
-from axonfs.errors import AxonError, CorruptError
+from axonfs.errors import AxonError, CorruptError, ShortageError
 from axonfs.http_client import Cache
 
 # Pairs of source and cache that are counted apart; requests may bring registries of their own.
@@ -26,7 +27,8 @@ class Tally:
     def __init__(self) -> None:
         self.requests = self.bytes = 0
         self.errors = Counter[str]()  # by HTTP status, or by errno where there was no answer
-        self.fault: AxonError | None = None  # why nothing came for a deadline, nor has since
+        self.fault: AxonError | None = None  # why no byte came for a deadline, nor has since
+        self._came = -math.inf  # when the last byte came
         self.since = 0.0  # when that was found, in unix seconds
         self._rate = self._began = 0.0
         self._since = 0
@@ -38,7 +40,7 @@ class Tally:
     def received(self, size: int, now: float) -> None:
         """Count bytes."""
         self.bytes += size
-        self.fault = None
+        self.fault, self._came = None, now
         if now - self._began >= 4 * PERIOD:  # idle in between
             self._began, self._since = now, 0
         self._since += size
@@ -47,14 +49,17 @@ class Tally:
             self._began, self._since = now, 0
 
     def failed(self, exc: AxonError) -> None:
-        """Count a request that failed. Any answer ends a stall."""
-        if exc.status is not None or isinstance(exc, CorruptError):
+        """Count a request that failed. An answer that will be the same again ends a stall."""
+        if isinstance(exc, CorruptError) or (exc.status is not None and not exc.transient):
             self.fault = None
         name = errno.errorcode.get(exc.errno, str(exc.errno))
         self.errors[str(exc.status or name)] += 1
 
-    def stalls(self, exc: AxonError) -> None:
-        """Note that nothing came for a deadline."""
+    def late(self, exc: AxonError, since: float) -> None:
+        """Note that what was asked for has not come since then, a deadline ago. Whether the source
+        is to blame is told by what others got meanwhile."""
+        if isinstance(exc, ShortageError) or self._came > since:
+            return
         if self.fault is None:
             self.since = time.time()
         self.fault = exc

@@ -242,12 +242,12 @@ def _file_row(file: OpenFile) -> Row:
 
 
 def waited(moment: Moment) -> str:
-    """For what readers waited since the mount, all of them together."""
+    """For what readers waited since the worker began, all of them together."""
     found = sorted(moment.waited.items(), key=lambda item: -item[1])
     parts = [f"{name.replace('_', ' ')} {duration(seconds)}" for name, seconds in found]
     if not (long := parts[: sum(seconds >= 1 for _, seconds in found)]):
         return ""
-    return f"since the mount, all added up: {', '.join(long)}"
+    return f"since the worker began, all added up: {', '.join(long)}"
 
 
 TABLES: Mapping[str, Callable[[Moment], Section]] = {

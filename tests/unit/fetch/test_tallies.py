@@ -36,17 +36,21 @@ def test_a_source_and_its_cache_count_apart() -> None:
     assert tallies.requests == 2
 
 
-def test_a_stall_ends_with_the_first_byte_or_answer() -> None:
+def test_a_source_of_which_no_byte_came_for_a_deadline() -> None:
     tallies = Tallies()
     tally = tallies.of("https://one", None)
-    for ended in (partial(tally.received, 1, 0.0), partial(tally.failed, refused(404))):
-        tally.stalls(DeadlineError("late"))
-        tally.failed(DeadlineError("late again"))
+    missing, busy = refused(404), refused(503)
+    busy.transient = True
+    for ended in (partial(tally.failed, missing), partial(tally.received, 1, 100.0)):
+        tally.late(DeadlineError("late"), since=99.0)
+        tally.failed(busy)
         (row,) = tallies.statistics(0.0)
         assert row["fault"] == "late"
         assert row["since"] > 0
         ended()
         assert tallies.statistics(0.0)[0]["fault"] is None
+    tally.late(DeadlineError("late"), since=99.0)  # others got bytes meanwhile
+    assert tally.fault is None
 
 
 def test_the_rate_is_of_late() -> None:
