@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,6 +143,31 @@ def test_a_mount_whose_socket_was_removed(mount: Mount) -> None:
     source = LiveState(mount.path, make_target())
     (mount.cache / "run/control.sock").unlink()
     assert source.read()["mountpoint"] == str(mount.path)
+
+
+def child(pid: int) -> int:
+    """The process that this one started."""
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=True)
+    return int(found.stdout)
+
+
+def test_a_signal_leaves_the_terminal_as_it_was(mount: Mount) -> None:
+    command = f"{sys.executable} -m axonfs top {mount.path}; echo code $?; stty -a"
+    with subprocess.Popen(
+        ["script", "-qec", command, "/dev/null"],
+        env={**os.environ, "TERM": "xterm"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as shell:
+        assert shell.stdout is not None
+        screen = ""
+        while "WAITING" not in screen:
+            screen += os.read(shell.stdout.fileno(), 65536).decode(errors="replace")
+        os.kill(child(child(shell.pid)), signal.SIGTERM)
+        after = shell.communicate(timeout=60)[0]
+    assert "\x1b[?1049l" in after
+    assert re.search(r"code 143(?s:.*)\bisig icanon\b", after)
 
 
 def test_the_extra_is_named_where_it_is_missing(mount: Mount, tmp_path: Path) -> None:

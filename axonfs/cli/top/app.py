@@ -5,7 +5,11 @@ Only this module imports textual. Event loop of textual; the mount is asked by p
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -49,8 +53,11 @@ _STYLES = {
 
 
 def run(source: LiveState, interval: float) -> None:
-    """Show the mount until the user quits."""
-    Top(source, interval).run(mouse=False)
+    """Show the mount until the user quits. SIGTERM ends it, too, with the terminal as it was."""
+    app = Top(source, interval)
+    app.run(mouse=False)
+    if app.return_code:
+        sys.exit(app.return_code)
 
 
 class Lines(Widget):
@@ -133,6 +140,9 @@ class Top(App[None]):
 
     def on_mount(self) -> None:
         self._poller.start()
+        code = 128 + signal.SIGTERM
+        quit_ = partial(self.exit, return_code=code)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, quit_)
         self.set_interval(_LOOK, self._look)
 
     def on_unmount(self) -> None:
