@@ -135,7 +135,8 @@ class LiveState:
         """
         self._look()
         if self._cache is None:
-            what = f"only root and {owner_of(self._mount)} may ask this mount for it"
+            who = " and ".join(dict.fromkeys(("root", owner_of(self._mount))))
+            what = f"only {who} may ask this mount for it"
             raise AccessDeniedError(what, path=str(self.mountpoint))
         if (found := self._ask(request, sink)) is None:
             raise UnavailableError("its worker cannot be asked", path=str(self.mountpoint))

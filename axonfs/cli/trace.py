@@ -7,6 +7,7 @@ mount.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -141,6 +142,9 @@ def _draw(found: Picture, output: Path) -> None:
     try:
         output.write_bytes(data)
     except OSError as exc:
+        with suppress(OSError):  # a part of a picture is of no use
+            if output.is_file():
+                output.unlink()
         what = f"the picture cannot be written: {exc.strerror}"
         raise AxonError(what, path=str(output)) from exc
 

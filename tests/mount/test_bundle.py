@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from axonfs.daemon import stacks
+from axonfs.trace.records import encoded, header
 from tests.mount.conftest import Mount, MountFactory, patched, run_axonfs
+from tests.support.disks import Disk
 from tests.support.registry import RegistryServer
 
 pytestmark = pytest.mark.mount
@@ -180,3 +182,21 @@ def test_a_bundle_is_of_the_mount_with_the_configured_cache_or_of_all(
     found = contents(outputs[1])
     tops = sorted(found[name].split()[2] for name in ("top-1.txt", "top-2.txt"))
     assert tops == [str(one.path), str(two.path)]
+
+
+def test_a_full_disk_gets_no_part_of_a_file(tmp_path: Path) -> None:
+    """Neither a bundle nor the picture of a trace is there in part; the error names the file."""
+    path, trace = tmp_path / "full", tmp_path / "load.trace"
+    trace.write_bytes(encoded([header(5.0)]))
+    disk = Disk.tmpfs(path, 4096)
+    try:
+        for command in (
+            ("debug", "bundle", "-o", path / "b.tar.gz", "--cache", tmp_path / "cache"),
+            ("trace", "show", trace, "-o", path / "load.html"),
+        ):
+            done = run_axonfs(*command, check=False)
+            assert (done.returncode, list(path.iterdir())) == (1, [])
+            assert f"{path}/" in done.stderr
+            assert "cannot be written: No space left on device" in done.stderr
+    finally:
+        disk.close()

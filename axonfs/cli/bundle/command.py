@@ -64,8 +64,7 @@ def bundle(mountpoint: Path | None, output: Path | None, cache: str | None) -> N
         note(f"this takes up to {SECONDS:.0f} s …")
         redact = Redactor(known_secrets([os.environ, *_environments(place, cache)]))
         found = [_redacted(one, redact) for one in made(parts(place, cache))]
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(_archive(found, redact.count))
+        _write(path, descriptor, _archive(found, redact.count))
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -89,8 +88,20 @@ def _created(path: Path) -> int:
         what = "it exists, and is not written over"
         raise AxonError(what, path=str(path), hint="name another with -o FILE") from exc
     except OSError as exc:
-        what = f"the bundle cannot be written: {exc.strerror}"
-        raise AxonError(what, path=str(path), hint="name another place with -o FILE") from exc
+        raise _unwritable(path, exc) from exc
+
+
+def _write(path: Path, descriptor: int, data: bytes) -> None:
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+    except OSError as exc:
+        raise _unwritable(path, exc) from exc
+
+
+def _unwritable(path: Path, exc: OSError) -> AxonError:
+    what = f"the bundle cannot be written: {exc.strerror}"
+    return AxonError(what, path=str(path), hint="name another place with -o FILE")
 
 
 def _environments(place: Path | None, cache: str | None) -> list[dict[str, str]]:
