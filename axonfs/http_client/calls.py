@@ -115,7 +115,7 @@ class Calls:
             sent,
             connect=limits.connect,
             wait=limits.stall,
-            trace=told(step, url.origin),
+            trace=told(step, url.origin, proxy),
             forwarded=proxy is not None and not url.origin.secure,
         )
         name = shown(str(url))

@@ -308,7 +308,7 @@ class Documents:
                         headers,
                         connect=limits.connect,
                         wait=limits.first_byte,
-                        trace=told_async(step, url.origin),
+                        trace=told_async(step, url.origin, proxy),
                         forwarded=proxy is not None and not url.origin.secure,
                     )
                     async with self._client(url.origin, proxy).stream("GET", **parts) as response:

@@ -10,17 +10,18 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from axonfs.errors import AxonError
-from axonfs.http_client.urls import Origin, shown
+from axonfs.http_client.urls import Origin, Url, shown
 from axonfs.steps import Cause, Step
 
 NO_NAME = "check the host name in the URL, and this machine's name servers (getent hosts NAME)"
 NO_CONNECTION = "check that the server runs, and that no firewall drops what is sent to it"
 NO_TLS = "the port accepts connections and says nothing in TLS: check the server and the URL"
-NO_PROXY = "check the proxy that HTTPS_PROXY names"
+NO_PROXY = "check the proxy that HTTPS_PROXY or HTTP_PROXY names"
 # httpcore's words for what it begins.
 _BEGUN = {
     "connection.connect_tcp.started": (Cause.CONNECTING, "connecting to", NO_CONNECTION),
     "connection.start_tls.started": (Cause.CONNECTING, "in the TLS handshake with", NO_TLS),
+    "proxy.start_tls.started": (Cause.CONNECTING, "in the TLS handshake with", NO_TLS),
     "http11.send_request_headers.started": (
         Cause.FIRST_BYTE,
         "waiting for the answer of",
@@ -29,21 +30,35 @@ _BEGUN = {
     "http11.receive_response_body.started": (Cause.RECEIVING, "receiving from", None),
 }
 
+# Those of them that are about the connection to a proxy, if there is one.
+_OF_PROXY = frozenset({"connection.connect_tcp.started", "connection.start_tls.started"})
 
-def told(step: Step, origin: Origin) -> Callable[[str, Any], None]:
+
+def told(step: Step, origin: Origin, proxy: Url | None) -> Callable[[str, Any], None]:
     """Has `step` say what httpcore does for a request to `origin`."""
 
     def tell(event: str, info: Any) -> None:
-        if begun := _BEGUN.get(event):
+        if proxy is not None and (event in _OF_PROXY or _is_tunnel(info)):
+            step.hint = NO_PROXY
+            step.turn(Cause.CONNECTING, f"waiting for the proxy {shown(str(proxy))}")
+        elif begun := _BEGUN.get(event):
             cause, text, step.hint = begun
             step.turn(cause, f"{text} {origin.authority}")
 
     return tell
 
 
-def told_async(step: Step, origin: Origin) -> Callable[[str, Any], Awaitable[None]]:
+def _is_tunnel(info: Any) -> bool:
+    """Whether an event is of the request that has a proxy connect to a server."""
+    request = info.get("request") if isinstance(info, dict) else None
+    return getattr(request, "method", b"") == b"CONNECT"
+
+
+def told_async(
+    step: Step, origin: Origin, proxy: Url | None
+) -> Callable[[str, Any], Awaitable[None]]:
     """The same for httpcore's asynchronous requests."""
-    tell = told(step, origin)
+    tell = told(step, origin, proxy)
 
     async def tell_async(event: str, info: Any) -> None:
         tell(event, info)
