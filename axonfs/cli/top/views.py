@@ -38,8 +38,8 @@ The first lines: what arrives now and did lately, the cache, and what is wrong.
 
   WAITING   readers that wait now, the longest first; for what; what to do
   LOADS     versions on their way into the cache: pins, prefetches, and files
-            that programs read and that are incomplete. "idle 9 s": nothing
-            has arrived for 9 s
+            that programs read and that are incomplete. "idle 9 s": no
+            whole chunk has arrived for 9 s; what is on its way does not count
   SOURCES   registries and hubs, and the site caches that stand in for them
   FAILURES  what failed lately
   FILES     open files. The kernel reads complete ones itself ("by kernel"),
