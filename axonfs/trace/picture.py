@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from axonfs.trace.advice import CAUSES, advice
 from axonfs.trace.charts import Panel, kind_of, line, waits
 from axonfs.trace.figures import Figures, Sum, figures, said
-from axonfs.trace.reading import Trace
+from axonfs.trace.reading import Program, Trace
 from axonfs.trace.records import ASKED
 from axonfs.trace.rows import MOST_FILES, first_uses, rows
 from axonfs.trace.timeline import Axis
@@ -137,12 +137,19 @@ def _programs(sums: Figures) -> list[Bar]:
     return [
         Bar(
             "read",
-            f"{program.name} ({program.pid})",
+            _named(program),
             _work(one),
             one.read / most,
         )
         for program, one in found[:MOST_BARS]
     ]
+
+
+def _named(program: Program) -> str:
+    """A program. The kernel does not name those of other pid namespaces, nor who reads ahead."""
+    if not program.pid:
+        return "programs without a known pid"
+    return f"{program.name or 'a program'} ({program.pid})"
 
 
 def _work(one: Sum) -> str:

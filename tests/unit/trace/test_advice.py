@@ -127,3 +127,12 @@ def test_one_moment_is_enough_for_a_picture() -> None:
     made.records.append(["open", 5.0, 0.0, 0, 0, True, 0])
     assert said(made) == ["Nothing: no bytes had to come from a source."]
     assert len(picture(made.trace(), "moment").charts) == 2
+
+
+def test_a_program_whose_pid_is_not_known_is_said_to_be_so() -> None:
+    made = Made()
+    made.file("nlp/a/1/model.bin", MIB, "nlp/a@1")
+    made.program(0, "", 0)
+    made.read(0, 0, MIB, 1.0, 2.0)
+    ((bar,),) = [bars for title, bars in picture(made.trace(), "x").tables if title == "Programs"]
+    assert bar.name == "programs without a known pid"
