@@ -96,7 +96,7 @@ def waits(sums: Figures, axis: Axis) -> Panel:
     kinds = {cause: found[cause].heights() for cause in CAUSES if cause in found}
     highest = max(*map(sum, zip(*kinds.values(), strict=True)), 1.0)
     layers = _stacked(kinds, highest * _HEADROOM)
-    note = "how many at a time, by what they waited for; the kernel sends several for one reader"
+    note = "how many at a time; one reader may have several"
     return Panel("Waiting reads", note, _WAITS_HEIGHT, layers, f"{highest:.0f}")
 
 
