@@ -13,6 +13,7 @@ from typing import Any
 from axonfs.trace.causes import BRIEF
 from axonfs.trace.figures import FULL, Figures, said
 from axonfs.trace.reading import Trace
+from axonfs.trace.timeline import length, union
 from axonfs.units import counted, size
 
 # What is a smaller part of the time is not worth a sentence.
@@ -20,6 +21,10 @@ LEAST_PART, LEAST_SECONDS = 0.05, 0.05
 MOST_SENTENCES = 3
 # If the line was full for less than this part, it was not the line.
 MUCH = 0.3
+# If the line was at the mount's limit for this part, it was the limit.
+MOSTLY = 0.5
+# What readers wait for while the line is full.
+OF_LINE = frozenset({"queued", "first_byte", "receiving", "bandwidth"})
 
 # What readers wait for, as people say it: `{}` has the seconds.
 CAUSES = {
@@ -67,17 +72,31 @@ def _little(figures: Figures) -> str:
 
 def _reasons(trace: Trace, figures: Figures) -> Iterator[tuple[float, str]]:
     """Sentences, each with the seconds that it is about."""
-    facts = trace.facts
-    for cause, seconds in figures.elapsed.items():
+    facts, elapsed = trace.facts, figures.elapsed
+    limited = _limited(facts, figures)
+    if limited:
+        elapsed = {cause: seconds for cause, seconds in elapsed.items() if cause not in OF_LINE}
+        pieces = [piece for piece in figures.waits if piece.cause in OF_LINE]
+        elapsed["bandwidth"] = length(union((piece.start, piece.stop) for piece in pieces))
+    for cause, seconds in elapsed.items():
         yield seconds, _waited(cause, seconds, facts, figures)
     many, seconds = figures.late
-    if facts.get("prefetch") == "off" and many:
+    if facts.get("prefetch") == "off" and many and not limited:
         late = (
             f"{counted(many, 'file')} of {len(figures.files)} were asked for only when the program"
             f" had come to them, and for {_part(seconds, figures)} a reader waited for their bytes:"
             " --prefetch auto would have asked for them ahead."
         )
         yield seconds, late
+
+
+def _limited(facts: dict[str, Any], figures: Figures) -> bool:
+    """Whether the mount's limit was what kept bytes from coming sooner: then a reader that waited
+    for a stream, say, waited for the limit in truth."""
+    limit = facts.get("bandwidth")
+    if not isinstance(limit, int) or not limit:
+        return False
+    return figures.fastest >= FULL * limit and figures.full >= MOSTLY
 
 
 def _waited(cause: str, seconds: float, facts: dict[str, Any], figures: Figures) -> str:

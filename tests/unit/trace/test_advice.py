@@ -71,6 +71,20 @@ def test_the_bandwidth_limit_is_named_with_its_rate() -> None:
     )
 
 
+def test_many_small_requests_under_the_limit_wait_for_the_limit() -> None:
+    """Each is short, so that the trace has no stage of it; those behind it wait for a stream."""
+    made = Made(bandwidth=MIB, prefetch="off")
+    made.program(0, "vllm")
+    for number in range(20):
+        file = made.file(f"nlp/a/1/{number}.bin", MIB // 5, "nlp/a@1")
+        landed = (number + 1) / 5
+        made.fetched(file, 0, MIB // 5, landed - 0.2, landed, priority=0)
+        made.read(file, 0, MIB // 5, 0.0, landed, waits=True)
+    first, *rest = said(made)
+    assert first.startswith("For 4.0 s of 4.0 s a reader waited for the mount's bandwidth limit")
+    assert not any("streams" in sentence or "prefetch" in sentence for sentence in rest)
+
+
 def test_requests_that_wait_at_a_time_are_not_added_up_in_a_sentence() -> None:
     """The kernel has several requests under way for one reader, and there may be two readers."""
     made = load(bandwidth=MIB)
