@@ -8,7 +8,7 @@ from pathlib import Path
 from axonfs.cli.unmounting import CONNECTIONS
 from axonfs.client.health import mount_at
 from axonfs.connection.mountinfo import Mount
-from axonfs.daemon.holders import holder_of, silence
+from axonfs.daemon.holders import asleep, holder_of, silence
 from axonfs.names import printable
 
 # Where the kernel has a program asleep that waits for a FUSE file system.
@@ -29,9 +29,9 @@ def kernel_side(mountpoint: Path) -> dict[str, str]:
         workers = ", ".join(map(str, holder.workers)) or "none"
         why, hint = silence(holder.pid)
         told["processes"] = f"holder {holder.pid}, worker {workers}; {why}; {hint}"
-        told["threads"] = ", ".join(text for pid in holder.workers for text in _stuck(pid))
-    if asleep := _sleepers():
-        told["programs"] = f"asleep in a FUSE file system: {', '.join(asleep[:_NAMED])}"
+        told["threads"] = ", ".join(text for pid in holder.workers for text in asleep(pid))
+    if programs := _sleepers():
+        told["programs"] = f"asleep in a FUSE file system: {', '.join(programs[:_NAMED])}"
     return {name: text for name, text in told.items() if text}
 
 
@@ -42,18 +42,6 @@ def _waiting(mount: Mount) -> str:
     except OSError as exc:
         return f"connection {mount.connection}; its requests are not told: {exc.strerror}"
     return f"connection {mount.connection}; {count} requests wait for an answer ({where}/waiting)"
-
-
-def _stuck(pid: int) -> list[str]:
-    """The threads of a worker that no signal wakes, most often since a disk does not answer."""
-    found = []
-    for path in Path(f"/proc/{pid}/task").glob("[0-9]*"):
-        with suppress(OSError):
-            name, _, state = (path / "stat").read_text(errors="replace").rpartition(") ")
-            if state.startswith("D"):
-                thread, where = printable(name.partition("(")[2]), (path / "wchan").read_text()
-                found.append(f"{thread} is asleep in the kernel ({where}): does the disk answer?")
-    return found
 
 
 def _sleepers() -> list[str]:

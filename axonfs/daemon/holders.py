@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from axonfs.connection.mountinfo import Mount
+from axonfs.names import printable
 
 STATE_NAME = "axonfs-state"
 _LINK = f"/memfd:{STATE_NAME} (deleted)"
@@ -155,6 +156,18 @@ def _state_of(pid: int) -> str:
     return "ended"
 
 
+def asleep(pid: int) -> list[str]:
+    """The threads of a process that no signal wakes, most often since a disk does not answer."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("[0-9]*"):
+        with suppress(OSError):
+            name, _, state = (path / "stat").read_text(errors="replace").rpartition(") ")
+            if state.startswith("D"):
+                thread, where = printable(name.partition("(")[2]), (path / "wchan").read_text()
+                found.append(f"{thread} is asleep in the kernel ({where})")
+    return found
+
+
 def silence(holder: int | None) -> tuple[str, str]:
     """Why a mount does not answer, and what to do; `holder` is the pid of its holder, if known."""
     if holder is None:
@@ -165,5 +178,9 @@ def silence(holder: int | None) -> tuple[str, str]:
             return f"the mount's {name} (pid {pid}) is stopped", f"kill -CONT {pid} continues it"
     if worker is None:
         return f"the mount (pid {holder}) has no worker now", "wait until it has started another"
+    if asleep(worker):
+        what = f"the mount's worker (pid {worker}) does not answer, and sleeps in the kernel"
+        hint = "does the cache's disk answer? See df, dmesg and iostat -x 1; until it does, no"
+        return what, f"{hint} signal ends the worker"
     what = f"the mount's worker (pid {worker}) does not answer: it is {_state_of(worker)}"
     return what, f"kill -KILL {worker} makes the mount replace it, and readers see a pause"

@@ -277,6 +277,9 @@ def test_a_disk_that_hangs_is_seen_from_outside(tmp_path: Path, start_mount: Mou
             with disk.frozen():
                 reader = subprocess.Popen(["cat", path], stdout=subprocess.PIPE)
                 settled(lambda: "asleep in the kernel" in str(kernel_side(mount.path)), 20)
+                told = kernel_side(mount.path)["processes"]
+                assert "does the cache's disk answer?" in told
+                assert "kill -KILL" not in told
             assert len(reader.communicate(timeout=20)[0]) == 8 * MIB
     finally:
         disk.close()
