@@ -96,7 +96,8 @@ def _limited(facts: dict[str, Any], figures: Figures) -> bool:
     limit = facts.get("bandwidth")
     if not isinstance(limit, int) or not limit:
         return False
-    return figures.fastest >= FULL * limit and figures.full >= MOSTLY
+    raised = figures.came > limit * (figures.seconds + 1) / FULL  # after the trace had begun
+    return figures.fastest >= FULL * limit and figures.full >= MOSTLY and not raised
 
 
 def _waited(cause: str, seconds: float, facts: dict[str, Any], figures: Figures) -> str:

@@ -85,6 +85,15 @@ def test_many_small_requests_under_the_limit_wait_for_the_limit() -> None:
     assert not any("streams" in sentence or "prefetch" in sentence for sentence in rest)
 
 
+def test_a_limit_that_was_raised_meanwhile_is_not_blamed() -> None:
+    made = load(bandwidth=MIB)
+    for second in range(10):
+        part = 10 * MIB * second, 10 * MIB * (second + 1)
+        made.fetched(0, *part, float(second), second + 1.0, priority=0, stage="first_byte")
+        made.read(0, *part, float(second), second + 1.0, waits=True)
+    assert "bandwidth" not in "".join(said(made))
+
+
 def test_requests_that_wait_at_a_time_are_not_added_up_in_a_sentence() -> None:
     """The kernel has several requests under way for one reader, and there may be two readers."""
     made = load(bandwidth=MIB)
