@@ -22,6 +22,7 @@ from axonfs.connection.held import DONE, NO_HANDSHAKE, RELOAD, REPLACE, Held
 from axonfs.connection.mountinfo import shown, top_at
 from axonfs.daemon import control, stacks
 from axonfs.daemon.profile import profile
+from axonfs.daemon.state import engine_state, log_place
 from axonfs.engine import Engine, open_engine
 from axonfs.errors import find
 from axonfs.fuse import (
@@ -41,10 +42,9 @@ from axonfs.http_client import why_no_records
 from axonfs.names import Spec
 from axonfs.observe.observer import Observer
 from axonfs.service import Service
-from axonfs.service.queries import pin_counts, quarantine
+from axonfs.service.queries import pin_counts
 from axonfs.settings.applied import LIVE, Applied, look, try_again, works
 from axonfs.settings.settings import Settings
-from axonfs.sources import caches_report
 from axonfs.store import in_memory
 from axonfs.trace.recorder import Recorder
 from axonfs.vfs import Vfs
@@ -107,14 +107,6 @@ def _fixed(provenance: str) -> str | None:
     else:
         return None
     return f"the mount was started with {given}, which holds until it is unmounted: mount it again"
-
-
-def _log_place() -> str | None:
-    """Where this process's log goes: a file, a terminal or the journal; None for a pipe."""
-    place = os.readlink("/proc/self/fd/2")
-    if os.environ.get("JOURNAL_STREAM") and place.startswith("socket:"):
-        return "the journal"
-    return place if place.startswith("/") else None
 
 
 def _access(settings: Settings) -> Access:
@@ -332,20 +324,6 @@ class Worker:
         for inode in inodes:
             invalidate_attributes(inode)
 
-    def _sources(self, sent: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-        """How each registry and hub answered last; `sent` says which of them stall."""
-        report = self._engine.tree.outages.report()
-        allowed = self._engine.settings.allow_unverified
-        for item in report["registries"]:
-            item["allow_unverified"] = item["url"].rstrip("/") in allowed
-        stalls = {row["source"]: row for row in sent if row["fault"] and not row["cache"]}
-        for item in (*report["registries"], *report["hubs"]):
-            item |= caches_report(self._engine.bodies.caches, item["url"])
-            if item["error"] is None and (row := stalls.get(item["url"])):  # documents still come
-                error = f"no bytes of files came for the deadline: {row['fault']}"
-                item |= {"state": "failing", "error": error, "since": row["since"]}
-        return report
-
     def _about(self) -> dict[str, Any]:
         """This worker, for a trace."""
         settings = self._applied.settings
@@ -364,47 +342,30 @@ class Worker:
 
     def status(self) -> dict[str, Any]:
         """The live state that `status --json` and status.json show."""
-        engine = self._engine
-        fetched = engine.fetcher.statistics()
         return {
             "version": __version__,
             "pid": self._held.holder,
             "worker": {"pid": os.getpid(), "since": self._since, "ends": self._held.ends},
             "mountpoint": str(self._mountpoint),
             "since": self._since,
-            "offline": engine.settings.offline,
             "settings": self._applied.shown(),
             "settings_fault": self._applied.fault,
-            **self._sources(fetched["sources"]),
-            "log": _log_place(),
+            "log": log_place(),
             "metrics": self.observer.report(),
-            "cache": str(engine.settings.cache),
-            "cache_used": engine.store.usage(),
-            "cache_limit": engine.evictor.limit(),
-            "cache_shortage": engine.evictor.shortage(),
-            "disk": {
-                "fault": engine.store.health.fault,
-                "since": engine.store.health.since,
-                **engine.fetcher.overflow.statistics(),
-            },
+            **engine_state(self._engine),
             "connection": self._session.state(),
             "extensions": {
                 "_native": {"why_not": self._native.why_not},
                 "_records": {"why_not": why_no_records()},
             },
-            "evictions": engine.evictor.statistics(),
             "reads": self._vfs.files.reads,
             "operations": self._operations.statistics(),
             "listeners": self._operations.listeners,
             **self._waits.report(),
             "handles": self._vfs.files.handles,
             "inodes": len(self._journal.known.nodes),
-            "fetch": fetched,
-            "prefetch": engine.prefetcher.statistics(),
             "pinning": self._service.pinning.statistics(),
-            "scrub": engine.scrub.statistics(),
             "trace": self._recorder.state(),
-            "quarantined": quarantine(engine.store),
             "open": self._vfs.files.open_files(),
             "failures": self._failures.recent(),
         }
