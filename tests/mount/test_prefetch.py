@@ -165,7 +165,7 @@ def test_modes(start_mount: MountFactory, registry: RegistryServer, tmp_path: Pa
         (mount.path / VERSION / "config.json").read_bytes()
     until(lambda: loaded(everything))
     assert everything.fetched() == sum(FILES.values()) + len(CONFIG)
-    assert off.status()["prefetch"] == {"mode": "off", "loads": []}
+    assert off.status()["prefetch"] == {"mode": "off", "loads": [], "ended": {}}
     assert off.fetched() == len(CONFIG)
 
 
