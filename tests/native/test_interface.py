@@ -297,6 +297,7 @@ def test_reads_are_counted_by_latency_and_told_while_somebody_listens(core: Core
     cache, cold, errors = core.core.latencies()
     core.core.landed(core.number, 0, 1)
     core.answered(core.read(5, 10))
+    core.settled()  # a read is counted and told of after its answer
     core.core.listen(True)
     message = read_request(core.connection.number(), HANDLE, 7, 10, inode=9, thread=8)
     core.answered(core.connection.send(message))
@@ -309,6 +310,7 @@ def test_reads_are_counted_by_latency_and_told_while_somebody_listens(core: Core
     told = list(FINISHED.iter_unpack(core.core.finished()[0]))
     core.core.listen(False)
     core.answered(core.read(9, 10))
+    core.settled()
     assert core.core.finished() == (b"", 0)
     assert [one[2:] for one in told] == [
         (9, HANDLE, 7, 10, 8, 0, 0),
