@@ -153,7 +153,8 @@ def test_a_killed_mount_goes_on_where_it_was(site: Site, start_mount: MountFacto
     assert not set(site.requested() - before) & site.read
     assert len(site.sent) == sum(size // CHUNK + 1 for size in SIZES.values())
     twice = site.sent.total() - len(site.sent)
-    # In each stream one chunk that is being taken in, and one that the socket holds.
-    assert twice <= ROUNDS * STREAMS * 2
+    # In each stream one chunk that is being taken in, and those that the socket holds: one, or
+    # more where the mount had to wait for a processor.
+    assert twice <= ROUNDS * STREAMS * 4
     assert site.requested().total() > site.sent.total(), "the kills came when nothing was fetched"
     report("kill_mount", rounds=ROUNDS, chunks=len(site.read))
