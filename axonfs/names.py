@@ -8,6 +8,7 @@ that Linux allows; `printable` makes them safe to show.
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -276,3 +277,8 @@ def newest(versions: Sequence[str]) -> str | None:
 def _is_release(version: str) -> bool:
     key = version_key(version)
     return key[0] == 1 and key[2] == 1
+
+
+def word(path: object) -> str:
+    """A path as one word of a shell, for the commands in hints."""
+    return shlex.quote(str(path))

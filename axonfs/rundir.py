@@ -17,6 +17,7 @@ import os
 import socket
 import stat
 from pathlib import Path
+from shlex import quote
 
 from axonfs.errors import AxonError, BusyError, NoSpaceError, UnsupportedError
 
@@ -58,7 +59,8 @@ def guard(directory: Path) -> None:
     """
     status = os.stat(directory)
     if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
-        what, hint = "other users can write to the cache directory", f"chmod go-w {directory}"
+        what = "other users can write to the cache directory"
+        hint = f"chmod go-w {quote(str(directory))}"
         raise UnsupportedError(what, source=str(directory), hint=hint)
     with os.scandir(directory) as entries:
         ours = [directory, *(Path(entry) for entry in entries if entry.name.startswith(_NAMES))]
@@ -128,7 +130,7 @@ def claim_objects(cache: Path) -> int:
     except BlockingIOError as exc:
         os.close(descriptor)
         what = f"the cache is in use by another process, whose {LOCK} was removed"
-        hint = f"fuser -v {cache / OBJECTS} shows it"
+        hint = f"fuser -v {quote(str(cache / OBJECTS))} shows it"
         raise BusyError(what, source=str(cache), hint=hint) from exc
     except OSError:
         pass  # NFS cannot lock a directory: there run/lock is the only lock

@@ -26,6 +26,7 @@ from axonfs.errors import (
     UnsupportedError,
 )
 from axonfs.http_client import why_no_records
+from axonfs.names import word
 from axonfs.rundir import guard
 from axonfs.settings.settings import Settings
 from axonfs.units import size
@@ -218,15 +219,13 @@ def mount_checks(settings: Settings) -> Iterator[Check]:
 def mount_check(mount: Mount) -> Check:
     """Check that one mount answers, and report its own faults."""
     place, answer = mount.mountpoint, health(mount)
-    name = f"mount {place}"
+    name, end = f"mount {place}", f"axonfs umount --force {word(place)}"
     if mount.owner != os.geteuid() and answer.state != "alive":
         return Check(name, WARN, state_of(Other(mount, answer)))  # its owner has to fix it
     if answer.state == "dead":
-        return Check(name, FAIL, "its process has ended", f"axonfs umount --force {place}")
+        return Check(name, FAIL, "its process has ended", end)
     if answer.state == "wedged":
-        hint = (
-            f"axonfs explain {place} says what can be seen; axonfs umount --force {place} ends it"
-        )
+        hint = f"axonfs explain {word(place)} says what can be seen; {end} ends it"
         return Check(name, FAIL, "it does not answer", hint)
     if answer.state == "closed":
         return Check(name, WARN, "it is closed to this user", "mount it with --allow-other")

@@ -14,6 +14,7 @@ from axonfs.cli.doctor_checks import OK, WARN, Check
 from axonfs.cli.reload import ask_mount
 from axonfs.daemon.holders import Running, running
 from axonfs.errors import AxonError
+from axonfs.names import word
 from axonfs.settings.applied import FROZEN, plain
 from axonfs.settings.settings import Settings, resolve
 
@@ -30,7 +31,7 @@ def settings_checks(settings: Settings) -> Iterator[Check]:
 
 
 def _compared(holder: Running, configured: dict[str, Any]) -> Check:
-    name, restart = f"settings of {holder.mountpoint}", f"axonfs restart {holder.mountpoint}"
+    name, restart = f"settings of {holder.mountpoint}", f"axonfs restart {word(holder.mountpoint)}"
     try:
         state = ask_mount(holder, {"op": "status"})["status"]
     except AxonError as exc:

@@ -22,7 +22,7 @@ from axonfs.cli.options import LocalPath, cache_option, make_target
 from axonfs.cli.output import echo
 from axonfs.daemon.holders import Running, holder_at
 from axonfs.errors import AxonError, NotFoundError, UsageError
-from axonfs.names import printable
+from axonfs.names import printable, word
 
 FOLLOW_PAUSE = 0.3
 _LONGEST = 10_000  # characters of one line that are shown
@@ -100,7 +100,7 @@ def _of_holder(holder: Running, lines: int, *, follow: bool) -> Path:
     try:
         place = os.readlink(f"/proc/{holder.pid}/fd/2").removesuffix(" (deleted)")
     except OSError as exc:
-        what, hint = "the mount has just ended", f"axonfs logs --cache {holder.cache}"
+        what, hint = "the mount has just ended", f"axonfs logs --cache {word(holder.cache)}"
         raise NotFoundError(what, path=str(holder.mountpoint), hint=hint) from exc
     if place.startswith("socket:"):
         _read_journal(holder, lines, follow=follow)

@@ -14,6 +14,7 @@ import click
 from axonfs.cli.options import LocalPath, cache_option, registry_option, via_option
 from axonfs.cli.output import echo, note
 from axonfs.errors import AxonError, BusyError, UsageError
+from axonfs.names import word
 from axonfs.settings.parsers import LOG_FORMATS, LOG_LEVELS, PREFETCH
 from axonfs.settings.settings import Settings, load
 from axonfs.settings.via import FALLBACKS
@@ -226,7 +227,8 @@ def prepare_mountpoint(mountpoint: Path) -> Path:
         state = health(present)
         if state.state != "dead":  # the new mount unmounts a dead one
             pid = f" by process {state.pid}" if state.pid else ""
-            raise BusyError(f"already mounted{pid}", path=str(place), hint=f"axonfs umount {place}")
+            hint = f"axonfs umount {word(place)}"
+            raise BusyError(f"already mounted{pid}", path=str(place), hint=hint)
         return place
     try:
         place.mkdir(exist_ok=True)
@@ -241,7 +243,7 @@ def prepare_mountpoint(mountpoint: Path) -> Path:
 def _unusable(place: Path, exc: OSError) -> AxonError:
     if exc.errno == errno.ENOENT:
         what = "cannot be created: its parent directory does not exist"
-        return UsageError(what, path=str(place), hint=f"mkdir -p {place}")
+        return UsageError(what, path=str(place), hint=f"mkdir -p {word(place)}")
     if exc.errno in (errno.ENOTDIR, errno.EEXIST):
         return UsageError("is not a directory", path=str(place))
     return AxonError(f"cannot be a mountpoint: {exc.strerror}", path=str(place))

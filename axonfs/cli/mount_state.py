@@ -19,6 +19,7 @@ from axonfs.client.target import Target
 from axonfs.client.transport import Sink, cache_of, ignore
 from axonfs.connection.mountinfo import Mount, mounts
 from axonfs.errors import AccessDeniedError, AxonError, NotFoundError, UnavailableError, UsageError
+from axonfs.names import word
 
 State: TypeAlias = dict[str, Any]
 
@@ -93,7 +94,7 @@ def where_mounted() -> str:
     found = [str(mount.mountpoint) for mount in mounts()]
     if not found:
         return _MOUNT
-    return f"for the mount at {', '.join(found)}: axonfs status {found[0]}"
+    return f"for the mount at {', '.join(found)}: axonfs status {word(found[0])}"
 
 
 class LiveState:

@@ -16,6 +16,7 @@ from axonfs.call import Event, call
 from axonfs.cli.output import note
 from axonfs.daemon.holders import Running, running, silence
 from axonfs.errors import AxonError
+from axonfs.names import word
 from axonfs.settings.applied import FROZEN
 from axonfs.settings.settings import config_path, own_config, resolve
 
@@ -73,7 +74,8 @@ def ask_mount(holder: Running, request: Event) -> Event:
             what, hint = silence(holder.pid)
             raise AxonError(what, hint=hint) from exc
         time.sleep(0.05)
-    raise AxonError("its worker is being replaced", hint=f"axonfs restart {holder.mountpoint}")
+    hint = f"axonfs restart {word(holder.mountpoint)}"
+    raise AxonError("its worker is being replaced", hint=hint)
 
 
 def outcome(name: str, answer: Event, mountpoint: Path) -> str:
@@ -98,10 +100,10 @@ def outcome(name: str, answer: Event, mountpoint: Path) -> str:
     if answer.get("live"):
         return NOW
     if not answer["applied"]:
-        return f"applies after: axonfs restart {mountpoint}"
+        return f"applies after: axonfs restart {word(mountpoint)}"
     if answer["waits_for"]:
         what = f"when it has answered other commands ({', '.join(answer['waits_for'])})"
-        at_once = f"to apply it at once: axonfs restart {mountpoint}"
+        at_once = f"to apply it at once: axonfs restart {word(mountpoint)}"
         return f"applies to the mount at {mountpoint} {what}; {at_once}"
     return NOW
 

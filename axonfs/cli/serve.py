@@ -14,6 +14,7 @@ import click
 from axonfs.cli.options import LOCAL_HOSTS, LocalPath
 from axonfs.cli.output import note
 from axonfs.errors import UsageError
+from axonfs.names import word
 
 if TYPE_CHECKING:
     from axonfs.serve import Access, Certificate
@@ -92,7 +93,8 @@ def serve(
     from axonfs.settings.settings import convert
 
     if not (directory / "api/v1").is_dir():
-        note(f"{directory} has no models yet; axonfs publish DIR SPEC --to {directory} adds one")
+        how = f"axonfs publish DIR SPEC --to {word(directory)} adds one"
+        note(f"{directory} has no models yet; {how}")
     certificate, access = _certificate(cert, key), _access(directory, tokens_file, private)
     if tokens_file and certificate is None and host not in LOCAL_HOSTS:
         note("tokens come over plain HTTP, where others can read them; give --cert and --key")

@@ -19,6 +19,7 @@ from axonfs.cli.options import LocalPath, cache_option, json_option, make_target
 from axonfs.cli.output import echo, echo_json, facts, note, table
 from axonfs.cli.suggestions import Group
 from axonfs.errors import AxonError, UnavailableError, UsageError
+from axonfs.names import word
 from axonfs.settings.parsers import parse_path
 from axonfs.units import counted, size
 
@@ -74,7 +75,7 @@ def stop(mountpoint: Path | None, cache: str | None) -> None:
     """
     state = _ask(mountpoint, cache, {"op": "trace_stop"})
     echo(f"recorded {state['file']} ({size(state['bytes'])})")
-    note(f"to see it: axonfs trace show {state['file']} -o load.html")
+    note(f"to see it: axonfs trace show {word(state['file'])} -o load.html")
 
 
 def _ask(mountpoint: Path | None, cache: str | None, request: Event) -> Event:

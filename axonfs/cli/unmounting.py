@@ -22,6 +22,7 @@ from axonfs.connection.mountinfo import Mount, axonfs_at, elsewhere, places_of
 from axonfs.connection.mounting import run_helper
 from axonfs.daemon.holders import Running, holder_at, holder_of, running, silence
 from axonfs.errors import AxonError, BusyError
+from axonfs.names import word
 
 CONNECTIONS = Path("/sys/fs/fuse/connections")
 # Seconds for the worker to flush its index and end, even if the cache is on a slow disk.
@@ -107,7 +108,7 @@ def _politely(target: UnmountTarget, descriptors: list[int]) -> list[str]:
 
 def _kept(target: UnmountTarget, what: str) -> BusyError:
     """Why the holder of a mount keeps running without its mountpoint, and how to end it."""
-    others, hint = target.others(), f"axonfs umount --force {target.place} ends it"
+    others, hint = target.others(), f"axonfs umount --force {word(target.place)} ends it"
     why = f"the same mount is at {', and at '.join(others)}" if others else "it is still in use"
     if others:
         hint = f"unmount that too, or {hint}"
@@ -185,11 +186,9 @@ def _worker_of(status: dict[str, Any]) -> int | None:
 
 def _failure(mountpoint: Path, complaint: str) -> AxonError:
     if "busy" in complaint:
-        return BusyError(
-            "it is in use",
-            path=str(mountpoint),
-            hint=f"fuser -vm {mountpoint} shows by which processes; --force unmounts it anyway",
-        )
+        by_whom = f"fuser -vm {word(mountpoint)} shows by which processes"
+        hint = f"{by_whom}; --force unmounts it anyway"
+        return BusyError("it is in use", path=str(mountpoint), hint=hint)
     return AxonError(f"cannot be unmounted: {complaint}", path=str(mountpoint))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from axonfs.client.health import Health, health
 from axonfs.connection.mountinfo import Mount, mounts
 from axonfs.errors import AccessDeniedError, AxonError, UsageError
+from axonfs.names import word
 from axonfs.settings.settings import convert
 
 SHOWN = 3  # mounts that a message names at most
@@ -114,7 +115,7 @@ def check_ours(mount: Mount, command: str) -> None:
         f"this is {owner}'s mount, and only {owner}{'' if owner == 'root' else ' or root'} may"
         f" {command} it",
         path=str(mount.mountpoint),
-        hint=f"{by}: axonfs {command} {mount.mountpoint}",
+        hint=f"{by}: axonfs {command} {word(mount.mountpoint)}",
     )
 
 
@@ -134,7 +135,7 @@ _STATES = {
 def unanswered(mount: Mount, state: Health) -> AxonError:
     """The error for a mount that does not answer this user."""
     what = f"{owner_of(mount)}'s mount {_STATES[state.state]}"
-    hint = f"axonfs umount --force {mount.mountpoint}" if is_ours(mount) else None
+    hint = f"axonfs umount --force {word(mount.mountpoint)}" if is_ours(mount) else None
     if state.state == "closed":
         hint = f"ask {owner_of(mount)} to mount it with --allow-other"
     return AxonError(what, path=str(mount.mountpoint), hint=hint)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from axonfs.connection.mountinfo import FILESYSTEM, places_of, shown, top_at
 from axonfs.errors import AxonError, BusyError, UnsupportedError
+from axonfs.names import word
 
 DEVICE = Path("/dev/fuse")
 FUSE_CONFIG = Path("/etc/fuse.conf")
@@ -289,7 +290,7 @@ def _refuse_taken(mountpoint: Path) -> None:
     """Refuse a mountpoint of another AxonFS; any other file system may be mounted over."""
     top = top_at(mountpoint)
     if top is not None and top.filesystem == FILESYSTEM:
-        hint = f"axonfs umount {mountpoint}"
+        hint = f"axonfs umount {word(mountpoint)}"
         raise BusyError("another process has just mounted it", path=str(mountpoint), hint=hint)
 
 

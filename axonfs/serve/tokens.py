@@ -29,7 +29,7 @@ from typing import Any
 import yaml
 
 from axonfs.errors import NotFoundError, UsageError
-from axonfs.names import printable, valid_segment
+from axonfs.names import printable, valid_segment, word
 
 log = logging.getLogger(__name__)
 
@@ -221,7 +221,7 @@ def check_closed(fd: int, path: Path) -> None:
     status = os.fstat(fd)
     if status.st_mode & 0o027:
         what = f"its mode {status.st_mode & 0o7777:04o} opens the tokens to other users"
-        raise UsageError(what, source=str(path), hint=f"chmod 600 {path}")
+        raise UsageError(what, source=str(path), hint=f"chmod 600 {word(path)}")
     if status.st_uid not in (0, os.geteuid()):
         what = f"it belongs to another user ({status.st_uid}), who can change the tokens"
         raise UsageError(what, source=str(path))

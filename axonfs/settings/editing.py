@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from axonfs.errors import UsageError
+from axonfs.names import word
 from axonfs.settings.homes import homeless
 from axonfs.settings.settings import (
     SYSTEM_CONFIG,
@@ -68,7 +69,7 @@ def _locked(directory: Path) -> Iterator[None]:
         while not _lock(descriptor):
             if time.monotonic() > deadline:
                 what = f"another process has held the lock for {LOCK_SECONDS:.0f} s"
-                hint = f"fuser -v {directory} names the process"
+                hint = f"fuser -v {word(directory)} names the process"
                 raise UsageError(what, source=str(directory), hint=hint)
             time.sleep(0.05)
         yield

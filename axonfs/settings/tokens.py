@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from axonfs.errors import ClosedFileError, UsageError
+from axonfs.names import word
 
 TOKENS = "tokens.yaml"
 
@@ -69,7 +70,7 @@ def check_private(path: Path) -> None:
         mode = path.stat().st_mode
         if _is_own(path) and mode & 0o077:
             what = f"its mode {mode & 0o7777:04o} lets other users read the tokens in it"
-            hint = f"chmod 600 {path}"
+            hint = f"chmod 600 {word(path)}"
             if path.name != TOKENS:
                 hint += f", or move the tokens to {tokens_path(path)}"
             raise UsageError(what, source=str(path), hint=hint)

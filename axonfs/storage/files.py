@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from axonfs.errors import BusyError
+from axonfs.names import word
 
 # Seconds. A publisher holds the lock while it writes a manifest and two lists.
 LOCK_TIMEOUT = 120.0
@@ -126,7 +127,7 @@ def _wait_for_lock(fd: int, path: Path) -> None:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 what = f"another publisher has held the registry's lock for {LOCK_TIMEOUT:.0f} s"
-                hint = f"fuser -v {path} names the process; run it on each machine with this disk"
+                hint = f"fuser -v {word(path)} names the process, on its machine"
                 raise BusyError(what, source=str(path), hint=hint) from None
         time.sleep(0.05)
 
