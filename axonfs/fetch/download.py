@@ -10,8 +10,8 @@ Trio thread only; a method that is not async has no checkpoint. Transfers read `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 
 import trio
@@ -52,9 +52,8 @@ class Job:
         self.task: object = None  # while it is not queued
         self.failure: AxonError | None = None  # of the last attempt
         self.superfluous = False  # no reader needs the rest; the worker thread reads this
-        self.progress = 0.0
         self.redirected = False  # into its lane, by an answer
-        self.queued = self.asked = 0.0  # when it began to wait last, and its last request
+        self.progress = self.queued = self.asked = 0.0  # when it last got, began to wait, asked
         self.attempts = self.corrupt = 0  # in a row without progress, and with wrong bytes
         self.nodes = 0  # that answered with another ETag
         self.pace: Pace | None = None  # of its transfer, while it has one
@@ -150,7 +149,7 @@ class Download:
         self.blob: Blob | None = None  # the same bytes in a file that is no part of the cache
         self.unranged = False  # the source ignores Range: one pass over the whole object
         self.users = 0  # open feeds, and punches
-        self.jobs: set[Job] = set()
+        self.jobs: set[Job] = set()  # each of them in a lane
         self._table: ChunkTable | None = None
         self._lookups = lookups
         self._overflow = overflow
@@ -162,11 +161,8 @@ class Download:
     def enter(self, version: Version | None = None) -> None:
         """Count one more user, whose version also says where the bytes are."""
         self.users += 1
-        if version is None or version.source is None:
-            return
-        if not any(
-            known.base == version.base and known.source is version.source for known in self.versions
-        ):
+        known = [(one.base, one.source) for one in self.versions]
+        if version and version.source and (version.base, version.source) not in known:
             self.versions.append(version)
 
     def leave(self) -> None:
@@ -241,8 +237,7 @@ class Download:
 
     def begin(self, chunks: Range, priority: Priority) -> Job:
         """A new job, to be run; its chunks are on their way from here on."""
-        job = Job(self, chunks, priority)
-        self.jobs.add(job)
+        self.jobs.add(job := Job(self, chunks, priority))
         self._flying.update(dict.fromkeys(range(*chunks), job))
         return job
 
@@ -375,14 +370,30 @@ class Download:
 
     def ended(self, job: Job, error: AxonError | None) -> None:
         """`job` is over: settle every reader that it leaves."""
+        self._leave(job, error)
+        self.jobs.remove(job)
+        self._let_go()
+
+    @contextmanager
+    def giving_up(self, chunks: Range) -> Iterator[None]:
+        """A block that takes chunks of an object in use away: who wants one asks for it afterwards.
+
+        No lane has what is on its way out, and no request waits for it.
+        """
+        out = Job(self, chunks, Priority.DEMAND)
+        self._flying.update(dict.fromkeys(range(*chunks), out))
+        try:
+            yield
+        finally:
+            self._leave(out, None)
+
+    def _leave(self, job: Job, error: AxonError | None) -> None:
         left = [chunk for chunk in range(*job.chunks) if self._flying.get(chunk) is job]
         for chunk in left:
             del self._flying[chunk]
             self._settle(chunk, None, error)
         for run in runs(left):
             self.object.presence.watcher.given_up(run)
-        self.jobs.remove(job)
-        self._let_go()
 
     def _settle(self, chunk: int, data: bytes | None, error: AxonError | None) -> None:
         for wait in self._waits.pop(chunk, ()):

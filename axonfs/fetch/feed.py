@@ -389,10 +389,6 @@ class Feed:
         with self.in_use():  # the last reader may leave between two runs
             for run in behind_readers(self.download, self.readahead, goal):
                 self._answers.punched |= not self.compared
-                job = self.download.begin(run, Priority.DEMAND)
-                job.running = True
-                try:
-                    freed += await trio.to_thread.run_sync(self.object.punch, *job.chunks)
-                finally:
-                    self.download.ended(job, None)
+                with self.download.giving_up(run):
+                    freed += await trio.to_thread.run_sync(self.object.punch, *run)
         return freed

@@ -64,10 +64,14 @@ class Rig:
         finally:
             feed.close()
 
+    def without_requests(self) -> bool:
+        """Whether nothing is under way or waits."""
+        figures = self.fetcher.statistics()
+        return not (figures["in_flight"] or figures["queued"])
+
     def idle(self) -> bool:
         """Whether nothing is under way and nothing is held."""
-        figures = self.fetcher.statistics()
-        return not (figures["in_flight"] or figures["queued"] or self.fetcher.feeds())
+        return self.without_requests() and not self.fetcher.feeds()
 
 
 @asynccontextmanager

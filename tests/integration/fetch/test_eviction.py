@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 import axonfs.vfs.files
 from axonfs.engine import Engine, open_engine
+from axonfs.fetch import Feed
 from axonfs.fetch.punching import KEEP_BEHIND
 from axonfs.names import parse_spec
+from axonfs.ranges import Range
 from axonfs.settings.settings import Settings
 from axonfs.store import StoredObject
 from axonfs.vfs import Vfs
 from axonfs.vfs.files import read_cached
-from tests.support.fetching import CHUNK, open_files, rig, settled, without_tables
+from tests.support.fetching import CHUNK, Rig, open_files, rig, settled, without_tables
 from tests.support.registry import SPEC, NoRangeServer, RegistryServer, published
 
 PIECE = 4 * CHUNK
@@ -174,6 +178,59 @@ async def test_a_source_without_ranges(tmp_path: Path, registry: Path) -> None:
             )
 
 
+@asynccontextmanager
+async def whole_without_ranges(tmp_path: Path, registry: Path) -> AsyncIterator[tuple[Rig, Feed]]:
+    """An object that came in one answer, and then gave up its first chunk."""
+    with NoRangeServer(registry) as server:
+        async with rig(tmp_path / "cache", server.url) as parts:
+            feed = await parts.open("a.bin")
+            await feed.need(Range(0, feed.object.count))
+            await settled(parts.without_requests)
+            assert feed.download.unranged
+            assert await feed.punch(1) == PIECE
+            yield parts, feed
+            feed.close()
+
+
+async def test_a_request_without_ranges_ends_while_its_object_gives_up_chunks(
+    tmp_path: Path, registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with whole_without_ranges(tmp_path, registry) as (parts, feed):
+        land, punch, begun = StoredObject.land, StoredObject.punch, threading.Event()
+
+        def landing(stored: StoredObject, *args: Any, **more: Any) -> None:
+            assert begun.wait(10)
+            land(stored, *args, **more)
+
+        def punching(stored: StoredObject, start: int, stop: int) -> int:
+            begun.set()
+            trio.from_thread.run(settled, parts.without_requests)
+            return punch(stored, start, stop)
+
+        monkeypatch.setattr(StoredObject, "land", landing)
+        monkeypatch.setattr(StoredObject, "punch", punching)
+        feed.want(Range(0, 1))
+        assert await feed.punch(1) == PIECE
+        assert feed.present(0, 1)
+
+
+async def test_a_reader_that_asks_while_an_object_without_ranges_gives_up_chunks(
+    tmp_path: Path, registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is on its way out asks no source, so the reader's request does not wait for it."""
+    async with whole_without_ranges(tmp_path, registry) as (_, feed):
+        punch = StoredObject.punch
+
+        def punching(stored: StoredObject, start: int, stop: int) -> int:
+            trio.from_thread.run(feed.need, Range(0, 1))
+            return punch(stored, start, stop)
+
+        monkeypatch.setattr(StoredObject, "punch", punching)
+        with trio.fail_after(10):
+            assert await feed.punch(1) == PIECE
+        assert feed.present(0, 1)
+
+
 async def test_more_readers_than_places_that_readahead_remembers(
     tmp_path: Path, registry: Path, server: RegistryServer
 ) -> None:
@@ -193,7 +250,7 @@ async def test_a_file_is_closed_while_another_gives_up(
         feeds = [await parts.open(name) for name in SIZES]
         for feed in feeds:
             await parts.read(feed)
-        await settled(lambda: parts.fetcher.statistics()["in_flight"] == 0)
+        await settled(parts.without_requests)
         punch = StoredObject.punch
 
         def closing(stored: StoredObject, start: int, stop: int) -> int:
