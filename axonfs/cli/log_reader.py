@@ -16,12 +16,14 @@ from typing import TextIO
 
 import click
 
-from axonfs.cli.default_mount import chosen_mountpoint
+from axonfs.cli.default_mount import mount_to_look_at
 from axonfs.cli.logfile import LOG
 from axonfs.cli.options import LocalPath, cache_option, make_target
 from axonfs.cli.output import echo
-from axonfs.daemon.holders import Running, holder_at
-from axonfs.errors import AxonError, NotFoundError, UsageError
+from axonfs.client.health import real_path
+from axonfs.client.target import Target
+from axonfs.daemon.holders import Running, holder_at, holder_of
+from axonfs.errors import AxonError, NotFoundError
 from axonfs.names import printable, word
 
 FOLLOW_PAUSE = 0.3
@@ -45,8 +47,8 @@ def logs(mountpoint: Path | None, follow: bool, lines: int, cache: str | None) -
     """Show the log of a mount.
 
     Of a mount in the background this is a file in its cache, also after it has ended; of a systemd
-    unit the journal. MOUNTPOINT defaults as for `axonfs umount`. With --cache it is the log of the
-    mount that uses or used this cache.
+    unit the journal. MOUNTPOINT defaults as for `axonfs status`: to the mount that uses the
+    configured cache, or used it last, or the only mount.
     """
     path = _path(mountpoint, cache, lines, follow=follow)
     try:
@@ -62,33 +64,33 @@ def _path(mountpoint: Path | None, cache: str | None, lines: int, *, follow: boo
     Raises:
         AxonError: there is no log that can be shown.
     """
-    holder = _holder(mountpoint) if cache is None else None
+    target = make_target((), cache)
+    holder = _holder(mountpoint, target)
     if holder is not None:
         return _of_holder(holder, lines, follow=follow)
-    path = make_target((), cache).settings.cache / LOG
+    path = target.settings.cache / LOG
     if not path.exists():
         what = "there is no log: no mount in the background has used this cache"
         raise NotFoundError(what, path=str(path), hint="name the mountpoint, or --cache DIR")
     return path
 
 
-def _holder(mountpoint: Path | None) -> Running | None:
-    """The holder of the mount; None if no mountpoint is given and nothing is mounted.
+def _holder(mountpoint: Path | None, target: Target) -> Running | None:
+    """The holder of the mount; None if no mountpoint is given and no mount of this user is there.
 
     Raises:
         NotFoundError: no mount of this user is at `mountpoint`.
         UsageError: none is given, and this user has several mounts.
     """
+    if mountpoint is not None:
+        if (found := holder_at(real_path(mountpoint))) is None:
+            what = "no mount of yours is there"
+            raise NotFoundError(what, path=str(mountpoint), hint="see axonfs status")
+        return found
     try:
-        found = holder_at(chosen_mountpoint(mountpoint))
-    except UsageError:
-        raise
-    except AxonError:  # only others have mounts
+        return holder_of(mount_to_look_at(target))
+    except NotFoundError:  # it has ended
         return None
-    if found is None and mountpoint is not None:
-        what = "no mount of yours is there"
-        raise NotFoundError(what, path=str(mountpoint), hint="see axonfs status")
-    return found
 
 
 def _of_holder(holder: Running, lines: int, *, follow: bool) -> Path:

@@ -300,17 +300,18 @@ def umount(mountpoint: Path | None, force: bool) -> None:
     """Unmount MOUNTPOINT.
 
     MOUNTPOINT defaults to the configured one; if none is configured, to the default mountpoint or
-    this user's only mount.
+    this user's only mount. Of several it is the one with the cache that AXONFS_CACHE_DIR or the
+    config file names.
     The command returns when the mount's processes have ended. They keep running while the same
     mount is also elsewhere, as a bind mount or in another mount namespace. Then the command says
     where, and --force ends them, even if nothing is mounted at MOUNTPOINT any more.
     """
     from axonfs.cli import unmounting
-    from axonfs.cli.default_mount import chosen_mountpoint
+    from axonfs.cli.default_mount import place_to_change
     from axonfs.client.health import mount_at
     from axonfs.client.other_users import check_ours
 
-    place = chosen_mountpoint(mountpoint)
+    place = place_to_change(mountpoint)
     if (found := mount_at(place)) is not None:
         check_ours(found, "umount")
     remarks = unmounting.unmount(place, force=force)
@@ -325,17 +326,18 @@ def restart(mountpoint: Path | None) -> None:
     """Restart the mount at MOUNTPOINT with the installed version.
 
     MOUNTPOINT defaults to the configured one; if none is configured, to the default mountpoint or
-    this user's only mount.
+    this user's only mount. Of several it is the one with the cache that AXONFS_CACHE_DIR or the
+    config file names.
     Replaces the mount's processes while it stays mounted: readers see a pause. Use it after an
     upgrade, or after editing the config file by hand. Flags and variables that the mount was
     started with stay in force.
     """
     from axonfs.cli import unmounting
-    from axonfs.cli.default_mount import chosen_mountpoint
+    from axonfs.cli.default_mount import place_to_change
     from axonfs.client.health import mount_at
     from axonfs.client.other_users import check_ours
 
-    place = chosen_mountpoint(mountpoint)
+    place = place_to_change(mountpoint)
     found = mount_at(place)
     if found is None:
         raise AxonError("no AxonFS is mounted there", path=str(place), hint="see axonfs status")

@@ -12,27 +12,38 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from axonfs.cli.client import ask, ask_worker
+from axonfs.cli.default_mount import (
+    HOW_TO_MOUNT,
+    cache_to_ask,
+    mount_to_look_at,
+    own_mounts,
+    where_mounted,
+)
 from axonfs.cli.output import note
 from axonfs.client.health import health, mount_at
 from axonfs.client.other_users import Other, is_ours, others, owner_of, state_of, unanswered
 from axonfs.client.target import Target
-from axonfs.client.transport import Sink, cache_of, ignore
-from axonfs.connection.mountinfo import Mount, mounts
-from axonfs.errors import AccessDeniedError, AxonError, NotFoundError, UnavailableError, UsageError
-from axonfs.names import word
+from axonfs.client.transport import Sink, ignore
+from axonfs.connection.mountinfo import Mount
+from axonfs.errors import AccessDeniedError, AxonError, NotFoundError, UnavailableError
 
 State: TypeAlias = dict[str, Any]
 
 STATUS = {"op": "status"}
-_MOUNT = "to mount: axonfs mount"
 
 
 def state_source(mountpoint: str | None, target: Target) -> Callable[[], State]:
-    """A function that fetches the state: of a mount, or of the cache if nothing is mounted."""
+    """A function that fetches the state: of a mount, or of the cache if nothing is mounted.
+
+    Raises:
+        AxonError: no such mount is there, or there are several.
+    """
     if mountpoint is not None:
         return _source_at(Path(mountpoint), target)
-    if ask_worker(target, STATUS) is not None:
+    if ask_worker(target, STATUS) is not None:  # maybe in another mount namespace
         return _asking(target)
+    if not target.explicit_cache and len(own_mounts()) > 1:
+        return _source_at(mount_to_look_at(target).mountpoint, target)
     theirs = [] if target.explicit_cache else others()
     alive = [other for other in theirs if other.alive]
     if len(alive) == 1:
@@ -47,7 +58,7 @@ def _only_others(theirs: list[Other]) -> AxonError:
     for other in theirs:
         note(state_of(other))
     alive = any(other.alive for other in theirs)
-    return AxonError("you have no mount", hint=where_mounted() if alive else _MOUNT)
+    return AxonError("you have no mount", hint=where_mounted() if alive else HOW_TO_MOUNT)
 
 
 def _source_at(mountpoint: Path, target: Target) -> Callable[[], State]:
@@ -89,19 +100,11 @@ def _status_of(mount: Mount) -> State:
     return state.status
 
 
-def where_mounted() -> str:
-    """Where AxonFS is mounted, or how to mount it."""
-    found = [str(mount.mountpoint) for mount in mounts()]
-    if not found:
-        return _MOUNT
-    return f"for the mount at {', '.join(found)}: axonfs status {word(found[0])}"
-
-
 class LiveState:
     """The state of one mount, which may end, hang and come back between two questions.
 
     Args:
-        mountpoint: where it is; None chooses the mount with the configured cache, or the only one.
+        mountpoint: where it is; None chooses by `mount_to_look_at`.
 
     Raises:
         AxonError: no such mount is there now, or there are several.
@@ -109,8 +112,8 @@ class LiveState:
 
     def __init__(self, mountpoint: Path | None, target: Target) -> None:
         self._target = target
-        self._mount = _chosen(target) if mountpoint is None else _mounted(mountpoint)
-        self._cache = _cache_of(self._mount)
+        self._mount = mount_to_look_at(target) if mountpoint is None else _mounted(mountpoint)
+        self._cache = cache_to_ask(self._mount)
         self.mountpoint = self._mount.mountpoint
 
     @property
@@ -148,7 +151,7 @@ class LiveState:
         assert self._cache is not None
         found = ask_worker(_with_cache(self._target, self._cache), request, sink)
         if found is None:
-            self._cache = _cache_of(self._mount)  # another mount may have come in its place
+            self._cache = cache_to_ask(self._mount)  # another mount may have come in its place
         return found
 
     def _look(self) -> None:
@@ -157,37 +160,4 @@ class LiveState:
         if mount is None:
             raise NotFoundError("it is not mounted now", path=str(self.mountpoint))
         if mount != self._mount:
-            self._mount, self._cache = mount, _cache_of(mount)
-
-
-def _cache_of(mount: Mount) -> Path | None:
-    if not is_ours(mount):
-        return None
-    found = cache_of(mount)
-    return Path(found) if found else None
-
-
-def _with(found: list[Mount], cache: Path) -> list[Mount]:
-    """Those with this cache, to which symbolic links may lead. These are followed only if none has
-    its very name: the disk of another mount's cache may hang."""
-    caches = {mount: each for mount in found if (each := _cache_of(mount)) is not None}
-    exact = [mount for mount, each in caches.items() if each == cache]
-    real = os.path.realpath
-    return exact or [mount for mount, each in caches.items() if real(each) == real(cache)]
-
-
-def _chosen(target: Target) -> Mount:
-    """The mount with the configured cache, or the only one of this user, or of all users."""
-    found = mounts()
-    own = [mount for mount in found if mount.owner == os.geteuid()]
-    with_cache = _with(own, target.settings.cache)
-    if target.explicit_cache and not with_cache:
-        what = f"nothing is mounted with the cache {target.settings.cache}"
-        raise NotFoundError(what, hint=where_mounted())
-    candidates = with_cache[:1] or own or found
-    if not candidates:
-        raise NotFoundError("nothing is mounted", hint=_MOUNT)
-    if len(candidates) > 1:
-        names = ", ".join(sorted(str(mount.mountpoint) for mount in candidates))
-        raise UsageError(f"there are {len(candidates)} mounts: {names}", hint="name one")
-    return candidates[0]
+            self._mount, self._cache = mount, cache_to_ask(mount)

@@ -10,9 +10,10 @@ import click
 
 from axonfs.cli.caches_state import show_caches
 from axonfs.cli.check import check
+from axonfs.cli.default_mount import where_mounted
 from axonfs.cli.explain import summary
 from axonfs.cli.extensions import by_whom, why_not_of
-from axonfs.cli.mount_state import state_source, where_mounted
+from axonfs.cli.mount_state import state_source
 from axonfs.cli.options import cache_option, json_option, make_target
 from axonfs.cli.output import clock, echo, echo_json, facts, note, table
 from axonfs.errors import ADD_REGISTRY, UsageError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from axonfs.cli import doctor_checks, mount_state, unmounting
+from axonfs.cli import default_mount, doctor_checks, unmounting
 from axonfs.client.health import Health
 from axonfs.client.other_users import check_ours, unanswered
 from axonfs.connection.mountinfo import Mount
@@ -20,8 +20,8 @@ MOUNT = Mount(PLACE, 1, os.geteuid())
 
 def hints(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The hints of several commands about a mount at PLACE."""
-    monkeypatch.setattr(mount_state, "mounts", lambda: [MOUNT])
-    found = [mount_state.where_mounted().removeprefix(f"for the mount at {PLACE}: ")]
+    monkeypatch.setattr(default_mount, "mounts", lambda: [MOUNT])
+    found = [default_mount.where_mounted().removeprefix(f"for the mount at {PLACE}: ")]
     for state in ("dead", "wedged"):
         monkeypatch.setattr(doctor_checks, "health", lambda mount, state=state: Health(state))
         found.append(str(doctor_checks.mount_check(MOUNT).hint))

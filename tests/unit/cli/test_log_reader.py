@@ -16,6 +16,6 @@ def test_a_mount_that_ends_meanwhile_is_no_crash(monkeypatch: pytest.MonkeyPatch
     with subprocess.Popen("true") as ended:
         ended.wait()
     holder = Running(ended.pid, 0, Path("/models"), Path("/cache"), 0, Path("/config"))
-    monkeypatch.setattr(log_reader, "_holder", lambda mountpoint: holder)
+    monkeypatch.setattr(log_reader, "_holder", lambda mountpoint, target: holder)
     with pytest.raises(NotFoundError, match="has just ended"):
         log_reader._path(None, None, 1, follow=False)
