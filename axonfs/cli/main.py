@@ -21,7 +21,7 @@ import click
 from axonfs import descriptors
 from axonfs._version import __version__
 from axonfs.cli import streams
-from axonfs.cli.output import deferred, echo_err, echo_json, report, shown, warn_deferred
+from axonfs.cli.output import deferred, documents, echo_err, echo_json, report, shown, warn_deferred
 from axonfs.cli.suggestions import Group
 from axonfs.errors import AxonError, StoppedError, find
 
@@ -99,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     streams.prepare()
     shown.clear()
     deferred.clear()
+    documents.clear()
     descriptors.raise_limit()
     try:
         result = cli.main(argv, prog_name="axonfs", standalone_mode=False)
@@ -165,8 +166,8 @@ def _wants_json(argv: Sequence[str]) -> bool:
 
 
 def _report_json(exc: BaseException, code: int) -> None:
-    """Print the error as JSON on stdout, in place of the result."""
-    if isinstance(exc, click.exceptions.Exit) or sys.stdout.closed:
+    """Print the error as JSON on stdout, unless the command has printed a result."""
+    if isinstance(exc, click.exceptions.Exit) or documents or sys.stdout.closed:
         return
     with suppress(OSError):  # the reader of stdout has gone
         echo_json({"error": {**_facts(exc), "exit_code": code}})

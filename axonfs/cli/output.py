@@ -25,10 +25,13 @@ T = TypeVar("T")
 shown: set[str] = set()
 # Warnings about sources that are not shown yet: the command's error may say the same.
 deferred: list[str] = []
+# The JSON documents that were printed. A command prints one: programs read no second.
+documents: list[Any] = []
 
 
 def echo_json(value: Any) -> None:
     """Print `value` on stdout as JSON in ASCII, which works in any locale."""
+    documents.append(value)
     click.echo(json.dumps(value, indent=2))
 
 

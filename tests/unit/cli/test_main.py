@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -17,7 +18,7 @@ import trio
 from axonfs import __version__
 from axonfs.cli.logs import log_like_messages
 from axonfs.cli.main import COMMANDS, cli, main
-from axonfs.cli.output import deferred
+from axonfs.cli.output import deferred, echo_json
 from axonfs.cli.progress import ProgressDisplay
 from axonfs.errors import AxonError, NotFoundError, StoppedError, UsageError
 
@@ -40,6 +41,26 @@ def failing(monkeypatch: pytest.MonkeyPatch, exc: BaseException) -> int:
 
     monkeypatch.setattr("axonfs.cli.version.version", version)
     return main(["version"])
+
+
+def test_a_command_that_fails_behind_its_json_prints_no_second_document(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command
+    @click.option("--json", "as_json", is_flag=True)
+    @click.option("--late", is_flag=True)
+    def version(as_json: bool, late: bool) -> None:
+        if late:
+            echo_json({"seen": 1})
+        raise AxonError("it has ended")
+
+    monkeypatch.setattr("axonfs.cli.version.version", version)
+    for options, found in ((["--late"], {"seen": 1}), ([], {"error": "it has ended"})):
+        assert main(["version", "--json", *options]) == 1
+        said = capsys.readouterr()
+        document = json.loads(said.out)
+        assert document == found or document["error"]["message"] == found["error"]
+        assert said.err == "axonfs: it has ended\n"
 
 
 def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
