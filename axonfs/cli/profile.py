@@ -28,6 +28,9 @@ from axonfs.units import counted, size
 VIEWS = ("file", "program", "operation")
 SECONDS = 10.0  # in a pipe
 AGAIN, PATIENCE = 0.3, 20.0  # seconds between questions to the next worker, and for all of them
+# Names in a view; what others do is summed up under OTHERS, as in daemon/profile.py, which costs
+# too much to import here.
+MOST_NAMES, OTHERS = 100_000, "(others)"
 _TOP = 10  # rows of each view where all three are shown
 _FIGURES = 54  # columns of a terminal that they take
 _PASSED = "open (passed through)"
@@ -66,18 +69,26 @@ class Profile:
         self.left_out = 0
         self.workers = 0  # that were replaced meanwhile
         self._before = 0.0
+        self._silent = False  # nothing was heard of the next worker yet
 
     def add(self, event: Event) -> None:
         """Add what a worker counted in a second."""
+        self._silent = False
         self.seconds = self._before + float(event["seconds"])
         self.left_out += int(event["left_out"])
         for path, program, pid, operation, *counts in event["rows"]:
             for view, name in zip(VIEWS, (path, program or "?", operation), strict=True):
-                self.views[view].setdefault(name, Sum()).add(pid, *counts)
+                self._sum(self.views[view], name).add(pid, *counts)
+
+    def _sum(self, sums: dict[str, Sum], name: str) -> Sum:
+        if name not in sums and len(sums) >= MOST_NAMES:
+            name = OTHERS
+        return sums.setdefault(name, Sum())
 
     def next_worker(self) -> None:
-        """Note that another worker counts from here on."""
-        self.workers += 1
+        """Note that the worker ended, or that the next one cannot be asked yet."""
+        self.workers += not self._silent
+        self._silent = True
         self._before = self.seconds
 
     def rows(self, view: str) -> list[tuple[str, Sum]]:
