@@ -8,7 +8,7 @@ import pytest
 
 from axonfs.cli import profile
 from axonfs.cli.profile import Profile
-from axonfs.daemon.profile import OTHERS  # the same name on both sides
+from axonfs.daemon.profile import OTHERS
 
 
 def event(seconds: float, *paths: str) -> dict[str, Any]:
