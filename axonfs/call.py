@@ -124,7 +124,9 @@ def _lines(connection: socket.socket, cache: Path) -> Iterator[bytes]:
 
 def _received(connection: socket.socket, cache: Path) -> bytes:
     """The next bytes, b"" at the end; waits for as long as the mount is alive."""
-    while not select.select([connection], [], [], SILENCE)[0]:
+    waiting = select.poll()  # a program may have more descriptors than select takes
+    waiting.register(connection, select.POLLIN)
+    while not waiting.poll(SILENCE * 1000):
         alive(cache)
     return connection.recv(1 << 20)
 

@@ -88,15 +88,18 @@ def _drain(out: int, err: int, deadline: float, limit: int) -> tuple[dict[int, b
     """What arrives at both pipes, and whether both ended in time."""
     pieces: dict[int, list[bytes]] = {out: [], err: []}
     left = dict.fromkeys(pieces, limit)
-    waiting = set(pieces)
+    waiting, poll = set(pieces), select.poll()  # a program may have more than select takes
+    for descriptor in waiting:
+        poll.register(descriptor, select.POLLIN)
     while waiting:
-        ready, _, _ = select.select(list(waiting), [], [], max(deadline - time.monotonic(), 0))
-        for descriptor in ready:
+        ready = poll.poll(max(deadline - time.monotonic(), 0) * 1000)
+        for descriptor, _ in ready:
             piece = os.read(descriptor, 1 << 16)
             pieces[descriptor].append(piece)
             left[descriptor] -= len(piece)
             if not piece or left[descriptor] <= 0:
                 waiting.discard(descriptor)
+                poll.unregister(descriptor)
         if not ready:
             break
     return {number: b"".join(found) for number, found in pieces.items()}, not waiting
