@@ -16,6 +16,8 @@ from axonfs.http_client import Cache
 
 # Pairs of source and cache that are counted apart; requests may bring registries of their own.
 MOST = 256
+# Kinds of errors of one of them: a source may answer with any number.
+MOST_ERRORS = 32
 OTHER = "other"
 # Seconds over which a rate is measured.
 PERIOD = 1.0
@@ -41,9 +43,10 @@ class Tally:
         """Count bytes."""
         self.bytes += size
         self.fault, self._came = None, now
-        if now - self._began >= 4 * PERIOD:  # idle in between
-            self._began, self._since = now, 0
-        self._since += size
+        if now - self._began >= 4 * PERIOD:  # idle in between; these came in an unknown time
+            self._began, self._since, self._rate = now, 0, 0.0
+        else:
+            self._since += size
         if now - self._began >= PERIOD:
             self._rate = self._since / (now - self._began)
             self._began, self._since = now, 0
@@ -52,8 +55,9 @@ class Tally:
         """Count a request that failed. An answer that will be the same again ends a stall."""
         if isinstance(exc, CorruptError) or (exc.status is not None and not exc.transient):
             self.fault = None
-        name = errno.errorcode.get(exc.errno, str(exc.errno))
-        self.errors[str(exc.status or name)] += 1
+        name = str(exc.status or errno.errorcode.get(exc.errno, exc.errno))
+        known = name in self.errors or len(self.errors) < MOST_ERRORS
+        self.errors[name if known else OTHER] += 1
 
     def late(self, exc: AxonError, since: float) -> None:
         """Note that what was asked for has not come since then, a deadline ago. Whether the source

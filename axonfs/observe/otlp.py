@@ -152,7 +152,8 @@ def _resource() -> Resource:
 def _interval() -> float:
     """Seconds between two sends."""
     text = os.environ.get("OTEL_METRIC_EXPORT_INTERVAL", "")
-    return max(int(text) if text.isdigit() else _INTERVAL, 100) / 1000
+    usual = not re.fullmatch(r"[0-9]{1,9}", text)  # longer ones are no time to wait
+    return max(_INTERVAL if usual else int(text), 100) / 1000
 
 
 def _metric(one: Family, began: int, now: int) -> Any:

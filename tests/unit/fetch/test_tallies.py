@@ -7,7 +7,7 @@ from functools import partial
 
 from axonfs.errors import DeadlineError, UnavailableError
 from axonfs.fetch.readahead import Ahead, Readahead
-from axonfs.fetch.tallies import MOST, OTHER, PERIOD, Tallies
+from axonfs.fetch.tallies import MOST, MOST_ERRORS, OTHER, PERIOD, Tallies
 from axonfs.http_client import Cache
 from axonfs.http_client.urls import split_url
 
@@ -57,8 +57,11 @@ def test_the_rate_is_of_late() -> None:
     tally = Tallies().of("https://one", None)
     for step in range(5):
         tally.received(MIB, 100 + step * PERIOD / 2)
-    assert tally.rate(100 + 2 * PERIOD) == 2 * MIB / PERIOD
+        if step >= 2:
+            assert tally.rate(100 + step * PERIOD / 2) == 2 * MIB / PERIOD
     assert tally.rate(100 + 7 * PERIOD) == 0
+    tally.received(MIB, 200.0)  # after a pause; how long this took to come is not known
+    assert tally.rate(200.0) == 0
 
 
 def test_sources_without_end_share_a_tally() -> None:
@@ -68,6 +71,15 @@ def test_sources_without_end_share_a_tally() -> None:
     rows = {row["source"]: row["requests"] for row in tallies.statistics(0.0)}
     assert len(rows) == MOST + 1
     assert rows[OTHER] == 7
+
+
+def test_errors_without_end_are_few_kinds() -> None:
+    tally = Tallies().of("https://one", None)
+    for number in range(400, 400 + MOST_ERRORS + 7):
+        tally.failed(refused(number))
+    tally.failed(refused(400))
+    assert len(tally.errors) == MOST_ERRORS + 1
+    assert (tally.errors[OTHER], tally.errors["400"]) == (7, 2)
 
 
 def test_what_came_of_readahead() -> None:

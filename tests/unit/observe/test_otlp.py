@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from axonfs.observe import otlp
 from axonfs.observe.family import Family
 from axonfs.observe.otlp import asked_for, sender
 
@@ -52,6 +53,15 @@ def test_a_receiver_that_does_not_answer_is_logged_once_without_its_secrets(
     assert line.startswith("metrics are not taken by OTLP's receiver: ")
     assert "refused" in line
     assert "SECRET" not in line + capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("", 60), ("5000", 5), ("1", 0.1), ("²", 60), ("9" * 30, 60), ("-5", 60), ("1e3", 60)],
+)
+def test_the_interval(monkeypatch: pytest.MonkeyPatch, text: str, seconds: float) -> None:
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", text)
+    assert otlp._interval() == seconds
 
 
 def test_variables_that_the_sdk_does_not_take_end_nothing(
