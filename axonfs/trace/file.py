@@ -1,7 +1,8 @@
 """The file of a trace: private, append-only and bounded; it never takes the place of another file.
 
-Blocking; one thread at a time. A worker that is killed leaves whole lines, or one torn line at the
-end, which the next worker ends before it goes on.
+Blocking; any thread. A thread that hangs in the disk keeps the descriptor open: its number would be
+another file's by the time the thread goes on. A worker that is killed leaves whole lines, or one
+torn line at the end, which the next worker ends before it goes on.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import errno
 import fcntl
 import os
 import stat
+import threading
+import weakref
 from pathlib import Path
 from typing import Self
 
@@ -23,12 +26,14 @@ _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class TraceFile:
-    """An open trace; `size` is its length."""
+    """An open trace; `size` is its length. It is closed with its last reference at the latest."""
 
     def __init__(self, path: Path, descriptor: int, size: int) -> None:
         self.path = path
         self.size = size
         self._descriptor = descriptor
+        self._lock = threading.Lock()
+        self._close = weakref.finalize(self, os.close, descriptor)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -44,13 +49,14 @@ class TraceFile:
         except OSError as exc:
             raise _unusable(path, exc) from exc
         try:
-            return cls(path, descriptor, _checked(path, descriptor))
+            size = _checked(path, descriptor)
         except OSError as exc:
             os.close(descriptor)
             raise _unusable(path, exc) from exc
         except BaseException:
             os.close(descriptor)
             raise
+        return cls(path, descriptor, size)
 
     @property
     def head(self) -> bytes:
@@ -61,17 +67,21 @@ class TraceFile:
         """Write whole lines.
 
         Raises:
-            OSError: the disk does not take them.
+            OSError: the disk does not take them, or the file is closed.
         """
         rest = memoryview(lines)
-        while rest:
-            written = os.write(self._descriptor, rest)
-            self.size += written
-            rest = rest[written:]
+        with self._lock:
+            if not self._close.alive:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            while rest:
+                written = os.write(self._descriptor, rest)
+                self.size += written
+                rest = rest[written:]
 
     def close(self) -> None:
-        """Close it; others may record into it from now on."""
-        os.close(self._descriptor)
+        """Close it once nothing is written; others may record into it from then on."""
+        with self._lock:
+            self._close()
 
 
 def _opened(path: Path) -> int:

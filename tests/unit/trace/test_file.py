@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,41 @@ def test_it_is_private_and_gone_on_with(tmp_path: Path) -> None:
     again.append(b"[]\n")
     again.close()
     assert path.read_bytes() == encoded([header(5.0)]) + b'["li\n[]\n'
+
+
+def test_it_stays_open_while_a_thread_hangs_in_its_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the thread would go on in the file that has its number by then."""
+    path, other = tmp_path / "load.trace", tmp_path / "other"
+    hangs, goes_on, write = threading.Event(), threading.Event(), os.write
+
+    def half(descriptor: int, data: memoryview) -> int:
+        hangs.set()
+        assert goes_on.wait(20)
+        return write(descriptor, data[:3])
+
+    file = TraceFile.open(path)
+    monkeypatch.setattr(os, "write", half)
+    writing = threading.Thread(target=file.append, args=(b"[1,2,3]\n",))
+    writing.start()
+    assert hangs.wait(20)
+    closing = threading.Thread(target=file.close)
+    closing.start()
+    closing.join(0.1)
+    with other.open("wb"):  # which gets the lowest number that is free
+        goes_on.set()
+        writing.join(20)
+        closing.join(20)
+    assert (path.read_bytes(), other.read_bytes()) == (b"[1,2,3]\n", b"")
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        file.append(b"[]\n")
+
+
+def test_one_that_nobody_waits_for_any_more_is_closed(tmp_path: Path) -> None:
+    """As when its disk took too long to open it."""
+    TraceFile.open(tmp_path / "load.trace")
+    TraceFile.open(tmp_path / "load.trace").close()
 
 
 def _text(path: Path) -> None:
