@@ -7,7 +7,7 @@ neither explains is BRIEF.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
@@ -62,7 +62,7 @@ def pieces(trace: Trace) -> Iterator[Piece]:
             if job is None:
                 unexplained.append(reads)
             else:
-                yield from _explained(reads, job)
+                yield from _explained(reads, *jobs.marks(job))
     left = sum(piece.seconds for piece in looked)
     for reads in unexplained:
         if (rest := reads.waited - left) > 0:
@@ -70,16 +70,13 @@ def pieces(trace: Trace) -> Iterator[Piece]:
         left = max(left - reads.waited, 0.0)
 
 
-def _explained(reads: Reads, job: Job) -> Iterator[Piece]:
-    """The time of a read in pieces, by what its job did."""
-    marks = _marks(job)
-    marks.insert(0, (0.0, BRIEF))  # before the job, it was something else
-    cuts = [reads.began, *(at for at, _ in marks if reads.began < at < reads.ended), reads.ended]
+def _explained(reads: Reads, times: list[float], causes: list[str]) -> Iterator[Piece]:
+    """The time of a read in pieces, by what its job did from which times on."""
+    first, last = bisect_right(times, reads.began), bisect_left(times, reads.ended)
+    cuts = [reads.began, *times[first:last], reads.ended]
     whole = max(reads.ended - reads.began, 1e-9)
-    times = [at for at, _ in marks]
-    for start, stop in pairwise(cuts):
-        cause = marks[bisect_right(times, start) - 1][1]
-        yield Piece(start, stop, cause, reads.waited * (stop - start) / whole)
+    for number, (start, stop) in enumerate(pairwise(cuts), first - 1):
+        yield Piece(start, stop, causes[number], reads.waited * (stop - start) / whole)
 
 
 def _marks(job: Job) -> list[tuple[float, str]]:
@@ -99,6 +96,7 @@ class _Jobs:
         for job in trace.jobs:
             for landing in job.landings:
                 self._landings[job.file].append((landing.span.start, landing, job))
+        self._marks: dict[Job, tuple[list[float], list[str]]] = {}
         for landings in self._landings.values():
             landings.sort(key=lambda found: found[0])
         self._widest = {
@@ -106,12 +104,20 @@ class _Jobs:
             for file, landings in self._landings.items()
         }
 
+    def marks(self, job: Job) -> tuple[list[float], list[str]]:
+        """The times from which on the job waited for something, and for what."""
+        if (found := self._marks.get(job)) is None:
+            marks = [(0.0, BRIEF), *_marks(job)]  # before the job, it was something else
+            found = self._marks[job] = [at for at, _ in marks], [cause for _, cause in marks]
+        return found
+
     def waited_for(self, reads: Reads) -> Job | None:
         landings = self._landings.get(reads.file, [])
         first = reads.span.start - self._widest.get(reads.file, 0)
         at = bisect_right(landings, first, key=lambda found: found[0])
         last: tuple[float, Job] | None = None
-        for start, landing, job in landings[at:]:
+        for number in range(at, len(landings)):
+            start, landing, job = landings[number]
             if start >= reads.span.stop:
                 break
             covers = landing.span.stop > reads.span.start and landing.time > reads.began - SOON

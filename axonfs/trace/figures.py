@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 # The line has a rate over so many seconds.
 STEADY = 0.25
+# Bytes that took longer to come say nothing of the line.
+LONGEST = 600.0
 # A line that brings this part of the fastest rate of its trace is full.
 FULL = 0.8
 
@@ -176,7 +178,7 @@ def _rates(trace: Trace) -> list[float]:
     """Bytes per second of the line, in pieces of STEADY seconds in which something came."""
     found: dict[int, float] = defaultdict(float)
     for flow in flows(trace):
-        if not flow.local:
+        if not flow.local and flow.stop - flow.start <= LONGEST:
             first, last = int(flow.start / STEADY), int(flow.stop / STEADY)
             for piece in range(first, last + 1):
                 inside = min(flow.stop, (piece + 1) * STEADY) - max(flow.start, piece * STEADY)

@@ -188,8 +188,15 @@ def _complete(trace: Trace) -> None:
     }
     for file in trace.files:
         if not file.spec:
-            found = (spec for place, spec in directories.items() if file.path.startswith(place))
-            file.spec = next(found, "")
+            above = (file.path[: slash + 1] for slash in _slashes(file.path))
+            file.spec = next(filter(None, map(directories.get, above)), "")
+
+
+def _slashes(path: str) -> Iterator[int]:
+    """The places of the slashes in a path."""
+    at = -1
+    while (at := path.find("/", at + 1)) >= 0:
+        yield at
 
 
 def _lines(text: bytes) -> Iterator[bytes]:

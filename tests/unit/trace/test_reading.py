@@ -80,3 +80,25 @@ def test_any_records_can_be_shown(records: list[tuple[str, list[object]]]) -> No
     assert isinstance(found, Trace)
     assert figures(found).seconds >= 0
     assert "</html>" in page(picture(found, "any"))
+
+
+def test_a_file_belongs_to_the_version_whose_directory_it_is_in() -> None:
+    """As thousands do that `find` or an indexer opens: none is compared with all versions."""
+    made, count = Made(), 20_000
+    for number in range(count):
+        made.file(f"nlp/m{number}/1/a/w.bin", 10, f"nlp/m{number}@1")
+    text = encoded(made.records)
+    other = [["file", count + n, f"nlp/m{n}/1/b/v.bin", None, None, None] for n in range(count)]
+    found = parse(1.0, text + encoded([*other, ["file", 0, "nlp/m1/10/x", None, None, None]]))
+    assert [file.spec for file in found.files[count:-1]] == [f"nlp/m{n}@1" for n in range(count)]
+    assert found.files[-1].spec == ""
+
+
+def test_times_that_no_load_takes_cost_no_time() -> None:
+    made = Made()
+    file = made.file("nlp/a/1/w.bin", 9, "nlp/a@1")
+    made.fetched(file, 0, 1, 0.0, 1.0)
+    for _ in range(20):
+        made.fetched(file, 1, 9, 0.0, 9e8)
+    found = figures(made.trace())
+    assert (found.fastest, found.came) == (1.0, 161)
