@@ -58,20 +58,22 @@ class Reader:
         self._operations = operations
         self._readers = readers
         self._listener = Listener()
-        self._rest = first
+        self._text, self._at = first, 0  # what is read from where on
         self._lines = Lines()
         operations.join(self._listener)
         readers.add(self)
 
     def __bool__(self) -> bool:
-        return bool(self._rest or self._listener)
+        return self._at < len(self._text) or bool(self._listener)
 
     async def read(self, size: int) -> bytes:
         """Wait for lines; returns from 1 to `size` bytes. Safe to cancel."""
-        while not self._rest:
+        while self._at == len(self._text):
             await self._listener.wait()
-            self._rest = self._lines.of(*self._listener.take(_AT_ONCE))
-        data, self._rest = self._rest[:size], self._rest[size:]
+            self._text, self._at = self._lines.of(*self._listener.take(_AT_ONCE)), 0
+        # Shells read byte by byte, so the rest of megabytes is not copied each time.
+        data = self._text[self._at : self._at + size]
+        self._at += len(data)
         return data
 
     def close(self) -> None:
