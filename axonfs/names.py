@@ -25,6 +25,9 @@ HUBS = ("hf", "modelscope")
 # The namespace of OCI registries: oci/<alias>/<repository>, with the alias of a configured one.
 OCI = "oci"
 HUB_NAMESPACES = (*HUBS, OCI)
+# The name below the mountpoint where models are by id, as in the cache of the Hub's own clients.
+HUB_VIEW = ".hub"
+_VIEW_FOLDER = "models"
 
 # Capitals, `_`, `.` and `+` occur in Hugging Face ids and semver builds.
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
@@ -207,6 +210,29 @@ def oci_digest(version: str) -> str | None:
     """The sha256 that an OCI version, or a digest as in OCI references, names; None for a tag."""
     match = _OCI_VERSION.fullmatch(version)
     return match.group(1) if match else None
+
+
+def view_folder(model_id: str) -> str | None:
+    """The folder of a model in the hub view, as the Hub's clients name it: `models--org--name`.
+
+    None if they refuse the id, which has one or two segments.
+    """
+    segments = model_id.split("/")
+    if len(segments) > 2 or not all(map(_in_ids, segments)):
+        return None
+    return "--".join((_VIEW_FOLDER, *segments))
+
+
+def view_id(folder: str) -> str | None:
+    """The id whose folder in the hub view this is; None if there is none."""
+    prefix, _, rest = folder.partition("--")
+    model_id = rest.replace("--", "/", 1)
+    return model_id if prefix == _VIEW_FOLDER and view_folder(model_id) == folder else None
+
+
+def _in_ids(segment: str) -> bool:
+    """Whether the Hub's clients allow the segment in an id."""
+    return valid_segment(segment) and not re.search(r"--|\.\.|[-.]$", segment)
 
 
 def hub_of(model: str) -> str:

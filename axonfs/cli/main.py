@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, str] = {
     "search": "models:search",
     "info": "models:info",
     "path": "path:path",
+    "env": "env:env",
     "versions": "models:versions",
     "list": "models:list_command",
     "pin": "pins:pin",

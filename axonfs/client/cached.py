@@ -27,7 +27,7 @@ from axonfs.vfs.buffers import BUFFER_SIZE
 from axonfs.vfs.files import Files
 from axonfs.vfs.handle import Handle
 from axonfs.vfs.journal import Journal
-from axonfs.vfs.paths import File, Text, manifest_file
+from axonfs.vfs.places import File, Text, manifest_file
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,11 @@ touches it in an uninterruptible sleep. Blocking.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-FILESYSTEM = "fuse.axonfs"
+from axonfs.mounttable import FILESYSTEM, Entry, entries, table, topmost
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +24,6 @@ class Mount:
     mountpoint: Path
     connection: int
     owner: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One line of mountinfo, for any file system. `device` is the minor device number, which for a
-    FUSE mount is the number of its connection."""
-
-    number: int
-    parent: int
-    mountpoint: Path
-    device: int
-    filesystem: str
-    owner: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +40,7 @@ class Elsewhere:
 
 def parse_mountinfo(text: str) -> list[Mount]:
     """The AxonFS mounts in `text`; of several at one mountpoint only the topmost."""
-    found = {entry.mountpoint: entry for entry in _topmost(entries(text))}
+    found = {entry.mountpoint: entry for entry in topmost(entries(text))}
     return [
         Mount(entry.mountpoint, entry.device, entry.owner)
         for entry in found.values()
@@ -63,51 +48,14 @@ def parse_mountinfo(text: str) -> list[Mount]:
     ]
 
 
-def entries(text: str) -> Iterator[Entry]:
-    """The entry in each line of `text`.
-
-    Source: proc_pid_mountinfo(5).
-    """
-    for line in text.splitlines():
-        left, _, right = line.partition(" - ")
-        fields, (filesystem, *rest) = left.split(" "), right.split(" ")
-        if len(fields) < 5:
-            continue
-        owner = re.search(r"\buser_id=(\d+)", rest[-1]) if rest else None
-        yield Entry(
-            number=int(fields[0]),
-            parent=int(fields[1]),
-            mountpoint=Path(_unescape(fields[4])),
-            device=int(fields[2].partition(":")[2]),
-            filesystem=filesystem,
-            owner=int(owner[1]) if owner else 0,
-        )
-
-
-def _topmost(found: Iterator[Entry]) -> list[Entry]:
-    """Those that no other one at the same place is mounted on: a path leads to these."""
-    listed = list(found)
-    below = {(entry.parent, entry.mountpoint) for entry in listed}
-    return [entry for entry in listed if (entry.number, entry.mountpoint) not in below]
-
-
-def _unescape(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), text)
-
-
-def _text(process: str | int = "self") -> str:
-    path = Path("/proc", str(process), "mountinfo")
-    return path.read_text(encoding="utf-8", errors="surrogateescape")
-
-
 def mounts() -> list[Mount]:
     """The AxonFS mounts that this process sees."""
-    return parse_mountinfo(_text())
+    return parse_mountinfo(table())
 
 
 def top_at(mountpoint: Path) -> Entry | None:
     """The topmost file system at `mountpoint`; None if none is mounted there."""
-    found = [entry for entry in _topmost(entries(_text())) if entry.mountpoint == mountpoint]
+    found = [entry for entry in topmost(entries(table())) if entry.mountpoint == mountpoint]
     return found[-1] if found else None
 
 
@@ -115,7 +63,7 @@ def axonfs_at(mountpoint: Path) -> Mount | None:
     """The AxonFS at `mountpoint`, even below another file system that is mounted on top of it."""
     found = [
         Mount(entry.mountpoint, entry.device, entry.owner)
-        for entry in entries(_text())
+        for entry in entries(table())
         if entry.mountpoint == mountpoint and entry.filesystem == FILESYSTEM
     ]
     return found[-1] if found else None
@@ -129,7 +77,7 @@ def shown(mountpoint: Path, connection: int) -> bool:
 
 def places_of(connection: int) -> list[Path]:
     """The mountpoints of `connection` that this process sees, the latest first; bind mounts too."""
-    found = [entry for entry in entries(_text()) if _is_of(entry, connection)]
+    found = [entry for entry in entries(table()) if _is_of(entry, connection)]
     return [entry.mountpoint for entry in reversed(found)]
 
 
@@ -139,12 +87,12 @@ def _is_of(entry: Entry, connection: int) -> bool:
 
 def elsewhere(connection: int) -> list[Elsewhere]:
     """The mountpoints of `connection` in the mount namespaces of other processes."""
-    found, seen = [], {_namespace("self"), _text()}
+    found, seen = [], {_namespace("self"), table()}
     for process in sorted(int(path.name) for path in Path("/proc").glob("[0-9]*")):
         with suppress(OSError):  # it has ended, or this user may not inspect it
             if (namespace := _namespace(process)) in seen:
                 continue
-            text = _text(process)
+            text = table(process)
             if text not in seen:  # a namespace that this user may not identify
                 program = Path(f"/proc/{process}/comm").read_text(errors="replace").strip()
                 found += [

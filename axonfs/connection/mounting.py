@@ -18,8 +18,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from axonfs.connection.mountinfo import FILESYSTEM, places_of, shown, top_at
+from axonfs.connection.mountinfo import places_of, shown, top_at
 from axonfs.errors import AxonError, BusyError, UnsupportedError
+from axonfs.mounttable import FILESYSTEM
 from axonfs.names import word
 
 DEVICE = Path("/dev/fuse")

@@ -30,7 +30,7 @@ from axonfs.store.watcher import UNWATCHED
 from axonfs.vfs.error_context import naming_place
 from axonfs.vfs.files import Files
 from axonfs.vfs.handle import Handle
-from axonfs.vfs.paths import File
+from axonfs.vfs.places import File
 
 log = logging.getLogger(__name__)
 

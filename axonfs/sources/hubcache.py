@@ -5,6 +5,9 @@ been cut, and other users may write there. So the whole blob is read and compare
 Each later read is compared with that first pass, chunk by chunk. An object with a chunk table needs
 no first pass.
 
+The cache may be a mount of AxonFS, or have symlinks into one. Those are not followed: a mount that
+reads from itself waits for itself.
+
 This program never writes there. Threading: any thread; calls block.
 """
 
@@ -12,13 +15,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE, FileEntry
+from axonfs.mounttable import leads_into, mountpoints
 from axonfs.settings.homes import expanded
 from axonfs.sources.blob import Blob, compared, size_of
-from axonfs.sources.huggingface import home
+from axonfs.sources.huggingface import for_readers, home
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +40,7 @@ class HubCache:
     def configured(cls) -> HubCache | None:
         """The cache of Hugging Face's own client; None for a user without a home directory."""
         named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-        if named:
+        if named and not for_readers():
             return cls(expanded(named))
         own = home()
         return cls(own / "hub") if own else None
@@ -53,7 +57,7 @@ class HubCache:
             chunk_size: of the table that it makes then.
             cancelled: polled for each chunk. Once it returns true, the result is None.
         """
-        for path in self._directory.glob(f"models--*/blobs/{entry.git or entry.digest}"):
+        for path in self._blobs(entry.git or entry.digest):
             try:
                 if size_of(path) == entry.size:
                     blob = compared(path, entry, chunk_size, cancelled)
@@ -62,3 +66,17 @@ class HubCache:
             except OSError as exc:
                 log.info("ignoring %s: %s", path, exc.strerror)
         return None
+
+    def _blobs(self, name: str) -> Iterator[Path]:
+        """The paths that a blob may have here, but for those in a mount of AxonFS."""
+        places, top = mountpoints(), os.path.abspath(self._directory)
+        if leads_into(top, places):
+            return
+        try:
+            folders = sorted(folder for folder in os.listdir(top) if folder.startswith("models--"))
+        except OSError:
+            return
+        for folder in folders:
+            path = os.path.join(top, folder, "blobs", name)
+            if not leads_into(path, places) and os.path.exists(path):
+                yield Path(path)

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from axonfs.errors import AccessDeniedError, MalformedError, UsageError
 from axonfs.formats.listing import Listing
 from axonfs.formats.manifest import MAX_FILES, FileEntry, git_digest
-from axonfs.names import check_git, is_commit, parse_spec, plain, printable
+from axonfs.names import HUB_VIEW, check_git, is_commit, parse_spec, plain, printable
 from axonfs.settings.homes import below_home, expanded
 from axonfs.sources.hub import Commit, HubSource, described, parse_json, texts
 from axonfs.units import unix_time
@@ -59,8 +59,19 @@ def _token_of_file() -> str | None:
         return None
 
 
+def for_readers() -> bool:
+    """Whether HF_HUB_CACHE and HF_HUB_OFFLINE are those of `axonfs env`.
+
+    They tell the Hub's clients to read a mount, and are not meant for the mount itself.
+    """
+    named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or ""
+    return Path(named).name == HUB_VIEW
+
+
 def silenced() -> str | None:
     """The variable that forbids the Hub's own client to send requests, if one does."""
+    if for_readers():
+        return None
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if value := os.environ.get(name):
             return name if value.upper() in ("1", "ON", "YES", "TRUE") else None

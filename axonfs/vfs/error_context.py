@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from axonfs.errors import AxonError, naming
-from axonfs.vfs.paths import File, Folder, Place
+from axonfs.vfs.places import File, Folder, Place
 
 
 class naming_place:  # noqa: N801 - reads as a phrase: `with naming_place(place):`

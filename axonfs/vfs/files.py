@@ -25,7 +25,7 @@ from axonfs.vfs.buffers import ReplyBuffers
 from axonfs.vfs.error_context import naming_place
 from axonfs.vfs.handle import Handle, continued, restored, resumed
 from axonfs.vfs.journal import Journal, Kind, KnownHandle
-from axonfs.vfs.paths import File, Place, Text
+from axonfs.vfs.places import File, Place, Text
 from axonfs.vfs.streams import Log, Stream
 
 

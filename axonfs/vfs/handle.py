@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from axonfs.errors import CorruptError
 from axonfs.fetch import Feed
 from axonfs.vfs.journal import KnownHandle
-from axonfs.vfs.paths import File, Text
+from axonfs.vfs.places import File, Text
 from axonfs.vfs.streams import Log, Stream
 
 

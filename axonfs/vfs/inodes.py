@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from axonfs.errors import NotFoundError
 from axonfs.vfs.journal import Journal, Kind
-from axonfs.vfs.paths import Directory, File, Place, hashed
+from axonfs.vfs.places import Directory, File, Place, hashed
 
 ROOT = 1
 # Numbers below this are reserved.

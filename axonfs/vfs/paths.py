@@ -1,99 +1,39 @@
-"""What is at each path of the mount: the results of lookup and readdir, as values.
+"""What is at each path of the mount: the results of lookup and readdir, as places.
 
-Sits inside vfs, above tree. A place has its path and its content; inodes, attributes and handles
-are in vfs.py. No file's bytes are read here.
+Sits inside vfs, above tree. Inodes, attributes and handles are in vfs.py. No file's bytes are read
+here.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-
-import xxhash
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from axonfs.catalog.catalog import ListedDirectory, names_fraction
-from axonfs.catalog.tree import Tree, Version
+from axonfs.catalog.tree import Tree
 from axonfs.errors import AxonError, NotFoundError
-from axonfs.formats.manifest import FileEntry
-from axonfs.names import LATEST, Spec, spec_of, valid_segment, version_key
-from axonfs.vfs.folders import MANIFEST, folders
+from axonfs.names import HUB_VIEW, LATEST, spec_of, valid_segment, version_key
+from axonfs.vfs.folders import Inside
 from axonfs.vfs.hub_paths import HubPaths, is_probe
+from axonfs.vfs.hub_view import HubView
 from axonfs.vfs.oci_paths import Found
+from axonfs.vfs.places import (
+    FOREVER,
+    LISTING_TTL,
+    Alias,
+    Directory,
+    Entry,
+    Folder,
+    Place,
+    Text,
+    hashed,
+)
 from axonfs.vfs.streams import ACCESS_LOG, Log
 
 CONTROL = ".axonfs"
 STATUS = "status.json"
-
-# Seconds for which the kernel may cache an answer. A version never changes. The directories above
-# versions do; the kernel drops their cached listings when their mtime changes.
-FOREVER = 3600.0
-DIRECTORY_TTL = 60.0
-LISTING_TTL = 1.0
-ABSENT_TTL = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Directory:
-    """A directory above the versions.
-
-    `certain` is false if it may not exist, because a source that could have it does not answer.
-    Then a lookup in it raises that source's error, which can name a whole model.
-    """
-
-    path: tuple[str, ...]
-    certain: bool = field(default=True, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Folder:
-    """A version's own directory (`inner` is empty) or one below it."""
-
-    path: tuple[str, ...]
-    version: Version
-    inner: str
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file of a version; its bytes are an object."""
-
-    path: tuple[str, ...]
-    version: Version
-    entry: FileEntry
-
-
-@dataclass(frozen=True, slots=True)
-class Alias:
-    """A symlink to a name in the same directory."""
-
-    path: tuple[str, ...]
-    target: str
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A small generated file; its content is fixed, or made at each open if `live`."""
-
-    path: tuple[str, ...]
-    render: Callable[[], bytes] = field(compare=False)
-    size: int
-    mtime: float
-    live: bool = False
-    version: Version | None = None
-
-
-Place = Directory | Folder | File | Alias | Text | Log
-
-
-class Entry(NamedTuple):
-    """A name in a listing. Readers continue after a position, even if names came or went."""
-
-    position: int
-    name: str
-    place: Place
 
 
 class Paths:
@@ -107,7 +47,8 @@ class Paths:
         self._status = status
         self._access_log = access_log
         self._hubs = HubPaths(tree)
-        self._folders: dict[Spec, dict[str, dict[str, FileEntry | None]]] = {}
+        self._view = HubView(tree)
+        self._inside = Inside()
 
     root = Directory(())
 
@@ -130,6 +71,8 @@ class Paths:
         """
         if path[:1] == (CONTROL,):
             return self._control_file(path[1]) if path[1:] else Directory(path)
+        if self._view.has(path):
+            return self._below(await self._view.local(path[:4]), path[4:])
         for depth in range(len(path), 2, -1):
             spec = spec_of(path[:depth])
             if spec and (version := await self._tree.known(spec)):
@@ -138,7 +81,7 @@ class Paths:
 
     def _below(self, place: Place | None, names: tuple[str, ...]) -> Place | None:
         for name in names:
-            place = self._in_folder(place, name) if isinstance(place, Folder) else None
+            place = self._inside.child(place, name) if isinstance(place, Folder) else None
         return place
 
     async def _lookup_path(self, path: tuple[str, ...]) -> Place | None:
@@ -160,10 +103,12 @@ class Paths:
         """
         if parent == Directory((CONTROL,)):
             return self._control_file(name)
+        if isinstance(parent, Directory) and self._view.has(parent.path):
+            return await self._view.lookup((*parent.path, name))
         parent = await self._with_manifest(parent)
         await self.admit(parent)
         if isinstance(parent, Folder):
-            return self._in_folder(parent, name)
+            return self._inside.child(parent, name)
         if isinstance(parent, Directory):
             return await self._in_directory(parent, name)
         return None
@@ -177,17 +122,14 @@ class Paths:
         """
         if place == Directory((CONTROL,)):
             return [Entry(1, STATUS, self._status_file())]
+        if isinstance(place, Directory) and self._view.has(place.path):
+            return _sorted(await self._view.listing(place.path))
         place = await self._with_manifest(place)
         await self.admit(place)
         if isinstance(place, Folder):
-            children = self._children(place)
-            return [
-                Entry(number, name, self._child(place, name, children[name]))
-                for number, name in enumerate(sorted(children), 1)
-            ]
+            return self._inside.listing(place)
         assert isinstance(place, Directory)
-        found = await self._list_directory(place)
-        return sorted(Entry(hashed(name), name, found[name]) for name in found)
+        return _sorted(await self._list_directory(place))
 
     async def dated(self, place: Directory) -> tuple[float, float]:
         """The mtime of a directory, and for how many seconds the kernel may cache it.
@@ -197,6 +139,8 @@ class Paths:
         source.
         """
         path = place.path
+        if self._view.has(path):
+            return names_fraction(await self._view.names(path)), 0.0
         if self._hubs.has(path):
             return names_fraction(await self._hubs.names(path)), LISTING_TTL
         if not self._tree.has_catalog():
@@ -241,7 +185,7 @@ class Paths:
 
     async def _in_directory(self, parent: Directory, name: str) -> Place | None:
         path = (*parent.path, name)
-        if path == (CONTROL,):
+        if path in ((CONTROL,), (HUB_VIEW,)):
             return Directory(path)
         if self._hubs.has(path):
             return await self._in_hub(path)
@@ -348,26 +292,6 @@ class Paths:
             raise self._tree.outages.doubt(model) or NotFoundError(what, path=model)
         return ListedDirectory(versions=set(versions))
 
-    def _in_folder(self, parent: Folder, name: str) -> Place | None:
-        children = self._children(parent)
-        return self._child(parent, name, children[name]) if name in children else None
-
-    def _children(self, folder: Folder) -> dict[str, FileEntry | None]:
-        found = self._folders.get(folder.version.spec)
-        if found is None:
-            while len(self._folders) >= 256:  # bounds the memory for trees of many versions
-                del self._folders[next(iter(self._folders))]
-            found = self._folders[folder.version.spec] = folders(folder.version.manifest.files)
-        return found.get(folder.inner, {})
-
-    def _child(self, parent: Folder, name: str, entry: FileEntry | None) -> Place:
-        path = (*parent.path, name)
-        if entry is not None:
-            return File(path, parent.version, entry)
-        if not parent.inner and name == MANIFEST and parent.version.manifest.shown:
-            return manifest_file(path, parent.version)
-        return Folder(path, parent.version, f"{parent.inner}/{name}".lstrip("/"))
-
     def _control_file(self, name: str) -> Text | Log | None:
         if name == ACCESS_LOG:
             return self._access_log
@@ -380,18 +304,12 @@ class Paths:
         return Text((CONTROL, STATUS), render, 0, time.time(), live=True)
 
 
-def hashed(text: str) -> int:
-    """A hash of 63 bits, since some programs read inode numbers as signed; never 0."""
-    return xxhash.xxh3_64_intdigest(text.encode()) >> 1 or 1
+def _sorted(found: Mapping[str, Place]) -> list[Entry]:
+    """The entries of a listing whose names may come and go."""
+    return sorted(Entry(hashed(name), name, found[name]) for name in found)
 
 
 def _hub_place(path: tuple[str, ...], found: Found) -> Place:
     if isinstance(found, str):
         return Alias(path, found)
     return Folder(path, found, "") if found else Directory(path)
-
-
-def manifest_file(path: tuple[str, ...], version: Version) -> Text:
-    """The version's manifest as a file."""
-    raw = version.manifest.raw
-    return Text(path, lambda: raw, len(raw), version.manifest.created, version=version)

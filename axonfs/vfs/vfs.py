@@ -25,7 +25,8 @@ from axonfs.vfs.files import Files
 from axonfs.vfs.handle import Handle
 from axonfs.vfs.inodes import Inodes
 from axonfs.vfs.journal import Journal
-from axonfs.vfs.paths import (
+from axonfs.vfs.paths import Paths
+from axonfs.vfs.places import (
     ABSENT_TTL,
     DIRECTORY_TTL,
     FOREVER,
@@ -34,7 +35,6 @@ from axonfs.vfs.paths import (
     Entry,
     File,
     Folder,
-    Paths,
     Place,
     Text,
 )

@@ -20,7 +20,7 @@ from axonfs.fuse.operations import Operations, UnderWay
 from axonfs.fuse.programs import Program
 from axonfs.ranges import Range
 from axonfs.steps import Cause, Step, outermost, trail
-from axonfs.vfs.paths import File, Folder, Place
+from axonfs.vfs.places import File, Folder, Place
 from axonfs.waits.causes import Meaning, meaning
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from axonfs.connection import mounting
-from axonfs.connection.mountinfo import Entry, axonfs_at, elsewhere, top_at
+from axonfs.connection.mountinfo import axonfs_at, elsewhere, top_at
 from axonfs.daemon.holder import GRACE
+from axonfs.mounttable import Entry
 from axonfs.rundir import SOCKET
 from tests.mount.conftest import FILES, Mount, MountFactory, patched, run_axonfs, settled
 from tests.support.registry import RegistryServer

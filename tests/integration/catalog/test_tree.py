@@ -16,7 +16,8 @@ from axonfs.catalog.tree import Tree
 from axonfs.errors import AxonError, MalformedError, NotFoundError, OfflineError
 from axonfs.formats.listing import parse_index
 from axonfs.names import parse_spec
-from axonfs.vfs.paths import Directory, Paths
+from axonfs.vfs.paths import Paths
+from axonfs.vfs.places import Directory
 from tests.support import faulty
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import rig, settled

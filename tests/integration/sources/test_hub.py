@@ -14,7 +14,8 @@ from axonfs.errors import (
     OfflineError,
 )
 from axonfs.names import parse_spec
-from axonfs.vfs.paths import Alias, Directory, File, Folder, Paths
+from axonfs.vfs.paths import Paths
+from axonfs.vfs.places import Alias, Directory, File, Folder
 from tests.support.fetching import rig
 from tests.support.hub import HubServer, Repo
 from tests.support.tinyhub import FILES, MIB, NAME, at

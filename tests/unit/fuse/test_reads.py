@@ -11,7 +11,7 @@ from axonfs.fuse import openreply
 from axonfs.fuse.reads import NativeReads
 from axonfs.ranges import Range
 from axonfs.store.watcher import UNWATCHED
-from axonfs.vfs.paths import File
+from axonfs.vfs.places import File
 
 
 class Extension:

@@ -13,7 +13,7 @@ from axonfs.names import parse_spec
 from axonfs.ranges import Range
 from axonfs.vfs.files import Files
 from axonfs.vfs.handle import Handle
-from axonfs.vfs.paths import File
+from axonfs.vfs.places import File
 
 MIB = 1 << 20
 ENTRY = FileEntry("model.bin", 1 << 30, "0" * 64)

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from axonfs.vfs import journal as module
 from axonfs.vfs.inodes import Inodes
 from axonfs.vfs.journal import Journal, Kind, Known, KnownHandle, KnownNode
-from axonfs.vfs.paths import Directory
+from axonfs.vfs.places import Directory
 
 NAMES = [("nlp",), ("nlp", "tiny"), ("nlp", "tiny", "1.0.0"), ("nlp", "ö" * 80)]
 NAME = st.sampled_from(NAMES)

@@ -1,0 +1,99 @@
+"""Which model an id of the Hub's clients names: `ORG/NAME` is a model of a registry or of a hub.
+
+Above tree. A namespace that a registry has is the registries' alone: an id in it is never looked up
+on a hub, where anybody could publish what a reader expects from the registry. All other ids are
+those of the first hub in the setting `sources`. Trio thread only.
+"""
+
+from __future__ import annotations
+
+from axonfs.catalog.outages import kept
+from axonfs.catalog.tree import Tree
+from axonfs.errors import AxonError, NotFoundError, OfflineError
+from axonfs.names import HUB_NAMESPACES, HUBS, view_folder
+from axonfs.sources import Source
+
+
+class Ids:
+    """The ids of the models in `tree`."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._hub = next((name for name in tree.hubs if name in HUBS), None)
+        self._indexed: set[Source] = set()  # registries whose list of models is known
+
+    def candidates(self, model_id: str) -> list[str]:
+        """The models that may have the id, as `namespace/name`. Sends nothing."""
+        found = [model_id] if "/" in model_id else []
+        return [*found, f"{self._hub}/{model_id}"] if self._hub else found
+
+    async def model(self, model_id: str) -> str:
+        """The model with this id, as `namespace/name`; it may not exist.
+
+        Raises:
+            NotFoundError: no source could have it.
+            AxonError: a registry that may have its namespace does not answer.
+        """
+        if "/" in model_id and await self._in_registry(model_id):
+            return model_id
+        if self._hub is None:
+            what = NotFoundError("no such model", spec=model_id, hint="try axonfs search")
+            raise self._tree.outages.no_registry(model_id) or what
+        return f"{self._hub}/{model_id}"
+
+    async def known(self, *, wait: bool = True) -> set[str]:
+        """The ids that registries list, and those of local models.
+
+        Args:
+            wait: for registries that have not listed their models yet.
+        """
+        tree, local = self._tree, await self._tree.local()
+        listed = await tree.catalog() if wait or tree.has_catalog() else local
+        taken = listed.directory(()).children - set(HUB_NAMESPACES)
+        found = set()
+        for path, directory in (*listed.directories.items(), *local.directories.items()):
+            of_hub = path[:1] == (self._hub,)
+            segments = path[1:] if of_hub else path
+            mine = len(segments) > 1 and segments[0] in taken
+            if directory.versions and mine != of_hub and (mine or of_hub):
+                found.add("/".join(segments))
+        return {model_id for model_id in found if view_folder(model_id)}
+
+    async def _in_registry(self, model_id: str) -> bool:
+        """Whether the namespace of the id is one of the registries'."""
+        tree, namespace = self._tree, model_id.partition("/")[0]
+        if namespace in HUB_NAMESPACES:
+            return False
+        local = await tree.local()
+        if namespace in local.directory(()).children:
+            return True
+        of_hub = bool(local.directory((str(self._hub), *model_id.split("/"))).versions)
+        try:
+            if namespace in (await tree.catalog()).directory(()).children:
+                return True
+        except AxonError:
+            if of_hub:
+                return False
+            raise
+        return not of_hub and await self._unlisted(model_id)
+
+    async def _unlisted(self, model_id: str) -> bool:
+        """Whether a registry that lists no models has this one.
+
+        Raises:
+            AxonError: a registry does not answer, and never listed its models.
+        """
+        tree, silent = self._tree, True
+        for source in tree.registries:
+            state = tree.outages.of(source)
+            silent &= state.indexed
+            fault = state.fault or source.denial
+            if (fault or tree.offline) and state.indexed and not await self._listed(source):
+                what = OfflineError("not in the cache, and offline")
+                raise (fault or what).located(spec=model_id)
+        return not silent and bool((await tree.versions(model_id)).versions)
+
+    async def _listed(self, source: Source) -> bool:
+        if source not in self._indexed and await kept(source.listings(offline=True)) is not None:
+            self._indexed.add(source)
+        return source in self._indexed
