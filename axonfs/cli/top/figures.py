@@ -252,7 +252,7 @@ class Figures:
             for cache in items(item, "caches"):
                 address = text(cache, "address")
                 title = text(cache, "url") + (f" at {address}" if address else "")
-                found = counts.get((url, _bare(text(cache, "url"))), cache)
+                found = counts.get((url, _bare(title)), cache)
                 yield self._source(title, {**cache, **found}, cache, "fault", of=url)
 
     def _source(

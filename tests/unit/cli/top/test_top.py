@@ -146,6 +146,22 @@ def test_the_first_screen_says_who_waits_for_what_among_a_hundred_loads() -> Non
     assert "RECENT FAILURES" in texts(page)
 
 
+def test_each_address_of_a_site_cache_has_its_own_figures() -> None:
+    cache = {"url": "http://near", "fault": None, "bytes": 0, "requests": 0}
+    near = [{**cache, "address": f"10.0.0.{last}"} for last in (1, 2)]
+    asked = {"source": "https://one/", "requests": 3, "bytes": 9, "rate": 0}
+    counts = [
+        {**asked, "cache": f"http://near at 10.0.0.{last}", "errors": {"503": last}}
+        for last in (1, 2)
+    ]
+    one = {"url": "https://one", "error": None, "caches": near}
+    found = moment(state(registries=[one], fetch={"sources": counts})).sources
+    assert [(source.name, source.errors) for source in found if source.is_cache] == [
+        ("http://near at 10.0.0.1", {"503": 1}),
+        ("http://near at 10.0.0.2", {"503": 2}),
+    ]
+
+
 def test_without_anything_it_says_so() -> None:
     page = texts(overview(moment(state()), View(), 80, 20))
     assert page == ["WAITING: no reader waits", "", "LOADS: none is under way"]
