@@ -18,7 +18,7 @@ SHORTEST = 6
 
 # The words of a name whose value is a secret. A tokenizer is none.
 SECRET_NAME = (
-    r"(?:tokens?(?![a-z])|secret|passw(?:or)?d|passwd|(?<![a-z])auth(?![a-z])|credentials?"
+    r"(?:tokens?(?![a-z])|secret|passw(?:or)?d|passwd|passphrase|(?<![a-z])auth(?![a-z])|credentials?"
     r"|(?:api|access|private)[_-]?key)"
 )
 _KEY = re.compile(

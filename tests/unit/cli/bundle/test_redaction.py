@@ -37,6 +37,7 @@ PLAIN = base64.b64encode(f"alice:{SECRET}".encode()).decode()
         "token: KEEPOUT42",
         "HF_TOKEN=KEEPOUT42",
         "db_password = 'KEEPOUT42'",
+        "passphrase=KEEPOUT42",
         '"aws_secret_access_key": "KEEPOUT42"',
         "hf_KEEPOUT42KEEPOUT42",
         "-----BEGIN RSA PRIVATE KEY-----\nKEEPOUT42\n-----END RSA PRIVATE KEY-----",
