@@ -71,7 +71,7 @@ def _lines(state: dict[str, Any]) -> Iterator[str]:
         files.setdefault((str(wait["path"]), str(wait["cause"])), []).append(wait)
     for number, readers in enumerate(files.values()):
         if number == MOST_FILES:
-            yield f"… and {len(files) - MOST_FILES} more files"
+            yield f"… and {counted(len(files) - MOST_FILES, 'more file')}"
             break
         yield from _of_file(readers)
     if (more := state.get("waiting", 0) - len(waits)) > 0:

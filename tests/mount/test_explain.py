@@ -31,7 +31,7 @@ pytestmark = pytest.mark.mount
 
 SIZE = 2 * MIB
 HOSTILE, SHOWN = "\x1b[31m\naxonfs", "?[31m?axonfs"
-STREAMS = 4
+STREAMS = 3
 # A name server that does not answer cannot be caused here.
 HANGING_NAMES = """
 import socket, time
@@ -105,6 +105,7 @@ STALLS = {  # in the order in which their registries are asked for manifests
     "trickle": Stall("receiving", " B of ", always(faulty.drip(0.05))),
     "halfway": Stall("receiving", " came, and nothing for", always(faulty.stall_within)),
     "busy": Stall("retrying", "the server answered 503", always(faulty.status(503))),
+    "broken": Stall("retrying", "the server answered 500", always(faulty.status(500))),
     "later": Stall("paused", "asked for", always(faulty.status(503, Retry_After="30"))),
     "limited": Stall("paused", "asked for", always(faulty.status(429, Retry_After="30"))),
     "tableless": Stall("document", "/chunks/", always(faulty.stall_before), path="/chunks/"),
