@@ -40,7 +40,6 @@ class Cause(StrEnum):
     CHECKING = "checking"  # a digest
     DISK = "disk"  # the cache's disk
     CACHES = "caches"  # a site cache, where the source may not be asked
-    OFFLINE = "offline"  # what is not sent
     OTHER = "other"
 
 

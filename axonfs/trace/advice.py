@@ -40,7 +40,6 @@ CAUSES = {
     "checking": "a comparison with a digest",
     "disk": "the cache's disk",
     "caches": "site caches",
-    "offline": "what is not sent offline",
     "other": "something else",
     BRIEF: "what the trace does not say",
 }

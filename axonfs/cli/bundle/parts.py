@@ -185,10 +185,6 @@ def _text(output: bytes) -> str:
     return output.decode(errors="replace")
 
 
-def _libfuse() -> str:
-    return _program(["fusermount3", "--version"])
-
-
 def _settings() -> str:
     return json.dumps(facts.settings(), indent=2)
 

@@ -41,7 +41,6 @@ from axonfs.cli.top.views import (
 )
 
 _LOOK = 0.25  # seconds between two looks for an answer
-_MARK = "> "
 _STYLES = {
     "": Style(),
     "title": Style(bold=True),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from axonfs.steps import Cause, Step
+from axonfs.trace.charts import kind_of
 from axonfs.waits.causes import meaning
 
 
@@ -38,6 +41,13 @@ def test_the_cause(causes: tuple[str, ...], cause: str) -> None:
         assert found.text == steps[-1].text
     else:
         assert found.since == 1.0
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_each_cause_has_a_hint_a_colour_and_a_row_in_the_docs(cause: Cause) -> None:
+    assert meaning([Step(cause, "")], since=0.0).hint
+    assert kind_of(cause) == cause
+    assert f"| `{cause}` |" in Path("docs/operations.md").read_text()
 
 
 def test_the_sentence_has_each_purpose_once_and_the_nearest_source() -> None:
