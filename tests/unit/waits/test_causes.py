@@ -10,6 +10,8 @@ from axonfs.steps import Cause, Step
 from axonfs.trace.charts import kind_of
 from axonfs.waits.causes import meaning
 
+ROOT = Path(__file__).parents[3]
+
 
 @pytest.mark.parametrize(
     ("causes", "cause"),
@@ -47,7 +49,7 @@ def test_the_cause(causes: tuple[str, ...], cause: str) -> None:
 def test_each_cause_has_a_hint_a_colour_and_a_row_in_the_docs(cause: Cause) -> None:
     assert meaning([Step(cause, "")], since=0.0).hint
     assert kind_of(cause) == cause
-    assert f"| `{cause}` |" in Path("docs/operations.md").read_text()
+    assert f"| `{cause}` |" in (ROOT / "docs/operations.md").read_text()
 
 
 def test_the_sentence_has_each_purpose_once_and_the_nearest_source() -> None:
