@@ -205,7 +205,7 @@ def _compose(
     copies = Copies(HubCache.configured() if "hf" in settings.sources else None)
     copies.learn(settings.registries)
     sources = _sources(settings, settings.registries, documents, store)
-    evictor = Evictor(store, settings.cache, settings.cache_size)
+    evictor = Evictor(store, settings.cache, settings.cache_limits)
     tokens = hub_tokens(settings)
     hubs = _hubs(settings, settings.registries, (documents, bodies), store, tokens)
     tree = _tree(settings, sources, store, nursery, hubs, changes.version)

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 LEAST_BANDWIDTH = 64 << 10
 LAST_SECOND = 253402300799  # of years with four digits
 
+_AGES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_AGE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*([smhdw])", re.IGNORECASE | re.ASCII)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(i?B?)", re.IGNORECASE | re.ASCII)
 
 
@@ -35,6 +37,32 @@ def parse_size(value: object) -> int | None:
     if not 0 < count < 1 << 62:
         raise ValueError("is not a size that a cache can have")
     return count
+
+
+def exact_size(count: int) -> str:
+    """A size as `parse_size` reads it: `200G`, or a number that no unit divides."""
+    units = [unit for unit in "PTGMK" if count and count % (1 << 10 * (" KMGTP".index(unit))) == 0]
+    return f"{count >> 10 * ' KMGTP'.index(units[0])}{units[0]}" if units else str(count)
+
+
+def parse_age(value: object) -> float:
+    """Parse a duration in seconds: `30d`, `12h`, `2w`, `90s`.
+
+    Raises:
+        ValueError: as `parse_size`.
+    """
+    match = _AGE.fullmatch("" if isinstance(value, bool) else str(value).strip())
+    if match is None:
+        raise ValueError("is not a duration; write it like 30d, 12h or 45m")
+    return float(match[1]) * _AGES[match[2].lower()]
+
+
+def age(seconds: float) -> str:
+    """A duration as `parse_age` reads it, in the largest unit that divides it."""
+    unit = next(
+        unit for unit, each in reversed(_AGES.items()) if seconds % each == 0 or unit == "s"
+    )
+    return f"{seconds / _AGES[unit]:g}{unit}"
 
 
 def parse_rate(value: object) -> int:

@@ -42,7 +42,7 @@ _PATH_VARIABLES = (
     "SSL_CERT_DIR",
 )
 
-# The flags of `axonfs mount` beside --cache, --registry, --via and --metrics.
+# The flags of `axonfs mount` beside those that are spelled out in `_words`.
 _SWITCHES = {
     "offline": ("--offline", "--online"),
     "allow_other": ("--allow-other", "--only-me"),
@@ -51,6 +51,8 @@ _SWITCHES = {
 _VALUES = (
     "fallback",
     "cache_size",
+    "keep_free",
+    "cache_ttl",
     "bandwidth",
     "prefetch",
     "uid",
@@ -128,6 +130,8 @@ def _words(flags: Flags, cache: Path) -> list[str]:
         words += ["--registry", url]
     for text in flags.get("via") or ():
         words += ["--via", str(text)]
+    for text in flags.get("cache_quotas") or ():
+        words += ["--cache-quota", str(text)]
     if metrics := flags.get("metrics"):  # a relative path names another place in `/`
         words += ["--metrics", parse_listening(metrics) or "off"]
     for name, (on, off) in _SWITCHES.items():

@@ -96,14 +96,14 @@ def _check_signers(rules: tuple[str, ...]) -> None:
 
 def _stored(key: str, text: str, value: Any) -> Any:
     """The value for the file: sizes as the user typed them, other values in their own type."""
-    if key == "cache_size":
+    if key in ("cache_size", "keep_free", "cache_ttl"):
         return text
     return plain(key, value)
 
 
 def _text(key: str, value: Any) -> str:
     if value is None:
-        return "auto" if key == "cache_size" else ""
+        return "auto" if key in ("cache_size", "keep_free") else ""
     if isinstance(value, bool):
         return str(value).lower()
     if value == 0 and KEYS[key].parse in (parse_bandwidth, parse_rate):
@@ -113,6 +113,8 @@ def _text(key: str, value: Any) -> str:
         return " ".join(
             f"{source}={cache}" for source, via in value.items() for cache in via.caches
         )
+    if key == "cache_quotas":
+        return " ".join(f"{scope}={amount}" for scope, amount in shown.items())
     if isinstance(shown, dict):
         return " ".join(f"{url} ({word})" for url, word in shown.items())
     if isinstance(shown, list):

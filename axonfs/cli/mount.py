@@ -41,8 +41,29 @@ def mount_options(function: Command) -> Command:
         click.option(
             "--cache-size",
             metavar="SIZE",
-            help="Size limit of the cache, like 200G; by default it leaves 10 % of the disk free."
+            help="Size limit of the cache, like 200G; without it and --keep-free the cache leaves"
+            " 10 % of the disk free."
             " [env: AXONFS_CACHE_SIZE]",
+        ),
+        click.option(
+            "--keep-free",
+            metavar="SIZE|PERCENT",
+            help="What the cache leaves free of its disk, like 50G or 10%; off is nothing."
+            " [env: AXONFS_KEEP_FREE]",
+        ),
+        click.option(
+            "--cache-ttl",
+            metavar="AGE",
+            help="How long the cache keeps what nothing uses, like 30d; off, the default, is for"
+            " ever. [env: AXONFS_CACHE_TTL]",
+        ),
+        click.option(
+            "--cache-quota",
+            "cache_quotas",
+            metavar="NAMESPACE=SIZE|PERCENT",
+            multiple=True,
+            help="What the models of a namespace may take of the cache, like nlp=100G or hf=50%;"
+            " may be given more than once. [env: AXONFS_CACHE_QUOTAS]",
         ),
         click.option(
             "--offline/--online",

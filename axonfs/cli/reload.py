@@ -23,6 +23,7 @@ from axonfs.settings.settings import config_path, own_config, resolve
 # Seconds to wait for a new worker. It starts within one second, or a few on a busy machine.
 PATIENCE = 60.0
 NOW = "now"
+_FLAGS = {"registries": "--registry", "cache_quotas": "--cache-quota"}
 
 
 def apply_to_mounts(names: Collection[str]) -> None:
@@ -88,7 +89,7 @@ def outcome(name: str, answer: Event, mountpoint: Path) -> str:
     if name in FROZEN:
         return f"the mount at {mountpoint} keeps its {name} until it is mounted again"
     if provenance == "flag":
-        flag = "--registry" if name == "registries" else f"--{name.replace('_', '-')}"
+        flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
         return f"the mount at {mountpoint} was started with {flag}, so it keeps that value"
     if provenance.startswith("AXONFS_"):
         variable = f"{provenance} set"

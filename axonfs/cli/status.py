@@ -84,6 +84,7 @@ def _show(state: dict[str, Any]) -> None:
             ("settings", _settings(state.get("settings_fault"))),
             ("cache", f"{state.get('cache')}, {size(used)}{_of_limit(used, limit)}"),
             ("limit", state.get("cache_shortage") or ""),
+            ("quotas", _quotas(state.get("cache_quotas") or [])),
             ("log", str(state.get("log") or "")),
             ("trace", _trace(state.get("trace"))),
             ("metrics", _metrics(state.get("metrics"))),
@@ -124,6 +125,13 @@ def _of_limit(used: int, limit: int | None) -> str:
     if limit is None:
         return ""
     return f" of {size(limit)}" + (f" ({share(used, limit)})" if limit else "")
+
+
+def _quotas(quotas: list[dict[str, Any]]) -> str:
+    return ", ".join(
+        f"{item['scope']} {size(item['used'] or 0)}{_of_limit(item['used'] or 0, item['limit'])}"
+        for item in quotas
+    )
 
 
 def _settings(fault: str | None) -> str:

@@ -137,6 +137,7 @@ def _temporary(settings: Settings) -> Session:
     directory = tempfile.TemporaryDirectory(prefix="axonfs-", ignore_cleanup_errors=True)
     limit = min(TEMPORARY_BYTES, shutil.disk_usage(directory.name).free // 2)
     settings = replace(settings, cache=Path(directory.name), cache_size=limit)
+    settings = replace(settings, keep_free=None, cache_ttl=0.0, cache_quotas={})
     return Session(settings, owner=True, shared=True, ended=directory.cleanup)
 
 

@@ -28,6 +28,7 @@ def engine_state(engine: Engine) -> dict[str, Any]:
         "cache_used": engine.store.usage(),
         "cache_limit": engine.evictor.limit(),
         "cache_shortage": engine.evictor.shortage(),
+        "cache_quotas": engine.evictor.quotas(),
         "disk": {
             "fault": engine.store.health.fault,
             "since": engine.store.health.since,

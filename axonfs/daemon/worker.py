@@ -293,6 +293,7 @@ class Worker:
     async def _apply_live(self, found: Applied) -> None:
         """Apply settings that only differ in what this process can change while it works."""
         self._engine.fetcher.bandwidth.rate = found.settings.bandwidth
+        self._engine.evictor.apply(found.settings.cache_limits)
         self.observer.serve_at(found.settings.metrics)
         if found.settings.trace != self._applied.settings.trace:
             await self._recorder.follow(found.settings.trace)

@@ -55,6 +55,7 @@ class Feed:
 
     def close(self) -> None:
         """Count one user less; the last one lets the object go once no job needs it."""
+        self.object.touch()  # it may have been open for long
         self.download.leave()
 
     @contextmanager

@@ -210,6 +210,13 @@ def _cache(state: State, facts: Facts) -> Iterator[Family]:
     yield family("gauge", "cache_used_bytes", "Bytes in the cache.", state.get("cache_used"))
     text = "Bytes that the cache may take."
     yield family("gauge", "cache_limit_bytes", text, state.get("cache_limit"))
+    quotas = state.get("cache_quotas") or ()
+    text = "Bytes that the models of a quota's scope take."
+    used = {one["scope"]: one["used"] for one in quotas if one["used"] is not None}
+    yield family("gauge", "cache_quota_used_bytes", text, used, "scope")
+    text = "Bytes that they may take together."
+    limits = {one["scope"]: one["limit"] for one in quotas}
+    yield family("gauge", "cache_quota_bytes", text, limits, "scope")
     size, free = facts.disk or (None, None)
     yield family("gauge", "disk_size_bytes", "Size of the disk of the cache.", size)
     yield family("gauge", "disk_free_bytes", "Bytes that are free on it.", free)

@@ -20,6 +20,7 @@ from typing import Any
 
 from axonfs.errors import UsageError
 from axonfs.settings.keys import KEYS
+from axonfs.settings.limits import Amount
 from axonfs.settings.settings import (
     ConfigValues,
     Settings,
@@ -28,13 +29,16 @@ from axonfs.settings.settings import (
     resolve,
     settings_of,
 )
+from axonfs.units import age
 
 log = logging.getLogger(__name__)
 
 # The kernel or the holder got these when the mount began. They change with the next mount only.
 FROZEN = frozenset({"cache", "mountpoint", "allow_other", "uid", "gid", "mode", "passthrough"})
 # A mount applies these at once; for the others its worker is replaced.
-LIVE = frozenset({"bandwidth", "metrics", "trace"})
+LIVE = frozenset(
+    {"bandwidth", "cache_quotas", "cache_size", "cache_ttl", "keep_free", "metrics", "trace"}
+)
 _MAX_BYTES = 8 << 20
 _RULES = "require_signature"
 # A rule that no version fulfils: there is no such file.
@@ -183,6 +187,12 @@ def plain(name: str, value: Any) -> Any:
         return dict.fromkeys(value, "set")
     if name == "via":
         return {source: via.plain() for source, via in value.items()}
+    if name == "cache_quotas":
+        return {scope: str(amount) for scope, amount in value.items()}
+    if name == "cache_ttl":
+        return age(value) if value else "off"
+    if isinstance(value, Amount):
+        return str(value) if value != Amount() else "off"
     if isinstance(value, tuple):
         return list(value)
     if name == "mode":

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from axonfs.settings.limits import parse_keep_free, parse_quotas, parse_ttl
 from axonfs.settings.listening import parse_listening
 from axonfs.settings.parsers import (
     parse_log_format,
@@ -46,6 +47,21 @@ KEYS: Mapping[str, Key] = {
     "cache": Key("AXONFS_CACHE_DIR", parse_path, "Directory of the local cache."),
     "cache_size": Key(
         "AXONFS_CACHE_SIZE", parse_size, "Limit of the cache, like 200G; auto leaves 10 % free."
+    ),
+    "keep_free": Key(
+        "AXONFS_KEEP_FREE",
+        parse_keep_free,
+        "What the cache leaves free of its disk, like 50G or 10%; or off.",
+    ),
+    "cache_ttl": Key(
+        "AXONFS_CACHE_TTL",
+        parse_ttl,
+        "How long the cache keeps what nothing uses, like 30d; or off.",
+    ),
+    "cache_quotas": Key(
+        "AXONFS_CACHE_QUOTAS",
+        parse_quotas,
+        "What the models of a namespace may take of the cache (cache.md), as NAMESPACE=SIZE.",
     ),
     "offline": Key("AXONFS_OFFLINE", parse_switch, "Whether to send no network requests."),
     "deadline": Key(

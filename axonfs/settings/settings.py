@@ -19,6 +19,7 @@ from axonfs.settings.axon import RENAMED, axon_config_path, translated
 from axonfs.settings.homes import below_home, default_cache, default_mountpoint
 from axonfs.settings.items import SEPARATED
 from axonfs.settings.keys import KEYS
+from axonfs.settings.limits import Amount, CacheLimits
 from axonfs.settings.parsers import (
     InvalidItemError,
     as_written,
@@ -40,17 +41,21 @@ ConfigValues: TypeAlias = dict[str, tuple[Any, str]]
 class Settings:
     """All settings of a command or a mount; times in seconds, sizes in bytes.
 
-    `cache_size` None means: leave 10 % of the disk free. `prefetch` is one of PREFETCH. `bandwidth`
-    and `scrub` are in bytes per second; 0 is no limit, and no scrub. `metrics` is an address, as
-    listening.py has it. `allow_unverified` holds URLs of registries, `require_signature` the rules
-    of signers.py. `via` maps a registry's URL or a hub's name to its site caches. `tokens` maps a
-    registry's URL to a token, which is sent to that registry and its site caches only.
+    `cache_size`, `keep_free`, `cache_ttl` and `cache_quotas` are those of limits.py. `prefetch` is
+    one of PREFETCH. `bandwidth` and `scrub` are in bytes per second; 0 is no limit, and no scrub.
+    `metrics` is an address, as listening.py has it. `allow_unverified` holds URLs of registries,
+    `require_signature` the rules of signers.py. `via` maps a registry's URL or a hub's name to its
+    site caches. `tokens` maps a registry's URL to a token, which is sent to that registry and its
+    site caches only.
     The repr leaves tokens out, so no log can show them.
     """
 
     registries: tuple[str, ...] = ()
     cache: Path = field(default_factory=default_cache)
     cache_size: int | None = None
+    keep_free: Amount | None = None
+    cache_ttl: float = 0.0
+    cache_quotas: Mapping[str, Amount] = field(default_factory=dict)
     offline: bool = False
     deadline: float = 60.0
     streams: int = 16
@@ -75,6 +80,11 @@ class Settings:
     via: Mapping[str, Via] = field(default_factory=dict)
     fallback: str = ORIGIN
     tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def cache_limits(self) -> CacheLimits:
+        """What the cache may take."""
+        return CacheLimits(self.cache_size, self.keep_free, self.cache_ttl, self.cache_quotas)
 
     def token(self, registry: str) -> str | None:
         """The token of the registry at this URL."""

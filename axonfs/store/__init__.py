@@ -6,6 +6,7 @@ Sits beside sources, below catalog and fetch. The layers above fetch and verify 
 
 from axonfs.formats.document import Document
 from axonfs.store.backing import file_system, in_memory, read_all
+from axonfs.store.evict import HEADROOM, Rules
 from axonfs.store.health import DISK_FAULTS
 from axonfs.store.metadata import Pin, ScrubState, StoredManifest
 from axonfs.store.objects import StoredObject
@@ -16,10 +17,12 @@ from axonfs.store.store import Store
 
 __all__ = [
     "DISK_FAULTS",
+    "HEADROOM",
     "Descriptor",
     "Document",
     "ObjectInfo",
     "Pin",
+    "Rules",
     "ScrubState",
     "Store",
     "StoredManifest",

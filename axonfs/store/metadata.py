@@ -26,6 +26,7 @@ from axonfs.formats.manifest import ChunkRef, FileEntry, Manifest, parse_manifes
 from axonfs.names import Spec
 from axonfs.store.health import DISK_FAULTS, Health
 from axonfs.store.index import Index, Table, Transaction
+from axonfs.store.namespaces import Namespaces
 from axonfs.store.records import Kind, seal, unseal
 
 log = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ class Metadata:
         self._full = False
         self.health = Health()
         self._parsed = _ParsedManifests(PARSED_BYTES)
+        self.namespaces = Namespaces(index, self._parse_raw)
 
     def document(self, url: str) -> Document | None:
         key, head, body = _key(url), None, None
@@ -238,6 +240,11 @@ class Metadata:
         with self._index.view() as view:
             records = [unseal(kind, raw) for _, raw in view.scan(table)]
         return [record for record in records if record is not None]
+
+    def _parse_raw(self, raw: bytes) -> Manifest | None:
+        record = unseal(Kind.MANIFEST, raw)
+        stored = self._parse(record) if record else None
+        return stored.manifest if stored else None
 
     def _parse(self, record: bytes) -> StoredManifest | None:
         spec, base, raw = _split(record)

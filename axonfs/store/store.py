@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,7 @@ from axonfs.rundir import guard, is_lock, take_lock
 from axonfs.store.adopt import adopt, adoptable
 from axonfs.store.backing import Directory
 from axonfs.store.claims import entry_of, new_record, private_key, rules_out, suits
-from axonfs.store.evict import Eviction, choose_victims
+from axonfs.store.evict import NO_RULES, Eviction, Limit, Rules, choose_victims, limits_of, taken
 from axonfs.store.health import DISK_FAULTS
 from axonfs.store.index import Index, Table, Transaction, open_owner, open_reader
 from axonfs.store.ledger import Ledger, boot_of, write_accesses
@@ -243,21 +244,23 @@ class Store(Metadata):
         self._files.unlink(binned)
         return freed
 
-    def evict(self, limit: int) -> Eviction:
-        """Drop objects, least recently used first, until `usage` is at most `limit` bytes."""
+    def evict(self, limit: int, rules: Rules = NO_RULES) -> Eviction:
+        """Drop objects, least recently used first, until `usage` is at most `limit` bytes and the
+        limits of `rules` are kept."""
         freed, dropped, refused = 0, list[str](), set[str]()
-        while (over := self.usage() - limit) > 0:
+        objects, before = self.namespaces.objects(rules.quotas), -1
+        while len(refused) > before:
+            infos, before = self.infos(), len(refused)
             kept = refused | set(self._ledger.held)
-            victims = choose_victims(self.infos(), self.pinned_digests(), kept, over)
-            if not victims:
-                break
-            for digest in victims:
+            limits = [*limits_of(infos, rules, objects, time.time()), Limit(limit, limit)]
+            for digest in choose_victims(infos, self.pinned_digests(), kept, limits):
                 try:
                     freed += self.drop(digest)
                     dropped.append(digest)
                 except BusyError:  # held since it was chosen; choose another one
                     refused.add(digest)
-        return Eviction(freed, dropped, max(0, over))
+        short_by, left = max(0, self.usage() - limit), self.infos() if objects else []
+        return Eviction(freed, dropped, short_by, taken(left, objects))
 
     def drop_pin(self, spec: Spec) -> bool:
         """Drop the pin and its directory of links; return whether there was a pin."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from axonfs.cli.main import main
+from axonfs.settings import limits
 from axonfs.store import Store
-from axonfs.upkeep import evictor
 from tests.support.commands import Done, Run
 from tests.support.stores import BOOT
 
@@ -34,7 +34,7 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def whole_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Caches that are opened in this process without a limit leave nothing free, so that no test
     depends on how full the disk is."""
-    monkeypatch.setattr(evictor, "KEEP_FREE", 0.0)
+    monkeypatch.setattr(limits, "DEFAULT_FREE", 0)
 
 
 @pytest.fixture

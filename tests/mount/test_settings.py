@@ -150,6 +150,33 @@ def test_a_limit_applies_without_another_worker(
     assert "1.0 MiB/s at the most" in run_axonfs("status").stdout
 
 
+def test_the_limits_of_the_cache_apply_without_another_worker(
+    start: Start, registry: RegistryServer, file: Path
+) -> None:
+    """A namespace over its new quota gives up its files, but for open ones."""
+    run_axonfs("registry", "add", registry.url)
+    place = start("--prefetch", "off", "--keep-free", "off", "--cache-ttl", "2d")
+    worker = status(place)["worker"]["pid"]
+    model = place / "nlp/tiny/1.0.0"
+    (model / "model.safetensors").read_bytes()
+    with (model / "vocab.txt").open("rb") as opened:
+        opened.read()
+        kept = os.fstat(opened.fileno()).st_size
+        for key, value in (("cache_size", "1G"), ("cache_quotas", "nlp=500 vision=50%")):
+            done = run_axonfs("config", "set", key, value)
+            assert f"applies now to the mount at {place}" in done.stderr
+        settled(lambda: status(place)["cache_used"] == kept)
+        assert status(place)["cache_quotas"] == [
+            {"scope": "nlp", "used": kept, "limit": 500},
+            {"scope": "vision", "used": 0, "limit": 512 << 20},
+        ]
+    settled(lambda: status(place)["cache_used"] == 0)
+    done = run_axonfs("config", "set", "cache_ttl", "1d")
+    assert "was started with --cache-ttl, so it keeps that value" in done.stderr
+    assert "vision 0 B of 512 MiB (0 %)" in run_axonfs("status").stdout
+    assert status(place)["worker"]["pid"] == worker
+
+
 @BOTH
 def test_what_the_command_line_said_stays(
     start: Start, registry: RegistryServer, second: RegistryServer, file: Path

@@ -14,6 +14,7 @@ import trio.testing
 from axonfs.ahead.prefetcher import Prefetcher
 from axonfs.formats.manifest import Manifest
 from axonfs.names import parse_spec
+from axonfs.settings.limits import CacheLimits
 from axonfs.upkeep.evictor import Evictor
 from tests.support.faulty import FaultyOrigin
 from tests.support.fetching import Rig, rig, settled
@@ -74,7 +75,7 @@ async def foreseeing(
     offline: bool = False,
 ) -> AsyncIterator[Foreseeing]:
     async with rig(tmp_path / "cache", origin.url, streams=streams, offline=offline) as parts:
-        evictor = Evictor(parts.store, tmp_path / "cache", limit)
+        evictor = Evictor(parts.store, tmp_path / "cache", CacheLimits(limit))
         prefetcher = Prefetcher(parts.fetcher, evictor, parts.nursery, mode=mode, width=2)
         version = await parts.tree.version(parse_spec(SPEC))
         yield Foreseeing(parts, prefetcher, version.manifest)
