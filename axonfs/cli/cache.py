@@ -1,20 +1,21 @@
-"""`axonfs cache list|stats|clean`: the objects in the local cache."""
+"""`axonfs cache` with `stats` and `clean`: what the local cache has, and what of it goes."""
 
 from __future__ import annotations
 
 import sys
-import time
 
 import click
 
 from axonfs.call import Event
+from axonfs.cli.cache_ls import list_objects, ls
+from axonfs.cli.cache_rm import prune, rm
 from axonfs.cli.client import ask
 from axonfs.cli.options import cache_option, json_option, make_target
-from axonfs.cli.output import echo, echo_json, facts, note, prompted, table
+from axonfs.cli.output import echo, echo_json, facts, note, prompted
 from axonfs.cli.suggestions import Group
 from axonfs.errors import AxonError, UsageError
 from axonfs.names import printable
-from axonfs.units import counted, share, size
+from axonfs.units import counted, size
 
 
 @click.group(cls=Group)
@@ -22,39 +23,8 @@ def cache() -> None:
     """Show the local cache, and clean it."""
 
 
-@cache.command("list")
-@cache_option
-@json_option
-def cache_list(cache: str | None, as_json: bool) -> None:
-    """List the objects (contents of files), most recently used first."""
-    found = ask(make_target((), cache), {"op": "cache_list"})["objects"]
-    if as_json:
-        echo_json(found)
-    elif found:
-        table(
-            ("OBJECT", "LOCAL", "SIZE", "KEPT", "USED", "FILE"),
-            (
-                (
-                    item["digest"][:12],
-                    share(item["local"], item["size"]),
-                    size(item["size"]),
-                    _kept(item),
-                    time.strftime("%Y-%m-%d %H:%M", time.localtime(item["accessed"])),
-                    item["file"],
-                )
-                for item in found
-            ),
-            widest=100,
-        )
-    else:
-        note("the cache is empty")
-
-
-def _kept(item: dict[str, object]) -> str:
-    if item["quarantined"]:
-        return "bad"
-    words = ("pinned" if item["pinned"] else "", "open" if item["held"] else "")
-    return " ".join(word for word in words if word)
+for command in (ls, list_objects, rm, prune):
+    cache.add_command(command)
 
 
 @cache.command("stats")

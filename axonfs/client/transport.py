@@ -43,6 +43,9 @@ READ_ONLY = frozenset(
         "cache_list",
         "cache_stats",
         "cache_clean_plan",
+        "cache_versions",
+        "cache_rm_plan",
+        "cache_prune_plan",
         "pin_check",
         "path",
     }

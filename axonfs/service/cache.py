@@ -30,10 +30,10 @@ def _objects(store: Store, held: set[str]) -> list[dict[str, Any]]:
             "size": info.size,
             "local": info.present_bytes,
             "accessed": info.accessed,
-            "pinned": info.digest in pinned,
-            "held": info.digest in held,
+            "pinned": info.content in pinned,
+            "held": info.content in held,
             "quarantined": info.quarantined,
-            "file": files.get(info.digest, ""),
+            "file": files.get(info.content, ""),
         }
         for info in sorted(infos, key=lambda info: -info.accessed)
     ]
@@ -63,7 +63,7 @@ def _stats(store: Store) -> dict[str, int]:
         "quarantined": sum(info.quarantined is not None for info in infos),
         "pins": len(pins),
         "incomplete": sum(not pin.complete for pin in pins),
-        "pinned": sum(info.present_bytes for info in infos if info.digest in pinned),
+        "pinned": sum(info.present_bytes for info in infos if info.content in pinned),
         "versions": len(store.specs()),
     }
 
@@ -98,7 +98,7 @@ async def cache_clean(context: Context, request: Event) -> Event:
             await trio.to_thread.run_sync(store.drop_pin, spec)
     infos = await trio.to_thread.run_sync(store.infos)
     pinned = await trio.to_thread.run_sync(store.pinned_digests)
-    loose = [info.digest for info in infos if info.digest not in pinned]
+    loose = [info.digest for info in infos if info.content not in pinned]
     freed, dropped, held = await drop(context, loose)
     return _cleaned(freed, dropped, held + len(infos) - len(loose), unpinned)
 
@@ -110,7 +110,7 @@ async def cache_clean_plan(context: Context, request: Event) -> Event:
     pins = await trio.to_thread.run_sync(store.pins) if everything else []
     pinned = set() if everything else await trio.to_thread.run_sync(store.pinned_digests)
     kept = pinned | {feed.entry.digest for feed in context.fetcher.feeds()}
-    loose = [info for info in infos if info.digest not in kept]
+    loose = [info for info in infos if info.content not in kept]
     freed = sum(info.present_bytes for info in loose)
     return _cleaned(freed, len(loose), len(infos) - len(loose), [pin.spec for pin in pins])
 

@@ -21,7 +21,7 @@ from axonfs.catalog.tree import Version
 from axonfs.engine import Engine
 from axonfs.errors import AxonError, UsageError, fault_of
 from axonfs.names import printable
-from axonfs.service import cache, lockfiles, paths, pins, queries, unpin, verify, warm
+from axonfs.service import cache, dropping, lockfiles, paths, pins, queries, unpin, verify, warm
 from axonfs.service.context import Context, Event, texts_of
 from axonfs.service.pinning import Pinning
 from axonfs.settings.parsers import parse_token
@@ -50,6 +50,11 @@ OPERATIONS: Mapping[str, Operation] = {
     "warm": warm.warm,
     "cache_clean": cache.cache_clean,
     "cache_clean_plan": cache.cache_clean_plan,
+    "cache_versions": dropping.cache_versions,
+    "cache_rm": dropping.cache_rm,
+    "cache_rm_plan": dropping.cache_rm_plan,
+    "cache_prune": dropping.cache_prune,
+    "cache_prune_plan": dropping.cache_prune_plan,
 }
 
 

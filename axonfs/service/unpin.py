@@ -66,14 +66,23 @@ async def _drop_version(context: Context, spec: Spec) -> int:
     pinned = await trio.to_thread.run_sync(store.pinned_digests)
     digests = {entry.digest for entry in stored.manifest.files} - pinned
     freed, _, kept = await drop(context, sorted(digests))
-    # Keep the manifest while a file of it is open, even one without local bytes or with those of
-    # another pin: the next worker needs the manifest to find the file.
-    opened = sum(context.engine.fetcher.feed(entry) is not None for entry in stored.manifest.files)
-    if kept := max(kept, opened):
-        what = f"{counted(kept, 'open file')} stay until evicted"
-        await context.note(f"{spec}: {what}")
-    else:
-        await trio.to_thread.run_sync(store.drop_manifest, spec)
+    if kept := await forget_version(context, spec, kept):
+        await context.note(f"{spec}: {counted(kept, 'open file')} stay until evicted")
+    return freed
+
+
+async def forget_version(context: Context, spec: Spec, kept: int) -> int:
+    """Forget a version whose bytes were dropped, except `kept` objects that are open; returns how
+    many of its files are open.
+
+    Its manifest stays while a file of it is open, even one without local bytes or with those of
+    another version: the next worker needs the manifest to find the file.
+    """
+    stored = await trio.to_thread.run_sync(context.store.manifest, spec)
+    entries = stored.manifest.files if stored else ()
+    opened = sum(context.engine.fetcher.feed(entry) is not None for entry in entries)
+    if not max(kept, opened):
+        await trio.to_thread.run_sync(context.store.drop_manifest, spec)
         context.engine.tree.forget(spec)
         context.engine.tree.invalidate()
-    return freed
+    return max(kept, opened)

@@ -87,7 +87,7 @@ def taken(infos: Collection[ObjectInfo], objects: Mapping[str, Container[str]]) 
 
 
 def _members(infos: Iterable[ObjectInfo], digests: Container[str]) -> Iterable[ObjectInfo]:
-    return (info for info in infos if (info.private_of or info.digest) in digests)
+    return (info for info in infos if info.content in digests)
 
 
 def choose_victims(
@@ -102,9 +102,7 @@ def choose_victims(
     candidates = [
         info
         for info in infos
-        if info.present_bytes > 0
-        and info.digest not in held
-        and (info.private_of or info.digest) not in pinned
+        if info.present_bytes > 0 and info.digest not in held and info.content not in pinned
     ]
     candidates.sort(key=lambda info: (info.quarantined is None, info.accessed, info.digest))
     victims: dict[str, None] = {}

@@ -142,7 +142,7 @@ class ObjectRecord:
 class ObjectInfo:
     """One object's state in the index; sizes in bytes, `accessed` in unix seconds.
 
-    `digest` is the digest of the content; for a private object that is `private_of`.
+    `digest` is its key, which is the digest of the content unless the object is private.
     """
 
     digest: str
@@ -153,6 +153,11 @@ class ObjectInfo:
     quarantined: str | None
     accessed: float
     private_of: str | None
+
+    @property
+    def content(self) -> str:
+        """The digest of the content."""
+        return self.private_of or self.digest
 
 
 def info_of(digest: str, record: ObjectRecord, accessed: float | None) -> ObjectInfo:

@@ -227,7 +227,7 @@ class Store(Metadata):
         """The quarantined objects, which are not served: digest → cause."""
         if self._lock is not None:
             return dict(self._ledger.tally.quarantined)
-        causes = ((info.private_of or info.digest, info.quarantined) for info in self.infos())
+        causes = ((info.content, info.quarantined) for info in self.infos())
         return {digest: cause for digest, cause in causes if cause}
 
     def drop(self, digest: str) -> int:
@@ -392,7 +392,7 @@ class Store(Metadata):
         self._gain(sum(info.present_bytes for info in infos))
         for info in infos:
             if info.quarantined:
-                self._ledger.tally.mark(info.private_of or info.digest, info.quarantined)
+                self._ledger.tally.mark(info.content, info.quarantined)
 
     def _gain(self, count: int) -> None:
         self._ledger.tally.bytes += count

@@ -107,9 +107,7 @@ class Evictor:
 
     def _room(self, keep: Set[str], most: int, rules: Rules) -> int:
         kept = keep | self._store.pinned_digests()
-        sizes = [
-            (info.private_of or info.digest, info.present_bytes) for info in self._store.infos()
-        ]
+        sizes = [(info.content, info.present_bytes) for info in self._store.infos()]
         rooms = [most - sum(count for digest, count in sizes if digest in kept)]
         for scope, digests in self._store.namespaces.objects(rules.quotas).items():
             if not digests.isdisjoint(keep):

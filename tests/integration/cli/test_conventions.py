@@ -173,7 +173,7 @@ def test_other_tools_words_get_a_hint(run: Run, word: str, hint: str) -> None:
 
 
 def test_groups_have_hints_too(run: Run) -> None:
-    assert "did you mean list?" in run("cache", "ls").err
+    assert "did you mean clean?" in run("cache", "clear").err
     assert "did you mean remove?" in run("registry", "rm", "x").err
     assert "did you mean stats?" in run("cache", "info").err
     assert "did you mean list?" in run("config", "show").err
