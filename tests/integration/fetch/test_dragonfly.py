@@ -86,8 +86,12 @@ async def test_as_the_proxy_of_the_environment(
             environ = {"http_proxy": peer.url}
             async with rig(tmp_path / host, origin.url, environ=environ) as parts:
                 assert await parts.content("model.safetensors") == whole
-            asked = sorted(headers["range"] for _, headers in peer.seen if "range" in headers)
-            assert asked == ["bytes=0-4194303", "bytes=4194304-8388607", "bytes=8388608-9437306"]
+            asked = {headers["range"] for _, headers in peer.seen if "range" in headers}
+            # A busy machine may add hedges, each for the rest of one of them.
+            slices = {"bytes=0-4194303", "bytes=4194304-8388607", "bytes=8388608-9437306"}
+            assert slices <= asked
+            ends = {wanted.rpartition("-")[2] for wanted in slices}
+            assert {wanted.rpartition("-")[2] for wanted in asked} == ends
     assert objects_asked(origin) == 1 + 3
 
 
