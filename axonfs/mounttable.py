@@ -28,6 +28,7 @@ class Entry:
     filesystem: str
     owner: int
     options: str = ""  # of the file system
+    source: str = ""
 
 
 def entries(text: str) -> Iterator[Entry]:
@@ -49,6 +50,7 @@ def entries(text: str) -> Iterator[Entry]:
             filesystem=filesystem,
             owner=int(owner[1]) if owner else 0,
             options=_unescape(rest[-1]) if rest else "",
+            source=_unescape(rest[0]) if rest else "",
         )
 
 

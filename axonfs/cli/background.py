@@ -19,10 +19,14 @@ from typing import Any, TypeAlias
 import axonfs
 from axonfs import rundir
 from axonfs.cli.logfile import LOG, open_log
+from axonfs.cli.unmounting import await_ended
 from axonfs.connection import clear_dead
+from axonfs.connection.mountinfo import top_at
 from axonfs.errors import AxonError, NoSpaceError
 from axonfs.rundir import FREE_SPACE
+from axonfs.settings.keys import KEYS
 from axonfs.settings.listening import parse_listening
+from axonfs.settings.mount_options import as_option
 from axonfs.settings.parsers import parse_path, parse_registry_urls
 from axonfs.settings.settings import Settings
 from axonfs.settings.signers import NONE, parse_signature_rules
@@ -62,6 +66,11 @@ _VALUES = (
     "log_level",
 )
 
+_OTHERS = ("cache", "registries", "via", "metrics", "trace", "mountpoint")
+# What -o alone can say: the settings that have no flag of their own, and how to mount.
+_OPTIONS = [name for name in KEYS if name not in (*_SWITCHES, *_VALUES, *_OTHERS, "tokens")]
+_OPTIONS.append("fsname")
+
 Flags: TypeAlias = Mapping[str, Any]
 
 
@@ -75,6 +84,7 @@ def start(flags: Flags, settings: Settings, mountpoint: Path) -> int:
         AxonError: the mount ended or did not answer in time, and nothing is mounted; the message
             has the last lines of its log.
     """
+    await_ended(settings.cache)
     rundir.prepare(settings.cache)
     log = settings.cache / LOG
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
@@ -89,7 +99,8 @@ def start(flags: Flags, settings: Settings, mountpoint: Path) -> int:
                 cwd="/",
                 env=_environment(write_end),
                 pass_fds=[write_end],
-                start_new_session=True,
+                # An automounter would have any other process group wait for this very mount.
+                start_new_session=not is_automount(mountpoint),
             )
     finally:
         os.close(write_end)
@@ -142,7 +153,16 @@ def _words(flags: Flags, cache: Path) -> list[str]:
     for name in _VALUES:
         if flags.get(name) is not None:
             words += [f"--{name.replace('_', '-')}", str(flags[name])]
-    return words
+    for name in _OPTIONS:
+        if (value := flags.get(name)) is not None:
+            words += ["-o", as_option(name, value)]
+    return [*words, "-o", "noexec"] if flags.get("noexec") else words
+
+
+def is_automount(mountpoint: Path) -> bool:
+    """Whether an automounter watches this mountpoint, and nothing is mounted there yet."""
+    top = top_at(mountpoint)
+    return top is not None and top.filesystem == "autofs"
 
 
 def frozen(settings: Settings) -> dict[str, str | bool]:

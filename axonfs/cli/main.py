@@ -97,13 +97,28 @@ def cli() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    if len(words) > 1 and is_mount_source(words[0]) and words[1].startswith("/"):
+        # mount.fuse3 runs `axonfs SOURCE MOUNTPOINT -o OPTIONS`.
+        code: int = importlib.import_module("axonfs.cli.mount_helper").main(words)
+        return code
+    return run(cli, argv, "axonfs")
+
+
+def is_mount_source(word: str) -> bool:
+    """Whether a word is what stands first in a line of /etc/fstab; no command is such a word."""
+    return "/" in word.lstrip("-") or word in ("none", "axonfs")
+
+
+def run(command: click.Command, argv: Sequence[str] | None, name: str) -> int:
+    """Run one command line of a program and return its exit code."""
     streams.prepare()
     shown.clear()
     deferred.clear()
     documents.clear()
     descriptors.raise_limit()
     try:
-        result = cli.main(argv, prog_name="axonfs", standalone_mode=False)
+        result = command.main(argv, prog_name=name, standalone_mode=False)
         code = result if isinstance(result, int) else 0
     except BaseException as exc:
         cause = _cause(exc)

@@ -131,6 +131,15 @@ def mount_options(function: Command) -> Command:
             help="Serve metrics for Prometheus, /healthz and /readyz there. ADDRESS is 127.0.0.1 by"
             " default; unix:PATH is a Unix socket. [env: AXONFS_METRICS]",
         ),
+        click.option(
+            "-o",
+            "--option",
+            "options",
+            metavar="OPTIONS",
+            multiple=True,
+            help="Mount options as in /etc/fstab, like streams=8,noexec: every setting, and what"
+            " docs/mounting.md lists. Other flags go before them.",
+        ),
     ]
     for option in reversed(options):
         function = option(function)
@@ -152,18 +161,49 @@ def mount(mountpoint: str | None, foreground: bool, **flags: object) -> None:
     from axonfs.daemon.possessions import inherited
 
     if (possessions := inherited()) is not None:
-        click.get_current_context().exit(_resume(possessions, {**flags, "mountpoint": mountpoint}))
-    settings = load({**flags, "mountpoint": mountpoint})
+        given = with_options(flags, strict=False)
+        click.get_current_context().exit(_resume(possessions, {**given, "mountpoint": mountpoint}))
+    given = with_options(flags)
+    settings = checked({**given, "mountpoint": mountpoint})
+    place = prepare_mountpoint(settings.mountpoint)
+    if foreground:
+        click.get_current_context().exit(_hold(given, settings, place))
+    from axonfs.cli.background import start
+
+    pid = start(given, settings, place)
+    echo(f"mounted at {place} (pid {pid})")
+
+
+def with_options(flags: Flags, *, strict: bool = True) -> dict[str, Any]:
+    """The flags of a mount with those that its -o has; AXONFS_CONFIG becomes their config file.
+
+    Args:
+        strict: whether to refuse unknown options. A mount that runs must not end because of them.
+    """
+    from axonfs.settings.mount_options import parse_options, refuse_unknown
+
+    given = {name: value for name, value in flags.items() if value not in (None, ())}
+    options = parse_options(given.pop("options", ()), "-o")
+    if strict:
+        refuse_unknown(options, "-o")
+    if options.remount:
+        raise UsageError("axonfs mount cannot remount", hint="use mount -o remount,…")
+    if options.config is not None:
+        os.environ["AXONFS_CONFIG"] = str(options.config)
+    return {**options.flags, "fsname": options.fsname, "noexec": options.noexec, **given}
+
+
+def checked(flags: Flags) -> Settings:
+    """The settings of a mount with these flags, with which it can be mounted.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    settings = load(flags)
     check_sources(settings)
     check_owner(settings)
     check_metrics(settings)
-    place = prepare_mountpoint(settings.mountpoint)
-    if foreground:
-        click.get_current_context().exit(_hold(flags, settings, place))
-    from axonfs.cli.background import start
-
-    pid = start(flags, settings, place)
-    echo(f"mounted at {place} (pid {pid})")
+    return settings
 
 
 @click.command(hidden=True)
@@ -180,8 +220,8 @@ def worker(mountpoint: str, **flags: object) -> None:
     if held is None:
         raise UsageError("only a mount starts its worker", hint="axonfs mount")
     log_to_stderr()  # first with defaults, for errors in the settings
-    flags["mountpoint"] = mountpoint
-    applied = apply(flags, held.settings, first=held.first)
+    given = {**with_options(flags, strict=False), "mountpoint": mountpoint}
+    applied = apply(given, held.settings, first=held.first)
     settings = applied.settings
     log_to_stderr(settings.log_format, settings.log_level, settings.cache)
     try:
@@ -256,6 +296,8 @@ def prepare_mountpoint(mountpoint: Path) -> Path:
         entries = os.listdir(place)
     except OSError as exc:
         raise _unusable(place, exc) from exc
+    if entries and mount_at(place) is not None:  # to list it had an automounter mount it
+        return prepare_mountpoint(place)
     if entries:
         raise UsageError("is not empty", path=str(place), hint="mount on an empty directory")
     return place
@@ -275,13 +317,13 @@ def _hold(flags: Flags, settings: Settings, place: Path) -> int:
     from axonfs.cli.background import frozen, take_ready_pipe, worker_command
     from axonfs.cli.logs import log_to_stderr
     from axonfs.daemon.holder import block_signals, hold
-    from axonfs.daemon.possessions import acquire
+    from axonfs.daemon.possessions import acquire, manner_of
 
     log_to_stderr(settings.log_format, settings.log_level, settings.cache)
     parent, cache, fixed = take_ready_pipe(), settings.cache, frozen(settings)
     command = worker_command({**flags, **fixed}, cache, place)
     block_signals()
-    possessions = acquire(cache, place, allow_other=settings.allow_other, frozen=fixed)
+    possessions = acquire(cache, place, manner_of(settings, flags), fixed)
     return hold(possessions, command, parent)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from axonfs.cli.output import note
 from axonfs.daemon.holders import Running, running, silence
 from axonfs.errors import AxonError
 from axonfs.names import word
-from axonfs.settings.applied import FROZEN
+from axonfs.settings.applied import FROZEN, REMOUNT
 from axonfs.settings.settings import config_path, own_config, resolve
 
 # Seconds to wait for a new worker. It starts within one second, or a few on a busy machine.
@@ -53,6 +53,23 @@ def _apply_to(holder: Running, names: Collection[str]) -> Iterator[str]:
         return
     for text in outcomes:
         yield f"applies now to the mount at {mountpoint}" if text == NOW else text
+
+
+def remount(holder: Running, options: Mapping[str, object]) -> Iterator[str]:
+    """Have a mount take other settings, in the form of flags; yield what the user has to know.
+
+    Raises:
+        AxonError: the mount keeps its settings, or one of them.
+    """
+    answer, place = ask_mount(holder, {"op": "reload", "options": dict(options)}), holder.mountpoint
+    if not answer["applied"]:
+        yield f"applies after: axonfs restart {word(place)}"
+    elif answer["waits_for"] and not answer.get("live"):
+        yield f"applies when the mount has answered {', '.join(answer['waits_for'])}"
+    elif not answer["changed"] or answer.get("live"):
+        return
+    elif complaint := _complaint(holder, answer["worker"]):
+        raise AxonError(f"it keeps its settings: {complaint}", path=str(place))
 
 
 def ask_mount(holder: Running, request: Event) -> Event:
@@ -91,6 +108,8 @@ def outcome(name: str, answer: Event, mountpoint: Path) -> str:
     if provenance == "flag":
         flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
         return f"the mount at {mountpoint} was started with {flag}, so it keeps that value"
+    if provenance == REMOUNT:
+        return f"the mount at {mountpoint} was remounted with {name}, so it keeps that value"
     if provenance.startswith("AXONFS_"):
         variable = f"{provenance} set"
         return f"the mount at {mountpoint} was started with {variable}, so it keeps that value"

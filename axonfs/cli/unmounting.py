@@ -106,6 +106,16 @@ def _politely(target: UnmountTarget, descriptors: list[int]) -> list[str]:
     return []
 
 
+def await_ended(cache: Path) -> None:
+    """Wait for the processes of a mount that was just unmounted, say by umount(8): until they have
+    ended they keep the cache."""
+    for holder in running():
+        if holder.cache == cache and holder.mountpoint not in places_of(holder.connection):
+            with _watched([holder.pid]) as descriptors:
+                if not elsewhere(holder.connection):
+                    _ended(descriptors, END_TIMEOUT)
+
+
 def _kept(target: UnmountTarget, what: str) -> BusyError:
     """Why the holder of a mount keeps running without its mountpoint, and how to end it."""
     others, hint = target.others(), f"axonfs umount --force {word(target.place)} ends it"

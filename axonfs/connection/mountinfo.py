@@ -69,6 +69,12 @@ def axonfs_at(mountpoint: Path) -> Mount | None:
     return found[-1] if found else None
 
 
+def source_at(mountpoint: Path) -> str:
+    """The source that the mount table shows for what is mounted there."""
+    top = top_at(mountpoint)
+    return top.source if top is not None else ""
+
+
 def shown(mountpoint: Path, connection: int) -> bool:
     """Whether a path to `mountpoint` leads to `connection`, or to any AxonFS if that is -1."""
     top = top_at(mountpoint)

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from axonfs.connection.mountinfo import places_of, shown, top_at
@@ -25,7 +26,7 @@ from axonfs.names import word
 
 DEVICE = Path("/dev/fuse")
 FUSE_CONFIG = Path("/etc/fuse.conf")
-NAME = b"axonfs"
+NAME = "axonfs"
 _TYPE = b"fuse.axonfs"
 # The errors of a mount whose process has ended or whose connection was aborted.
 DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
@@ -34,11 +35,33 @@ CLAIM_SECONDS = 3.0
 HELPER_SECONDS = 20.0
 # How long to wait for an error of a dead mount; one that does not answer counts as alive.
 DEAD_SECONDS = 3.0
-_RDONLY, _NOSUID, _NODEV = 1, 2, 4  # mount(2)
+_RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND = 1, 2, 4, 8, 32, 4096  # mount(2)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def connect(mountpoint: Path, *, allow_other: bool) -> int:
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How to mount: for whom, under which name in the mount table, and whether programs may run."""
+
+    allow_other: bool
+    source: str = NAME
+    noexec: bool = False
+
+    @property
+    def words(self) -> str:
+        """For fusermount3 and libfuse: the options beside those that all mounts have."""
+        source = self.source.replace("\\", "\\\\").replace(",", "\\,")
+        words = [f"fsname={source}", "subtype=axonfs"]
+        words += ["allow_other"] * self.allow_other + ["noexec"] * self.noexec
+        return ",".join(words)
+
+    @property
+    def flags(self) -> int:
+        """For mount(2)."""
+        return _RDONLY | _NOSUID | _NODEV | (_NOEXEC if self.noexec else 0)
+
+
+def connect(mountpoint: Path, manner: Manner) -> int:
     """Mount at `mountpoint`; the connection's descriptor, from which INIT can be read.
 
     Raises:
@@ -47,30 +70,42 @@ def connect(mountpoint: Path, *, allow_other: bool) -> int:
     """
     if os.geteuid() == 0:
         try:
-            return _mount_as_root(mountpoint, allow_other=allow_other)
+            return _mount_as_root(mountpoint, manner)
         except PermissionError:  # root without CAP_SYS_ADMIN, as in many containers
             pass
         except OSError as exc:
-            raise _reason(mountpoint, str(exc.strerror), allow_other=allow_other) from exc
-    return _mount_as_user(mountpoint, allow_other=allow_other)
+            what = str(exc.strerror)
+            raise _reason(mountpoint, what, allow_other=manner.allow_other) from exc
+    return _mount_as_user(mountpoint, manner)
 
 
-def _mount_as_root(mountpoint: Path, *, allow_other: bool) -> int:
+def _mount_as_root(mountpoint: Path, manner: Manner) -> int:
     device = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     options = f"fd={device},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()}"
-    options += ",default_permissions" + (",allow_other" if allow_other else "")
-    flags = ctypes.c_ulong(_RDONLY | _NOSUID | _NODEV)
-    if _libc.mount(NAME, os.fsencode(mountpoint), _TYPE, flags, options.encode()):
+    options += ",default_permissions" + (",allow_other" if manner.allow_other else "")
+    source, flags = os.fsencode(manner.source), ctypes.c_ulong(manner.flags)
+    if _libc.mount(source, os.fsencode(mountpoint), _TYPE, flags, options.encode()):
         code = ctypes.get_errno()
         os.close(device)
         raise OSError(code, os.strerror(code))
     return device
 
 
-def _mount_as_user(mountpoint: Path, *, allow_other: bool) -> int:
+def set_noexec(mountpoint: Path, *, noexec: bool) -> None:
+    """Change whether programs may run from a mount; only root may.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    manner = Manner(allow_other=True, noexec=noexec)
+    flags = ctypes.c_ulong(manner.flags | _REMOUNT | _BIND)
+    if _libc.mount(None, os.fsencode(mountpoint), None, flags, None):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(mountpoint))
+
+
+def _mount_as_user(mountpoint: Path, manner: Manner) -> int:
     """Have fusermount3 mount; it sends the descriptor over a socket."""
-    options = "ro,nosuid,nodev,default_permissions,fsname=axonfs,subtype=axonfs"
-    options += ",allow_other" if allow_other else ""
+    options = f"ro,nosuid,nodev,default_permissions,{manner.words}"
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours:
         with theirs:
@@ -80,7 +115,7 @@ def _mount_as_user(mountpoint: Path, *, allow_other: bool) -> int:
                 pass_fds=[theirs.fileno()],
             )
         # Their end is closed now: a fusermount3 that failed sent nothing.
-        return _received(ours) or _refused(mountpoint, complaint or "", allow_other=allow_other)
+        return _received(ours) or _refused(mountpoint, complaint or "", manner)
 
 
 def run_helper(
@@ -127,9 +162,9 @@ def _received(sock: socket.socket) -> int | None:
     return None
 
 
-def _refused(mountpoint: Path, complaint: str, *, allow_other: bool) -> int:
-    text = complaint.strip().removeprefix("fusermount3: ")
-    raise _reason(mountpoint, text or "fusermount3 sent nothing", allow_other=allow_other)
+def _refused(mountpoint: Path, complaint: str, manner: Manner) -> int:
+    text = complaint.strip().removeprefix("fusermount3: ") or "fusermount3 sent nothing"
+    raise _reason(mountpoint, text, allow_other=manner.allow_other)
 
 
 def _reason(mountpoint: Path, what: str, *, allow_other: bool) -> AxonError:

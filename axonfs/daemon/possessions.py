@@ -16,10 +16,10 @@ from pathlib import Path
 from axonfs import rundir
 from axonfs.connection.handshake import READ_BYTES, parse_offer
 from axonfs.connection.mountinfo import places_of
-from axonfs.connection.mounting import claimed, connect, connection_of, release
+from axonfs.connection.mounting import NAME, Manner, claimed, connect, connection_of, release
 from axonfs.daemon import systemd
 from axonfs.daemon.holders import STATE_NAME, State
-from axonfs.settings.settings import own_config
+from axonfs.settings.settings import Settings, own_config
 
 ADOPT = "AXONFS_ADOPT"
 
@@ -105,8 +105,14 @@ def settle(possessions: Possessions) -> None:
         rundir.sign_lock(possessions.lock)
 
 
+def manner_of(settings: Settings, flags: Mapping[str, object]) -> Manner:
+    """How a mount with these settings and flags of the command line is mounted."""
+    source = str(flags.get("fsname") or NAME)
+    return Manner(settings.allow_other, source, noexec=bool(flags.get("noexec")))
+
+
 def acquire(
-    cache: Path, mountpoint: Path, *, allow_other: bool, frozen: Mapping[str, str | bool]
+    cache: Path, mountpoint: Path, manner: Manner, frozen: Mapping[str, str | bool]
 ) -> Possessions:
     """Take the cache's lock and mount.
 
@@ -121,7 +127,7 @@ def acquire(
     config = str(own_config() or "")
     known = State(str(mountpoint), str(cache), frozen=dict(frozen), config=config)
     with claimed(mountpoint):
-        device = connect(mountpoint, allow_other=allow_other)
+        device = connect(mountpoint, manner)
         known.connection = connection_of(device, mountpoint)
     journal, settings, meters = map(_memory, ("journal", "settings", "meters"))
     files = (journal, settings, meters, os.memfd_create(STATE_NAME))

@@ -21,6 +21,7 @@ from axonfs.call import Event
 from axonfs.connection.held import DONE, NO_HANDSHAKE, RELOAD, REPLACE, Held
 from axonfs.connection.mountinfo import shown, top_at
 from axonfs.daemon import control, stacks
+from axonfs.daemon.possessions import manner_of
 from axonfs.daemon.profile import profile
 from axonfs.daemon.state import engine_state, log_place
 from axonfs.engine import Engine, open_engine
@@ -43,7 +44,15 @@ from axonfs.names import Spec
 from axonfs.observe.observer import Observer
 from axonfs.service import Service
 from axonfs.service.queries import pin_counts
-from axonfs.settings.applied import LIVE, Applied, look, try_again, works
+from axonfs.settings.applied import (
+    LIVE,
+    Applied,
+    keep_options,
+    look,
+    remounted,
+    try_again,
+    works,
+)
 from axonfs.settings.settings import Settings
 from axonfs.store import in_memory
 from axonfs.trace.recorder import Recorder
@@ -158,7 +167,7 @@ class Worker:
             held,
             self._mountpoint,
             self._native,
-            allow_other=settings.allow_other,
+            manner=manner_of(settings, applied.flags),
             passthrough=settings.passthrough,
         )
         self._waits = Waits(
@@ -270,9 +279,12 @@ class Worker:
             AxonError: they are invalid; the mount keeps its settings.
         """
         known = self._applied
-        found = await trio.to_thread.run_sync(look, known.flags, known.document)
+        options = remounted(known, request.get("options"))
+        found = await trio.to_thread.run_sync(look, known.flags, known.document, options)
         changed = known.changed(found)
         waits_for = [name for name in self._under_way.names if name not in _BRIEF]
+        if options != known.options:
+            await trio.to_thread.run_sync(keep_options, options, self._held.settings)
         live = bool(changed) and LIVE.issuperset(changed) and self._applied.fault is None
         if live:
             await self._apply_live(found)

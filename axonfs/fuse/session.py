@@ -34,6 +34,7 @@ from axonfs.connection.handshake import (
 )
 from axonfs.connection.held import Held
 from axonfs.connection.mountinfo import shown
+from axonfs.connection.mounting import Manner
 from axonfs.errors import UnsupportedError
 from axonfs.fuse import openreply
 from axonfs.fuse.adapter import WINDOW, Adapter
@@ -69,6 +70,7 @@ class Session:
     Args:
         held: what the holder passed to this worker.
         native: threads that answer reads; they run only on a connection of our own.
+        manner: how libfuse mounts, if it has to.
         passthrough: let the kernel read complete files itself, if it can.
     """
 
@@ -78,11 +80,11 @@ class Session:
         mountpoint: Path,
         native: NativeReads,
         *,
-        allow_other: bool,
+        manner: Manner,
         passthrough: bool,
     ) -> None:
         self._mountpoint = mountpoint
-        self._allow_other = allow_other
+        self._manner = manner
         self.plain = held.plain
         why_not = _why_not_passed_through(held, wanted=passthrough)
         self._handshake = (
@@ -112,7 +114,7 @@ class Session:
             _give_to_libfuse(adapter, self._handshake.descriptor)
         else:
             clear_dead(self._mountpoint)
-            _have_libfuse_mount(adapter, self._mountpoint, allow_other=self._allow_other)
+            _have_libfuse_mount(adapter, self._mountpoint, self._manner)
             self._descriptor = _device_of_libfuse()
         try:
             yield
@@ -282,9 +284,8 @@ def _give_to_libfuse(adapter: Adapter, descriptor: int) -> None:
         raise HandshakeError(f"libfuse refuses the connection: {exc}") from exc
 
 
-def _have_libfuse_mount(adapter: Adapter, mountpoint: Path, *, allow_other: bool) -> None:
-    options = set(pyfuse3.default_options) | {"ro", "fsname=axonfs", "subtype=axonfs"}
-    options |= {"allow_other"} if allow_other else set()
+def _have_libfuse_mount(adapter: Adapter, mountpoint: Path, manner: Manner) -> None:
+    options = set(pyfuse3.default_options) | {"ro", manner.words}
     try:
         pyfuse3.init(adapter, str(mountpoint), options)
     except RuntimeError as exc:

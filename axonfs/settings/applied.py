@@ -5,7 +5,10 @@ running mount survives a config file that is invalid or unreadable, or with whic
 a file in memory keeps the last document with which a worker answered. The holder passes that file
 from worker to worker. `Applied.fault` says why the config file is not in use. Such a mount never
 admits more than its owner wants: it has the present rules of `require_signature` if the file has
-valid ones, and if no rules are known, it admits nothing. Above settings.py. Blocking.
+valid ones, and if no rules are known, it admits nothing.
+
+The same file keeps what `mount -o remount` has changed. These options are entries of the document
+whose provenance is REMOUNT, and go before the mount's own flags. Above settings.py. Blocking.
 """
 
 from __future__ import annotations
@@ -14,17 +17,19 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from axonfs.errors import UsageError
+from axonfs.names import printable
 from axonfs.settings.keys import KEYS
 from axonfs.settings.limits import Amount
 from axonfs.settings.settings import (
     ConfigValues,
     Settings,
     config_path,
+    convert,
     read_document,
     resolve,
     settings_of,
@@ -39,6 +44,8 @@ FROZEN = frozenset({"cache", "mountpoint", "allow_other", "uid", "gid", "mode", 
 LIVE = frozenset(
     {"bandwidth", "cache_quotas", "cache_size", "cache_ttl", "keep_free", "metrics", "trace"}
 )
+# The provenance of a value that was given when the mount was remounted.
+REMOUNT = "mount -o remount"
 _MAX_BYTES = 8 << 20
 _RULES = "require_signature"
 # A rule that no version fulfils: there is no such file.
@@ -54,6 +61,7 @@ class Applied:
         file: the config file in effect.
         document: the content of `file`, or of its last version that worked.
         fault: why the present content of `file` is not in use.
+        options: what a remount has changed, in the form of flags.
     """
 
     settings: Settings
@@ -62,6 +70,7 @@ class Applied:
     file: Path
     document: ConfigValues
     fault: str | None = None
+    options: Mapping[str, object] = field(default_factory=dict)
 
     def changed(self, other: Applied) -> list[str]:
         """The settings whose values differ."""
@@ -86,16 +95,23 @@ class _Kept:
     works: ConfigValues | None = None
     tried: ConfigValues | None = None
     why: str | None = None
+    options: dict[str, object] = field(default_factory=dict)
 
     @classmethod
     def read(cls, descriptor: int) -> _Kept:
         try:
-            return cls(**json.loads(os.pread(descriptor, _MAX_BYTES, 0)))
+            found = json.loads(os.pread(descriptor, _MAX_BYTES, 0))
+            return cls(
+                **{item.name: found[item.name] for item in fields(cls) if item.name in found}
+            )
         except ValueError:  # empty, or torn because a worker was killed while it wrote
             return cls()
 
     def write(self, descriptor: int) -> None:
-        text = json.dumps(asdict(self)).encode()
+        found = asdict(self)
+        if not self.options:  # which an earlier version does not know
+            del found["options"]
+        text = json.dumps(found).encode()
         os.pwrite(descriptor, text, 0)
         os.ftruncate(descriptor, len(text))
 
@@ -114,7 +130,7 @@ def apply(flags: Mapping[str, object], kept: int, *, first: bool) -> Applied:
     """
     before, current = _Kept.read(kept), None
     try:
-        current = look(flags, before.works)
+        current = look(flags, before.works, before.options)
         if before.works is not None and current.document == before.tried:
             raise UsageError(before.why or "a worker ended with it", source=str(current.file))
     except UsageError as exc:
@@ -122,7 +138,7 @@ def apply(flags: Mapping[str, object], kept: int, *, first: bool) -> Applied:
             raise
         log.warning("the mount keeps the settings that it had: %s", exc)
         document = _closed(before.works, current.document if current else {})
-        return replace(_applied(flags, document), fault=str(exc))
+        return replace(_applied(flags, document, before.options), fault=str(exc))
     if current.document != before.works:
         replace(before, tried=current.document, why=None).write(kept)
     return current
@@ -135,38 +151,72 @@ def _closed(works: ConfigValues | None, current: ConfigValues) -> ConfigValues:
     return works | {name: value for name, value in current.items() if name == _RULES}
 
 
-def look(flags: Mapping[str, object], known: ConfigValues | None = None) -> Applied:
+def look(
+    flags: Mapping[str, object],
+    known: ConfigValues | None = None,
+    options: Mapping[str, object] | None = None,
+) -> Applied:
     """The settings in effect now.
 
     Args:
         known: the document that the mount uses.
+        options: what a remount has changed.
 
     Raises:
         UsageError: they are invalid, or a file with rules for signatures is gone.
     """
     where = (known or {}).get(_RULES, (None, ""))[1]
-    if where and not os.path.exists(where):
+    if where not in ("", REMOUNT) and not os.path.exists(where):
         what = f"the config file is gone, and {_RULES} with it"
         raise UsageError(what, source=where, hint="write it again, or unmount and mount again")
+    given = {name: (value, REMOUNT) for name, value in (options or {}).items()}
     try:  # through JSON, like the kept document, so that the two compare equal
-        document = json.loads(json.dumps(read_document(), default=str))
+        document = json.loads(json.dumps(read_document() | given, default=str))
     except (TypeError, ValueError, RecursionError) as exc:
         what = f"the config file has a value that is invalid for every setting: {exc}"
         raise UsageError(what, source=str(config_path())) from exc
-    return _applied(flags, document)
+    return _applied(flags, document, options or {})
 
 
-def _applied(flags: Mapping[str, object], document: ConfigValues) -> Applied:
-    found = resolve(flags, document)
+def _applied(
+    flags: Mapping[str, object], document: ConfigValues, options: Mapping[str, object]
+) -> Applied:
+    given = {name: value for name, (value, where) in document.items() if where == REMOUNT}
+    found = resolve({**flags, **given}, document)
     settings = settings_of(found)
-    provenance = {name: where for name, (_, where) in found.items()}
-    return Applied(settings, flags, provenance, config_path(), document)
+    provenance = {name: REMOUNT if name in given else where for name, (_, where) in found.items()}
+    return Applied(settings, flags, provenance, config_path(), document, options=options)
+
+
+def remounted(applied: Applied, given: object) -> dict[str, object]:
+    """What a remount has changed, with the options `given` for one more remount.
+
+    Raises:
+        UsageError: one of them is no setting, or cannot change while the mount lasts.
+    """
+    given = given if isinstance(given, dict) else {}
+    for name, value in given.items():
+        if name not in KEYS or name == "tokens":
+            raise UsageError(f"'{printable(str(name))}' is no option of a mount")
+        if name not in FROZEN:
+            continue
+        if convert(name, value, "mount options") != getattr(applied.settings, name):
+            hint = "unmount it, and mount it again"
+            raise UsageError(f"{name} cannot change while the mount lasts", hint=hint)
+    changed = {name: value for name, value in given.items() if name not in FROZEN}
+    return {**applied.options, **changed}
+
+
+def keep_options(options: Mapping[str, object], kept: int) -> None:
+    """Note what a remount has changed, for later workers."""
+    replace(_Kept.read(kept), options=dict(options)).write(kept)
 
 
 def works(applied: Applied, kept: int) -> None:
     """Note that the mount answers with these settings."""
     if applied.fault is None:
-        _Kept(works=applied.document).write(kept)
+        options = _Kept.read(kept).options
+        _Kept(works=applied.document, options=options).write(kept)
 
 
 def fails(why: str, kept: int) -> None:

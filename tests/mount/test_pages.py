@@ -6,12 +6,13 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.mount.conftest import run_axonfs
+from tests.support import fstab
 from tests.support.axon import AxonRegistry
 from tests.support.core import Core
 from tests.support.dockerregistry import docker_registry
@@ -37,6 +38,7 @@ PAGES = (
     "signatures.md",
     "server.md",
     "operations.md",
+    "mounting.md",
 )
 MIB = 1 << 20
 WEIGHTS = bytes(range(256)) * (25 << 12)
@@ -135,12 +137,26 @@ def oci(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mapping[str,
 
 
 @pytest.fixture
+def within(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sequence[str]]:
+    """Where the page about fstab may change it: a mount namespace of its own."""
+    if request.node.callspec.params["name"] != "mounting.md":
+        yield ()
+        return
+    if os.getuid() != 0 or fstab.missing():
+        pytest.skip("mount(8) cannot mount here")
+    with fstab.machine(tmp_path / "fstab") as machine:
+        yield machine.within
+        machine.run("umount", "-l", tmp_path / "home/models")
+
+
+@pytest.fixture
 def terminal(
     registry: AxonRegistry,
     hub: HubServer,
     modelscope: ModelScopeServer,
     store: Mapping[str, str],
     oci: Mapping[str, str],
+    within: Sequence[str],
     tmp_path: Path,
 ) -> Iterator[Terminal]:
     home = tmp_path / "home"
@@ -167,9 +183,10 @@ def terminal(
             "https://modelscope.cn": modelscope.url,
             "hf_yourtoken": TOKEN,
             "http://localhost:8080": core.url,
+            **({"/models": str(home / "models")} if within else {}),
             "/home/you": str(home),
         }
-        yield Terminal(home, environment, names)
+        yield Terminal(home, environment, names, within)
     end_server(home / "pid")
     if os.path.ismount(home / "models"):
         run_axonfs("umount", home / "models", "--force", check=False)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from axonfs.connection.mountinfo import mounts
-from axonfs.connection.mounting import connect
+from axonfs.connection.mounting import Manner, connect
 from tests.mount.conftest import FILES, MODEL, Mount, MountFactory, patched, run_axonfs
 from tests.support.registry import RegistryServer
 
@@ -193,7 +193,7 @@ def test_several_dead_mounts_on_one_another(
 ) -> None:
     """A mount clears every dead mount away that lies on its place."""
     mount = start_mount(registry.url)
-    below = connect(mount.path, allow_other=False)  # on top of the living one
+    below = connect(mount.path, Manner(allow_other=False))  # on top of the living one
     mount.kill()
     os.close(below)
     assert Path("/proc/self/mountinfo").read_text().count(f" {mount.path} ") == 2

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,11 +89,13 @@ def steps(page: str) -> Iterator[Step | Meanwhile | Examples]:
 
 @dataclass(frozen=True)
 class Terminal:
-    """Where the commands run; `names` are what the page calls things, and what they are here."""
+    """Where the commands run; `names` are what the page calls things, and what they are here.
+    `within` are words before each command."""
 
     directory: Path
     environment: Mapping[str, str]
     names: Mapping[str, str]
+    within: Sequence[str] = ()
 
     def run_examples(self, examples: Examples) -> str:
         """What doctest says of a Python session; nothing if it prints what the page says.
@@ -122,7 +124,7 @@ class Terminal:
         for shown, real in self.names.items():
             command = command.replace(shown, real)
         done = subprocess.run(
-            ["bash", "-c", command],
+            [*self.within, "bash", "-c", command],
             cwd=self.directory,
             env=dict(self.environment),
             stdin=subprocess.DEVNULL,
