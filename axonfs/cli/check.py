@@ -31,7 +31,10 @@ def check(mountpoint: str | None, target: Target, *, as_json: bool) -> int:
 
 def _troubles(mountpoint: str | None, target: Target) -> list[Trouble]:
     try:
-        return troubles(LiveState(Path(mountpoint) if mountpoint else None, target).read())
+        live = LiveState(Path(mountpoint) if mountpoint else None, target)
+        state = live.read()
+        with live.doubted():
+            return troubles(state)
     except UsageError:
         raise
     except NotFoundError as exc:

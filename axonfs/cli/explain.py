@@ -41,11 +41,12 @@ def explain(mountpoint: Path | None, cache: str | None, as_json: bool) -> None:
     except AxonError as exc:
         _unanswered(live, exc, as_json=as_json)
         raise
-    if as_json:
-        echo_json({"mountpoint": state.get("mountpoint"), "answers": True, **_shown(state)})
-        return
-    for line in _lines(state):
-        echo(line)
+    with live.doubted():
+        if as_json:
+            echo_json({"mountpoint": state.get("mountpoint"), "answers": True, **_shown(state)})
+            return
+        for line in _lines(state):
+            echo(line)
 
 
 def _unanswered(live: LiveState, exc: AxonError, *, as_json: bool) -> None:

@@ -6,7 +6,8 @@ Blocking. Another user's status file may say anything, so nothing in it is trust
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -32,25 +33,24 @@ State: TypeAlias = dict[str, Any]
 STATUS = {"op": "status"}
 
 
-def state_source(mountpoint: str | None, target: Target) -> Callable[[], State]:
-    """A function that fetches the state: of a mount, or of the cache if nothing is mounted.
+def state_source(mountpoint: str | None, target: Target) -> LiveState | CacheState:
+    """What gives the state of a mount, or of the cache if nothing is mounted.
 
     Raises:
         AxonError: no such mount is there, or there are several.
     """
     if mountpoint is not None:
-        return _source_at(Path(mountpoint), target)
+        return _noted(LiveState(Path(mountpoint), target))
     if ask_worker(target, STATUS) is not None:  # maybe in another mount namespace
-        return _asking(target)
+        return CacheState(target)
     if not target.explicit_cache and len(own_mounts()) > 1:
-        return _source_at(mount_to_look_at(target).mountpoint, target)
+        return LiveState(None, target)
     theirs = [] if target.explicit_cache else others()
     alive = [other for other in theirs if other.alive]
     if len(alive) == 1:
-        note(f"this is {alive[0].title}")
-        return lambda: _status_of(alive[0].mount)
+        return _noted(LiveState(alive[0].place, target))
     if not theirs or os.path.exists(target.settings.cache):
-        return _asking(target)
+        return CacheState(target)
     raise _only_others(theirs)
 
 
@@ -61,14 +61,10 @@ def _only_others(theirs: list[Other]) -> AxonError:
     return AxonError("you have no mount", hint=where_mounted() if alive else HOW_TO_MOUNT)
 
 
-def _source_at(mountpoint: Path, target: Target) -> Callable[[], State]:
-    found = _mounted(mountpoint)
-    state = _status_of(found)
-    if not is_ours(found):
-        note(f"this is {owner_of(found)}'s mount")
-    if not is_ours(found) or not state.get("cache"):
-        return lambda: _status_of(found)
-    return _asking(_with_cache(target, Path(state["cache"])))
+def _noted(live: LiveState) -> LiveState:
+    if live.owner is not None:
+        note(f"this is {live.owner}'s mount at {live.mountpoint}")
+    return live
 
 
 def _mounted(mountpoint: Path) -> Mount:
@@ -84,10 +80,6 @@ def _with_cache(target: Target, cache: Path) -> Target:
     return replace(target, settings=settings, explicit_cache=True)
 
 
-def _asking(target: Target) -> Callable[[], State]:
-    return lambda: dict(ask(target, STATUS)["status"])
-
-
 def _status_of(mount: Mount) -> State:
     """The content of a mount's status file.
 
@@ -98,6 +90,25 @@ def _status_of(mount: Mount) -> State:
     if state.state != "alive":
         raise unanswered(mount, state)
     return state.status
+
+
+class CacheState:
+    """The state of the configured cache, of its mount if it has one."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    def read(self) -> State:
+        """The state now.
+
+        Raises:
+            AxonError: the mount does not answer, or the cache cannot be used.
+        """
+        return dict(ask(self._target, STATUS)["status"])
+
+    def doubted(self) -> AbstractContextManager[None]:
+        """As `LiveState.doubted`."""
+        return nullcontext()
 
 
 class LiveState:
@@ -128,8 +139,24 @@ class LiveState:
             AxonError: it is not mounted, or does not answer.
         """
         self._look()
-        answer = self._ask(STATUS) if self._cache else None
-        return dict(answer["status"]) if answer else _status_of(self._mount)
+        with self.doubted():
+            answer = self._ask(STATUS) if self._cache else None
+            return dict(answer["status"]) if answer else _status_of(self._mount)
+
+    @contextmanager
+    def doubted(self) -> Iterator[None]:
+        """A block that looks into the state.
+
+        Raises:
+            AxonError: what another user's mount says of its state is malformed.
+        """
+        try:
+            yield
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
+            if self._mount.owner == os.geteuid():
+                raise
+            what = f"what {owner_of(self._mount)}'s mount says of its state is malformed"
+            raise AxonError(what, path=str(self.mountpoint)) from exc
 
     def ask(self, request: dict[str, Any], sink: Sink = ignore) -> dict[str, Any]:
         """The answer of the mount's worker to another request; other events go to `sink`.

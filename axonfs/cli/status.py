@@ -50,10 +50,11 @@ def status(
             raise UsageError("--check and --watch exclude each other", hint="give one of them")
         target = make_target((), cache)
         click.get_current_context().exit(check(mountpoint, target, as_json=as_json))
-    fetch = state_source(mountpoint, make_target((), cache))
+    source = state_source(mountpoint, make_target((), cache))
     while True:
-        state = fetch()
-        _print(state, as_json=as_json, watch=watch)
+        state = source.read()
+        with source.doubted():
+            _print(state, as_json=as_json, watch=watch)
         if not state.get("mountpoint"):
             note(f"nothing is mounted with the cache {state.get('cache')}; {where_mounted()}")
             click.get_current_context().exit(1)

@@ -202,7 +202,8 @@ def cache_of(mount: Mount) -> str | None:
     from axonfs.daemon.holders import holder_of
 
     holder = holder_of(mount)
-    return str(holder.cache) if holder else health(mount).status.get("cache")
+    found = str(holder.cache) if holder else health(mount).status.get("cache")
+    return found if isinstance(found, str) and "\0" not in found else None
 
 
 def _events_of_worker(cache: Path, request: Event) -> Iterator[Event] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
@@ -25,6 +26,9 @@ def answering(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any] | AxonErro
             if isinstance(answer, AxonError):
                 raise answer
             return answer
+
+        def doubted(self) -> AbstractContextManager[None]:
+            return nullcontext()
 
     monkeypatch.setattr(check, "LiveState", State)
 
