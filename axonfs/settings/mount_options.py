@@ -24,7 +24,14 @@ from axonfs.settings.settings import convert
 # Words that stand for a switch that is off; the flags of `axonfs mount` have the same names.
 NEGATIONS = {"online": "offline", "only_me": "allow_other", "no_passthrough": "passthrough"}
 # Settings that hold several values: an option that is given again adds to them.
-LISTS = ("registries", "via", "sources", "allow_unverified", "require_signature")
+LISTS = (
+    "registries",
+    "via",
+    "sources",
+    "allow_unverified",
+    "require_signature",
+    "cache_quotas",
+)
 # Values that depend on the working directory; others stay as they are written.
 _RESOLVED = (
     "registries",
