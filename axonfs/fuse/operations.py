@@ -275,8 +275,8 @@ class Operations:
                 **total(list(kinds_of.values())).report(),
                 "errors": _named(errors.get(operation, {})),
             }
-            if "" not in kinds_of:
-                report[operation]["kinds"] = {k: each.report() for k, each in kinds_of.items()}
+            if kinds := {kind: each.report() for kind, each in kinds_of.items() if kind}:
+                report[operation]["kinds"] = kinds
         return report
 
     # Listening.

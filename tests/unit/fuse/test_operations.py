@@ -12,7 +12,7 @@ import trio.testing
 
 from axonfs.fuse import openreply
 from axonfs.fuse.latencies import BOUNDS, Latency
-from axonfs.fuse.operations import KEPT, Listener, Operations
+from axonfs.fuse.operations import KEPT, PASSED_THROUGH, SERVED, Listener, Operations
 from axonfs.fuse.programs import NOBODY, Program, Programs
 from axonfs.vfs.journal import Known, KnownNode
 
@@ -56,6 +56,20 @@ def test_a_request_is_under_way_until_it_ends(found: Operations) -> None:
     found.end(request, errno.ENOENT)
     assert found.under_way() == []
     assert found.statistics()["lookup"]["errors"] == {"ENOENT": 1}
+
+
+def test_an_open_that_fails_before_its_kind_is_known_hides_no_kind(found: Operations) -> None:
+    """The counters that are made of kinds would begin again."""
+    for kind in (SERVED, "", PASSED_THROUGH, SERVED):
+        request = found.begin("open", (MODEL, 0, Context()))
+        request.kind = kind
+        found.end(request, 0 if kind else errno.EROFS)
+    opens = found.statistics()["open"]
+    assert opens["count"] == 4
+    assert {kind: row["count"] for kind, row in opens["kinds"].items()} == {
+        PASSED_THROUGH: 1,
+        SERVED: 2,
+    }
 
 
 def test_a_request_for_the_access_log_leaves_no_trace(found: Operations) -> None:
