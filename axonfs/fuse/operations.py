@@ -275,8 +275,8 @@ class Operations:
                 **total(list(kinds_of.values())).report(),
                 "errors": _named(errors.get(operation, {})),
             }
-            if kinds := {kind: each.report() for kind, each in kinds_of.items() if kind}:
-                report[operation]["kinds"] = kinds
+            if named := {kind: each.report() for kind, each in kinds_of.items() if kind}:
+                report[operation]["kinds"] = named
         return report
 
     # Listening.
