@@ -34,6 +34,7 @@ class TraceFile:
         self._descriptor = descriptor
         self._lock = threading.Lock()
         self._close = weakref.finalize(self, os.close, descriptor)
+        self._close.atexit = False  # a disk that hangs must not keep a worker from ending
 
     @classmethod
     def open(cls, path: Path) -> Self:
