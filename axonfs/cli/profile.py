@@ -166,7 +166,7 @@ def profile(
 def _follow(
     live: LiveState, found: Profile, seconds: float | None, shown: Callable[[], None]
 ) -> None:
-    """Add up what the mount counts, for so many seconds or without end.
+    """Add up what the mount counts, for `seconds` or without end.
 
     Raises:
         AxonError: the mount cannot be asked, or does not answer any more.

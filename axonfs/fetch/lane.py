@@ -108,7 +108,7 @@ class Lane:
     @property
     def name(self) -> str:
         """Whom its jobs ask, for messages."""
-        return self.origin.authority if self.origin else "nobody"
+        return self.origin.authority if self.origin else "this machine"
 
     @property
     def pause(self) -> float:

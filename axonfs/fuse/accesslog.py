@@ -46,7 +46,7 @@ class AccessLog:
             BusyError: there are too many readers.
         """
         if len(self._readers) >= MOST_READERS:
-            what = f"{MOST_READERS} programs read the access log; no more may"
+            what = f"{MOST_READERS} programs read the access log, which is the most"
             raise BusyError(what, path="/".join(PATH), hint="end one of them")
         return Reader(self._operations, self._readers, _AGAIN if continued else HEAD)
 
@@ -77,7 +77,7 @@ class Reader:
         return data
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._readers.discard(self)
         self._operations.leave(self._listener)
 

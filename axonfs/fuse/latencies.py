@@ -21,7 +21,7 @@ class Latency:
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
 
     def note(self, took: int) -> None:
-        """Count one that took so many nanoseconds."""
+        """Count one that took `took` nanoseconds."""
         self.nanoseconds += took
         power = (-(-took // 1000) - 1).bit_length() if took > 1000 else 0
         self.buckets[min(max(power - _LEAST, 0), len(BOUNDS))] += 1

@@ -225,7 +225,7 @@ class Operations:
         return f"{path}/{request.name}".lstrip("/") if request.name else path
 
     def under_way(self) -> list[UnderWay]:
-        """The requests that are not answered yet, but for those that nobody has looked at."""
+        """The requests that are not answered yet, except those in the queue for Python."""
         found = [
             UnderWay(
                 request.operation,
@@ -308,7 +308,7 @@ class Operations:
         self._need_gathering()
 
     def leave(self, listener: Listener) -> None:
-        """Tell a listener no more."""
+        """Stop telling a listener."""
         self._listeners.discard(listener)
         if not self._listeners:
             self._switch(on=False)

@@ -1,6 +1,6 @@
 """Which program a thread belongs to, by /proc. Beside operations; trio thread only.
 
-A name may hold any byte: whoever shows it passes it through `names.printable`.
+A name may hold any byte: pass it through `names.printable` before you show it.
 """
 
 from __future__ import annotations

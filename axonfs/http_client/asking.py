@@ -84,7 +84,7 @@ class Asking:
         return True
 
     def received(self, count: int) -> None:
-        """Note that so many bytes came."""
+        """Note that `count` bytes came."""
         if self.cache is not None:
             self.cache.received(count)
 

@@ -80,7 +80,7 @@ def retrying(exc: AxonError, attempt: str, seconds: float, *, caches: bool = Fal
     """The pause before the next attempt, as in "attempt 3 of 6".
 
     Args:
-        caches: whether nobody can be asked but site caches, all of which are set aside.
+        caches: whether only site caches may be asked, and all of them are set aside.
     """
     cause = Cause.CACHES if caches else Cause.PAUSED if exc.retry_after else Cause.RETRYING
     asked = f" (the source asked for {exc.retry_after:.0f} s)" if exc.retry_after else ""

@@ -74,7 +74,7 @@ class Listener:
         return self.address if self.address.startswith(UNIX) else f"http://{self.address}/metrics"
 
     def close(self) -> None:
-        """Serve no more; answers under way may still end."""
+        """Stop serving; answers under way may still end."""
         self._server.shutdown()
         self._server.server_close()
 

@@ -117,7 +117,7 @@ class Observer:
 
     @property
     def _watched(self) -> bool:
-        """Whether somebody is to see the metrics, so that their counters are to go on."""
+        """Whether metrics are served or sent, so that their counters have to go on."""
         return bool(self._address or self._sender)
 
     def serve_at(self, address: str | None) -> None:

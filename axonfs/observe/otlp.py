@@ -104,7 +104,7 @@ class Sender:
         threading.Thread(target=self._run, name="otlp", daemon=True).start()
 
     def close(self) -> None:
-        """Send no more; what is being sent may still arrive."""
+        """Stop sending; what is being sent may still arrive."""
         self._over.set()
 
     def _run(self) -> None:

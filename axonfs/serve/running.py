@@ -35,8 +35,8 @@ def serving(
     """Serve the registry in `directory` until the end of the block.
 
     Args:
-        metrics: an address of its own for metrics, as settings/listening.py has it; whoever reaches
-            it sees them.
+        metrics: an address of its own for metrics, as settings/listening.py has it; every program
+            that reaches it sees them.
 
     Raises:
         AxonError: the directory does not exist, or the address is in use or unknown.

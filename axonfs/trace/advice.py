@@ -1,4 +1,4 @@
-"""What would have made the loads of a trace sooner, as sentences: what the trace shows, no more.
+"""What would have made the loads of a trace sooner, as sentences about what the trace shows.
 
 Pure; above figures.py. A sentence has the seconds in which at least one reader waited for its
 reason, and the longest come first. Requests that wait at the same time are not added up: the kernel

@@ -63,7 +63,7 @@ class Events(Watcher):
             self._lost += 1
 
     def lost(self, count: int) -> None:
-        """Note that so many events could not be recorded."""
+        """Note that `count` events could not be recorded."""
         self._lost += count
 
     def file(self, path: str, find: Callable[[str], Download | None]) -> int:

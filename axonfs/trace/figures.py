@@ -18,7 +18,7 @@ from axonfs.units import duration
 
 T = TypeVar("T")
 
-# The line has a rate over so many seconds.
+# Seconds over which the rate of the line is measured.
 STEADY = 0.25
 # Bytes that took longer to come say nothing of the line.
 LONGEST = 600.0

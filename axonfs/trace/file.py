@@ -41,7 +41,7 @@ class TraceFile:
         """Create the file at `path`, for its owner alone; or go on in it, if it is a trace.
 
         Raises:
-            UsageError: there is another file, a link, or a trace of somebody else.
+            UsageError: there is another file, a link, or a trace of another user.
             BusyError: another mount records into it.
             AxonError: it cannot be created.
         """
@@ -93,7 +93,7 @@ def _opened(path: Path) -> int:
 
 
 def _checked(path: Path, descriptor: int) -> int:
-    """The length of the file, which is a trace of this user that nobody else writes."""
+    """The length of the file, which is a trace of this user that no other process writes."""
     found = os.fstat(descriptor)
     own = found.st_uid == os.geteuid() and found.st_nlink == 1 and not found.st_mode & 0o022
     if not stat.S_ISREG(found.st_mode):

@@ -13,8 +13,8 @@ from axonfs.trace.events import Events
 from axonfs.vfs.files import Files
 from axonfs.vfs.paths import CONTROL
 
-# Reads of one program are in a row if each begins at most so many bytes beside the earlier ones,
-# since the kernel has several under way, and if all of them took so many seconds at most.
+# Reads of one program are in a row if each begins at most NEAR bytes beside the earlier ones, since
+# the kernel has several under way, and if all of them took at most ROW_SECONDS.
 NEAR, ROW_SECONDS = 4 << 20, 0.05
 
 
@@ -60,7 +60,7 @@ class Hearing:
 
     Args:
         files: the open files.
-        ahead: unix seconds at which the trace began.
+        since: unix seconds at which the trace began.
     """
 
     def __init__(self, events: Events, files: Files, since: float) -> None:

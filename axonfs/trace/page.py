@@ -25,12 +25,12 @@ from axonfs.units import counted
 
 # The coordinates of the drawings: whole numbers up to these, so that paths are short.
 WIDTH, HEIGHT = 10_000, 1000
-# Rows below so many pixels have their texts in one line.
+# Rows that are lower, in pixels, have their texts in one line.
 LOW = 30
 _OPTION = re.compile(r"--[a-z]+( auto)?")
 # Kinds of the line's chart.
 _LINE = ("received", "copied", "limit")
-# Pictures with so many files have a field that filters them.
+# From this many files on a picture has a field that filters them.
 MANY = 12
 
 

@@ -116,7 +116,7 @@ def _remarks(trace: Trace) -> list[str]:
     if trace.lost:
         found.append(f"{counted(trace.lost, 'event')} came too fast and were not recorded.")
     if trace.malformed:
-        found.append(f"{counted(trace.malformed, 'line')} of the file made no sense.")
+        found.append(f"{counted(trace.malformed, 'line')} of the file were malformed.")
     return found
 
 

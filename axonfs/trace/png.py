@@ -90,7 +90,7 @@ class _Sheet:
             self._onto.text((x, y), text, self._colours[colour], self._fonts[size])
 
     def _clipped(self, x: int, y: int, text: str, wide: int, colour: str = "text") -> None:
-        """One line in small letters, cut to so many pixels."""
+        """One line in small letters, cut to `wide` pixels."""
         measure = self._fonts[_SMALL].getlength
         shown = text
         while shown and measure(shown) > wide:

@@ -2,8 +2,8 @@
 
 The mount's setting names a file, or `axonfs trace start` does; what was said last counts, and a
 small file in the cache's `run/` tells the next worker. Every TICK seconds what happened is written,
-so a worker that is killed loses less than that. Whatever befalls the file, no reader notices: the
-recording ends, and the log says why. Trio thread only; the file is written in worker threads.
+so a worker that is killed loses less than that. A fault of the file ends the recording, and no
+reader notices; the log says why. Trio thread only; the file is written in worker threads.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ T = TypeVar("T")
 TICK = 0.25
 # Seconds for which the disk of a trace may keep silent.
 PATIENCE = 5.0
-# Where a trace goes that nobody gave a name, in the cache directory.
+# The directory in the cache for traces that were started without a name.
 TRACES = "traces"
 _STATE = Path(RUN, "trace")
 
@@ -64,7 +64,7 @@ class Recorder:
         self._mountpoint = mountpoint
         self._about = about
         self._recording: Recording | None = None
-        self._ended: str | None = None  # why the last recording ended, if nobody asked for it
+        self._ended: str | None = None  # why the last recording ended, if no command ended it
         self._writing = False  # a thread has the file
         self._lock = trio.Lock()
         self._began = trio.Event()
@@ -189,7 +189,7 @@ class Recorder:
                 await self._fail(_full(recording.file))
 
     async def _fail(self, why: str) -> None:
-        """End the recording for a reason that nobody asked for."""
+        """End the recording because of a fault."""
         self._ended = why
         log.warning("no trace is recorded: %s", why)
         await self._end(why)

@@ -74,7 +74,7 @@ class Recording:
         self._waited = waited
 
     def leave(self, why: str | None = None) -> list[Record]:
-        """Record no more; the last records.
+        """Stop recording; returns the last records.
 
         Args:
             why: why the trace ends here; None where the next worker goes on.

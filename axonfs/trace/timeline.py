@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 
 Interval = tuple[float, float]
 
-# What happens within so many seconds belongs together, as does what happens within this part of all
-# the time in which something happened.
+# Pauses of at most TOGETHER seconds stay on the axis, and those of at most this part of all the
+# time in which something happened.
 TOGETHER, PART_TOGETHER = 2.0, 0.05
 # A pause takes this part of the axis, but all of them together no more than MOST_PAUSES.
 PAUSE, MOST_PAUSES = 0.015, 0.25

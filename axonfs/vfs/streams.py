@@ -24,7 +24,7 @@ class Stream(Protocol):
         """Wait for something to read; returns from 1 to `size` bytes. Safe to cancel."""
 
     def close(self) -> None:
-        """Take no more."""
+        """Stop taking."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from axonfs.errors import UnsupportedError
     "--count",
     metavar="COUNT",
     type=click.IntRange(1),
-    help="Print so many blocks of text and end; 1 is one shot.",
+    help="Print this many blocks of text and end.",
 )
 @click.option(
     "--interval",

@@ -43,7 +43,7 @@ The first lines: what arrives now and did lately, the cache, and what is wrong.
   SOURCES   registries and hubs, and the site caches that stand in for them
   FAILURES  what failed lately
   FILES     open files. The kernel reads complete ones itself ("by kernel"),
-            and nobody counts that
+            and the mount cannot count that
 
   1 … 5     one table alone; 0 or Escape: all of them
   ↑ ↓       choose a line (also j, k, Page Up, Page Down, Home, End)

@@ -10,7 +10,7 @@
  *   objects.c  objects with their bits, handles, and what Python is told of them
  *   queue.c    requests for Python, and the two functions of libfuse by which pyfuse3 gets them
  *   opens.c    answers to opens, and facts about the request that Python handles
- *   operations.c  what reads took, and which wait; each one while somebody listens
+ *   operations.c  what reads took, and which wait; each one while Python listens
  *   module.c   the interface for Python
  *
  * Locks: `lock` guards all that the comments do not exclude; operations.c has another one for its

@@ -1,8 +1,7 @@
 /* What is known of the reads that the native threads answer: how long they took, those that wait
- * now, and each one while somebody listens. See axonfs/fuse/operations.py.
+ * now, and each one while Python listens. See axonfs/fuse/operations.py.
  *
- * The ring has a lock of its own, a leaf as well: whoever holds it copies memory and does nothing
- * else. */
+ * The ring has a lock of its own, a leaf as well: a thread that holds it only copies memory. */
 #include "native.h"
 #include <string.h>
 
