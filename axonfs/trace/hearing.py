@@ -5,8 +5,11 @@ Between fuse, which tells of each operation, and recording.py. Trio thread only.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+import trio
 
 from axonfs.fuse.operations import COLD, PASSED_THROUGH, Finished
 from axonfs.trace.events import Events
@@ -60,17 +63,17 @@ class Hearing:
 
     Args:
         files: the open files.
-        since: unix seconds at which the trace began.
     """
 
-    def __init__(self, events: Events, files: Files, since: float) -> None:
+    def __init__(self, events: Events, files: Files) -> None:
         self._events = events
         self._files = files
-        self._since = since
+        self._ahead = 0.0  # unix seconds less those of the trio clock
         self._rows: dict[tuple[str, int, str], _Row] = {}  # by path, program and kind
 
     def hear(self, finished: Iterable[Finished], left_out: int) -> None:
         """Note operations in the order of their end, and how many were missed."""
+        self._ahead = time.time() - trio.current_time()  # it changes if the clock is set
         for one in finished:
             if one.operation == "read" and not one.errno:
                 row = self._rows.get((one.path, one.pid, one.kind))
@@ -100,12 +103,16 @@ class Hearing:
         """An open, or a read that failed."""
         if (key := self._key(one)) is None:
             return
-        when = round(one.time - one.seconds - self._since, 4)
+        when = self._when(one.time - one.seconds)
         if one.operation == "open":
             passed = one.kind == PASSED_THROUGH
             self._events.put(["open", when, round(one.seconds, 4), *key, passed, one.errno])
         else:
             self._events.put(["fail", when, round(one.seconds, 4), *key, one.offset, one.errno])
+
+    def _when(self, unix: float) -> float:
+        """A time as seconds since the trace began."""
+        return self._events.since(unix - self._ahead)
 
     def _key(self, one: Finished) -> tuple[int, int] | None:
         """The numbers of file and program; None for what is no file of a model."""
@@ -117,4 +124,4 @@ class Hearing:
     def _put(self, row: _Row) -> None:
         took = round(row.ended - row.began, 4)
         totals = row.start, row.stop, row.size, row.count, round(row.waited, 4)
-        self._events.put(["read", round(row.began - self._since, 4), took, *row.key, *totals])
+        self._events.put(["read", self._when(row.began), took, *row.key, *totals])

@@ -39,14 +39,15 @@ class Recording:
         now, clock = time.time(), trio.current_time()
         known = began(file.head)
         self.since = now if known is None else known
-        self._events = Events(clock - (now - self.since))
+        # A clock that was set back since an earlier worker makes no negative times.
+        self._events = Events(clock - max(now - self.since, 0.0))
         self._operations = operations
         self._waits = waits
         self._waited = waits.waited
         if known is None:
             self._events.put(header(now))
         self._events.put(["worker", self._events.since(clock), dict(about)])
-        self._hearing = Hearing(self._events, files, self.since)
+        self._hearing = Hearing(self._events, files)
         self._watching = ExitStack()
         self._watching.enter_context(fetcher.watched(self._events))
         self._listener = self._watching.enter_context(operations.listen(gathers=True))
