@@ -19,7 +19,6 @@ import click
 from axonfs.cli.default_mount import mount_to_look_at
 from axonfs.cli.logfile import LOG
 from axonfs.cli.options import LocalPath, cache_option, make_target
-from axonfs.cli.output import echo
 from axonfs.client.health import real_path
 from axonfs.client.target import Target
 from axonfs.daemon.holders import Running, holder_at, holder_of
@@ -27,7 +26,7 @@ from axonfs.errors import AxonError, NotFoundError
 from axonfs.names import printable, word
 
 FOLLOW_PAUSE = 0.3
-_LONGEST = 10_000  # characters of one line that are shown
+_LONGEST = 100_000  # characters of one line that are shown: a traceback in JSON is one line
 _UNITS = (".service", ".scope")
 
 
@@ -53,7 +52,7 @@ def logs(mountpoint: Path | None, follow: bool, lines: int, cache: str | None) -
     path = _path(mountpoint, cache, lines, follow=follow)
     try:
         for line in _lines(path, lines, follow=follow):
-            echo(printable(line.rstrip("\n"), _LONGEST))
+            click.echo(printable(line.rstrip("\n"), _LONGEST))
     except OSError as exc:
         raise AxonError(f"the log cannot be read: {exc.strerror}", path=str(path)) from exc
 
