@@ -137,26 +137,29 @@ def _lines(path: Path, count: int, *, follow: bool) -> Iterator[str]:
     """The last lines, also of before the last rotation, and then those that are added."""
     last: deque[str] = deque(maxlen=count)
     before, file = path.with_suffix(".log.1"), _opened(path)
-    if path.name == LOG.name and before.exists():
-        with _opened(before) as earlier:
-            last.extend(earlier)
-    last.extend(file)
-    rest = ""
-    if follow and last and not last[-1].endswith("\n"):
-        rest = last.pop()
-    yield from last
-    while follow:
-        following = _successor(file, path)  # before the last lines of this one are read
-        while piece := file.readline():
-            rest += piece
-            if rest.endswith("\n"):
-                yield rest
-                rest = ""
-        if following:
-            file.close()
-            file = following
-        else:
-            time.sleep(FOLLOW_PAUSE)
+    try:
+        if path.name == LOG.name and before.exists():
+            with _opened(before) as earlier:
+                last.extend(earlier)
+        last.extend(file)
+        rest = ""
+        if follow and last and not last[-1].endswith("\n"):
+            rest = last.pop()
+        yield from last
+        while follow:
+            following = _successor(file, path)  # before the last lines of this one are read
+            while piece := file.readline():
+                rest += piece
+                if rest.endswith("\n"):
+                    yield rest
+                    rest = ""
+            if following:
+                file.close()
+                file = following
+            else:
+                time.sleep(FOLLOW_PAUSE)
+    finally:
+        file.close()
 
 
 def _opened(path: Path) -> TextIO:
