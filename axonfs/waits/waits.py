@@ -134,12 +134,18 @@ class Waits:
         self._over = deque[dict[str, Any]](maxlen=KEPT)
         self._waited = dict.fromkeys(Cause, 0.0)
         self._looked = time.monotonic()
+        self._complained = False
 
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
+        """Look again and again, until cancelled. A bug is logged once: it must end no mount."""
         while True:
             await trio.sleep(INTERVAL)
-            self.look()
+            try:
+                self.look()
+            except Exception:
+                if not self._complained:
+                    log.exception("a bug in what explains waits; please report it")
+                self._complained = True
 
     def look(self) -> None:
         """See what waits now."""
