@@ -56,6 +56,7 @@ COMMANDS: Mapping[str, str] = {
     "manifest": "manifest:manifest",
     "registry": "registry:registry",
     "config": "config:config",
+    "completion": "completion:completion",
     "doctor": "doctor:doctor",
     "debug": "bundle.command:debug",
     "version": "version:version",

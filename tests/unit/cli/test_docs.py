@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
+from axonfs.cli.completing import table
 from tools import cli_docs
 
 EVERY = cli_docs.every_command()
@@ -16,6 +17,7 @@ EVERY = cli_docs.every_command()
 
 def test_the_page_is_up_to_date() -> None:
     assert cli_docs.PAGE.read_text(encoding="utf-8") == cli_docs.page(), "run tools/cli_docs.py"
+    assert table.PATH.read_text(encoding="utf-8") == table.table(), "run tools/cli_docs.py"
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,7 @@ def test_every_command_and_option_has_a_help_text(
 
 def test_check_fails_on_a_page_that_lags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli_docs, "PAGE", tmp_path / "cli.md")
+    monkeypatch.setattr(table, "PATH", tmp_path / "table.json")
     monkeypatch.setattr(sys, "argv", ["cli_docs.py", "--check"])
     assert cli_docs.main() == 1
     monkeypatch.setattr(sys, "argv", ["cli_docs.py"])
