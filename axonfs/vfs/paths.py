@@ -15,6 +15,7 @@ from axonfs.catalog.catalog import ListedDirectory, names_fraction
 from axonfs.catalog.tree import Tree
 from axonfs.errors import AxonError, NotFoundError
 from axonfs.names import HUB_VIEW, LATEST, spec_of, valid_segment, version_key
+from axonfs.vfs.defaults import Defaults
 from axonfs.vfs.folders import Inside
 from axonfs.vfs.hub_paths import HubPaths, is_probe
 from axonfs.vfs.hub_view import HubView
@@ -48,6 +49,7 @@ class Paths:
         self._access_log = access_log
         self._hubs = HubPaths(tree)
         self._view = HubView(tree)
+        self._defaults = Defaults(tree)
         self._inside = Inside()
 
     root = Directory(())
@@ -142,7 +144,8 @@ class Paths:
         if self._view.has(path):
             return names_fraction(await self._view.names(path)), 0.0
         if self._hubs.has(path):
-            return names_fraction(await self._hubs.names(path)), LISTING_TTL
+            names = await self._hubs.names(path) | self._defaults.mark(path)
+            return names_fraction(names), LISTING_TTL
         if not self._tree.has_catalog():
             return 0.0, LISTING_TTL
         spec, catalog = spec_of(path), await self._tree.catalog()
@@ -150,7 +153,7 @@ class Paths:
             return listing.published, FOREVER
         if directory := catalog.directories.get(path):
             hubs = await self._hubs.known() if path == () else set()
-            names = directory.children | directory.versions | hubs
+            names = directory.children | directory.versions | hubs | self._defaults.mark(path)
             return directory.published // 1 + names_fraction(names), LISTING_TTL
         if versions := self._tree.cached_versions("/".join(path)):
             return names_fraction(versions.versions), LISTING_TTL
@@ -195,7 +198,7 @@ class Paths:
             self._tree.request_catalog()
             return local
         if is_probe(name) and not self._tree.has_catalog():
-            return None
+            return await self._defaults.lookup(path)
         if len(path) == 1:
             return await self._namespace(path)
         directory = (await self._tree.catalog()).directory(parent.path)
@@ -203,6 +206,8 @@ class Paths:
             return Directory(path)
         if name == LATEST and len(parent.path) >= 2:
             return await self._latest(parent)
+        if default := await self._defaults.lookup(path):
+            return default
         return None if is_probe(name) else await self._unlisted(path)
 
     async def _in_cache(self, path: tuple[str, ...]) -> Place | None:
@@ -253,6 +258,11 @@ class Paths:
         return None
 
     async def _in_hub(self, path: tuple[str, ...]) -> Place | None:
+        default = await self._defaults.lookup(path)
+        if default and path[-1] not in await self._hubs.names(path[:-1]):
+            return default
+        if is_probe(path[-1]) and (await self._tree.local()).directory(path[:-1]).versions:
+            return None  # in the directory of a model
         try:
             return _hub_place(path, await self._hubs.lookup(path))
         except NotFoundError:
@@ -266,13 +276,14 @@ class Paths:
         return Alias((*parent.path, LATEST), latest) if latest is not None else None
 
     async def _list_directory(self, place: Directory) -> dict[str, Place]:
+        defaults: dict[str, Place] = {**await self._defaults.listing(place.path)}
         if self._hubs.has(place.path):
             found = await self._hubs.listing(place.path)
-            return {name: _hub_place((*place.path, name), found[name]) for name in found}
+            return defaults | {name: _hub_place((*place.path, name), found[name]) for name in found}
         directory = (await self._tree.catalog()).directories.get(place.path)
         if directory is None:
             directory = await self._unlisted_directory(place)
-        names: dict[str, Place] = {
+        names = defaults | {
             name: Directory((*place.path, name)) for name in directory.children | directory.versions
         }
         if directory.versions and (latest := await self._latest(place)):

@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import Mount, MountFactory, run_axonfs
+from tests.mount.conftest import Mount, MountFactory, run_axonfs, settled
 from tests.support.hub import HubServer, Repo, sha256
 from tests.support.olah import hub_python
 from tests.support.registry import RegistryServer
@@ -67,6 +68,10 @@ def both(start_mount: MountFactory, registry: RegistryServer, env: dict[str, str
 
 def names(directory: Path) -> list[str]:
     return sorted(os.listdir(directory))
+
+
+def lists(directory: Path, wanted: set[str]) -> bool:
+    return wanted <= set(names(directory))
 
 
 def read_as(client: Path, mount: Mount, program: str, **environment: str) -> object:
@@ -181,6 +186,29 @@ def test_what_is_listed(both: Mount, hub: HubServer, repo: Repo) -> None:
     for path in ("CACHEDIR.TAG", ".locks/models--acme--tiny/x.lock", "models--acme--tiny/refs/x"):
         with pytest.raises(OSError, match="Read-only file system"):
             (view / path).write_text("x")
+
+
+def test_a_directory_without_a_version(both: Mount, hub: HubServer, repo: Repo) -> None:
+    """A program that is given a model's directory without a version loads the latest one: its files
+    are symlinks into `latest`, which are found by name, and listed for ten minutes once a program
+    has looked one up."""
+    repo.tags["onnx"] = repo.tags["v1.0"]
+    for model, config, other in (
+        (both.path / "hf/acme/tiny", FILES["config.json"], "model.safetensors"),
+        (both.path / "hf/gpt2", b"gpt2\n", "config.json"),
+        (both.path / "nlp/tiny", (both.path / "nlp/tiny/1.1.0/config.json").read_bytes(), "sub"),
+    ):
+        before = names(model) if other != "config.json" else []
+        assert "config.json" not in before
+        assert (model / "config.json").read_bytes() == config
+        assert not (model / "none.json").exists()
+        assert os.readlink(model / "config.json") == "latest/config.json"
+        assert (model / other).exists()
+        settled(partial(lists, model, {"config.json", other}))
+        assert "manifest.yaml" not in names(model)
+    assert os.readlink(both.path / "hf/acme/tiny/onnx") == repo.tags["v1.0"], "a tag goes before"
+    assert not (both.path / "nlp/config.json").exists()
+    assert not (both.path / "nlp/tiny/none.bin").exists()
 
 
 @pytest.mark.complains

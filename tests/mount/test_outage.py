@@ -105,7 +105,7 @@ def test_names_that_loaders_probe(
         run_axonfs("pin", SPEC, "--cache", tmp_path / "cache", "--registry", origin.url)
         origin.always(faulty.reset_before)
         mount = start_mount(origin.url, options=("--prefetch", "off"), env=settings)
-        probed = ["adapter_config.json", "nlp/config.json", "nlp/tiny/config.json"]
+        probed = ["adapter_config.json", "nlp/config.json", "nlp/tiny/adapter_config.json"]
         probed += [".git", ".hidden", ".Trash-0", "autorun.inf", "AutoRun.inf", "desktop.ini"]
         for name in probed:
             assert errno_of(os.stat, mount.path / name) == "ENOENT"

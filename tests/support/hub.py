@@ -291,6 +291,8 @@ class _Hub(_Handler):
             repo_id, kind, revision = match.group(1), "refs", "main"
         elif match := re.fullmatch(r"/(.+?)/resolve/([^/]+)/(.+)", parts.path):
             repo_id, kind, revision = match.group(1), "resolve", unquote(match.group(2))
+        elif re.fullmatch(r"/api/models/[^/]+/[^/]+/tree/[^/]+/.+", parts.path):
+            return self.error(404, "EntryNotFound", "no such folder")
         elif match := re.fullmatch(r"/api/models/(.+)", parts.path):
             repo_id, kind, revision = match.group(1), "revision", "main"
         else:

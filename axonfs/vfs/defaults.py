@@ -1,0 +1,103 @@
+"""The files of a model's `latest` version, by their names in the model's own directory.
+
+    nlp/llama-2-7b/config.json        → latest/config.json
+    hf/<org>/<name>/tokenizer.json    → latest/tokenizer.json
+
+So a program that is given the directory of a model without a version loads the latest one. A
+listing has only versions and revisions, until a program has looked up a file there: then it also
+has the files for a while, since loaders find weights by a listing.
+
+Beside paths.py, inside vfs.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from axonfs.catalog.tree import Tree, Version
+from axonfs.errors import AxonError
+from axonfs.names import HUBS, LATEST, Spec
+from axonfs.vfs.hub_paths import MODEL_DEPTH, is_probe
+from axonfs.vfs.places import Alias
+
+Path = tuple[str, ...]
+
+LISTED_SECONDS = 600.0  # since the last lookup of such a file; loaders take seconds or minutes
+_KEPT = 4096
+
+
+class Defaults:
+    """Lookup and listing of such files. Versions and revisions of the same name go before them."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._looked_up: dict[Path, float] = {}  # directories, and when
+
+    def listed(self, directory: Path) -> bool:
+        """Whether the listing of a directory has the files."""
+        when = self._looked_up.get(directory)
+        return when is not None and trio.current_time() - when < LISTED_SECONDS
+
+    def mark(self, directory: Path) -> set[str]:
+        """A name that no entry has, while the listing of a directory has the files."""
+        return {""} if self.listed(directory) else set()
+
+    async def lookup(self, path: Path) -> Alias | None:
+        """The symlink for a file or folder of the latest version; None if there is none.
+
+        At first only names that loaders look for are looked up, since any other may be a version.
+        """
+        directory, name = path[:-1], path[-1]
+        if not (is_probe(name) or self.listed(directory)):
+            return None
+        version = await self._latest(directory)
+        if version is None or not _has(version, name):
+            return None
+        if len(self._looked_up) >= _KEPT:
+            self._looked_up.clear()
+        self._looked_up[directory] = trio.current_time()
+        return _alias(path)
+
+    async def listing(self, directory: Path) -> dict[str, Alias]:
+        """The symlinks that the listing of a directory has."""
+        version = await self._latest(directory) if self.listed(directory) else None
+        files = version.manifest.files if version else ()
+        names = {entry.path.partition("/")[0] for entry in files}
+        return {name: _alias((*directory, name)) for name in names}
+
+    async def _latest(self, directory: Path) -> Version | None:
+        """The latest version of the model with this directory; None if that is not known.
+
+        Raises nothing: while a source does not answer, a name that any program may look for must
+        not exist.
+        """
+        if not await self._may_be_model(directory):
+            return None
+        spec = Spec(directory[0], "/".join(directory[1:]), LATEST)
+        try:
+            return await self._tree.unchecked(spec)
+        except AxonError:
+            return None
+
+    async def _may_be_model(self, directory: Path) -> bool:
+        if len(directory) < 2:
+            return False
+        if (await self._tree.local()).directory(directory).versions:
+            return True
+        if self._tree.outages.doubt("/".join(directory)):
+            return False
+        if directory[0] in self._tree.hubs.keys() & set(HUBS):
+            return len(directory) <= MODEL_DEPTH
+        if not self._tree.has_catalog():
+            return False
+        return bool((await self._tree.catalog()).directory(directory).versions)
+
+
+def _has(version: Version, name: str) -> bool:
+    """Whether a file or folder with this name is in the version's own directory."""
+    inside = (entry.path.startswith(f"{name}/") for entry in version.manifest.files)
+    return version.manifest.file(name) is not None or any(inside)
+
+
+def _alias(path: Path) -> Alias:
+    return Alias(path, f"{LATEST}/{path[-1]}")
