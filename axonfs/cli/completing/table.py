@@ -65,7 +65,7 @@ def _node(command: click.Command, context: click.Context) -> dict[str, Any]:
             node["options"] |= {name: _option(parameter) for name in names}
         elif isinstance(parameter, click.Argument):
             node["arguments"].append(_argument(parameter))
-    node["options"] |= dict.fromkeys(("-h", "--help"), {"help": "Show the help", "takes": ""})
+    node["options"] |= {name: {"help": "Show the help", "takes": ""} for name in ("-h", "--help")}
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             inner = command.get_command(context, name)
