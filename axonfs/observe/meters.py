@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from axonfs.observe.family import Distribution, Family, Labels, Value
@@ -17,6 +18,8 @@ from axonfs.observe.family import Distribution, Family, Labels, Value
 SLOT = 1 << 20
 # More series than this are no series of ours: labels have few values.
 MOST_SERIES = 4000
+# Stands in the file for the name of a family.
+_BEGAN = "began"
 
 Totals: TypeAlias = dict[str, dict[Labels, Value]]
 
@@ -24,13 +27,16 @@ Totals: TypeAlias = dict[str, dict[Labels, Value]]
 class Meters:
     """The totals of one mount, in the file `descriptor`.
 
-    A worker adds what it counts to what the file had when the worker began.
+    A worker adds what it counts to what the file had when the worker began. `began` is when the
+    first one did, in unix seconds.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         found = [_slot(descriptor, number) for number in range(2)]
         self._number, self._before = max(found, key=lambda one: one[0])
+        began = self._before.pop(_BEGAN, {}).get(())
+        self.began = began if isinstance(began, float) else time.time()
 
     def total(self, families: Iterable[Family]) -> list[Family]:
         """The families with the totals of all workers, series of earlier ones included."""
@@ -41,9 +47,12 @@ class Meters:
 
     def save(self, families: Iterable[Family]) -> None:
         """Write totals for the next worker."""
-        totals = {one.name: one.samples for one in families if one.grows}
+        totals: dict[str, Mapping[Labels, Value]] = {
+            one.name: one.samples for one in families if one.grows
+        }
         if sum(map(len, totals.values())) > MOST_SERIES:
             return
+        totals[_BEGAN] = {(): self.began}
         text = json.dumps({name: _plain(samples) for name, samples in totals.items()}).encode()
         if len(text) + 64 > SLOT:
             return

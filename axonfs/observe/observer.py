@@ -94,7 +94,7 @@ class Observer:
         if address and first:
             prometheus.check_library()
             self._address, self._listener = address, Listener(address, self._pages())
-        self._sender = otlp.sender(self.gather)
+        self._sender = otlp.sender(self.gather, self._meters.began)
         self._nursery.start_soon(self._pulse.run)
         self._nursery.start_soon(self._save_regularly)
         self.serve_at(address)

@@ -44,9 +44,13 @@ def asked_for(environment: Mapping[str, str] = os.environ) -> bool:
     return any(environment.get(name) for name in _ENDPOINTS)
 
 
-def sender(gather: Gather) -> Sender | None:
+def sender(gather: Gather, began: float | None = None) -> Sender | None:
     """What sends metrics from now on; None if the environment does not ask for it, or if that
-    cannot be done, which is logged."""
+    cannot be done, which is logged.
+
+    Args:
+        began: since when counters count, in unix seconds; from now on by default.
+    """
     if not asked_for():
         return None
     protocol = next((os.environ[name] for name in _PROTOCOLS if os.environ.get(name)), _HTTP)
@@ -63,7 +67,7 @@ def sender(gather: Gather) -> Sender | None:
         )
         return None
     try:
-        return Sender(gather)
+        return Sender(gather, time.time() if began is None else began)
     except Exception as exc:  # say of a plugin that is missing: no mount ends for that
         log.warning("no metrics are sent: the OTEL_* variables cannot be used: %s", _safe(exc))
         return None
@@ -91,7 +95,7 @@ def _safe(text: object) -> str:
 class Sender:
     """Sends what `gather` gives, regularly, until it is closed."""
 
-    def __init__(self, gather: Gather) -> None:
+    def __init__(self, gather: Gather, began: float) -> None:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
         self._heard = _Heard()
@@ -99,7 +103,7 @@ class Sender:
         self._gather = gather
         self._exporter = OTLPMetricExporter()
         self._resource = _resource()
-        self._began = time.time_ns()
+        self._began = round(began * 1e9)
         self._over = threading.Event()
         threading.Thread(target=self._run, name="otlp", daemon=True).start()
 

@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 
-from tests.mount.conftest import FILES, MODEL, NAME, MountFactory, patched, settled
+from tests.mount.conftest import FILES, MODEL, NAME, MountFactory, patched, run_axonfs, settled
 from tests.support.registry import RegistryServer
 
 pytestmark = pytest.mark.mount
@@ -96,6 +96,11 @@ def test_metrics_are_sent(
     assert cold[0].count == sum(cold[0].bucket_counts) >= 1
     assert len(cold[0].bucket_counts) == len(cold[0].explicit_bounds) + 1
     assert mount.status()["metrics"]["url"] is None
+    run_axonfs("restart", mount.path)
+    settled(lambda: [one.as_int for one in receiver.points("axonfs.worker.starts")] == [2])
+    (later,) = receiver.points("axonfs.source.received")
+    assert later.as_int >= point.as_int
+    assert later.start_time_unix_nano == point.start_time_unix_nano
 
 
 @pytest.mark.complains

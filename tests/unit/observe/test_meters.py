@@ -49,6 +49,16 @@ def test_a_torn_save_leaves_the_one_before_it(file: int, at: int) -> None:
     assert requests.samples == {("https://1",): 1}
 
 
+def test_since_when_they_count(file: int) -> None:
+    """A receiver of OTLP takes counters with another beginning for new ones."""
+    first = Meters(file)
+    first.save(counted(1))
+    again = Meters(file)
+    again.save(again.total(counted(2)))
+    assert Meters(file).began == again.began == first.began
+    assert "began" not in {one.name for one in again.total(counted(1))}
+
+
 def test_other_content_counts_nothing(file: int) -> None:
     os.pwrite(file, b"1 2 3\n[]", 0)
     os.pwrite(file, os.urandom(100), SLOT)
