@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, str] = {
     "search": "models:search",
     "info": "models:info",
     "path": "path:path",
+    "export": "export:export",
     "env": "env:env",
     "versions": "models:versions",
     "list": "models:list_command",

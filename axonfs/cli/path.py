@@ -1,7 +1,8 @@
-"""`axonfs path`: prints the directory of a version, on the disk or in the mount."""
+"""`axonfs path`: prints the directory of a version or a file in it, on the disk or in the mount."""
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -13,11 +14,14 @@ from axonfs.cli.progress import ProgressDisplay
 from axonfs.client.mounted import Mounted
 from axonfs.client.target import Target
 from axonfs.client.transport import in_turn
+from axonfs.errors import MalformedError, NotFoundError
+from axonfs.names import check_path
 from axonfs.versions import parse_wanted
 
 
 @click.command
 @click.argument("spec")
+@click.argument("file", required=False)
 @click.option(
     "--mounted",
     is_flag=True,
@@ -27,12 +31,18 @@ from axonfs.versions import parse_wanted
 @source_options
 @json_option
 def path(
-    spec: str, mounted: bool, registries: tuple[str, ...], cache: str | None, as_json: bool
+    spec: str,
+    file: str | None,
+    mounted: bool,
+    registries: tuple[str, ...],
+    cache: str | None,
+    as_json: bool,
 ) -> None:
-    """Print the directory of a pinned version on the disk.
+    """Print the directory of a pinned version on the disk, or the path of a FILE in it.
 
     For scripts: `vllm serve "$(axonfs path nlp/llama-2-7b@1.0.0)"`. The directory has hard links to
     the files in the cache, so programs read them straight from the disk, with or without a mount.
+    They are read-only; for files of your own use `axonfs export`.
     Without a version SPEC means the latest one that is pinned. First the pin is checked, as by
     `axonfs pin --check`; exit 1 if it is incomplete. The directory exists until the version is
     unpinned. Only the owner of the cache can enter it.
@@ -43,10 +53,32 @@ def path(
         found = {"spec": directory[0], "path": str(directory[1])}
     else:
         found = _pinned(target, spec)
+    if file is not None:
+        found["path"] = _file(target, found, file, mounted=mounted)
     if as_json:
         echo_json(found)
     else:
         echo_path(found["path"])
+
+
+def _file(target: Target, found: dict[str, str], file: str, *, mounted: bool) -> str:
+    """The path of a file of the version, which has to be there."""
+    place = os.path.join(found["path"], file)
+    if mounted:  # which may not answer, so it is not touched
+        version = ask(target, {"op": "info", "spec": found["spec"]}, show_note)["version"]
+        there = file in [item["path"] for item in version["files"]]
+    else:
+        try:
+            check_path(file)
+        except MalformedError:
+            there = False
+        else:
+            there = os.path.isfile(place)
+    if not there:
+        what = "has no such file" if mounted else "no such file is pinned"
+        hint = f"axonfs info {found['spec']} lists the files"
+        raise NotFoundError(what, spec=found["spec"], path=file, hint=hint)
+    return place
 
 
 def _pinned(target: Target, spec: str) -> dict[str, str]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Sink: TypeAlias = Callable[[Event], None]
 
-LOOKS = frozenset({"search", "info", "versions"})
+LOOKS = frozenset({"search", "info", "versions", "export_plan"})
 # What these do needs no lock on the cache: they work beside an owner that does not answer, but for
 # `status`, which is about that owner, and for `path` if it has to make its directory.
 READ_ONLY = frozenset(
@@ -48,6 +48,7 @@ READ_ONLY = frozenset(
         "cache_prune_plan",
         "pin_check",
         "path",
+        "export_plan",
     }
 )
 # These keep nothing, and have a cache of their own while another process has the usual one.

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from axonfs.catalog.tree import Version
 from axonfs.errors import NoSpaceError, NotFoundError
 from axonfs.formats.manifest import FileEntry
-from axonfs.names import printable
+from axonfs.names import Spec, printable
 from axonfs.store import ObjectInfo, Store
 from axonfs.units import size
 
@@ -48,15 +48,22 @@ def select(version: Version, include: Sequence[str], exclude: Sequence[str]) -> 
     Raises:
         NotFoundError: no file is left.
     """
-    entries = tuple(
-        entry
-        for entry in version.manifest.files
-        if (not include or _matches(entry.path, include)) and not _matches(entry.path, exclude)
-    )
+    files = version.manifest.files
+    entries = tuple(entry for entry in files if chosen(entry.path, include, exclude))
     if not entries:
-        globs = printable(" ".join([*include, *(f"not {glob}" for glob in exclude)]))
-        raise NotFoundError(f"no file matches {globs or 'it'}", spec=str(version.spec))
+        raise nothing_matches(version.spec, include, exclude)
     return Selection(version, entries)
+
+
+def chosen(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether the globs leave the file at `path`."""
+    return (not include or _matches(path, include)) and not _matches(path, exclude)
+
+
+def nothing_matches(spec: Spec, include: Sequence[str], exclude: Sequence[str]) -> NotFoundError:
+    """The error that no file is left."""
+    globs = printable(" ".join([*include, *(f"not {glob}" for glob in exclude)]))
+    return NotFoundError(f"no file matches {globs or 'it'}", spec=str(spec))
 
 
 def _matches(path: str, globs: Iterable[str]) -> bool:

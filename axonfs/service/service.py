@@ -21,7 +21,18 @@ from axonfs.catalog.tree import Version
 from axonfs.engine import Engine
 from axonfs.errors import AxonError, UsageError, fault_of
 from axonfs.names import printable
-from axonfs.service import cache, dropping, lockfiles, paths, pins, queries, unpin, verify, warm
+from axonfs.service import (
+    cache,
+    dropping,
+    exporting,
+    lockfiles,
+    paths,
+    pins,
+    queries,
+    unpin,
+    verify,
+    warm,
+)
 from axonfs.service.context import Context, Event, texts_of
 from axonfs.service.pinning import Pinning
 from axonfs.settings.parsers import parse_token
@@ -45,6 +56,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "lock": lockfiles.lock,
     "pin_lock": lockfiles.pin_lock,
     "path": paths.path,
+    "export_plan": exporting.export_plan,
     "unpin": unpin.unpin,
     "verify": verify.verify,
     "warm": warm.warm,

@@ -5,7 +5,7 @@ Sits beside sources, below catalog and fetch. The layers above fetch and verify 
 """
 
 from axonfs.formats.document import Document
-from axonfs.store.backing import file_system, in_memory, read_all
+from axonfs.store.backing import LINKED_MODE, file_system, in_memory, read_all
 from axonfs.store.evict import HEADROOM, Rules
 from axonfs.store.health import DISK_FAULTS
 from axonfs.store.metadata import Pin, ScrubState, StoredManifest
@@ -18,6 +18,7 @@ from axonfs.store.store import Store
 __all__ = [
     "DISK_FAULTS",
     "HEADROOM",
+    "LINKED_MODE",
     "Descriptor",
     "Document",
     "ObjectInfo",

@@ -67,6 +67,7 @@ class Store(Metadata):
         super().__init__(index)
         self.directory = directory.root
         self._files = directory
+        self.backing = directory.backing  # the path of an object's backing file, by its key
         self._lock = lock
         self._ledger = Ledger(directory, index, boot, self.health, touched=touched)
         self.links = Links(directory, lambda: [pin.spec for pin in self.pins()])
