@@ -19,7 +19,7 @@ _MAX_SYMLINKS = 40  # as in Linux
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One line of mountinfo, for any file system. `device` is the minor device number, which for a
-    FUSE mount is the number of its connection."""
+    FUSE mount is the number of its connection. `root` is the directory of it that is mounted."""
 
     number: int
     parent: int
@@ -29,6 +29,7 @@ class Entry:
     owner: int
     options: str = ""  # of the file system
     source: str = ""
+    root: str = "/"
 
 
 def entries(text: str) -> Iterator[Entry]:
@@ -51,6 +52,7 @@ def entries(text: str) -> Iterator[Entry]:
             owner=int(owner[1]) if owner else 0,
             options=_unescape(rest[-1]) if rest else "",
             source=_unescape(rest[0]) if rest else "",
+            root=_unescape(fields[3]),
         )
 
 

@@ -56,6 +56,7 @@ COMMANDS: Mapping[str, str] = {
     "publish": "publish:publish",
     "manifest": "manifest:manifest",
     "registry": "registry:registry",
+    "csi": "csi:csi",
     "config": "config:config",
     "completion": "completion:completion",
     "doctor": "doctor:doctor",

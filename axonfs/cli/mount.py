@@ -150,7 +150,13 @@ def mount_options(function: Command) -> Command:
 @click.argument("mountpoint", required=False)
 @mount_options
 @click.option("--foreground", "-f", is_flag=True, help="Stay in the foreground and log to stderr.")
-def mount(mountpoint: str | None, foreground: bool, **flags: object) -> None:
+@click.option(
+    "--guard",
+    metavar="SOCKET",
+    help="Stay in the foreground, and leave copies of the mount's descriptors with the process that"
+    " listens at SOCKET, axonfs csi. The mount then outlives this process: the next one goes on.",
+)
+def mount(mountpoint: str | None, foreground: bool, guard: str | None, **flags: object) -> None:
     """Mount all models as ordinary directories at MOUNTPOINT.
 
     The mount runs in the background; the command returns once it answers. Its log is run/mount.log
@@ -164,6 +170,11 @@ def mount(mountpoint: str | None, foreground: bool, **flags: object) -> None:
         given = with_options(flags, strict=False)
         click.get_current_context().exit(_resume(possessions, {**given, "mountpoint": mountpoint}))
     given = with_options(flags)
+    if guard is not None:
+        from axonfs.cli.guarded import keep_guarded
+
+        found = load({**given, "mountpoint": mountpoint})
+        click.get_current_context().exit(keep_guarded(given, found, guard))
     settings = checked({**given, "mountpoint": mountpoint})
     place = prepare_mountpoint(settings.mountpoint)
     if foreground:

@@ -17,6 +17,8 @@ from axonfs.connection.mountinfo import Mount
 from axonfs.names import printable
 
 STATE_NAME = "axonfs-state"
+# The name of a process that has copies of a holder's descriptors, and is none (kept.py).
+KEEPER_NAME = "axonfs-keeper"
 _LINK = f"/memfd:{STATE_NAME} (deleted)"
 _MAX_STATE_BYTES = 1 << 20
 
@@ -133,8 +135,11 @@ def _state(link: Path) -> State:
 
 
 def _is_ours(pid: int) -> bool:
-    """Whether it runs this program. systemd, which may keep the same descriptors, does not."""
+    """Whether it runs a mount of this program. Neither systemd nor a keeper does, which may have
+    the same descriptors."""
     with suppress(OSError):
+        if Path(f"/proc/{pid}/comm").read_bytes().strip() == KEEPER_NAME.encode():
+            return False
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         return any(word.rpartition(b"/")[2] == b"axonfs" for word in words)
     return False

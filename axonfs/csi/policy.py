@@ -1,0 +1,109 @@
+"""Which Kubernetes namespaces may have which models. Pure, but for the file.
+
+The file is a list of rules. A pod may have a model if a rule fits its namespace and the model; if
+any fitting rule asks for a token, it needs one. Without a file every pod may have every model
+that the node's mount can read. Case does not matter: hubs may find a model by another spelling of
+its name.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from axonfs.errors import UsageError
+from axonfs.names import printable
+from axonfs.settings.reading import read_mapping
+
+ALL = "*"
+_KEYS = {"namespaces", "models", "token"}
+REQUIRED = "required"
+
+
+class Decision(Enum):
+    """What a policy says; TOKEN allows it to those whose secret proves that they may read it."""
+
+    ALLOWED, TOKEN, REFUSED = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Patterns of namespaces and of models, in which `*` stands for any characters.
+
+    `token` says that the pod's secret has to prove that its owner may read the model (proof.py).
+    """
+
+    namespaces: tuple[str, ...]
+    models: tuple[str, ...]
+    token: bool = False
+
+    def fits(self, namespace: str, model: str | None) -> bool:
+        """Whether it is about pods of `namespace` that want `model`; None stands for all models,
+        which only the pattern `*` allows."""
+        if not _matches(namespace, self.namespaces):
+            return False
+        return ALL in self.models if model is None else _matches(model, self.models)
+
+
+def _matches(text: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(text.lower(), pattern.lower()) for pattern in patterns)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The rules; None allows everything."""
+
+    rules: tuple[Rule, ...] | None = None
+
+    def decide(self, namespace: str | None, model: str | None) -> Decision:
+        """Whether pods of `namespace` may have `model`; `namespace` is None if it is not known."""
+        if self.rules is None:
+            return Decision.ALLOWED
+        fitting = [rule for rule in self.rules if namespace and rule.fits(namespace, model)]
+        if not fitting:
+            return Decision.REFUSED
+        return Decision.TOKEN if any(rule.token for rule in fitting) else Decision.ALLOWED
+
+
+def read_policy(path: Path | None) -> Policy:
+    """
+    Raises:
+        UsageError: the file is missing or invalid.
+    """
+    if path is None:
+        return Policy()
+    if not path.exists():
+        raise UsageError("the policy file does not exist", source=str(path))
+    document = read_mapping(path)
+    rules = document.get("rules")
+    if set(document) != {"rules"} or not isinstance(rules, list):
+        raise UsageError("is not a mapping with one key, rules, and a list", source=str(path))
+    try:
+        return Policy(tuple(map(_rule, rules)))
+    except ValueError as exc:
+        raise UsageError(str(exc), source=str(path)) from exc
+
+
+def _rule(item: Any) -> Rule:
+    if not isinstance(item, dict) or not {"namespaces", "models"} <= set(item) <= _KEYS:
+        raise ValueError(f"a rule has namespaces and models, and may have token: {_shown(item)}")
+    token = item.get("token", "optional")
+    if token not in (REQUIRED, "optional"):
+        raise ValueError(f"token: {_shown(token)} is neither required nor optional")
+    return Rule(_patterns(item["namespaces"]), _patterns(item["models"]), token == REQUIRED)
+
+
+def _patterns(value: Any) -> tuple[str, ...]:
+    patterns: Sequence[Any] = value if isinstance(value, list) else [value]
+    for pattern in patterns:
+        if not isinstance(pattern, str) or not pattern:
+            raise ValueError(f"{_shown(pattern)} is not a pattern")
+    return tuple(patterns)
+
+
+def _shown(value: object) -> str:
+    return printable(str(value), 200)

@@ -1,0 +1,73 @@
+"""The rules of a policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from axonfs.csi.policy import Decision, Policy, Rule, read_policy
+from axonfs.errors import UsageError
+
+RULES = Policy(
+    (
+        Rule(("team-a", "ml-*"), ("nlp/*", "hf/Qwen/*")),
+        Rule(("*",), ("hf/meta-llama/*",), token=True),
+        Rule(("admin",), ("*",)),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "model", "decision"),
+    [
+        ("team-a", "nlp/tiny", Decision.ALLOWED),
+        ("team-a", "nlp/org/deep", Decision.ALLOWED),
+        ("ml-serving", "hf/qwen/Qwen3-0.6B", Decision.ALLOWED),
+        ("team-b", "nlp/tiny", Decision.REFUSED),
+        ("team-ab", "nlp/tiny", Decision.REFUSED),
+        ("team-a", "nlpx/tiny", Decision.REFUSED),
+        ("team-a", None, Decision.REFUSED),
+        (None, "nlp/tiny", Decision.REFUSED),
+        ("team-b", "hf/meta-llama/Llama-3", Decision.TOKEN),
+        ("team-b", "hf/META-Llama/Llama-3", Decision.TOKEN),
+        ("admin", None, Decision.ALLOWED),
+        ("admin", "hf/meta-llama/Llama-3", Decision.TOKEN),
+    ],
+)
+def test_decisions(namespace: str | None, model: str | None, decision: Decision) -> None:
+    """Some rule has to fit, whatever the case of a name; any that asks for a token counts."""
+    assert RULES.decide(namespace, model) is decision
+
+
+def test_no_policy_allows_all() -> None:
+    assert Policy().decide(None, None) is Decision.ALLOWED
+    assert read_policy(None) == Policy()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rules: {}",
+        "- a",
+        "rules: [5]",
+        "rules: [{namespaces: a}]",
+        "rules: [{namespaces: a, models: b, more: c}]",
+        "rules: [{namespaces: a, models: [5]}]",
+        "rules: [{namespaces: a, models: ''}]",
+        "rules: [{namespaces: a, models: b, token: true}]",
+        "rule: []",
+        "",
+    ],
+)
+def test_malformed_files(tmp_path: Path, text: str) -> None:
+    """A file that says nothing, or something else, never allows everything."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"policy\.yaml"):
+        read_policy(path)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        read_policy(tmp_path / "none")
