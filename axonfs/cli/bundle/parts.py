@@ -240,8 +240,17 @@ def _traces(holders: Iterable[Running], cache: str | None) -> str:
         (file for each in caches for file in (each / TRACES).glob("*.trace")),
         key=lambda file: file.name,
     )
-    shown = (f"==== {file}\n{_axonfs(['trace', 'show', str(file)])}" for file in files[-_TRACES:])
+    files = [*files[-_TRACES:], *(each for each in _recording(holders) if each not in files)]
+    shown = (f"==== {file}\n{_axonfs(['trace', 'show', str(file)])}" for file in files)
     return "\n".join(shown) or "there are none"
+
+
+def _recording(holders: Iterable[Running]) -> Iterator[Path]:
+    """The traces that mounts record now, wherever they are."""
+    for holder in holders:
+        with suppress(NotMadeError, ValueError, LookupError, TypeError):
+            state = json.loads(_axonfs(["status", str(holder.mountpoint), "--json"]))
+            yield Path(state["trace"]["file"])
 
 
 def _dmesg() -> str:
