@@ -79,10 +79,13 @@ class Proofs:
         if namespace in hubs:
             tokens = {hubs[namespace]: token}
             return replace(alone, registries=(), sources=(namespace,), tokens=tokens)
-        urls = sorted((str(item["url"]) for item in status["registries"]), key=len, reverse=True)
-        source = next((url for url in urls if str(found["source"]).startswith(url)), None)
+        urls = [str(item["url"]) for item in status["registries"]]
+        # Other kinds of registries find the node's own credentials, in a file or from its cloud.
+        urls = [url for url in urls if url.startswith(("https://", "http://"))]
+        fitting = (url for url in urls if str(found["source"]).startswith(url))
+        source = max(fitting, key=len, default=None)
         if source is None:
-            what = f"{found['spec']}: its source cannot be asked with a token"
+            what = f"{found['spec']}: its source cannot be asked with a token of a pod"
             raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, what)
         return replace(alone, registries=(source,), sources=(), tokens={source: token})
 

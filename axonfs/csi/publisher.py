@@ -26,6 +26,7 @@ from axonfs.csi.records import Record, Records
 from axonfs.csi.refusal import RefusedError
 from axonfs.csi.targets import Target, target_at
 from axonfs.csi.volume import Pod, Volume
+from axonfs.errors import UsageError
 from axonfs.mounttable import FILESYSTEM, Entry
 from axonfs.names import parse_spec, printable
 
@@ -85,7 +86,8 @@ class Publisher:
             known = record if record is not None and _fits(record, request) else None
             self._check_policy(request, request.volume.model)
             record = known or self._chosen(request)
-            self._check_access(request, record)
+            running = entry is not None and entry.device == self.mount.connection()
+            self._check_access(request, record, running=running)
             self._put(request, record, target, entry)
 
     def unpublish(self, target_path: str) -> None:
@@ -151,7 +153,11 @@ class Publisher:
             raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, what)
 
     def _check_policy(self, request: Request, model: str | None) -> Decision:
-        decision = read_policy(self._policy).decide(request.pod.namespace, model)
+        try:
+            policy = read_policy(self._policy)
+        except UsageError as exc:
+            raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, str(exc)) from exc
+        decision = policy.decide(request.pod.namespace, model)
         if decision is Decision.REFUSED:
             who = request.pod.namespace or "a pod whose namespace the kubelet does not tell"
             what = f"{who} may not have {model or 'all models'} on this node: no rule allows it"
@@ -171,9 +177,9 @@ class Publisher:
             root = "/" + volume.model
         return Record(request.volume_id, request.target, volume, root, spec, request.noexec)
 
-    def _check_access(self, request: Request, record: Record) -> None:
+    def _check_access(self, request: Request, record: Record, *, running: bool) -> None:
         """Compare the model that was found, which may have another name, with the policy, and have
-        its source check the pod's token."""
+        its source check the pod's token, unless the pod already has the volume."""
         found = parse_spec(record.spec).model if record.spec else request.volume.model
         decisions = {self._check_policy(request, name) for name in {request.volume.model, found}}
         if not request.secrets:
@@ -184,7 +190,8 @@ class Publisher:
         if not record.spec:
             what = "a token is for one version: give the volume a model and a version"
             raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, what)
-        self._proofs.check(request.secrets, record.spec)
+        if not running:
+            self._proofs.check(request.secrets, record.spec)
 
     def _put(self, request: Request, record: Record, target: Target, entry: Entry | None) -> None:
         present = self.mount.connection()

@@ -24,6 +24,7 @@ from axonfs.csi.figures import Figures
 from axonfs.csi.messages import METHODS, PACKAGE, message
 from axonfs.csi.node import CALL_SECONDS, Identity, Node, answer
 from axonfs.csi.refusal import RefusedError, status_of
+from axonfs.daemon.kept import unlink_own
 from axonfs.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -89,11 +90,12 @@ class Server:
         except (OSError, RuntimeError) as exc:
             raise UsageError(f"cannot listen at {self._path}: {exc}") from exc
         self._server.start()
+        self._identity = self._path.stat()
 
     def stop(self) -> None:
         """Take no more calls, and wait for those under way."""
         self._server.stop(END_SECONDS).wait()
-        self._path.unlink(missing_ok=True)
+        unlink_own(self._path, self._identity)
 
     def _handler(self, method: str, call: Call) -> Any:
         return grpc.unary_unary_rpc_method_handler(

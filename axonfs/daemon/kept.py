@@ -104,6 +104,13 @@ def _receive(connection: socket.socket) -> tuple[dict[str, object], dict[str, in
     return message, dict(zip(names, numbers, strict=True))
 
 
+def unlink_own(path: Path, identity: os.stat_result) -> None:
+    """Remove a socket, unless another process has made its own there by now."""
+    with suppress(OSError):
+        if os.path.samestat(path.lstat(), identity):
+            path.unlink()
+
+
 class Guarded:
     """A keeper's side: its connection to the guard at `path`, which may come and go."""
 
@@ -190,6 +197,7 @@ class Guard:
             self._listening.bind(address)
         path.chmod(0o600)
         self._listening.listen(MOST)
+        self._identity = os.stat(path)
         threading.Thread(target=self._accept, name="guard", daemon=True).start()
 
     @property
@@ -214,7 +222,7 @@ class Guard:
             self.kept.clear()
         with suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
-        self._path.unlink(missing_ok=True)
+        unlink_own(self._path, self._identity)
         return done
 
     def _accept(self) -> None:

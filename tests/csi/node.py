@@ -102,6 +102,7 @@ class Node:
     logs: Path
     options: tuple[str, ...] = ()  # of the mount
     plugin_options: tuple[str | Path, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
     mount_env: Mapping[str, str] = field(default_factory=dict)
     mount: Container | None = None
     plugin: Container | None = None
@@ -132,7 +133,7 @@ class Node:
         self.mount = Container(
             self.logs / "mount.log",
             *("mount", self.models, "--guard", self.guard, *args),
-            env={"AXONFS_CONFIG": str(self.host / "none.yaml"), **self.mount_env},
+            env={"AXONFS_CONFIG": str(self.host / "none.yaml"), **self.env, **self.mount_env},
         )
         return self.mount
 
@@ -142,7 +143,7 @@ class Node:
             *("csi", self.models, "--cache", self.cache, "--guard", self.guard),
             *("--endpoint", f"unix://{self.socket}", "--kubelet-dir", self.host / "kubelet"),
             *("--node-id", "node-1", *self.plugin_options),
-            env={"AXONFS_CONFIG": str(self.host / "none.yaml")},
+            env={"AXONFS_CONFIG": str(self.host / "none.yaml"), **self.env},
         )
         if self._channel is not None:
             self._channel.close()

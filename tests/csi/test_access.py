@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from tests.csi.conftest import NodeFactory, digest, refused
 from tests.csi.node import Node
 from tests.support.faulty import Exchange, FaultyOrigin, status
+from tests.support.hub import TOKEN, HubServer, Repo
 
 NODE_TOKEN, TEAM_TOKEN, LISTING_TOKEN = "node-secret", "team-secret", "listing-secret"
 VERSION = {"model": "nlp/tiny", "version": "1.0.0"}
@@ -49,11 +51,21 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def node(nodes: NodeFactory, origin: FaultyOrigin, policy: Path) -> Node:
+def hub() -> Iterator[HubServer]:
+    """A gated model, whose small files the Hub shows to everybody."""
+    repo = Repo("acme/gated", gated="manual")
+    repo.commit({"config.json": b"{}\n", "model.bin": b"weights" * 1000})
+    with HubServer(repo) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def node(nodes: NodeFactory, origin: FaultyOrigin, hub: HubServer, policy: Path) -> Node:
     node = nodes(
         origin.url,
         plugin_options=("--policy", policy),
-        mount_env={"AXONFS_TOKEN": NODE_TOKEN},
+        env={"HF_ENDPOINT": hub.url},
+        mount_env={"AXONFS_TOKEN": NODE_TOKEN, "HF_TOKEN": TOKEN},
     )
     node.start()
     return node
@@ -96,9 +108,9 @@ def test_a_policy_counts_at_once(node: Node, policy: Path) -> None:
         refused("PERMISSION_DENIED", lambda: node.publish("before", **VERSION))
         assert (node.target("before") / "config.json").exists()
         policy.write_text("rules: 5\n")
-        refused("INVALID_ARGUMENT", lambda: node.publish("after", **VERSION))
+        refused("FAILED_PRECONDITION", lambda: node.publish("after", **VERSION))
         policy.unlink()
-        refused("INVALID_ARGUMENT", lambda: node.publish("after", **VERSION))
+        refused("FAILED_PRECONDITION", lambda: node.publish("after", **VERSION))
     finally:
         policy.write_text(POLICY)
     node.publish("before", **VERSION)
@@ -145,17 +157,25 @@ def test_a_token_that_proves_nothing(
     """A token that is unknown, may not read the model, or may list it and not read its files. It is
     in no message and in no log."""
     for namespace in ("gated", "team-a"):
-        said = refused(
-            code,
-            lambda namespace=namespace: node.publish(  # type: ignore[misc]
-                "wrong", namespace=namespace, secrets={"token": token}, **attributes
-            ),
-        )
+        given: dict[str, Any] = {"namespace": namespace, "secrets": {"token": token}, **attributes}
+        said = refused(code, partial(node.publish, "wrong", **given))
         assert not token or token not in said
     assert node.plugin is not None
     assert node.mount is not None
     for log in (node.plugin.log, node.mount.log):
         assert "secret" not in log.read_text().replace("volume's secret", "")
+
+
+def test_a_gated_model_of_the_hub(node: Node) -> None:
+    """The secret that the Hub's own client uses proves it as well; the node's token, which reads
+    it for all, proves nothing."""
+    gated: dict[str, Any] = {"model": "hf/acme/gated", "version": "main", "namespace": "gated"}
+    for key in ("token", "HF_TOKEN"):
+        other: dict[str, Any] = {"secrets": {key: "hf_another"}, **gated}
+        refused("UNAUTHENTICATED", partial(node.publish, "hub", **other))
+    target = node.publish("hub", secrets={"HF_TOKEN": TOKEN}, **gated)
+    assert (target / "model.bin").read_bytes() == b"weights" * 1000
+    node.unpublish("hub")
 
 
 def test_a_secret_without_a_token(node: Node) -> None:
