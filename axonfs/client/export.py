@@ -363,8 +363,10 @@ class Export:
 def _others(spec: str, paths: Sequence[str]) -> AxonError:
     more = f" and {len(paths) - _MANY} more" if len(paths) > _MANY else ""
     named = printable(", ".join(paths[:_MANY]))
-    what = f"{counted(len(paths), 'file')} there would be replaced that no export wrote: {named}"
-    return AxonError(f"{what}{more}", spec=spec, hint="move them away, or add --force")
+    verb, was, them = ("is", "was", "it") if len(paths) == 1 else ("are", "were", "them")
+    what = f"{counted(len(paths), 'file')} there {verb} not an export's, or {was} changed since"
+    hint = f"move {them} away, or add --force to replace {them}"
+    return AxonError(f"{what}: {named}{more}", spec=spec, hint=hint)
 
 
 def _status(path: Path) -> os.stat_result | None:

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.mount
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = (
     "axon.md",
+    "cache.md",
     "versions.md",
     "huggingface.md",
     "python.md",

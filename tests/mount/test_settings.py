@@ -153,7 +153,7 @@ def test_a_limit_applies_without_another_worker(
 def test_the_limits_of_the_cache_apply_without_another_worker(
     start: Start, registry: RegistryServer, file: Path
 ) -> None:
-    """A namespace over its new quota gives up its files, but for open ones."""
+    """A namespace over its quota gives up its files, but for open ones."""
     run_axonfs("registry", "add", registry.url)
     place = start("--prefetch", "off", "--keep-free", "off", "--cache-ttl", "2d")
     worker = status(place)["worker"]["pid"]

@@ -129,7 +129,7 @@ def test_a_file_of_somebody_else_is_replaced_on_request_only(
     before = place.lstat()
     refused = run("export", NEXT, out)
     assert refused.code == 1
-    assert "1 file there would be replaced that no export wrote: config.json" in refused.err
+    assert "1 file there is not an export's, or was changed since: config.json" in refused.err
     assert place.lstat() == before
     assert contents(out).keys() == contents(source(tmp_path)).keys()
     exported(run, SPEC, out, "--force")
