@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from axonfs.cli.mount_state import LiveState, State
-from axonfs.errors import AxonError
+from axonfs.errors import AxonError, refused
 
 PATIENCE = 2.0  # seconds without an answer that are nothing to mention
 INFO_PAUSE = 5.0
@@ -49,8 +49,9 @@ class Poller(threading.Thread):
         self._asked, self._waits = time.time(), True
         try:
             state = self.source.read()
-        except AxonError as exc:
-            why = exc.what + (f"; {exc.hint}" if exc.hint else "")
+        except (AxonError, OSError) as exc:  # OSError: no process or descriptor is left here
+            error = refused(exc) if isinstance(exc, OSError) else exc
+            why = error.what + (f"; {error.hint}" if error.hint else "")
             self.answer = Answer(self.answer.state, self.answer.time, why)
         else:
             self.answer = Answer(state, time.time())
@@ -88,8 +89,8 @@ class Details(threading.Thread):
         while not self._ended.is_set():
             try:
                 found = self._source.ask({"op": "info", "spec": self.spec})
-            except AxonError as exc:
-                self.why = str(exc)
+            except (AxonError, OSError) as exc:
+                self.why = str(refused(exc) if isinstance(exc, OSError) else exc)
             else:
                 self.info = dict(found["version"])
             self._ended.wait(INFO_PAUSE)
