@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections import Counter
+from collections import Counter, defaultdict
 
 from axonfs.observe.family import Family, family
 
@@ -15,13 +14,12 @@ class Figures:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._calls: Counter[tuple[str, str]] = Counter()
-        self._seconds: Counter[str] = Counter()
-        self.since = time.time()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
 
     def called(self, method: str, code: str, seconds: float) -> None:
         with self._lock:
             self._calls[method, code] += 1
-            self._seconds[method] += seconds  # type: ignore[assignment]
+            self._seconds[method] += seconds
 
     def families(self, *, volumes: int, pins: int, guarded: bool, ready: bool) -> list[Family]:
         """The metrics now."""

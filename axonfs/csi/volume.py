@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from axonfs.csi.messages import number
 from axonfs.csi.refusal import invalid
@@ -122,25 +123,25 @@ def _parsed(model: str, version: str, volume: Volume) -> Volume:
     return volume
 
 
-def check_capability(capability: object, pod: Pod) -> tuple[str, bool]:
+def check_capability(capability: Any, pod: Pod) -> tuple[str, bool]:
     """The group that a capability of a request asks for, "" if none, and whether noexec is wanted.
 
     Raises:
         RefusedError: it is missing, or asks for what no volume of this plugin can do.
     """
-    if not capability.HasField("access_mode") or not (  # type: ignore[attr-defined]
-        capability.HasField("mount") or capability.HasField("block")  # type: ignore[attr-defined]
+    if not capability.HasField("access_mode") or not (
+        capability.HasField("mount") or capability.HasField("block")
     ):
         raise invalid("volume_capability is missing or empty")
-    if capability.HasField("block"):  # type: ignore[attr-defined]
+    if capability.HasField("block"):
         raise invalid("models are files, not block devices: use volumeMode: Filesystem")
-    mode = capability.access_mode.mode  # type: ignore[attr-defined]
+    mode = capability.access_mode.mode
     # An inline volume has no access mode of its own, and the kubelet sends SINGLE_NODE_WRITER.
     if mode not in _READERS and not (pod.ephemeral and mode):
         raise invalid("models are read-only: use accessModes: [ReadOnlyMany]")
-    flags = capability.mount.mount_flags  # type: ignore[attr-defined]
+    flags = capability.mount.mount_flags
     _check_flags(flags)
-    return str(capability.mount.volume_mount_group), NOEXEC in flags  # type: ignore[attr-defined]
+    return str(capability.mount.volume_mount_group), NOEXEC in flags
 
 
 def _check_flags(flags: Iterable[str]) -> None:

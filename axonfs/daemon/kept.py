@@ -15,6 +15,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,8 @@ _PR_SET_NAME = 15
 NEEDED = frozenset({"lock", "control", "journal", "state", "device"})
 MOST = 16
 _BYTES = 4096
+# Seconds until a guard without a free descriptor tries again.
+AGAIN = 1.0
 # Seconds for the other side, which does nothing else, to answer.
 PATIENCE = 5.0
 
@@ -229,9 +232,13 @@ class Guard:
         while True:
             try:
                 connection, _ = self._listening.accept()
-            except OSError:
-                self._listening.close()
-                return
+            except OSError as exc:
+                if self._closing:
+                    self._listening.close()
+                    return
+                log.warning("the guard cannot take a keeper: %s", exc)
+                time.sleep(AGAIN)  # the process is short of descriptors
+                continue
             if peer(connection) not in (0, os.geteuid()):
                 connection.close()
                 continue

@@ -141,10 +141,14 @@ def test_both_pods_meet(base: list[dict[str, Any]]) -> None:
 def test_mounts_reach_the_node(base: list[dict[str, Any]]) -> None:
     """What each container mounts has to propagate, which needs a privileged one."""
     found = pods(base)
-    wanted = {("axonfs-mount", "mount"): "state", ("axonfs-csi", "plugin"): "kubelet"}
-    for (pod, name), volume in wanted.items():
+    wanted = [
+        ("axonfs-mount", "mount", "state"),
+        ("axonfs-csi", "plugin", "state"),  # it unmounts what is left there in the end
+        ("axonfs-csi", "plugin", "kubelet"),
+    ]
+    for pod, name, volume in wanted:
         one = container(found[pod], name)
-        assert one["securityContext"]["privileged"]
+        assert one["securityContext"] == {"privileged": True, "runAsUser": 0}
         (place,) = [item for item in one["volumeMounts"] if item["name"] == volume]
         assert place["mountPropagation"] == "Bidirectional"
 
