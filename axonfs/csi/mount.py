@@ -13,6 +13,7 @@ from typing import Any
 
 from axonfs.call import Event, call, error_of
 from axonfs.client.transport import Sink, ignore
+from axonfs.connection.binding import mount_of
 from axonfs.connection.mountinfo import top_at
 from axonfs.csi.refusal import unavailable
 from axonfs.errors import NotFoundError
@@ -79,15 +80,25 @@ class NodeMount:
         return found
 
     def open(self, root: str) -> int:
-        """A descriptor of the directory `root`, as mountinfo names it. The mount has to answer, so
-        it is asked first."""
+        """A descriptor of the directory `root`, as mountinfo names it.
+
+        The mount has to answer: so the caller has just asked it.
+
+        Raises:
+            NotFoundError: the mount has no such directory.
+            RefusedError: the mount ended meanwhile.
+        """
         place = self.mountpoint / root.lstrip("/")
         try:
-            return os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            directory = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError as exc:
             raise NotFoundError("is not in the mount", path=str(place)) from exc
         except OSError as exc:
             raise unavailable(f"{place}: {exc.strerror}; {_HINT}") from exc
+        if mount_of(directory).filesystem != FILESYSTEM:  # else the pod had what is below the mount
+            os.close(directory)
+            raise unavailable(f"the mount at {self.mountpoint} has just ended; {_HINT}")
+        return directory
 
 
 def root_of(spec: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.csi.conftest import NodeFactory, digest
+from tests.csi.conftest import digest
 from tests.csi.node import Container, Node, Pod, until
 
 KUBERNETES = Path(__file__).parents[2] / "packaging/kubernetes"
@@ -88,11 +88,9 @@ EVENTS = (
 )
 
 
-def test_reads_go_on(nodes: NodeFactory, sources: Path) -> None:
+def test_reads_go_on(node: Node, sources: Path) -> None:
     """A file that is open, one that was never read, and listings stay as they are for a pod,
     without an error, whatever dies; the pods' own mounts are never touched."""
-    node = nodes()
-    node.start()
     pod = node.pod(node.publish("reader", model="nlp/tiny", version="^1.0, <1.1"))
     names = pod.ask("list")
     assert pod.ask("open part0.bin") == "open"
@@ -104,14 +102,14 @@ def test_reads_go_on(nodes: NodeFactory, sources: Path) -> None:
         assert pod.ask("next") == str(1 << 16), event
     assert pod.ask("list") == names
     assert pod.ask("rest") == digest(sources, "part0.bin")
+    pod.close()
+    node.unpublish("reader")
 
 
-def test_all_die_at_once(nodes: NodeFactory, sources: Path) -> None:
+def test_all_die_at_once(node: Node, sources: Path) -> None:
     """Only if no process is left that has the descriptors do readers get ENOTCONN. The kubelet's
     next call mounts the same version of the new mount over the dead one: a container sees it that
     has its volume with HostToContainer, another one when it starts again."""
-    node = nodes()
-    node.start()
     target = node.publish("lost", model="nlp/tiny", version="1.0.0")
     pods = {kind: node.pod(target, propagation=kind) for kind in ("private", "slave")}
     for pod in pods.values():
@@ -123,8 +121,8 @@ def test_all_die_at_once(nodes: NodeFactory, sources: Path) -> None:
     for pod in pods.values():
         assert pod.ask("read part1.bin") == "ENOTCONN"
     node.start()
-    (condition,) = [node.call("NodeGetVolumeStats", volume_id="csi-lost", volume_path=str(target))]
-    assert condition.volume_condition.abnormal
+    stats = node.call("NodeGetVolumeStats", volume_id="csi-lost", volume_path=str(target))
+    assert stats.volume_condition.abnormal
     node.publish("lost", model="nlp/tiny", version="1.0.0")
     assert pods["slave"].ask("read part1.bin") == digest(sources, "part1.bin")
     assert pods["private"].ask("read part1.bin") == "ENOTCONN"
@@ -136,11 +134,9 @@ def test_all_die_at_once(nodes: NodeFactory, sources: Path) -> None:
     assert not target.exists()
 
 
-def test_an_end_in_order(nodes: NodeFactory) -> None:
+def test_an_end_in_order(node: Node) -> None:
     """Where the last process of the mount ends and none comes, nothing is left mounted. The probe
     of the mount's pod, in any container of it, says whether the node's mount answers."""
-    node = nodes()
-    node.start()
     assert node.mount is not None
     assert node.plugin is not None
     assert probed(node) == 0
