@@ -114,7 +114,8 @@ class Place:
         with naming(self.path):
             if executable:
                 mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
-                os.fchmod(descriptor, mode | (mode & 0o444) >> 2)
+                with suppress(OSError):  # FAT and some network file systems have no modes
+                    os.fchmod(descriptor, mode | (mode & 0o444) >> 2)
             self.mark(descriptor)
             os.fsync(descriptor)
             self.rename()
@@ -134,7 +135,8 @@ class Place:
         os.rename(self.draft, self.name, src_dir_fd=self.folder, dst_dir_fd=self.folder)
         # Of two names of one file, a rename leaves both.
         self.drop_draft()
-        os.fsync(self.folder)
+        with suppress(OSError):  # some file systems cannot flush a directory
+            os.fsync(self.folder)
 
 
 class Destination:
@@ -158,6 +160,8 @@ class Destination:
             os.close(self._descriptor)
             what = "another process exports into this directory"
             raise BusyError(what, path=str(root)) from None
+        except OSError:  # no locks on this file system
+            pass
         self._lock = threading.Lock()
         self._written: dict[tuple[int, int], str] = {}
 

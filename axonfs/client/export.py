@@ -18,9 +18,10 @@ import stat
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from io import RawIOBase
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -155,19 +156,20 @@ class Export:
     def _each(self, work: Callable[[File], T], files: Sequence[File]) -> list[T]:
         """Do `work` for each file, some at a time; the first error ends it."""
         pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="export")
+        todo, pending, found = iter(enumerate(files)), dict[Future[T], int](), dict[int, T]()
         try:
-            futures = [pool.submit(work, file) for file in files]
-            waiting = set(futures)
-            while waiting:
-                done, waiting = wait(waiting, _PROGRESS_PAUSE, FIRST_EXCEPTION)
+            while len(found) < len(files):
+                for number, file in islice(todo, 2 * AT_ONCE - len(pending)):
+                    pending[pool.submit(work, file)] = number
+                done, _ = wait(pending, _PROGRESS_PAUSE, FIRST_COMPLETED)
                 self._tell()
                 for future in done:
-                    future.result()
+                    found[pending.pop(future)] = future.result()
         finally:  # a thread whose read hangs is left behind
             self._stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
         self._stop.clear()
-        return [future.result() for future in futures]
+        return [found[number] for number in range(len(files))]
 
     def _tell(self) -> None:
         event = {"event": "progress", "spec": self.spec, "path": self._path}

@@ -45,15 +45,19 @@ class Namespaces:
         }
 
     def _refresh(self) -> None:
+        present, fresh = set(), {}
         with self._index.view() as view:
-            records = {(key, raw[:_SEAL]): raw for key, raw in view.scan(Table.MANIFESTS)}
-        for gone in self._known.keys() - records.keys():
+            for key, raw in view.scan(Table.MANIFESTS):
+                present.add(name := (key, raw[:_SEAL]))
+                if name not in self._known:
+                    fresh[name] = raw
+        for gone in self._known.keys() - present:
             del self._known[gone]
-        for key in records.keys() - self._known.keys():
-            manifest = self._parse(records[key])
+        for name, raw in fresh.items():
+            manifest = self._parse(raw)
             files = manifest.files if manifest else ()
             model = manifest.spec.model if manifest else ""
-            self._known[key] = model, frozenset(entry.digest for entry in files)
+            self._known[name] = model, frozenset(entry.digest for entry in files)
 
 
 def _union(sets: Iterable[frozenset[str]]) -> set[str]:
