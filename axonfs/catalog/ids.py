@@ -7,6 +7,7 @@ those of the first hub in the setting `sources`. Trio thread only.
 
 from __future__ import annotations
 
+from axonfs.catalog.catalog import Catalog
 from axonfs.catalog.outages import kept
 from axonfs.catalog.tree import Tree
 from axonfs.errors import AxonError, NotFoundError, OfflineError
@@ -21,6 +22,8 @@ class Ids:
         self._tree = tree
         self._hub = next((name for name in tree.hubs if name in HUBS), None)
         self._indexed: set[Source] = set()  # registries whose list of models is known
+        nothing = Catalog(())
+        self._known: tuple[Catalog, Catalog, frozenset[str]] = nothing, nothing, frozenset()
 
     def candidates(self, model_id: str) -> list[str]:
         """The models that may have the id, as `namespace/name`. Sends nothing."""
@@ -41,7 +44,7 @@ class Ids:
             raise self._tree.outages.no_registry(model_id) or what
         return f"{self._hub}/{model_id}"
 
-    async def known(self, *, wait: bool = True) -> set[str]:
+    async def known(self, *, wait: bool = True) -> frozenset[str]:
         """The ids that registries list, and those of local models.
 
         Args:
@@ -49,6 +52,11 @@ class Ids:
         """
         tree, local = self._tree, await self._tree.local()
         listed = await tree.catalog() if wait or tree.has_catalog() else local
+        if self._known[:2] != (listed, local):
+            self._known = listed, local, self._ids(listed, local)
+        return self._known[2]
+
+    def _ids(self, listed: Catalog, local: Catalog) -> frozenset[str]:
         taken = listed.directory(()).children - set(HUB_NAMESPACES)
         found = set()
         for path, directory in (*listed.directories.items(), *local.directories.items()):
@@ -57,7 +65,7 @@ class Ids:
             mine = len(segments) > 1 and segments[0] in taken
             if directory.versions and mine != of_hub and (mine or of_hub):
                 found.add("/".join(segments))
-        return {model_id for model_id in found if view_folder(model_id)}
+        return frozenset(model_id for model_id in found if view_folder(model_id))
 
     async def _in_registry(self, model_id: str) -> bool:
         """Whether the namespace of the id is one of the registries'."""
@@ -75,25 +83,31 @@ class Ids:
             if of_hub:
                 return False
             raise
-        return not of_hub and await self._unlisted(model_id)
+        return not of_hub and await self._in_unlisted(model_id)
 
-    async def _unlisted(self, model_id: str) -> bool:
-        """Whether a registry that lists no models has this one.
+    async def _in_unlisted(self, model_id: str) -> bool:
+        """Whether a registry has the id that no registry is known to list.
 
         Raises:
             AxonError: a registry does not answer, and never listed its models.
         """
-        tree, silent = self._tree, True
-        for source in tree.registries:
-            state = tree.outages.of(source)
-            silent &= state.indexed
-            fault = state.fault or source.denial
-            if (fault or tree.offline) and state.indexed and not await self._listed(source):
-                what = OfflineError("not in the cache, and offline")
-                raise (fault or what).located(spec=model_id)
-        return not silent and bool((await tree.versions(model_id)).versions)
+        tree = self._tree
+        unknown = [source for source in tree.registries if not await self._listed(source)]
+        if unknown and tree.outages.listing_pending():
+            await tree.wait_for_listings()
+            if model_id.partition("/")[0] in (await tree.catalog()).directory(()).children:
+                return True
+        for source in unknown:
+            fault = tree.outages.of(source).fault or source.denial
+            if tree.offline and not fault:
+                fault = OfflineError("not in the cache, and offline")
+            if fault:
+                raise fault.located(spec=model_id)
+        # A registry without an index is asked for each model.
+        return not tree.outages.indexed and bool((await tree.versions(model_id)).versions)
 
     async def _listed(self, source: Source) -> bool:
+        """Whether the list of a registry's models is known, now or from an earlier run."""
         if source not in self._indexed and await kept(source.listings(offline=True)) is not None:
             self._indexed.add(source)
         return source in self._indexed

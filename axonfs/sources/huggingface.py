@@ -20,6 +20,7 @@ from urllib.parse import quote
 from axonfs.errors import AccessDeniedError, MalformedError, UsageError
 from axonfs.formats.listing import Listing
 from axonfs.formats.manifest import MAX_FILES, FileEntry, git_digest
+from axonfs.mounttable import leads_into, mountpoints
 from axonfs.names import HUB_VIEW, check_git, is_commit, parse_spec, plain, printable
 from axonfs.settings.homes import below_home, expanded
 from axonfs.sources.hub import Commit, HubSource, described, parse_json, texts
@@ -62,10 +63,14 @@ def _token_of_file() -> str | None:
 def for_readers() -> bool:
     """Whether HF_HUB_CACHE and HF_HUB_OFFLINE are those of `axonfs env`.
 
-    They tell the Hub's clients to read a mount, and are not meant for the mount itself.
+    They tell the Hub's clients to read a mount, which may not be there yet, and are not meant for
+    the mount itself.
     """
     named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or ""
-    return Path(named).name == HUB_VIEW
+    path = os.path.abspath(expanded(named))
+    if Path(path).name != HUB_VIEW:
+        return False
+    return leads_into(path, mountpoints()) or not os.path.exists(path)
 
 
 def silenced() -> str | None:

@@ -18,15 +18,18 @@ Sits beside paths.py, inside vfs; catalog/ids.py says which model an id means.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 
 import trio
 
+from axonfs.catalog.catalog import names_fraction
 from axonfs.catalog.ids import Ids
 from axonfs.catalog.tree import Tree, Version
 from axonfs.errors import AccessDeniedError, AxonError, MalformedError, NotFoundError
 from axonfs.names import (
     HUB_VIEW,
+    HUBS,
     LATEST,
     Spec,
     is_commit,
@@ -35,7 +38,7 @@ from axonfs.names import (
     view_folder,
     view_id,
 )
-from axonfs.vfs.places import ABSENT_TTL, Directory, Folder, Place, Text
+from axonfs.vfs.places import ABSENT_TTL, FOREVER, LISTING_TTL, Directory, Folder, Place, Text
 
 Path = tuple[str, ...]
 
@@ -111,13 +114,19 @@ class HubView:
             return {commit: Folder((*path, commit), found[commit], "") for commit in found}
         return self._inside_refs(path, await self._refs(model))
 
-    async def names(self, path: Path) -> set[str]:
+    async def dated(self, path: Path) -> tuple[float, float]:
+        """As `Paths.dated`. The kernel asks before it uses a listing of snapshots again, since a
+        revision that was looked up a moment before is in it."""
+        if path[1:2] == (LOCKS,) or len(path) == 2 or path[2:] == (BLOBS,):
+            return 0.0, FOREVER
+        changing = 0.0 if path[2:] == (SNAPSHOTS,) else LISTING_TTL
+        return names_fraction(await self._names(path)), changing
+
+    async def _names(self, path: Path) -> AbstractSet[str]:
         """Names that change whenever those in `listing` do; waits for no source."""
         if len(path) == 1:
             return await self._ids.known(wait=False)
         names = set[str]()
-        if path[1] == LOCKS or len(path) == 2 or path[2] == BLOBS:
-            return names
         local = await self._tree.local()
         for model in self._ids.candidates(view_id(path[1]) or ""):
             names |= local.directory(tuple(model.split("/"))).versions
@@ -268,6 +277,15 @@ class HubView:
         commit = self._commit(version).encode()
         created = version.manifest.created
         return Text(path, lambda: commit, len(commit), created, live=True, version=version)
+
+
+def listings_of(spec: Spec) -> list[Path]:
+    """The directories of the hub view whose listings have a version."""
+    model_id = spec.name if spec.namespace in HUBS else spec.model
+    folder = view_folder(model_id)
+    if folder is None:
+        return []
+    return [(HUB_VIEW,), (HUB_VIEW, folder, REFS), (HUB_VIEW, folder, SNAPSHOTS)]
 
 
 def _spec(model: str, version: str) -> Spec:

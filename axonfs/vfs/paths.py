@@ -142,7 +142,7 @@ class Paths:
         """
         path = place.path
         if self._view.has(path):
-            return names_fraction(await self._view.names(path)), 0.0
+            return await self._view.dated(path)
         if self._hubs.has(path):
             names = await self._hubs.names(path) | self._defaults.mark(path)
             return names_fraction(names), LISTING_TTL

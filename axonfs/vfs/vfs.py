@@ -23,6 +23,7 @@ from axonfs.names import Spec
 from axonfs.vfs.error_context import naming_place
 from axonfs.vfs.files import Files
 from axonfs.vfs.handle import Handle
+from axonfs.vfs.hub_view import listings_of
 from axonfs.vfs.inodes import Inodes
 from axonfs.vfs.journal import Journal
 from axonfs.vfs.paths import Paths
@@ -263,9 +264,10 @@ class Vfs:
                 log.warning("cannot restore the open file %s: %s", "/".join(path), exc)
 
     def inodes_above(self, spec: Spec) -> list[int]:
-        """The inodes of the directories above a version, even if the kernel does not know them."""
-        path = spec.segments
-        return [self._inodes.number(Directory(path[:depth])) for depth in range(len(path))]
+        """The inodes of the directories above a version, and of others that list it, even if the
+        kernel does not know them."""
+        above = [spec.segments[:depth] for depth in range(len(spec.segments))]
+        return [self._inodes.number(Directory(path)) for path in (*above, *listings_of(spec))]
 
     def inodes_of(self, digests: set[str]) -> list[int]:
         """The inodes that the kernel knows of files whose content is one of these objects."""
