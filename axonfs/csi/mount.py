@@ -61,8 +61,12 @@ class NodeMount:
         raise unavailable(f"the mount of this node went away before it answered; {_HINT}")
 
     def version(self, spec: str) -> dict[str, Any]:
-        """What `axonfs info` knows of a version."""
-        found: dict[str, Any] = self.ask({"op": "info", "spec": spec})["version"]
+        """The version that `spec` names, and what of it is local.
+
+        Raises:
+            AxonError: there is no such version, or it may not be read.
+        """
+        found: dict[str, Any] = self.ask({"op": "version", "spec": spec})["version"]
         return found
 
     def versions(self, model: str) -> list[dict[str, Any]]:

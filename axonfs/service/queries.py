@@ -189,13 +189,32 @@ async def version_of(context: Context, request: Event) -> Version:
     return await context.tree.version(await resolve(context, wanted))
 
 
+async def version(context: Context, request: Event) -> Event:
+    """What is local of the version `spec`, if it may be read: less than `info`, and without a
+    request where the version is named exactly and known."""
+    return {"version": await _state_of(context, await version_of(context, request))}
+
+
+async def _state_of(context: Context, version: Version) -> dict[str, Any]:
+    manifest = version.manifest
+    files = await trio.to_thread.run_sync(_files, context.store, manifest)
+    pin = await trio.to_thread.run_sync(_pin_of, context.store, manifest.spec)
+    return {
+        **_names(manifest.spec),
+        "source": version.base,
+        "pinned": _pin_state(pin),
+        "size": manifest.size,
+        "local": sum(item["local"] for item in files),
+        "files": files,
+    }
+
+
 async def info(context: Context, request: Event) -> Event:
     """Everything about the version `spec`, whoever signed it."""
     wanted = parse_wanted(str(request.get("spec")))
     version = await context.tree.unchecked(await resolve(context, wanted))
     manifest = version.manifest
-    files = await trio.to_thread.run_sync(_files, context.store, manifest)
-    pin = await trio.to_thread.run_sync(_pin_of, context.store, manifest.spec)
+    state = await _state_of(context, version)
     hub = context.tree.hub(manifest.spec.model)
     return {
         "version": {
@@ -210,10 +229,10 @@ async def info(context: Context, request: Event) -> Event:
             "digest": manifest.digest,
             "source": version.base,
             "path": context.path_of(manifest.spec),
-            "pinned": _pin_state(pin),
+            "pinned": state["pinned"],
             "yanked": await _is_yanked(context, manifest.spec),
             "size": manifest.size,
-            "local": sum(item["local"] for item in files),
+            "local": state["local"],
             "facts": await _facts(hub, manifest.spec, context.tree.offline) if hub else {},
             "unverified": manifest.unverified,
             "unverified_allowed": bool(
@@ -221,7 +240,7 @@ async def info(context: Context, request: Event) -> Event:
             ),
             "signatures": await context.tree.admission.describe(version),
             "signature_required": bool(context.tree.admission.required(version)),
-            "files": files,
+            "files": state["files"],
             "left_out": list(manifest.left_out),
         }
     }

@@ -46,6 +46,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "status": queries.status,
     "search": queries.search,
     "info": queries.info,
+    "version": queries.version,
     "versions": queries.versions,
     "list": queries.list_local,
     "cache_list": cache.cache_list,

@@ -14,7 +14,7 @@ import pytest
 from axonfs.call import call
 from tests.csi.conftest import FILES, NodeFactory, digest, refused
 from tests.csi.node import Node, until
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty import FaultyOrigin, stall_before
 from tests.support.fetching import Gate, on_objects
 
 PINNED = {"model": "nlp/tiny", "version": "1.0.0", "pin": "true"}
@@ -80,6 +80,22 @@ def test_a_pod_waits_until_all_is_local(node: Node, origin: FaultyOrigin, source
     assert pod.ask("read part0.bin") == digest(sources, "part0.bin", "nlp/tiny@1.1.0")
     pod.close()
     node.unpublish("waits")
+    until(lambda: pins(node) == {}, "it stays pinned")
+
+
+def test_a_source_that_is_silent(node: Node, origin: FaultyOrigin) -> None:
+    """A version that is named exactly and known is published without a question to its source."""
+    node.publish("known", **PINNED)
+    until(lambda: pins(node) == {"nlp/tiny@1.0.0": True}, "it is not pinned")
+    origin.always(stall_before)
+    asked_before = len(origin.requests)
+    target = node.publish("silent", **PINNED)
+    node.call("NodeGetVolumeStats", volume_id="csi-silent", volume_path=str(target))
+    assert (target / "part0.bin").stat().st_size == FILES["part0.bin"]
+    assert len(origin.requests) == asked_before
+    origin.always(None)
+    for name in ("known", "silent"):
+        node.unpublish(name)
     until(lambda: pins(node) == {}, "it stays pinned")
 
 
