@@ -38,7 +38,7 @@ def path(
     cache: str | None,
     as_json: bool,
 ) -> None:
-    """Print the directory of a pinned version on the disk, or the path of a FILE in it.
+    """Print where a pinned version is on the disk, or a FILE in it.
 
     For scripts: `vllm serve "$(axonfs path nlp/llama-2-7b@1.0.0)"`. The directory has hard links to
     the files in the cache, so programs read them straight from the disk, with or without a mount.
