@@ -182,6 +182,8 @@ def _reason(mountpoint: Path, what: str, *, allow_other: bool) -> AxonError:
     hint = "see axonfs doctor"
     if "username" in what:
         hint = f"add user {os.getuid()} to /etc/passwd, where fusermount3 looks for it"
+    if "not permitted" in what:
+        hint = "a container needs --cap-add SYS_ADMIN --security-opt apparmor=unconfined"
     return BusyError(f"the mount was refused: {what}", path=str(mountpoint), hint=hint)
 
 
