@@ -37,6 +37,7 @@ class Filling:
         self._table: ChunkTable | None = None  # the object's own
         self._generation = stored.generation()
         stored.hold()
+        stored.touch()  # what a package brings along is not the first to be evicted
 
     def begin(self) -> None:
         """Choose what is held back until the end.

@@ -346,7 +346,8 @@ class Store(Metadata):
         length = self._files.length(digest)
         if not self._index.writable or (old is None and length < 0):
             return record  # written with the first chunk
-        record.quarantined = old.quarantined if old else None
+        if old is not None:
+            record.quarantined, record.accessed = old.quarantined, old.accessed
         unclaimed = old is None or not old.chunk_size
         chunks = (
             adoptable(self._files, digest, record) if unclaimed and length <= record.size else []

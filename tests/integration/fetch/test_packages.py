@@ -7,6 +7,7 @@ import hashlib
 import os
 import random
 import tarfile
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,18 @@ async def test_one_pass_brings_every_file(
         assert parts.fetcher.statistics()["bytes"] == size
     async with rig(tmp_path / "cache", origin.url, offline=True) as parts:
         assert await parts.content("last.bin", SPEC) == LAST
+
+
+async def test_what_a_package_brings_along_counts_as_used(
+    tmp_path: Path, registry: Path, origin: FaultyOrigin
+) -> None:
+    """Else it would be the first to be evicted, and each read would bring the package again."""
+    add_package(registry, SPEC, FILES)
+    async with rig(tmp_path / "cache", origin.url) as parts:
+        assert await parts.content("config.json", SPEC) == CONFIG
+        await settled(parts.idle)
+        await settled(lambda: len(parts.store.infos()) == 3)
+        assert all(time.time() - info.accessed < 600 for info in parts.store.infos())
 
 
 async def test_objects_are_taken_where_the_registry_has_them(

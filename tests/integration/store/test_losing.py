@@ -257,6 +257,18 @@ class TestLostIndex:
                 assert store.usage() == os.fstat(stored.opened()).st_blocks == 0
         store.close()
 
+    def test_what_is_adopted_is_as_old_as_its_file(self, tmp_path: Path) -> None:
+        """So what nothing used for long goes first, and nothing else."""
+        store, what = Store.open(tmp_path), sample(2 * CHUNK)
+        land(store, what)
+        store.close()
+        lose_index(tmp_path)
+        os.utime(backing_file(tmp_path, what.digest), (5e8, 5e8))
+        store = Store.open(tmp_path)
+        assert store.object(what.entry).complete
+        assert [info.accessed for info in store.infos()] == [5e8]
+        store.close()
+
     def test_strays_are_evicted(self, tmp_path: Path) -> None:
         store = Store.open(tmp_path)
         land(store, sample(2 * CHUNK))
