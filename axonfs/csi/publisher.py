@@ -23,7 +23,7 @@ from axonfs.csi.pins import Pins
 from axonfs.csi.policy import Decision, read_policy
 from axonfs.csi.proof import Proofs
 from axonfs.csi.records import Record, Records
-from axonfs.csi.refusal import RefusedError
+from axonfs.csi.refusal import RefusedError, status_of
 from axonfs.csi.targets import Target, target_at
 from axonfs.csi.volume import Pod, Volume
 from axonfs.errors import UsageError
@@ -33,6 +33,9 @@ from axonfs.names import parse_spec, printable
 log = logging.getLogger(__name__)
 
 OTHERS_READ = 0o004
+# After these the kubelet asks again, or has the volume unpublished. After any other it may do
+# neither, so nothing is to be left of the call.
+NOT_FINAL = frozenset({grpc.StatusCode.ABORTED, grpc.StatusCode.UNAVAILABLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,13 @@ class Publisher:
             record = known or self._chosen(request)
             running = entry is not None and entry.device == self.mount.connection()
             self._check_access(request, record, running=running)
-            self._put(request, record, target, entry)
+            try:
+                self._put(request, record, target, entry)
+            except Exception as exc:
+                if entry is None and status_of(exc)[0] not in NOT_FINAL:
+                    self.records.drop(request.target)
+                    self.pins.sweep()
+                raise
 
     def unpublish(self, target_path: str) -> None:
         """Have nothing at the target, and no target."""

@@ -110,6 +110,7 @@ class Keeper:
         self._guarded = False  # whether the guard has what `_kept` has
         self._answered = False
         self._ending = False
+        self._late: set[int] = set()  # signals that arrived while no holder ran
         self._notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._place = cache / NOTIFY
         self._place.unlink(missing_ok=True)
@@ -137,7 +138,7 @@ class Keeper:
             log.warning("the holder ended with %d; starting the next", code)
             if not self._kept.alive:  # nothing to continue with: the next one mounts anew
                 self._forget()
-            if STOPPING & self._paused(backoff(brief)):
+            if self._stopped_within(backoff(brief)):
                 return 0
 
     def _inherit(self) -> None:
@@ -250,10 +251,11 @@ class Keeper:
             except ChildProcessError:
                 return
             if pid == 0:
-                _arrived(self._wakeup, 0.05)
+                self._late |= _arrived(self._wakeup, 0.05)
 
-    def _paused(self, seconds: float) -> set[int]:
-        until, arrived = time.monotonic() + seconds, set[int]()
-        while (left := until - time.monotonic()) > 0 and not arrived:
-            arrived = _arrived(self._wakeup, left) - {signal.SIGCHLD}
-        return arrived
+    def _stopped_within(self, seconds: float) -> bool:
+        """Pause before the next holder; whether a signal says that there is to be none."""
+        until = time.monotonic() + seconds
+        while not STOPPING & self._late and (left := until - time.monotonic()) > 0:
+            self._late |= _arrived(self._wakeup, left)
+        return bool(STOPPING & self._late)

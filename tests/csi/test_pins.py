@@ -14,7 +14,7 @@ import pytest
 from axonfs.call import call
 from tests.csi.conftest import FILES, NodeFactory, digest, refused
 from tests.csi.node import Node, until
-from tests.support.faulty import FaultyOrigin, stall_before
+from tests.support.faulty import FaultyOrigin, stall_before, status
 from tests.support.fetching import Gate, on_objects
 
 PINNED = {"model": "nlp/tiny", "version": "1.0.0", "pin": "true"}
@@ -96,6 +96,19 @@ def test_a_source_that_is_silent(node: Node, origin: FaultyOrigin) -> None:
     origin.always(None)
     for name in ("known", "silent"):
         node.unpublish(name)
+    until(lambda: pins(node) == {}, "it stays pinned")
+
+
+def test_a_pin_that_fails(node: Node, origin: FaultyOrigin) -> None:
+    """A version that cannot be complete is an error, after which nothing is left: no pin either."""
+    deep = {"model": "nlp/org/deep", "version": "0.1.0", "ready": "complete"}
+    origin.always(on_objects(status(404)))
+    refused("INTERNAL", lambda: node.publish("fails", seconds=60.0, **deep))
+    origin.always(None)
+    assert not node.target("fails").exists()
+    until(lambda: pins(node) == {}, "it stays pinned")
+    node.publish("fails", **deep)
+    node.unpublish("fails")
     until(lambda: pins(node) == {}, "it stays pinned")
 
 
