@@ -11,7 +11,8 @@ from axonfs.connection.mountinfo import Mount
 from axonfs.daemon.holders import asleep, holder_of, silence
 from axonfs.names import printable
 
-# Where the kernel has a program asleep that waits for a FUSE file system.
+# Where the kernel has a program asleep that waits for a FUSE file system; a program that waits for a
+# page may wait for another one.
 _ASLEEP = ("request_wait_answer", "fuse_", "folio_wait", "__fuse")
 _NAMED = 10
 
@@ -31,7 +32,7 @@ def kernel_side(mountpoint: Path) -> dict[str, str]:
         told["processes"] = f"holder {holder.pid}, worker {workers}; {why}; {hint}"
         told["threads"] = ", ".join(text for pid in holder.workers for text in asleep(pid))
     if programs := _sleepers():
-        told["programs"] = f"asleep in a FUSE file system: {', '.join(programs[:_NAMED])}"
+        told["programs"] = f"asleep in a FUSE file system, or for a page of any: {', '.join(programs[:_NAMED])}"
     return {name: text for name, text in told.items() if text}
 
 
@@ -45,7 +46,7 @@ def _waiting(mount: Mount) -> str:
 
 
 def _sleepers() -> list[str]:
-    """The programs that sleep in a FUSE file system, as far as this user may see that."""
+    """The programs that sleep there, as far as this user may see that."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
