@@ -11,8 +11,8 @@ from axonfs.connection.mountinfo import Mount
 from axonfs.daemon.holders import asleep, holder_of, silence
 from axonfs.names import printable
 
-# Where the kernel has a program asleep that waits for a FUSE file system; a program that waits for a
-# page may wait for another one.
+# Where the kernel has a program asleep that waits for a FUSE file system; one that waits for a page
+# may wait for another.
 _ASLEEP = ("request_wait_answer", "fuse_", "folio_wait", "__fuse")
 _NAMED = 10
 
@@ -32,7 +32,8 @@ def kernel_side(mountpoint: Path) -> dict[str, str]:
         told["processes"] = f"holder {holder.pid}, worker {workers}; {why}; {hint}"
         told["threads"] = ", ".join(text for pid in holder.workers for text in asleep(pid))
     if programs := _sleepers():
-        told["programs"] = f"asleep in a FUSE file system, or for a page of any: {', '.join(programs[:_NAMED])}"
+        named = ", ".join(programs[:_NAMED])
+        told["programs"] = f"asleep in a FUSE file system, or for a page of any: {named}"
     return {name: text for name, text in told.items() if text}
 
 
