@@ -17,7 +17,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../tools/lib.sh"
 
 READERS=(1 4 8 16)
 # What the bench imports beside AxonFS and its packages.
-PACKAGES=(httpx numpy safetensors)
+PACKAGES=(httpx numpy pyfuse3 safetensors)
 WHEELS=${AXONFS_BENCH_WHEELS:-$ROOT/../wheels}
 cd "$ROOT"
 

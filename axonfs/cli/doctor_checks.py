@@ -20,11 +20,11 @@ from typing import Any
 from axonfs.cli.extensions import NATIVE, RECORDS, by_whom, why_not_of
 from axonfs.client.health import health
 from axonfs.client.other_users import Other, state_of
+from axonfs.connection.libfuse import BUNDLED, check_libfuse
 from axonfs.connection.mountinfo import Mount, mounts
 from axonfs.connection.mounting import DEVICE, FUSE_CONFIG, user_allow_other
-from axonfs.errors import (
-    UnsupportedError,
-)
+from axonfs.distro import install_fuse
+from axonfs.errors import UnsupportedError
 from axonfs.http_client import why_no_records
 from axonfs.names import word
 from axonfs.rundir import guard
@@ -50,6 +50,7 @@ class Check:
 def machine_checks(settings: Settings) -> Iterator[Check]:
     """Check what mounting needs: the device, the helper program and the kernel."""
     yield fuse_device(DEVICE)
+    yield libfuse()
     yield _helper()
     if settings.allow_other and os.geteuid() != 0:
         yield allow_other(FUSE_CONFIG)
@@ -84,12 +85,20 @@ def fuse_device(device: Path) -> Check:
     return Check("device", OK, f"{shown} and opens")
 
 
+def libfuse() -> Check:
+    """Check that pyfuse3 and libfuse3 are there; only a mount needs them."""
+    try:
+        return Check("libfuse3", OK, check_libfuse())
+    except UnsupportedError as exc:
+        return Check("libfuse3", FAIL, f"{exc.what}; nothing can be mounted", exc.hint or "")
+
+
 def _helper() -> Check:
     found = shutil.which("fusermount3")
     if found is not None:
         return Check("fusermount3", OK, found)
     state = WARN if os.geteuid() == 0 else FAIL
-    return Check("fusermount3", state, "not installed; only root can mount", "apt install fuse3")
+    return Check("fusermount3", state, "not installed; only root can mount", install_fuse())
 
 
 def allow_other(config: Path) -> Check:
@@ -127,7 +136,8 @@ def extensions() -> Check:
     why_not = {NATIVE: UNAVAILABLE, RECORDS: why_no_records()}
     if not any(why_not.values()):
         return Check("extensions", OK, by_whom(why_not))
-    return Check("extensions", WARN, by_whom(why_not), "then install axonfs again")
+    hint = install_fuse() if BUNDLED.is_dir() else "then install axonfs again"
+    return Check("extensions", WARN, by_whom(why_not), hint)
 
 
 def passthrough(release: str) -> Check:

@@ -208,8 +208,11 @@ def checked(flags: Flags) -> Settings:
     """The settings of a mount with these flags, with which it can be mounted.
 
     Raises:
-        UsageError: it cannot.
+        AxonError: it cannot.
     """
+    from axonfs.connection.libfuse import check_libfuse
+
+    check_libfuse()
     settings = load(flags)
     check_sources(settings)
     check_owner(settings)

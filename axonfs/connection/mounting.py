@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from axonfs.connection.mountinfo import places_of, shown, top_at
+from axonfs.distro import install_fuse
 from axonfs.errors import AxonError, BusyError, UnsupportedError
 from axonfs.mounttable import FILESYSTEM
 from axonfs.names import word
@@ -141,7 +142,7 @@ def run_helper(
             errors="replace",
         )
     except FileNotFoundError as exc:
-        raise UnsupportedError(f"{command[0]} is not installed", hint="install fuse3") from exc
+        raise UnsupportedError(f"{command[0]} is not installed", hint=install_fuse()) from exc
     try:
         _, complaint = process.communicate(timeout=HELPER_SECONDS)
     except subprocess.TimeoutExpired:

@@ -26,19 +26,14 @@ from axonfs.daemon.profile import profile
 from axonfs.daemon.state import engine_state, log_place
 from axonfs.engine import Engine, open_engine
 from axonfs.errors import find
-from axonfs.fuse import (
-    AccessLog,
-    Adapter,
-    HandshakeError,
-    NativeReads,
-    Operations,
-    Session,
-    accesslog,
-    openreply,
-)
-from axonfs.fuse.adapter import Access
+from axonfs.fuse import accesslog, openreply
+from axonfs.fuse.accesslog import AccessLog
+from axonfs.fuse.adapter import Access, Adapter
 from axonfs.fuse.failures import Failures
 from axonfs.fuse.notices import invalidate_attributes
+from axonfs.fuse.operations import Operations
+from axonfs.fuse.reads import NativeReads
+from axonfs.fuse.session import HandshakeError, Session
 from axonfs.http_client import why_no_records
 from axonfs.names import Spec
 from axonfs.observe.observer import Observer

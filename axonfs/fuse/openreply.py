@@ -11,7 +11,10 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from types import ModuleType
+
+from axonfs.connection.libfuse import BUNDLED
 
 log = logging.getLogger(__name__)
 
@@ -27,15 +30,19 @@ def _load() -> tuple[ModuleType | None, str | None]:
     flags = sys.getdlopenflags()
     sys.setdlopenflags(flags | os.RTLD_GLOBAL)
     try:
-        from axonfs.fuse import _native
-    except ImportError as exc:
+        native = import_module("axonfs.fuse._native")
+    except ModuleNotFoundError as exc:
         log.debug("libfuse and Python answer all requests: %s", exc)
+        if BUNDLED.is_dir():
+            return None, "libfuse3 is not installed"
         return None, "the extension is not built (install a C compiler and libfuse3-dev)"
+    except ImportError as exc:
+        return None, f"the extension cannot be loaded: {exc}"
     finally:
         sys.setdlopenflags(flags)
-    if getattr(_native, "INTERFACE", 1) != INTERFACE:
-        return _native, "the extension is of another version of AxonFS (install axonfs again)"
-    return _native, None
+    if getattr(native, "INTERFACE", 1) != INTERFACE:
+        return native, "the extension is of another version of AxonFS (install axonfs again)"
+    return native, None
 
 
 _extension, UNAVAILABLE = _load()

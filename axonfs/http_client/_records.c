@@ -287,7 +287,7 @@ static void *library(void)
 {
     PyObject *ssl = PyImport_ImportModule("_ssl");
     PyObject *file = ssl ? PyObject_GetAttrString(ssl, "__file__") : NULL;
-    const char *path = file ? PyUnicode_AsUTF8(file) : NULL;
+    const char *path = file ? PyUnicode_AsUTF8AndSize(file, NULL) : NULL;
     void *handle = ssl && (path || !file) ? dlopen(path, RTLD_NOW | RTLD_NOLOAD) : NULL;
 
     if (ssl && !file)
@@ -314,7 +314,8 @@ PyMODINIT_FUNC PyInit__records(void)
 {
     PyObject *ssl = PyImport_ImportModule("ssl");
 
-    Py_XSETREF(ssl_error, ssl ? PyObject_GetAttrString(ssl, "SSLError") : NULL);
+    Py_CLEAR(ssl_error);
+    ssl_error = ssl ? PyObject_GetAttrString(ssl, "SSLError") : NULL;
     Py_XDECREF(ssl);
     if (!ssl_error)
         return NULL;

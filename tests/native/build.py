@@ -78,7 +78,8 @@ def build(sanitizer: Sanitizer, directory: Path, sources: Path = SOURCES) -> Pat
         ["pkg-config", "--cflags", "--libs", "fuse3"], capture_output=True, text=True, check=True
     ).stdout.split()
     command = [compiler(), "-std=gnu11", "-O1", "-g", "-fno-omit-frame-pointer", "-shared", "-fPIC"]
-    command += ["-fvisibility=hidden", "-D_FILE_OFFSET_BITS=64", *_WARNINGS, *sanitizer.flags]
+    command += ["-fvisibility=hidden", "-D_FILE_OFFSET_BITS=64", "-DPy_LIMITED_API=0x030b0000"]
+    command += [*_WARNINGS, *sanitizer.flags]
     command += [f"-I{sysconfig.get_path('include')}", "-o", str(target), str(_FAULTS)]
     command += [*map(str, sorted(sources.glob("*.c"))), *fuse, "-ldl", _WRAPPED]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -2,7 +2,6 @@
  * with the GIL, and keeps it unless it says otherwise. Numbers of objects are never used twice; what
  * is asked of one that was dropped does nothing. */
 #include "native.h"
-#include <string.h>
 
 static PyObject *start(PyObject *module, PyObject *args)
 {

@@ -38,6 +38,8 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 
 /* Everything else is hidden: the module is loaded with RTLD_GLOBAL. */
 #define EXPORTED __attribute__((visibility("default")))

@@ -262,7 +262,7 @@ static PyObject *runs_to_python(const struct run *runs, size_t count)
             Py_DECREF(list);
             return NULL;
         }
-        PyList_SET_ITEM(list, at, item);
+        PyList_SetItem(list, at, item);
     }
     return list;
 }

@@ -40,7 +40,8 @@ static PyObject *on_interrupted; /* owned; NULL until on_interrupt() sets it */
 EXPORTED int fuse_reply_buf(fuse_req_t request, const char *bytes, size_t size)
 {
     const struct iovec whole = {(void *)bytes, size};
-    PyThreadState *state = size >= large && PyGILState_Check() ? PyEval_SaveThread() : NULL;
+    /* A thread of Python's has the GIL here: pyfuse3 never releases it to answer. */
+    PyThreadState *state = size >= large && PyGILState_GetThisThreadState() ? PyEval_SaveThread() : NULL;
     int result = fuse_reply_iov(request, &whole, 1);
 
     if (state)
@@ -162,13 +163,15 @@ static PyObject *thread(PyObject *module, PyObject *args)
 
 static PyObject *on_interrupt(PyObject *module, PyObject *callback)
 {
+    PyObject *before = on_interrupted;
+
     (void)module;
     if (!PyCallable_Check(callback)) {
         PyErr_SetString(PyExc_TypeError, "on_interrupt() takes a function");
         return NULL;
     }
-    Py_INCREF(callback);
-    Py_XSETREF(on_interrupted, callback);
+    on_interrupted = Py_NewRef(callback);
+    Py_XDECREF(before);
     Py_RETURN_NONE;
 }
 

@@ -3,7 +3,6 @@
  *
  * The ring has a lock of its own, a leaf as well: a thread that holds it only copies memory. */
 #include "native.h"
-#include <string.h>
 
 /* Powers of two from 16 µs to 2^27 µs, and one for what is above. RING bounds what a listener costs:
  * it is emptied ten times a second. ERRORS is more than the highest errno. */
@@ -65,7 +64,7 @@ static PyObject *latencies_of(unsigned kind)
         if (!count)
             Py_CLEAR(counts);
         else
-            PyList_SET_ITEM(counts, at, count);
+            PyList_SetItem(counts, at, count);
     }
     return counts ? Py_BuildValue("KN", (unsigned long long)nanoseconds[kind], counts) : NULL;
 }
@@ -138,7 +137,7 @@ static PyObject *waiting_to_python(const struct waiting *waiting, size_t count)
         if (!item)
             Py_CLEAR(list);
         else
-            PyList_SET_ITEM(list, at, item);
+            PyList_SetItem(list, at, item);
     }
     return list;
 }

@@ -6,7 +6,6 @@
  * read the device it watches the queue's eventfd. pyfuse3 calls both functions with the GIL. */
 #include "native.h"
 #include <dlfcn.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>

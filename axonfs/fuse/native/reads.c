@@ -4,7 +4,7 @@
  * A thread that reads the device never waits for a disk: what is not in the page cache goes to the
  * answering threads, as do reads whose chunks have arrived. */
 #include "native.h"
-#include <string.h>
+#include <stdio.h>
 #include <sys/uio.h>
 #include <unistd.h>
 

@@ -1,0 +1,34 @@
+"""What to install on this Linux distribution: the commands that hints name. Blocking."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+
+# By the ID of os-release, or the first known one of ID_LIKE. On Debian, Ubuntu and openSUSE fuse3
+# requires the package of libfuse3, whose name has the number of its soname.
+_INSTALL_FUSE = {
+    "debian": "apt install fuse3",
+    "ubuntu": "apt install fuse3",
+    "fedora": "dnf install fuse3 fuse3-libs",
+    "rhel": "dnf install fuse3 fuse3-libs",
+    "arch": "pacman -S fuse3",
+    "alpine": "apk add fuse3 fuse3-libs",
+    "opensuse": "zypper install fuse3",
+    "suse": "zypper install fuse3",
+}
+
+
+def install_fuse() -> str:
+    """The command that installs libfuse3 and fusermount3 here, with some words around it where the
+    distribution is unknown."""
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        release = {}
+    return _command(release) or "install your distribution's package fuse3"
+
+
+def _command(release: Mapping[str, str]) -> str | None:
+    known = (release.get("ID", ""), *release.get("ID_LIKE", "").split())
+    return next((_INSTALL_FUSE[name] for name in known if name in _INSTALL_FUSE), None)
