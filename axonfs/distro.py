@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 # By the ID of os-release, or the first known one of ID_LIKE. On Debian, Ubuntu and openSUSE fuse3
 # requires the package of libfuse3, whose name has the number of its soname.
-_INSTALL_FUSE = {
+INSTALL_FUSE = {
     "debian": "apt install fuse3",
     "ubuntu": "apt install fuse3",
     "fedora": "dnf install fuse3 fuse3-libs",
@@ -31,4 +31,4 @@ def install_fuse() -> str:
 
 def _command(release: Mapping[str, str]) -> str | None:
     known = (release.get("ID", ""), *release.get("ID_LIKE", "").split())
-    return next((_INSTALL_FUSE[name] for name in known if name in _INSTALL_FUSE), None)
+    return next((INSTALL_FUSE[name] for name in known if name in INSTALL_FUSE), None)

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
+from axonfs import distro
 from axonfs.cli.main import cli
 from axonfs.cli.serve import serve
 
@@ -82,11 +83,18 @@ def test_the_unit_of_a_cache_fills_in_what_the_configuration_names() -> None:
     assert names <= set(re.findall(r"^([A-Z_]+)=", example, re.MULTILINE))
 
 
-def test_the_readme_names_the_packages_that_the_tools_install() -> None:
+def test_the_docs_name_the_packages_that_the_tools_install() -> None:
     root = Path(__file__).parents[2]
     library = (root / "tools/lib.sh").read_text()
     function = library.partition("missing_packages() {")[2].partition("for part in")[0]
     installed = set(re.findall(r"\b(?:fuse3|lib\w+-dev|pkg-config|gcc|python3-\w+)\b", function))
     assert {"libfuse3-dev", "libc6-dev", "python3-venv"} <= installed
-    line = next(line for line in (root / "README.md").read_text().splitlines() if "`apt " in line)
+    lines = (root / "docs/install.md").read_text().splitlines()
+    (line,) = (line for line in lines if "`apt " in line and "libfuse3-dev" in line)
     assert set(line.split("`")[1].split()[2:]) == installed
+
+
+def test_the_docs_have_the_commands_that_hints_name() -> None:
+    text = (Path(__file__).parents[2] / "docs/install.md").read_text()
+    for command in set(distro.INSTALL_FUSE.values()):
+        assert f"| `{command}` |" in text
