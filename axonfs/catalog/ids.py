@@ -91,17 +91,18 @@ class Ids:
         Raises:
             AxonError: a registry does not answer, and never listed its models.
         """
-        tree = self._tree
-        unknown = [source for source in tree.registries if not await self._listed(source)]
-        if unknown and tree.outages.listing_pending():
+        tree, namespace = self._tree, model_id.partition("/")[0]
+        newest = await tree.catalog(fresh=True)
+        if tree.outages.listing_pending():
             await tree.wait_for_listings()
-            if model_id.partition("/")[0] in (await tree.catalog()).directory(()).children:
-                return True
-        for source in unknown:
+            newest = await tree.catalog()
+        if namespace in newest.directory(()).children:
+            return True
+        for source in tree.registries:
             fault = tree.outages.of(source).fault or source.denial
             if tree.offline and not fault:
                 fault = OfflineError("not in the cache, and offline")
-            if fault:
+            if fault and not await self._listed(source):
                 raise fault.located(spec=model_id)
         # A registry without an index is asked for each model.
         return not tree.outages.indexed and bool((await tree.versions(model_id)).versions)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from axonfs.catalog.ids import Ids
 from axonfs.errors import AxonError, NotFoundError
@@ -13,7 +14,7 @@ from axonfs.names import view_folder, view_id
 from axonfs.vfs.paths import Paths
 from axonfs.vfs.places import Folder, Text
 from tests.support.faulty import FaultyOrigin
-from tests.support.fetching import rig
+from tests.support.fetching import Gate, rig
 from tests.support.hub import HubServer, Repo, sha256
 from tests.support.registry import RegistryServer, published
 from tests.support.tinyhub import FILES, LARGE, at
@@ -74,6 +75,28 @@ async def test_a_registry_that_is_down(tmp_path: Path, registry: Path, hub: HubS
     async with rig(tmp_path / "cache", server.url, hubs=at(hub)) as parts:
         assert await Ids(parts.tree).model("acme/tiny") == "hf/acme/tiny"
         assert await Ids(parts.tree).model("nlp/tiny") == "nlp/tiny"
+
+
+async def test_a_registry_that_is_slow(tmp_path: Path, registry: Path, hub: HubServer) -> None:
+    """Its list is waited for, whatever another registry has said."""
+    gate = Gate()
+    other = published(tmp_path / "other", SIZES, spec="cv/only@1")
+    with RegistryServer(other) as quick, FaultyOrigin(registry) as slow:
+        slow.always(gate)
+        async with rig(tmp_path / "cache", quick.url, slow.url, hubs=at(hub)) as parts:
+            parts.tree.head_start = 0.1
+            ids, found = Ids(parts.tree), list[str]()
+
+            async def look_up() -> None:
+                found.append(await ids.model("nlp/tiny"))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(look_up)
+                await gate.reached()
+                assert (await parts.tree.catalog()).directory(()).children == {"cv"}
+                gate.open.set()
+            assert found == ["nlp/tiny"]
+    assert hub.requests == []
 
 
 async def test_without_hubs(tmp_path: Path, registry: Path) -> None:
