@@ -17,8 +17,17 @@ from tools.wheels import GLIBC, MACHINES
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "packaging/debian/requirements.lock"
-# Of the installer: none is the same twice, or says anything about what is installed.
-_LEFT_OUT = ("bin", ".lock", "uv_cache.json", "REQUESTED", "RECORD", "direct_url.json")
+# The installer's files, which are not the same twice, and what libraries ship for their developers.
+_LEFT_OUT = (
+    "bin",
+    ".lock",
+    "uv_cache.json",
+    "REQUESTED",
+    "RECORD",
+    "direct_url.json",
+    ".gitignore",
+    "*.sh",
+)
 
 
 def main(arch: str, target: str, wheels: str, *versions: str) -> None:
