@@ -66,7 +66,7 @@ _VALUES = (
     "log_level",
 )
 
-_OTHERS = ("cache", "registries", "via", "metrics", "trace", "mountpoint")
+_OTHERS = ("cache", "cache_quotas", "registries", "via", "metrics", "trace", "mountpoint")
 # What -o alone can say: the settings that have no flag of their own, and how to mount.
 _OPTIONS = [name for name in KEYS if name not in (*_SWITCHES, *_VALUES, *_OTHERS, "tokens")]
 _OPTIONS.append("fsname")
