@@ -21,7 +21,7 @@ from axonfs.versions import parse_wanted
 
 @click.command
 @click.argument("spec")
-@click.argument("file", required=False)
+@click.argument("member", metavar="[FILE]", required=False)
 @click.option(
     "--mounted",
     is_flag=True,
@@ -32,7 +32,7 @@ from axonfs.versions import parse_wanted
 @json_option
 def path(
     spec: str,
-    file: str | None,
+    member: str | None,
     mounted: bool,
     registries: tuple[str, ...],
     cache: str | None,
@@ -53,8 +53,8 @@ def path(
         found = {"spec": directory[0], "path": str(directory[1])}
     else:
         found = _pinned(target, spec)
-    if file is not None:
-        found["path"] = _file(target, found, file, mounted=mounted)
+    if member is not None:
+        found["path"] = _file(target, found, member, mounted=mounted)
     if as_json:
         echo_json(found)
     else:

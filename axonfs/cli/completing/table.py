@@ -29,6 +29,7 @@ _ARGUMENTS = {
     "source": "registry",
     "target": "registry",
     "file": "files",
+    "member": "members",
     "directory": "dirs",
     "shell": "choice",
 }

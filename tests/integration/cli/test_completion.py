@@ -82,6 +82,8 @@ def offered(line: str) -> list[str]:
         ("axonfs versions nlp/tiny", ["nlp/tiny"]),
         ("axonfs info nlp/tiny x", []),
         ("axonfs pin nlp/tiny --include mod", ["model.safetensors"]),
+        ("axonfs path nlp/tiny mod", ["model.safetensors"]),
+        ("axonfs cache rm nlp/tiny@1", ["nlp/tiny@1.0.0"]),
         ("axonfs completion ", list(SHELLS)),
         ("axonfs frob", []),
     ],
