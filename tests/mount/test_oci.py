@@ -63,7 +63,7 @@ def test_tags_are_symlinks_to_versions_and_files_come_from_layers(
     assert (home / digest / "config.json").read_bytes() == b"{}"
     assert sorted(os.listdir(home)) == ["1.0", "latest", digest]
     assert set(os.listdir(home / "1.0")) == {"config.json", "manifest.yaml", "run.sh", "weights"}
-    for name in ("2.0", "config.json", "1.0/none"):
+    for name in ("2.0", "none.json", "1.0/none"):
         assert not (home / name).exists()
     with pytest.raises(FileNotFoundError):
         os.stat(mount.path / "oci/other")
