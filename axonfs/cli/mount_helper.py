@@ -82,7 +82,7 @@ def _mount(
     source: str, mountpoint: str, options: MountOptions, *, fake: bool, verbose: bool
 ) -> None:
     from axonfs.cli.background import start
-    from axonfs.cli.mount import checked, prepare_mountpoint
+    from axonfs.cli.mount_checks import checked, prepare_mountpoint
 
     flags = _flags(source, options)
     settings = checked({**flags, "mountpoint": mountpoint})
