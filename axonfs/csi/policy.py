@@ -41,12 +41,24 @@ class Rule:
     models: tuple[str, ...]
     token: bool = False
 
-    def fits(self, namespace: str, model: str | None) -> bool:
-        """Whether it is about pods of `namespace` that want `model`; None stands for all models,
-        which only the pattern `*` allows."""
-        if not _matches(namespace, self.namespaces):
-            return False
-        return ALL in self.models if model is None else _matches(model, self.models)
+    def is_about(self, namespace: str) -> bool:
+        """Whether it is about pods of `namespace`."""
+        return _matches(namespace, self.namespaces)
+
+    def fits(self, model: str) -> bool:
+        """Whether it is about `model`."""
+        return _matches(model, self.models)
+
+    def covers(self, prefix: str) -> bool:
+        """Whether it is about every model whose name begins with `prefix`."""
+        return _matches(prefix, [pattern for pattern in self.models if pattern.endswith(ALL)])
+
+    def touches(self, prefix: str) -> bool:
+        """Whether it is about any model whose name could begin with `prefix`."""
+        return any(
+            _matches(prefix, [pattern[:cut] for cut in range(len(pattern) + 1)])
+            for pattern in self.models
+        )
 
 
 def _matches(text: str, patterns: Sequence[str]) -> bool:
@@ -59,14 +71,26 @@ class Policy:
 
     rules: tuple[Rule, ...] | None = None
 
-    def decide(self, namespace: str | None, model: str | None) -> Decision:
-        """Whether pods of `namespace` may have `model`; `namespace` is None if it is not known."""
+    def decide(self, namespace: str | None, model: str | None, *, below: bool = False) -> Decision:
+        """Whether pods of `namespace` may have `model`.
+
+        Args:
+            namespace: None if it is not known.
+            model: None stands for all models.
+            below: whether the volume also shows the models whose names continue this one's, such
+                as a/b/c for a/b. It then needs a token as soon as one of them does.
+        """
         if self.rules is None:
             return Decision.ALLOWED
-        fitting = [rule for rule in self.rules if namespace and rule.fits(namespace, model)]
-        if not fitting:
+        about = [rule for rule in self.rules if namespace and rule.is_about(namespace)]
+        prefix = None if model and not below else f"{model}/" if model else ""
+        fitting = [rule for rule in about if model is None or rule.fits(model)]
+        covering = [rule for rule in about if prefix is None or rule.covers(prefix)]
+        if not fitting or not covering:
             return Decision.REFUSED
-        return Decision.TOKEN if any(rule.token for rule in fitting) else Decision.ALLOWED
+        touching = [rule for rule in about if prefix is not None and rule.touches(prefix)]
+        asking = [*fitting, *touching]
+        return Decision.TOKEN if any(rule.token for rule in asking) else Decision.ALLOWED
 
 
 def read_policy(path: Path | None) -> Policy:

@@ -25,7 +25,7 @@ import grpc
 
 from axonfs.client.session import Session
 from axonfs.csi.mount import NodeMount
-from axonfs.csi.refusal import RefusedError, invalid
+from axonfs.csi.refusal import RefusedError, invalid, unavailable
 from axonfs.errors import AccessDeniedError, AxonError, NotFoundError
 from axonfs.settings.parsers import parse_token
 from axonfs.settings.settings import Settings
@@ -35,6 +35,8 @@ TOKEN = "token"
 _OWN_KEYS = {"hf": "HF_TOKEN", "modelscope": "MODELSCOPE_API_TOKEN"}
 # Seconds for which a proof counts: the kubelet publishes again every minute or so.
 LASTS = 300.0
+# Checks at a time: each opens an engine, with buffers of 48 MiB or more.
+AT_A_TIME = 2
 _CACHE_BYTES = 256 << 20
 
 
@@ -45,13 +47,18 @@ class Proofs:
         self._settings = settings
         self._mount = mount
         self._lock = threading.Lock()
+        self._turns = threading.BoundedSemaphore(AT_A_TIME)
         self._until: dict[str, float] = {}
 
-    def check(self, secrets: Mapping[str, str], spec: str) -> None:
+    def check(self, secrets: Mapping[str, str], spec: str, seconds: float) -> None:
         """Return if the secret's owner may read the version `spec`.
 
+        Args:
+            seconds: how long to wait while other tokens are checked.
+
         Raises:
-            RefusedError: the token is invalid, or does not allow it; or its source does not answer.
+            RefusedError: the token is invalid, or does not allow it; or its source does not answer,
+                or other checks take too long.
         """
         token = _token(secrets, spec.partition("/")[0])
         key = hashlib.sha256(json.dumps([token, spec]).encode()).hexdigest()
@@ -62,10 +69,14 @@ class Proofs:
                 return
         found = self._mount.version(spec)
         settings = self._settings_for(found, token)
+        if not self._turns.acquire(timeout=seconds):
+            raise unavailable(f"{spec}: other tokens are being checked; the kubelet asks again")
         try:
             self._read(settings, spec, found["files"])
         except (AccessDeniedError, NotFoundError) as exc:  # sources hide what a token may not see
             raise _refused(spec, exc) from exc
+        finally:
+            self._turns.release()
         with self._lock:
             self._until[key] = time.monotonic() + LASTS
 

@@ -110,11 +110,17 @@ class Publisher:
 
     def tidy(self) -> None:
         """Forget targets that are gone, as after a boot, and the pins that were for them."""
-        for record in self.records.all():
-            with suppress(RefusedError, OSError), target_at(record.target, self._root) as target:
-                if target is None or target.directory is None:
-                    self.records.drop(record.target)
-        self.pins.sweep()
+        try:
+            for record in self.records.all():
+                self._forget_gone(record.target)
+            self.pins.sweep()
+        except OSError as exc:  # the next call tries again
+            log.warning("what is published cannot be read: %s", exc)
+
+    def _forget_gone(self, place: str) -> None:
+        with suppress(RefusedError, OSError), target_at(place, self._root) as target:
+            if target is None or target.directory is None:
+                self.records.drop(place)
 
     def published(self, volume_id: str, path: str) -> tuple[Record, bool] | None:
         """The record of a volume at a path, and whether its mount is the node's present one.
@@ -166,10 +172,13 @@ class Publisher:
             policy = read_policy(self._policy)
         except UsageError as exc:
             raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, str(exc)) from exc
-        decision = policy.decide(request.pod.namespace, model)
+        volume, namespace = request.volume, request.pod.namespace
+        decision = policy.decide(namespace, model, below=not volume.version)
         if decision is Decision.REFUSED:
-            who = request.pod.namespace or "a pod whose namespace the kubelet does not tell"
-            what = f"{who} may not have {model or 'all models'} on this node: no rule allows it"
+            who = namespace or "a pod whose namespace the kubelet does not tell"
+            wanted = model if volume.version else volume
+            below = f" and of what is below, {model}/*" if model and not volume.version else ""
+            what = f"{who} may not have {wanted}{below} on this node: no rule allows it"
             raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, what)
         return decision
 
@@ -191,16 +200,17 @@ class Publisher:
         its source check the pod's token, unless the pod already has the volume."""
         found = parse_spec(record.spec).model if record.spec else request.volume.model
         decisions = {self._check_policy(request, name) for name in {request.volume.model, found}}
-        if not request.secrets:
-            if Decision.TOKEN in decisions:
-                what = f"{request.volume} needs a token: see nodePublishSecretRef"
-                raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, what)
+        if not request.secrets and Decision.TOKEN not in decisions:
             return
+        if not request.secrets and record.spec:
+            what = f"{request.volume} needs a token: see nodePublishSecretRef"
+            raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, what)
         if not record.spec:
-            what = "a token is for one version: give the volume a model and a version"
+            why = "a rule asks for a token, and " if Decision.TOKEN in decisions else ""
+            what = f"{why}a token is for one version: give the volume a model and a version"
             raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, what)
         if not running:
-            self._proofs.check(request.secrets, record.spec)
+            self._proofs.check(request.secrets, record.spec, request.seconds)
 
     def _put(self, request: Request, record: Record, target: Target, entry: Entry | None) -> None:
         present = self.mount.connection()

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
+from axonfs.csi.proof import AT_A_TIME
 from tests.csi.conftest import NodeFactory, digest, refused
 from tests.csi.node import Node
 from tests.support.faulty import Exchange, FaultyOrigin, status
 from tests.support.hub import TOKEN, HubServer, Repo
 
+SLOW = "slow-"
+asking: set[str] = set()  # the slow tokens that have asked
+go_on = threading.Event()  # the registry answers them
 NODE_TOKEN, TEAM_TOKEN, LISTING_TOKEN = "node-secret", "team-secret", "listing-secret"
 VERSION = {"model": "nlp/tiny", "version": "1.0.0"}
 DEEP = {"model": "nlp/org/deep", "version": "0.1.0"}
@@ -32,6 +39,9 @@ def registry(exchange: Exchange) -> None:
     token = exchange.seen.headers.get("authorization", "").removeprefix("Bearer ")
     path = exchange.seen.path
     closed = {NODE_TOKEN: False, TEAM_TOKEN: "/org/" in path, LISTING_TOKEN: "/api/" not in path}
+    if token.startswith(SLOW):
+        asking.add(token)
+        go_on.wait(20.0)
     if closed.get(token, True):
         status(403 if token in closed else 401)(exchange)
 
@@ -164,6 +174,25 @@ def test_a_token_that_proves_nothing(
     assert node.mount is not None
     for log in (node.plugin.log, node.mount.log):
         assert "secret" not in log.read_text().replace("volume's secret", "")
+
+
+def test_few_tokens_are_checked_at_a_time(node: Node) -> None:
+    """Each check takes memory, so many pods with tokens, invalid ones too, wait for each other. One
+    that waits too long is asked again by the kubelet."""
+    go_on.clear()
+
+    def publish(number: int) -> str:
+        given: dict[str, Any] = {"secrets": {"token": f"{SLOW}{number}"}, "seconds": 6.0}
+        with pytest.raises(grpc.RpcError) as caught:
+            node.publish(f"slow-{number}", namespace="gated", **given, **VERSION)
+        if caught.value.code() is grpc.StatusCode.UNAVAILABLE:
+            go_on.set()
+        return str(caught.value.code().name)
+
+    with ThreadPoolExecutor(AT_A_TIME + 1) as pool:
+        codes = sorted(pool.map(publish, range(AT_A_TIME + 1)))
+    assert codes == ["UNAUTHENTICATED"] * AT_A_TIME + ["UNAVAILABLE"]
+    assert len(asking) == AT_A_TIME
 
 
 def test_a_gated_model_of_the_hub(node: Node) -> None:

@@ -31,13 +31,43 @@ RULES = Policy(
         (None, "nlp/tiny", Decision.REFUSED),
         ("team-b", "hf/meta-llama/Llama-3", Decision.TOKEN),
         ("team-b", "hf/META-Llama/Llama-3", Decision.TOKEN),
-        ("admin", None, Decision.ALLOWED),
+        ("admin", None, Decision.TOKEN),
         ("admin", "hf/meta-llama/Llama-3", Decision.TOKEN),
     ],
 )
 def test_decisions(namespace: str | None, model: str | None, decision: Decision) -> None:
     """Some rule has to fit, whatever the case of a name; any that asks for a token counts."""
     assert RULES.decide(namespace, model) is decision
+
+
+def test_all_models_have_those_that_need_a_token() -> None:
+    """A volume of all models is no way around a rule that asks for a token, for one of them."""
+    gated = Rule(("*",), ("hf/meta-llama/*",), token=True)
+    elsewhere = Rule(("team-b",), ("hf/meta-llama/*",), token=True)
+    every = Rule(("admin",), ("*",))
+    assert Policy((every, gated)).decide("admin", None) is Decision.TOKEN
+    assert Policy((every, elsewhere)).decide("admin", None) is Decision.ALLOWED
+
+
+@pytest.mark.parametrize(
+    ("model", "decision"),
+    [
+        ("nlp/exact", Decision.REFUSED),  # nlp/exact/other is no pattern's
+        ("nlp/both", Decision.ALLOWED),
+        ("nlp/wide", Decision.ALLOWED),
+        ("nlp/wide/inner", Decision.ALLOWED),
+        ("nlp/gated", Decision.TOKEN),
+        ("vision/any", Decision.TOKEN),  # vision/any/secret
+        ("nlp/none", Decision.REFUSED),
+    ],
+)
+def test_all_versions_have_the_models_below(model: str, decision: Decision) -> None:
+    """A volume of all versions of a model shows the models whose names continue its name, too."""
+    plain = ("nlp/exact", "nlp/both", "nlp/both/*", "nlp/wide*", "nlp/gated*", "vision/*")
+    gated = Rule(("team",), ("nlp/GATED/secret", "vision/*/secret"), token=True)
+    policy = Policy((Rule(("team",), plain), gated))
+    assert policy.decide("team", model, below=True) is decision
+    assert policy.decide("other", model, below=True) is Decision.REFUSED
 
 
 def test_no_policy_allows_all() -> None:
