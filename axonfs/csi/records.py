@@ -21,6 +21,10 @@ from axonfs.csi.volume import Volume
 
 _SUFFIX = ".json"
 _PINS = "pins.json"
+_DRAFT = ".draft"
+# What an invalid file causes. A file that cannot be read now is another thing: what it says still
+# counts.
+_INVALID = (FileNotFoundError, ValueError, TypeError, KeyError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class Records:
         self._directory = directory
         self._lock = threading.Lock()  # guards the file of the pins
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for draft in directory.glob(f"*{_DRAFT}"):  # of a plugin that was killed
+            draft.unlink(missing_ok=True)
 
     def get(self, target: str) -> Record | None:
         """The record of a target; None if it has none, or none that can be read."""
@@ -91,7 +97,7 @@ class Records:
         return self.owned() - self.pinned()
 
     def _owned(self) -> set[str]:
-        with suppress(OSError, ValueError, TypeError):
+        with suppress(*_INVALID):
             return set(map(str, json.loads((self._directory / _PINS).read_bytes())))
         return set()
 
@@ -104,13 +110,20 @@ class Records:
 
 
 def _read(place: Path) -> Record | None:
-    with suppress(OSError, ValueError, TypeError, KeyError):
+    with suppress(*_INVALID):
         found = json.loads(place.read_bytes())
         return Record(**{**found, "volume": Volume(**found["volume"])})
     return None
 
 
 def _write(place: Path, document: Any) -> None:
-    draft = place.with_name(f"{place.name}.{threading.get_ident()}.draft")
-    draft.write_text(json.dumps(document))
-    os.replace(draft, place)
+    draft = place.with_name(f"{place.name}.{threading.get_ident()}{_DRAFT}")
+    try:
+        with draft.open("w") as file:
+            file.write(json.dumps(document))
+            file.flush()
+            os.fsync(file.fileno())  # a pin whose owner is forgotten would stay for ever
+        os.replace(draft, place)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
