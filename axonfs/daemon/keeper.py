@@ -89,6 +89,15 @@ def _take_turn(cache: Path, wakeup: int) -> int | None:
             return None
 
 
+def _bury(holder: int) -> None:
+    """Wait for children that have ended, but the holder. A container's first process gets those
+    whose parents have ended, such as what a probe left when its time was over."""
+    while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        if found.si_pid == holder:
+            return
+        os.waitpid(found.si_pid, 0)
+
+
 def _arrived(wakeup: int, seconds: float) -> set[int]:
     """The signals that arrived, or that arrive within `seconds`."""
     if not select.select([wakeup], [], [], seconds)[0]:
@@ -181,6 +190,7 @@ class Keeper:
                 self._guarded = False
             self._hear()
             self._share()
+            _bury(holder.pid)
             if self._wakeup in ready:
                 self._heed(_arrived(self._wakeup, 0), holder)
         return code

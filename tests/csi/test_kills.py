@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from tests.csi.conftest import digest
-from tests.csi.node import Container, Node, Pod, until
+from tests.csi.node import Container, Node, Pod, children, until
 
 KUBERNETES = Path(__file__).parents[2] / "packaging/kubernetes"
 
@@ -132,6 +132,20 @@ def test_all_die_at_once(node: Node, sources: Path) -> None:
         pod.close()
     node.unpublish("lost")
     assert not target.exists()
+
+
+def test_what_probes_leave(node: Node) -> None:
+    """The first process of the mount's container gets processes whose parents have ended, as when
+    a probe takes too long; it leaves none of them as a zombie."""
+    assert node.mount is not None
+    keeper, holder = node.mount.pid, node.processes()["holder"]
+    within = ["nsenter", "-t", str(keeper), "-m", "-p"]
+    for _ in range(3):
+        subprocess.run([*within, "sh", "-c", "cat /dev/zero >/dev/null & kill -9 $$"], check=False)
+    left = until(lambda: len(found := children(keeper)) == 4 and found, "they went elsewhere")
+    for pid in {*left} - {holder}:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: children(keeper) == [holder], "the keeper has zombies")
 
 
 def test_an_end_in_order(node: Node) -> None:
