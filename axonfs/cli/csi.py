@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -72,10 +73,7 @@ def csi(
     in another container of the node. It needs the extra axonfs[csi]. docs/kubernetes.md has the
     manifests.
     """
-    if (
-        importlib.util.find_spec("grpc") is None
-        or importlib.util.find_spec("google.protobuf") is None
-    ):
+    if not (_is_installed("grpc") and _is_installed("google.protobuf")):
         what = "the plugin needs grpcio and protobuf, which are not installed"
         raise UsageError(what, hint="pip install 'axonfs[csi]'")
     from axonfs.cli.logs import log_to_stderr
@@ -97,3 +95,9 @@ def csi(
         metrics=parse_listening(metrics) if metrics else None,
     )
     click.get_current_context().exit(run(settings, options))
+
+
+def _is_installed(module: str) -> bool:
+    with suppress(ModuleNotFoundError):  # the package that it is to be in
+        return importlib.util.find_spec(module) is not None
+    return False

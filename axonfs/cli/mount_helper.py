@@ -64,7 +64,9 @@ def mount_axonfs(
     `axonfs` mean the registries of the config file. Options are the settings of a mount.
     """
     if namespace:
-        _enter(namespace)
+        switches = [word for word, on in (("-f", fake), ("-s", sloppy), ("-v", verbose)) if on]
+        lists = [word for text in texts for word in ("-o", text)]
+        _enter(namespace, [*switches, *lists, "--", source, mountpoint])
     options = parse_options(texts)
     if sloppy:
         for name in options.unknown:
@@ -129,12 +131,9 @@ def _remount(source: str, mountpoint: Path, options: MountOptions) -> None:
         set_noexec(mount.mountpoint, noexec=bool(options.noexec))
 
 
-def _enter(namespace: str) -> None:
-    """Run this command line again in another mount namespace, without its -N."""
-    path = f"/proc/{namespace}/ns/mnt" if namespace.isdigit() else namespace
-    words = sys.argv[1:]
-    at = next(index for index, word in enumerate(words) if word.startswith("-N"))
-    del words[at : at + (2 if words[at] == "-N" else 1)]
+def _enter(namespace: str, words: Sequence[str]) -> None:
+    """Run this program with other words in another mount namespace."""
+    path = f"/proc/{namespace}/ns/mnt" if namespace.isdecimal() else namespace
     program = [sys.executable, "-P", "-m", "axonfs.cli.mount_helper", *words]
     try:
         os.execvp("nsenter", ["nsenter", f"--mount={path}", "--", *program])

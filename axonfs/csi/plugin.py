@@ -133,7 +133,7 @@ class _Pages:
         families = self._figures.families(
             volumes=sum(1 for _ in self._publisher.records.all()),
             pins=self._publisher.pins.under_way,
-            guarded=self._guard.kept.alive,
+            guarded=self._guard.alive,
             ready=self._identity.ready() is None,
         )
         return prometheus.metrics_page(families, headers)

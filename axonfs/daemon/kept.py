@@ -204,6 +204,12 @@ class Guard:
         threading.Thread(target=self._accept, name="guard", daemon=True).start()
 
     @property
+    def alive(self) -> bool:
+        """Whether it has the copies of a connection that has not ended."""
+        with self._changed:
+            return self.kept.alive
+
+    @property
     def sole(self) -> bool:
         """Whether the connection would end with this process."""
         with self._changed:

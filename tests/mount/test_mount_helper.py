@@ -110,7 +110,7 @@ def test_it_fails_as_mount_does(host: Machine, place: Path, registry: RegistrySe
 
 def test_another_namespace(host: Machine, place: Path, registry: RegistryServer) -> None:
     """`-N` mounts in another mount namespace, and there alone."""
-    words = [HELPER, registry.url, place, "-N", str(host.pid), "-o", "rw"]
+    words = [HELPER, registry.url, place, "-o", "rw", "-vN", str(host.pid)]
     subprocess.run(list(map(str, words)), check=True, timeout=60)
     assert options(host, place)
     assert not os.path.ismount(place)
