@@ -1,11 +1,15 @@
 """Which model an id of the Hub's clients names: `ORG/NAME` is a model of a registry or of a hub.
 
 Above tree. A namespace that a registry has is the registries' alone: an id in it is never looked up
-on a hub, where anybody could publish what a reader expects from the registry. All other ids are
-those of the first hub in the setting `sources`. Trio thread only.
+on a hub, where anybody could publish what a reader expects from the registry. Capitals make no
+difference there, as on the hubs. All other ids are those of the first hub in the setting `sources`.
+Trio thread only.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
 
 from axonfs.catalog.catalog import Catalog
 from axonfs.catalog.outages import kept
@@ -57,12 +61,13 @@ class Ids:
         return self._known[2]
 
     def _ids(self, listed: Catalog, local: Catalog) -> frozenset[str]:
-        taken = listed.directory(()).children - set(HUB_NAMESPACES)
+        namespaces = listed.directory(()).children - set(HUB_NAMESPACES)
+        taken = set(map(str.casefold, namespaces))
         found = set()
         for path, directory in (*listed.directories.items(), *local.directories.items()):
             of_hub = path[:1] == (self._hub,)
             segments = path[1:] if of_hub else path
-            mine = len(segments) > 1 and segments[0] in taken
+            mine = len(segments) > 1 and segments[0].casefold() in taken
             if directory.versions and mine != of_hub and (mine or of_hub):
                 found.add("/".join(segments))
         return frozenset(model_id for model_id in found if view_folder(model_id))
@@ -73,17 +78,21 @@ class Ids:
         if namespace in HUB_NAMESPACES:
             return False
         local = await tree.local()
-        if namespace in local.directory(()).children:
+        if _has(local.directory(()).children, namespace):
             return True
         of_hub = bool(local.directory((str(self._hub), *model_id.split("/"))).versions)
         try:
-            if namespace in (await tree.catalog()).directory(()).children:
+            if _has((await tree.catalog()).directory(()).children, namespace):
                 return True
         except AxonError:
             if of_hub:
                 return False
             raise
-        return not of_hub and await self._in_unlisted(model_id)
+        if not of_hub:
+            return await self._in_unlisted(model_id)
+        with suppress(AxonError):  # what is local is read while a registry is down
+            return await self._in_unindexed(model_id)
+        return False
 
     async def _in_unlisted(self, model_id: str) -> bool:
         """Whether a registry has the id that no registry is known to list.
@@ -96,7 +105,7 @@ class Ids:
         if tree.outages.listing_pending():
             await tree.wait_for_listings()
             newest = await tree.catalog()
-        if namespace in newest.directory(()).children:
+        if _has(newest.directory(()).children, namespace):
             return True
         for source in tree.registries:
             fault = tree.outages.of(source).fault or source.denial
@@ -104,7 +113,11 @@ class Ids:
                 fault = OfflineError("not in the cache, and offline")
             if fault and not await self._listed(source):
                 raise fault.located(spec=model_id)
-        # A registry without an index is asked for each model.
+        return await self._in_unindexed(model_id)
+
+    async def _in_unindexed(self, model_id: str) -> bool:
+        """Whether a registry without an index has the model; it is asked for each one."""
+        tree = self._tree
         return not tree.outages.indexed and bool((await tree.versions(model_id)).versions)
 
     async def _listed(self, source: Source) -> bool:
@@ -112,3 +125,8 @@ class Ids:
         if source not in self._indexed and await kept(source.listings(offline=True)) is not None:
             self._indexed.add(source)
         return source in self._indexed
+
+
+def _has(namespaces: Iterable[str], wanted: str) -> bool:
+    folded = wanted.casefold()
+    return any(name.casefold() == folded for name in namespaces)

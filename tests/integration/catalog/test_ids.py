@@ -10,7 +10,7 @@ import trio
 
 from axonfs.catalog.ids import Ids
 from axonfs.errors import AxonError, NotFoundError
-from axonfs.names import view_folder, view_id
+from axonfs.names import Spec, view_folder, view_id
 from axonfs.vfs.paths import Paths
 from axonfs.vfs.places import Folder, Text
 from tests.support.faulty import FaultyOrigin
@@ -58,6 +58,30 @@ async def test_a_registry_without_an_index(tmp_path: Path, registry: Path, hub: 
         async with rig(tmp_path / "cache", server.url, hubs=at(hub)) as parts:
             assert await Ids(parts.tree).model("nlp/tiny") == "nlp/tiny"
             assert await Ids(parts.tree).model("acme/tiny") == "hf/acme/tiny"
+
+
+async def test_a_model_of_the_hub_that_is_local(
+    tmp_path: Path, registry: Path, hub: HubServer
+) -> None:
+    """A look below `hf` does not give the id of a registry's model to the Hub."""
+    (registry / "api/v1/index.json").unlink()
+    with RegistryServer(registry) as server:
+        async with rig(tmp_path / "cache", server.url, hubs=at(hub)) as parts:
+            await parts.tree.unchecked(Spec("hf", "nlp/tiny", "latest"))
+            await parts.tree.unchecked(Spec("hf", "acme/tiny", "latest"))
+            assert await Ids(parts.tree).model("nlp/tiny") == "nlp/tiny"
+            assert await Ids(parts.tree).model("acme/tiny") == "hf/acme/tiny"
+
+
+@pytest.mark.parametrize("model_id", ["NLP/tiny", "Nlp/none"])
+async def test_a_namespace_in_other_letters(
+    tmp_path: Path, registry: Path, hub: HubServer, model_id: str
+) -> None:
+    """The Hub takes `NLP` and `nlp` for the same, so neither is looked up there."""
+    with RegistryServer(registry) as server:
+        async with rig(tmp_path / "cache", server.url, hubs=at(hub)) as parts:
+            assert await Ids(parts.tree).model(model_id) == model_id
+    assert hub.requests == []
 
 
 async def test_a_registry_that_is_down(tmp_path: Path, registry: Path, hub: HubServer) -> None:
