@@ -54,12 +54,15 @@ class Place:
         return os.open(self.name, flags, dir_fd=self.folder)
 
     def marked(self) -> str | None:
-        """What an export wrote here, if nothing has changed it since."""
-        with suppress(OSError):
+        """What an export of this user wrote here, if nothing has changed it since."""
+        with suppress(OSError, ValueError):
             descriptor = self.open()
             try:
+                found = os.fstat(descriptor)
                 content, *when = os.getxattr(descriptor, _MARK).decode().split(" ")
-                return content if when == _when(os.fstat(descriptor)) else None
+                # Another user can write any mark to a file of their own.
+                mine = found.st_uid == os.geteuid()
+                return content if mine and when == _when(found) else None
             finally:
                 os.close(descriptor)
         return None

@@ -147,6 +147,27 @@ def test_without_marks_the_bytes_are_compared(
     assert not registry.paths("/objects/")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")
+@pytest.mark.parametrize("mark", ["right", "broken"])
+def test_a_mark_of_another_user_proves_nothing(
+    run: Run, registry: RegistryServer, tmp_path: Path, out: Path, mark: str
+) -> None:
+    exported(run, SPEC, out)
+    place = out / "model.safetensors"
+    content = os.getxattr(place, "user.axonfs.exported").split(b" ")[0]
+    place.write_bytes(bytes(SIZES["model.safetensors"]))
+    found = place.stat()
+    text = b"%b %d %d" % (content, found.st_size, found.st_mtime_ns)
+    os.setxattr(place, "user.axonfs.exported", b"\xff" if mark == "broken" else text)
+    os.chown(place, 12345, 12345)
+    refused = run("export", SPEC, out)
+    assert (refused.code, refused.out) == (1, "")
+    assert "is not an export's, or was changed since: model.safetensors" in refused.err
+    exported(run, SPEC, out, "--force")
+    assert contents(out) == contents(source(tmp_path))
+    assert place.stat().st_uid == os.geteuid()
+
+
 def test_no_symlink_is_followed(
     run: Run, registry: RegistryServer, tmp_path: Path, out: Path
 ) -> None:
