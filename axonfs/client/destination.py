@@ -183,9 +183,12 @@ class Destination:
         """Where the file `path` goes; its directories are made.
 
         Raises:
-            AxonError: something else is where a directory has to be.
+            AxonError: something else is where a directory has to be, or it is named as a draft.
         """
-        *folders, _ = check_path(path).split("/")
+        *folders, name = check_path(path).split("/")
+        if _DRAFT.fullmatch(name):
+            hint = "leave it out with --exclude"
+            raise AxonError("has the name of a draft of an export", path=path, hint=hint)
         with ExitStack() as opened:
             descriptor = self._descriptor
             for number, folder in enumerate(folders, 1):

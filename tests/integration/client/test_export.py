@@ -277,6 +277,15 @@ def test_drafts_of_other_versions_go(run: Run, registry: RegistryServer, out: Pa
     assert [path.name for path in out.glob(".*")] == [".axonfs-mine"]
 
 
+def test_a_file_that_is_named_as_a_draft_is_refused(tmp_path: Path) -> None:
+    """It could take the place of another file's draft, and would go with the drafts."""
+    there = Destination(tmp_path / "out")
+    with pytest.raises(AxonError, match="has the name of a draft"):
+        there.place("part/.axonfs-0123456789abcdef.part", "x").__enter__()
+    assert not list((tmp_path / "out").iterdir())
+    there.close()
+
+
 def test_what_does_not_fit_is_not_begun(
     run: Run, registry: RegistryServer, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
