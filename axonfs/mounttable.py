@@ -35,9 +35,10 @@ class Entry:
 def entries(text: str) -> Iterator[Entry]:
     """The entry in each line of `text`.
 
-    Source: proc_pid_mountinfo(5).
+    The kernel escapes blanks, tabs, newlines and backslashes. What else ends a line for Python may
+    be in a path. Source: proc_pid_mountinfo(5).
     """
-    for line in text.splitlines():
+    for line in text.split("\n"):
         left, _, right = line.partition(" - ")
         fields, (filesystem, *rest) = left.split(" "), right.split(" ")
         if len(fields) < 5:
@@ -69,8 +70,7 @@ def _unescape(text: str) -> str:
 
 def table(process: str | int = "self") -> str:
     """The text of a process's mount table."""
-    path = Path("/proc", str(process), "mountinfo")
-    return path.read_text(encoding="utf-8", errors="surrogateescape")
+    return os.fsdecode(Path("/proc", str(process), "mountinfo").read_bytes())
 
 
 def mountpoints() -> set[str]:

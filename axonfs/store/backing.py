@@ -260,9 +260,9 @@ def file_system(path: Path) -> str | None:
     device = path.stat().st_dev
     place = f"{os.major(device)}:{os.minor(device)}"
     with suppress(OSError):
-        for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
-            if line.split(" ")[2] == place:
-                return line.partition(" - ")[2].split(" ")[0]
+        for line in Path("/proc/self/mountinfo").read_bytes().split(b"\n"):
+            if line.split(b" ")[2:3] == [place.encode()]:
+                return os.fsdecode(line.partition(b" - ")[2].split(b" ")[0])
     return None
 
 

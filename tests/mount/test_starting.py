@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from axonfs.cli.completing import known
 from axonfs.connection.mountinfo import axonfs_at, top_at
 from axonfs.daemon.holders import running, workers_of
+from axonfs.store import file_system
 from tests.mount.conftest import FILES, MountFactory, patched, run_axonfs, settled
+from tests.mount.test_unmounting import tmpfs
 from tests.support.registry import RegistryServer
 
 pytestmark = [pytest.mark.mount, pytest.mark.complains]
@@ -36,6 +39,20 @@ def place(
     path.mkdir()
     yield path
     subprocess.run(["umount", "-lq", path], check=False)
+
+
+def test_a_mountpoint_with_ends_of_lines_in_its_name(place: Path, tmp_path: Path) -> None:
+    """Any user may mount at such a path, and the mount table does not escape them."""
+    odd = place / "a\rb\vc\u2028d"
+    odd.mkdir()
+    (tmp_path / "disk").mkdir()
+    with tmpfs(odd), tmpfs(tmp_path / "disk"):
+        assert file_system(tmp_path / "disk") == "tmpfs"
+        (odd / "m\rn").mkdir()
+        run_axonfs("mount", odd / "m\rn", "--cache", tmp_path / "disk/cache")
+        assert known.mountpoints() == []
+        assert axonfs_at(odd / "m\rn") is not None
+        run_axonfs("umount", odd / "m\rn")
 
 
 def without(closed: str, *words: str | Path) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from axonfs import mounttable
-from axonfs.mounttable import leads_into, mountpoints
+from axonfs.mounttable import entries, leads_into, mountpoints
 
 TABLE = """\
 22 1 8:1 / / rw - ext4 /dev/vda rw
@@ -21,6 +21,13 @@ TABLE = """\
 def test_mountpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mounttable, "table", lambda: TABLE)
     assert mountpoints() == {"/models", "/srv/a copy", "/top"}
+
+
+@pytest.mark.parametrize("sign", ["\r", "\v", "\f", "\x1c", "\x85", "\u2028"])
+def test_signs_that_the_kernel_does_not_escape(sign: str) -> None:
+    text = TABLE.replace("/models ", f"/mod{sign}els ")
+    (found,) = (entry for entry in entries(text) if entry.number == 31)
+    assert (str(found.mountpoint), found.filesystem) == (f"/mod{sign}els", "fuse.axonfs")
 
 
 def test_paths_that_lead_into_a_mount(tmp_path: Path) -> None:

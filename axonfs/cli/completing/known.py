@@ -85,7 +85,8 @@ def files(cache: str, wanted: list[str]) -> list[str]:
 def mountpoints() -> list[str]:
     """Where AxonFS is mounted, by the mount table."""
     found = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as lines:
+    # No other sign ends a line: any may be in a path.
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace", newline="\n") as lines:
         for line in lines:
             left, _, right = line.partition(" - ")
             if right.startswith("fuse.axonfs "):
