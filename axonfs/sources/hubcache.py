@@ -69,12 +69,13 @@ class HubCache:
 
     def _blobs(self, name: str) -> Iterator[Path]:
         """The paths that a blob may have here, but for those in a mount of AxonFS."""
-        places, top = mountpoints(), os.path.abspath(self._directory)
-        if leads_into(top, places):
-            return
+        top = os.path.abspath(self._directory)
         try:
+            places = mountpoints()
+            if leads_into(top, places):
+                return
             folders = sorted(folder for folder in os.listdir(top) if folder.startswith("models--"))
-        except OSError:
+        except OSError:  # there is no such cache, or too few descriptors are left for the search
             return
         for folder in folders:
             path = os.path.join(top, folder, "blobs", name)
