@@ -244,6 +244,7 @@ need_venv() {
     # pyfuse3 is compiled; without debug information that takes less than half of the time.
     CFLAGS=${CFLAGS--g0} uv_install "$VENV" -r "$lock" || die "could not install $lock; $network_hint."
     rm -f "$ROOT"/axonfs/{fuse,http_client}/*.cpython-*.so  # would be preferred to *.abi3.so
+    rm -f "$ROOT"/axonfs/*/*.cpython-*.so # of an older build, which Python would prefer to the new ones
     uv_install "$VENV" --no-deps -e "$ROOT" || die "could not install AxonFS itself; $network_hint."
     printf '%s' "$key" >"$stamp"
 }
