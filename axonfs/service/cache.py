@@ -69,7 +69,8 @@ def _stats(store: Store) -> dict[str, int]:
 
 
 async def drop(context: Context, digests: list[str]) -> tuple[int, int, int]:
-    """Drop objects; return the bytes freed, the objects dropped, and the open ones kept."""
+    """Drop objects; return the bytes freed, the objects dropped, and those kept: they are open, or
+    were pinned since they were chosen."""
     freed, dropped, kept = await trio.to_thread.run_sync(_drop_all, context.store, digests)
     # The kernel caches sizes on disk: `du` in the mount has to show what is local now.
     context.engine.evicted(dropped)
@@ -82,7 +83,7 @@ def _drop_all(store: Store, digests: list[str]) -> tuple[int, list[str], int]:
         if store.peek(digest) is None:
             continue
         try:
-            freed += store.drop(digest)
+            freed += store.drop(digest, unpinned=True)
             dropped.append(digest)
         except BusyError:
             kept += 1

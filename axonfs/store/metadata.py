@@ -27,7 +27,7 @@ from axonfs.names import Spec
 from axonfs.store.health import DISK_FAULTS, Health
 from axonfs.store.index import Index, Table, Transaction
 from axonfs.store.namespaces import Namespaces
-from axonfs.store.records import Kind, seal, unseal
+from axonfs.store.records import Kind, ObjectRecord, seal, unseal
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,8 @@ class Metadata:
         self.health = Health()
         self._parsed = _ParsedManifests(PARSED_BYTES)
         self.namespaces = Namespaces(index, self._parse_raw)
+        self._pins_now = object()  # another one after each change of a pin
+        self._pinned: tuple[object, set[str]] = None, set()
 
     def document(self, url: str) -> Document | None:
         key, head, body = _key(url), None, None
@@ -189,14 +191,24 @@ class Metadata:
     def put_pin(self, pin: Pin) -> None:
         record = seal(Kind.PIN, _encode_pin(pin))
         self._index.write(lambda txn: txn.put(Table.PINS, _key(str(pin.spec)), record))
+        self._pins_now = object()
 
     def drop_pin(self, spec: Spec) -> bool:
         """Drop the pin; return whether there was one."""
-        return self._index.write(lambda txn: txn.delete(Table.PINS, _key(str(spec))))
+        dropped = self._index.write(lambda txn: txn.delete(Table.PINS, _key(str(spec))))
+        self._pins_now = object()
+        return dropped
 
     def pinned_digests(self) -> set[str]:
         """The objects of all pins."""
         return {digest for pin in self.pins() for digest in pin.files}
+
+    def is_pinned(self, key: str) -> bool:
+        """Whether a pin has the object with this key; for the owner, who alone writes pins."""
+        if self._pinned[0] is not (now := self._pins_now):
+            self._pinned = now, self.pinned_digests()
+        record = ObjectRecord.decode(self._index.get(Table.OBJECTS, bytes.fromhex(key)))
+        return ((record and record.private_of) or key) in self._pinned[1]
 
     def unprove(self, digest: str) -> None:
         """Mark the pins of an object incomplete, since bytes of it were lost."""

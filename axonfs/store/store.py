@@ -231,14 +231,14 @@ class Store(Metadata):
         causes = ((info.content, info.quarantined) for info in self.infos())
         return {digest: cause for digest, cause in causes if cause}
 
-    def drop(self, digest: str) -> int:
+    def drop(self, digest: str, *, unpinned: bool = False) -> int:
         """Drop an object and its chunk tables; return the local bytes freed.
 
         Raises:
-            BusyError: it is held.
+            BusyError: it is held, or pinned where it has to be `unpinned`.
         """
         with self._rechecking, self._ledger.lock:
-            if digest in self._ledger.held:
+            if digest in self._ledger.held or (unpinned and self.is_pinned(digest)):
                 raise BusyError(f"the object {digest[:12]} is in use")
             freed = self._files.in_reserve(partial(self._forget, digest))
             binned = self._files.discard(digest)
@@ -256,9 +256,9 @@ class Store(Metadata):
             limits = [*limits_of(infos, rules, objects, time.time()), Limit(limit, limit)]
             for digest in choose_victims(infos, self.pinned_digests(), kept, limits):
                 try:
-                    freed += self.drop(digest)
+                    freed += self.drop(digest, unpinned=True)
                     dropped.append(digest)
-                except BusyError:  # held since it was chosen; choose another one
+                except BusyError:  # held or pinned since it was chosen; choose another one
                     refused.add(digest)
         short_by, left = max(0, self.usage() - limit), self.infos() if objects else []
         return Eviction(freed, dropped, short_by, taken(left, objects))

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -113,6 +114,28 @@ async def test_rm_refuses_a_pinned_version_before_anything_goes(settings: Settin
         await ask(answering, "pin", specs=[NEXT])
         several = await ask(answering, "cache_rm", specs=["nlp/tiny"])
         assert "several versions are local; name one: 1.0.0, 1.1.0" in several["message"]
+
+
+@pytest.mark.parametrize("op", ["cache_rm", "cache_prune", "cache_clean", "eviction"])
+async def test_what_is_pinned_meanwhile_stays(settings: Settings, op: str) -> None:
+    """A pin that begins and ends while objects are dropped keeps all that it said it has."""
+    async with open_engine(settings) as engine:
+        answering, store = Service(engine), engine.store
+        await fetched(engine, SPEC, OTHER)
+        drop, pin = store.drop, partial(ask, answering, "pin", specs=[OTHER])
+
+        def late(digest: str, **more: bool) -> int:
+            if not store.pins():
+                assert trio.from_thread.run(pin)["event"] == "result"
+            return drop(digest, **more)
+
+        with patch.object(store, "drop", late):
+            if op == "eviction":
+                await trio.to_thread.run_sync(store.evict, 0)
+            else:
+                await ask(answering, op, specs=[OTHER], older_than=0)
+        (checked,) = (await ask(answering, "pin_check"))["pins"]
+        assert checked["whole"], checked["missing"]
 
 
 async def test_open_files_stay(settings: Settings) -> None:
