@@ -24,14 +24,17 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from axonfs import rundir
 from axonfs.daemon.holder import LASTING, STOPPING, backoff
+from axonfs.daemon.holders import State
 from axonfs.daemon.kept import Guarded, Kept, name_process
 from axonfs.daemon.possessions import ADOPT
+from axonfs.errors import UsageError
+from axonfs.names import printable
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +114,7 @@ class Keeper:
     def __init__(
         self, cache: Path, command: list[str], guard: Guarded, wakeup: int, lock: int
     ) -> None:
+        self._cache = cache
         self._command = command
         self._guard = guard
         self._wakeup = wakeup
@@ -151,13 +155,27 @@ class Keeper:
                 return 0
 
     def _inherit(self) -> None:
-        """Take the guard's copies, if the mount still lives."""
+        """Take the guard's copies, if the mount still lives.
+
+        Raises:
+            UsageError: they are of another mount.
+        """
         self._kept = Kept(self._guard.get())
         if self._kept.alive:
+            self._check_ours(self._kept.descriptors)
             self._answered = self._guarded = True
             log.info("continuing the mount of an earlier keeper")
         else:
             self._forget()
+
+    def _check_ours(self, kept: Mapping[str, int]) -> None:
+        if rundir.is_lock(kept["lock"], self._cache):
+            return
+        with suppress(OSError, ValueError, TypeError):
+            other = State.load(kept["state"])
+            if other.cache != str(self._cache):  # else its lock was only removed
+                what = f"the guard keeps the mount at {printable(other.mountpoint)}"
+                raise UsageError(what, hint="give each mount a guard, and so a plugin, of its own")
 
     def _forget(self) -> None:
         self._kept.clear()

@@ -148,6 +148,23 @@ def test_what_probes_leave(node: Node) -> None:
     until(lambda: children(keeper) == [holder], "the keeper has zombies")
 
 
+def test_a_guard_of_another_mount(node: Node, tmp_path: Path, sources: Path) -> None:
+    """A mount that is given the guard of another one says so, and leaves that one alone."""
+    target = node.publish("guarded", model="nlp/tiny", version="1.0.0")
+    other = Container(
+        tmp_path / "log",
+        *("mount", tmp_path / "models", "--cache", tmp_path / "cache", "--guard", node.guard),
+        *("--registry", node.url),
+        env={"AXONFS_CONFIG": str(tmp_path / "none.yaml")},
+    )
+    assert other.wait() == 2
+    assert f"the guard keeps the mount at {node.models}" in other.log.read_text()
+    pod = node.pod(target)
+    assert pod.ask("read part3.bin") == digest(sources, "part3.bin")
+    pod.close()
+    node.unpublish("guarded")
+
+
 def test_an_end_in_order(node: Node) -> None:
     """Where the last process of the mount ends and none comes, nothing is left mounted. The probe
     of the mount's pod, in any container of it, says whether the node's mount answers."""
