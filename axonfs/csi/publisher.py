@@ -78,8 +78,8 @@ class Publisher:
         Raises:
             RefusedError, AxonError: it cannot be, or not yet.
         """
-        self._check_group(request.group)
         with self._alone(request.target), target_at(request.target, self._root) as target:
+            self._check_group(request.group)
             if target is None:
                 what = f"the directory that {request.target} is to be in does not exist"
                 raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, what)
