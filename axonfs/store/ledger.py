@@ -14,7 +14,7 @@ from axonfs.store.backing import Directory
 from axonfs.store.health import Health
 from axonfs.store.index import Index, Table, Transaction
 from axonfs.store.openfiles import OpenFiles
-from axonfs.store.records import ObjectRecord
+from axonfs.store.records import ObjectRecord, latest
 from axonfs.store.tally import Tally
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -47,7 +47,7 @@ def write_accesses(touched: dict[str, float], transaction: Transaction) -> None:
         digest, accessed = touched.popitem()
         record = ObjectRecord.decode(transaction.get(Table.OBJECTS, bytes.fromhex(digest)))
         if record is not None:
-            record.accessed = max(record.accessed, accessed)
+            record.accessed = latest(record.accessed, accessed)
             transaction.put(Table.OBJECTS, bytes.fromhex(digest), record.encode())
 
 

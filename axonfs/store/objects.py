@@ -49,13 +49,11 @@ from axonfs.store.landings import confirm, land
 from axonfs.store.ledger import Ledger
 from axonfs.store.openfiles import Descriptor
 from axonfs.store.presence import Presence
-from axonfs.store.records import GROUP, NO_TABLE, Group, ObjectRecord, checksum
+from axonfs.store.records import GROUP, NO_TABLE, TOUCH_INTERVAL, Group, ObjectRecord, checksum
 from axonfs.store.writing import Writing
 
 Generation = tuple[int, int]  # changes when chunks are dropped or written
 Right = Callable[[int, memoryview], bool]  # whether a chunk's bytes are valid
-
-TOUCH_INTERVAL = 60.0  # seconds between two writes of one object's access time
 
 
 class StoredObject:
@@ -371,7 +369,7 @@ class StoredObject:
         """Record an access; a later commit writes it to the index, at most once a minute."""
         now = time.time()
         self._presence.accessed = now
-        if now - self._noted >= TOUCH_INTERVAL:
+        if abs(now - self._noted) >= TOUCH_INTERVAL:  # the clock may have been set back
             self._noted = now
             self._ledger.touched[self.key] = now
 

@@ -43,6 +43,7 @@ import xxhash
 FORMAT = 2
 GROUP = 128  # chunks per group record: with 1 KiB of sums a commit changes one leaf page
 NO_TABLE = ""
+TOUCH_INTERVAL = 60.0  # seconds between two writes of one object's access time
 _OBJECT = struct.Struct("<QIIQd32s32s")
 _SUM = struct.Struct("<Q")
 _VERIFIED, _NAMED, _PROVEN = 1, 2, 4
@@ -160,6 +161,15 @@ class ObjectInfo:
         return self.private_of or self.digest
 
 
+def latest(recorded: float, noted: float) -> float:
+    """The last access of an object, in unix seconds.
+
+    `noted`, if it is not 0, is at most TOUCH_INTERVAL before `recorded`, which the index has. If it
+    is further behind, the clock was ahead when that was written.
+    """
+    return noted if 0 < noted < recorded - TOUCH_INTERVAL else max(recorded, noted)
+
+
 def info_of(digest: str, record: ObjectRecord, accessed: float | None) -> ObjectInfo:
     """The ObjectInfo of a record; `accessed` is a later access than the record's, if known."""
     return ObjectInfo(
@@ -169,7 +179,7 @@ def info_of(digest: str, record: ObjectRecord, accessed: float | None) -> Object
         record.present_bytes,
         record.chunk_size > 0 and record.present_bytes == record.size,
         record.quarantined,
-        max(record.accessed, accessed or 0.0),
+        latest(record.accessed, accessed or 0.0),
         record.private_of,
     )
 

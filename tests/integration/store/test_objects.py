@@ -242,6 +242,25 @@ class TestReopening:
         assert info.accessed == 1100.0
         store.close()
 
+    def test_a_clock_that_was_ahead(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What was used then counts as used when it is used next, and so grows old again."""
+        what, now = sample(CHUNK), 9000.0
+        monkeypatch.setattr(time, "time", lambda: now)
+        store = Store.open(tmp_path, boot_id=BOOT)
+        land(store, what)
+        store.object(what.entry).touch()
+        store.close()
+        now = 1000.0
+        store = Store.open(tmp_path, boot_id=BOOT)
+        store.object(what.entry).touch()
+        for _ in range(2):  # before the index has it, and after
+            info = store.peek(what.digest)
+            assert info is not None
+            assert info.accessed == 1000.0
+            store.close()
+            store = Store.open(tmp_path, boot_id=BOOT)
+        store.close()
+
 
 class TestFiles:
     def test_no_file_is_cut_to_nothing_before_it_is_filled(
