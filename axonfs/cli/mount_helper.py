@@ -121,6 +121,13 @@ def _remount(source: str, mountpoint: Path, options: MountOptions) -> None:
     holder = holder_of(mount)
     if holder is None:
         raise AxonError("its process cannot be found", path=str(mountpoint), hint="axonfs status")
+    for name, wanted, present in (
+        ("fsname", options.fsname, source_at(mount.mountpoint)),
+        ("config", options.config, holder.config),
+    ):
+        if wanted not in (None, present):
+            hint = "unmount it, and mount it again"
+            raise UsageError(f"{name} cannot change while the mount lasts", hint=hint)
     flags = dict(options.flags)
     given = [] if source in (*CONFIGURED, source_at(mount.mountpoint)) else source.split()
     if given or "registries" in flags:

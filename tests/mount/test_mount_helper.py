@@ -78,7 +78,9 @@ def test_a_remount(host: Machine, place: Path, registry: RegistryServer) -> None
     assert shown == {"bandwidth": 50 << 20, "prefetch": "off", "streams": 9, "retries": 3}
     assert now["registries"] == [registry.url]
     assert "noexec" not in options(host, place)[1]
-    for text, code in (("uid=7", 1), ("frob", 1), ("streams=0", 1), ("offline", 0)):
+    own = f"fsname={registry.url},config={os.environ['AXONFS_CONFIG']}"
+    refused = ("uid=7", "frob", "streams=0", "fsname=other", "config=/etc/other.yaml")
+    for text, code in (*((text, 1) for text in refused), ("offline", 0), (own, 0)):
         assert host.run("mount", "-o", f"remount,{text}", place).returncode == code
     assert settings(host, place)["offline"]
     assert host.run("mount", "-o", "remount", place.parent).returncode == 32
