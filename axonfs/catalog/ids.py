@@ -116,9 +116,17 @@ class Ids:
         return await self._in_unindexed(model_id)
 
     async def _in_unindexed(self, model_id: str) -> bool:
-        """Whether a registry without an index has the model; it is asked for each one."""
-        tree = self._tree
-        return not tree.outages.indexed and bool((await tree.versions(model_id)).versions)
+        """Whether a registry without an index has the model, for which it is asked, or listed the
+        namespace before: a gateway may say of all that is behind it that it does not exist."""
+        tree, namespace = self._tree, model_id.partition("/")[0]
+        if tree.outages.indexed:
+            return False
+        for source in tree.registries:
+            if not tree.outages.of(source).indexed:
+                listings = await kept(source.listings(offline=True)) or ()
+                if _has((listing.spec.namespace for listing in listings), namespace):
+                    return True
+        return bool((await tree.versions(model_id)).versions)
 
     async def _listed(self, source: Source) -> bool:
         """Whether the list of a registry's models is known, now or from an earlier run."""

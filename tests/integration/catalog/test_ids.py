@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +59,23 @@ async def test_a_registry_without_an_index(tmp_path: Path, registry: Path, hub: 
         async with rig(tmp_path / "cache", server.url, hubs=at(hub)) as parts:
             assert await Ids(parts.tree).model("nlp/tiny") == "nlp/tiny"
             assert await Ids(parts.tree).model("acme/tiny") == "hf/acme/tiny"
+
+
+@pytest.mark.parametrize("local", [False, True])
+async def test_a_registry_that_lost_its_index(
+    tmp_path: Path, registry: Path, hub: HubServer, local: bool
+) -> None:
+    """As behind a gateway that answers 404 for all of it: the namespaces stay the registry's."""
+    with RegistryServer(registry) as server:
+        async with rig(tmp_path / "cache", server.url, hubs=at(hub)) as parts:
+            await parts.tree.catalog()
+            if local:
+                await parts.tree.unchecked(Spec("hf", "nlp/tiny", "latest"))
+        shutil.rmtree(registry / "api")
+        for _ in range(2):
+            async with rig(tmp_path / "cache", server.url, hubs=at(hub)) as parts:
+                assert await Ids(parts.tree).model("nlp/tiny") == "nlp/tiny"
+                assert await Ids(parts.tree).model("acme/tiny") == "hf/acme/tiny"
 
 
 async def test_a_model_of_the_hub_that_is_local(
