@@ -9,8 +9,9 @@
 The commit of a registry's version is made from its manifest, so it is the same on each machine, and
 another content has another commit. A client finds a commit in a listing of `snapshots` after it
 read it in `refs`. So the lookup of a revision resolves its version, and what is resolved is listed.
-A listing has the default revision and what is local, since a client that walks its cache reads all
-of that.
+llama.cpp finds a model in the listing of `.hub`, after it tried to write into its `refs`; so the
+lookup of a hub's model resolves the default revision. The listings of a model have the default
+revision and what is local, since a client that walks its cache reads all of that.
 
 Sits beside paths.py, inside vfs; catalog/ids.py says which model an id means.
 """
@@ -167,7 +168,11 @@ class HubView:
 
     async def _exists(self, model: str) -> bool:
         if self._tree.hub(model):
-            return await self._tree.target(_spec(model, LATEST)) is not None
+            if await self._tree.target(_spec(model, LATEST)) is None:
+                return False
+            with suppress(AxonError):
+                await self._version(model, LATEST)
+            return True
         return bool((await self._tree.versions(model)).versions)
 
     async def _version(self, model: str, name: str) -> Version:

@@ -169,12 +169,13 @@ def test_while_the_registry_is_down(
 
 
 def test_what_is_listed(both: Mount, hub: HubServer, repo: Repo) -> None:
-    """The mountpoint does not list `.hub`; it lists what registries list and what is local, a walk
-    through it fetches no bytes of files, and every write in it gives EROFS."""
+    """The mountpoint does not list `.hub`; it lists what registries list, what is local and what
+    was looked up, a walk through it fetches no bytes of files, every write in it gives EROFS."""
     view, main = both.path / ".hub", repo.branches["main"]
     assert ".hub" not in names(both.path)
     assert names(view) == ["models--nlp--tiny"]  # nlp/org/deep has too many segments for an id
-    (view / "models--acme--tiny/refs/main").read_text()
+    with pytest.raises(OSError, match="Read-only file system"):
+        (view / "models--acme--tiny/refs/main.tmp").write_text(main)  # llama.cpp, before it lists
     assert names(view) == ["models--acme--tiny", "models--nlp--tiny"]
     walked = [os.path.join(top, name) for top, _, files in os.walk(view) for name in files]
     assert str(view / f"models--acme--tiny/snapshots/{main}/onnx/model.onnx") in walked
