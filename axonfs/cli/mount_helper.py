@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from axonfs.cli.output import note
+from axonfs.cli.running import run
 from axonfs.errors import AxonError, StoppedError, UsageError
 from axonfs.names import printable
 from axonfs.settings.mount_options import MountOptions, parse_options, refuse_unknown
@@ -28,8 +29,6 @@ _CODES = {0: 0, UsageError.exit_code: WRONG_USAGE, StoppedError.exit_code: INTER
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return an exit code of mount(8)."""
-    from axonfs.cli.main import run
-
     return _CODES.get(run(mount_axonfs, argv, "mount.axonfs"), FAILED)
 
 
