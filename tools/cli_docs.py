@@ -9,13 +9,12 @@ python tools/cli_docs.py --check    exit 1 if one of them is not what would be w
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from axonfs.cli.completing import table
-from axonfs.cli.main import cli
+from axonfs.cli.main import cli, leaves
 from axonfs.settings.keys import KEYS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
@@ -69,22 +68,9 @@ If a user may not read the config file, a note says so and its settings are not 
 """
 
 
-def commands(
-    command: click.Command, context: click.Context
-) -> Iterator[tuple[click.Command, click.Context]]:
-    """Each command, without the groups, with its context, in the order of the help."""
-    if not isinstance(command, click.Group):
-        yield command, context
-        return
-    for name in command.list_commands(context):
-        inner = command.get_command(context, name)
-        assert inner is not None
-        yield from commands(inner, click.Context(inner, info_name=name, parent=context))
-
-
 def every_command() -> list[tuple[click.Command, click.Context]]:
     """All commands of the program."""
-    return list(commands(cli, click.Context(cli, info_name="axonfs")))
+    return list(leaves(cli, click.Context(cli, info_name="axonfs")))
 
 
 def section(command: click.Command, context: click.Context) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 import click
 
 from axonfs._version import __version__
-from axonfs.cli.main import COMMANDS, cli
+from axonfs.cli.main import COMMANDS, cli, leaves
 from axonfs.cli.mount_helper import mount_axonfs
 from axonfs.settings.keys import KEYS
 
@@ -146,19 +146,6 @@ def helper_page() -> str:
         *section("see also", ["axonfs(1), axonfs.yaml(5), fstab(5), mount(8)"]),
     ]
     return page(parts)
-
-
-def leaves(
-    command: click.Command, context: click.Context
-) -> Iterator[tuple[click.Command, click.Context]]:
-    """The commands of a group, at any depth; a command that is none is its own."""
-    if not isinstance(command, click.Group):
-        yield command, context
-        return
-    for name in command.list_commands(context):
-        inner = command.get_command(context, name)
-        assert inner is not None
-        yield from leaves(inner, click.Context(inner, info_name=name, parent=context))
 
 
 def head(name: str, number: int, summary: str) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import click
 
@@ -85,6 +85,20 @@ def cli() -> None:
     SPEC is namespace/name@version. Without @version it means the latest version, and with a
     constraint such as @^1.2 the highest version that it allows.
     """
+
+
+def leaves(
+    command: click.Command, context: click.Context
+) -> Iterator[tuple[click.Command, click.Context]]:
+    """The commands of a group at any depth, without the groups, in the order of the help; of a
+    command itself, that one."""
+    if not isinstance(command, click.Group):
+        yield command, context
+        return
+    for name in command.list_commands(context):
+        inner = command.get_command(context, name)
+        assert inner is not None
+        yield from leaves(inner, click.Context(inner, info_name=name, parent=context))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
