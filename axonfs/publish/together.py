@@ -9,11 +9,12 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 from axonfs.errors import AxonError
+from axonfs.futures import until_one_fails
 from axonfs.publish.scan import SourceFile
 
 T = TypeVar("T")
@@ -70,7 +71,7 @@ class Together:
         try:
             with pool(threads, "publish") as workers:
                 jobs = {at: workers.submit(step, self._files[at]) for at in order}
-                wait(jobs.values(), return_when=FIRST_EXCEPTION)
+                until_one_fails(jobs.values())
                 failed = [job for job in jobs.values() if job.done() and job.exception()]
                 for job in failed:
                     self._stopped = True

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 
 from axonfs.errors import StoppedError
+from axonfs.futures import until_one_fails
 
 THREADS = 4
 Progress = Callable[[int, int], object]  # called with the bytes that are done, and those of all
@@ -42,7 +43,7 @@ class Transfer:
         pool = ThreadPoolExecutor(THREADS, thread_name_prefix="object")
         try:
             futures = [pool.submit(job) for job in jobs]
-            wait(futures, return_when=FIRST_EXCEPTION)
+            until_one_fails(futures)
             failed = [one for one in futures if one.done() and one.exception()]
             for one in failed or futures:
                 one.result()

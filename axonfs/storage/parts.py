@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 from axonfs.errors import AxonError
 from axonfs.formats.chunktable import ChunkTable
+from axonfs.futures import until_one_fails
 from axonfs.ranges import Range
 
 T = TypeVar("T")
@@ -57,7 +58,7 @@ def _more(fd: int, part: Range, filled: int) -> bytes:
 def results(jobs: Sequence[Future[T]]) -> list[T]:
     """The results of all jobs; after the first exception no other job begins."""
     try:
-        wait(jobs, return_when=FIRST_EXCEPTION)
+        until_one_fails(jobs)
         failed = [job for job in jobs if job.done() and job.exception()]
         return [job.result() for job in failed or jobs]
     finally:
