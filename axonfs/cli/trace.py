@@ -47,7 +47,7 @@ def trace() -> None:
     "-o",
     "--output",
     metavar="FILE",
-    help="Where the mount writes the trace; by default a new file in its cache.",
+    help="Where the mount writes the trace; by default a new file in its cache, which keeps 16.",
 )
 @cache_option
 def start(mountpoint: Path | None, output: str | None, cache: str | None) -> None:

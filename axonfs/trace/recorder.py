@@ -38,8 +38,11 @@ T = TypeVar("T")
 TICK = 0.25
 # Seconds for which the disk of a trace may keep silent.
 PATIENCE = 5.0
-# The directory in the cache for traces that were started without a name.
+# The directory in the cache for traces that were started without a name, and how many it keeps:
+# each may have 64 MiB, and most have less than one.
 TRACES = "traces"
+KEPT = 16
+_NAME = "%Y-%m-%dT%H-%M-%S.trace"
 _STATE = Path(RUN, "trace")
 
 
@@ -118,6 +121,9 @@ class Recorder:
         named = request.get("file")
         path = Path(named) if isinstance(named, str) else await _apart(_new, self._cache)
         await self._begin(path)
+        if not isinstance(named, str):
+            with suppress(AxonError, OSError):  # the next one removes what is left
+                await _apart(_remove_oldest, path)
         await trio.to_thread.run_sync(_remember, self._cache, path)
         return self.state()
 
@@ -220,7 +226,26 @@ def _new(cache: Path) -> Path:
         directory.mkdir(mode=0o700, exist_ok=True)
     except OSError as exc:
         raise AxonError(f"cannot be made: {exc.strerror}", path=str(directory)) from exc
-    return directory / time.strftime("%Y-%m-%dT%H-%M-%S.trace", time.gmtime())
+    return directory / time.strftime(_NAME, time.gmtime())
+
+
+def _remove_oldest(newest: Path) -> None:
+    """Leave KEPT of the traces beside a new one; one that is being recorded stays, and so does
+    what users put there."""
+    others = [file for file in newest.parent.iterdir() if file != newest and _is_ours(file)]
+    written = sorted((file.lstat().st_mtime, file) for file in others)
+    for _, path in written[: -(KEPT - 1)]:
+        with suppress(AxonError):
+            file = TraceFile.open(path)
+            path.unlink()
+            file.close()
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        return bool(time.strptime(file.name, _NAME))
+    except ValueError:
+        return False
 
 
 def _append(file: TraceFile, records: list[Record]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from axonfs.ranges import Range
 from axonfs.trace.reading import Trace, read
+from axonfs.trace.recorder import KEPT
 from tests.mount.conftest import (
     FILES,
     MODEL,
@@ -181,8 +182,13 @@ def test_the_configured_cache_names_the_mount(
     start_mount: MountFactory, registry: RegistryServer, tmp_path: Path
 ) -> None:
     """With several mounts, commands that name none are about the one with the configured cache, to
-    which a symbolic link may lead."""
+    which a symbolic link may lead. That cache keeps the newest traces."""
     mounts = [start_mount(registry.url, cache=tmp_path / name) for name in "ab"]
+    traces = mounts[1].cache / "traces"
+    traces.mkdir()
+    old = [traces / f"2026-11-01T00-00-{second:02}.trace" for second in range(KEPT)]
+    for path in old:
+        path.touch(0o600)
     link = tmp_path / "link"
     link.symlink_to(mounts[1].cache)
     for cache in (mounts[1].cache, link):
@@ -190,3 +196,5 @@ def test_the_configured_cache_names_the_mount(
         assert str(mounts[1].cache) in done.stdout
         assert [one.status()["trace"]["file"] is None for one in mounts] == [True, False]
         run_axonfs("trace", "stop", "--cache", cache)
+    assert len(list(traces.iterdir())) == KEPT
+    assert (old[0].exists(), old[-1].exists()) == (False, True)
