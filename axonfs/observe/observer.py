@@ -101,6 +101,7 @@ class Observer:
         try:
             yield
         finally:
+            self._trying.cancel()
             self._end()
             self._close()
             if self._sender:
@@ -144,22 +145,29 @@ class Observer:
 
     async def _listen(self, address: str, scope: trio.CancelScope) -> None:
         """Listen at `address`, now or later."""
-        make = partial(Listener, address, self._pages())  # it may look up a name
         with scope:
             while True:
                 try:
                     prometheus.check_library()
-                    listener = await trio.to_thread.run_sync(make)
+                    # Abandoned at the end: the look-up of a name may take minutes.
+                    make = partial(self._make, address, scope)
+                    await trio.to_thread.run_sync(make, abandon_on_cancel=True)
                     break
                 except AxonError as exc:
                     if self.fault != str(exc):
                         log.warning("%s; the mount works without", exc)
                     self.fault = str(exc)
                     await trio.sleep(AGAIN_SECONDS)
-            if scope.cancel_called:
-                listener.close()
-            else:
-                self._listener, self.fault = listener, None
+
+    def _make(self, address: str, scope: trio.CancelScope) -> None:
+        """Have metrics served at `address`. In a thread, which nobody may wait for any more."""
+        trio.from_thread.run_sync(self._use, Listener(address, self._pages()), scope)
+
+    def _use(self, listener: Listener, scope: trio.CancelScope) -> None:
+        if scope.cancel_called:
+            listener.close()
+        else:
+            self._listener, self.fault = listener, None
 
     async def _save_regularly(self) -> None:
         while True:
