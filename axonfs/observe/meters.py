@@ -7,6 +7,7 @@ older one: a worker that is killed while it writes leaves the other. Any thread,
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 import zlib
@@ -15,9 +16,13 @@ from typing import Any, TypeAlias
 
 from axonfs.observe.family import Distribution, Family, Labels, Value
 
-SLOT = 1 << 20
-# More series than this are no series of ours: labels have few values.
-MOST_SERIES = 4000
+log = logging.getLogger(__name__)
+
+# Bytes of a slot, which takes no memory before it is written; enough for MOST_SERIES, each with
+# three labels of 200 characters.
+SLOT = 32 << 20
+# One worker has 9,500 at the most (fetch/tallies.py). Site caches whose addresses change add up.
+MOST_SERIES = 16_000
 # Stands in the file for the name of a family.
 _BEGAN = "began"
 
@@ -39,10 +44,25 @@ class Meters:
         self.began = began if isinstance(began, float) else time.time()
 
     def total(self, families: Iterable[Family]) -> list[Family]:
-        """The families with the totals of all workers, series of earlier ones included."""
+        """The families with the totals of all workers, series of earlier ones included, unless
+        these are too many: then what only earlier workers counted begins anew."""
+        now = list(families)
+        found = self._added(now)
+        if (known := _series(found)) > MOST_SERIES:
+            of_now = {one.name: one.samples for one in now}
+            self._before = {
+                name: {labels: before[labels] for labels in before.keys() & of_now.get(name, {})}
+                for name, before in self._before.items()
+            }
+            found = self._added(now)
+            gone = known - _series(found)
+            log.info("%d counters of earlier workers begin anew: there are %d", gone, known)
+        return found
+
+    def _added(self, now: list[Family]) -> list[Family]:
         return [
             one.having(_sum(self._before.get(one.name, {}), one)) if one.grows else one
-            for one in families
+            for one in now
         ]
 
     def save(self, families: Iterable[Family]) -> None:
@@ -50,15 +70,16 @@ class Meters:
         totals: dict[str, Mapping[Labels, Value]] = {
             one.name: one.samples for one in families if one.grows
         }
-        if sum(map(len, totals.values())) > MOST_SERIES:
-            return
         totals[_BEGAN] = {(): self.began}
-        text = json.dumps({name: _plain(samples) for name, samples in totals.items()}).encode()
-        if len(text) + 64 > SLOT:
-            return
+        plain = {name: _plain(samples) for name, samples in totals.items()}
+        text = json.dumps(plain, ensure_ascii=False).encode()
         self._number += 1
         head = f"{self._number} {len(text)} {zlib.crc32(text)}\n".encode()
         os.pwrite(self._descriptor, head + text, SLOT * (self._number % 2))
+
+
+def _series(families: Iterable[Family]) -> int:
+    return sum(len(one.samples) for one in families if one.grows)
 
 
 def _sum(before: dict[Labels, Value], now: Family) -> dict[Labels, Value]:
@@ -81,10 +102,10 @@ def _plain(samples: Any) -> list[Any]:
 
 def _slot(descriptor: int, number: int) -> tuple[int, Totals]:
     """The number of a save and its totals; 0 and none if the slot is empty or torn."""
-    head, _, rest = os.pread(descriptor, SLOT, SLOT * number).partition(b"\n")
+    head = os.pread(descriptor, 64, SLOT * number).partition(b"\n")[0]
     try:
         saved, size, checksum = map(int, head.split())
-        text = rest[:size]
+        text = os.pread(descriptor, min(size, SLOT), SLOT * number + len(head) + 1)
         if zlib.crc32(text) != checksum:
             return 0, {}
         return saved, {name: _samples(plain) for name, plain in json.loads(text).items()}

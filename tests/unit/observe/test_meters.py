@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 
 import pytest
 
-from axonfs.observe.family import Distribution, Family, family
-from axonfs.observe.meters import SLOT, Meters
+from axonfs.observe.family import Distribution, Family, Labels, Value, family
+from axonfs.observe.meters import MOST_SERIES, SLOT, Meters
 
 
 @pytest.fixture
@@ -57,6 +58,34 @@ def test_since_when_they_count(file: int) -> None:
     again.save(again.total(counted(2)))
     assert Meters(file).began == again.began == first.began
     assert "began" not in {one.name for one in again.total(counted(1))}
+
+
+def test_series_beyond_the_bound_are_those_that_only_earlier_workers_counted(
+    file: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of site caches whose addresses change for years: what this worker counts goes on."""
+    Meters(file).save(counted(*range(MOST_SERIES)))
+    again = Meters(file)
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            requests, reads, _waits = again.total(counted(7, MOST_SERIES))
+    assert requests.samples == {("https://7",): 14, (f"https://{MOST_SERIES}",): MOST_SERIES}
+    assert reads.samples[("cold",)] == Distribution(4, 1.0, {0.1: 2, 1.0: 2})
+    assert caplog.messages == ["15999 counters of earlier workers begin anew: there are 16002"]
+
+
+def test_the_most_and_longest_series_fit_in_a_slot(file: int) -> None:
+    text = "\u6a21" * 194
+    samples: dict[Labels, Value] = {
+        (text, text, f"{number:06}{text}"): number for number in range(MOST_SERIES)
+    }
+    errors = Family("axonfs_source_errors", "counter", "", ("source", "cache", "error"), samples)
+    meters = Meters(file)
+    for _ in range(2):
+        meters.save([errors])
+    (again,) = Meters(file).total([errors.having({})])
+    assert again.samples == samples
+    assert os.pread(file, 1, 2 * SLOT) == b""
 
 
 def test_other_content_counts_nothing(file: int) -> None:
