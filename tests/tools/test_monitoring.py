@@ -9,8 +9,9 @@ from pathlib import Path
 
 import yaml
 
+from axonfs.csi.figures import Figures
 from axonfs.observe.families import Facts, families_of, names
-from axonfs.observe.family import Distribution
+from axonfs.observe.family import Distribution, Family
 from axonfs.serve.counts import Counts
 from tests.support.prometheus import MONITORING, program
 
@@ -36,7 +37,11 @@ def expressions() -> list[str]:
 
 def known() -> set[str]:
     served = Counts().families(0, 1, readable=True)
-    return names([*families_of({}, Facts(Distribution())), *served]) | PROCESS
+    return names([*families_of({}, Facts(Distribution())), *served, *plugin()]) | PROCESS
+
+
+def plugin() -> list[Family]:
+    return Figures().families(volumes=0, pins=0, guarded=True, ready=True)
 
 
 def test_the_alerts() -> None:
@@ -74,8 +79,10 @@ def test_every_metric_exists() -> None:
 
 
 def test_the_page_lists_every_metric_and_alert() -> None:
-    page = (MONITORING.parents[1] / "docs/operations.md").read_text()
-    rows = set(re.findall(r"^\| `(axonfs_[a-z_]+)`", page, re.MULTILINE))
+    docs = MONITORING.parents[1] / "docs"
+    page = (docs / "operations.md").read_text()
+    pages = page + (docs / "kubernetes.md").read_text()
+    rows = set(re.findall(r"^\| `(axonfs_[a-z_]+)(?:\{[a-z,]+\})?`", pages, re.MULTILINE))
     listed = {re.sub(r"_(bucket|count|sum)$", "", name) for name in known() - PROCESS}
     assert rows == listed
     alerts = re.findall(r"alert: (\w+)", (MONITORING / "alerts.yml").read_text())
