@@ -42,13 +42,14 @@ class Defaults:
         """A name that no entry has, while the listing of a directory has the files."""
         return {""} if self.listed(directory) else set()
 
-    async def lookup(self, path: Path) -> Alias | None:
+    async def lookup(self, path: Path, *, free: bool = False) -> Alias | None:
         """The symlink for a file or folder of the latest version; None if there is none.
 
-        At first only names that loaders look for are looked up, since any other may be a version.
+        Any name may be a version. So until one has been looked up in the directory, a name has to
+        be one that loaders look for, or `free`: no version, revision or model has it.
         """
         directory, name = path[:-1], path[-1]
-        if not (is_probe(name) or self.listed(directory)):
+        if not (free or is_probe(name) or self.listed(directory)):
             return None
         version = await self._latest(directory)
         if version is None or not _has(version, name):

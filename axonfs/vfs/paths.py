@@ -17,7 +17,7 @@ from axonfs.errors import AxonError, NotFoundError
 from axonfs.names import HUB_VIEW, LATEST, spec_of, valid_segment, version_key
 from axonfs.vfs.defaults import Defaults
 from axonfs.vfs.folders import Inside
-from axonfs.vfs.hub_paths import HubPaths, is_probe
+from axonfs.vfs.hub_paths import MODEL_DEPTH, HubPaths, is_probe
 from axonfs.vfs.hub_view import HubView
 from axonfs.vfs.oci_paths import Found
 from axonfs.vfs.places import (
@@ -208,7 +208,9 @@ class Paths:
             return await self._latest(parent)
         if default := await self._defaults.lookup(path):
             return default
-        return None if is_probe(name) else await self._unlisted(path)
+        if is_probe(name):
+            return None
+        return await self._unlisted(path) or await self._defaults.lookup(path, free=True)
 
     async def _in_cache(self, path: tuple[str, ...]) -> Place | None:
         """What is at `path` according to the cache; sends nothing."""
@@ -266,7 +268,8 @@ class Paths:
         try:
             return _hub_place(path, await self._hubs.lookup(path))
         except NotFoundError:
-            return None
+            free = len(path) > MODEL_DEPTH
+            return await self._defaults.lookup(path, free=True) if free else None
 
     async def _latest(self, parent: Directory) -> Place | None:
         model = "/".join(parent.path)

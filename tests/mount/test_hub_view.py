@@ -212,6 +212,16 @@ def test_a_directory_without_a_version(both: Mount, hub: HubServer, repo: Repo) 
     assert not (both.path / "nlp/tiny/none.bin").exists()
 
 
+def test_a_folder_of_a_directory_without_a_version(both: Mount) -> None:
+    """A program may open a file of a folder first, as loaders of one part of a pipeline do."""
+    assert (both.path / "hf/acme/tiny/onnx/model.onnx").read_bytes() == FILES["onnx/model.onnx"]
+    assert os.readlink(both.path / "hf/acme/tiny/onnx") == "latest/onnx"
+    assert (both.path / "nlp/tiny/sub/part.bin").stat().st_size > 0
+    assert not (both.path / "hf/acme/tiny/none/part.bin").exists()
+    assert not (both.path / "nlp/none/part.bin").exists()
+    assert not (both.path / "nlp/tiny/none/part.bin").exists()
+
+
 @pytest.mark.complains
 def test_refused_and_unknown_models(both: Mount, hub: HubServer, repo: Repo) -> None:
     """A model that the Hub refuses gives EACCES, and the Hub is asked for it once in ten seconds;
