@@ -22,7 +22,8 @@ from axonfs.http_client.pool import IDLE_WIRES
 from axonfs.vfs.journal import Journal, KnownNode
 from tests.chaos.workers import Footprint, check_log, check_nothing_open, is_idle
 from tests.mount.conftest import Mount, MountFactory, settled
-from tests.support.faulty import Exchange, FaultyOrigin
+from tests.support.faulty import Exchange
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.profile import SEED, report, scaled
 from tests.support.registry import published
 from tests.support.stuck import HANDLED, PROGRAM

@@ -20,7 +20,7 @@ import pytest
 from axonfs.ranges import Range
 from tests.mount.conftest import Mount, MountFactory
 from tests.support import faulty
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import on_objects
 from tests.support.profile import SEED, report, scaled
 from tests.support.registry import published

@@ -18,7 +18,7 @@ from tests.chaos.test_kill_mount import chunks_of
 from tests.chaos.workers import Killer, check_cache, check_log, check_nothing_open
 from tests.mount.conftest import Mount, MountFactory
 from tests.support import faulty
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import on_objects
 from tests.support.nginx import nginx
 from tests.support.profile import SEED, kills, report

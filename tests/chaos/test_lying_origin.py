@@ -18,7 +18,8 @@ from axonfs.call import call
 from tests.chaos.workers import Footprint, is_idle
 from tests.mount.conftest import Mount, MountFactory, settled
 from tests.support import faulty
-from tests.support.faulty import Exchange, Fault, FaultyOrigin
+from tests.support.faulty import Exchange, Fault
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.profile import SEED, report, scaled
 from tests.support.readers import Readers
 from tests.support.registry import published

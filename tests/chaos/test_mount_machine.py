@@ -26,7 +26,8 @@ from tests.chaos.workers import next_worker
 from tests.mount.conftest import Mount, MountFactory, end, patched
 from tests.mount.test_journal import BY_CHANCE
 from tests.support import faulty
-from tests.support.faulty import Fault, FaultyOrigin
+from tests.support.faulty import Fault
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import on_objects
 from tests.support.profile import LONG, report, scaled
 from tests.support.registry import published

@@ -24,7 +24,8 @@ import pytest
 from tests.chaos.workers import is_idle
 from tests.mount.conftest import Mount, MountFactory, settled
 from tests.support import faulty
-from tests.support.faulty import Fault, FaultyOrigin
+from tests.support.faulty import Fault
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import on_objects
 from tests.support.registry import SPEC, published
 

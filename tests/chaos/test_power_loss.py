@@ -23,7 +23,7 @@ from axonfs.formats.manifest import DEFAULT_CHUNK_SIZE, FileEntry, chunk_count
 from axonfs.names import parse_spec
 from axonfs.ranges import Range, chunk_range
 from axonfs.store import StoredManifest
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import Rig, rig, without_tables
 from tests.support.profile import SEED, report, scaled
 from tests.support.registry import published

@@ -19,7 +19,8 @@ import pytest
 
 from tests.mount.conftest import Mount, MountFactory
 from tests.support import faulty
-from tests.support.faulty import Fault, FaultyOrigin
+from tests.support.faulty import Fault
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import on_objects
 from tests.support.profile import SEED, report, scaled
 from tests.support.registry import published

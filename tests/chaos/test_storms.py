@@ -24,7 +24,8 @@ from tests.chaos.workers import is_idle
 from tests.mount.conftest import MountFactory, settled
 from tests.support import faulty
 from tests.support.dockerregistry import Packed
-from tests.support.faulty import Exchange, FaultyOrigin
+from tests.support.faulty import Exchange
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.registry import published
 from tests.support.seaweed import NO_AWS
 from tests.support.tinyoci import lay_out

@@ -15,7 +15,8 @@ import pytest
 from axonfs.csi.proof import AT_A_TIME
 from tests.csi.conftest import NodeFactory, digest, refused
 from tests.csi.node import Node
-from tests.support.faulty import Exchange, FaultyOrigin, status
+from tests.support.faulty import Exchange, status
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.hub import TOKEN, HubServer, Repo
 
 SLOW = "slow-"

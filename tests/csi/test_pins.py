@@ -14,7 +14,8 @@ import pytest
 from axonfs.call import call
 from tests.csi.conftest import FILES, NodeFactory, digest, refused
 from tests.csi.node import Node, until
-from tests.support.faulty import FaultyOrigin, stall_before, status
+from tests.support.faulty import stall_before, status
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import Gate, on_objects
 
 PINNED = {"model": "nlp/tiny", "version": "1.0.0", "pin": "true"}

@@ -24,7 +24,8 @@ from axonfs.store import Store
 from axonfs.store import metadata as store_metadata
 from tests.support import faulty
 from tests.support.commands import Run
-from tests.support.faulty import Exchange, FaultyOrigin
+from tests.support.faulty import Exchange
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.files import write_files
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"

@@ -27,7 +27,7 @@ from tests.mount.conftest import (
     run_axonfs,
     settled,
 )
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import Gate, on_objects
 from tests.support.registry import RegistryServer
 from tests.support.stuck import stuck, until_asleep

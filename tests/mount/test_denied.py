@@ -11,7 +11,8 @@ import pytest
 
 from tests.mount.conftest import FILES, MountFactory, run_axonfs
 from tests.support import faulty
-from tests.support.faulty import Exchange, FaultyOrigin
+from tests.support.faulty import Exchange
+from tests.support.faulty_origin import FaultyOrigin
 
 pytestmark = pytest.mark.mount
 

@@ -11,7 +11,8 @@ import pytest
 from axonfs.names import parse_spec
 from axonfs.publish import publish
 from tests.mount.conftest import CHUNK, MountFactory
-from tests.support.faulty import Exchange, FaultyOrigin
+from tests.support.faulty import Exchange
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import on_objects, without_tables
 from tests.support.registry import make_model
 

@@ -22,7 +22,8 @@ from axonfs.cli.kernel_side import kernel_side
 from tests.mount.conftest import Mount, MountFactory, patched, run_axonfs, settled
 from tests.support import faulty
 from tests.support.disks import MIB, Disk
-from tests.support.faulty import Exchange, Fault, FaultyOrigin
+from tests.support.faulty import Exchange, Fault
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.nginx import free_port
 from tests.support.packages import add_package
 from tests.support.registry import published

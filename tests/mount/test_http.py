@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.mount.conftest import CHUNK, FILES, MountFactory, run_axonfs, source_bytes
-from tests.support.faulty import Exchange, Fault, FaultyOrigin
+from tests.support.faulty import Exchange, Fault
+from tests.support.faulty_origin import FaultyOrigin
 
 pytestmark = pytest.mark.mount
 
@@ -29,7 +30,7 @@ def compressed(exchange: Exchange) -> None:
 def plain_200(exchange: Exchange) -> None:
     """No ranges, and everything gzipped."""
     if exchange.status == 206:
-        exchange.status, exchange.body = 200, exchange.handler.whole
+        exchange.status, exchange.body = 200, exchange.whole
         del exchange.headers["Content-Range"]
     compressed(exchange)
 
@@ -46,7 +47,7 @@ def more(exchange: Exchange) -> None:
     if exchange.status == 206:
         stop = exchange.start + len(exchange.body) + 1000
         exchange.start = max(exchange.start - 1000, 0)
-        exchange.body = exchange.handler.whole[exchange.start : stop]
+        exchange.body = exchange.whole[exchange.start : stop]
         ranged(exchange)
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.mount.conftest import FILES, MODEL, NAME, MountFactory, patched, settled, source_bytes
 from tests.mount.test_takeover import index_lost
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import Gate, on_objects
 from tests.support.stuck import HANDLED, stuck, until_asleep
 

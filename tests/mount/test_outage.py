@@ -15,7 +15,7 @@ from axonfs.names import parse_spec
 from axonfs.publish import publish
 from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs, source_bytes
 from tests.support import faulty
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.hub import HubServer, Repo
 from tests.support.registry import RegistryServer, make_model
 

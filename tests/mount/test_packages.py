@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.conftest import Mount, MountFactory, run_axonfs
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.packages import PATH, Pause, add_package, package_of, stored
 
 pytestmark = pytest.mark.mount

@@ -15,7 +15,8 @@ import pytest
 from axonfs.names import parse_spec
 from axonfs.publish import publish
 from tests.mount.conftest import MountFactory, run_axonfs, settled
-from tests.support.faulty import Exchange, FaultyOrigin
+from tests.support.faulty import Exchange
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.registry import make_model
 
 pytestmark = pytest.mark.mount
@@ -34,7 +35,7 @@ class Gate:
         exchange.answered = True
         exchange.head()
         for start in range(0, len(exchange.body), MIB):
-            if start and not exchange.handler.origin.closing.is_set():
+            if start and not exchange.closing.is_set():
                 self.open.wait(20)
             exchange.write(exchange.body[start : start + MIB])
 

@@ -33,7 +33,7 @@ from tests.mount.conftest import (
     source_bytes,
 )
 from tests.support import scraping
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import Gate, on_objects
 from tests.support.registry import RegistryServer
 

@@ -17,7 +17,7 @@ from axonfs.daemon.holders import holder_of
 from axonfs.names import parse_spec
 from tests.mount.conftest import FILES, MODEL, Mount, MountFactory, run_axonfs
 from tests.support import faulty
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import on_objects
 from tests.support.registry import RegistryServer
 from tests.support.wiring import Authority

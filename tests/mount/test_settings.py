@@ -15,7 +15,7 @@ import yaml
 
 from axonfs.client.health import mount_at
 from tests.mount.conftest import FILES, MountFactory, patched, run_axonfs, settled
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import Gate, on_objects
 from tests.support.registry import RegistryServer, published
 

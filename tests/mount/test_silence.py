@@ -21,7 +21,7 @@ from axonfs.daemon.holder import GRACE
 from axonfs.rundir import SOCKET, reachable
 from axonfs.settings import editing
 from tests.mount.conftest import FILES, Mount, MountFactory, run_axonfs
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import Gate, on_objects
 
 pytestmark = [pytest.mark.mount, pytest.mark.complains]

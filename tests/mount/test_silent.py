@@ -16,7 +16,7 @@ import pytest
 
 from tests.mount.conftest import Mount, MountFactory, settled
 from tests.support import faulty
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import on_objects
 from tests.support.registry import published
 from tests.support.silence import End, Programs, dropped, timed, unanswered

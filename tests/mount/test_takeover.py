@@ -24,7 +24,8 @@ from tests.mount.conftest import (
     settled,
     source_bytes,
 )
-from tests.support.faulty import FaultyOrigin, status
+from tests.support.faulty import status
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import Gate
 
 pytestmark = [pytest.mark.mount, pytest.mark.complains]

@@ -12,7 +12,7 @@ import yaml
 
 from axonfs.names import parse_spec
 from tests.mount.conftest import Mount, MountFactory, run_axonfs
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.placeholders import FILE, SPECS, UNVERIFIED, VERIFIED, bytes_of, write_registry
 
 pytestmark = pytest.mark.mount

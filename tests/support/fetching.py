@@ -23,7 +23,8 @@ from axonfs.names import parse_spec
 from axonfs.ranges import Range, chunk_span
 from axonfs.sources import Hub, HubCache, RegistrySource
 from axonfs.store import Store
-from tests.support.faulty import Exchange, Fault, FaultyOrigin
+from tests.support.faulty import Exchange, Fault
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.registry import SPEC
 
 CHUNK = 1 << 16

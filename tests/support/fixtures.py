@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from tests.support.dockerregistry import DockerRegistry
 from tests.support.dockerregistry import docker_registry as started
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.registry import RegistryServer
 from tests.support.seaweed import BUCKET, Seaweed, seaweedfs
 from tests.support.wiring import Authority

@@ -16,7 +16,7 @@ from axonfs.formats.manifest import Manifest
 from axonfs.names import parse_spec
 from axonfs.settings.limits import CacheLimits
 from axonfs.upkeep.evictor import Evictor
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import Rig, rig, settled
 from tests.support.registry import SPEC
 

@@ -15,7 +15,8 @@ from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 from tests.support.dockerregistry import Packed, sha256
-from tests.support.faulty import Exchange, Fault, FaultyOrigin, redirect, status
+from tests.support.faulty import Exchange, Fault, redirect, status
+from tests.support.faulty_origin import FaultyOrigin
 
 USER, PASSWORD = "reader", "secret"
 

@@ -18,7 +18,8 @@ from axonfs.names import parse_spec
 from axonfs.publish import publish
 from axonfs.settings.settings import Settings
 from tests.support import faulty
-from tests.support.faulty import Exchange, FaultyOrigin
+from tests.support.faulty import Exchange
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import CHUNK, Gate, chunks_of, on_objects, settled
 from tests.support.foreseeing import foreseeing
 from tests.support.registry import SPEC, make_model, published

@@ -24,7 +24,8 @@ from axonfs.sources.oci_lists import OciLists
 from axonfs.sources.oci_tables import made_again
 from tests.support import faulty
 from tests.support.dockerregistry import archive
-from tests.support.faulty import Exchange, FaultyOrigin
+from tests.support.faulty import Exchange
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.files import write_files
 
 MIB = 1 << 20

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.commands import Run
 from tests.support.dockerregistry import DockerRegistry
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import objects_asked
 from tests.support.hub import HubServer, Repo, sha256
 from tests.support.registry import SPEC, make_model, published

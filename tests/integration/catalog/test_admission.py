@@ -20,7 +20,8 @@ from axonfs.settings.settings import Settings
 from axonfs.signatures import verdict, verifying
 from axonfs.signatures.signing import key_signer
 from axonfs.storage import Directory
-from tests.support.faulty import FaultyOrigin, hang_up_before, redirect, status
+from tests.support.faulty import hang_up_before, redirect, status
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.registry import SPEC, published
 from tests.support.signing import Authority, key_pair, no_password
 

@@ -14,7 +14,7 @@ from axonfs.errors import AxonError, NotFoundError
 from axonfs.names import Spec, view_folder, view_id
 from axonfs.vfs.paths import Paths
 from axonfs.vfs.places import Folder, Text
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import Gate, rig
 from tests.support.hub import HubServer, Repo, sha256
 from tests.support.registry import RegistryServer, published

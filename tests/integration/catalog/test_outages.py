@@ -14,7 +14,7 @@ from axonfs.errors import AxonError, NotFoundError, UnavailableError
 from axonfs.names import parse_spec
 from tests.support import faulty
 from tests.support.commands import Run
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import rig
 from tests.support.registry import RegistryServer, published
 

@@ -19,7 +19,7 @@ from axonfs.names import parse_spec
 from axonfs.vfs.paths import Paths
 from axonfs.vfs.places import Directory
 from tests.support import faulty
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import rig, settled
 from tests.support.registry import RegistryServer, published
 

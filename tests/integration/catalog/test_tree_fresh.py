@@ -10,7 +10,8 @@ from trio.testing import MockClock
 
 from axonfs.catalog.memo import MIN_AGE, TTL
 from axonfs.catalog.tree import Tree
-from tests.support.faulty import Exchange, FaultyOrigin
+from tests.support.faulty import Exchange
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import rig
 from tests.support.registry import published
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from axonfs.http_client import SiteCaches
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import CHUNK
 from tests.support.registry import published
 

@@ -19,7 +19,8 @@ from axonfs.names import parse_spec
 from axonfs.ranges import Range
 from axonfs.vfs import Vfs
 from tests.support import faulty
-from tests.support.faulty import Exchange, Fault, FaultyOrigin
+from tests.support.faulty import Exchange, Fault
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import CHUNK, chunks_of, objects_asked, on_objects, rig, without_tables
 from tests.support.registry import SPEC, published
 
@@ -54,9 +55,9 @@ def node(etag: str | None, *, wrong: bool = False, ranges: bool = True) -> Fault
     def fault(exchange: Exchange) -> None:
         asked = exchange.seen.headers.get("if-range")
         if wrong:
-            exchange.handler.whole = exchange.handler.whole[::-1]
+            exchange.whole = exchange.whole[::-1]
         start, stop = _asked(exchange)
-        exchange.body = exchange.handler.whole[start:stop]
+        exchange.body = exchange.whole[start:stop]
         exchange.status = 206
         exchange.headers = {"Content-Range": f"bytes {start}-{stop - 1}/{SIZE}"}
         if asked not in (None, etag) and ranges:

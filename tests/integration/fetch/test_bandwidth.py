@@ -17,7 +17,7 @@ from axonfs.fetch.bandwidth import SMALLEST, UNUSED_SECONDS
 from axonfs.http_client import Trust
 from axonfs.ranges import Range
 from tests.support import faulty
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import CHUNK, FAST, objects_asked, rig, settled
 from tests.support.packages import add_package
 from tests.support.registry import RegistryServer, published

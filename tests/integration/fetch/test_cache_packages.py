@@ -12,7 +12,8 @@ from axonfs.fetch import package_body
 from axonfs.http_client import Origin, Pauses, caches
 from tests.integration.fetch.conftest import site
 from tests.support import faulty
-from tests.support.faulty import Fault, FaultyOrigin
+from tests.support.faulty import Fault
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import CHUNK, FAST, on_packages, rig
 from tests.support.packages import add_package
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from axonfs.fetch import ways
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import CHUNK, rig, without_tables
 from tests.support.registry import published
 from tests.support.relay import HOST, several

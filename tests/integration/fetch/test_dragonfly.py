@@ -8,7 +8,8 @@ import pytest
 
 from axonfs.http_client import SiteCaches, Trust, caches
 from tests.support.dfdaemon import MIB, Dfdaemon, Swarm
-from tests.support.faulty import FaultyOrigin, status
+from tests.support.faulty import status
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import CHUNK, objects_asked, rig
 from tests.support.hub import HubServer, Repo, sha256
 from tests.support.registry import published

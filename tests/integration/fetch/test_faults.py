@@ -27,7 +27,8 @@ from axonfs.names import parse_spec
 from axonfs.ranges import Range
 from axonfs.settings.settings import Settings
 from tests.support import faulty
-from tests.support.faulty import Exchange, Fault, FaultyOrigin
+from tests.support.faulty import Exchange, Fault
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import (
     CHUNK,
     FAST,

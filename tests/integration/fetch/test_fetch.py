@@ -13,7 +13,7 @@ from axonfs.fetch import feed as feed_module
 from axonfs.ranges import Range
 from axonfs.store import StoredObject
 from tests.support import faulty
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import (
     CHUNK,
     Gate,

@@ -14,7 +14,8 @@ from axonfs.fetch import Priority, lane, ways
 from axonfs.fetch.hedges import IN_A_ROW
 from axonfs.http_client import Trust
 from tests.support import faulty
-from tests.support.faulty import Exchange, FaultyOrigin
+from tests.support.faulty import Exchange
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import CHUNK, FAST, Gate, Rig, objects_asked, rig, settled
 from tests.support.registry import RegistryServer, published
 from tests.support.relay import Relay

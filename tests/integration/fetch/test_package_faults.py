@@ -15,7 +15,8 @@ from axonfs.fetch.unpacking import PIECE
 from axonfs.http_client.urls import target_of
 from axonfs.ranges import Range
 from tests.support import faulty
-from tests.support.faulty import Exchange, Fault, FaultyOrigin
+from tests.support.faulty import Exchange, Fault
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import FAST, Gate, Rig, on_packages, open_files, rig, settled
 from tests.support.packages import Pause, add_package
 from tests.support.registry import SPEC

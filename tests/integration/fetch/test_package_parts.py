@@ -14,7 +14,8 @@ from axonfs.errors import CorruptError, MalformedError, OfflineError
 from axonfs.fetch import Feed
 from axonfs.names import parse_spec
 from axonfs.ranges import Range
-from tests.support.faulty import Exchange, FaultyOrigin
+from tests.support.faulty import Exchange
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import FAST, Rig, objects_asked, rig, settled
 from tests.support.packages import PATH, Pause, add_package, stored
 from tests.support.registry import SPEC

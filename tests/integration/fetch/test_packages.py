@@ -24,7 +24,7 @@ from axonfs.ranges import Range
 from axonfs.sources import RegistrySource
 from tests.support import faulty
 from tests.support.commands import Run
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import FAST, objects_asked, rig, settled
 from tests.support.packages import PATH, Pause, add_package, package_of, stored
 

@@ -21,7 +21,8 @@ from axonfs.http_client import Documents, Limits, Routes
 from axonfs.http_client.shares import CONCURRENT
 from axonfs.names import Spec, parse_spec
 from tests.support import faulty, silence
-from tests.support.faulty import Exchange, FaultyOrigin
+from tests.support.faulty import Exchange
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import (
     CHUNK,
     FAST,

@@ -15,7 +15,8 @@ from axonfs.http_client import caches
 from axonfs.ranges import Range
 from tests.integration.fetch.conftest import site
 from tests.support import faulty
-from tests.support.faulty import Exchange, Fault, FaultyOrigin
+from tests.support.faulty import Exchange, Fault
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import (
     CHUNK,
     FAST,

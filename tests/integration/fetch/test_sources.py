@@ -15,7 +15,8 @@ from axonfs.errors import VanishedError
 from axonfs.fetch import Feed
 from axonfs.ranges import Range
 from tests.support import faulty
-from tests.support.faulty import Exchange, Fault, FaultyOrigin
+from tests.support.faulty import Exchange, Fault
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import (
     CHUNK,
     FAST,

@@ -15,7 +15,7 @@ from axonfs.names import parse_spec
 from axonfs.ranges import Range
 from axonfs.store import Store
 from tests.support.axon import MANIFEST, axon_manifest
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import objects_asked, rig
 from tests.support.packages import add_package
 

@@ -26,7 +26,8 @@ from axonfs.formats.chunktable import ChunkTable, chunk_digest
 from axonfs.ranges import Range
 from axonfs.store import Store, StoredObject
 from axonfs.store.index import Table
-from tests.support.faulty import FaultyOrigin, behave, flip
+from tests.support.faulty import behave, flip
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import on_objects, rig, settled, without_tables
 from tests.support.registry import published
 from tests.support.stores import Sample, held, land, sample

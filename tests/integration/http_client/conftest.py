@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from axonfs.http_client import Bodies, Limits, Location, Routes
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.files import write_files
 
 UNIT = 64 << 10

@@ -20,7 +20,7 @@ from axonfs.errors import (
 from axonfs.http_client import Bodies, CancelledReadError, Limits, Location
 from tests.integration.http_client.conftest import DATA, DIRECT, FAST, SIZE, UNIT, read
 from tests.support import faulty
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 
 
 @pytest.mark.parametrize(

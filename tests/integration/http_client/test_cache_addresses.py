@@ -19,7 +19,7 @@ from axonfs.http_client import (
     SiteCaches,
     Trust,
 )
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.files import write_files
 from tests.support.relay import HOST, Relay, several
 from tests.support.wiring import Authority

@@ -28,7 +28,7 @@ from axonfs.http_client import (
 )
 from axonfs.http_client.caches import FIRST_PAUSE
 from tests.support import faulty
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.files import write_files
 
 DATA = random.Random(7).randbytes(300_000)

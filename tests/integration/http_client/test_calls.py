@@ -14,7 +14,8 @@ from axonfs.http_client import Calls, Ends, Trust, split_url
 from axonfs.http_client.urls import Url
 from tests.integration.http_client.conftest import DATA, FAST
 from tests.support import faulty
-from tests.support.faulty import Exchange, FaultyOrigin
+from tests.support.faulty import Exchange
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.wiring import Authority
 
 

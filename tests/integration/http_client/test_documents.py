@@ -21,7 +21,7 @@ from axonfs.errors import (
 )
 from axonfs.http_client import Documents, Limits, Routes
 from tests.support import faulty
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.files import write_files
 
 DATA = random.Random(7).randbytes(300_000)

@@ -13,7 +13,7 @@ from axonfs.errors import AxonError
 from axonfs.http_client import Bodies, Location
 from tests.integration.http_client.conftest import DATA, SIZE, UNIT, read
 from tests.support import faulty
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 
 
 def open_sockets() -> int:

@@ -10,7 +10,7 @@ from axonfs.errors import AccessDeniedError, ChangedError, UnavailableError
 from axonfs.http_client import Bodies, Location
 from tests.integration.http_client.conftest import DATA, UNIT, read
 from tests.support import faulty
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 
 
 def test_if_range_notices_a_change(bodies: Bodies, origin: FaultyOrigin) -> None:

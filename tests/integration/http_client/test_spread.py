@@ -11,7 +11,7 @@ import pytest
 
 from axonfs.http_client import Bodies, Location
 from tests.integration.http_client.conftest import DATA, SIZE, UNIT
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.relay import HOST, Relay, several
 
 

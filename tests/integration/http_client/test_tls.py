@@ -12,7 +12,7 @@ import trio
 from axonfs.errors import AxonError, UnavailableError
 from axonfs.http_client import Bodies, Documents, Limits, Location, Routes, Trust
 from tests.support import faulty
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.files import write_files
 from tests.support.wiring import Authority
 

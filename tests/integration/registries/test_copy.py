@@ -26,7 +26,8 @@ from axonfs.settings.settings import Settings
 from axonfs.storage import Content, Directory
 from tests.support.axon import AxonRegistry
 from tests.support.commands import Run
-from tests.support.faulty import FaultyOrigin, reset_within, short, stall_before, status
+from tests.support.faulty import reset_within, short, stall_before, status
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.registry import NoRangeServer, RegistryServer, make_model, published
 
 OLD, NEW, OTHER = "nlp/tiny@1.0.0", "nlp/tiny@1.1.0", "cv/net@0.1"

@@ -20,7 +20,8 @@ import pytest
 from axonfs.names import parse_spec
 from axonfs.store import Store
 from tests.support.commands import Run
-from tests.support.faulty import FaultyOrigin, stall_before, status
+from tests.support.faulty import stall_before, status
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.registry import SPEC, published
 
 LARGE = "nlp/large@1.0.0"

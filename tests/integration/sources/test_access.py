@@ -14,7 +14,8 @@ from axonfs.publish import publish
 from axonfs.sources import RegistrySource
 from axonfs.store import Store
 from tests.support import faulty
-from tests.support.faulty import Exchange, FaultyOrigin
+from tests.support.faulty import Exchange
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.registry import make_model
 
 SPEC = parse_spec("nlp/tiny@1.0.0")

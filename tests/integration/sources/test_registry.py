@@ -25,7 +25,7 @@ from axonfs.sources import RegistrySource
 from axonfs.sources.registry import NO_INDEX_TTL, base_of
 from axonfs.store import Store
 from tests.support import faulty
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.registry import SPEC, RegistryServer, published
 
 FAST = Limits(connect=2, first_byte=1, stall=1, deadline=2, attempts=1)

@@ -20,7 +20,7 @@ from axonfs.publish import PublishProgress, publish
 from axonfs.s3 import Account, place_of
 from axonfs.storage import Content, Listed, S3Storage
 from axonfs.storage.parts import PART_BYTES
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.registry import RegistryServer, at_once, make_model, published
 from tests.support.seaweed import READER, WRITER, Seaweed
 from tests.support.tinys3 import Refusal, TinyS3

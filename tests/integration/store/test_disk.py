@@ -26,7 +26,7 @@ from axonfs.settings.settings import Settings
 from axonfs.store import Store, StoredObject, file, in_memory
 from tests.support.commands import ask
 from tests.support.disks import MIB, Disk
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import Rig, open_files, rig, settled
 from tests.support.registry import SPEC, published
 from tests.support.stores import BOOT, NEXT_BOOT, held, land, read, sample

@@ -13,7 +13,7 @@ import trio
 from axonfs.names import parse_spec
 from axonfs.store import Pin, ScrubState, Store
 from axonfs.upkeep.scrub import Scrub
-from tests.support.faulty import FaultyOrigin
+from tests.support.faulty_origin import FaultyOrigin
 from tests.support.fetching import Gate, Rig, objects_asked, rig, settled
 from tests.support.registry import CONFIG, SPEC, published
 from tests.support.stores import BOOT, NEXT_BOOT, backing_file
