@@ -125,7 +125,7 @@ class Session:
         """Answer requests until the mount ends or `stop` is called; the handshake comes first."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(pyfuse3.main, 1, HANDLERS)
+                nursery.start_soon(self._handle_requests)
                 if self._handshake is not None:
                     await self._agree(self._handshake)
                     self._native.start(self._descriptor)
@@ -139,6 +139,10 @@ class Session:
                 nursery.cancel_scope.cancel()
         finally:
             self._native.stop()
+
+    async def _handle_requests(self) -> None:
+        await pyfuse3.main(1, HANDLERS)
+        self._end()  # the native threads had libfuse end it, and no request was pending
 
     async def _agree(self, handshake: Handshake) -> None:
         """Complete the handshake; then the kernel's requests come."""
@@ -191,7 +195,11 @@ class Session:
         device.register(self._descriptor, 0)  # POLLERR is always reported
         while not device.poll(0):  # noqa: ASYNC110 - the kernel sets no event of ours
             await trio.sleep(GONE_INTERVAL)
-        log.info("the kernel ended the connection")
+        self._end()
+
+    def _end(self) -> None:
+        if not self._stopping.is_set():
+            log.info("the kernel ended the connection")
         self.stop()
 
 

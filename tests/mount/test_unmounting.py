@@ -60,6 +60,22 @@ def namespace(place: Path) -> Iterator[int]:
         process.communicate()
 
 
+@pytest.mark.parametrize("extension", ["None", "'no extension'"])
+def test_a_worker_notices_its_end_at_once(
+    start_mount: MountFactory, registry: RegistryServer, tmp_path: Path, extension: str
+) -> None:
+    """Without looking for it, as it does only for requests that keep libfuse from ending."""
+    never = f"""
+import axonfs.fuse.openreply as openreply, axonfs.fuse.session as session
+session.GONE_INTERVAL = 3600.0
+openreply.UNAVAILABLE = {extension}
+"""
+    mount = start_mount(registry.url, env=patched(tmp_path, never))
+    assert (mount.path / FILE).stat().st_size == FILES["vocab.txt"]
+    mount.stop()
+    assert "the kernel ended the connection" in mount.log.read_text()
+
+
 def test_what_others_mounted_in_the_place_of_a_mount_stays(mount: Mount) -> None:
     """A holder unmounts its own connection, and no other mount at its mountpoint."""
     mount.process.send_signal(signal.SIGSTOP)  # it notices only when the place is taken again
