@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 import stat
 import subprocess
@@ -127,15 +128,24 @@ class Mount:
 MountFactory = Callable[..., Mount]
 
 
-@pytest.fixture
-def registry_dir(tmp_path: Path) -> Path:
-    """A registry with two versions of one model and one of a model with a longer name."""
-    registry = tmp_path / "registry"
+@pytest.fixture(scope="session")
+def published_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `registry_dir` copies, since to publish it takes 0.4 s."""
+    place = tmp_path_factory.mktemp("published")
     for number, spec in enumerate(("nlp/tiny@1.0.0", "nlp/tiny@1.1.0", "nlp/org/deep@0.1.0")):
-        source = tmp_path / f"source{number}"
+        source = place / f"source{number}"
         make_model(source, FILES, seed=number)
-        publish(source, parse_spec(spec), registry, chunk_size=CHUNK)
-    return registry
+        publish(source, parse_spec(spec), place / "registry", chunk_size=CHUNK)
+    return place
+
+
+@pytest.fixture
+def registry_dir(published_models: Path, tmp_path: Path) -> Path:
+    """A registry with two versions of one model and one of a model with a longer name, beside the
+    directories that were published."""
+    for each in published_models.iterdir():
+        shutil.copytree(each, tmp_path / each.name)
+    return tmp_path / "registry"
 
 
 @pytest.fixture
