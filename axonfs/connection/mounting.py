@@ -171,7 +171,8 @@ def _refused(mountpoint: Path, complaint: str, manner: Manner) -> int:
 def _reason(mountpoint: Path, what: str, *, allow_other: bool) -> AxonError:
     """The error of a mount that failed, with what to do."""
     if not DEVICE.exists():
-        return UnsupportedError(f"{DEVICE} does not exist", hint="load the fuse module")
+        hint = f"modprobe fuse, or for a container --device {DEVICE}"
+        return UnsupportedError(f"{DEVICE} does not exist", hint=hint)
     if not os.access(DEVICE, os.R_OK | os.W_OK):
         what = f"this user may not open {DEVICE}"
         return UnsupportedError(what, hint=f"chmod 0666 {DEVICE}")
@@ -184,7 +185,10 @@ def _reason(mountpoint: Path, what: str, *, allow_other: bool) -> AxonError:
     if "username" in what:
         hint = f"add user {os.getuid()} to /etc/passwd, where fusermount3 looks for it"
     if "not permitted" in what:
-        hint = "a container needs --cap-add SYS_ADMIN --security-opt apparmor=unconfined"
+        hint = (
+            "a container needs --cap-add SYS_ADMIN --security-opt apparmor=unconfined,"
+            " and for a user no no-new-privileges"
+        )
     return BusyError(f"the mount was refused: {what}", path=str(mountpoint), hint=hint)
 
 
@@ -328,9 +332,13 @@ def claimed(mountpoint: Path) -> Iterator[None]:
 def _refuse_taken(mountpoint: Path) -> None:
     """Refuse a mountpoint of another AxonFS; any other file system may be mounted over."""
     top = top_at(mountpoint)
-    if top is not None and top.filesystem == FILESYSTEM:
-        hint = f"axonfs umount {word(mountpoint)}"
-        raise BusyError("another process has just mounted it", path=str(mountpoint), hint=hint)
+    if top is None or top.filesystem != FILESYSTEM:
+        return
+    what, hint = "another process has just mounted it", f"axonfs umount {word(mountpoint)}"
+    if _is_dead(mountpoint):  # `clear_dead` failed
+        what = "a mount whose process has ended is left there, and this user may not unmount it"
+        hint = f"as root, where it was mounted: umount -l {word(mountpoint)}"
+    raise BusyError(what, path=str(mountpoint), hint=hint)
 
 
 def _lock(directory: int) -> None:

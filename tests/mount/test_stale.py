@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -202,3 +203,29 @@ def test_several_dead_mounts_on_one_another(
     subprocess.run([*command, "--cache", str(mount.cache)], env=environment, check=True, timeout=60)
     run_axonfs("umount", mount.path)
     assert not os.path.ismount(mount.path)
+
+
+MOUNT_AS_ANOTHER = """
+import os, sys
+from pathlib import Path
+from axonfs.connection.mounting import claimed
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+with claimed(Path(sys.argv[1])):
+    pass
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's id")
+def test_a_dead_mount_of_another_user() -> None:
+    """A mount on what another user's mount left says who can unmount that: it is no mount that has
+    just come."""
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory)
+        os.close(connect(place, Manner(allow_other=True)))
+        try:
+            command = [sys.executable, "-c", MOUNT_AS_ANOTHER, str(place)]
+            said = subprocess.run(command, capture_output=True, text=True, timeout=60).stderr
+            assert "a mount whose process has ended is left there" in said
+            assert "has just mounted" not in said
+        finally:
+            subprocess.run(["umount", "-l", str(place)], check=True)
