@@ -64,6 +64,7 @@ def test_compose() -> None:
     assert reader["volumes"][0]["bind"]["propagation"] == "rslave"
     assert reader["depends_on"]["axonfs"]["condition"] == "service_healthy"
     assert parses(mount["healthcheck"]["test"][1:])
+    assert reader["shm_size"] == "8gb"
 
 
 @pytest.mark.parametrize("name", ["axonfs.container", "vllm.container"])
@@ -76,12 +77,22 @@ def test_quadlets(name: str) -> None:
     if name == "vllm.container":
         assert volumes == ["/srv/axonfs:/srv/axonfs:ro,rslave"]
         assert values["Requires"] == ["axonfs.service"]
+        assert values["ShmSize"] == ["8g"]
         return
     assert volumes[0] == "/srv/axonfs:/srv/axonfs:rshared"
     assert (values["AddDevice"], values["AddCapability"]) == (["/dev/fuse"], ["SYS_ADMIN"])
+    (waits,) = re.findall(r"--stop-timeout=(\d+)", values["PodmanArgs"][0])
+    assert int(waits) < int(values["TimeoutStopSec"][0])  # else systemd kills before podman does
     given = {word.partition("=")[0] for word in shlex.split(values["Environment"][0])}
     assert given <= VARIABLES
     assert parses(shlex.split(values["HealthCmd"][0]))
+
+
+def test_each_reader_of_the_page_has_enough_shared_memory() -> None:
+    """vLLM ends with an error if its processes have the 64 MB of a container's /dev/shm."""
+    readers = re.findall(r"^podman run --rm (?:[^\n]*\\\n)*[^\n]*--model.*$", PAGE, re.MULTILINE)
+    assert len(readers) == 2
+    assert all("--shm-size 8g" in reader for reader in readers)
 
 
 def test_the_page_says_what_the_files_do() -> None:
