@@ -45,6 +45,10 @@ def children(pid: int) -> list[int]:
     return []
 
 
+def descendants(pid: int) -> list[int]:
+    return [one for child in children(pid) for one in (child, *descendants(child))]
+
+
 def program(pid: int) -> str:
     with suppress(FileNotFoundError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
@@ -52,14 +56,22 @@ def program(pid: int) -> str:
 
 
 class Container:
-    """A process in mount and pid namespaces of its own, which end with it, as a container's."""
+    """A process in mount and pid namespaces of its own, which end with it, as a container's.
 
-    def __init__(self, log: Path, *args: str | Path, env: Mapping[str, str]) -> None:
+    Args:
+        host_pids: it has the pid namespace of the host, as with hostPID.
+    """
+
+    def __init__(
+        self, log: Path, *args: str | Path, env: Mapping[str, str], host_pids: bool = False
+    ) -> None:
         self.log = log
+        self._host_pids = host_pids
+        own_pids = () if host_pids else ("-p", "-f", "--kill-child")
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [
-                    *("unshare", "-m", "-p", "-f", "--kill-child", "--propagation", "unchanged"),
+                    *("unshare", "-m", *own_pids, "--propagation", "unchanged"),
                     *(sys.executable, "-m", "axonfs", *map(str, args)),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -71,13 +83,22 @@ class Container:
     @property
     def pid(self) -> int:
         """The pid of its first process, as the test sees it."""
+        if self._host_pids:
+            return self._process.pid
         (pid,) = until(lambda: children(self._process.pid), self.log)
         return int(pid)
 
     def kill(self) -> None:
-        """What the kernel does at OOM, or the runtime at the end of a grace period."""
+        """What the kernel does at OOM, or the runtime at the end of a grace period.
+
+        With the host's pid namespace it is the runtime that ends what the first process started.
+        """
+        others = descendants(self.pid) if self._host_pids else []
         self.signal(signal.SIGKILL)
         self.wait()
+        for pid in others:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
@@ -104,6 +125,7 @@ class Node:
     plugin_options: tuple[str | Path, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     mount_env: Mapping[str, str] = field(default_factory=dict)
+    host_pids: bool = False  # of the mount's container
     mount: Container | None = None
     plugin: Container | None = None
     _channel: Any = None
@@ -134,6 +156,7 @@ class Node:
             self.logs / "mount.log",
             *("mount", self.models, "--guard", self.guard, *args),
             env={"AXONFS_CONFIG": str(self.host / "none.yaml"), **self.env, **self.mount_env},
+            host_pids=self.host_pids,
         )
         return self.mount
 
@@ -276,6 +299,10 @@ class Pod:
                 text=True,
                 bufsize=1,
             )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def ask(self, command: str) -> str:
         """The reader's answer to one line; see reader.py."""

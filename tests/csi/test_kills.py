@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.csi.conftest import digest
+from tests.csi.conftest import NodeFactory, digest
 from tests.csi.node import Container, Node, Pod, children, until
 
 KUBERNETES = Path(__file__).parents[2] / "packaging/kubernetes"
@@ -146,6 +146,23 @@ def test_what_probes_leave(node: Node) -> None:
     for pid in {*left} - {holder}:
         os.kill(pid, signal.SIGKILL)
     until(lambda: children(keeper) == [holder], "the keeper has zombies")
+
+
+def test_who_reads(nodes: NodeFactory, sources: Path) -> None:
+    """With hostPID, as the manifest has it, the mount names the programs of pods, also once its
+    container was killed; without it the kernel does not."""
+    manifest = yaml.safe_load((KUBERNETES / "base/mount.yaml").read_text())
+    node = nodes(host_pids=manifest["spec"]["template"]["spec"]["hostPID"])
+    node.start()
+    pod = node.pod(node.publish("named", model="nlp/tiny", version="1.0.0"))
+    for name in ("part0.bin", "part1.bin"):
+        log = os.open(node.models / ".axonfs/accesslog", os.O_RDONLY)
+        assert os.read(log, 1 << 16).startswith(b"# date time program[pid]")
+        assert pod.ask(f"read {name}") == digest(sources, name)
+        assert f"[{pod.pid}] open".encode() in os.read(log, 1 << 16)
+        os.close(log)
+        mount_container(node)
+    pod.close()
 
 
 def test_a_guard_of_another_mount(node: Node, tmp_path: Path, sources: Path) -> None:
