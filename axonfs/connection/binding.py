@@ -22,12 +22,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 _AT_EMPTY_PATH, _OPEN_TREE_CLONE = 0x1000, 1
 _FROM_DESCRIPTOR, _TO_DESCRIPTOR = 0x04, 0x40
-_RDONLY, _NOSUID, _NODEV, _NOEXEC = 1, 2, 4, 8
+_RDONLY, _NOSUID, _NODEV = 1, 2, 4
 _MS_PRIVATE = 1 << 18
 _MNT_DETACH = 2
 
 
-def bind(source: int, target: int, *, noexec: bool = False) -> None:
+def bind(source: int, target: int) -> None:
     """Mount the directory `source` read-only at the directory `target`, over what is there.
 
     It is a peer of no other mount: what is mounted in it later shows nowhere else, but at its own
@@ -39,7 +39,7 @@ def bind(source: int, target: int, *, noexec: bool = False) -> None:
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_EMPTY_PATH
     tree = _call(_OPEN_TREE, source, b"", flags)
     try:
-        wanted = _RDONLY | _NOSUID | _NODEV | (_NOEXEC if noexec else 0)
+        wanted = _RDONLY | _NOSUID | _NODEV
         attributes = struct.pack(
             "=QQQQ", wanted, 0, _MS_PRIVATE, 0
         )  # set, clear, propagation, user

@@ -68,7 +68,7 @@ class Node:
     def node_publish_volume(self, request: Any, seconds: float) -> dict[str, Any]:
         _need(request, "volume_id", "target_path")
         pod = pod_of(request.volume_context)
-        group, noexec = check_capability(request.volume_capability, pod)
+        group = check_capability(request.volume_capability, pod)
         self._publisher.publish(
             Request(
                 volume_id=request.volume_id,
@@ -77,7 +77,6 @@ class Node:
                 pod=pod,
                 secrets=dict(request.secrets),
                 group=group,
-                noexec=noexec,
                 seconds=max(seconds - RESERVE, 0.0),
             )
         )

@@ -48,7 +48,6 @@ class Request:
     pod: Pod
     secrets: Mapping[str, str]
     group: str
-    noexec: bool
     seconds: float
 
 
@@ -193,7 +192,7 @@ class Publisher:
         if volume.model is not None and not spec:
             self.mount.versions(volume.model)
             root = "/" + volume.model
-        return Record(request.volume_id, request.target, volume, root, spec, request.noexec)
+        return Record(request.volume_id, request.target, volume, root, spec)
 
     def _check_access(self, request: Request, record: Record, *, running: bool) -> None:
         """Compare the model that was found, which may have another name, with the policy, and have
@@ -229,7 +228,7 @@ class Publisher:
             self.mount.ask({"op": "ping"})
         source = self.mount.open(record.root)
         try:
-            target.mount(source, noexec=record.noexec)
+            target.mount(source)
         finally:
             os.close(source)
         if entry is not None:
@@ -244,8 +243,7 @@ class Publisher:
 
 def _fits(record: Record, request: Request) -> bool:
     """Whether a record is of the same volume with the same attributes."""
-    same = record.volume_id == request.volume_id and record.noexec == request.noexec
-    return same and record.volume == request.volume
+    return record.volume_id == request.volume_id and record.volume == request.volume
 
 
 def _check_same(entry: Entry, record: Record | None, request: Request) -> None:

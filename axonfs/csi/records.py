@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,6 @@ class Record:
     volume: Volume
     root: str
     spec: str = ""
-    noexec: bool = False
 
     @property
     def pinned(self) -> str:
@@ -111,9 +110,15 @@ class Records:
 
 def _read(place: Path) -> Record | None:
     with suppress(*_INVALID):
-        found = json.loads(place.read_bytes())
-        return Record(**{**found, "volume": Volume(**found["volume"])})
+        found = _known(Record, json.loads(place.read_bytes()))
+        return Record(**{**found, "volume": Volume(**_known(Volume, found["volume"]))})
     return None
+
+
+def _known(kind: type[Record | Volume], found: dict[str, Any]) -> dict[str, Any]:
+    """The fields without those that only another version of the plugin has. Pods keep their volumes
+    over its upgrade, and over the way back."""
+    return {field.name: found[field.name] for field in fields(kind) if field.name in found}
 
 
 def _write(place: Path, document: Any) -> None:

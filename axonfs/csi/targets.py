@@ -74,13 +74,13 @@ class Target:
         entry = mount_of(self.directory)
         return None if entry.number == mount_of(self._parent).number else entry
 
-    def mount(self, source: int, *, noexec: bool) -> None:
+    def mount(self, source: int) -> None:
         """Mount the directory `source` there; the target is made if it is missing."""
         if self.directory is None:
             os.mkdir(self.path.name, 0o750, dir_fd=self._parent)
             self.reopen()
         assert self.directory is not None
-        bind(source, self.directory, noexec=noexec)
+        bind(source, self.directory)
         self.reopen()
 
     def clear(self) -> None:

@@ -30,9 +30,9 @@ _MODES = "VolumeCapability.AccessMode.Mode"
 _READERS = frozenset(
     number(_MODES, name) for name in ("SINGLE_NODE_READER_ONLY", "MULTI_NODE_READER_ONLY")
 )
-# What all mounts of this plugin have anyway; noexec is added.
-NOEXEC = "noexec"
-_MOUNT_FLAGS = frozenset({"ro", "nosuid", "nodev", "relatime", "noatime", NOEXEC})
+# What volumes have anyway. No others: the runtimes mount a volume into a container with flags of
+# their own, so that noexec would hold nowhere.
+_MOUNT_FLAGS = frozenset({"ro", "nosuid", "nodev", "relatime", "noatime"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +123,8 @@ def _parsed(model: str, version: str, volume: Volume) -> Volume:
     return volume
 
 
-def check_capability(capability: Any, pod: Pod) -> tuple[str, bool]:
-    """The group that a capability of a request asks for, "" if none, and whether noexec is wanted.
+def check_capability(capability: Any, pod: Pod) -> str:
+    """The group that a capability of a request asks for, "" if none.
 
     Raises:
         RefusedError: it is missing, or asks for what no volume of this plugin can do.
@@ -139,9 +139,8 @@ def check_capability(capability: Any, pod: Pod) -> tuple[str, bool]:
     # An inline volume has no access mode of its own, and the kubelet sends SINGLE_NODE_WRITER.
     if mode not in _READERS and not (pod.ephemeral and mode):
         raise invalid("models are read-only: use accessModes: [ReadOnlyMany]")
-    flags = capability.mount.mount_flags
-    _check_flags(flags)
-    return str(capability.mount.volume_mount_group), NOEXEC in flags
+    _check_flags(capability.mount.mount_flags)
+    return str(capability.mount.volume_mount_group)
 
 
 def _check_flags(flags: Iterable[str]) -> None:

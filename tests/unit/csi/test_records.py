@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,16 @@ def test_a_record_that_cannot_be_read(tmp_path: Path) -> None:
     place.rmdir()
     place.write_text("{")
     assert records.unused() == {PINNED.spec}
+
+
+def test_a_record_of_another_version(tmp_path: Path) -> None:
+    """A field that only another version of the plugin has is left out; the rest counts."""
+    records = Records(tmp_path)
+    records.put(PINNED)
+    (place,) = tmp_path.iterdir()
+    found = json.loads(place.read_text())
+    place.write_text(json.dumps({**found, "new": 1, "volume": {**found["volume"], "new": 1}}))
+    assert records.get(PINNED.target) == PINNED
 
 
 def test_pins_that_cannot_be_read(tmp_path: Path) -> None:
