@@ -19,6 +19,7 @@ from axonfs.csi.node import DRIVER
 from axonfs.csi.policy import Decision, read_policy
 from axonfs.csi.volume import KNOWN, volume_of
 from axonfs.settings.keys import KEYS
+from axonfs.settings.limits import parse_amount
 from axonfs.settings.settings import read_config
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
@@ -177,7 +178,7 @@ def test_the_overlay_of_the_page(tmp_path: Path) -> None:
         assert container(pods(objects)[name], of)["image"] == "registry.example.org/axonfs:0.1.0"
     (settings,) = [item["data"] for item in objects if "config.yaml" in item.get("data", {})]
     assert settings["config.yaml"] == config
-    assert set(read_config(tmp_path / "mine/config.yaml")) == {"registries", "cache_size"}
+    assert set(read_config(tmp_path / "mine/config.yaml")) == {"registries", "keep_free"}
     (tmp_path / "policy.yaml").write_text(policy)
     rules = read_policy(tmp_path / "policy.yaml")
     assert rules.decide("team-b", "hf/meta-llama/Llama-3") is Decision.TOKEN
@@ -192,6 +193,9 @@ def test_the_page_names_every_metric_and_attribute() -> None:
 
 
 def test_the_files_of_the_base_are_valid() -> None:
-    assert set(read_config(KUBERNETES / "base/config.yaml")) == {"registries"}
+    """The cache leaves more of the disk free than the kubelet wants (imagefs.available<15%)."""
+    settings = read_config(KUBERNETES / "base/config.yaml")
+    assert set(settings) == {"registries", "keep_free"}
+    assert parse_amount(settings["keep_free"]).of(100) > 15
     policy = read_policy(KUBERNETES / "base/policy.yaml")
     assert policy.decide("any", None) is Decision.ALLOWED
