@@ -1,10 +1,14 @@
-"""What to install on this Linux distribution: the commands that hints name. Blocking."""
+"""What to install, and how on this machine: the commands that hints name. Blocking."""
 
 from __future__ import annotations
 
 import platform
+import shlex
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
+DEBIAN_PACKAGE = Path("/usr/lib/axonfs")
 # By the ID of os-release, or the first known one of ID_LIKE. On Debian, Ubuntu and openSUSE fuse3
 # requires the package of libfuse3, whose name has the number of its soname.
 INSTALL_FUSE = {
@@ -27,6 +31,20 @@ def install_fuse() -> str:
     except OSError:
         release = {}
     return _command(release) or "install your distribution's package fuse3"
+
+
+def install_extra(extra: str) -> str:
+    """The command that adds an extra to this installation, by the tool that made it."""
+    prefix, wanted = Path(sys.prefix), f"'axonfs[{extra}]'"
+    if (prefix / "uv-receipt.toml").exists():
+        return f"uv tool install {wanted}"
+    if (prefix / "pipx_metadata.json").exists():
+        return f"pipx install --force {wanted}"
+    if prefix == DEBIAN_PACKAGE:
+        return f"the Debian package does not bring it: pipx install {wanted}"
+    pip = prefix / "bin/pip"
+    environment = prefix != Path(sys.base_prefix) and pip.exists()
+    return f"{shlex.quote(str(pip)) if environment else 'pip'} install {wanted}"
 
 
 def _command(release: Mapping[str, str]) -> str | None:

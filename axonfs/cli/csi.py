@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from axonfs.cli.options import LocalPath, cache_option
+from axonfs.distro import install_extra
 from axonfs.errors import UsageError
 from axonfs.settings.listening import parse_listening
 from axonfs.settings.settings import load
@@ -75,7 +76,7 @@ def csi(
     """
     if not (_is_installed("grpc") and _is_installed("google.protobuf")):
         what = "the plugin needs grpcio and protobuf, which are not installed"
-        raise UsageError(what, hint="pip install 'axonfs[csi]'")
+        raise UsageError(what, hint=install_extra("csi"))
     from axonfs.cli.logs import log_to_stderr
     from axonfs.csi.plugin import Options, run
     from axonfs.observe.prometheus import check_library

@@ -11,7 +11,7 @@ import ctypes
 from importlib.util import find_spec
 from pathlib import Path
 
-from axonfs.distro import install_fuse
+from axonfs.distro import install_extra, install_fuse
 from axonfs.errors import UnsupportedError
 
 BUNDLED = Path(__file__).parents[1] / "fuse" / "bundled"
@@ -43,7 +43,7 @@ def check_libfuse() -> str:
         return name
     spec = find_spec("pyfuse3")
     if spec is None or spec.origin is None:
-        hint = "install axonfs with its extra: pip install 'axonfs[pyfuse3]'"
+        hint = install_extra("pyfuse3")
         raise UnsupportedError("pyfuse3 is not installed", hint=hint)
     if why_not := _why_not(spec.origin):
         raise UnsupportedError(f"pyfuse3 cannot be loaded: {why_not}", hint=install_fuse())

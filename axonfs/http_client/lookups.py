@@ -15,6 +15,7 @@ from typing import Any
 
 import trio
 
+from axonfs.distro import install_extra
 from axonfs.errors import AxonError, DeadlineError, UsageError
 from axonfs.http_client.caches import Caches, SiteCaches
 from axonfs.http_client.faults import network_fault
@@ -41,7 +42,7 @@ def check_srv(configured: str) -> None:
     """
     if configured.startswith(SRV) and importlib.util.find_spec("dns") is None:
         what = f"{configured} needs SRV records, and dnspython is not installed"
-        raise UsageError(what, hint="pip install 'axonfs[srv]'")
+        raise UsageError(what, hint=install_extra("srv"))
 
 
 class Lookups:

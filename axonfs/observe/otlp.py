@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from axonfs._version import __version__
+from axonfs.distro import install_extra
 from axonfs.names import printable
 from axonfs.observe.family import Distribution, Family, Gather, Labels, Value
 
@@ -63,7 +64,8 @@ def sender(gather: Gather, began: float | None = None) -> Sender | None:
     except ModuleNotFoundError:
         log.warning(
             "no metrics are sent, though OTEL_* variables ask for it: OpenTelemetry's SDK is not"
-            " installed; pip install 'axonfs[otlp]'"
+            " installed; %s",
+            install_extra("otlp"),
         )
         return None
     try:

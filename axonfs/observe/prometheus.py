@@ -11,6 +11,7 @@ import importlib.util
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from axonfs.distro import install_extra
 from axonfs.errors import UsageError
 from axonfs.observe.family import Distribution, Family, Labels, Value
 from axonfs.observe.listener import Page
@@ -26,7 +27,7 @@ def check_library() -> None:
     """
     if importlib.util.find_spec("prometheus_client") is None:
         what = "metrics need prometheus-client, which is not installed"
-        raise UsageError(what, hint="pip install 'axonfs[metrics]'")
+        raise UsageError(what, hint=install_extra("metrics"))
 
 
 def metrics_page(families: Iterable[Family], headers: Mapping[str, str]) -> Page:

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from axonfs.distro import install_extra
 from axonfs.errors import UnsupportedError
 from axonfs.s3.faults import translating
 from axonfs.s3.place import Place
@@ -134,4 +135,4 @@ def _region(session: Any) -> str:
 def _require(url: str) -> None:
     if find_spec("botocore") is None:
         what = "registries in object stores need botocore, which is not installed"
-        raise UnsupportedError(what, source=url, hint="install it with: pip install 'axonfs[s3]'")
+        raise UnsupportedError(what, source=url, hint=install_extra("s3"))

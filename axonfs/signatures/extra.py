@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from axonfs.distro import install_extra
 from axonfs.errors import UnsupportedError
 
 
@@ -14,4 +15,4 @@ def require() -> None:
     """
     if find_spec("model_signing") is None or find_spec("OpenSSL") is None:
         what = "signatures need model-signing, which is not installed"
-        raise UnsupportedError(what, hint="install it with: pip install 'axonfs[sign]'")
+        raise UnsupportedError(what, hint=install_extra("sign"))

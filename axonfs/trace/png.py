@@ -13,6 +13,7 @@ from importlib.resources import files
 from types import ModuleType
 from typing import Any
 
+from axonfs.distro import install_extra
 from axonfs.errors import UnsupportedError
 from axonfs.trace.charts import Panel
 from axonfs.trace.picture import Bar, Picture
@@ -37,7 +38,7 @@ def png(picture: Picture) -> bytes:
     try:
         from PIL import Image, ImageDraw, ImageFont
     except ImportError as exc:
-        hint = "pip install 'axonfs[trace]', or name a .html file"
+        hint = f"{install_extra('trace')}, or name a .html file"
         raise UnsupportedError("Pillow is missing, which makes PNG images", hint=hint) from exc
     measured = _Sheet(None, ImageFont)
     measured.draw(picture)

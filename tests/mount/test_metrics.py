@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from axonfs.call import call
+from axonfs.distro import install_extra
 from tests.mount.conftest import (
     FILES,
     MODEL,
@@ -243,5 +244,5 @@ def test_the_library_is_missing(registry: RegistryServer, place: Path, tmp_path:
         assert run_axonfs("mount", place, "--registry", registry.url).returncode == 0
     assert done.stderr == (
         "axonfs: metrics need prometheus-client, which is not installed;"
-        " pip install 'axonfs[metrics]'\n"
+        f" {install_extra('metrics')}\n"
     )

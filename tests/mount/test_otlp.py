@@ -12,6 +12,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 
+from axonfs.distro import install_extra
 from tests.mount.conftest import FILES, MODEL, NAME, MountFactory, patched, run_axonfs, settled
 from tests.support.registry import RegistryServer
 
@@ -112,4 +113,4 @@ def test_the_sdk_is_missing(
     mount = start_mount(registry.url, env={**env, "OTEL_METRICS_EXPORTER": "otlp"})
     assert (mount.path / MODEL).read_bytes()
     (line,) = mount.complaints()
-    assert line.endswith("OpenTelemetry's SDK is not installed; pip install 'axonfs[otlp]'")
+    assert line.endswith(f"OpenTelemetry's SDK is not installed; {install_extra('otlp')}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import platform
+import sys
 from pathlib import Path
 
 import pytest
 
-from axonfs.distro import install_fuse
+from axonfs.distro import install_extra, install_fuse
 
 # As these distributions ship them; lines that say nothing of packages are left out.
 FILES = {
@@ -61,3 +62,27 @@ def test_a_machine_without_the_file_gets_the_name_alone(
 ) -> None:
     release(monkeypatch, tmp_path / "missing")
     assert install_fuse() == WANTED["NixOS"]
+
+
+@pytest.mark.parametrize(
+    ("file", "command"),
+    [
+        ("uv-receipt.toml", "uv tool install 'axonfs[s3]'"),
+        ("pipx_metadata.json", "pipx install --force 'axonfs[s3]'"),
+        ("bin/pip", "{}/bin/pip install 'axonfs[s3]'"),
+        ("bin/python", "pip install 'axonfs[s3]'"),
+    ],
+)
+def test_an_extra_is_added_by_the_tool_that_installed(
+    file: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).touch()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert install_extra("s3") == command.format(tmp_path)
+
+
+def test_the_debian_package_takes_no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", "/usr/lib/axonfs")
+    hint = install_extra("trace")
+    assert hint == "the Debian package does not bring it: pipx install 'axonfs[trace]'"

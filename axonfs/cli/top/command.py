@@ -13,6 +13,7 @@ from axonfs.cli.mount_state import LiveState
 from axonfs.cli.options import LocalPath, cache_option, make_target
 from axonfs.cli.output import note
 from axonfs.cli.top import plain
+from axonfs.distro import install_extra
 from axonfs.errors import UnsupportedError
 
 
@@ -57,7 +58,7 @@ def top(
         return
     if find_spec("textual") is None:
         what = "the live view needs textual, which is not installed"
-        hint = "install it with: pip install 'axonfs[top]'; axonfs top --plain works without it"
+        hint = f"{install_extra('top')}; axonfs top --plain works without it"
         raise UnsupportedError(what, hint=hint)
     from axonfs.cli.top.app import run
 
