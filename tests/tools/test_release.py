@@ -38,6 +38,15 @@ def test_the_package_brings_every_library_of_its_extras() -> None:
     assert f"extras {', '.join(EXTRAS[:-1])} and {EXTRAS[-1]}" in described
 
 
+def test_the_package_and_the_wheel_have_the_same_author() -> None:
+    """Debian wants an address; the project has none, and `.invalid` is never anybody's."""
+    (author,) = PROJECT["authors"]
+    assert (
+        f"\nMaintainer: {author['name']} <no-mail@axonfs.invalid>\n"
+        in (DEBIAN / "control").read_text()
+    )
+
+
 def test_the_pyfuse3_of_a_release_is_the_one_that_is_tested() -> None:
     released = locked(ROOT / "tools/pyfuse3.lock")
     assert released == {"pyfuse3": locked(ROOT / "tools/requirements.lock")["pyfuse3"]}
