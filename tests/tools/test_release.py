@@ -73,6 +73,38 @@ def test_a_shell_script_parses(script: Path) -> None:
     subprocess.run([shell, "-n", script], check=True)
 
 
+@pytest.mark.parametrize(
+    ("mounted", "calls"), [("users", ""), ("list", "stop"), ("", "stop clean")]
+)
+def test_a_refused_removal_leaves_the_machine_s_mount(
+    mounted: str, calls: str, tmp_path: Path
+) -> None:
+    """Its services are stopped only where no user has a mount."""
+    called = tmp_path / "called"
+    programs = {
+        "mounts": f'[ "$1" != "{mounted}" ] || echo "/home/ada/models (mounted by ada)"',
+        "deb-systemd-invoke": f'printf "$1 " >>{called}',
+        "py3clean": f"printf clean >>{called}",
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    script = (DEBIAN / "axonfs.prerm").read_text()
+    script = script.replace("/usr/lib/axonfs/bin/mounts", "mounts")
+    script = script.replace("/run/systemd/system", str(tmp_path))
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(
+        ["sh", "-c", script, "prerm", "remove"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == (1 if mounted else 0)
+    assert ("/home/ada/models" in done.stderr) == bool(mounted)
+    assert (called.read_text().strip() if called.exists() else "") == calls
+
+
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
 def test_a_workflow_checks_out_and_calls_the_scripts_of_tools(workflow: Path) -> None:
     parsed: dict[str, Any] = yaml.safe_load(workflow.read_text())
