@@ -48,8 +48,7 @@ def export(
     directory: Path,
     link: bool,
     force: bool,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
+    globs: dict[str, list[str]],
     registries: tuple[str, ...],
     cache: str | None,
     as_json: bool,
@@ -65,7 +64,6 @@ def export(
     target, chosen = make_target(registries, cache), str(parse_wanted(spec))
     request = {"op": "export_plan", "spec": chosen}
     with ProgressDisplay(sys.stderr) as progress:
-        globs = {"include": list(include), "exclude": list(exclude)}
         plan = ask(target, {**request, **globs}, progress)
         linked = _linked(target, plan["spec"], progress) if link else None
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -156,9 +157,16 @@ def source_options(function: F) -> F:
     return registry_option(cache_option(function))
 
 
-def glob_options(function: F) -> F:
-    """`--include` and `--exclude`, for every command that takes a part of a version."""
-    return _include(_exclude(function))
+def glob_options(function: Callable[..., None]) -> Callable[..., None]:
+    """`--include` and `--exclude` as one argument `globs`, for every command that takes a part of a
+    version: keys of its request, or nothing."""
+
+    @functools.wraps(function)
+    def with_globs(include: tuple[str, ...], exclude: tuple[str, ...], **others: Any) -> None:
+        given = {"include": [*include], "exclude": [*exclude]}
+        function(globs=given if include or exclude else {}, **others)
+
+    return _include(_exclude(with_globs))
 
 
 _include = click.option(

@@ -54,8 +54,7 @@ def pin(
     specs: tuple[str, ...],
     check: bool,
     lock_file: Path | None,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
+    globs: dict[str, list[str]],
     registries: tuple[str, ...],
     cache: str | None,
     as_json: bool,
@@ -70,15 +69,15 @@ def pin(
     """
     target = make_target(registries, cache)
     if lock_file is not None:
-        if specs or check or include or exclude:
+        if specs or check or globs:
             raise UsageError("--lock excludes SPEC, --check, --include and --exclude")
         request: Event = {"op": "pin_lock", "lock": read_lock(lock_file)}
         result = _with_progress(target, request, _SAME)
         _show_pins(result, target.settings.mountpoint, as_json)
     elif check:
-        _check(target, specs, include, exclude, as_json)
+        _check(target, specs, globs, as_json)
     else:
-        _pin(target, specs, include, exclude, as_json)
+        _pin(target, specs, globs, as_json)
 
 
 @click.command
@@ -88,27 +87,25 @@ def pin(
 @json_option
 def install(
     specs: tuple[str, ...],
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
+    globs: dict[str, list[str]],
     registries: tuple[str, ...],
     cache: str | None,
     as_json: bool,
 ) -> None:
     """Another name for `axonfs pin`."""
-    _pin(make_target(registries, cache), specs, include, exclude, as_json)
+    _pin(make_target(registries, cache), specs, globs, as_json)
 
 
 def _pin(
     target: Target,
     specs: tuple[str, ...],
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
+    globs: dict[str, list[str]],
     as_json: bool,
 ) -> None:
-    request = {"op": "pin", **_chosen(specs, include, exclude)}
+    request = {"op": "pin", "specs": _checked(specs), **globs}
     if not specs:
         raise UsageError("pin needs a SPEC, or --lock FILE, or --check to check every pin")
-    again = _SAME if len(specs) > 1 or include or exclude else ""
+    again = _SAME if len(specs) > 1 or globs else ""
     _show_pins(_with_progress(target, request, again), target.settings.mountpoint, as_json)
 
 
@@ -153,11 +150,10 @@ def _unverified(files: int) -> str:
 def _check(
     target: Target,
     specs: tuple[str, ...],
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
+    globs: dict[str, list[str]],
     as_json: bool,
 ) -> None:
-    request = {"op": "pin_check", **_chosen(specs, include, exclude)}
+    request = {"op": "pin_check", "specs": _checked(specs), **globs}
     checked = _with_progress(target, request, "axonfs pin --check")["pins"]
     if as_json:
         echo_json(checked)
@@ -341,12 +337,6 @@ def _stopped(last: Event | None, again: str) -> StoppedError:
     spec = last["spec"]
     hint = f"{again or f'axonfs pin {spec}'} resumes it"
     return StoppedError(f"interrupted: {done} of {spec} stay local", hint=hint)
-
-
-def _chosen(
-    specs: tuple[str, ...], include: tuple[str, ...], exclude: tuple[str, ...]
-) -> dict[str, Any]:
-    return {"specs": _checked(specs), "include": list(include), "exclude": list(exclude)}
 
 
 def _checked(specs: tuple[str, ...]) -> list[str]:

@@ -26,8 +26,7 @@ from axonfs.versions import parse_wanted
 def warm(
     specs: tuple[str, ...],
     via: tuple[str, ...],
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
+    globs: dict[str, list[str]],
     registries: tuple[str, ...],
     cache: str | None,
     as_json: bool,
@@ -40,8 +39,7 @@ def warm(
     found = resolved({"registries": registries, "cache": cache, "via": via})
     target = Target.of(found, registries)
     wanted = [str(parse_wanted(spec)) for spec in specs]
-    request = {"op": "warm", "specs": wanted, "include": [*include], "exclude": [*exclude]}
-    result = _with_progress(target, request)
+    result = _with_progress(target, {"op": "warm", "specs": wanted, **globs})
     if as_json:
         echo_json(result["versions"])
         return
