@@ -43,6 +43,14 @@ say_timings() {
     for line in "${TIMINGS[@]}"; do say "$line"; done
 }
 
+# conclude TEXT: print the times, and then TEXT; or end with an error if the array `failed` has names of what failed.
+conclude() {
+    say_timings
+    ((${#failed[@]} == 0)) || die "failed: ${failed[*]}; the output above says why."
+    say ""
+    say "$1"
+}
+
 CLEANUPS=()
 
 # at_exit COMMAND: run the command when the script ends, also by a signal; the latest command first.

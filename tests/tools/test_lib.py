@@ -58,6 +58,14 @@ def test_steps_are_timed() -> None:
     assert float(summary.splitlines()[2].split()[0]) >= 0.2
 
 
+def test_the_end_says_what_failed() -> None:
+    done = bash("failed=(mypy pytest); conclude 'All passed.'; echo not reached")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "failed: mypy pytest; the output above says why." in done.stderr
+    done = bash("failed=(); conclude 'All passed.'")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "All passed.")
+
+
 def test_pip_settings_reach_uv(tmp_path: Path) -> None:
     """A mirror or a wheel directory that pip knows is known to uv, wherever pip was told."""
     config = tmp_path / "pip.conf"
