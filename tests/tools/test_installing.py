@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import axonfs
-from tools.install_page import FIRST_MODEL, NOT_RUN, PAGE, WAYS, Way, blocks
-from tools.newer_release import renumber_wheel
+from tools.installing.newer import renumber_wheel
+from tools.installing.page import FIRST_MODEL, NOT_RUN, PAGE, WAYS, Way, blocks
 
 BLOCKS = blocks(PAGE.read_text())
 

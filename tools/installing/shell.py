@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO
 
-from tools.debian_machine import Machine
+from tools.installing.machine import Machine
 
 _SECONDS = 1800
 FIRST_UID = 1000

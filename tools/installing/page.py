@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "docs/install.md"
+PAGE = Path(__file__).parents[2] / "docs/install.md"
 FIRST_MODEL = "A first model"
 
 

@@ -1,6 +1,6 @@
 """Let transformers load a model directory, and print how the model goes on with a text.
 
-python tools/write_sentence.py MODEL TEXT
+python tools/installing/write_sentence.py MODEL TEXT
 """
 
 from __future__ import annotations

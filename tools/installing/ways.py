@@ -19,11 +19,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools import install_page
-from tools.debian_machine import Machine
-from tools.install_page import FIRST_MODEL, WAYS, Way
-from tools.newer_release import make_newer
-from tools.user_shell import CommandError, Shell, ask
+from tools.installing.machine import Machine
+from tools.installing.newer import make_newer
+from tools.installing.page import FIRST_MODEL, PAGE, WAYS, Way, blocks
+from tools.installing.shell import CommandError, Shell, ask
 
 USER = "ada"
 HOST = "models.example.org"
@@ -80,8 +79,8 @@ class Visit:
 
     def block(self, number: int, section: str = "") -> list[str]:
         """The commands of a block of the page, by default in the way's own section."""
-        text = install_page.PAGE.read_text()
-        return install_page.blocks(text)[section or self.way.section][number]
+        text = PAGE.read_text()
+        return blocks(text)[section or self.way.section][number]
 
     def page(self, number: int, section: str = "") -> None:
         """Run a block of the page."""
