@@ -1,9 +1,9 @@
 """Which Kubernetes namespaces may have which models. Pure, but for the file.
 
 The file is a list of rules. A pod may have a model if a rule fits its namespace and the model; if
-any fitting rule asks for a token, it needs one. Without a file every pod may have every model
-that the node's mount can read. Case does not matter: hubs may find a model by another spelling of
-its name.
+any fitting rule asks for a token, it needs one, and if any refuses pins, it may have none. Without
+a file every pod may have every model that the node's mount can read. Case does not matter: hubs
+may find a model by another spelling of its name.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from axonfs.names import printable
 from axonfs.settings.reading import read_mapping
 
 ALL = "*"
-_KEYS = {"namespaces", "models", "token"}
+_KEYS = {"namespaces", "models", "token", "pin"}
 REQUIRED = "required"
+REFUSED = "refused"
 
 
 class Decision(Enum):
@@ -34,12 +35,14 @@ class Decision(Enum):
 class Rule:
     """Patterns of namespaces and of models, in which `*` stands for any characters.
 
-    `token` says that the pod's secret has to prove that its owner may read the model (proof.py).
+    `token` says that the pod's secret has to prove that its owner may read the model (proof.py),
+    `pin` that its volume may pin a version on the node.
     """
 
     namespaces: tuple[str, ...]
     models: tuple[str, ...]
     token: bool = False
+    pin: bool = True
 
     def is_about(self, namespace: str) -> bool:
         """Whether it is about pods of `namespace`."""
@@ -92,6 +95,11 @@ class Policy:
         asking = [*fitting, *touching]
         return Decision.TOKEN if any(rule.token for rule in asking) else Decision.ALLOWED
 
+    def may_pin(self, namespace: str | None, model: str) -> bool:
+        """Whether a volume of pods of `namespace` may pin versions of `model`."""
+        about = [rule for rule in self.rules or () if namespace and rule.is_about(namespace)]
+        return all(rule.pin for rule in about if rule.fits(model))
+
 
 def read_policy(path: Path | None) -> Policy:
     """
@@ -114,11 +122,18 @@ def read_policy(path: Path | None) -> Policy:
 
 def _rule(item: Any) -> Rule:
     if not isinstance(item, dict) or not {"namespaces", "models"} <= set(item) <= _KEYS:
-        raise ValueError(f"a rule has namespaces and models, and may have token: {_shown(item)}")
-    token = item.get("token", "optional")
-    if token not in (REQUIRED, "optional"):
-        raise ValueError(f"token: {_shown(token)} is neither required nor optional")
-    return Rule(_patterns(item["namespaces"]), _patterns(item["models"]), token == REQUIRED)
+        what = "a rule has namespaces and models, and may have token and pin"
+        raise ValueError(f"{what}: {_shown(item)}")
+    token = _one_of("token", item.get("token", "optional"), REQUIRED, "optional")
+    pin = _one_of("pin", item.get("pin", "allowed"), "allowed", REFUSED)
+    patterns = _patterns(item["namespaces"]), _patterns(item["models"])
+    return Rule(*patterns, token=token == REQUIRED, pin=pin != REFUSED)
+
+
+def _one_of(key: str, value: Any, *words: str) -> str:
+    if value not in words:
+        raise ValueError(f"{key}: {_shown(value)} is neither {' nor '.join(words)}")
+    return str(value)
 
 
 def _patterns(value: Any) -> tuple[str, ...]:

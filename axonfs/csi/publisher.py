@@ -179,6 +179,9 @@ class Publisher:
             below = f" and of what is below, {model}/*" if model and not volume.version else ""
             what = f"{who} may not have {wanted}{below} on this node: no rule allows it"
             raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, what)
+        if volume.pin and model is not None and not policy.may_pin(namespace, model):
+            what = f"{namespace} may not pin {model} on this node: a rule refuses it"
+            raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, what)
         return decision
 
     def _chosen(self, request: Request) -> Record:

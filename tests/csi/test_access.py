@@ -110,6 +110,19 @@ def test_what_no_rule_allows(node: Node, namespace: str, attributes: dict[str, s
     assert not node.target("refused").exists()
 
 
+def test_pins_that_a_rule_refuses(node: Node, policy: Path) -> None:
+    """Such a pod may have the version, and not keep it on the node."""
+    policy.write_text("rules: [{namespaces: '*', models: '*', pin: refused}]")
+    try:
+        for wanted in ({"pin": "true"}, {"ready": "complete"}):
+            asked = partial(node.publish, "pinned", **VERSION, **wanted)
+            assert "may not pin" in refused("PERMISSION_DENIED", asked)
+        node.publish("pinned", **VERSION)
+    finally:
+        policy.write_text(POLICY)
+        node.unpublish("pinned")
+
+
 def test_a_policy_counts_at_once(node: Node, policy: Path) -> None:
     """The file is read at each call. A pod keeps the volume that it has; a malformed file refuses
     all."""

@@ -70,6 +70,15 @@ def test_all_versions_have_the_models_below(model: str, decision: Decision) -> N
     assert policy.decide("other", model, below=True) is Decision.REFUSED
 
 
+def test_pins() -> None:
+    """Any fitting rule may refuse them; without one the namespace may pin."""
+    policy = Policy((Rule(("*",), ("*",), pin=False), Rule(("ops",), ("nlp/*",))))
+    assert not policy.may_pin("team", "nlp/tiny")
+    assert not policy.may_pin("ops", "nlp/tiny")
+    assert RULES.may_pin("team-a", "nlp/tiny")
+    assert Policy().may_pin(None, "nlp/tiny")
+
+
 def test_no_policy_allows_all() -> None:
     assert Policy().decide(None, None) is Decision.ALLOWED
     assert read_policy(None) == Policy()
@@ -86,6 +95,7 @@ def test_no_policy_allows_all() -> None:
         "rules: [{namespaces: a, models: [5]}]",
         "rules: [{namespaces: a, models: ''}]",
         "rules: [{namespaces: a, models: b, token: true}]",
+        "rules: [{namespaces: a, models: b, pin: false}]",
         "rule: []",
         "",
     ],
