@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import platform
+import re
 import shlex
 import sys
+import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 DEBIAN_PACKAGE = Path("/usr/lib/axonfs")
@@ -35,7 +39,7 @@ def install_fuse() -> str:
 
 def install_extra(extra: str) -> str:
     """The command that adds an extra to this installation, by the tool that made it."""
-    prefix, wanted = Path(sys.prefix), f"'axonfs[{extra}]'"
+    prefix, wanted = Path(sys.prefix), f"'axonfs[{','.join(sorted({extra, *_extras()}))}]'"
     if (prefix / "uv-receipt.toml").exists():
         return f"uv tool install {wanted}"
     if (prefix / "pipx_metadata.json").exists():
@@ -45,6 +49,20 @@ def install_extra(extra: str) -> str:
     pip = prefix / "bin/pip"
     environment = prefix != Path(sys.base_prefix) and pip.exists()
     return f"{shlex.quote(str(pip)) if environment else 'pip'} install {wanted}"
+
+
+def _extras() -> set[str]:
+    """The extras that uv or pipx installed; their commands remove what they do not name."""
+    receipt, metadata = Path(sys.prefix, "uv-receipt.toml"), Path(sys.prefix, "pipx_metadata.json")
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        if receipt.exists():
+            wanted = tomllib.loads(receipt.read_text())["tool"]["requirements"]
+            own = [one for one in wanted if one["name"] == "axonfs"]
+            return {str(extra) for one in own for extra in one.get("extras", ())}
+        package = json.loads(metadata.read_text())["main_package"]["package_or_url"]
+        if found := re.fullmatch(r"[^\[\]]+\[([\w\s,.-]+)\].*", package):
+            return {extra.strip() for extra in found[1].split(",")}
+    return set()
 
 
 def _command(release: Mapping[str, str]) -> str | None:

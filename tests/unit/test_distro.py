@@ -82,6 +82,31 @@ def test_an_extra_is_added_by_the_tool_that_installed(
     assert install_extra("s3") == command.format(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "command"),
+    [
+        (
+            "uv-receipt.toml",
+            '[tool]\nrequirements = [{ name = "axonfs", extras = ["csi", "top"] }]\n',
+            "uv tool install 'axonfs[csi,s3,top]'",
+        ),
+        (
+            "pipx_metadata.json",
+            '{"main_package": {"package": "axonfs", "package_or_url": "axonfs[top]>=0.1"}}',
+            "pipx install --force 'axonfs[s3,top]'",
+        ),
+        ("pipx_metadata.json", '{"main_package": null}', "pipx install --force 'axonfs[s3]'"),
+    ],
+)
+def test_the_extras_that_are_there_stay(
+    file: str, text: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uv and pipx remove those that their command does not name."""
+    (tmp_path / file).write_text(text)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert install_extra("s3") == command
+
+
 def test_the_debian_package_takes_no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "prefix", "/usr/lib/axonfs")
     hint = install_extra("trace")
