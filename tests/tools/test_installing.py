@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -54,3 +56,28 @@ def test_a_wheel_with_another_version(tmp_path: Path) -> None:
         record = archive.read("axonfs-2.0.dist-info/RECORD").decode()
         names = [line.partition(",")[0] for line in record.splitlines()]
         assert names == archive.namelist()
+
+
+def test_a_signal_ends_the_machine(tmp_path: Path) -> None:
+    """SIGTERM by way of each `finally`; otherwise systemd would go on in its namespaces."""
+    script = """
+import os, signal, sys
+from tools.installing import ways
+
+def write_locally(*_):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+    finally:
+        print("cleaned up")
+
+ways.make_newer = lambda *_: None
+ways.write_locally = write_locally
+ways.main()
+"""
+    names = ("root", "release", "work", "python", "model", "suite", "arch")
+    options = [f"--{name}={tmp_path}" for name in names]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *options], stdout=subprocess.PIPE, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (143, "cleaned up\n")

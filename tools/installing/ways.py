@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -320,6 +321,7 @@ def main() -> int:
     names = [way.name for way in WAYS]
     parser.add_argument("ways", nargs="*", choices=[*names, []], metavar="WAY")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of each `finally`
     newer = given.work / f"newer-{NEWER}"
     if not newer.exists():
         make_newer(given.release, given.arch, NEWER, newer)
