@@ -74,16 +74,25 @@ def test_a_shell_script_parses(script: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mounted", "calls"), [("users", ""), ("list", "stop"), ("", "stop clean")]
+    ("mounted", "calls"),
+    [
+        ("users", ""),
+        ("list", "stop axonfs.service axonfs-registry.service start axonfs.service"),
+        ("", "stop axonfs.service axonfs-registry.service clean"),
+    ],
 )
 def test_a_refused_removal_leaves_the_machine_s_mount(
     mounted: str, calls: str, tmp_path: Path
 ) -> None:
-    """Its services are stopped only where no user has a mount."""
+    """Its services are stopped only where no user has a mount; they go on where root has one of its
+    own."""
     called = tmp_path / "called"
     programs = {
         "mounts": f'[ "$1" != "{mounted}" ] || echo "/home/ada/models (mounted by ada)"',
-        "deb-systemd-invoke": f'printf "$1 " >>{called}',
+        "deb-systemd-invoke": f'printf "%s " "$@" >>{called}',
+        "systemctl": f"""
+            if [ "$1" = start ]; then printf "%s " "$@" >>{called}
+            else [ "$*" = "-q is-active axonfs.service" ]; fi""",
         "py3clean": f"printf clean >>{called}",
     }
     for name, text in programs.items():
