@@ -23,6 +23,9 @@ from axonfs.vfs.places import Alias
 Path = tuple[str, ...]
 
 LISTED_SECONDS = 600.0  # since the last lookup of such a file; loaders take seconds or minutes
+# Since the latest version could not be had, which may have taken a deadline: so long no `free` name
+# is looked up in it, or each wrong name would wait as long.
+AGAIN_SECONDS = 10.0
 _KEPT = 4096
 
 
@@ -32,6 +35,7 @@ class Defaults:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._looked_up: dict[Path, float] = {}  # directories, and when
+        self._failed: dict[Path, float] = {}
 
     def listed(self, directory: Path) -> bool:
         """Whether the listing of a directory has the files."""
@@ -49,14 +53,13 @@ class Defaults:
         be one that loaders look for, or `free`: no version, revision or model has it.
         """
         directory, name = path[:-1], path[-1]
-        if not (free or is_probe(name) or self.listed(directory)):
+        known = is_probe(name) or self.listed(directory)
+        if not known and (not free or self._failing(directory)):
             return None
         version = await self._latest(directory)
         if version is None or not _has(version, name):
             return None
-        if len(self._looked_up) >= _KEPT:
-            self._looked_up.clear()
-        self._looked_up[directory] = trio.current_time()
+        _note(self._looked_up, directory)
         return _alias(path)
 
     async def listing(self, directory: Path) -> dict[str, Alias]:
@@ -78,7 +81,12 @@ class Defaults:
         try:
             return await self._tree.unchecked(spec)
         except AxonError:
+            _note(self._failed, directory)
             return None
+
+    def _failing(self, directory: Path) -> bool:
+        when = self._failed.get(directory)
+        return when is not None and trio.current_time() - when < AGAIN_SECONDS
 
     async def _may_be_model(self, directory: Path) -> bool:
         if len(directory) < 2:
@@ -92,6 +100,12 @@ class Defaults:
         if not self._tree.has_catalog():
             return False
         return bool((await self._tree.catalog()).directory(directory).versions)
+
+
+def _note(times: dict[Path, float], directory: Path) -> None:
+    if len(times) >= _KEPT:
+        times.clear()
+    times[directory] = trio.current_time()
 
 
 def _has(version: Version, name: str) -> bool:

@@ -107,3 +107,22 @@ def test_beside_another(
         assert (top / "nlp/tiny/1.0.0/vocab.txt").stat().st_size == FILES["vocab.txt"]
         with pytest.raises(PermissionError):
             os.listdir(top / "nlp/tiny/9.9.9")
+
+
+def test_wrong_names_while_the_latest_version_is_denied(
+    origin: FaultyOrigin, start_mount: MountFactory
+) -> None:
+    """A name that no version has is looked up in the latest version; if that cannot be had, which
+    may take a deadline, the next wrong names do not ask for it."""
+    mount = start_mount(origin.url)
+    assert os.listdir(mount.path / "nlp/tiny")
+    origin.always(denied)
+    for number in range(3):
+        assert not (mount.path / f"nlp/tiny/wrong{number}").exists()
+    asked = [seen.path for seen in origin.requests if "/1.1.0/manifest" in seen.path]
+    assert len(asked) == 1
+
+
+def denied(exchange: Exchange) -> None:
+    if "/1.1.0/" in exchange.seen.path:
+        faulty.status(403)(exchange)
