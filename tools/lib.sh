@@ -83,6 +83,23 @@ stop_process() {
     wait "$1" 2>/dev/null || true
 }
 
+# in_background LOG COMMAND…: run the command beside the script, in a group of processes of its own, which ends with the
+# script. BACKGROUND is then its process.
+in_background() {
+    local log=$1
+    shift
+    set -m
+    (
+        set +m
+        CLEANUPS=()
+        trap run_cleanups EXIT
+        "$@"
+    ) </dev/null >"$log" 2>&1 &
+    set +m
+    BACKGROUND=$!
+    at_exit "kill -- -$BACKGROUND 2>/dev/null && wait $BACKGROUND 2>/dev/null"
+}
+
 # as_root COMMAND…: run it as root or with sudo; fail if neither works. Asks for a password only on a terminal.
 as_root() {
     if ((EUID == 0)); then

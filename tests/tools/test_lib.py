@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +46,29 @@ def test_interrupted_script_cleans_up() -> None:
     done = bash("at_exit 'echo cleaned'; kill -TERM $$; sleep 5; echo not reached")
     assert done.stdout.split() == ["cleaned"]
     assert done.returncode == 143
+
+
+def test_what_runs_in_the_background_ends_with_the_script(tmp_path: Path) -> None:
+    """The programs that it started too, which may download gigabytes; its clean-up is its own."""
+    log = tmp_path / "log"
+    done = bash(
+        f"""
+        work() {{ at_exit 'echo cleaned'; sleep 100 & echo $!; wait; }}
+        at_exit 'echo outer'
+        in_background '{log}' work
+        until grep -q . '{log}'; do :; done
+        exit 7
+        """
+    )
+    program, *others = log.read_text().split()
+    assert (done.returncode, done.stdout, others) == (7, "outer\n", ["cleaned"])
+    with contextlib.suppress(ProcessLookupError):
+        assert select.select([os.pidfd_open(int(program))], [], [], 20)[0]
+
+
+def test_a_failure_in_the_background_is_known() -> None:
+    done = bash("in_background /dev/null false; wait $BACKGROUND || echo failed")
+    assert done.stdout == "failed\n"
 
 
 def test_stop_process_leaves_nothing() -> None:
