@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from axonfs.connection.mountinfo import Mount
+from axonfs.connection.mountinfo import Mount, same_namespace
 from axonfs.names import printable
 
 STATE_NAME = "axonfs-state"
@@ -92,21 +92,22 @@ def holder_of(mount: Mount) -> Running | None:
     """The holder of the mount's connection; it must belong to the mount's owner.
 
     An earlier mount may have had the same number, and its holder may not have noticed the end yet.
+    Root of a container may say what it likes, so a holder in this mount namespace goes first.
     """
     found = [
         holder
         for holder in running()
         if holder.connection == mount.connection and holder.owner == mount.owner
     ]
-    found.sort(key=lambda holder: holder.mountpoint != mount.mountpoint)
+    found.sort(key=lambda each: (not same_namespace(each.pid), each.mountpoint != mount.mountpoint))
     return next(iter(found), None)
 
 
 def holder_at(mountpoint: Path) -> Running | None:
     """The holder of the mount that is, or was, at `mountpoint`."""
     found = [holder for holder in running() if holder.mountpoint == mountpoint]
-    own = [holder for holder in found if holder.owner == os.geteuid()]
-    return next(iter(own or found), None)
+    found.sort(key=lambda each: (each.owner != os.geteuid(), not same_namespace(each.pid)))
+    return next(iter(found), None)
 
 
 def _running(pid: int) -> Running | None:

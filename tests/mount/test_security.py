@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import stat
 import subprocess
-from dataclasses import replace
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from axonfs.connection.mountinfo import mounts
-from axonfs.daemon.holders import holder_of
+from axonfs.daemon.holders import State, holder_at, holder_of, running
 from axonfs.names import parse_spec
 from tests.mount.conftest import FILES, MODEL, Mount, MountFactory, run_axonfs
 from tests.support import faulty
@@ -193,6 +195,41 @@ def test_what_a_mount_says_of_itself_is_not_believed(mount: Mount) -> None:
     assert holder is not None
     assert holder.pid == mount.process.pid
     assert holder_of(replace(found, owner=OTHER)) is None
+
+
+# What any root of a container can do: it says that the mount of its standard input is its own.
+FORGER = """\
+import os, sys
+state = os.memfd_create("axonfs-state")
+print("ready", flush=True)
+os.write(state, sys.stdin.readline().encode())
+print("said", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="makes a mount namespace")
+def test_a_holder_of_another_container_is_not_preferred(
+    start_mount: MountFactory, registry: RegistryServer
+) -> None:
+    command = ["unshare", "-m", sys.executable, "-c", FORGER, "axonfs"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as forger:
+        assert forger.stdin is not None
+        assert forger.stdout is not None
+        assert forger.stdout.readline() == "ready\n"
+        mount = start_mount(registry.url)
+        (found,) = [one for one in mounts() if one.mountpoint == mount.path]
+        state = State(str(mount.path), "/", connection=found.connection)
+        forger.stdin.write(json.dumps(asdict(state)) + "\n")
+        forger.stdin.flush()
+        assert forger.stdout.readline() == "said\n"
+        assert forger.pid in {each.pid for each in running()}
+        for holder in (holder_of(found), holder_at(mount.path)):
+            assert holder is not None
+            assert holder.pid == mount.process.pid
+        forger.stdin.close()
 
 
 def test_specs_that_climb_out_are_not_specs(mount: Mount) -> None:
