@@ -72,6 +72,13 @@ def lost_and_landed(stored: StoredObject) -> None:
     stored.land(1, wrong(stored))
 
 
+def tableless(place: Path) -> Path:
+    """A registry whose manifest names no chunk table."""
+    registry = published(place, SIZES, chunk_size=PIECE)
+    without_tables(registry)
+    return registry
+
+
 MEDDLING: dict[str, Meddle] = {
     "punched": lambda stored: stored.punch(1, 2),
     "punched and landed": punched_and_landed,
@@ -139,9 +146,7 @@ async def test_the_digest_is_made_while_the_chunks_come(
 ) -> None:
     """So the last read does not wait until all of it was read once more."""
     monkeypatch.setattr(hashing, "SMALLEST", 0)
-    registry = published(tmp_path, SIZES, chunk_size=PIECE)
-    without_tables(registry)
-    with FaultyOrigin(registry) as origin:
+    with FaultyOrigin(tableless(tmp_path)) as origin:
         async with rig(tmp_path / "cache", origin.url) as parts:
             with closing(await parts.open()) as feed:
                 made = feed.download.hashing
@@ -179,10 +184,8 @@ async def test_nothing_is_hashed_after_the_last_reader_left(
 ) -> None:
     """It may be much, the object is held meanwhile, and nobody will ask for the digest."""
     monkeypatch.setattr(hashing, "SMALLEST", 0)
-    registry = published(tmp_path, SIZES, chunk_size=PIECE)
-    without_tables(registry)
     hashed = hashed_until(monkeypatch, left := trio.Event())
-    with FaultyOrigin(registry) as origin:
+    with FaultyOrigin(tableless(tmp_path)) as origin:
         async with rig(tmp_path / "cache", origin.url) as parts:
             with closing(await parts.open()) as feed:
                 await feed.need(Range(0, 3))
@@ -197,10 +200,8 @@ async def test_the_worker_ends_though_a_whole_is_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An object of 100 GB takes a minute; the next worker begins again."""
-    registry = published(tmp_path, SIZES, chunk_size=PIECE)
-    without_tables(registry)
     hashed = hashed_until(monkeypatch, left := trio.Event())
-    with FaultyOrigin(registry) as origin:
+    with FaultyOrigin(tableless(tmp_path)) as origin:
         async with rig(tmp_path / "cache", origin.url) as parts:
             with closing(await parts.open()) as feed:
                 parts.nursery.start_soon(feed.need, Range(0, 4))
@@ -242,9 +243,7 @@ async def test_what_comes_again_after_the_digest_was_computed_is_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A chunk is punched while the object is hashed; the source then sends another one."""
-    registry = published(tmp_path, SIZES, chunk_size=PIECE)
-    without_tables(registry)
-    with FaultyOrigin(registry) as origin:
+    with FaultyOrigin(tableless(tmp_path)) as origin:
         async with rig(tmp_path / "cache", origin.url) as parts:
             feed = await parts.open()
             while_hashed(monkeypatch, lambda: feed.object.punch(1, 2))
@@ -359,9 +358,7 @@ class TestOwnTable:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """In the next process too, and the whole is not read again."""
-        registry = published(tmp_path, SIZES, chunk_size=PIECE)
-        without_tables(registry)
-        with FaultyOrigin(registry) as origin:
+        with FaultyOrigin(tableless(tmp_path)) as origin:
             async with rig(tmp_path / "cache", origin.url) as parts:
                 with closing(await parts.open()) as feed:
                     whole = await parts.read(feed)
@@ -383,9 +380,7 @@ class TestOwnTable:
 
     async def test_no_other_registry_s_table_stands_in_for_it(self, tmp_path: Path) -> None:
         """Another manifest names the digest with the table of other bytes."""
-        registry = published(tmp_path, SIZES, chunk_size=PIECE)
-        without_tables(registry)
-        with FaultyOrigin(registry) as origin:
+        with FaultyOrigin(tableless(tmp_path)) as origin:
             async with rig(tmp_path / "cache", origin.url) as parts:
                 with closing(await parts.open()) as feed:
                     whole = await parts.read(feed)
