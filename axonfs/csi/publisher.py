@@ -85,18 +85,24 @@ class Publisher:
             entry, record = target.mounted(), self.records.get(request.target)
             if entry is not None:
                 _check_same(entry, record, request)
-            known = record if record is not None and _fits(record, request) else None
-            self._check_policy(request, request.volume.model)
-            record = known or self._chosen(request)
-            running = entry is not None and entry.device == self.mount.connection()
-            self._check_access(request, record, running=running)
             try:
-                self._put(request, record, target, entry)
+                self._have(request, target, entry, record)
             except Exception as exc:
                 if entry is None and status_of(exc)[0] not in NOT_FINAL:
                     self.records.drop(request.target)
                     self.pins.sweep()
                 raise
+
+    def _have(
+        self, request: Request, target: Target, entry: Entry | None, record: Record | None
+    ) -> None:
+        """Check that the pod may have the volume, and put it there. `record`: the target's own."""
+        known = record if record is not None and _fits(record, request) else None
+        self._check_policy(request, request.volume.model)
+        wanted = known or self._chosen(request)
+        running = entry is not None and entry.device == self.mount.connection()
+        self._check_access(request, wanted, running=running)
+        self._put(request, wanted, target, entry)
 
     def unpublish(self, target_path: str) -> None:
         """Have nothing at the target, and no target."""

@@ -63,6 +63,25 @@ def test_a_pin_lasts_as_long_as_its_volumes(node: Node) -> None:
     assert found["local"] == found["size"]
 
 
+def test_a_refusal_ends_the_pin_of_an_earlier_call(
+    nodes: NodeFactory, origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """The kubelet may not ask again, so nothing is left of a volume that is refused now."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("rules: [{namespaces: '*', models: '*'}]")
+    node = nodes(origin.url, plugin_options=("--policy", policy))
+    node.start()
+    gate = Gate(seconds=60)
+    origin.always(on_objects(gate))
+    refused("ABORTED", lambda: node.publish("waits", seconds=6.0, **COMPLETE))
+    until(lambda: pins(node) != {}, "it is not being pinned")
+    policy.write_text("rules: [{namespaces: '*', models: '*', pin: refused}]")
+    refused("PERMISSION_DENIED", lambda: node.publish("waits", **COMPLETE))
+    origin.always(None)
+    gate.open.set()
+    until(lambda: pins(node) == {}, "it stays pinned")
+
+
 def test_a_pod_waits_until_all_is_local(node: Node, origin: FaultyOrigin, sources: Path) -> None:
     """Until then the call is ABORTED with how far it is, and nothing is mounted; the fetch goes on
     in between, and the kubelet's next call finds it."""
