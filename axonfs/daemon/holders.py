@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from axonfs.connection.mountinfo import Mount, same_namespace
+from axonfs.connection.mountinfo import Mount, places_of, same_namespace
 from axonfs.names import printable
 
 STATE_NAME = "axonfs-state"
@@ -92,21 +92,27 @@ def holder_of(mount: Mount) -> Running | None:
     """The holder of the mount's connection; it must belong to the mount's owner.
 
     An earlier mount may have had the same number, and its holder may not have noticed the end yet.
-    Root of a container may say what it likes, so a holder in this mount namespace goes first.
+    Root of a container may say what it likes, so a holder goes first that sees the mount as this
+    process does, at a place of its own.
     """
+    places = places_of(mount.connection)
+
+    def is_distant(holder: Running) -> bool:
+        return holder.mountpoint not in places or not same_namespace(holder.pid)
+
     found = [
         holder
         for holder in running()
         if holder.connection == mount.connection and holder.owner == mount.owner
     ]
-    found.sort(key=lambda each: (not same_namespace(each.pid), each.mountpoint != mount.mountpoint))
+    found.sort(key=lambda holder: (is_distant(holder), holder.mountpoint != mount.mountpoint))
     return next(iter(found), None)
 
 
 def holder_at(mountpoint: Path) -> Running | None:
     """The holder of the mount that is, or was, at `mountpoint`."""
     found = [holder for holder in running() if holder.mountpoint == mountpoint]
-    found.sort(key=lambda each: (each.owner != os.geteuid(), not same_namespace(each.pid)))
+    found.sort(key=lambda each: (not same_namespace(each.pid), each.owner != os.geteuid()))
     return next(iter(found), None)
 
 
